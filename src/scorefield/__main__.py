@@ -1,0 +1,7 @@
+"""`python -m scorefield`."""
+
+import sys
+
+from scorefield.cli import main
+
+sys.exit(main())

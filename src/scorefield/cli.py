@@ -1,0 +1,243 @@
+"""The command line: thin verbs over the Python API. A verb's imports are made when it is called."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from scorefield.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from scorefield.config import Parser
+
+USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
+
+  train RECIPE --out RUN        train a score model; --resume goes on, --dry-run tells what it will cost
+  sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped
+  evaluate RUN                  compare samples with the data: distances, memorisation, coverage
+  check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
+  recipes                       list the recipes that come with scorefield
+  demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
+"""
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train a score model from a recipe or a YAML file; --GROUP.KEY VALUE overrides anything in it."""
+    from scorefield import run
+
+    parser = run.recipe_parser("scorefield train", train.__doc__ or "")
+    parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
+    parser.add_argument("--out", type=Path, help="run folder to write", default=None)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--dry-run", action="store_true", help="make a few real steps, print the costs, write nothing")
+    settings = _read_with_recipe(parser, arguments)
+    if settings.dry_run:
+        cost = run.rehearse(parser, settings)
+        hours = cost.seconds_per_step * settings.train.steps / 3600
+        print(f"parameters          {cost.parameters:,}")
+        print(f"peak memory         {cost.memory_bytes / 2**30:.2f} GiB")
+        print(f"seconds per step    {cost.seconds_per_step:.3f}   (batch of {settings.train.batch_size})")
+        print(f"whole run           {hours:.2f} h for {settings.train.steps} steps")
+        return 0
+    if settings.out is None:
+        raise InputError("train needs --out RUN, the folder to write.")
+    from scorefield.train.interrupt import Stopped
+
+    try:
+        run.train(parser, settings, settings.out, resume=settings.resume, notify=_warn)
+    except Stopped as stop:
+        _say(f"{stop}; all is saved. Go on with: scorefield train {settings.recipe} --out {settings.out} --resume")
+        return 128 + stop.number
+    return 0
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
+    from tqdm import tqdm
+
+    from scorefield import run, sampling
+
+    parser = _run_parser("sample", sample.__doc__ or "")
+    parser.add_argument("-n", "--number", type=int, default=64, help="how many samples")
+    parser.add_argument("--seed", type=int, default=0, help="sample i depends on (seed, i) alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    sampling.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = run.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust)
+    with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
+        sampling.sample_to(
+            settings.out,
+            model.to(settings.device),
+            settings.number,
+            seed=settings.seed,
+            sampler=sampling.chosen(parser, settings, model.sampler),
+            chunk=settings.chunk,
+            provenance=source.provenance | {"ema": settings.ema},
+            progress=bar.update,
+        )
+    _say(f"{settings.number} samples in {settings.out}")
+    return 0
+
+
+def evaluate(arguments: Sequence[str]) -> int:
+    """Compare samples of a run with its data; writes metrics.json and pictures into the run folder."""
+    from scorefield import evaluation, run, sampling
+
+    parser = _run_parser("evaluate", evaluate.__doc__ or "")
+    evaluation.add_arguments(parser)
+    sampling.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = run.open_checkpoint(settings.run, settings.step)
+    print(evaluation.evaluate(source, parser, settings, notify=_say))
+    return 0
+
+
+def check_data(arguments: Sequence[str]) -> int:
+    """Look at data before training on them, and write a picture of some."""
+    from scorefield import run
+    from scorefield.config import Parser
+    from scorefield.data import Normaliser, Source
+    from scorefield.data.inspect import inspect
+
+    parser = Parser.named("scorefield check-data", check_data.__doc__ or "")
+    parser.add_subclass_arguments(Source, "data", required=True, help="where the fields come from")
+    parser.add_subclass_arguments(Normaliser, "normaliser", default={"class_path": "scorefield.data.Standardise"})
+    parser.add_argument("--preview", type=Path, default=Path("preview.png"), help="picture to write")
+    settings = parser.read(_positional_data(arguments))
+    built = run.build(parser, settings)
+    facts = inspect(built.data.load("train"), built.normaliser)
+    print(facts.table())
+    facts.preview(settings.preview)
+    _say(f"picture in {settings.preview}")
+    return 0
+
+
+def recipes(arguments: Sequence[str]) -> int:
+    """List the recipes that come with scorefield."""
+    from scorefield import config
+
+    parser = config.Parser.named("scorefield recipes", recipes.__doc__ or "")
+    parser.read(arguments)
+    for name, path in config.recipes().items():
+        print(f"{name:24s}{path.read_text().splitlines()[0].lstrip('# ')}")
+    return 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """Train on handwritten digits, sample and evaluate, into runs/demo."""
+    from scorefield import pictures
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield demo", demo.__doc__ or "")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
+    settings = parser.read(arguments)
+    folder = settings.out
+    resume = ["--resume"] if (folder / "config.yaml").exists() else []
+    if status := train(["digits", "--out", str(folder), *resume]):
+        return status
+    status = evaluate([str(folder)])
+    pictures.write_all(folder)
+    _say(f"pictures and metrics.json in {folder}")
+    return status
+
+
+VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "check-data": check_data,
+    "recipes": recipes,
+    "demo": demo,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a verb. Exit code 0 if it did what was asked, 2 if something given cannot be used, 130 after Ctrl-C."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(USAGE, end="")
+        return 0
+    if arguments[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"scorefield {version('scorefield')}")
+        return 0
+    verb, *rest = arguments
+    sys.path.insert(0, str(Path.cwd()))  # a user's own schedule, network or data set is found by its import path
+    try:
+        if verb not in VERBS:
+            close = difflib.get_close_matches(verb, VERBS, n=1)
+            raise InputError(f"There is no verb {verb}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
+        return VERBS[verb](rest)
+    except (InputError, OSError) as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        _say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
+        return 128 + signal.SIGINT
+
+
+def _fail(message: str) -> int:
+    _say("error: " + " ".join(message.split()))
+    return 2
+
+
+def _warn(message: str) -> None:
+    _say("warning: " + message)
+
+
+def _say(message: str) -> None:
+    print(f"scorefield: {message}", file=sys.stderr)
+
+
+def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Overrides on top of a recipe, which comes first; a run that is resumed is its own recipe."""
+    from scorefield import config
+
+    if {"-h", "--help"} & set(arguments):
+        return parser.read(arguments)
+    words = [word for part in arguments for word in part.split("=", 1)]
+    out = Path(words[words.index("--out") + 1]) if "--out" in words[:-1] else None
+    named = bool(arguments) and not arguments[0].startswith("-")
+    if out is not None and "--resume" in words and (out / "config.yaml").is_file():
+        path = out / "config.yaml"
+    elif named:
+        path = config.find_recipe(arguments[0])
+    else:
+        raise InputError(
+            "train needs a recipe first: scorefield train RECIPE --out RUN (scorefield recipes lists them)."
+        )
+    recipe = [] if named else [str(path)]
+    base = parser.read_object({**config.read_recipe(path), "recipe": str(path)}, str(path))
+    return parser.read([*recipe, *arguments], base)
+
+
+def _run_parser(verb: str, description: str) -> Parser:
+    from scorefield.config import Parser
+
+    parser = Parser.named(f"scorefield {verb}", description)
+    parser.add_argument("run", type=Path, help="run folder or checkpoint file")
+    parser.add_argument("--step", type=int, default=None, help="of which checkpoint; the last one by default")
+    parser.add_argument("--ema", type=bool, default=True, help="use the averaged weights")
+    parser.add_argument(
+        "--trust", type=list[str], default=[], help="your own packages that the run's configuration may name"
+    )
+    return parser
+
+
+def _positional_data(arguments: Sequence[str]) -> list[str]:
+    """`check-data Images --data.path x` and `check-data scans/` for `check-data --data Images --data.path x`."""
+    if not arguments or arguments[0].startswith("-"):
+        return list(arguments)
+    first, *rest = arguments
+    if not os.path.exists(first):  # noqa: PTH110 - a word, not yet a path
+        return ["--data", first, *rest]
+    source = "Arrays" if first.endswith((".npy", ".npz")) else "Images"
+    return ["--data", source, "--data.path", first, *rest]

@@ -1,0 +1,31 @@
+"""Data: where fields come from, how they are normalised, and how a run looks at them first."""
+
+from scorefield.data.arrays import Arrays
+from scorefield.data.augment import Augment, Dequantise, Flip
+from scorefield.data.batch import Batch
+from scorefield.data.fields import Fields
+from scorefield.data.images import Images
+from scorefield.data.loader import Loader, Sequential
+from scorefield.data.normalise import Centre, Identity, Normaliser, Standardise, UnitRange
+from scorefield.data.source import Digits, Source, Tensors, Wrapped
+
+__all__ = [
+    "Arrays",
+    "Augment",
+    "Batch",
+    "Centre",
+    "Dequantise",
+    "Digits",
+    "Fields",
+    "Flip",
+    "Identity",
+    "Images",
+    "Loader",
+    "Normaliser",
+    "Sequential",
+    "Source",
+    "Standardise",
+    "Tensors",
+    "UnitRange",
+    "Wrapped",
+]

@@ -1,0 +1,103 @@
+"""Fields in NumPy files: one array in a .npy, or named arrays in a .npz."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset
+from scorefield.data.source import Source, Split, check_split, hold_out
+from scorefield.errors import InputError
+
+HELD_OUT = ("valid", "test")  # what the given validation array may be called: x_valid or x_test
+BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+
+
+@dataclass(frozen=True)
+class Arrays(Source):
+    """Fields in a .npy file (memory-mapped) or a .npz file; nothing pickled is ever read.
+
+    In a .npz, arrays `x_train` and `x_valid` or `x_test` are used as the splits, and `valid` and `seed` are not;
+    otherwise the array `x`, or the only one there is, is split. Complex channels become pairs of real ones.
+
+    Args:
+        path: the file.
+        key: the name of the fields in a .npz, without the name of the split.
+        labels: the name of the labels in a .npz, without the name of the split, or the path of a second .npy. By
+            default `y` if that holds one integer per field.
+        channel_axis: none for (N, *grid), first for (N, channels, *grid), last for (N, *grid, channels).
+        valid: how many are held out (integer) or which fraction (float).
+        seed: draws which ones are held out.
+    """
+
+    path: Path
+    key: str = "x"
+    labels: str | None = None
+    channel_axis: ChannelAxis = "auto"
+    valid: int | float = 0.1
+    seed: int = 0
+
+    def load(self, split: Split) -> Fields:
+        check_split(split)
+        file = ArrayFile(Path(self.path))
+        held_out = next((f"_{part}" for part in HELD_OUT if f"{self.key}_{part}" in file.names), None)
+        if f"{self.key}_train" in file.names and held_out is not None:
+            return self._given(file, "_train" if split == "train" else held_out, ("_train", held_out))
+        name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
+        x = file.read(name, "key")
+        fields = ArrayFields(x, self.channel_axis, self._labels(file, "", len(x)), origin=str(self.path))
+        return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
+
+    def _given(self, file: ArrayFile, part: str, parts: tuple[str, str]) -> Fields:
+        """One of the file's own splits; the classes are counted over both, so that they cannot differ."""
+        x = file.read(self.key + part, "key")
+        labels = {other: self._labels(file, other, None) for other in parts}
+        known = [y for y in labels.values() if y is not None]
+        classes = tuple(map(str, range(1 + max(int(y.max()) for y in known)))) if len(known) == len(parts) else ()
+        origin = f"{self.key}{part} of {self.path}"
+        return ArrayFields(x, self.channel_axis, labels[part] if classes else None, classes, origin)
+
+    def _labels(self, file: ArrayFile, part: str, n: int | None) -> np.ndarray | None:
+        """The labels that go with a split; `y` is taken for labels only where it looks like them."""
+        if self.labels is not None:
+            return (
+                ArrayFile(Path(self.labels)).read("", "labels")
+                if file.plain
+                else file.read(self.labels + part, "labels")
+            )
+        if f"y{part}" not in file.names:
+            return None
+        y = file.read(f"y{part}", "labels")
+        return y if y.dtype.kind in "iu" and y.ndim == 1 and n in (None, len(y)) and y.min() >= 0 else None
+
+
+class ArrayFile:
+    """The arrays of a .npy or .npz file, read without ever unpickling; a .npy has one array, of no name."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise InputError(f"There is no file {path}: correct the path.")
+        self.path = path
+        try:
+            self._content = np.load(path, mmap_mode="r", allow_pickle=False)
+        except BROKEN as error:
+            raise InputError(f"{path} is no .npy or .npz of plain numbers ({error}): save it anew by numpy.") from error
+        self.plain = isinstance(self._content, np.ndarray)
+        self.names: tuple[str, ...] = ("",) if self.plain else tuple(self._content.files)
+
+    def read(self, name: str, argument: str) -> np.ndarray:
+        """One array by name; `argument` is what the user would correct."""
+        if self.plain:
+            return self._content
+        if name not in self.names:
+            raise InputError(f"{self.path} holds no {name!r} but {', '.join(self.names)}: correct {argument}.")
+        try:
+            return self._content[name]
+        except BROKEN as error:
+            raise InputError(
+                f"{name} of {self.path} cannot be read ({error}): save it anew as plain numbers."
+            ) from error

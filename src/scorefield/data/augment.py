@@ -1,0 +1,80 @@
+"""Augmentation: random changes of a training batch.
+
+They are drawn per sample from (seed, index, epoch) and a number of the change itself. Hence a sample is changed in the
+same way on any rank, by any worker and after a restart.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.errors import InputError
+from scorefield.random import Generators
+
+FLIP, DEQUANTISE = 101, 102  # the number of each, the last of its keys
+
+
+class Augment(ABC):
+    """A random change of every sample of a batch, which must carry its keys."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch, seed: int) -> Batch: ...
+
+
+@dataclass(frozen=True)
+class Flip(Augment):
+    """Mirror each field with probability 1/2 along each of some axes, and with it its mask and conditioning field.
+
+    Args:
+        axes: axes counted from the end of the field: -1 is the last (left-right), -2 the one before (up-down).
+    """
+
+    axes: tuple[int, ...] = (-1,)
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        if batch.y is not None:
+            raise InputError("Fields with a measurement y cannot be flipped, as y would not be: remove Flip.")
+        grid = batch.x.ndim - 2
+        if not all(-grid <= axis <= -1 for axis in self.axes):
+            raise InputError(f"Flip axes {self.axes} do not fit a grid of rank {grid}: give axes from -1 to -{grid}.")
+        coins = draw(batch, seed, FLIP, (len(self.axes),)) < 0.5
+        chosen = dict(zip(self.axes, coins.unbind(1), strict=True))
+        cond = {name: flip(value, chosen) if name == "field" else value for name, value in batch.cond.items()}
+        mask = None if batch.mask is None else flip(batch.mask, chosen)
+        return replace(batch, x=flip(batch.x, chosen), cond=cond, mask=mask)
+
+
+@dataclass(frozen=True)
+class Dequantise(Augment):
+    """Make quantised data continuous, x + q u with u ~ U[0, 1) per element (Uria et al. 2013).
+
+    A density p of the result bounds the probability P of the data: log P(x) ≥ E log p(x + q u) + D log q, D elements.
+
+    Args:
+        quantum: q, the step between neighbouring values in data units.
+    """
+
+    quantum: float = 1.0
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        return replace(batch, x=batch.x + self.quantum * draw(batch, seed, DEQUANTISE, batch.x.shape[1:]))
+
+
+def draw(batch: Batch, seed: int, number: int, shape: tuple[int, ...]) -> Tensor:
+    """Uniform draws (batch, *shape), each sample's from its own key."""
+    if batch.key is None:
+        raise InputError("Augmentation needs the key (index, epoch) of each sample: take the batch from a Loader.")
+    keys = ((seed, *key, number) for key in batch.key.tolist())
+    return Generators(keys).rand((len(batch), *shape), like=batch.x)
+
+
+def flip(x: Tensor, chosen: dict[int, Tensor]) -> Tensor:
+    """Flip the samples that are chosen for each axis."""
+    for axis, coin in chosen.items():
+        x = torch.where(coin.reshape(-1, *(1,) * (x.ndim - 1)), x.flip(axis), x)
+    return x

@@ -1,0 +1,192 @@
+"""A finite set of fields in data units, gathered by index: many at once, because one at a time is slow."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scorefield.data.batch import Batch
+from scorefield.errors import InputError
+
+ChannelAxis = Literal["auto", "none", "first", "last"]
+MAX_CHANNELS = 4  # an axis of at most this length is taken for channels where the layout has to be guessed
+
+
+class Fields(Dataset[Batch], ABC):
+    """Fields x of shape (channels, *grid) in data units, float32, with what they are conditioned on.
+
+    Attributes:
+        quantum: the step between neighbouring values in data units; 0 for continuous data.
+        dtype: the number type in which the values are stored, before they become float32.
+        classes: a name per label value; empty where there are no labels.
+    """
+
+    quantum: float = 0.0
+    dtype: str = "float32"
+    classes: tuple[str, ...] = ()
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def gather(self, indices: Tensor) -> Batch:
+        """The fields at some indices (int64, each in [0, len)), in that order."""
+
+    def __getitem__(self, index: int) -> Batch:
+        """One field, without a batch dimension."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} of {len(self)} fields")
+        batch = self.gather(torch.tensor([index % len(self)]))
+
+        def first(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else tensor[0]
+
+        cond = {name: tensor[0] for name, tensor in batch.cond.items()}
+        return Batch(batch.x[0], cond, first(batch.y), first(batch.mask), first(batch.key))
+
+
+def stack(items: Sequence[Batch]) -> Batch:
+    """Stack single fields to a batch. Fields of several shapes raise InputError."""
+    shapes = {tuple(item.x.shape) for item in items}
+    if len(shapes) > 1:
+        raise InputError(f"Fields of several shapes, {sorted(shapes)}, cannot share a batch: crop or resize to one.")
+
+    def join(tensors: list[Tensor | None]) -> Tensor | None:
+        return None if tensors[0] is None else torch.stack([tensor for tensor in tensors if tensor is not None])
+
+    cond = {name: torch.stack([item.cond[name] for item in items]) for name in items[0].cond}
+    columns = ([getattr(item, name) for item in items] for name in ("y", "mask", "key"))
+    return Batch(torch.stack([item.x for item in items]), cond, *map(join, columns))
+
+
+class Subset(Fields):
+    """Some of the fields, in a given order."""
+
+    def __init__(self, fields: Fields, indices: Tensor) -> None:
+        self.fields, self.indices = fields, indices
+        self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def gather(self, indices: Tensor) -> Batch:
+        return self.fields.gather(self.indices[indices])
+
+
+class ArrayFields(Fields):
+    """Fields in one array, in memory or memory-mapped; each gather copies and converts only what it needs.
+
+    A complex array with C channels becomes 2C real ones: channel 2c is the real part of c, 2c + 1 the imaginary part.
+
+    Args:
+        array: (N, *grid), (N, channels, *grid) or (N, *grid, channels); boolean, integer, float or complex.
+        channel_axis: where the channels are, see `find_channels`.
+        labels: (N) integers, one class per field.
+        classes: a name per label value; the numbers themselves by default.
+        origin: what to call the array in an error.
+    """
+
+    def __init__(
+        self,
+        array: np.ndarray,
+        channel_axis: ChannelAxis = "auto",
+        labels: np.ndarray | None = None,
+        classes: tuple[str, ...] = (),
+        origin: str = "the array",
+    ) -> None:
+        if array.dtype.kind not in "biufc":
+            raise InputError(f"{origin} holds {array.dtype}, not numbers: convert it to integers, floats or complex.")
+        self.array = array
+        self.channel_axis = find_channels(array.shape, channel_axis, origin)
+        self.labels = None if labels is None else check_labels(labels, len(array), origin)
+        self.dtype = str(array.dtype)
+        self.quantum = 1.0 if array.dtype.kind in "biu" else 0.0
+        if self.labels is not None:
+            self.classes = classes or tuple(map(str, range(int(self.labels.max()) + 1)))
+
+    def __len__(self) -> int:
+        return len(self.array)
+
+    def gather(self, indices: Tensor) -> Batch:
+        rows: Any = np.asarray(self.array[indices.numpy()])
+        if self.channel_axis == "none":
+            rows = rows[:, None]
+        elif self.channel_axis == "last":
+            rows = np.moveaxis(rows, -1, 1)
+        if rows.dtype.kind == "c":
+            rows = np.stack((rows.real, rows.imag), axis=2).reshape(len(rows), -1, *rows.shape[2:])
+        x = torch.from_numpy(rows.astype(np.float32, order="C"))
+        return Batch(x, {} if self.labels is None else {"label": self.labels[indices]})
+
+
+class DatasetFields(Fields):
+    """Any map-style dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid)."""
+
+    def __init__(self, dataset: Dataset, quantum: float = 0.0, classes: tuple[str, ...] = ()) -> None:
+        self.dataset, self.quantum, self.classes = dataset, quantum, classes
+
+    def __len__(self) -> int:
+        return len(self.dataset)  # type: ignore[arg-type]
+
+    def gather(self, indices: Tensor) -> Batch:
+        return stack([self._item(index) for index in indices.tolist()])
+
+    def _item(self, index: int) -> Batch:
+        match self.dataset[index]:
+            case Batch() as batch:
+                return replace(batch, x=batch.x.float())
+            case Tensor() as x:
+                return Batch(x.float())
+            case (Tensor() as x, label):
+                return Batch(x.float(), {"label": torch.as_tensor(label, dtype=torch.int64)})
+            case other:
+                raise InputError(
+                    f"Item {index} of the dataset is {type(other).__name__}: return x, (x, label) or Batch."
+                )
+
+
+def find_channels(shape: Sequence[int], channel_axis: ChannelAxis, origin: str) -> ChannelAxis:
+    """Where the channels of an array (N, ...) are: "none", "first" (N, channels, *grid) or "last" (N, *grid, channels).
+
+    "auto" takes an axis of length 1 to 4 at either end for channels, but at one end only; without one, (N, L) and
+    (N, H, W) have no channel axis, while four axes or more without one could be volumes or many channels. Raises
+    InputError where that does not decide.
+    """
+    axes = len(shape) - 1
+    told = channel_axis
+    if axes < 1 or 0 in shape:
+        raise InputError(f"{origin} has shape {tuple(shape)}: give fields along the first axis, at least one.")
+    if told == "auto":
+        first, last = (axes > 1 and shape[end] <= MAX_CHANNELS for end in (1, -1))
+        if first != last:
+            told = "first" if first else "last"
+        elif not first and axes < 3:
+            told = "none"
+        else:
+            advice = "give channel_axis none, first or last"
+            raise InputError(f"{origin} has shape {tuple(shape)}, where the channels may be on any axis: {advice}.")
+    rank = axes if told == "none" else axes - 1
+    if not 1 <= rank <= 3:
+        raise InputError(
+            f"{origin} has shape {tuple(shape)}: with channel_axis {told} that is a grid of rank {rank}, not 1-3."
+        )
+    return told
+
+
+def check_labels(labels: np.ndarray, n: int, origin: str) -> Tensor:
+    """One class per field as int64, or InputError."""
+    labels = np.asarray(labels)
+    if labels.shape not in ((n,), (n, 1)) or labels.dtype.kind not in "biu":
+        raise InputError(
+            f"Labels of {origin} are {labels.dtype} {labels.shape}: give one integer for each of {n} fields."
+        )
+    if labels.min() < 0:
+        raise InputError(f"Labels of {origin} go down to {labels.min()}: number the classes from 0.")
+    return torch.from_numpy(labels.reshape(n).astype(np.int64))

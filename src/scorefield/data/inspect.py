@@ -1,0 +1,175 @@
+"""A first look at data: their facts, what would go wrong, and the scales a model of them needs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Generator, Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.data.fields import Fields
+from scorefield.data.loader import Sequential
+from scorefield.data.normalise import Normaliser
+from scorefield.data.picture import save_grid
+from scorefield.data.statistics import measure
+from scorefield.errors import InputError
+from scorefield.random import stream
+
+EFFORT = 2**36  # multiplications spent on distances: a second or two
+PICTURED = 64  # samples in a preview
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What `inspect` found. Statistics are in data units and over known, finite values.
+
+    Args:
+        n: the number of fields.
+        shape: (channels, *grid).
+        dtype: the number type in which they are stored.
+        quantum: the step between neighbouring values; 0 for continuous data.
+        classes: the number of classes; 0 without labels.
+        minimum: the smallest value.
+        maximum: the largest.
+        bad: how many known values are NaN or infinite.
+        missing: the fraction of values that a mask hides.
+        mean: per channel.
+        std: per channel.
+        sigma_data: the standard deviation of the normalised data about 0, for preconditioning; NaN if unknown.
+        sigma_max: the largest distance between two normalised fields, for the largest noise level; NaN if unknown.
+        compared: of how many fields all pairs were compared to find it; if fewer than n, it is a lower bound.
+        warnings: what is likely to go wrong, one line each.
+        examples: a few fields, for the preview.
+    """
+
+    n: int
+    shape: tuple[int, ...]
+    dtype: str
+    quantum: float
+    classes: int
+    minimum: float
+    maximum: float
+    bad: int
+    missing: float
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    sigma_data: float
+    sigma_max: float
+    compared: int
+    warnings: tuple[str, ...]
+    examples: Tensor = field(repr=False, compare=False)
+
+    def table(self) -> str:
+        """The facts as text, one a line."""
+        note = f" (all pairs of {self.compared} of {self.n} fields)" if self.compared < self.n else ""
+        rows = {
+            "fields": f"{self.n} of shape {' × '.join(map(str, self.shape))}",
+            "stored as": self.dtype + (f", step {self.quantum:g}" if self.quantum else ""),
+            "classes": str(self.classes) if self.classes else "no labels",
+            "range": f"{self.minimum:g} to {self.maximum:g}",
+            "NaN or inf": str(self.bad),
+            "masked": f"{self.missing:.1%}",
+            "mean": shorten(self.mean),
+            "std": shorten(self.std),
+            "sigma_data": f"{self.sigma_data:.4g}",
+            "sigma_max": f"{self.sigma_max:.4g}{note}",
+        }
+        lines = [f"{name:<12}{value}" for name, value in rows.items()]
+        return "\n".join(lines + [f"warning     {text}" for text in self.warnings])
+
+    def preview(self, path: Path | str) -> None:
+        """Write a picture of some fields, spread evenly over the data."""
+        save_grid(path, self.examples)
+
+
+def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed: int = 0, workers: int = 0) -> Facts:
+    """Look through all fields, which are read up to three times.
+
+    Args:
+        fields: the data.
+        normaliser: how they will be normalised; if it is not fitted, a copy is fitted to these fields.
+        compare: among how many fields the largest distance is sought; fewer if they are large.
+        seed: draws which ones.
+        workers: how many processes read the data.
+    """
+    batches = Sequential(fields, workers=workers)
+    members = torch.zeros(len(fields.classes), dtype=torch.int64)
+    statistics = measure(tally(batches, members))
+    pictured = min(PICTURED, len(fields))
+    examples = fields.gather(torch.arange(pictured) * len(fields) // pictured).x
+    values = len(fields) * examples[0].numel()
+    compared = min(compare, len(fields), max(2, math.isqrt(EFFORT // examples[0].numel())))
+    warnings = warn(statistics.std, members, fields.classes)
+    try:
+        fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
+        sigma_data = root_mean_square(fitted, batches)
+        sigma_max = largest_distance(fitted, fields, compared, seed)
+    except InputError as error:
+        sigma_data = sigma_max = math.nan
+        warnings.append(str(error))
+    return Facts(
+        n=len(fields),
+        shape=tuple(examples.shape[1:]),
+        dtype=fields.dtype,
+        quantum=fields.quantum,
+        classes=len(fields.classes),
+        minimum=float(statistics.minimum.min()),
+        maximum=float(statistics.maximum.max()),
+        bad=statistics.bad,
+        missing=1 - (float(statistics.count.sum()) + statistics.bad) / values,
+        mean=tuple(statistics.mean.tolist()),
+        std=tuple(statistics.std.tolist()),
+        sigma_data=sigma_data,
+        sigma_max=sigma_max,
+        compared=compared,
+        warnings=tuple(warnings),
+        examples=examples,
+    )
+
+
+def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
+    """Pass batches on and count the members of each class on the way."""
+    for batch in batches:
+        if len(members) and "label" in batch.cond:
+            members += batch.cond["label"].bincount(minlength=len(members))
+        yield batch
+
+
+def warn(std: Tensor, members: Tensor, classes: tuple[str, ...]) -> list[str]:
+    """What in the statistics is likely to go wrong in training."""
+    warnings = [f"Channel {i} is constant: a model cannot learn it." for i in (std == 0).nonzero().flatten().tolist()]
+    spread = std[std > 0]
+    if len(spread) and spread.max() > 100 * spread.min():
+        warnings.append("Channels differ more than 100-fold in spread: normalise each by itself.")
+    absent = [classes[i] for i in (members == 0).nonzero().flatten().tolist()]
+    if absent and members.any():
+        warnings.append(f"Classes without a field: {', '.join(absent[:8])}{' …' if len(absent) > 8 else ''}.")
+    if members.any() and members.max() > 10 * members.clamp(min=1).min():
+        warnings.append("The largest class is more than 10 times the smallest.")
+    return warnings
+
+
+def root_mean_square(normaliser: Normaliser, batches: Iterable[Batch]) -> float:
+    """The standard deviation of normalised data about 0, over all channels."""
+    normalised = measure(replace(batch, x=normaliser(batch.x)) for batch in batches).check()
+    squares = normalised.squares + normalised.count * normalised.mean.square()
+    return float((squares.sum() / normalised.count.sum()).sqrt())
+
+
+def largest_distance(normaliser: Normaliser, fields: Fields, compared: int, seed: int) -> float:
+    """The largest distance between two of some normalised fields (Song and Ermon 2020, technique 1); masked is 0."""
+    order = torch.randperm(len(fields), generator=Generator().manual_seed(stream(seed)))[:compared].sort().values
+    batch = fields.gather(order)
+    x = normaliser(batch.x)
+    x = (x if batch.mask is None else x.where(batch.mask.bool(), 0.0)).flatten(1)
+    return max(float(torch.cdist(x[i : i + 256], x[i:]).max()) for i in range(0, len(x), 256))
+
+
+def shorten(values: tuple[float, ...]) -> str:
+    """The first few of some numbers."""
+    return ", ".join(f"{value:.4g}" for value in values[:8]) + (" …" if len(values) > 8 else "")

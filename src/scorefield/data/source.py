@@ -1,0 +1,123 @@
+"""Sources: where fields come from. A constructor is plain configuration and touches no file; `load` does."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, Fields, Subset
+from scorefield.errors import InputError
+from scorefield.random import stream
+
+Split = Literal["train", "valid"]
+
+
+class Source(ABC):
+    """Where fields come from."""
+
+    @abstractmethod
+    def load(self, split: Split) -> Fields:
+        """The fields of one split, in data units. What cannot be read raises InputError."""
+
+
+def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
+    """The sorted indices of one split of n fields: a held-out set drawn from the seed, and the rest.
+
+    Args:
+        n: the number of fields.
+        valid: how many are held out: a number of fields (integer) or a fraction of them (float below 1).
+        seed: draws which ones.
+        split: the one that is wanted.
+    """
+    check_split(split)
+    held = valid if isinstance(valid, int) else round(valid * n)
+    if not 0 <= held < n or (isinstance(valid, float) and not 0 <= valid < 1):
+        raise InputError(
+            f"valid={valid} leaves no training data of {n} fields: give a number below {n} or a fraction below 1."
+        )
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(stream(seed)))
+    chosen = order[:held] if split == "valid" else order[held:]
+    if len(chosen) == 0:
+        raise InputError("The validation split is empty: give valid above 0.")
+    return chosen.sort().values
+
+
+def check_split(split: str) -> None:
+    """Refuse any other name than those of the splits."""
+    if split not in get_args(Split):
+        raise InputError(f"There is no split {split!r}: ask for train or valid.")
+
+
+@dataclass(frozen=True)
+class Digits(Source):
+    """Handwritten digits of 8×8 pixels, values 0-16, 1797 in all, 10 classes; they come with scikit-learn.
+
+    Args:
+        valid: how many are held out (integer) or which fraction (float).
+        seed: draws which ones are held out.
+    """
+
+    valid: int | float = 500
+    seed: int = 0
+
+    def load(self, split: Split) -> Fields:
+        from sklearn.datasets import load_digits
+
+        pixels, labels = load_digits(return_X_y=True)
+        fields = ArrayFields(pixels.reshape(-1, 8, 8).astype(np.uint8), "none", labels)
+        return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
+
+
+@dataclass(frozen=True, eq=False)
+class Tensors(Source):
+    """Fields in memory.
+
+    Args:
+        x: (N, channels, *grid), real or complex; complex channels become pairs of real ones.
+        labels: (N) integers.
+        valid: how many are held out (integer) or which fraction (float).
+        seed: draws which ones are held out.
+        channel_axis: where the channels of x are.
+    """
+
+    x: Tensor
+    labels: Tensor | None = None
+    valid: int | float = 0.1
+    seed: int = 0
+    channel_axis: ChannelAxis = "first"
+
+    def load(self, split: Split) -> Fields:
+        x = self.x.detach().cpu()
+        labels = None if self.labels is None else self.labels.cpu().numpy()
+        array = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
+        fields = ArrayFields(array, self.channel_axis, labels, origin="x")
+        return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
+
+
+@dataclass(frozen=True)
+class Wrapped(Source):
+    """Any map-style torch dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid).
+
+    Args:
+        dataset: the dataset.
+        valid: how many are held out (integer) or which fraction (float).
+        seed: draws which ones are held out.
+        quantum: the step between neighbouring values in data units; 0 for continuous data.
+        classes: a name per label value.
+    """
+
+    dataset: Dataset
+    valid: int | float = 0.1
+    seed: int = 0
+    quantum: float = 0.0
+    classes: tuple[str, ...] = ()
+
+    def load(self, split: Split) -> Fields:
+        fields = DatasetFields(self.dataset, self.quantum, self.classes)
+        return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))

@@ -1,0 +1,20 @@
+"""Losses: (denoiser, batch, generator) -> one number per sample."""
+
+from scorefield.losses.denoising import Denoising
+from scorefield.losses.loss import Loss
+from scorefield.losses.times import LogNormal, TimeLaw, UniformLevels, UniformTime
+from scorefield.losses.weights import SNR, KarrasWeight, Likelihood, Plain, Weight
+
+__all__ = [
+    "SNR",
+    "Denoising",
+    "KarrasWeight",
+    "Likelihood",
+    "LogNormal",
+    "Loss",
+    "Plain",
+    "TimeLaw",
+    "UniformLevels",
+    "UniformTime",
+    "Weight",
+]

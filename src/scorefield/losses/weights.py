@@ -1,0 +1,59 @@
+"""Loss weights: every denoising loss is a weight w(t) on ‖x̂ − x‖², whatever the network predicts."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.schedule import Schedule
+
+
+class Weight(ABC):
+    """w(t) on ‖x̂ − x‖²."""
+
+    @abstractmethod
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SNR(Weight):
+    """w = α²/σ²: ‖ε̂ − ε‖², which is denoising score matching with λ = σ² (Song et al. 2021; NCSNv2; DDPM)."""
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        return (alpha / sigma) ** 2
+
+
+@dataclass(frozen=True)
+class Likelihood(Weight):
+    """w = g²α²/σ⁴: λ = g², which bounds the negative log-likelihood (Song et al. 2021, Maximum likelihood training)."""
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        return (schedule.diffusion(t) * alpha / sigma**2) ** 2
+
+
+@dataclass(frozen=True)
+class KarrasWeight(Weight):
+    """w = (σ² + α²σ_d²)/(σσ_d)²: equal weight for the network's own output under `Karras` (Karras et al. 2022, table 1).
+
+    Args:
+        sigma_data: standard deviation σ_d of the normalised data.
+    """
+
+    sigma_data: float = 1.0
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        return (alpha / sigma) ** 2 + 1 / self.sigma_data**2
+
+
+@dataclass(frozen=True)
+class Plain(Weight):
+    """w = 1: ‖x̂ − x‖²."""
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        return torch.ones_like(t)

@@ -1,0 +1,136 @@
+"""A score model: the law, the network, the units, and how it is best sampled. All that a checkpoint must give back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scorefield.data.normalise import Normaliser
+from scorefield.denoiser import Condition, Denoiser, Precondition
+from scorefield.errors import InputError
+from scorefield.nn.network import Network
+from scorefield.random import Generators
+from scorefield.sample import Sampler
+from scorefield.sample.loop import Callback
+from scorefield.sde import SDE
+
+SAMPLING = 300  # the stream of the draws of sample i under a seed: key (seed, i, SAMPLING)
+
+
+class Model(nn.Module):
+    """A denoiser with the units of its data.
+
+    Args:
+        sde: the law of x_t in model space.
+        net: the network F.
+        precondition: the coefficients around F.
+        normaliser: between data units and model space.
+        sampler: how samples are drawn unless told otherwise.
+        shape: (channels, *grid) of the fields; taken from the data in training.
+    """
+
+    def __init__(
+        self,
+        sde: SDE,
+        net: Network,
+        precondition: Precondition,
+        normaliser: Normaliser,
+        sampler: Sampler = Sampler(),  # noqa: B008 - immutable
+        shape: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.denoiser = Denoiser(net, sde, precondition)
+        self.normaliser = normaliser
+        self.sampler = sampler
+        self.shape = tuple(shape)
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoiser.sde
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.denoiser.parameters()).device
+
+    @torch.no_grad()
+    def score(
+        self,
+        x: Float[Tensor, "batch channels *grid"],
+        t: Tensor | None = None,
+        *,
+        label: Tensor | None = None,
+        cond: Condition | None = None,
+    ) -> Float[Tensor, "batch channels *grid"]:
+        """C ∇log p(x_t) at x_t = x, in model space.
+
+        Args:
+            x: x_t in model space.
+            t: times in [0, 1], shape () or (batch).
+            label: noise labels in the network's own convention (an index, for tabulated models) instead of t.
+            cond: what the model is conditioned on.
+        """
+        if (t is None) == (label is None):
+            raise InputError("score needs either t or label, not both and not neither.")
+        if label is not None:
+            t = self.denoiser.precondition.label.invert(self.sde.schedule, label)
+        return self.sde.score(self.denoiser(x, t, cond), x, t)
+
+    def sample(
+        self,
+        n: int,
+        *,
+        seed: int = 0,
+        sampler: Sampler | None = None,
+        shape: Sequence[int] | None = None,
+        cond: Condition | None = None,
+        chunk: int = 64,
+        callback: Callback | None = None,
+    ) -> Float[Tensor, "n channels *grid"]:
+        """n samples in data units. Sample i depends on (seed, i) alone.
+
+        Args:
+            n: how many.
+            seed: of the draws.
+            sampler: another than the model's own.
+            shape: another (channels, *grid) than that of the training data.
+            cond: what to condition on, a batch of n.
+            chunk: how many are computed at once; another chunk size agrees to about 1e-4, not bitwise.
+            callback: called with (level, t, x_t) at every level of every chunk, in model space.
+        """
+        parts = self.chunks(range(0, n, chunk), n, seed, sampler, shape, cond, chunk, callback)
+        return torch.cat(list(parts)) if n else torch.empty(0, *(shape or self.shape))
+
+    @torch.no_grad()
+    def chunks(
+        self,
+        starts: Sequence[int],
+        n: int,
+        seed: int,
+        sampler: Sampler | None,
+        shape: Sequence[int] | None,
+        cond: Condition | None,
+        chunk: int,
+        callback: Callback | None = None,
+    ) -> Iterator[Tensor]:
+        """The chunks of n samples that begin at given numbers, each computed at full size and cut to what is asked for.
+
+        Full size, so that a sample's last bits do not depend on n or on where an interrupted run had stopped.
+        """
+        shape, sampler = tuple(shape or self.shape), sampler or self.sampler
+        if not shape:
+            raise InputError("The model does not know the shape of its fields: give shape=(channels, *grid).")
+        for start in starts:
+            rows = range(start, start + chunk)
+            given = {name: _take(value, rows) for name, value in (cond or {}).items()}
+            generator = Generators((seed, index, SAMPLING) for index in rows)
+            like = torch.empty(0, device=self.device)
+            x = sampler(self.denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
+            yield self.normaliser.inverse(x)[: n - start].cpu()
+
+
+def _take(value: Tensor, rows: range) -> Tensor:
+    """Rows of a condition; the last one again where a chunk reaches beyond it."""
+    return value[torch.arange(rows.start, rows.stop).clamp(max=len(value) - 1)]

@@ -1,0 +1,219 @@
+"""The parts of U-shaped networks, for fields on grids of one to three axes.
+
+Normalisation and activations are computed in float32 and returned in the dtype they came in: in low precision, a sum
+over a whole group is neither accurate nor, on a CPU, fast.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from scorefield.nn.resample import average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
+
+Filter = Literal["fir", "box"]
+CONVOLUTIONS = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+TINY = 1e-10  # what an initial scale of 0 means: exact zeros would stop the gradient of the layer before
+
+
+@torch.no_grad()
+def initialise_(weight: Tensor, scale: float = 1.0) -> None:
+    """Uniform with variance scale/mean(fan in, fan out) (Glorot & Bengio 2010, eq. 16); `scale` 0 means 1e-10."""
+    fan_in, fan_out = nn.init._calculate_fan_in_and_fan_out(weight)
+    bound = math.sqrt(3 * (scale or TINY) / ((fan_in + fan_out) / 2))
+    weight.uniform_(-bound, bound)
+
+
+def convolution(
+    spatial: int,
+    in_channels: int,
+    out_channels: int,
+    kernel: int = 3,
+    *,
+    stride: int = 1,
+    padding: int = -1,
+    scale: float = 1.0,
+) -> nn.Conv1d | nn.Conv2d | nn.Conv3d:
+    """A convolution over `spatial` axes with our initial weights; it keeps the size unless `padding` is given."""
+    padding = kernel // 2 if padding < 0 else padding
+    layer = CONVOLUTIONS[spatial](in_channels, out_channels, kernel, stride=stride, padding=padding)
+    initialise_(layer.weight, scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def linear(in_channels: int, out_channels: int, scale: float = 1.0) -> nn.Linear:
+    """A linear layer with our initial weights and zero bias."""
+    layer = nn.Linear(in_channels, out_channels)
+    initialise_(layer.weight, scale)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def add(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
+    """x + h, divided by √2 if the sum of two fields of unit variance shall have unit variance again."""
+    return (x + h) * math.sqrt(0.5) if rescale else x + h
+
+
+class GroupNorm(nn.Module):
+    """Normalisation over groups of channels (Wu & He 2018), then SiLU unless `activate` is false.
+
+    There are min(channels/4, 32) groups, or the next smaller number that divides the channels.
+    """
+
+    def __init__(self, channels: int, activate: bool = True) -> None:
+        super().__init__()
+        self.groups = next(n for n in range(max(min(channels // 4, 32), 1), 0, -1) if channels % n == 0)
+        self.activate = activate
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self, x: Float[Tensor, "batch channels *grid"], shift: Float[Tensor, "batch channels"] | None = None
+    ) -> Float[Tensor, "batch channels *grid"]:
+        """Normalise x, or x plus one value per channel."""
+        wide = torch.promote_types(x.dtype, torch.float32)
+        h = x.to(wide) if shift is None else x + shift.to(wide).reshape(shift.shape + (1,) * (x.ndim - 2))
+        h = F.group_norm(h, self.groups, self.weight.to(wide), self.bias.to(wide), eps=1e-6)
+        return (F.silu(h) if self.activate else h).to(x.dtype)
+
+
+def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    """softmax(QKᵀ/√c) V of one head, each (batch, points, channels).
+
+    Up to 1024 points the matrix of weights is formed: that is small, on a CPU faster than not to form it, and has
+    derivatives of every order, as a divergence in a loss needs. Torch's fused kernels have first derivatives only.
+    """
+    if query.shape[1] > 1024:
+        return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
+    weights = (query * query.shape[2] ** -0.5) @ key.mT
+    return weights.softmax(dim=-1).to(value.dtype) @ value
+
+
+class Attention(nn.Module):
+    """Self-attention of one head between all grid points, added to its input.
+
+    Args:
+        channels: channels in and out.
+        rescale: divide the sum by √2.
+        scale: initial scale of the last layer.
+    """
+
+    def __init__(self, channels: int, *, rescale: bool = True, scale: float = 0.0) -> None:
+        super().__init__()
+        self.rescale = rescale
+        self.norm = GroupNorm(channels, activate=False)
+        self.query_key_value = nn.Linear(channels, 3 * channels)
+        self.out = linear(channels, channels, scale)
+        for weight in self.query_key_value.weight.chunk(3):
+            initialise_(weight, 0.1)
+        nn.init.zeros_(self.query_key_value.bias)
+
+    def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *grid"]:
+        tokens = self.norm(x).flatten(2).transpose(1, 2)
+        h = self.out(attend(*self.query_key_value(tokens).chunk(3, dim=-1)))
+        return add(x, h.transpose(1, 2).unflatten(2, x.shape[2:]), self.rescale)
+
+
+class Downsample(nn.Module):
+    """Half the size along every axis, optionally with a convolution.
+
+    Args:
+        spatial: number of grid axes.
+        in_channels, out_channels: equal unless there is a convolution.
+        filter: "fir" or "box" (average; with a convolution, that convolution of stride 2 alone).
+        convolve: whether there is a convolution.
+    """
+
+    def __init__(self, spatial: int, in_channels: int, out_channels: int, *, filter: Filter, convolve: bool) -> None:
+        super().__init__()
+        self.filter: Filter = filter
+        self.convolution = convolution(spatial, in_channels, out_channels, stride=2, padding=0) if convolve else None
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        if self.convolution is None:
+            return down(x, self.filter)
+        if self.filter == "fir":
+            return self.convolution(fir_filter(x))
+        return self.convolution(F.pad(x, (0, 1) * (x.ndim - 2)))
+
+
+class Upsample(nn.Module):
+    """Twice the size along every axis, optionally with a convolution. Arguments as for `Downsample`."""
+
+    def __init__(self, spatial: int, in_channels: int, out_channels: int, *, filter: Filter, convolve: bool) -> None:
+        super().__init__()
+        self.filter: Filter = filter
+        padding = 0 if filter == "fir" else 1
+        self.convolution = convolution(spatial, in_channels, out_channels, padding=padding) if convolve else None
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        if self.convolution is None:
+            return up(x, self.filter)
+        return self.convolution(fir_up_extended(x) if self.filter == "fir" else repeat(x))
+
+
+def down(x: Tensor, filter: Filter) -> Tensor:
+    """Half the size along every axis."""
+    return fir_down(x) if filter == "fir" else average(x)
+
+
+def up(x: Tensor, filter: Filter) -> Tensor:
+    """Twice the size along every axis."""
+    return fir_up(x) if filter == "fir" else repeat(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two normalised convolutions beside a shortcut, which may change the size by two (Brock et al. 2019, fig. 15).
+
+    Args:
+        spatial: number of grid axes.
+        in_channels, out_channels: channels of x and of the result.
+        embedding: length of the embedding vector that shifts the second normalisation; 0 for none.
+        dropout: probability of a zero before the second convolution.
+        resample: direction of the change of size.
+        filter: "fir" or "box".
+        rescale: divide the sum by √2.
+        scale: initial scale of the second convolution.
+        shortcut_scale: initial scale of the shortcut's 1x1 convolution, which exists where size or channels change.
+    """
+
+    def __init__(
+        self,
+        spatial: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        embedding: int,
+        dropout: float,
+        resample: Literal["none", "down", "up"] = "none",
+        filter: Filter = "fir",
+        rescale: bool = True,
+        scale: float = 0.0,
+        shortcut_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.resample, self.filter, self.rescale = resample, filter, rescale
+        self.norm_in = GroupNorm(in_channels)
+        self.conv_in = convolution(spatial, in_channels, out_channels)
+        self.embed = linear(embedding, out_channels) if embedding else None
+        self.norm_out = GroupNorm(out_channels)
+        self.dropout = nn.Dropout(dropout)
+        self.conv_out = convolution(spatial, out_channels, out_channels, scale=scale)
+        direct = in_channels == out_channels and resample == "none"
+        self.shortcut = None if direct else convolution(spatial, in_channels, out_channels, 1, scale=shortcut_scale)
+
+    def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
+        h = self.norm_in(x)
+        if self.resample != "none":
+            change = down if self.resample == "down" else up
+            x, h = change(x, self.filter), change(h, self.filter)
+        h = self.conv_in(h)
+        h = self.norm_out(h, None if self.embed is None else self.embed(embedding))
+        h = self.conv_out(self.dropout(h))
+        return add(x if self.shortcut is None else self.shortcut(x), h, self.rescale)

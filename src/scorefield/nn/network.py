@@ -1,0 +1,24 @@
+"""The one thing a score model asks of a network."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+class Network(nn.Module, ABC):
+    """F(x, label, cond): a field and a noise label per sample to a field of the same grid.
+
+    A constructor that takes `in_channels` and `out_channels` with the default 0 has them filled in from the data.
+    """
+
+    @abstractmethod
+    def forward(
+        self,
+        x: Float[Tensor, "batch in_channels *grid"],
+        label: Float[Tensor, " batch"],
+        cond: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "batch out_channels *grid"]: ...

@@ -1,0 +1,293 @@
+"""A run: the objects of one experiment, built from a recipe, and the folder in which it lives.
+
+config.yaml   the resolved configuration       checkpoints/  step-*.safetensors, each complete in itself
+logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples during training
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+from torch import Tensor
+
+from scorefield import config as configuration
+from scorefield.config import Parser
+from scorefield.data.fields import Fields
+from scorefield.data.loader import Sequential
+from scorefield.data.source import Source
+from scorefield.errors import InputError
+from scorefield.files import write_text
+from scorefield.model import Model
+from scorefield.nn import NCSNpp  # noqa: F401 - known to the parser by its short name
+from scorefield.random import stream
+from scorefield.train import checkpoint as checkpoints
+from scorefield.train.checkpoint import Checkpoint
+from scorefield.train.trainer import Rehearsal, Trainer
+
+INITIAL = 202  # the stream of the initial weights
+TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
+
+
+# ------------------------------------------------------------------------------------------------------------- parsers
+def recipe_parser(prog: str = "scorefield train", description: str = "") -> Parser:
+    """The three groups of a recipe."""
+    parser = Parser.named(prog, description)
+    parser.add_class_arguments(Model, "model")
+    parser.add_subclass_arguments(Source, "data", required=True)
+    parser.add_class_arguments(Trainer, "train")
+    return parser
+
+
+def _model_parser() -> Parser:
+    parser = Parser.named("model", "")
+    parser.add_class_arguments(Model, "model")
+    return parser
+
+
+def _data_parser() -> Parser:
+    parser = Parser.named("data", "")
+    parser.add_subclass_arguments(Source, "data", required=True)
+    return parser
+
+
+def build(parser: Parser, settings: Namespace) -> Namespace:
+    """The objects that a configuration describes. What a constructor refuses is the user's to fix."""
+    try:
+        return parser.instantiate(settings)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(parser.explain(error)) from error
+
+
+# ---------------------------------------------------------------------------------------------------------------- load
+def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: Sequence[str] = ()) -> Model:
+    """The model of a run folder or a checkpoint, in eval mode, from that file alone.
+
+    Args:
+        path: a run folder or a checkpoint file.
+        ema: the averaged weights, or the last ones.
+        step: of which checkpoint; the last one by default.
+        trust: your own packages that the configuration may name.
+
+    Raises:
+        InputError: no checkpoint; truncated, corrupt or of another network; a configuration that names foreign code.
+    """
+    return open_checkpoint(Path(path), step).model(ema=ema, trust=trust)
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checkpoint file and what it holds.
+
+    Attributes:
+        path: the file.
+        checkpoint: its content, verified.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return self.checkpoint.facts["config"]
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which weights these are."""
+        return {"checkpoint": self.path.name, "step": self.checkpoint.facts["step"], "weights": self.checkpoint.sha256}
+
+    def model(self, *, ema: bool, trust: Sequence[str] = ()) -> Model:
+        """The model with its weights."""
+        stored = {"model": self.config["model"]}
+        configuration.check_trust(stored, trust, str(self.path))
+        parser = _model_parser()
+        model: Model = build(parser, parser.read_object(stored, str(self.path))).model
+        weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
+        load_strictly(model.denoiser.net, weights, str(self.path))
+        load_strictly(model.normaliser, self.checkpoint.group("normaliser"), str(self.path))
+        return model.eval().requires_grad_(False)
+
+    def source(self, trust: Sequence[str] = ()) -> Source:
+        """The data that the model was trained on."""
+        stored = {"data": self.config["data"]}
+        configuration.check_trust(stored, trust, str(self.path))
+        parser = _data_parser()
+        return build(parser, parser.read_object(stored, str(self.path))).data
+
+
+def open_checkpoint(path: Path, step: int | None = None) -> Opened:
+    """Read and verify a checkpoint file, or that of a run folder."""
+    file = find_checkpoint(path, step)
+    return Opened(file, checkpoints.read(file))
+
+
+def find_checkpoint(path: Path, step: int | None = None) -> Path:
+    """The file itself, or a run folder's checkpoint of a step, the last one by default."""
+    if path.is_file():
+        return path
+    folder = path / "checkpoints"
+    found = checkpoints.steps(folder)
+    if not found:
+        raise InputError(
+            f"{path} holds no checkpoint: give a run folder that `scorefield train` wrote, or a checkpoint file."
+        )
+    if step is not None and step not in found:
+        raise InputError(f"{path} has no checkpoint of step {step}: there are {', '.join(map(str, found))}.")
+    return checkpoints.path_of(folder, found[-1] if step is None else step)
+
+
+def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Load weights, or say in one line which names or shapes do not fit."""
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [n for n in own.keys() & weights.keys() if own[n].numel() and own[n].shape != weights[n].shape]
+    problems = []
+    for names, what in ((missing, "lacks"), (unknown, "has the unknown"), (sorted(shapes), "has another shape of")):
+        if names:
+            problems.append(f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+    if problems:
+        raise InputError(f"{origin} is of another network: it {'; it '.join(problems)}.")
+    module.load_state_dict(dict(weights), strict=True)
+
+
+# --------------------------------------------------------------------------------------------------------------- train
+@dataclass(frozen=True)
+class Experiment:
+    """What training needs: data, a model with a fitted normaliser, a trainer, and the configuration they came from."""
+
+    train: Fields
+    valid: Fields
+    model: Model
+    trainer: Trainer
+    config: dict[str, Any]
+
+
+def prepare(parser: Parser, settings: Namespace, resume: Checkpoint | None = None) -> Experiment:
+    """Build an experiment; sizes that the recipe leaves open are taken from the data."""
+    groups = Namespace({name: settings[name] for name in configuration.GROUPS})
+    source: Source = build(_data_parser(), Namespace(data=groups.data)).data
+    train, valid = source.load("train"), source.load("valid")
+    _fill_sizes(groups, train)
+    config = yaml.safe_load(parser.dump(groups, skip_validation=True))
+    torch.manual_seed(stream(groups.train.seed, INITIAL))
+    built = build(parser, groups)
+    model: Model = built.model
+    if resume is None:
+        model.normaliser.fit(Sequential(train))
+    return Experiment(train, valid, model, built.train, config)
+
+
+def _fill_sizes(groups: Namespace, fields: Fields) -> None:
+    """Write the shape of the data where the recipe leaves it open."""
+    first = fields[0]
+    net, channels = groups.model.net.init_args, first.x.shape[0]
+    groups.model.shape = list(first.x.shape)
+    if "spatial" in net:
+        net.spatial = first.x.ndim - 1
+    for name in ("in_channels", "out_channels"):
+        if net.get(name) == 0:
+            net[name] = channels
+        elif net.get(name, channels) != channels:
+            raise InputError(f"model.net.{name} is {net[name]}, but the data have {channels} channels: leave it 0.")
+
+
+def train(
+    parser: Parser,
+    settings: Namespace,
+    folder: Path,
+    *,
+    resume: bool = False,
+    notify: Callable[[str], None] = warnings.warn,
+) -> Model:
+    """Train into a run folder; `resume` goes on from its last checkpoint.
+
+    Args:
+        parser: from `recipe_parser`.
+        settings: what it parsed.
+        folder: the run folder.
+        resume: continue the run that the folder holds.
+        notify: is told what looks wrong with the data or the prior.
+    """
+    checkpoint = (
+        checkpoints.read(find_checkpoint(folder)) if resume and checkpoints.steps(folder / "checkpoints") else None
+    )
+    leader = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    if leader:
+        _claim(folder, resume)
+    experiment = prepare(parser, settings, checkpoint)
+    if checkpoint is not None:
+        _check_same(checkpoint.facts["config"], experiment.config, folder)
+    elif leader:
+        for warning in suspicions(experiment.model, experiment.train):
+            notify(warning)
+    if leader:
+        write_text(folder / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
+    experiment.trainer.fit(
+        experiment.model, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
+    )
+    return experiment.model
+
+
+def rehearse(parser: Parser, settings: Namespace) -> Rehearsal:
+    """What a run would cost, from a few real steps; writes nothing."""
+    experiment = prepare(parser, settings)
+    return experiment.trainer.rehearse(experiment.model, experiment.train)
+
+
+def _claim(folder: Path, resume: bool) -> None:
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give another --out.")
+    used = folder.is_dir() and any(folder.iterdir())
+    if used and not resume:
+        raise InputError(f"{folder} is not empty: add --resume to go on with its run, or give another --out.")
+    if resume and not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} holds no run to resume: leave --resume out to start one.")
+    folder.mkdir(parents=True, exist_ok=True)
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """A resumed run may change how it is trained, but not what is trained, on what."""
+    for group in ("model", "data"):
+        for key, old, new in differences(before[group], now[group], group):
+            raise InputError(f"{folder} was trained with {key} = {old}, not {new}: use the same, or another --out.")
+    for name in ("seed", "batch_size"):
+        if before["train"][name] != now["train"][name]:
+            raise InputError(
+                f"{folder} was trained with train.{name} = {before['train'][name]}: use the same to resume."
+            )
+
+
+def differences(before: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
+    """The leaves in which two configurations differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = [*before, *(name for name in now if name not in before)]
+        return [found for name in names for found in differences(before.get(name), now.get(name), f"{key}.{name}")]
+    return [] if before == now else [(key, before, now)]
+
+
+def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
+    """What looks wrong before a step is made: a prior that does not match, data of an unexpected scale."""
+    x = model.normaliser(fields.gather(torch.arange(min(n, len(fields)))).x)
+    alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
+    found = []
+    if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:
+        found.append(
+            f"At t = 1 the data still have {ratio:.2g} of the noise's power (more than {TERMINAL_SNR}), so samples that start "
+            "from noise start off the data's law: raise the schedule's largest noise, or scale the data down."
+        )
+    expected, std = model.denoiser.precondition.sigma_data, float(x.std())
+    if expected is not None and not 0.5 <= std / expected <= 2:
+        found.append(
+            f"The normalised data have standard deviation {std:.3g}, but sigma_data is {expected:g}: "
+            f"set model.precondition.sigma_data to {std:.2g}, and the loss weight's too, or normalise by Standardise."
+        )
+    return found

@@ -1,0 +1,318 @@
+"""Steps from t to s < t, first to second order, of the reverse SDE and of the probability flow.
+
+With λ = log(α²/σ²), a = α_t/α_s, q² = σ_t² − a²σ_s² and ε = (x_t − α_t x̂)/σ_t. t and s are scalars in float64, so that the
+coefficients cost nothing and lose nothing. State is explicit: a multistep method hands its memory on, so each step is pure.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from scorefield.denoiser import Condition, Denoises
+from scorefield.errors import InputError
+from scorefield.random import Generators
+from scorefield.sde import expand_like
+
+Cond = Condition | None
+Memory = Any  # whatever a multistep method hands to its next step; None at the start
+
+
+class Step(ABC):
+    """One step of a sampler."""
+
+    @abstractmethod
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        """x_s and the memory for the next step."""
+
+
+@dataclass(frozen=True)
+class EulerMaruyama(Step):
+    """x_s = x_t − (f x_t − g² score) h + g √h ξ, h = t − s (Song et al. 2021, eq. 6). Undefined where α_t = 0.
+
+    Args:
+        probability_flow: half the score and no noise: Euler's method for the flow.
+    """
+
+    probability_flow: bool = False
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde, h = denoiser.sde, t - s
+        drift, diffusion = _finite(sde.schedule.drift(t), sde.schedule.diffusion(t), t)
+        score = sde.score(denoiser(x_t, t, cond), x_t, t)
+        if self.probability_flow:
+            return x_t - (drift * x_t - 0.5 * diffusion**2 * score) * h, None
+        noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
+        return x_t - (drift * x_t - diffusion**2 * score) * h + diffusion * h.sqrt() * noise, None
+
+
+@dataclass(frozen=True)
+class ReverseDiffusion(Step):
+    """x_s = (2 − a) x_t + q² score + q ξ: the forward transition turned round (Song et al. 2021, appendix E).
+
+    Undefined where α_t = 0.
+
+    Args:
+        probability_flow: half the score and no noise.
+    """
+
+    probability_flow: bool = False
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        _finite(sde.schedule.drift(t), sde.schedule.diffusion(t), t)
+        a, q = sde.transition(s, t)
+        score = sde.score(denoiser(x_t, t, cond), x_t, t)
+        if self.probability_flow:
+            return (2 - a) * x_t + 0.5 * q**2 * score, None
+        noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
+        return (2 - a) * x_t + q**2 * score + q * noise, None
+
+
+@dataclass(frozen=True)
+class Ancestral(Step):
+    """x_s = (a σ_s²/σ_t²) x_t + (α_s q²/σ_t²) x̂ + w ξ: the posterior of x_s given x_t and x̂ (Ho et al. 2020, eq. 7).
+
+    Args:
+        upper: w = q, the variance of the forward step (Song's VP), instead of the posterior's w = q σ_s/σ_t
+            (Song's VE; DDIM with η = 1).
+    """
+
+    upper: bool = False
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        (_, sigma_t), (alpha_s, sigma_s), (a, q) = sde.schedule(t), sde.schedule(s), sde.transition(s, t)
+        w = q if self.upper else q * sigma_s / sigma_t
+        mean = (a * (sigma_s / sigma_t) ** 2) * x_t + (alpha_s * (q / sigma_t) ** 2) * denoiser(x_t, t, cond)
+        return mean + w * sde.noise.sample(x_t.shape, generator=generator, like=x_t), None
+
+
+@dataclass(frozen=True)
+class DDIM(Step):
+    """x_s = α_s x̂ + √(σ_s² − w²) ε + w ξ, w = η q σ_s/σ_t (Song et al. 2020, eq. 12).
+
+    Args:
+        eta: 0 is the first-order step of the probability flow, 1 is ancestral sampling.
+    """
+
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.eta <= 1:
+            raise InputError(f"DDIM needs 0 <= eta <= 1, not {self.eta}.")
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        (_, sigma_t), (alpha_s, sigma_s), (_, q) = sde.schedule(t), sde.schedule(s), sde.transition(s, t)
+        denoised = denoiser(x_t, t, cond)
+        w = self.eta * q * sigma_s / sigma_t
+        x_s = alpha_s * denoised + (sigma_s**2 - w**2).clamp(min=0).sqrt() * sde.epsilon(denoised, x_t, t)
+        if self.eta == 0:
+            return x_s, None
+        return x_s + w * sde.noise.sample(x_t.shape, generator=generator, like=x_t), None
+
+
+@dataclass(frozen=True)
+class Heun(Step):
+    """The trapezoidal rule for the probability flow in σ/α: two evaluations, second order (Karras et al. 2022, algorithm 1).
+
+    At α_t = 0 (or next to nothing of α_s) and at σ_s = 0, where one of the slopes does not exist, it falls back to DDIM's
+    first-order step.
+    """
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = sde.schedule(t), sde.schedule(s)
+        denoised = denoiser(x_t, t, cond)
+        epsilon_t = sde.epsilon(denoised, x_t, t)
+        x_s = alpha_s * denoised + sigma_s * epsilon_t
+        if alpha_t < 1e-6 * alpha_s or sigma_s == 0:
+            return x_s, None
+        epsilon_s = sde.epsilon(denoiser(x_s, s, cond), x_s, s)
+        return x_s + 0.5 * (sigma_s - alpha_s * sigma_t / alpha_t) * (epsilon_s - epsilon_t), None
+
+
+@dataclass(frozen=True)
+class StochasticHeun(Step):
+    """Heun after a short step back into the noise, σ/α → (1 + churn) σ/α (Karras et al. 2022, algorithm 2).
+
+    Args:
+        churn: γ = min(S_churn/N, √2 − 1) of the paper, for N steps.
+        ratio_min: S_tmin, the smallest σ/α at which noise is added.
+        ratio_max: S_tmax, the largest.
+        inflate: S_noise, the factor on the added noise.
+    """
+
+    churn: float = 0.4
+    ratio_min: float = 0.05
+    ratio_max: float = 50.0
+    inflate: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.churn <= math.sqrt(2) - 1 + 1e-6:
+            raise InputError(f"StochasticHeun needs 0 <= churn <= √2 − 1, not {self.churn}.")
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        log_snr = sde.schedule.log_snr(t)
+        if self.ratio_min <= (-log_snr / 2).exp() <= self.ratio_max:
+            back = torch.maximum(t, sde.schedule.time(log_snr - 2 * math.log1p(self.churn)))
+            a, q = sde.transition(t, back)
+            noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
+            x_t, t = a * x_t + self.inflate * q * noise, back
+        return Heun()(denoiser, x_t, t, s, cond, generator=generator, memory=memory)
+
+
+@dataclass(frozen=True)
+class DPM2M(Step):
+    """DPM-Solver++(2M): x_s = (σ_s/σ_t) x_t − α_s expm1(−h) D, h = (λ_s − λ_t)/2 (Lu et al. 2022, algorithm 2).
+
+    D extrapolates x̂ from the last two evaluations: one evaluation per step, second order. The first step is of first order,
+    and so are those that start at α_t = 0 or end at σ_s = 0.
+    """
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        schedule = denoiser.sde.schedule
+        (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
+        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
+        denoised = target = denoiser(x_t, t, cond)
+        if memory is not None and torch.isfinite(h):
+            last, h_last = memory
+            target = denoised + h / (2 * h_last) * (denoised - last)  # h_last = ∞ after α = 0: first order
+        return (sigma_s / sigma_t) * x_t - alpha_s * torch.expm1(-h) * target, (denoised, h)
+
+
+@dataclass(frozen=True)
+class Langevin(Step):
+    """A corrector: x ← x + ε score + √(2ε) ξ at level t, with ε = 2a² (r ‖ξ‖/‖score‖)² (Song et al. 2021, algorithm 4).
+
+    The step size is each sample's own. a is the transition of the grid in use, from s to t; x stays at t.
+
+    Args:
+        snr: the signal-to-noise ratio r of a step.
+        repeats: corrections per level.
+        batch_norms: norms averaged over the batch, as the ancestor does it; for comparison with it only, since a sample then
+            depends on the others of its batch.
+    """
+
+    snr: float = 0.16
+    repeats: int = 1
+    batch_norms: bool = False
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        a, _ = sde.transition(s, t)
+        for _ in range(self.repeats):
+            noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
+            score = sde.score(denoiser(x_t, t, cond), x_t, t)
+            noise_norm, score_norm = noise.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
+            if self.batch_norms:
+                noise_norm, score_norm = noise_norm.mean().expand(len(x_t)), score_norm.mean().expand(len(x_t))
+            size = expand_like(2 * a**2 * (self.snr * noise_norm / score_norm) ** 2, x_t)
+            x_t = x_t + size * score + (2 * size).sqrt() * noise
+        return x_t, memory
+
+
+def _finite(drift: Tensor, diffusion: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
+    if not bool(torch.isfinite(drift) & torch.isfinite(diffusion)):
+        raise InputError(
+            f"Euler-Maruyama and reverse diffusion are undefined at t = {t.item():.3g}, where α = 0: give a grid with t_max < 1, "
+            "or take Ancestral, DDIM, Heun or DPM2M."
+        )
+    return drift, diffusion

@@ -1,0 +1,104 @@
+"""Checkpoints: one safetensors file with everything a run needs, written so that a good one is never lost.
+
+Tensors are named `net.*` and `ema.*` (the network's own names), `normaliser.*` and `optimiser.<state>.<parameter>`; the file's
+metadata hold JSON. The file is written under a temporary name, flushed to the disk, and only then given its own; its digest is
+checked when it is read. Nothing in it is ever executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from scorefield.errors import InputError
+from scorefield.files import replacing
+
+FORMAT = 1
+NAME = re.compile(r"step-(\d{8})\.safetensors")
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What a file holds: tensors by name, facts that fit into JSON (config, step, versions, ...), and the tensors' digest."""
+
+    tensors: Mapping[str, Tensor]
+    facts: Mapping[str, Any]
+    sha256: str
+
+    def group(self, prefix: str) -> dict[str, Tensor]:
+        """The tensors of a group, without its name."""
+        return {
+            name[len(prefix) + 1 :]: tensor for name, tensor in self.tensors.items() if name.startswith(prefix + ".")
+        }
+
+
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """SHA-256 over names, types, shapes and bytes."""
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b"")
+    return total.hexdigest()
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:08d}.safetensors"
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
+    """Write atomically: a reader sees the old file or the new one, and a full disk costs only the new one."""
+    flat = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
+    metadata = {"format": str(FORMAT), "sha256": digest(flat), "facts": json.dumps(facts)}
+    try:
+        with replacing(path) as temporary:
+            save_file(flat, temporary, metadata=metadata)
+    except (OSError, SafetensorError) as error:
+        raise InputError(f"Cannot save {path}: {error}. Free some space; the checkpoints before it are whole.") from error
+
+
+def read(path: Path) -> Checkpoint:
+    """Read and verify a checkpoint. One that is missing, foreign, truncated or corrupt raises InputError."""
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}.")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise InputError(
+            f"{path} is not a whole safetensors file ({error}): delete it to use an earlier checkpoint."
+        ) from error
+    if "facts" not in metadata:
+        raise InputError(f"{path} is a safetensors file, but not a checkpoint of scorefield.")
+    if int(metadata["format"]) > FORMAT:
+        raise InputError(
+            f"{path} has format {metadata['format']}, this version reads up to {FORMAT}: upgrade scorefield."
+        )
+    if digest(tensors) != metadata["sha256"]:
+        raise InputError(
+            f"{path} is corrupt (its content does not match its digest): delete it to use an earlier checkpoint."
+        )
+    return Checkpoint(tensors, json.loads(metadata["facts"]), metadata["sha256"])
+
+
+def steps(folder: Path) -> list[int]:
+    """The steps of which a folder holds checkpoints, rising."""
+    return sorted(int(found[1]) for path in folder.glob("*") if (found := NAME.fullmatch(path.name)))
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Delete all but the last `keep` checkpoints."""
+    for step in steps(folder)[:-keep]:
+        path_of(folder, step).unlink(missing_ok=True)

@@ -1,0 +1,200 @@
+"""What happens between optimiser steps: logs, validation, pictures, checkpoints, and stopping when asked."""
+
+from __future__ import annotations
+
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from scorefield.data.fields import Fields, Subset
+from scorefield.data.loader import Loader, Sequential
+from scorefield.data.picture import save_grid
+from scorefield.errors import InputError
+from scorefield.train import checkpoint as checkpoints
+from scorefield.train.interrupt import Stopped
+from scorefield.train.log import Log
+from scorefield.train.state import State
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+    from scorefield.train.trainer import Trainer
+
+VALIDATION_EPOCH = 2**31  # the epoch in the keys of validation data: never reached by training
+
+
+class Loop:
+    """One call of `fit`: what happens between optimiser steps."""
+
+    def __init__(
+        self,
+        trainer: Trainer,
+        state: State,
+        fabric: Fabric,
+        valid: Fields,
+        folder: Path,
+        config: Mapping[str, Any],
+        log: Log | None,
+        pending: list[Any],
+    ) -> None:
+        self.trainer, self.state, self.fabric, self.valid = trainer, state, fabric, valid
+        self.folder, self.config, self.log = folder, config, log
+        self.loss_sum = torch.tensor(pending[0], device=fabric.device)
+        self.loss_count: int = pending[1]
+        self.rate = Rate(trainer.batch_size)
+
+    def run(self, loader: Loader, asked: Callable[[], int]) -> None:
+        """Step until the end or until asked to stop."""
+        trainer, state = self.trainer, self.state
+        batches = iter(loader)
+        with self._bar() as bar:
+            while state.step < trainer.steps:
+                micro = islice(batches, trainer.accumulate)
+                loss, norm = state.advance(micro, trainer.loss, clip=trainer.clip, steps=trainer.steps)
+                self.loss_sum += loss
+                self.loss_count += 1
+                self.rate.count()
+                bar.update()
+                if self._due(trainer.log_every):
+                    self._log(norm, bar)
+                number = self._agree(asked())
+                if self._due(trainer.checkpoint_every) or number:
+                    self._save()
+                if number:
+                    raise Stopped(number, state.step)
+                with self.rate.paused():
+                    if self._due(trainer.validate_every):
+                        self._validate()
+                    if self._due(trainer.preview_every):
+                        self._preview()
+
+    def _due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.trainer.steps
+
+    def _bar(self) -> tqdm:
+        quiet = not self.fabric.is_global_zero
+        return tqdm(
+            total=self.trainer.steps, initial=self.state.step, disable=quiet, unit="step", desc="train", mininterval=1
+        )
+
+    def _agree(self, number: int) -> int:
+        """All processes stop at the same step if any was asked to."""
+        if self.fabric.world_size == 1:
+            return number
+        return int(self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max"))
+
+    def _log(self, norm: Tensor, bar: tqdm) -> None:
+        mean = self.fabric.all_reduce(self.loss_sum / self.loss_count, reduce_op="mean")
+        loss = float(torch.as_tensor(mean))
+        self.loss_sum.zero_()
+        self.loss_count = 0
+        if not math.isfinite(loss):
+            raise InputError(
+                f"The loss is {loss} at step {self.state.step}: check the data for NaN (scorefield check-data), lower "
+                "train.optimiser.lr or set train.clip. The checkpoints before are whole."
+            )
+        rate = self.rate.per_second()
+        bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.0f} samples/s")
+        if self.log is not None:
+            factor = self.trainer.optimiser.schedule(self.state.step - 1, self.trainer.steps)
+            self.log.train(
+                {
+                    "step": self.state.step,
+                    "samples": self.state.step * self.trainer.batch_size,
+                    "loss": loss,
+                    "gradient_norm": float(norm),
+                    "learning_rate": self.trainer.optimiser.lr * factor,
+                    "samples_per_second": round(rate, 2),
+                }
+            )
+
+    def _save(self) -> None:
+        """Every process has the same weights: the first one writes, and all wait for it."""
+        if not bool(torch.isfinite(self.loss_sum)):
+            raise InputError(
+                f"The loss is not finite at step {self.state.step}: nothing is saved over good checkpoints."
+            )
+        mean = float(torch.as_tensor(self.fabric.all_reduce(self.loss_sum, reduce_op="mean")))
+        if self.fabric.is_global_zero:
+            facts = self.state.facts() | {
+                "config": self.config,
+                "pending": [mean, self.loss_count],
+                "samples": self.state.step * self.trainer.batch_size,
+                "versions": versions(),
+            }
+            folder = self.folder / "checkpoints"
+            checkpoints.write(checkpoints.path_of(folder, self.state.step), self.state.tensors(), facts)
+            checkpoints.prune(folder, self.trainer.keep)
+        self.fabric.barrier()
+
+    @torch.no_grad()
+    def _validate(self) -> None:
+        """The loss at fixed noise and fixed times, so that two steps can be compared; of the weights and of their average."""
+        raw = self._validation_loss()
+        with self.state.ema.applied():
+            averaged = self._validation_loss()
+        if self.log is not None:
+            samples = self.state.step * self.trainer.batch_size
+            self.log.valid({"step": self.state.step, "samples": samples, "loss": raw, "loss_ema": averaged})
+
+    def _validation_loss(self) -> float:
+        fabric, denoiser = self.fabric, self.state.model.denoiser.eval()
+        fields = Subset(self.valid, torch.arange(min(self.trainer.validate_on, len(self.valid))))
+        size = max(1, min(self.trainer.batch_size // fabric.world_size, 256))
+        total = torch.zeros(2, dtype=torch.float64)
+        batches = Sequential(fields, size, epoch=VALIDATION_EPOCH, rank=fabric.global_rank, ranks=fabric.world_size)
+        for batch in batches:
+            with fabric.autocast():
+                losses = self.state.loss(self.trainer.loss, denoiser, batch)
+            total += torch.tensor([float(losses.double().sum()), len(losses)])
+        denoiser.train()
+        summed = torch.as_tensor(fabric.all_reduce(total.to(fabric.device), reduce_op="sum"))
+        return float(summed[0] / summed[1])
+
+    def _preview(self) -> None:
+        if self.fabric.is_global_zero:
+            model = self.state.model.eval()
+            with self.state.ema.applied(), self.fabric.autocast():
+                fields = model.sample(16, seed=self.trainer.seed, chunk=16)
+            model.train()
+            save_grid(self.folder / "samples" / f"step-{self.state.step:08d}.png", fields)
+        self.fabric.barrier()
+
+
+class Rate:
+    """Samples per second of training, without the time for validation and pictures."""
+
+    def __init__(self, batch_size: int) -> None:
+        self.batch_size = batch_size
+        self._since, self._steps = time.perf_counter(), 0
+
+    def count(self) -> None:
+        self._steps += 1
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - start
+
+    def per_second(self) -> float:
+        """Since the last call."""
+        now = time.perf_counter()
+        rate = self._steps * self.batch_size / max(now - self._since, 1e-9)
+        self._since, self._steps = now, 0
+        return rate
+
+
+def versions() -> dict[str, str]:
+    """What a checkpoint was made with."""
+    return {"scorefield": version("scorefield"), "torch": torch.__version__, "python": platform.python_version()}

@@ -1,0 +1,114 @@
+"""Everything that changes while training, as one object that can be stored and restored bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.errors import InputError
+from scorefield.losses.loss import Loss
+from scorefield.model import Model
+from scorefield.random import Generators, stream
+from scorefield.train.checkpoint import Checkpoint
+from scorefield.train.ema import EMA
+from scorefield.train.optimiser import Optimiser
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+DROPOUT, LOSS = 201, 200  # streams of the draws in a step, see `scorefield.random`
+
+
+class State:
+    """Weights, their average, the optimiser and the step count.
+
+    Step k is a function of this state, the data of positions kB..(k+1)B−1 and (seed, k) alone: nothing else is to be stored.
+
+    Args:
+        model: its denoiser is trained.
+        optimiser: how.
+        ema: decay of the average of the weights.
+        seed: of every draw.
+        fabric: devices, processes and precision.
+    """
+
+    def __init__(self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric) -> None:
+        self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
+        self.step = 0
+        fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
+        self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
+        self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
+        model.normaliser.to(fabric.device)
+        self.ema = EMA(model.denoiser.net, ema)
+
+    @property
+    def _scaler(self) -> Any:
+        return self.fabric.strategy.precision
+
+    def advance(self, batches: Iterable[Batch], loss: Loss, *, clip: float | None, steps: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step over the micro-batches of this rank. Returns the mean loss and the norm of the gradient."""
+        torch.manual_seed(stream(self.seed, self.step, self.fabric.global_rank, DROPOUT))
+        micro = list(batches)
+        total = torch.zeros((), device=self.fabric.device)
+        for position, batch in enumerate(micro):
+            last = position == len(micro) - 1
+            with self.fabric.no_backward_sync(self.module, enabled=not last):
+                value = self.loss(loss, self.module, batch).mean() / len(micro)
+                self.fabric.backward(value)
+            total += value.detach()
+        norm = self._clip(clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.lr * self.plan.schedule(self.step, steps)
+        self._optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update(self.step)
+        self.step += 1
+        return total, norm
+
+    def _clip(self, clip: float | None) -> Tensor:
+        limit = float("inf") if clip is None else clip
+        norm = self.fabric.clip_gradients(self.module, self._optimiser, max_norm=limit, error_if_nonfinite=False)
+        return torch.as_tensor(norm)
+
+    def loss(self, loss: Loss, denoiser: Any, batch: Batch) -> Tensor:
+        """The loss per sample of a batch in data units; its draws depend on each sample's key alone."""
+        if batch.key is None:
+            raise ValueError("a training batch carries the key of each sample")
+        generator = Generators((self.seed, *key, LOSS) for key in batch.key.tolist())
+        batch = batch.to(self.fabric.device)
+        return loss(denoiser, batch.normalised(self.model.normaliser), generator=generator)
+
+    # ------------------------------------------------------------------------------------------------ store and restore
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, without the prefixes of wrappers."""
+        tensors = {f"net.{name}": tensor for name, tensor in self.model.denoiser.net.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
+        tensors |= {f"normaliser.{name}": tensor for name, tensor in self.model.normaliser.state_dict().items()}
+        for name, parameter in self.model.denoiser.net.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser.{key}.{name}"] = value
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """What else there is to know, in JSON's types."""
+        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a stored state."""
+        self.model.denoiser.net.load_state_dict(checkpoint.group("net"), strict=True)
+        self.model.normaliser.load_state_dict(checkpoint.group("normaliser"), strict=True)
+        self.ema.load(checkpoint.group("ema"))
+        stored = checkpoint.group("optimiser")
+        if not stored and checkpoint.facts["step"]:
+            raise InputError("The checkpoint holds no optimiser state: it is for sampling, not for resuming.")
+        for key, name, value in ((*full.split(".", 1), value) for full, value in stored.items()):
+            parameter = self.model.denoiser.net.get_parameter(name)
+            # In the parameter's memory layout: fused optimisers walk both by address.
+            place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            self.optimiser.state[parameter][key] = place.copy_(value)
+        self._scaler.load_state_dict(checkpoint.facts["scaler"])
+        self.step = checkpoint.facts["step"]

@@ -1,0 +1,199 @@
+"""The training loop: counts optimiser steps and samples, and can be stopped and resumed anywhere."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import time
+from collections.abc import Mapping
+import dataclasses
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+import torch
+
+from scorefield.data.augment import Augment
+from scorefield.data.fields import Fields
+from scorefield.data.loader import Loader
+from scorefield.errors import InputError
+from scorefield.losses.denoising import Denoising
+from scorefield.losses.loss import Loss
+from scorefield.model import Model
+from scorefield.train import checkpoint as checkpoints
+from scorefield.train.interrupt import listening
+from scorefield.train.log import Log
+from scorefield.train.loop import Loop
+from scorefield.train.optimiser import Adam, Optimiser
+from scorefield.train.state import State
+
+if TYPE_CHECKING:
+    from lightning.fabric import Fabric
+
+
+class Rehearsal(NamedTuple):
+    """What a run will cost."""
+
+    parameters: int
+    seconds_per_step: float
+    memory_bytes: int
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """How a model is trained.
+
+    Args:
+        loss: what is minimised.
+        optimiser: how.
+        steps: optimiser steps of the whole run.
+        batch_size: samples per optimiser step, over all processes and micro-batches.
+        accumulate: micro-batches per optimiser step on each process; saves memory.
+        ema: decay of the average of the weights; 0 for none.
+        clip: largest norm of the gradient; null for no limit.
+        augment: random changes of each training sample, in order.
+        precision: of the network's arithmetic; times and noise levels are never cast.
+        accelerator: cpu, cuda, mps or auto.
+        devices: processes per node, one device each.
+        nodes: machines.
+        channels_last: lay out 2-D weights as NHWC, faster on most devices.
+        compile: compile the network with torch.compile.
+        workers: processes that read ahead; 0 reads in the training process.
+        seed: of all draws.
+        log_every: steps between rows of the training log.
+        validate_every: steps between validation losses.
+        validate_on: at most so many validation fields.
+        preview_every: steps between grids of samples.
+        checkpoint_every: steps between checkpoints.
+        keep: how many checkpoints to keep.
+    """
+
+    loss: Loss = field(default_factory=Denoising)
+    optimiser: Optimiser = field(default_factory=Adam)
+    steps: int = 100_000
+    batch_size: int = 128
+    accumulate: int = 1
+    ema: float = 0.9999
+    clip: float | None = 1.0
+    augment: list[Augment] = field(default_factory=list)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    channels_last: bool = False
+    compile: bool = False
+    workers: int = 0
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    validate_on: int = 512
+    preview_every: int = 5000
+    checkpoint_every: int = 5000
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        for name in (
+            "steps",
+            "batch_size",
+            "accumulate",
+            "devices",
+            "nodes",
+            "log_every",
+            "validate_every",
+            "validate_on",
+        ):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        for name in ("preview_every", "checkpoint_every", "keep"):
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
+
+    # ---------------------------------------------------------------------------------------------------------- public
+    def fit(
+        self,
+        model: Model,
+        train: Fields,
+        valid: Fields,
+        *,
+        folder: Path,
+        config: Mapping[str, Any],
+        resume: checkpoints.Checkpoint | None = None,
+    ) -> None:
+        """Train until `steps`, writing logs, samples and checkpoints into the folder. Raises `Stopped` on a signal.
+
+        Args:
+            model: with a fitted normaliser.
+            train: training data.
+            valid: validation data.
+            folder: the run folder.
+            config: the resolved configuration, stored in every checkpoint.
+            resume: where to go on.
+        """
+        fabric, state = self._launch(model)
+        if resume is not None:
+            state.restore(resume)
+        pending = list(resume.facts["pending"]) if resume is not None else [0.0, 0]
+        log = Log(folder, state.step) if fabric.is_global_zero else None
+        loop = Loop(self, state, fabric, valid, folder, config, log, pending)
+        with listening() as asked:
+            loop.run(self._loader(train, state.step, fabric), asked)
+        if log is not None:
+            log.close()
+
+    def rehearse(self, model: Model, train: Fields, steps: int = 3) -> Rehearsal:
+        """Run a few real steps, save nothing, and say what they cost."""
+        fabric, state = self._launch(model)
+        batches = iter(self._loader(train, 0, fabric))
+        state.advance(islice(batches, self.accumulate), self.loss, clip=self.clip, steps=self.steps)
+        start = time.perf_counter()
+        for _ in range(steps):
+            _, norm = state.advance(islice(batches, self.accumulate), self.loss, clip=self.clip, steps=self.steps)
+        float(norm)  # waits for the device
+        seconds = (time.perf_counter() - start) / steps
+        parameters = sum(parameter.numel() for parameter in model.denoiser.parameters())
+        return Rehearsal(parameters, seconds, peak_memory(fabric.device))
+
+    # --------------------------------------------------------------------------------------------------------- private
+    def _launch(self, model: Model) -> tuple[Fabric, State]:
+        from lightning.fabric import Fabric  # slow to import, needed for training alone
+
+        strategy = "ddp" if self.devices * self.nodes > 1 else "auto"
+        fabric = Fabric(
+            accelerator=self.accelerator,
+            devices=self.devices,
+            num_nodes=self.nodes,
+            strategy=strategy,
+            precision=self.precision,
+        )
+        fabric.launch()
+        net = model.denoiser.net
+        if self.channels_last and len(model.shape) == 3:
+            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        state = State(model, self.optimiser, self.ema, self.seed, fabric)
+        if self.compile:
+            net.compile()
+        return fabric, state
+
+    def _loader(self, fields: Fields, start: int, fabric: Fabric) -> Loader:
+        return Loader(
+            fields,
+            self.batch_size,
+            seed=self.seed,
+            augment=self.augment,
+            start=start,
+            rank=fabric.global_rank,
+            ranks=fabric.world_size,
+            accumulate=self.accumulate,
+            workers=self.workers,
+        )
+
+
+def peak_memory(device: torch.device) -> int:
+    """Peak bytes: allocated on a CUDA device, or resident in this process."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    unit = 1 if platform.system() == "Darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

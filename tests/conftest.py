@@ -1,0 +1,34 @@
+"""Types and shapes of the whole package are checked while it is under test, and only then."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook("scorefield", "beartype.beartype")
+
+import torch  # noqa: E402 - the hook comes before anything that might import the package
+
+torch.set_num_threads(1)  # the tests' tensors are small: threads cost more than they give
+
+
+def _folder(variable: str) -> Path:
+    path = os.environ.get(variable)
+    if not path:
+        pytest.skip(f"{variable} is unset")
+    if not Path(path).is_dir():
+        pytest.skip(f"{variable}={path} is no folder")
+    return Path(path)
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """Real data, kept outside the repository."""
+    return _folder("SCOREFIELD_DATA")
+
+
+@pytest.fixture(scope="session")
+def golden_folder() -> Path:
+    """What other implementations computed, kept outside the repository."""
+    return _folder("SCOREFIELD_GOLDEN")

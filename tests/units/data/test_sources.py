@@ -1,0 +1,375 @@
+"""Sources: splits, layouts, depths; what they must read and what they must refuse."""
+
+import io
+import os
+import pickle
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from scorefield.data import Arrays, Batch, Digits, Images, Loader, Tensors, Wrapped
+from scorefield.data.fields import find_channels
+from scorefield.errors import InputError
+
+REAL = os.environ.get("SCOREFIELD_DATA", "")
+needs_data = pytest.mark.skipif(not REAL, reason="SCOREFIELD_DATA is not set")
+
+
+def everything(fields) -> torch.Tensor:
+    return fields.gather(torch.arange(len(fields))).x
+
+
+def save(path: Path, array: np.ndarray, **options) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(array).save(path, **options)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six grey images of 5×7 in two classes."""
+    for i in range(6):
+        save(tmp_path / "scans" / f"class{i % 2}" / f"{i}.png", np.full((5, 7), 40 * i, np.uint8))
+    return tmp_path / "scans"
+
+
+# ---------------------------------------------------------------------------------------------------- splits
+def test_digits_are_split_as_promised() -> None:
+    train, valid = Digits().load("train"), Digits().load("valid")
+    assert (len(train), len(valid)) == (1297, 500)
+    assert train[0].x.shape == (1, 8, 8) and train[0].x.dtype == torch.float32
+    assert train.quantum == 1 and train.classes == tuple("0123456789")
+    assert everything(train).unique().tolist() == list(range(17))
+
+
+@pytest.mark.parametrize("valid", [7, 0.35])
+def test_splits_are_disjoint_complete_and_fixed_by_the_seed(valid) -> None:
+    x = torch.arange(20.0).reshape(20, 1, 1)
+    for source in (Tensors(x, valid=valid), Wrapped(list(x), valid=valid)):
+        parts = [everything(source.load(split)).flatten().tolist() for split in ("train", "valid")]
+        assert len(parts[1]) == 7 and sorted(parts[0] + parts[1]) == list(range(20))
+        assert parts == [everything(source.load(split)).flatten().tolist() for split in ("train", "valid")]
+    assert everything(Tensors(x, valid=valid, seed=1).load("valid")).flatten().tolist() != parts[1]
+
+
+@pytest.mark.parametrize("valid", [20, 1.0, -1, -0.5])
+def test_a_split_without_training_data_is_refused(valid) -> None:
+    with pytest.raises(InputError, match="valid="):
+        Tensors(torch.zeros(20, 1, 1), valid=valid).load("train")
+
+
+def test_an_empty_or_unknown_split_is_refused() -> None:
+    source = Tensors(torch.zeros(20, 1, 1), valid=0)
+    assert len(source.load("train")) == 20
+    with pytest.raises(InputError, match="empty"):
+        source.load("valid")
+    with pytest.raises(InputError, match="no split 'test'"):
+        source.load("test")  # type: ignore[arg-type]
+
+
+def test_items_have_no_batch_dimension_and_end() -> None:
+    fields = Tensors(torch.zeros(5, 2, 3), torch.arange(5), valid=1).load("train")
+    items = list(fields)
+    assert len(items) == 4 and items[0].x.shape == (2, 3) and items[0].cond["label"].shape == ()
+
+
+# ---------------------------------------------------------------------------------------------------- arrays
+@pytest.mark.parametrize(
+    ("shape", "axis", "expected"),
+    [
+        ((9, 30), "auto", (1, 30)),
+        ((9, 28, 28), "auto", (1, 28, 28)),
+        ((9, 28, 20, 3), "auto", (3, 28, 20)),
+        ((9, 3, 28, 20), "auto", (3, 28, 20)),
+        ((9, 2, 30), "auto", (2, 30)),
+        ((9, 30, 2), "auto", (2, 30)),
+        ((9, 1, 8, 9, 10), "auto", (1, 8, 9, 10)),
+        ((9, 20, 28, 28), "first", (20, 28, 28)),
+        ((9, 20, 28, 28), "none", (1, 20, 28, 28)),
+        ((9, 3, 28, 3), "last", (3, 3, 28)),
+    ],
+)
+def test_layouts(tmp_path: Path, shape, axis, expected) -> None:
+    array = np.arange(np.prod(shape), dtype=np.int32).reshape(shape)
+    np.save(tmp_path / "a.npy", array)
+    fields = Arrays(tmp_path / "a.npy", channel_axis=axis, valid=0).load("train")
+    assert fields[0].x.shape == expected
+    moved = np.moveaxis(array, -1, 1) if expected[0] == shape[-1] and expected[1:] == shape[1:-1] else array
+    assert np.array_equal(everything(fields).numpy().ravel(), moved.ravel())
+
+
+@pytest.mark.parametrize("shape", [(9, 20, 28, 28), (9, 3, 28, 3), (9, 2, 2), (9, 8, 9, 10, 11)])
+def test_ambiguous_layouts_are_refused(shape) -> None:
+    with pytest.raises(InputError, match="give channel_axis"):
+        find_channels(shape, "auto", "x.npy")
+
+
+def test_impossible_layouts_are_refused() -> None:
+    for shape, axis in (((9, 3), "first"), ((9, 5, 5, 5, 5), "none"), ((9,), "auto"), ((0, 3, 3), "auto")):
+        with pytest.raises(InputError):
+            find_channels(shape, axis, "x.npy")
+
+
+def test_complex_becomes_two_channels_without_loss() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(6, 3, 4, 5, dtype=torch.complex64, generator=generator)
+    x = everything(Tensors(z, valid=0).load("train"))
+    assert x.shape == (6, 6, 4, 5)
+    assert torch.equal(torch.complex(x[:, 0::2], x[:, 1::2]), z)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, ">f4", np.float64, np.float16, bool])
+def test_number_types(tmp_path: Path, dtype) -> None:
+    array = (np.arange(60).reshape(5, 12) % 2).astype(dtype)
+    np.save(tmp_path / "a.npy", array)
+    fields = Arrays(tmp_path / "a.npy", valid=0).load("train")
+    assert everything(fields).dtype == torch.float32 and np.array_equal(everything(fields)[:, 0].numpy(), array)
+    assert fields.quantum == (0.0 if np.dtype(dtype).kind == "f" else 1.0)
+
+
+def test_npy_is_memory_mapped_and_can_have_labels(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((9, 5, 6), np.float32))
+    np.save(tmp_path / "y.npy", np.arange(9) % 3)
+    fields = Arrays(tmp_path / "a.npy", labels=str(tmp_path / "y.npy")).load("train")
+    assert isinstance(fields.fields.array, np.memmap) and fields.classes == ("0", "1", "2")
+
+
+def test_splits_of_an_npz_are_used_as_given(tmp_path: Path) -> None:
+    np.savez(
+        tmp_path / "a.npz",
+        x_train=np.zeros((9, 5)),
+        y_train=np.arange(9) % 2,
+        x_test=np.ones((4, 5)),
+        y_test=np.arange(4),
+    )
+    train, valid = (Arrays(tmp_path / "a.npz").load(split) for split in ("train", "valid"))
+    assert len(train) == 9 and len(valid) == 4 and everything(valid).min() == 1
+    assert train.classes == valid.classes == ("0", "1", "2", "3")
+
+
+def test_regression_targets_are_not_taken_for_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((9, 5)), y=np.zeros((9, 5)))
+    assert Arrays(tmp_path / "a.npz").load("train").classes == ()
+    with pytest.raises(InputError, match="one integer for each of 9"):
+        Arrays(tmp_path / "a.npz", labels="y").load("train")
+
+
+def test_bad_array_files_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", a=np.zeros((9, 5)), b=np.zeros((9, 5)))
+    with pytest.raises(InputError, match="no 'x' but a, b: correct key"):
+        Arrays(tmp_path / "two.npz").load("train")
+    with pytest.raises(InputError, match="no 'c' but a, b: correct labels"):
+        Arrays(tmp_path / "two.npz", key="a", labels="c").load("train")
+    with pytest.raises(InputError, match=r"no file .*absent\.npy"):
+        Arrays(tmp_path / "absent.npy").load("train")
+    np.save(tmp_path / "text.npy", np.array(["a", "b"]))
+    with pytest.raises(InputError, match="not numbers"):
+        Arrays(tmp_path / "text.npy").load("train")
+    whole = (tmp_path / "two.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(InputError, match=r"cut\.npz"):
+        Arrays(tmp_path / "cut.npz").load("train")
+    np.save(tmp_path / "whole.npy", np.zeros((9, 50)))
+    (tmp_path / "cut.npy").write_bytes((tmp_path / "whole.npy").read_bytes()[:300])
+    with pytest.raises(InputError, match=r"cut\.npy"):
+        Arrays(tmp_path / "cut.npy").load("train")
+
+
+class Bomb:
+    def __reduce__(self):
+        return os.mkdir, ("planted",)
+
+
+@pytest.mark.parametrize("kind", ["npy", "npz", "pickle"])
+def test_nothing_is_ever_unpickled(tmp_path: Path, monkeypatch, kind) -> None:
+    monkeypatch.chdir(tmp_path)
+    path, array = tmp_path / f"a.{kind}", np.array([Bomb()], dtype=object)
+    if kind == "npy":
+        np.save(path, array, allow_pickle=True)
+    elif kind == "npz":
+        np.savez(path, x=array)
+    else:
+        path.write_bytes(pickle.dumps(Bomb()))
+    with pytest.raises(InputError):
+        Arrays(path).load("train")
+    assert not Path("planted").exists()
+
+
+# ---------------------------------------------------------------------------------------------------- images
+def test_folders_become_classes_alike_from_a_folder_and_a_zip(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, file.relative_to(tmp_path))
+        archive.writestr("__MACOSX/scans/._0.png", b"junk")
+        archive.writestr("scans/.hidden.png", b"junk")
+        archive.writestr("scans/notes.txt", b"words")
+    for path in (folder, tmp_path / "scans.zip"):
+        for cache in (2.0, 0.0):
+            fields = Images(path, valid=0, cache_gib=cache).load("train")
+            assert fields.classes == ("class0", "class1") and fields[0].x.shape == (1, 5, 7)
+            batch = fields.gather(torch.tensor([5, 0, 3]))
+            assert (batch.x[:, 0, 0, 0] / 40 % 2 == batch.cond["label"]).all()
+            assert sorted(everything(fields)[:, 0, 0, 0].tolist()) == [0, 40, 80, 120, 160, 200]
+
+
+def test_one_folder_is_no_class(folder: Path) -> None:
+    fields = Images(folder / "class0", valid=0).load("train")
+    assert fields.classes == () and fields[0].cond == {}
+
+
+def test_workers_decode_what_one_process_does(folder: Path, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "scans.zip", "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, file.relative_to(tmp_path))
+    fields = Images(tmp_path / "scans.zip", valid=0, cache_gib=0).load("train")
+    loaders = [iter(Loader(fields, 4, workers=workers)) for workers in (0, 2)]
+    for _ in range(4):
+        one, other = (next(loader) for loader in loaders)
+        assert torch.equal(one.x, other.x)
+
+
+def test_depth_is_kept(tmp_path: Path) -> None:
+    deep = np.arange(30, dtype=np.uint16).reshape(5, 6) * 2000 + 7
+    save(tmp_path / "deep" / "a.png", deep)
+    save(tmp_path / "tiff" / "a.tif", deep)
+    save(tmp_path / "float" / "a.tif", deep.astype(np.float32) / 7)
+    save(tmp_path / "bit" / "a.png", deep % 4000 > 1000)
+    for kind in ("deep", "tiff"):
+        fields = Images(tmp_path / kind, valid=0).load("train")
+        assert np.array_equal(fields[0].x[0].numpy(), deep) and fields.dtype == "uint16"
+    assert np.array_equal(Images(tmp_path / "float", valid=0).load("train")[0].x[0], deep.astype(np.float32) / 7)
+    fields = Images(tmp_path / "bit", valid=0).load("train")
+    assert np.array_equal(fields[0].x[0].numpy(), deep % 4000 > 1000) and fields.dtype == "bool"
+    assert Images(tmp_path / "deep", valid=0, channels=3).load("train")[0].x.shape == (3, 5, 6)
+
+
+def test_deep_images_are_resized_at_their_depth(tmp_path: Path) -> None:
+    x = np.linspace(0, 65535, 40, dtype=np.uint16)[None].repeat(40, 0)
+    save(tmp_path / "a" / "a.png", x)
+    small = Images(tmp_path / "a", size=(10, 20), valid=0).load("train")[0].x[0]
+    assert small.shape == (10, 20) and small.max() > 60000 and len(small.unique()) == 20
+    assert torch.allclose(small[:, 5:15], torch.from_numpy(x[:10].reshape(10, 20, 2).mean(-1)).float()[:, 5:15], atol=2)
+
+
+def test_channels_follow_the_first_image_or_the_argument(tmp_path: Path) -> None:
+    colour = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
+    save(tmp_path / "a" / "0.png", colour)
+    save(tmp_path / "a" / "1.png", colour[..., 0])
+    fields = Images(tmp_path / "a", valid=0).load("train")
+    assert np.array_equal(fields[0].x.numpy(), colour.transpose(2, 0, 1))
+    assert torch.equal(fields[1].x, torch.from_numpy(colour[..., 0]).float().expand(3, 5, 6))
+    grey = Images(tmp_path / "a", channels=1, valid=0).load("train")
+    assert grey[0].x.shape == (1, 5, 6) and np.array_equal(grey[1].x[0].numpy(), colour[..., 0])
+
+
+def test_resizing_is_antialiased(tmp_path: Path) -> None:
+    stripes = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
+    save(tmp_path / "a" / "0.png", stripes)
+    small = Images(tmp_path / "a", size=(8, 4), valid=0).load("train")[0].x
+    assert small.shape == (1, 8, 4) and (small - 127.5).abs().max() < 2
+
+
+@pytest.mark.parametrize("cache", [2.0, 0.0])
+def test_bad_images_are_named(folder: Path, cache) -> None:
+    def load():
+        return everything(Images(folder, valid=0, cache_gib=cache).load("train"))
+
+    bad = folder / "class1" / "9.png"
+    noise = np.random.default_rng(0).integers(0, 255, (5, 7), dtype=np.uint8)
+    save(bad, noise)
+    for end in (60, 20, 0):
+        bad.write_bytes(bad.read_bytes()[:end])
+        with pytest.raises(InputError, match=r"class1/9\.png of .* is not a readable image"):
+            load()
+    save(bad, np.zeros((4, 7), np.uint8))
+    with pytest.raises(InputError, match=r"class1/9\.png is 4×7 but class0/0\.png is 5×7: give size"):
+        load()
+    save(bad, np.zeros((5, 7), np.uint16))
+    with pytest.raises(InputError, match=r"class1/9\.png of .* is uint16 but class0/0\.png is uint8"):
+        load()
+
+
+def test_mixed_sizes_are_resized_on_request(folder: Path) -> None:
+    save(folder / "class1" / "9.png", np.zeros((4, 9), np.uint8))
+    assert everything(Images(folder, size=(6, 3), valid=0).load("train")).shape == (7, 1, 6, 3)
+
+
+def test_deep_colour_is_refused_since_it_would_be_cut(tmp_path: Path) -> None:
+    import struct
+    import zlib
+
+    def chunk(name: bytes, body: bytes) -> bytes:
+        return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
+
+    rows = zlib.compress(b"".join(b"\0" + bytes(2 * 6) for _ in range(2)))
+    header = struct.pack(">IIBBBBB", 2, 2, 16, 2, 0, 0, 0)
+    (tmp_path / "a").mkdir()
+    png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
+    (tmp_path / "a" / "deep.png").write_bytes(png)
+    with pytest.raises(InputError, match=r"deep\.png .* 16-bit colours"):
+        Images(tmp_path / "a", valid=0).load("train")
+
+
+def test_empty_and_broken_collections_are_refused(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "readme.txt").write_text("no images")
+    with pytest.raises(InputError, match="holds no images"):
+        Images(tmp_path / "empty").load("train")
+    with pytest.raises(InputError, match="no folder or zip"):
+        Images(tmp_path / "absent").load("train")
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, file.name)
+    (tmp_path / "cut.zip").write_bytes(buffer.getvalue()[:-60])
+    with pytest.raises(InputError, match="not a readable zip"):
+        Images(tmp_path / "cut.zip").load("train")
+
+
+# ------------------------------------------------------------------------------------------------- anything else
+def test_items_of_other_datasets() -> None:
+    x = torch.zeros(1, 3, dtype=torch.float64)
+    mask = torch.ones(1, 3)
+    assert Wrapped([x, x], valid=1).load("train")[0].x.dtype == torch.float32
+    assert Wrapped([(x, 2), (x, 2)], valid=1).load("train")[0].cond["label"] == 2
+    batch = Batch(x, {"vector": torch.ones(4)}, mask=mask)
+    item = Wrapped([batch, batch], valid=1).load("train")[0]
+    assert torch.equal(item.mask, mask) and item.cond["vector"].shape == (4,)
+    with pytest.raises(InputError, match="Item 0 of the dataset is dict"):
+        Wrapped([{"x": x}], valid=0).load("train")[0]
+
+
+def test_bad_labels_are_refused() -> None:
+    x = torch.zeros(4, 1, 2)
+    for labels in (torch.zeros(3).long(), torch.zeros(4), torch.tensor([-1, 0, 0, 0])):
+        with pytest.raises(InputError, match="Labels of x"):
+            Tensors(x, labels).load("train")
+
+
+# ------------------------------------------------------------------------------------------------- real data
+@needs_data
+def test_mnist() -> None:
+    source = Arrays(Path(REAL) / "images" / "mnist_70k.npz")
+    train, valid = source.load("train"), source.load("valid")
+    assert (len(train), len(valid)) == (60000, 10000) and train[0].x.shape == (1, 28, 28)
+    assert len(train.classes) == 10 and int(train[0].cond["label"]) == 5
+    x = everything(valid)
+    assert x.min() == 0 and x.max() == 255
+
+
+@needs_data
+def test_sign_digits() -> None:
+    source = Images(Path(REAL) / "images" / "sign_digits_100px_2059.zip", size=(16, 20), valid=59)
+    train, valid = source.load("train"), source.load("valid")
+    assert (len(train), len(valid)) == (2000, 59) and train[0].x.shape == (3, 16, 20)
+    assert train.classes == valid.classes == tuple("0123456789")
+
+
+@needs_data
+def test_omniglot_is_one_bit() -> None:
+    fields = Images(Path(REAL) / "images" / "omniglot_images_background_small1.zip", cache_gib=0).load("valid")
+    assert len(fields) == 272 and fields.dtype == "bool" and len(fields.classes) == 136
+    assert fields.gather(torch.arange(4)).x.unique().tolist() == [0, 1] and fields[0].x.shape == (1, 105, 105)

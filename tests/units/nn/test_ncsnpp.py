@@ -1,0 +1,201 @@
+"""What every network of this family obeys, whatever its switches."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from scorefield.errors import InputError
+from scorefield.nn.affine import Affine
+from scorefield.nn.layers import GroupNorm, attend, initialise_
+from scorefield.nn.ncsnpp import NCSNpp
+
+SMALL = {"in_channels": 2, "out_channels": 3, "channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "dropout": 0.0}
+SWITCHES = [
+    {},
+    {"embedding": "positional", "filter": "box", "progressive_input": "none"},
+    {"progressive": "output_skip", "progressive_input": "input_skip", "combine": "cat", "blocks": 2},
+    {"progressive": "output_skip", "progressive_input": "input_skip", "combine": "sum", "conditional": False},
+    {"progressive": "residual", "resblock": "ddpm"},
+    {"progressive": "residual", "resblock": "ddpm", "filter": "box", "attention": (), "skip_rescale": False},
+    {"resblock": "ddpm", "resample_with_conv": False, "filter": "box", "progressive_input": "none"},
+]
+
+
+def network(**switches):
+    """A small network in evaluation mode whose output depends on everything in it."""
+    torch.manual_seed(0)
+    net = NCSNpp(**{**SMALL, "init_scale": 1.0, **switches}).eval()
+    with torch.no_grad():
+        for parameter in net.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return net
+
+
+def field(*shape, dtype=torch.float32):
+    return torch.randn(shape, dtype=dtype, generator=torch.Generator().manual_seed(1))
+
+
+LABEL = torch.tensor([0.3, -1.2, 2.0])
+
+
+def test_the_default_is_the_published_network():
+    with torch.device("meta"):
+        net = NCSNpp(3, 3)
+    assert sum(parameter.numel() for parameter in net.parameters()) == 62_758_787
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+@torch.no_grad()
+def test_transposed_kernels_transpose_the_output(switches):
+    net = network(**switches)
+    mirror = copy.deepcopy(net)
+    for module in mirror.modules():
+        if isinstance(module, nn.Conv2d):
+            module.weight.copy_(module.weight.mT.clone())
+    x = field(3, 2, 8, 16)
+    torch.testing.assert_close(mirror(x.mT, LABEL).mT, net(x, LABEL), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+@torch.no_grad()
+def test_samples_do_not_see_each_other(switches):
+    net = network(**switches)
+    x = field(3, 2, 8, 8)
+    together = net(x, LABEL)
+    for i in range(3):
+        torch.testing.assert_close(net(x[i : i + 1], LABEL[i : i + 1])[0], together[i], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("switches", [switch for switch in SWITCHES if switch.get("conditional", True)])
+@torch.no_grad()
+def test_a_label_changes_its_own_sample_alone(switches):
+    net = network(**switches)
+    x = field(3, 2, 8, 8)
+    changed = (net(x, LABEL) - net(x, LABEL + torch.tensor([0.0, 0.5, 0.0]))).flatten(1).abs().amax(1)
+    assert changed[1] > 1e-3 and changed[0] == changed[2] == 0
+
+
+@pytest.mark.parametrize("grid", [(9,), (16,), (7, 10), (1, 3), (8, 4), (3, 5, 6)])
+@pytest.mark.parametrize("switches", SWITCHES)
+@torch.no_grad()
+def test_any_grid_of_any_rank(switches, grid):
+    net = network(spatial=len(grid), **switches)
+    x = field(2, 2, *grid)
+    out = net(x, LABEL[:2])
+    assert out.shape == (2, 3, *grid)
+    missing = [-size % 4 for size in grid]
+    filled = nn.functional.pad(x, [side for extra in reversed(missing) for side in (0, extra)])
+    kept = (..., *(slice(size) for size in grid))
+    torch.testing.assert_close(net(filled, LABEL[:2])[kept], out)
+
+
+@torch.no_grad()
+def test_a_line_is_a_row_of_a_plane_whose_rows_do_not_mix():
+    line, plane = network(spatial=1, multipliers=(1,), attention=()), network(multipliers=(1,), attention=())
+    for name, parameter in plane.named_parameters():
+        source = line.get_parameter(name)
+        if parameter.ndim == 4 and parameter.shape[-1] == 3:
+            parameter.zero_()
+            parameter[:, :, 1] = source
+        else:
+            parameter.copy_(source.reshape(parameter.shape))
+    plane.embedding.frequencies.copy_(line.embedding.frequencies)
+    x = field(3, 2, 9)
+    torch.testing.assert_close(
+        plane(x[:, :, None].expand(-1, -1, 5, -1), LABEL)[:, :, 2], line(x, LABEL), rtol=1e-4, atol=1e-5
+    )
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_gradient_checkpointing_changes_no_gradient(switches):
+    gradients = []
+    for checkpointing in (False, True):
+        net = network(gradient_checkpointing=checkpointing, dropout=0.3, **switches).train()
+        x = field(3, 2, 8, 8).requires_grad_()
+        torch.manual_seed(2)
+        net(x, LABEL).square().sum().backward()
+        gradients.append([x.grad] + [p.grad for p in net.parameters()])
+    for plain, checkpointed in zip(*gradients, strict=True):
+        assert plain is None or torch.equal(plain, checkpointed)
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_every_parameter_gets_a_gradient(switches):
+    net = network(cond_channels=1, labels=4, **switches)
+    cond = {"field": field(3, 1, 8, 8), "label": torch.tensor([0, 3, 1])}
+    net(field(3, 2, 8, 8), LABEL, cond).square().sum().backward()
+    assert [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()] == []
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+@torch.no_grad()
+def test_initial_output_is_near_zero(switches):
+    torch.manual_seed(0)
+    net = NCSNpp(**{**SMALL, **switches}).eval()
+    assert net(field(3, 2, 8, 8), LABEL).abs().max() < 1e-3
+
+
+@torch.no_grad()
+def test_initial_weights_have_the_variance_of_their_fans():
+    torch.manual_seed(0)
+    weight = torch.empty(64, 32, 3, 3)
+    initialise_(weight, 0.5)
+    assert abs(weight.var() / (0.5 / (48 * 9)) - 1) < 0.05
+    assert abs(weight.abs().max() / math.sqrt(3 * 0.5 / (48 * 9)) - 1) < 0.01
+
+
+@torch.no_grad()
+def test_low_precision_is_close():
+    net = network(channels=32, multipliers=(1, 2), blocks=2)
+    x = field(3, 2, 16, 16)
+    exact = net(x, LABEL)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = net(x, LABEL)
+    assert rounded.dtype == torch.float32
+    assert (rounded - exact).square().mean() < 1e-3 * exact.square().mean()
+
+
+@pytest.mark.parametrize("switches", SWITCHES)
+def test_second_derivatives(switches):
+    net = network(**{**switches, "multipliers": (1, 1), "attention": (0,)}).double()
+    x, label = field(1, 2, 2, 4, dtype=torch.float64).requires_grad_(), LABEL[:1].double()
+    assert torch.autograd.gradcheck(lambda x: net(x, label), x, fast_mode=True)
+    assert torch.autograd.gradgradcheck(lambda x: net(x, label), x, fast_mode=True, atol=1e-4)
+
+
+def test_both_ways_of_attention_agree():
+    query, key, value = torch.randn(3, 2, 40, 8, generator=torch.Generator().manual_seed(0))
+    expected = nn.functional.scaled_dot_product_attention(query, key, value)
+    torch.testing.assert_close(attend(query, key, value), expected)
+    long = [torch.cat((entry, entry.repeat(1, 26, 1)), dim=1) for entry in (query, key, value)]
+    torch.testing.assert_close(attend(*long)[:, :40], expected)
+
+
+@torch.no_grad()
+def test_conditions_are_seen():
+    net = network(cond_channels=1, labels=4)
+    x, cond = field(3, 2, 8, 8), {"field": field(3, 1, 8, 8), "label": torch.tensor([0, 3, 1])}
+    out = net(x, LABEL, cond)
+    for name, other in (("field", cond["field"] + 1), ("label", torch.tensor([0, 2, 1]))):
+        changed = (net(x, LABEL, {**cond, name: other}) - out).flatten(1).abs().amax(1)
+        assert changed[1] > 1e-3 and (name == "field" or changed[0] == changed[2] == 0)
+
+
+@torch.no_grad()
+def test_affine_maps_its_input():
+    net, x = network(), field(3, 2, 8, 8)
+    assert torch.equal(Affine(net)(x, LABEL), net(2 * x - 1, LABEL))
+
+
+@pytest.mark.parametrize(("channels", "groups"), [(128, 32), (64, 16), (48, 12), (2, 1), (144, 24), (20, 5)])
+def test_groups_divide_the_channels(channels, groups):
+    assert GroupNorm(channels).groups == groups
+
+
+@pytest.mark.parametrize("wrong", [{"in_channels": 0}, {"spatial": 4}, {"attention": (3,)}])
+def test_contradictions_are_refused(wrong):
+    with pytest.raises(InputError):
+        NCSNpp(**{**SMALL, **wrong})
