@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from jaxtyping import install_import_hook
 
-install_import_hook("scorefield", "beartype.beartype")
+install_import_hook("scorefield", "checker.check")
 
 import torch  # noqa: E402 - the hook comes before anything that might import the package
 

@@ -120,7 +120,7 @@ class Mixture(nn.Module):
 
     def _components(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """α, v_i(t), x_t − αμ_i and log w_i N(x_t; αμ_i, v_i(t)), with a component axis after the batch."""
-        alpha_t, sigma_t = (c.reshape(c.shape + (1,)) if c.ndim else c for c in self.sde.schedule(t))
+        alpha_t, sigma_t = (c.reshape((*c.shape, 1)) if c.ndim else c for c in self.sde.schedule(t))
         variance = alpha_t**2 * self.variances + sigma_t**2
         residual = x_t[:, None] - expand_like(alpha_t, x_t[:, None]) * self.means
         dimension = x_t[0].numel()

@@ -97,6 +97,16 @@ def sample_to(
     return samples
 
 
+@torch.no_grad()
+def count_evaluations(model: Model, sampler: Sampler) -> int:
+    """Network evaluations per sample, counted."""
+    calls = []
+    hook = model.denoiser.register_forward_hook(lambda *_: calls.append(1))
+    model.sample(1, sampler=sampler, chunk=1)
+    hook.remove()
+    return len(calls)
+
+
 def _part(folder: Path, start: int) -> Path:
     return folder / f"part-{start:09d}.npy"
 

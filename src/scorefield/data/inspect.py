@@ -88,7 +88,7 @@ class Facts:
 
 
 def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed: int = 0, workers: int = 0) -> Facts:
-    """Look through all fields, which are read up to three times.
+    """Look through all fields, up to three times.
 
     Args:
         fields: the data.
@@ -100,10 +100,9 @@ def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed
     batches = Sequential(fields, workers=workers)
     members = torch.zeros(len(fields.classes), dtype=torch.int64)
     statistics = measure(tally(batches, members))
-    pictured = min(PICTURED, len(fields))
-    examples = fields.gather(torch.arange(pictured) * len(fields) // pictured).x
-    values = len(fields) * examples[0].numel()
-    compared = min(compare, len(fields), max(2, math.isqrt(EFFORT // examples[0].numel())))
+    n, pictured = len(fields), min(PICTURED, len(fields))
+    examples = fields.gather(torch.arange(pictured) * n // pictured).x
+    compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
     warnings = warn(statistics.std, members, fields.classes)
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
@@ -113,7 +112,7 @@ def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed
         sigma_data = sigma_max = math.nan
         warnings.append(str(error))
     return Facts(
-        n=len(fields),
+        n=n,
         shape=tuple(examples.shape[1:]),
         dtype=fields.dtype,
         quantum=fields.quantum,
@@ -121,7 +120,7 @@ def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed
         minimum=float(statistics.minimum.min()),
         maximum=float(statistics.maximum.max()),
         bad=statistics.bad,
-        missing=1 - (float(statistics.count.sum()) + statistics.bad) / values,
+        missing=1 - (float(statistics.count.sum()) + statistics.bad) / (n * examples[0].numel()),
         mean=tuple(statistics.mean.tolist()),
         std=tuple(statistics.std.tolist()),
         sigma_data=sigma_data,
@@ -136,7 +135,12 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
     """Pass batches on and count the members of each class on the way."""
     for batch in batches:
         if len(members) and "label" in batch.cond:
-            members += batch.cond["label"].bincount(minlength=len(members))
+            counts = batch.cond["label"].bincount(minlength=len(members))
+            if len(counts) > len(members):
+                raise InputError(
+                    f"There is a label {len(counts) - 1} but only {len(members)} classes: name all classes."
+                )
+            members += counts
         yield batch
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any, Self
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -23,7 +23,7 @@ class Normaliser(nn.Module, ABC):
     """
 
     @abstractmethod
-    def fit(self, batches: Iterable[Batch]) -> Self:
+    def fit(self, batches: Iterable[Batch]) -> Normaliser:
         """Learn from the training data. Known values that are NaN or infinite raise InputError."""
 
     @abstractmethod
@@ -66,7 +66,7 @@ class Affine(Normaliser):
     def coefficients(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
         """Shift and scale (channels) from the statistics of the data."""
 
-    def fit(self, batches: Iterable[Batch]) -> Self:
+    def fit(self, batches: Iterable[Batch]) -> Normaliser:
         if self.fitted:
             raise InputError(f"{type(self).__name__} is fitted already: make a new one for other data.")
         shift, scale = self.coefficients(measure(batches).check())
@@ -149,7 +149,7 @@ class UnitRange(Affine):
 class Identity(Normaliser):
     """x itself; nothing to fit."""
 
-    def fit(self, batches: Iterable[Batch]) -> Self:
+    def fit(self, batches: Iterable[Batch]) -> Normaliser:
         return self
 
     def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *grid"]:

@@ -147,9 +147,10 @@ def rename(weights: Mapping[str, Tensor], net: NCSNpp) -> dict[str, Tensor]:
 
 
 def _oriented(name: str, value: Tensor, ndim: int) -> Tensor:
-    """Pointwise layers are matrices (in, out) there; here linear layers (out, in) or convolutions (out, in, 1, ...)."""
-    value = value.T if name.endswith(".W") and value.ndim == 2 else value
-    return value.reshape(value.shape + (1,) * (ndim - value.ndim))
+    """Kernels are (out, in, *kernel) there and (out, *kernel, in) here, pointwise layers (in, out) and (out, ..., in)."""
+    if name.endswith(".W") and value.ndim == 2:
+        return value.T.reshape(value.shape[1], *(1,) * (ndim - 2), value.shape[0])
+    return value.movedim(1, -1) if value.ndim > 2 else value
 
 
 def _names(net: NCSNpp) -> Iterator[tuple[str, tuple[str, ...]]]:

@@ -32,7 +32,7 @@ class Moments:
     features: str = ""
 
     @classmethod
-    def of(cls, batches: Iterable[Float[Tensor, "batch dim"]], features: str = "") -> Moments:
+    def of(cls, batches: Iterable[Float[Tensor, "_ dim"]], features: str = "") -> Moments:
         """The moments of all features in some batches, about the mean of the first batch, which loses no digits."""
         n, origin, total, outer = 0, None, None, None
         for batch in batches:

@@ -15,14 +15,15 @@ from torch.utils.checkpoint import checkpoint
 from scorefield.errors import InputError
 from scorefield.nn.embedding import GaussianFourier, Sinusoidal
 from scorefield.nn.layers import (
+    LAYOUTS,
     Attention,
+    Convolution,
     Downsample,
     Filter,
     GroupNorm,
     ResidualBlock,
     Upsample,
     add,
-    convolution,
     down,
     linear,
     up,
@@ -31,7 +32,6 @@ from scorefield.nn.network import Network
 
 Progressive = Literal["none", "output_skip", "residual"]
 ProgressiveInput = Literal["none", "input_skip", "residual"]
-LAYOUTS = {2: torch.channels_last, 3: torch.channels_last_3d}
 
 
 class Stage(nn.Module):
@@ -59,7 +59,7 @@ class Head(nn.Module):
     def __init__(self, spatial: int, in_channels: int, out_channels: int, scale: float = 1.0) -> None:
         super().__init__()
         self.norm = GroupNorm(in_channels)
-        self.convolution = convolution(spatial, in_channels, out_channels, scale=scale)
+        self.convolution = Convolution(spatial, in_channels, out_channels, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convolution(self.norm(x))
@@ -73,7 +73,7 @@ class InputSkip(nn.Module):
     ) -> None:
         super().__init__()
         self.filter, self.combine = filter, combine
-        self.convolution = convolution(spatial, in_channels, channels, 1)
+        self.convolution = Convolution(spatial, in_channels, channels, 1)
 
     def forward(self, h: Tensor, pyramid: Tensor) -> tuple[Tensor, Tensor]:
         pyramid = down(pyramid, self.filter)
@@ -263,15 +263,13 @@ class NCSNpp(Network):
         )
         widths = [channels * multiplier for multiplier in multipliers]
         seen = in_channels + cond_channels
-        self.first = convolution(spatial, seen, channels)
+        self.first = Convolution(spatial, seen, channels)
         self.down, skips = self._way_down(seen, channels, widths, blocks, attention)
         deepest = skips[-1]
         self.middle = nn.ModuleList([self._stage(deepest, deepest, attend=True), self._stage(deepest, deepest)])
         self.up = self._way_up(deepest, skips, widths, blocks, attention, out_channels)
         self.last = None if progressive == "output_skip" else Head(spatial, widths[0], out_channels, init_scale)
         del self._residual
-        if spatial in LAYOUTS:
-            self.to(memory_format=LAYOUTS[spatial])
 
     def _stage(self, width: int, out: int, *, attend: bool = False) -> Stage:
         attention = Attention(out, rescale=self.skip_rescale, scale=self.init_scale) if attend else None
@@ -374,4 +372,4 @@ class NCSNpp(Network):
         missing = [-size % 2 ** (self.levels - 1) for size in x.shape[2:]]
         if any(missing):
             x = F.pad(x, [side for extra in reversed(missing) for side in (0, extra)])
-        return x.contiguous(memory_format=LAYOUTS[self.spatial]) if self.spatial in LAYOUTS else x
+        return x.contiguous(memory_format=LAYOUTS[x.ndim]) if x.ndim in LAYOUTS else x

@@ -61,7 +61,7 @@ class EDMGrid(TimeGrid):
     ratio_max: float | None = None
 
     def __call__(self, schedule: Schedule, levels: int) -> Times:
-        _check(levels, 0, 1)
+        _check(levels, 0.0, 1.0)
         lowest, highest = (-schedule.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)) / 2).exp().tolist()
         smallest = max(lowest, self.ratio_min or (0.0 if lowest else 0.002))
         largest = min(highest, self.ratio_max or (80.0 if math.isinf(highest) else highest))

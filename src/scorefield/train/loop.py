@@ -26,7 +26,7 @@ from scorefield.train.log import Log
 from scorefield.train.state import State
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
     from scorefield.train.trainer import Trainer
 

@@ -18,7 +18,7 @@ from scorefield.train.ema import EMA
 from scorefield.train.optimiser import Optimiser
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 DROPOUT, LOSS = 201, 200  # streams of the draws in a step, see `scorefield.random`
 

@@ -29,7 +29,7 @@ from scorefield.train.optimiser import Adam, Optimiser
 from scorefield.train.state import State
 
 if TYPE_CHECKING:
-    from lightning.fabric import Fabric
+    from lightning_fabric import Fabric
 
 
 class Rehearsal(NamedTuple):
@@ -158,7 +158,7 @@ class Trainer:
 
     # --------------------------------------------------------------------------------------------------------- private
     def _launch(self, model: Model) -> tuple[Fabric, State]:
-        from lightning.fabric import Fabric  # slow to import, needed for training alone
+        from lightning_fabric import Fabric  # slow to import, needed for training alone
 
         strategy = "ddp" if self.devices * self.nodes > 1 else "auto"
         fabric = Fabric(

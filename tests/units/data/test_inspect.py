@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.utils.data import Subset
 
-from scorefield.data import Digits, Identity, Standardise, Tensors
+from scorefield.data import Batch, Digits, Identity, Standardise, Tensors
 from scorefield.data.fields import DatasetFields
 from scorefield.data.inspect import inspect
 from scorefield.data.picture import grid, save_grid
+from scorefield.errors import InputError
 
 
 def gaussian(n: int = 300, channels: int = 2) -> torch.Tensor:
@@ -57,13 +59,13 @@ def test_what_is_wrong_is_reported_not_raised() -> None:
 
 
 def test_masked_values_count_as_missing() -> None:
-    from scorefield.data import Batch
-
     x = gaussian(40)
     mask = torch.ones_like(x)
     mask[:, :, :3] = 0
     x[:, :, :3] = torch.nan
-    facts = inspect(DatasetFields([Batch(a, mask=m) for a, m in zip(x, mask, strict=True)]), Standardise())
+    facts = inspect(
+        DatasetFields(Subset([Batch(a, mask=m) for a, m in zip(x, mask, strict=True)], range(40))), Standardise()
+    )
     assert facts.missing == pytest.approx(0.5) and facts.bad == 0 and facts.sigma_data == pytest.approx(1, abs=1e-5)
     assert math.isfinite(facts.sigma_max)
 
@@ -89,7 +91,7 @@ def test_a_picture_shows_the_values() -> None:
     x = torch.linspace(-1, 3, 100 * 60).reshape(1, 1, 100, 60)
     shown = grid(x)[2:-2, 2:-2]
     assert np.array_equal(shown[..., 0], ((x[0, 0] + 1) / 4 * 255).round().byte().numpy())
-    shown = grid(x, low=0, high=1)[2:-2, 2:-2, 0]
+    shown = grid(x, low=0.0, high=1.0)[2:-2, 2:-2, 0]
     assert (shown[x[0, 0].numpy() < 0] == 0).all() and (shown[x[0, 0].numpy() > 1] == 255).all()
     colour = torch.rand(1, 3, 50, 60, generator=torch.Generator().manual_seed(0))
     colour[0, :, 0, 0], colour[0, :, 0, 1] = 0, 1
@@ -117,3 +119,15 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch) -
     with pytest.raises(OSError, match="disk full"):
         save_grid(path, torch.ones(9, 1, 50, 50))
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_of_no_kind_is_refused(tmp_path: Path) -> None:
+    for name in ("a", "a.npy"):
+        with pytest.raises(InputError, match="kind of picture"):
+            save_grid(tmp_path / name, torch.zeros(1, 1, 5, 5))
+
+
+def test_a_label_beyond_the_classes_is_refused() -> None:
+    items = [(torch.zeros(1, 2), i) for i in range(3)]
+    with pytest.raises(InputError, match="label 2 but only 2 classes"):
+        inspect(DatasetFields(Subset(items, range(3)), classes=("a", "b")), Identity())

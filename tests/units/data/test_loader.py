@@ -4,16 +4,20 @@ from itertools import islice
 
 import pytest
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, Subset
 
 from scorefield.data import Dequantise, Flip, Loader, Sequential, Tensors, Wrapped
 from scorefield.data.fields import DatasetFields
 from scorefield.errors import InputError
 
 
-def numbered(n: int):
+def listed(items: list) -> DatasetFields:
+    return DatasetFields(Subset(items, range(len(items))))
+
+
+def numbered(n: int) -> DatasetFields:
     x = torch.arange(n, dtype=torch.float32)[:, None, None, None].expand(n, 1, 2, 3).contiguous()
-    return DatasetFields([x[i] for i in range(n)])
+    return listed(list(x))
 
 
 def keys(loader: Loader, steps: int) -> torch.Tensor:
@@ -39,7 +43,7 @@ def test_key_belongs_to_its_field() -> None:
         assert (batch.x[:, 0, 0, 0] == batch.key[:, 0]).all()
 
 
-@pytest.mark.parametrize("start", [1, 5, 1000])
+@pytest.mark.parametrize("start", [1, 5, 60])
 def test_resuming_gives_the_batches_of_an_uninterrupted_run(start) -> None:
     fields, options = numbered(11), {"augment": (Flip(), Dequantise()), "accumulate": 2, "seed": 3}
     whole = islice(Loader(fields, 4, **options), 2 * start, 2 * start + 6)
@@ -102,12 +106,12 @@ def test_batches_that_cannot_be_shared_are_refused() -> None:
     with pytest.raises(InputError, match="batch_size=10"):
         Loader(numbered(4), 10, ranks=2, accumulate=2)
     with pytest.raises(InputError, match="no data"):
-        Loader(DatasetFields([]), 2)
+        Loader(listed([]), 2)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_error_in_the_data_stays_one_line(workers) -> None:
-    fields = DatasetFields([torch.zeros(1, 2, 2), torch.zeros(1, 3, 2)])
+    fields = listed([torch.zeros(1, 2, 2), torch.zeros(1, 3, 2)])
     with pytest.raises(InputError, match="several shapes") as caught:
         next(iter(Loader(fields, 2, workers=workers)))
     assert "\n" not in str(caught.value)
@@ -117,7 +121,7 @@ def test_labels_travel_with_their_fields() -> None:
     x = torch.arange(20.0).reshape(20, 1, 1)
     for source in (
         Tensors(x, x[:, 0, 0].long(), valid=5),
-        Wrapped([(f, int(f)) for f in x], valid=5),
+        Wrapped(Subset([(f, int(f)) for f in x], range(20)), valid=5),
     ):
         batch = next(iter(Loader(source.load("train"), 15)))
         assert torch.equal(batch.x[:, 0, 0].long(), batch.cond["label"])

@@ -49,7 +49,7 @@ def test_fitted_data_have_the_promised_moments_and_range() -> None:
     z = Standardise().fit(batches(x))(x).double()
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(3).double(), atol=1e-6, rtol=0)
     torch.testing.assert_close(z.var((0, 2, 3), correction=0), torch.ones(3).double(), atol=1e-5, rtol=0)
-    z = UnitRange(-1, 1).fit(batches(x))(x)
+    z = UnitRange(-1.0, 1.0).fit(batches(x))(x)
     assert z.amin((0, 2, 3)).tolist() == pytest.approx([-1] * 3) and z.amax((0, 2, 3)).tolist() == pytest.approx(
         [1] * 3
     )

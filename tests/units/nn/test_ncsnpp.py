@@ -9,7 +9,7 @@ from torch import nn
 
 from scorefield.errors import InputError
 from scorefield.nn.affine import Affine
-from scorefield.nn.layers import GroupNorm, attend, initialise_
+from scorefield.nn.layers import Convolution, GroupNorm, attend, dropout, initialise_
 from scorefield.nn.ncsnpp import NCSNpp
 
 SMALL = {"in_channels": 2, "out_channels": 3, "channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "dropout": 0.0}
@@ -53,8 +53,8 @@ def test_transposed_kernels_transpose_the_output(switches):
     net = network(**switches)
     mirror = copy.deepcopy(net)
     for module in mirror.modules():
-        if isinstance(module, nn.Conv2d):
-            module.weight.copy_(module.weight.mT.clone())
+        if isinstance(module, Convolution):
+            module.weight.copy_(module.weight.transpose(1, 2).clone())
     x = field(3, 2, 8, 16)
     torch.testing.assert_close(mirror(x.mT, LABEL).mT, net(x, LABEL), rtol=1e-4, atol=1e-5)
 
@@ -97,9 +97,9 @@ def test_a_line_is_a_row_of_a_plane_whose_rows_do_not_mix():
     line, plane = network(spatial=1, multipliers=(1,), attention=()), network(multipliers=(1,), attention=())
     for name, parameter in plane.named_parameters():
         source = line.get_parameter(name)
-        if parameter.ndim == 4 and parameter.shape[-1] == 3:
+        if parameter.ndim == 4 and parameter.shape[1] == 3:
             parameter.zero_()
-            parameter[:, :, 1] = source
+            parameter[:, 1] = source
         else:
             parameter.copy_(source.reshape(parameter.shape))
     plane.embedding.frequencies.copy_(line.embedding.frequencies)
@@ -188,6 +188,21 @@ def test_conditions_are_seen():
 def test_affine_maps_its_input():
     net, x = network(), field(3, 2, 8, 8)
     assert torch.equal(Affine(net)(x, LABEL), net(2 * x - 1, LABEL))
+
+
+@pytest.mark.parametrize("shape", [(4, 40, 9, 11), (3, 5, 7), (2, 3, 4, 5, 6)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_dropout_keeps_the_mean(shape, dtype):
+    torch.manual_seed(0)
+    x = torch.ones(shape, dtype=dtype, requires_grad=True)
+    out = dropout(x, 0.25)
+    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75, dtype=dtype).item()}
+    assert abs((out == 0).float().mean() - 0.25) < 3 * (0.25 * 0.75 / x.numel()) ** 0.5
+    out.sum().backward()
+    assert torch.equal(x.grad, out)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x, 0.25), out) and not torch.equal(dropout(x, 0.25), out)
+    assert torch.equal(dropout(x, 0.0), x)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (64, 16), (48, 12), (2, 1), (144, 24), (20, 5)])

@@ -1,0 +1,195 @@
+"""How long one optimiser step of NCSN++ takes, and how far that is from what the machine's convolutions can do.
+
+    python benchmarks/train_step.py [--ancestor PATH] [--batch 8] [--threads 2] [--repeats 5]
+
+The step is forward, backward, clipping, Adam and the moving average, for the network of 62.8 million parameters that Song et al.
+(2021) publish for CIFAR-10. With the path of a checkout of score_sde_pytorch its own step is measured too, in float32 and in
+turns with ours; its compiled operation is replaced by the same in plain torch. Peak memory is measured in processes of their own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+import types
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from scorefield.nn.ncsnpp import NCSNpp
+
+Step = Callable[[], object]
+SIZE = 32
+
+
+def our_step(batch: int) -> Step:
+    """Forward and backward in bfloat16 where autocast has it, everything else in float32."""
+    torch.manual_seed(0)
+    net = NCSNpp(3, 3)
+    parameters = list(net.parameters())
+    average = [parameter.detach().clone() for parameter in parameters]
+    optimiser = torch.optim.Adam(parameters, lr=2e-4, fused=True)
+    x = torch.rand(batch, 3, SIZE, SIZE) * 2 - 1
+
+    def step() -> None:
+        optimiser.zero_grad()
+        sigma, noise = 0.01 * 5000 ** torch.rand(batch), torch.randn_like(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            out = net(x + sigma[:, None, None, None] * noise, sigma.log())
+        loss = 0.5 * (out + noise).square().flatten(1).sum(1).mean()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
+        optimiser.step()
+        torch._foreach_lerp_(average, parameters, 1e-3)
+
+    return step
+
+
+def ancestor_step(batch: int, checkout: Path) -> Step:
+    """The ancestor's own network, loss, optimiser, clipping and average."""
+    sys.path.insert(0, str(checkout))
+    operation = types.ModuleType("op")
+    operation.upfirdn2d = upfirdn2d  # type: ignore[attr-defined]
+    configuration = types.ModuleType("ml_collections")
+    configuration.ConfigDict = Attributes  # type: ignore[attr-defined]
+    sys.modules.update(op=operation, ml_collections=configuration)
+
+    import losses
+    import models.ncsnpp
+    import sde_lib
+    from configs.ve.cifar10_ncsnpp_continuous import get_config
+    from models.ema import ExponentialMovingAverage
+    from models.utils import create_model
+
+    config = get_config()
+    config.device = torch.device("cpu")
+    torch.manual_seed(0)
+    model = create_model(config)
+    state = {
+        "model": model,
+        "optimizer": losses.get_optimizer(config, model.parameters()),
+        "ema": ExponentialMovingAverage(model.parameters(), decay=config.model.ema_rate),
+        "step": 1,
+    }
+    sde = sde_lib.VESDE(config.model.sigma_min, config.model.sigma_max, config.model.num_scales)
+    step = losses.get_step_fn(sde, train=True, optimize_fn=losses.optimization_manager(config))
+    x = torch.rand(batch, 3, SIZE, SIZE)
+    return lambda: step(state, x)
+
+
+class Attributes(dict):
+    """As much of a configuration dictionary as the ancestor's configurations need."""
+
+    __getattr__ = dict.__getitem__
+    __setattr__ = dict.__setitem__
+
+
+def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[int, int] = (0, 0)) -> Tensor:
+    """Insert zeros, pad, filter, and keep every `down`-th value."""
+    batch, channels, height, width = x.shape
+    if up > 1:
+        spread = x.new_zeros(batch, channels, height, up, width, up)
+        spread[:, :, :, 0, :, 0] = x
+        x = spread.flatten(4).flatten(2, 3)
+    kernel = kernel.to(x).flip(0, 1).expand(channels, 1, *kernel.shape)
+    return F.conv2d(F.pad(x, (*pad, *pad)), kernel, groups=channels, stride=down)
+
+
+def timed(step: Step) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
+
+
+def flops(batch: int) -> int:
+    """Multiplications and additions of one forward and backward pass."""
+    net = NCSNpp(3, 3, dropout=0.0)
+    with FlopCounterMode(display=False) as counter:
+        net(torch.randn(1, 3, SIZE, SIZE), torch.zeros(1)).sum().backward()
+    return counter.get_total_flops() * batch
+
+
+def convolution_rate(batch: int) -> float:
+    """The best rate of a 3x3 convolution in bfloat16 with channels innermost, in FLOP/s, at the network's own sizes."""
+    best = 0.0
+    for channels, size in ((128, SIZE), (256, SIZE), (256, SIZE // 2)):
+        x = torch.randn(batch, channels, size, size, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        weight = torch.randn(channels, channels, 3, 3, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
+        seconds = min(timed(lambda x=x, weight=weight: F.conv2d(x, weight, padding=1)) for _ in range(20))
+        best = max(best, 2 * 9 * channels * channels * size**2 * batch / seconds)
+    return best
+
+
+def peak_memory(arguments: list[str]) -> float:
+    """The largest resident size, in GiB, of a process that makes three steps."""
+    command = [sys.executable, __file__, *arguments]
+    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--ancestor", type=Path, help="checkout of score_sde_pytorch")
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--memory-of", choices=("ours", "ancestor"), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+
+    def build(name: str) -> Step:
+        return our_step(arguments.batch) if name == "ours" else ancestor_step(arguments.batch, arguments.ancestor)
+
+    if arguments.memory_of:
+        step = build(arguments.memory_of)
+        for _ in range(3):
+            step()
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        return
+    report(arguments, build)
+
+
+def report(arguments: argparse.Namespace, build: Callable[[str], Step]) -> None:
+    names = ["ours", "ancestor"] if arguments.ancestor else ["ours"]
+    steps = {name: build(name) for name in names}
+    seconds: dict[str, list[float]] = {name: [] for name in names}
+    for step in steps.values():
+        step(), step()
+    for _ in range(arguments.repeats):
+        for name, step in steps.items():
+            seconds[name].append(timed(step))
+    best = convolution_rate(arguments.batch)
+    steps.clear()
+
+    print(f"python {platform.python_version()}, torch {torch.__version__}, {cpu()}, {arguments.threads} threads")
+    total = flops(arguments.batch)
+    for name in names:
+        options = ["--memory-of", name, "--batch", str(arguments.batch), "--threads", str(arguments.threads)]
+        memory = peak_memory([*options, *(["--ancestor", str(arguments.ancestor)] if arguments.ancestor else [])])
+        median = statistics.median(seconds[name])
+        print(
+            f"{name:8}  {median:.3f} s per step (median of {arguments.repeats}, from {min(seconds[name]):.3f} to"
+            f" {max(seconds[name]):.3f}), {total / median / 1e12:.3f} TFLOP/s = {total / median / best:.0%} of the best"
+            f" convolution's {best / 1e12:.3f}, peak memory {memory:.2f} GiB"
+        )
+    if arguments.ancestor:
+        each = [theirs / ours for theirs, ours in zip(seconds["ancestor"], seconds["ours"], strict=True)]
+        median = statistics.median(seconds["ancestor"]) / statistics.median(seconds["ours"])
+        print(f"ratio {median:.2f} (pair by pair {', '.join(f'{ratio:.2f}' for ratio in each)})")
+
+
+def cpu() -> str:
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").exists() else []
+    return next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+
+
+if __name__ == "__main__":
+    main()
