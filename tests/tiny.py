@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import yaml
-
 from scorefield import run
 from scorefield.config import read_recipe
 from scorefield.model import Model
@@ -38,7 +36,7 @@ def settings(path: Path, **overrides: object) -> tuple[run.Parser, run.Namespace
     """A parser and its settings: `train__steps=4` overrides train.steps."""
     parser = run.recipe_parser()
     base = parser.read_object(read_recipe(path), str(path))
-    arguments = [part for key, value in overrides.items() for part in (f"--{key.replace('__', '.')}", yaml.dump(value).split("\n")[0])]
+    arguments = [f"--{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return parser, parser.read(arguments, base)
 
 

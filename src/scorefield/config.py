@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.resources import files
 from inspect import signature
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,9 @@ class Parser(ArgumentParser):
         return cls(prog=prog, description=description, exit_on_error=False, default_env=False)
 
     def read(self, arguments: Sequence[str], base: Namespace | None = None) -> Namespace:
-        """Parse command-line arguments on top of a base."""
+        """Parse command-line arguments on top of a base. A class that they change starts afresh, with its own defaults."""
         try:
-            return self.parse_args(list(arguments), namespace=base)
+            return self.parse_args(list(arguments), namespace=None if base is None else drop_replaced(base, arguments))
         except Exception as error:
             raise InputError(self.explain(error)) from error
 
@@ -124,6 +125,22 @@ def fold(parent: Any, child: Any) -> Any:
         key: fold(parent[key], child[key]) if key in parent and key in child else {**parent, **child}[key]
         for key in {**parent, **child}
     }
+
+
+def drop_replaced(base: Namespace, arguments: Sequence[str]) -> Namespace:
+    """The base without the arguments of classes for which `--KEY CLASS` or `--KEY=CLASS` names another."""
+    base = base.clone()
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for option, value in pairwise(words):
+        holder: Any = base
+        *path, last = option.removeprefix("--").split(".")
+        for name in path:
+            holder = holder.get(name) if isinstance(holder, Namespace) else None
+            holder = holder.get("init_args", holder) if isinstance(holder, Namespace) else None
+        held = holder.get(last) if option.startswith("--") and isinstance(holder, Namespace) else None
+        if isinstance(held, Namespace) and held.get("class_path", value).split(".")[-1] != value.split(".")[-1]:
+            holder[last] = None
+    return base
 
 
 # --------------------------------------------------------------------------------------------------------------- trust

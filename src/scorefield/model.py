@@ -72,10 +72,10 @@ class Model(nn.Module):
             label: noise labels in the network's own convention (an index, for tabulated models) instead of t.
             cond: what the model is conditioned on.
         """
-        if (t is None) == (label is None):
-            raise InputError("score needs either t or label, not both and not neither.")
-        if label is not None:
+        if label is not None and t is None:
             t = self.denoiser.precondition.label.invert(self.sde.schedule, label)
+        elif t is None or label is not None:
+            raise InputError("score needs either t or label, not both and not neither.")
         return self.sde.score(self.denoiser(x, t, cond), x, t)
 
     def sample(

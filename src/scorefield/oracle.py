@@ -41,6 +41,10 @@ class Gaussian(nn.Module):
         mean: the mean of x, broadcastable to (channels, *grid).
     """
 
+    spectrum: Tensor
+    mean: Tensor
+    noise_spectrum: Tensor
+
     def __init__(self, sde: SDE, spectrum: Float[Tensor, "channels *grid"], mean: Tensor | float = 0.0) -> None:
         super().__init__()
         self.sde = sde
@@ -109,6 +113,10 @@ class Mixture(nn.Module):
         variances: v_i, shape (components).
         weights: w_i, shape (components), positive; they are normalised.
     """
+
+    means: Tensor
+    variances: Tensor
+    log_weights: Tensor
 
     def __init__(self, sde: SDE, means: Tensor, variances: Tensor, weights: Tensor | None = None) -> None:
         super().__init__()

@@ -7,42 +7,53 @@ an interruption gives the same draws, bitwise. Draws are made on the CPU and the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 import torch
-from torch import Generator, Size, Tensor
+from numpy.random import SFC64, Generator, SeedSequence
+from torch import Size, Tensor
+
+
+def sequence(*key: int) -> SeedSequence:
+    """Hash a key of non-negative integers (O'Neill's seed sequence: near keys give unrelated streams)."""
+    return SeedSequence((len(key), *key))  # without its length, (1,) and (1, 0) would be one key
 
 
 def stream(*key: int) -> int:
-    """Hash a key of non-negative integers to a seed (O'Neill's seed sequence: near keys give unrelated streams)."""
-    entropy = (len(key), *key)  # without its length, (1,) and (1, 0) would be one key
-    return int(np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0] >> 1)
+    """A seed for generators that take a number."""
+    return int(sequence(*key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Generators:
     """A stack of generators, one per sample of a batch.
+
+    They are numpy's, seeded with the full width of the hash: torch's own CPU generator heeds 32 bits of a seed, and among
+    10⁵ samples some would share their noise.
 
     Args:
         keys: one key of non-negative integers per sample.
     """
 
     def __init__(self, keys: Iterable[Sequence[int]]) -> None:
-        self._generators = [Generator().manual_seed(stream(*key)) for key in keys]
+        self._generators = [Generator(SFC64(sequence(*key))) for key in keys]
 
     def __len__(self) -> int:
         return len(self._generators)
 
     def randn(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Standard normal draws of the full shape (batch, ...), in the dtype and on the device of `like`."""
-        return self._stack(torch.randn, shape, like)
+        return self._stack(Generator.standard_normal, shape, like)
 
     def rand(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Uniform draws in [0, 1) of the full shape (batch, ...), in the dtype and on the device of `like`."""
-        return self._stack(torch.rand, shape, like)
+        return self._stack(Generator.random, shape, like)
 
-    def _stack(self, draw, shape: Sequence[int] | Size, like: Tensor) -> Tensor:  # noqa: ANN001 - torch.rand or torch.randn
+    def _stack(self, draw: Callable[..., object], shape: Sequence[int] | Size, like: Tensor) -> Tensor:
         if shape[0] != len(self):
             raise ValueError(f"{len(self)} generators cannot draw a batch of {shape[0]}: give one key per sample.")
-        rows = [draw(tuple(shape[1:]), generator=generator, dtype=like.dtype) for generator in self._generators]
-        return torch.stack(rows).to(like.device)
+        drawn = np.empty((len(self), math.prod(shape[1:])), np.float64 if like.dtype == torch.float64 else np.float32)
+        for row, generator in zip(drawn, self._generators, strict=True):
+            draw(generator, dtype=drawn.dtype, out=row)
+        return torch.from_numpy(drawn).reshape(tuple(shape)).to(like)

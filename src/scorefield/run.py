@@ -222,7 +222,7 @@ def train(
     )
     leader = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     if leader:
-        _claim(folder, resume)
+        _check_free(folder, resume)
     experiment = prepare(parser, settings, checkpoint)
     if checkpoint is not None:
         _check_same(checkpoint.facts["config"], experiment.config, folder)
@@ -243,7 +243,7 @@ def rehearse(parser: Parser, settings: Namespace) -> Rehearsal:
     return experiment.trainer.rehearse(experiment.model, experiment.train)
 
 
-def _claim(folder: Path, resume: bool) -> None:
+def _check_free(folder: Path, resume: bool) -> None:
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give another --out.")
     used = folder.is_dir() and any(folder.iterdir())
@@ -251,7 +251,6 @@ def _claim(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} is not empty: add --resume to go on with its run, or give another --out.")
     if resume and not (folder / "config.yaml").is_file():
         raise InputError(f"{folder} holds no run to resume: leave --resume out to start one.")
-    folder.mkdir(parents=True, exist_ok=True)
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:

@@ -55,7 +55,7 @@ def sample_to(
     sampler: Sampler,
     chunk: int = 64,
     provenance: Mapping[str, Any],
-    progress: Callable[[int], None] = lambda _: None,
+    progress: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, with a picture and a record of how they were made.
 

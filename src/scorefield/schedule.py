@@ -15,8 +15,6 @@ from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
-from scipy.optimize import brentq
-from scipy.special import ndtr
 from torch import Tensor
 
 from scorefield.errors import InputError
@@ -325,13 +323,10 @@ class Tabulated(Schedule):
         return len(self.alphas)
 
     def alpha(self, t: Time) -> Time:
-        return self._look_up(self.alphas, lambda weight, k: _mix(self._log_alpha, weight, k).exp(), t)
+        return self._look_up(self.alphas, t)
 
     def sigma(self, t: Time) -> Time:
-        def between(weight: Tensor, k: Tensor) -> Tensor:
-            return (_mix(self._log_alpha, weight, k) - _mix(self._log_snr, weight, k) / 2).exp()
-
-        return self._look_up(self.sigmas, between, t)
+        return self._look_up(self.sigmas, t)
 
     def drift(self, t: Time) -> Time:
         return self._slope(self._log_alpha, t)
@@ -349,12 +344,12 @@ class Tabulated(Schedule):
         """The position k = t (N−1) in the table."""
         return table_position(t, len(self))
 
-    def _look_up(self, table: Tensor, between, t: Tensor) -> Tensor:  # noqa: ANN001
+    def _look_up(self, table: Tensor, t: Tensor) -> Tensor:
+        """Linear in the logarithm between entries; at them the weight is 0 and the entry comes back bit-exactly."""
         position = self.index(t).cpu()
-        k = position.floor().clamp(0, len(self) - 2)
-        values = between(position - k, k.long())
-        entry = table[position.round().long().clamp(0, len(self) - 1)]
-        return torch.where(position == position.round(), entry, values).to(t)
+        k = position.long().clamp(0, len(self) - 1)
+        above = (k + 1).clamp(max=len(self) - 1)
+        return (table[k] * (table[above] / table[k]) ** (position - k)).to(t)
 
     def _slope(self, table: Tensor, t: Tensor) -> Tensor:
         k = (
@@ -368,10 +363,6 @@ def table_position(t: Time, levels: int) -> Time:
     position = t.double() * (levels - 1)
     whole = position.round()
     return torch.where((position - whole).abs() <= levels * torch.finfo(t.dtype).eps, whole, position)
-
-
-def _mix(table: Tensor, weight: Tensor, k: Tensor) -> Tensor:
-    return table[k] + weight * (table[k + 1] - table[k])
 
 
 def geometric(sigma_min: float, sigma_max: float, levels: int) -> Tabulated:
@@ -393,15 +384,20 @@ def level_ratio(dimension: int) -> float:
 
     Solves Φ(√(2D)(γ−1) + 3γ) − Φ(√(2D)(γ−1) − 3γ) = 0.5: neighbouring levels overlap by half.
     """
-
     _require(dimension >= 5, f"technique 2 has no solution for data of dimension {dimension} < 5")
 
-    def excess(gamma: float) -> float:
-        shift = math.sqrt(2 * dimension) * (gamma - 1)
-        return float(ndtr(shift + 3 * gamma) - ndtr(shift - 3 * gamma)) - 0.5
+    def normal(x: float) -> float:
+        return 0.5 * math.erfc(-x / math.sqrt(2))
 
-    above = (1 + 1e-6) / (1 - 3 / math.sqrt(2 * dimension))  # past the γ that makes the second Φ a half
-    return float(brentq(excess, 1.0, above, xtol=1e-15, rtol=1e-14))
+    def overlap(gamma: float) -> float:
+        shift = math.sqrt(2 * dimension) * (gamma - 1)
+        return normal(shift + 3 * gamma) - normal(shift - 3 * gamma)
+
+    low, high = 1.0, 1.0 + 20 / math.sqrt(2 * dimension)
+    for _ in range(100):
+        middle = (low + high) / 2
+        low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
+    return (low + high) / 2
 
 
 def _require(condition: bool, message: str) -> None:

@@ -41,7 +41,9 @@ def test_times_and_noise_ratio():
     t = torch.tensor([0.0, 0.25, 1.0], dtype=F64)
     assert Times()(VP(), t).tolist() == [0.0, 249.75, 999.0]
     torch.testing.assert_close(NoiseRatio()(VE(), t), VE().sigma(t), rtol=0, atol=0)
-    torch.testing.assert_close(NoiseRatio()(Rectified(), t[:2]), torch.tensor([0.0, 1 / 3], dtype=F64), rtol=1e-15, atol=0)
+    torch.testing.assert_close(
+        NoiseRatio()(Rectified(), t[:2]), torch.tensor([0.0, 1 / 3], dtype=F64), rtol=1e-15, atol=0
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, F64])

@@ -17,12 +17,19 @@ def tables(golden_folder):
     return json.loads((golden_folder / "sde_tables.json").read_text())
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)], ids=["float64", "float32"])
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float64, 1e-6), (torch.float32, 1e-5)], ids=["float64", "float32"]
+)
 @pytest.mark.parametrize("name", TABLES)
 def test_song(tables, name, dtype, tolerance):
     """Relative, from t = 1e-5 on, where Song's own float32 σ is 0.6 % off."""
     t, schedule = torch.tensor(tables["t"], dtype=dtype), TABLES[name]
-    for key, function in (("alpha", "alpha"), ("sigma", "sigma"), ("drift_at_x=1", "drift"), ("diffusion", "diffusion")):
+    for key, function in (
+        ("alpha", "alpha"),
+        ("sigma", "sigma"),
+        ("drift_at_x=1", "drift"),
+        ("diffusion", "diffusion"),
+    ):
         expected = torch.tensor(tables[name][key], dtype=torch.float64)
         torch.testing.assert_close(getattr(schedule, function)(t).double(), expected, rtol=tolerance, atol=0)
 
@@ -53,7 +60,9 @@ def test_nichol():
 def test_geometric_levels_have_one_ratio():
     table = geometric(0.01, 50.0, 232)
     assert (table.alphas == 1).all()
-    torch.testing.assert_close(table.sigmas[[0, -1]], torch.tensor([0.01, 50.0], dtype=torch.float64), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        table.sigmas[[0, -1]], torch.tensor([0.01, 50.0], dtype=torch.float64), rtol=1e-13, atol=0
+    )
     ratios = table.sigmas[1:] / table.sigmas[:-1]
     torch.testing.assert_close(ratios, ratios[:1].expand(231), rtol=1e-12, atol=0)
 

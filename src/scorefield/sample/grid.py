@@ -66,7 +66,9 @@ class EDMGrid(TimeGrid):
         smallest = max(lowest, self.ratio_min or (0.0 if lowest else 0.002))
         largest = min(highest, self.ratio_max or (80.0 if math.isinf(highest) else highest))
         if not (0 < smallest < largest and self.rho > 0):
-            raise InputError(f"An EDM grid needs rho > 0 and 0 < ratio_min < ratio_max, not {smallest:g} and {largest:g}.")
+            raise InputError(
+                f"An EDM grid needs rho > 0 and 0 < ratio_min < ratio_max, not {smallest:g} and {largest:g}."
+            )
         first, last = largest ** (1 / self.rho), smallest ** (1 / self.rho)
         roots = first + torch.linspace(0, 1, levels, dtype=torch.float64) * (last - first)
         return schedule.time(-2 * self.rho * roots.log())

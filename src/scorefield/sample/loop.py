@@ -66,7 +66,7 @@ class Sampler:
     """A complete recipe for sampling.
 
     Args:
-        steps: steps from noise to data. With the final denoising there are as many levels, and Heun takes 2·steps − 1 evaluations.
+        steps: steps from noise to data; the final denoising is one of them, so Heun takes 2·steps − 1 evaluations.
         step: the predictor.
         grid: the times.
         corrector: a step that stays on a level, or none.

@@ -48,7 +48,8 @@ def digest(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        total.update(memoryview(tensor.reshape(-1).view(torch.uint8).numpy()) if tensor.numel() else b"")
+        if tensor.numel():
+            total.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type] - bytes, uncopied
     return total.hexdigest()
 
 
@@ -65,7 +66,9 @@ def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -
         with replacing(path) as temporary:
             save_file(flat, temporary, metadata=metadata)
     except (OSError, SafetensorError) as error:
-        raise InputError(f"Cannot save {path}: {error}. Free some space; the checkpoints before it are whole.") from error
+        raise InputError(
+            f"Cannot save {path}: {error}. Free some space; the checkpoints before it are whole."
+        ) from error
 
 
 def read(path: Path) -> Checkpoint:

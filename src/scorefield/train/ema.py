@@ -28,7 +28,8 @@ class EMA:
     def update(self, step: int) -> None:
         """Take in the weights after optimiser step number `step`, counted from 0."""
         decay = min(self.decay, (1 + step) / (10 + step)) if self.decay else 0.0
-        torch._foreach_lerp_(list(self.average.values()), list(self._parameters.values()), 1 - decay)
+        own, new = list(self.average.values()), list(self._parameters.values())
+        torch._foreach_lerp_(own, new, 1 - decay)  # type: ignore[attr-defined] - one kernel for all of them
 
     @contextmanager
     def applied(self) -> Iterator[None]:

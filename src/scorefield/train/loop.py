@@ -26,8 +26,6 @@ from scorefield.train.log import Log
 from scorefield.train.state import State
 
 if TYPE_CHECKING:
-    from lightning_fabric import Fabric
-
     from scorefield.train.trainer import Trainer
 
 VALIDATION_EPOCH = 2**31  # the epoch in the keys of validation data: never reached by training
@@ -40,16 +38,15 @@ class Loop:
         self,
         trainer: Trainer,
         state: State,
-        fabric: Fabric,
         valid: Fields,
         folder: Path,
         config: Mapping[str, Any],
         log: Log | None,
         pending: list[Any],
     ) -> None:
-        self.trainer, self.state, self.fabric, self.valid = trainer, state, fabric, valid
+        self.trainer, self.state, self.fabric, self.valid = trainer, state, state.fabric, valid
         self.folder, self.config, self.log = folder, config, log
-        self.loss_sum = torch.tensor(pending[0], device=fabric.device)
+        self.loss_sum = torch.tensor(pending[0], device=self.fabric.device)
         self.loss_count: int = pending[1]
         self.rate = Rate(trainer.batch_size)
 
@@ -91,7 +88,9 @@ class Loop:
         """All processes stop at the same step if any was asked to."""
         if self.fabric.world_size == 1:
             return number
-        return int(self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max"))
+        return int(
+            torch.as_tensor(self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max"))
+        )
 
     def _log(self, norm: Tensor, bar: tqdm) -> None:
         mean = self.fabric.all_reduce(self.loss_sum / self.loss_count, reduce_op="mean")

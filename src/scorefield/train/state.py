@@ -23,6 +23,16 @@ if TYPE_CHECKING:
 DROPOUT, LOSS = 201, 200  # streams of the draws in a step, see `scorefield.random`
 
 
+def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric:
+    """Devices, processes and precision; starts the other processes where there are to be several."""
+    from lightning_fabric import Fabric  # slow to import, needed for training alone
+
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
+    fabric.launch()
+    return fabric
+
+
 class State:
     """Weights, their average, the optimiser and the step count.
 

@@ -6,11 +6,10 @@ import platform
 import resource
 import time
 from collections.abc import Mapping
-import dataclasses
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 
@@ -26,10 +25,13 @@ from scorefield.train.interrupt import listening
 from scorefield.train.log import Log
 from scorefield.train.loop import Loop
 from scorefield.train.optimiser import Adam, Optimiser
-from scorefield.train.state import State
+from scorefield.train.state import State, launch
 
-if TYPE_CHECKING:
-    from lightning_fabric import Fabric
+
+COUNTS = (
+    *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
+    *("log_every", "validate_every", "validate_on", "preview_every", "checkpoint_every"),
+)
 
 
 class Rehearsal(NamedTuple):
@@ -93,21 +95,15 @@ class Trainer:
     keep: int = 3
 
     def __post_init__(self) -> None:
-        for name in (
-            "steps",
-            "batch_size",
-            "accumulate",
-            "devices",
-            "nodes",
-            "log_every",
-            "validate_every",
-            "validate_on",
-        ):
+        for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
-        for name in ("preview_every", "checkpoint_every", "keep"):
-            if getattr(self, name) < 1:
-                raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        shares = self.devices * self.nodes * self.accumulate
+        if self.batch_size % shares:
+            raise InputError(
+                f"train.batch_size={self.batch_size} cannot be shared by {self.devices * self.nodes} processes × "
+                f"{self.accumulate} micro-batches: give a multiple of {shares}."
+            )
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
 
@@ -132,21 +128,21 @@ class Trainer:
             config: the resolved configuration, stored in every checkpoint.
             resume: where to go on.
         """
-        fabric, state = self._launch(model)
+        state = self._launch(model)
         if resume is not None:
             state.restore(resume)
         pending = list(resume.facts["pending"]) if resume is not None else [0.0, 0]
-        log = Log(folder, state.step) if fabric.is_global_zero else None
-        loop = Loop(self, state, fabric, valid, folder, config, log, pending)
+        log = Log(folder, state.step) if state.fabric.is_global_zero else None
+        loop = Loop(self, state, valid, folder, config, log, pending)
         with listening() as asked:
-            loop.run(self._loader(train, state.step, fabric), asked)
+            loop.run(self._loader(train, state), asked)
         if log is not None:
             log.close()
 
     def rehearse(self, model: Model, train: Fields, steps: int = 3) -> Rehearsal:
         """Run a few real steps, save nothing, and say what they cost."""
-        fabric, state = self._launch(model)
-        batches = iter(self._loader(train, 0, fabric))
+        state = self._launch(model)
+        batches = iter(self._loader(train, state))
         state.advance(islice(batches, self.accumulate), self.loss, clip=self.clip, steps=self.steps)
         start = time.perf_counter()
         for _ in range(steps):
@@ -154,38 +150,28 @@ class Trainer:
         float(norm)  # waits for the device
         seconds = (time.perf_counter() - start) / steps
         parameters = sum(parameter.numel() for parameter in model.denoiser.parameters())
-        return Rehearsal(parameters, seconds, peak_memory(fabric.device))
+        return Rehearsal(parameters, seconds, peak_memory(state.fabric.device))
 
     # --------------------------------------------------------------------------------------------------------- private
-    def _launch(self, model: Model) -> tuple[Fabric, State]:
-        from lightning_fabric import Fabric  # slow to import, needed for training alone
-
-        strategy = "ddp" if self.devices * self.nodes > 1 else "auto"
-        fabric = Fabric(
-            accelerator=self.accelerator,
-            devices=self.devices,
-            num_nodes=self.nodes,
-            strategy=strategy,
-            precision=self.precision,
-        )
-        fabric.launch()
+    def _launch(self, model: Model) -> State:
+        fabric = launch(self.accelerator, self.devices, self.nodes, self.precision)
         net = model.denoiser.net
         if self.channels_last and len(model.shape) == 3:
             net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = State(model, self.optimiser, self.ema, self.seed, fabric)
         if self.compile:
             net.compile()
-        return fabric, state
+        return state
 
-    def _loader(self, fields: Fields, start: int, fabric: Fabric) -> Loader:
+    def _loader(self, fields: Fields, state: State) -> Loader:
         return Loader(
             fields,
             self.batch_size,
             seed=self.seed,
             augment=self.augment,
-            start=start,
-            rank=fabric.global_rank,
-            ranks=fabric.world_size,
+            start=state.step,
+            rank=state.fabric.global_rank,
+            ranks=state.fabric.world_size,
             accumulate=self.accumulate,
             workers=self.workers,
         )

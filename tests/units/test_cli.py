@@ -1,0 +1,252 @@
+"""The command line: every mistake gets one line that names the cause and the fix, and exit code 2."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+import tiny
+from scorefield.cli import main
+from scorefield.train import checkpoint as checkpoints
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("cli")
+    tiny.train(folder, folder / "run", train__steps=2, train__checkpoint_every=1)
+    return folder / "run"
+
+
+def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str) -> None:
+    """The call fails with one line that has all the words."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    out, err = capsys.readouterr()
+    lines = [line for line in err.splitlines() if "error:" in line]
+    assert len(lines) == 1 and "Traceback" not in out + err, err
+    for word in words:
+        assert word in lines[0], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], ["no verb trian", "did you mean train"]),
+        (["train", "digit", "--out", "x"], ["no recipe or file digit", "did you mean digits"]),
+        (["train", "digits"], ["--out"]),
+        (["train", "--out", "x"], ["recipe first"]),
+        (["train", "digits", "--out", "x", "--train.stepz", "3"], ["--train.stepz", "train.steps"]),
+        (["train", "digits", "--out", "x", "--train.steps", "many"], ["train.steps", "many"]),
+        (["train", "digits", "--out", "x", "--train.steps", "0"], ["train.steps", "at least 1"]),
+        (["train", "digits", "--out", "x", "--train.batch_size", "7", "--train.accumulate", "2"], ["batch_size=7"]),
+        (["train", "digits", "--out", "x", "--model.net.chanels", "4"], ["chanels", "Did you mean channels"]),
+        (["train", "digits", "--out", "x", "--model.sde.schedule", "VEE"], ["model.sde.schedule", "VEE"]),
+        (["train", "digits", "--out", "x", "--train.loss.weight", "os.system"], ["os.system", "Weight"]),
+        (["train", "digits", "--out", "x", "--data", "Arrays", "--data.path", "gone.npy"], ["gone.npy"]),
+        (["sample", "gone", "--out", "x"], ["gone", "no checkpoint"]),
+        (["sample", "gone"], ["out"]),
+        (["evaluate", "gone"], ["gone", "no checkpoint"]),
+        (["check-data", "Digit"], ["Digit"]),
+        (["recipes", "--all"], ["--all"]),
+    ],
+)
+def test_mistakes_are_named(
+    arguments: list[str],
+    words: list[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    refuse(capsys, arguments, *words)
+    assert not (tmp_path / "x").exists()
+
+
+def test_bad_recipes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for text, words in (
+        ("model: [", ["not plain YAML"]),
+        ("- 1", ["no mapping"]),
+        ("base: digits\nmodle: {}", ["unknown group modle", "did you mean model"]),
+        ("base: nothing", ["nothing"]),
+        ("base: tiny.yaml", ["its own base"]),
+        ("model: !!python/object/apply:os.system ['touch executed']", ["not plain YAML"]),
+        ("base: digits\nmodel: {net: {init_args: {channels: [3]}}}", ["channels"]),
+        ("base: digits\nmodel: {nett: 3}", ["nett"]),
+    ):
+        path = tiny.recipe(tmp_path, text)
+        refuse(capsys, ["train", str(path), "--out", str(tmp_path / "out")], *words)
+    assert not (tmp_path / "out").exists() and not Path("executed").exists()
+
+
+def test_bad_data_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "empty").mkdir()
+    x = np.random.default_rng(0).normal(size=(64, 8, 8)).astype(np.float32)
+    x[3, 4, 5] = np.nan
+    np.save(tmp_path / "nan.npy", x)
+    for source, path, words in (
+        ("Images", "empty", ["empty"]),
+        ("Arrays", "nan.npy", ["NaN"]),
+        ("Arrays", "missing.npz", ["missing.npz"]),
+    ):
+        arguments = ["--data", source, "--data.path", str(tmp_path / path)]
+        out = tmp_path / f"out-{path}"
+        refuse(capsys, ["train", str(tiny.recipe(tmp_path)), "--out", str(out), *arguments], *words)
+
+
+def test_an_existing_folder_is_never_overwritten(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+    refuse(capsys, ["train", "digits", "--out", str(run)], "--resume", "another --out")
+    refuse(capsys, ["train", "digits", "--out", str(run / "config.yaml")], "is a file")
+    refuse(capsys, ["train", "digits", "--out", str(tmp_path), "--resume"], "no run to resume")
+    refuse(capsys, ["sample", str(run), "--out", str(run), "-n", "2"], "give another --out")
+    assert before == {path: path.stat().st_mtime_ns for path in run.rglob("*")}
+
+
+def tampered(run: Path, path: Path, **model: object) -> Path:
+    good = checkpoints.read(checkpoints.path_of(run / "checkpoints", 2))
+    facts = json.loads(json.dumps(good.facts))
+    facts["config"]["model"].update(model)
+    checkpoints.write(path, good.tensors, facts)
+    return path
+
+
+@pytest.mark.parametrize(
+    "class_path",
+    ["os.system", "subprocess.Popen", "scorefield.train.checkpoint.os.system", "torch.nn.Sequential", "my_lab.Net"],
+)
+def test_foreign_code_in_a_checkpoint_is_not_run(
+    class_path: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_lab.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
+    planted = {"class_path": class_path, "init_args": {"command": "touch executed", "args": "touch executed"}}
+    for place in ("net", "precondition", "normaliser"):
+        path = tampered(run, tmp_path / "bad.safetensors", **{place: planted})
+        refuse(capsys, ["sample", str(path), "--out", str(tmp_path / "out"), "-n", "1"], class_path, "--trust")
+    assert not (tmp_path / "executed").exists()
+
+
+def test_a_trusted_network_is_used(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "our_lab.py").write_text("from scorefield.nn import NCSNpp\n\nclass Net(NCSNpp):\n    pass\n")
+    good = checkpoints.read(checkpoints.path_of(run / "checkpoints", 2)).facts["config"]["model"]["net"]
+    path = tampered(run, tmp_path / "ours.safetensors", net={**good, "class_path": "our_lab.Net"})
+    with pytest.raises(scorefield.InputError, match="--trust our_lab"):
+        scorefield.load(path)
+    assert type(scorefield.load(path, trust=("our_lab",)).denoiser.net).__name__ == "Net"
+
+
+def test_a_checkpoint_of_another_network_is_named(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    net = checkpoints.read(checkpoints.path_of(run / "checkpoints", 2)).facts["config"]["model"]["net"]
+    for change, words in (({"blocks": 2}, ["lacks"]), ({"channels": 16}, ["another shape"])):
+        path = tampered(run, tmp_path / "bad.safetensors", net={**net, "init_args": net["init_args"] | change})
+        refuse(capsys, ["sample", str(path), "--out", str(tmp_path / "out"), "-n", "1"], "another network", *words)
+
+
+def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    subprocess.run(["cp", "-r", str(run), str(folder)], check=True)
+    newest = checkpoints.path_of(folder / "checkpoints", 2)
+    newest.write_bytes(newest.read_bytes()[:1000])
+    refuse(capsys, ["sample", str(folder), "--out", str(tmp_path / "out"), "-n", "1"], newest.name, "delete it")
+    refuse(capsys, ["train", "--out", str(folder), "--resume"], newest.name, "delete it")
+    newest.unlink()
+    assert main(["train", "--out", str(folder), "--resume"]) == 0
+    assert newest.exists()
+
+
+def test_an_interrupted_sampling_job_is_completed(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def job(out: Path, *more: str) -> list[str]:
+        return ["sample", str(run), "-n", "10", "--chunk", "4", "--steps", "3", "--out", str(out), *more]
+
+    assert main(job(tmp_path / "whole")) == 0
+    whole = np.load(tmp_path / "whole" / "samples.npy")
+    assert whole.shape == (10, 1, 8, 8)
+
+    assert main(job(tmp_path / "parts")) == 0  # then take the state back to what an interruption leaves
+    (tmp_path / "parts" / "samples.npy").unlink()
+    marker = whole[4:8] + 100
+    np.save(tmp_path / "parts" / "part-000000004.npy", marker)
+    assert main(job(tmp_path / "parts")) == 0
+    resumed = np.load(tmp_path / "parts" / "samples.npy")
+    assert np.array_equal(resumed[4:8], marker)  # what was there is used
+    assert np.array_equal(resumed[:4], whole[:4]) and np.array_equal(resumed[8:], whole[8:])  # the rest is the same
+    refuse(capsys, job(tmp_path / "whole", "--seed", "1"), "seed = 0, not 1")
+    refuse(capsys, job(tmp_path / "whole", "--sampler", "DPM2M"), "sampler")
+
+
+def test_a_sample_depends_on_its_seed_and_number_alone(run: Path) -> None:
+    model = scorefield.load(run)
+    many = model.sample(10, seed=3, chunk=4)
+    few = model.sample(5, seed=3, chunk=4)
+    assert torch.equal(many[:5], few)
+    torch.testing.assert_close(model.sample(10, seed=3, chunk=7), many, rtol=1e-4, atol=1e-3)
+    assert not torch.equal(model.sample(5, seed=4, chunk=4), few)
+
+
+def test_what_is_loaded_comes_from_the_checkpoint_alone(run: Path, tmp_path: Path) -> None:
+    file = tmp_path / "alone.safetensors"
+    file.write_bytes(checkpoints.path_of(run / "checkpoints", 2).read_bytes())
+    model, raw = scorefield.load(file), scorefield.load(file, ema=False)
+    x, t = torch.randn(3, 1, 8, 8), torch.tensor([0.2, 0.5, 0.9])
+    alpha, sigma = (scale.reshape(3, 1, 1, 1) for scale in model.sde.schedule(t))
+    torch.testing.assert_close(model.score(x, t), (alpha * model.denoiser(x, t) - x) / sigma**2)
+    assert not torch.equal(model.score(x, t), raw.score(x, t))
+    assert model.normaliser.fitted and model.shape == (1, 8, 8)
+    with pytest.raises(scorefield.InputError, match="either t or label"):
+        model.score(x)
+
+
+def timed(code: str) -> tuple[float, str]:
+    """The fastest of three new processes, and what they print."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        times.append(time.perf_counter() - start)
+    return min(times), done.stdout
+
+
+def test_import_and_help_are_fast_and_load_no_torch() -> None:
+    watch = "import sys; print('torch' in sys.modules, 'jsonargparse' in sys.modules)"
+    seconds, printed = timed(f"import scorefield; {watch}")
+    assert printed.split() == ["False", "False"] and seconds < 0.5
+    seconds, printed = timed(f"from scorefield.cli import main; main(['--help']); {watch}")
+    assert printed.split()[-2:] == ["False", "False"] and seconds < 0.5
+
+
+def test_a_verbs_help_costs_little_beyond_torch() -> None:
+    base, _ = timed("import torch")
+    for verb in ("train", "sample", "evaluate", "check-data"):
+        seconds, printed = timed(
+            f"from scorefield.cli import main\ntry: main(['{verb}', '--help'])\nexcept SystemExit: pass"
+        )
+        assert "usage" in printed and seconds - base < 1.5, verb
+
+
+def test_dry_run_tells_the_costs_and_writes_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert main(["train", str(tiny.recipe(tmp_path)), "--dry-run", "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("parameters", "memory", "seconds per step")) and not out.exists()
+
+
+def test_warnings_name_a_poor_prior_and_a_wrong_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["train", str(tiny.recipe(tmp_path)), "--out", str(tmp_path / "out"), "--train.steps", "1"]
+    assert main([*arguments, "--model.sde.schedule.sigma_max", "2", "--model.precondition.sigma_data", "0.1"]) == 0
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert len(warned) == 2 and "noise" in warned[0] and "sigma_data" in warned[1]
