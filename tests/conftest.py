@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import pytest
-from jaxtyping import install_import_hook
+from jaxtyping import config, install_import_hook
 
 install_import_hook("scorefield", "checker.check")
 
@@ -32,3 +32,12 @@ def data_folder() -> Path:
 def golden_folder() -> Path:
     """What other implementations computed, kept outside the repository."""
     return _folder("SCOREFIELD_GOLDEN")
+
+
+@pytest.fixture
+def unchecked():
+    """For laws that take many thousand steps, which the checks slow down fourfold; they are on everywhere else."""
+    before = config.jaxtyping_disable
+    config.update("jaxtyping_disable", True)
+    yield
+    config.update("jaxtyping_disable", before)

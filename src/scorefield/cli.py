@@ -89,12 +89,18 @@ def sample(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Compare samples of a run with its data; writes metrics.json and pictures into the run folder."""
-    from scorefield import evaluation, run, sampling
+    from scorefield import run, sampling
+    from scorefield.data import Source
 
     parser = _run_parser("evaluate", evaluate.__doc__ or "")
-    evaluation.add_arguments(parser)
+    parser.add_argument("-n", "--number", type=int, default=1000, help="samples per seed")
+    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, for the spread")
+    parser.add_argument("--reference", type=int, default=50_000, help="compare with at most so many training fields")
+    parser.add_argument("--data", type=Source | None, default=None, help="the data; by default what the run was trained on")
     sampling.add_arguments(parser)
     settings = parser.read(arguments)
+    from scorefield import evaluation  # with torchmetrics, which takes a second to import
+
     source = run.open_checkpoint(settings.run, settings.step)
     print(evaluation.evaluate(source, parser, settings, notify=_say))
     return 0

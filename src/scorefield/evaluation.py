@@ -37,16 +37,6 @@ from scorefield.train.loop import versions
 BATCH = 256
 
 
-def add_arguments(parser: Parser) -> None:
-    """What to evaluate, on what."""
-    parser.add_argument("-n", "--number", type=int, default=1000, help="samples per seed")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, for the spread")
-    parser.add_argument("--reference", type=int, default=50_000, help="compare with at most so many training fields")
-    parser.add_argument(
-        "--data", type=Source | None, default=None, help="the data; by default what the run was trained on"
-    )
-
-
 @dataclass(frozen=True)
 class Reference:
     """The data that samples are compared with, and the features in which.

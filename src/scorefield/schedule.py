@@ -352,9 +352,8 @@ class Tabulated(Schedule):
         return (table[k] * (table[above] / table[k]) ** (position - k)).to(t)
 
     def _slope(self, table: Tensor, t: Tensor) -> Tensor:
-        k = (
-            (self.index(t).cpu().ceil() - 1).clamp(0, len(self) - 2).long()
-        )  # steps go down: at an entry, the slope below it
+        above = self.index(t).cpu().ceil()  # steps go down: at an entry, the slope below it
+        k = (above - 1).clamp(0, len(self) - 2).long()
         return ((table[k + 1] - table[k]) * (len(self) - 1)).to(t)
 
 
@@ -393,7 +392,7 @@ def level_ratio(dimension: int) -> float:
         shift = math.sqrt(2 * dimension) * (gamma - 1)
         return normal(shift + 3 * gamma) - normal(shift - 3 * gamma)
 
-    low, high = 1.0, 1.0 + 20 / math.sqrt(2 * dimension)
+    low, high = 1.0, 2 / (1 - 3 / math.sqrt(2 * dimension))  # twice the γ that makes the second Φ a half
     for _ in range(100):
         middle = (low + high) / 2
         low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)

@@ -5,9 +5,9 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from laws.cases import SCHEDULES, Draws, gaussian, keys, mixture
 from torch import nn
 
+from laws.cases import SCHEDULES, Draws, gaussian, keys, mixture
 from scorefield.data.batch import Batch
 from scorefield.denoiser import Denoiser, Epsilon, Flow, Identity, Karras, Score, Velocity
 from scorefield.errors import InputError
@@ -93,7 +93,7 @@ def test_the_losses_of_the_literature(name, identity):
 
 
 def test_edms_own_loss():
-    """Karras et al. (2022), eq. 2, 7 and 8 as printed: λ(σ) ‖D(y + n; σ) − y‖², λ = (σ² + σ_d²)/(σ σ_d)², ln σ ~ N(−1.2, 1.2²)."""
+    """Karras et al. (2022), table 1: λ(σ) ‖D(y + n; σ) − y‖² with λ = (σ² + σ_d²)/(σ σ_d)² and ln σ ~ N(−1.2, 1.2²)."""
     x, sigma_data = 0.5 * randn(8, 1, 5), 0.5
     denoiser = Denoiser(Waves(), SDE(EDM()), Karras(sigma_data))
     loss = Denoising(LogNormal(), KarrasWeight(sigma_data))(denoiser, Batch(x), generator=keys(8))
@@ -133,7 +133,7 @@ def test_the_gaussian_oracle_has_the_least_loss_there_is(name, weight):
     batch = Batch(data.marginal((n, 1, 8), torch.tensor(0.0, dtype=F64), generator=keys(n, seed=1)))
 
     t = TIME(keys(n).rand((n,), like=batch.x), schedule)
-    alpha, sigma = (scale[:, None, None] for scale in schedule(t))
+    sigma = schedule.sigma(t)[:, None, None]
     residual = (oracle.spectrum * sigma**2 / oracle.variance(t)).mean((1, 2))  # per mode: S σ²/(α² S + σ²)
     weights = WEIGHTS[weight](schedule, t)
     values = loss(oracle, batch, generator=keys(n))
@@ -146,7 +146,9 @@ def test_the_gaussian_oracle_has_the_least_loss_there_is(name, weight):
     assert (weights > 0).all()
 
 
-@pytest.mark.parametrize("change", [lambda x: 1.2 * x, lambda x: x + 0.1, lambda x: x.clamp(-1, 1)], ids=["more", "shift", "clamp"])
+@pytest.mark.parametrize(
+    "change", [lambda x: 1.2 * x, lambda x: x + 0.1, lambda x: x.clamp(-1, 1)], ids=["more", "shift", "clamp"]
+)
 def test_a_mixtures_oracle_beats_its_neighbours(change):
     oracle, n = mixture(VP()), 4000
     batch = Batch(oracle.marginal((n, 1, 3), torch.tensor(0.0, dtype=F64), generator=keys(n, seed=1)))
@@ -175,7 +177,9 @@ def test_a_mask_hides_what_is_unknown():
     assert (gradient[~hidden] != 0).all() and values[3] == 0
 
     other = torch.where(hidden, 7.0, x.detach())  # what is unknown has no say in the value either
-    torch.testing.assert_close(loss(oracle, Batch(other, mask=mask), generator=keys(4)), values.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        loss(oracle, Batch(other, mask=mask), generator=keys(4)), values.detach(), rtol=1e-12, atol=0
+    )
 
 
 def test_mean_known_is_the_mean_over_what_is_known():
@@ -197,7 +201,9 @@ def test_a_samples_loss_depends_on_its_own_key_alone(dtype):
     x = randn(5, 1, 8).to(dtype)
     denoiser, loss = Denoiser(Waves(), SDE(VP()), Karras()), Denoising(LogNormal(), KarrasWeight())
     together = loss(denoiser, Batch(x), generator=keys(5))
-    alone = torch.cat([loss(denoiser, Batch(x[i : i + 1]), generator=generator) for i, generator in enumerate(each_key(5))])
+    alone = torch.cat(
+        [loss(denoiser, Batch(x[i : i + 1]), generator=generator) for i, generator in enumerate(each_key(5))]
+    )
     torch.testing.assert_close(alone, together, rtol=1e-6 if dtype == torch.float32 else 1e-13, atol=0)
     assert together.dtype == dtype
 

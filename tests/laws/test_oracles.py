@@ -6,8 +6,8 @@ import math
 
 import pytest
 import torch
-from laws.cases import LAWS, SCHEDULES, Draws, Periodic, gaussian, keys, mixture, spectrum, time
 
+from laws.cases import LAWS, SCHEDULES, Draws, Periodic, gaussian, keys, mixture, spectrum, time
 from scorefield.errors import InputError
 from scorefield.oracle import Gaussian
 from scorefield.schedule import VP
@@ -50,14 +50,20 @@ def test_draws_have_the_covariance_of_the_law(name, grid, law):
     data = 0.5 * matrix(Periodic(smoothness).covariance, grid)
     alpha, sigma = SCHEDULES[name](t)
     drawn_mean, drawn = covariance(oracle, t)
-    torch.testing.assert_close(drawn, alpha**2 * data + sigma**2 * matrix(noise.covariance, grid), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(
+        drawn, alpha**2 * data + sigma**2 * matrix(noise.covariance, grid), rtol=1e-12, atol=1e-12
+    )
     torch.testing.assert_close(drawn_mean, alpha * mean.flatten(), rtol=1e-12, atol=1e-14)
 
 
 @every_law
 @every_grid
 def test_gaussian_density_is_torchs(grid, law):
-    oracle, x, t = gaussian(VP(), law, grid, mean=0.3), keys(4).randn((4, 1, *grid), like=torch.empty(0, dtype=F64)), time(0.3)
+    oracle, x, t = (
+        gaussian(VP(), law, grid, mean=0.3),
+        keys(4).randn((4, 1, *grid), like=torch.empty(0, dtype=F64)),
+        time(0.3),
+    )
     reference = torch.distributions.MultivariateNormal(*covariance(oracle, t))
     torch.testing.assert_close(oracle.log_density(x, t), reference.log_prob(x.flatten(1)), rtol=1e-10, atol=0)
 
@@ -68,7 +74,9 @@ def test_mixture_density_is_torchs(name):
     alpha, sigma = SCHEDULES[name](t)
     scale = (alpha**2 * oracle.variances + sigma**2).sqrt()[:, None].expand(2, 3)
     components = torch.distributions.Independent(torch.distributions.Normal(alpha * oracle.means.flatten(1), scale), 1)
-    reference = torch.distributions.MixtureSameFamily(torch.distributions.Categorical(oracle.log_weights.exp()), components)
+    reference = torch.distributions.MixtureSameFamily(
+        torch.distributions.Categorical(oracle.log_weights.exp()), components
+    )
     torch.testing.assert_close(oracle.log_density(x, t), reference.log_prob(x.flatten(1)), rtol=1e-12, atol=0)
 
 
@@ -139,7 +147,9 @@ def test_mixture_draws_have_its_weights_and_moments(name):
     assert ((x.var(0) - variance).abs() < 4 * ((fourth - variance**2) / n).sqrt()).all()
     if name == "EDM":  # σ(0.2) = 0.08 leaves the components apart: they can be counted
         share = (x[:, 0] < 0).double().mean()
-        split = torch.distributions.Normal(means[:, 0], (oracle.variances + (sigma / alpha) ** 2).sqrt()).cdf(torch.zeros(2, dtype=F64))
+        split = torch.distributions.Normal(means[:, 0], (oracle.variances + (sigma / alpha) ** 2).sqrt()).cdf(
+            torch.zeros(2, dtype=F64)
+        )
         expected = (weights * split).sum()
         assert abs(share - expected) < 4 * (expected * (1 - expected) / n).sqrt()
 

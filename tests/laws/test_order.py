@@ -7,14 +7,27 @@ import functools
 
 import pytest
 import torch
-from laws.cases import DETERMINISTIC, LAWS, NEEDS_SIGNAL, NOISE_ENDS, SCHEDULES, SIGNAL_ENDS, gaussian, keys, mixture, order, time
 
+from laws.cases import (
+    DETERMINISTIC,
+    LAWS,
+    NEEDS_SIGNAL,
+    NOISE_ENDS,
+    SCHEDULES,
+    SIGNAL_ENDS,
+    gaussian,
+    keys,
+    mixture,
+    order,
+    time,
+)
 from scorefield.errors import InputError
 from scorefield.sample import DDIM, DPM2M, Heun, LogSNRGrid, UniformGrid, sample
 from scorefield.schedule import Numerical
 
 SHORTFALL = 0.15
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 every_step = pytest.mark.parametrize("step", DETERMINISTIC)
 
@@ -109,6 +122,7 @@ def test_from_pure_noise_second_order_steps_begin_as_ddim(name):
 
 def test_heun_survives_an_alpha_that_is_zero_but_for_rounding():
     """A user's cos(πt/2) is 6e-17 at t = 1 in float64: the slope in σ/α there is noise, and must not be used."""
+
     class UserCosine(Numerical):
         def alpha(self, t):
             return (torch.pi / 2 * t).cos()

@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from laws.cases import SCHEDULES, TABLES, gaussian, keys, time
 
+from laws.cases import SCHEDULES, TABLES, gaussian, keys, time
 from scorefield.denoiser import Denoiser, Epsilon, Flow, Identity, Karras, NoiseRatio, Score, Times, Velocity
 from scorefield.nn.network import Network
 from scorefield.sde import SDE, expand_like
@@ -91,7 +91,9 @@ def test_karras_sees_and_asks_for_unit_variance(name, sigma_data):
     t = torch.linspace(0, 1, 21, dtype=F64)
     alpha, sigma = SCHEDULES[name](t)
     c = Karras(sigma_data)(SCHEDULES[name], t)
-    torch.testing.assert_close(c.scale**2 * (alpha**2 * sigma_data**2 + sigma**2), torch.ones_like(t), rtol=1e-13, atol=0)
+    torch.testing.assert_close(
+        c.scale**2 * (alpha**2 * sigma_data**2 + sigma**2), torch.ones_like(t), rtol=1e-13, atol=0
+    )
     variance = (1 - c.skip * alpha) ** 2 * sigma_data**2 + (c.skip * sigma) ** 2
     inside = slice(1, -1)  # 1 − c_skip α cancels where σ = 0
     torch.testing.assert_close(variance[inside], (c.out**2)[inside], rtol=1e-7, atol=0)
@@ -138,7 +140,12 @@ def test_one_time_for_all_is_the_same_as_one_each(name, target):
 @pytest.mark.parametrize("name", TABLES)
 def test_a_score_network_of_a_table_gives_the_score_of_the_table(name):
     """NCSN: s = F/σ; DDPM: s = −F/σ. What an imported network computes is what the SDE gives back."""
-    sde, x_t, answer, t = SDE(SCHEDULES[name]), randn(3, 1, 4), randn(3, 1, 4, seed=1), torch.tensor([0.0, 0.4, 1.0], dtype=F64)
+    sde, x_t, answer, t = (
+        SDE(SCHEDULES[name]),
+        randn(3, 1, 4),
+        randn(3, 1, 4, seed=1),
+        torch.tensor([0.0, 0.4, 1.0], dtype=F64),
+    )
     sigma = expand_like(sde.schedule.sigma(t), x_t)
     for precondition, sign in ((Score(NoiseRatio()), 1), (Epsilon(Times()), -1)):
         score = sde.score(Denoiser(Told(answer), sde, precondition)(x_t, t), x_t, t)

@@ -4,9 +4,9 @@ import math
 
 import pytest
 import torch
-from laws.cases import NOISE_ENDS, SCHEDULES, SIGNAL_ENDS, TABLES
 
-from scorefield.schedule import Numerical, Tabulated, VP
+from laws.cases import NOISE_ENDS, SCHEDULES, SIGNAL_ENDS, TABLES
+from scorefield.schedule import VP, Numerical, Tabulated
 
 F32, F64 = torch.float32, torch.float64
 EPS = {F32: 1.2e-7, F64: 2.3e-16}
@@ -72,7 +72,13 @@ def test_ends(name, dtype):
     assert (sigma[0] == 0) == (name in NOISE_ENDS)
     assert (alpha[1] == 0) == (name in SIGNAL_ENDS)
     assert sigma[0] >= 0 and alpha[1] >= 0 and sigma[1] > 0
-    expected = {"VE": 50.0, "NCSN": 50.0, "EDM": 80.0, "VP": math.sqrt(1 - math.exp(-10.05)), "SubVP": 1 - math.exp(-10.05)}
+    expected = {
+        "VE": 50.0,
+        "NCSN": 50.0,
+        "EDM": 80.0,
+        "VP": math.sqrt(1 - math.exp(-10.05)),
+        "SubVP": 1 - math.exp(-10.05),
+    }
     if name not in TABLES:
         assert sigma[1] == pytest.approx(expected.get(name, 1.0), rel=13 * EPS[dtype])
 
@@ -109,7 +115,11 @@ def test_a_table_returns_its_entries_bit_exactly(levels, dtype):
     sigmas = alphas * torch.logspace(-2, 2, levels, dtype=F64)
     table = Tabulated(alphas.tolist(), sigmas.tolist())
     up = torch.arange(levels, dtype=dtype)
-    for t in (up / (levels - 1), torch.linspace(0, 1, levels, dtype=dtype), torch.linspace(1, 0, levels, dtype=dtype).flip(0)):
+    for t in (
+        up / (levels - 1),
+        torch.linspace(0, 1, levels, dtype=dtype),
+        torch.linspace(1, 0, levels, dtype=dtype).flip(0),
+    ):
         assert torch.equal(table.alpha(t), alphas.to(dtype))
         assert torch.equal(table.sigma(t), sigmas.to(dtype))
         assert torch.equal(table.index(t), up.double())
@@ -122,7 +132,10 @@ def test_between_entries_log_alpha_and_log_snr_are_linear(levels):
     table = Tabulated(alphas.tolist(), sigmas.tolist())
     for weight in (1e-4, 0.3, 0.9999):  # close to an entry is not at it
         t = (torch.arange(levels - 1, dtype=F64) + weight) / (levels - 1)
-        for function, entries in ((lambda t: table.alpha(t).log(), alphas.log()), (table.log_snr, 2 * (alphas / sigmas).log())):
+        for function, entries in (
+            (lambda t: table.alpha(t).log(), alphas.log()),
+            (table.log_snr, 2 * (alphas / sigmas).log()),
+        ):
             expected = entries[:-1] + weight * entries.diff()
             torch.testing.assert_close(function(t), expected, rtol=1e-10, atol=1e-10)
 

@@ -4,8 +4,8 @@ import math
 
 import pytest
 import torch
-from laws.cases import SCHEDULES
 
+from laws.cases import SCHEDULES
 from scorefield.denoiser import Denoiser, Identity, Index, LogNoise, NoiseRatio, Times
 from scorefield.nn.network import Network
 from scorefield.schedule import EDM, VE, VP, Rectified, ddpm

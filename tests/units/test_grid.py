@@ -2,8 +2,8 @@
 
 import pytest
 import torch
-from laws.cases import NOISE_ENDS, SCHEDULES, SIGNAL_ENDS
 
+from laws.cases import NOISE_ENDS, SCHEDULES, SIGNAL_ENDS
 from scorefield.errors import InputError
 from scorefield.sample import EDMGrid, LogSNRGrid, TimeTable, UniformGrid
 from scorefield.schedule import EDM, VE, VP, Rectified, geometric

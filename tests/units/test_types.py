@@ -3,8 +3,8 @@
 import pytest
 import torch
 from jaxtyping import TypeCheckError
-from laws.cases import keys
 
+from laws.cases import keys
 from scorefield.schedule import VP
 from scorefield.sde import SDE
 

@@ -85,7 +85,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     Torch draws a mask on a CPU by one thread from one number per value, which can take a tenth of a training step. Here
     one number makes four values; the probability is thereby rounded to a multiple of 2⁻¹⁶.
     """
-    if not probability or x.device.type != "cpu":
+    if not probability or x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, probability)
     x = x.contiguous(memory_format=LAYOUTS[x.ndim]) if x.ndim in LAYOUTS else x.contiguous()
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)

@@ -57,10 +57,6 @@ class _Filter(Function):
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
         return _Filter.apply(gradient[0], ctx.taps, len(ctx.taps) - 1 - ctx.padding), None, None
 
-    @staticmethod
-    def jvp(ctx: Any, *tangent: Tensor | None) -> Tensor:
-        return _Filter.apply(tangent[0], ctx.taps, ctx.padding)
-
 
 class _Up(Function):
     @staticmethod
@@ -70,10 +66,6 @@ class _Up(Function):
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Tensor:
         return _Down.apply(gradient[0]) * 2 ** (gradient[0].ndim - 2)
-
-    @staticmethod
-    def jvp(ctx: Any, *tangent: Tensor | None) -> Tensor:
-        return _Up.apply(tangent[0])
 
 
 class _Down(Function):
@@ -90,10 +82,6 @@ class _Down(Function):
         )
         full = _Up.apply(padded) * 0.5 ** len(odd)
         return full[(..., *(slice(size) for size in ctx.grid))] if any(odd) else full
-
-    @staticmethod
-    def jvp(ctx: Any, *tangent: Tensor | None) -> Tensor:
-        return _Down.apply(tangent[0])
 
 
 def fir_up(x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *double"]:

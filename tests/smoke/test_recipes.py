@@ -1,0 +1,60 @@
+"""Every recipe builds, trains and samples; real files go through the real command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from scorefield.cli import main
+from scorefield.config import recipes
+
+SMALL = ["--model.net.channels=8", "--model.net.blocks=1", "--train.batch_size=4", "--train.validate_on=4"]
+SHORT = ["--train.steps=1", "--model.sampler.steps=2", "--train.accelerator=cpu"]
+
+
+@pytest.mark.parametrize("name", recipes())
+def test_a_recipe_trains_and_samples(name: str, tmp_path: Path) -> None:
+    data = ["--data=Digits", "--data.valid=8"]
+    assert main(["train", name, "--out", str(tmp_path / "run"), *data, *SMALL, *SHORT]) == 0
+    assert main(["sample", str(tmp_path / "run"), "-n", "2", "--out", str(tmp_path / "s"), "--chunk", "2"]) == 0
+    assert np.load(tmp_path / "s" / "samples.npy").shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("source", "path", "shape"),
+    [
+        ("Arrays", "images/mnist_70k.npz", (1, 28, 28)),
+        ("Images", "images/sign_digits_100px_2059.zip", (3, 100, 100)),
+        ("Arrays", "mri/brain7T_512_magnitude_pysap.npy", None),
+    ],
+)
+def test_real_files(
+    source: str, path: str, shape: tuple[int, ...] | None, data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = [f"--data={source}", f"--data.path={data_folder / path}"]
+    command = ["train", "images", "--out", str(tmp_path / "run"), *data, *SMALL, *SHORT, "--model.net.multipliers=[1,1]"]
+    command += ["--model.net.attention=[]", "--train.preview_every=1"]
+    if shape is None:  # one image is no data set
+        assert main(command) == 2
+        assert "error" in capsys.readouterr().err
+        return
+    assert main(command) == 0
+    assert tuple(yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())["model"]["shape"]) == shape
+    assert main(["check-data", str(data_folder / path), "--preview", str(tmp_path / "preview.png")]) == 0
+    assert "sigma_max" in capsys.readouterr().out and (tmp_path / "preview.png").exists()
+
+
+@pytest.mark.parametrize("shape", [(24, 3, 17), (24, 2, 9, 11), (24, 1, 5, 6, 7)], ids=["1-D", "2-D", "3-D"])
+def test_fields_of_any_rank_size_and_number_of_channels(shape: tuple[int, ...], tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    data = ["--data=Arrays", f"--data.path={tmp_path / 'x.npy'}", "--data.channel_axis=first", "--data.valid=4"]
+    net = ["--model.net.multipliers=[1,2]", "--model.net.attention=[1]", "--train.augment=[]"]
+    command = ["train", "images", "--out", str(tmp_path / "run"), *data, *net, *SMALL, *SHORT]
+    assert main(command) == 0
+    assert main(["sample", str(tmp_path / "run"), "-n", "3", "--out", str(tmp_path / "s"), "--chunk", "3"]) == 0
+    assert np.load(tmp_path / "s" / "samples.npy").shape == (3, *shape[1:])
+    assert main(["evaluate", str(tmp_path / "run"), "-n", "4", "--seeds", "1", "--steps", "2", "--chunk", "4"]) == 0
