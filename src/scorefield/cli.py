@@ -96,7 +96,9 @@ def evaluate(arguments: Sequence[str]) -> int:
     parser.add_argument("-n", "--number", type=int, default=1000, help="samples per seed")
     parser.add_argument("--seeds", type=int, default=3, help="how many seeds, for the spread")
     parser.add_argument("--reference", type=int, default=50_000, help="compare with at most so many training fields")
-    parser.add_argument("--data", type=Source | None, default=None, help="the data; by default what the run was trained on")
+    parser.add_argument(
+        "--data", type=Source | None, default=None, help="the data; by default what the run was trained on"
+    )
     sampling.add_arguments(parser)
     settings = parser.read(arguments)
     from scorefield import evaluation  # with torchmetrics, which takes a second to import

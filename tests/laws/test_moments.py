@@ -16,10 +16,8 @@ from laws.cases import (
     SIGNAL_ENDS,
     STOCHASTIC,
     Draws,
-    Periodic,
     gaussian,
     keys,
-    spectrum,
     time,
 )
 from scorefield.errors import InputError
@@ -230,18 +228,26 @@ def test_langevin_restores_the_marginal(name, repeats):
 
 
 @pytest.mark.parametrize("name", ["VE", "VP", "Rectified"])
-def test_langevin_keeps_a_coloured_law_under_coloured_noise(name):
-    """Every mode. A step ε biases its variance by ε C/2Λ, here 1 %, and the fluctuation of the norms, on which ε depends, by
-    some 10/d with d = (tr C)²/tr C² = 220 effective dimensions (measured: 6 % of the largest mode); twice that is allowed.
+def test_langevin_under_coloured_noise(name):
+    """The stationary variance of each mode, to first order in the step ε and in the fluctuation of the norms it is made of.
+
+    A constant step leaves Λ/(1 − ε C/2Λ). That ε grows with ‖ξ‖² adds 2 C/Σ C; that it grows with 1/‖score‖² makes the
+    stationary law p ‖score‖² instead of p, which adds 2 (C²/Λ)/Σ (C²/Λ). The second order is the square of these, 0.24² = 0.06.
     """
-    oracle = Gaussian(SDE(SCHEDULES[name], Periodic(0.15)), spectrum((256,), scale=0.5))
-    batch, t, s = 400, time(0.4), time(0.39)
-    x = oracle.marginal((batch, 1, 256), t, generator=keys(batch))
-    x, _ = Langevin(0.1, repeats=50)(oracle, x, t, s, None, generator=keys(batch, seed=1), memory=None)
-    power = torch.fft.fft(x, norm="ortho")[:, 0].abs().square().mean(0) / oracle.variance(t)[0]
-    bias, error = 0.01 + 20 / 220, 5 * (2 / batch) ** 0.5  # 5 standard errors, for 129 modes at once
-    assert (power - 1).abs().max() < bias + error
-    assert abs(power.mean() - 1) < bias + error / 256**0.5
+    oracle, r, batch, t, s = gaussian(SCHEDULES[name], grid=(64,)), 0.2, 800, time(0.4), time(0.39)
+    x = oracle.marginal((batch, 1, 64), t, generator=keys(batch))
+    x, _ = Langevin(r, repeats=100)(oracle, x, t, s, None, generator=keys(batch, seed=1), memory=None)
+    power = torch.fft.fft(x, norm="ortho")[:, 0].abs().square().mean(0)
+    (a, _), exact, noise = oracle.sde.transition(s, t), oracle.variance(t)[0], oracle.noise_spectrum[0]
+    square = noise**2 / exact
+    step = 2 * (a * r) ** 2 * noise.sum() / square.sum()
+    expected = 1 + 2 * noise / noise.sum() + 2 * square / square.sum()
+    expected = exact * expected / (1 - step * noise / (2 * exact))
+    error = (
+        4 * torch.tensor([1.0, *[0.5**0.5] * 31, 1.0, *[0.5**0.5] * 31]) * (2 / batch) ** 0.5
+    )  # real and complex modes
+    assert ((power / expected - 1).abs() < error + 0.06).all()
+    assert abs((power / exact).mean() / (expected / exact).mean() - 1) < 4 * (2 / batch / 64) ** 0.5 + 0.01
 
 
 @pytest.mark.parametrize("correct_first", [True, False])

@@ -109,6 +109,20 @@ def test_the_order_of_predictor_and_corrector(correct_first):
     assert log == [call for pair in pairs for call in pair]
 
 
+@pytest.mark.parametrize("correct_first", [True, False])
+@pytest.mark.parametrize("name", ["VP", "Rectified"])
+def test_a_corrector_does_nothing_where_it_has_no_step_or_no_score(name, correct_first):
+    """At α_t = 0 its step a is 0, and at σ_t = 0 there is nothing to correct: samples that end in data stay finite."""
+    oracle, times = gaussian(SCHEDULES[name]), UniformGrid(0.0, 1.0)(SCHEDULES[name], 5)
+    x = keys(2).randn((2, 1, 8), like=LIKE)
+    arguments = {"corrector": Langevin(), "correct_first": correct_first, "denoise": False}
+    assert sample(oracle, x, times, Ancestral(), generator=keys(2), **arguments).isfinite().all()
+    for t, s in ((1.0, 0.5), (0.0, 0.0)):
+        if name == "Rectified" or t == 0:
+            corrected, _ = Langevin()(oracle, x, time(t), time(s), None, generator=keys(2), memory=None)
+            assert torch.equal(corrected, x)
+
+
 def test_what_the_callback_sees_and_what_is_returned():
     oracle, times, seen = Counted(gaussian(VP())), LogSNRGrid(1e-3, 1.0)(VP(), 6), []
     x = oracle.sde.prior((2, 1, 8), times[0], generator=keys(2), like=LIKE)

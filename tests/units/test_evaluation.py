@@ -49,7 +49,9 @@ def test_the_record_says_what_it_was_computed_from(tmp_path: Path, capsys: pytes
     assert "1-NN accuracy against held out" in printed and "5 network evaluations" in printed
     record = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert record["n"] == 12 and record["seeds"] == [0, 1] and record["evaluations_per_sample"] == 5
-    assert {"data_sha256", "features_sha256", "moments_sha256", "n_train", "classifier_accuracy"} <= record["reference"].keys()
+    assert {"data_sha256", "features_sha256", "moments_sha256", "n_train", "classifier_accuracy"} <= record[
+        "reference"
+    ].keys()
     assert "Heun" in record["sampler"] and len(record["model"]["weights"]) == 64
     for figure in record["figures"].values():
         assert figure["mean"] == pytest.approx(np.mean(figure["values"])) and len(figure["values"]) == 2

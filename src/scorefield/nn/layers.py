@@ -14,10 +14,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scorefield.nn import lowprecision
 from scorefield.nn.resample import CONVOLUTIONS, average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
 
 Filter = Literal["fir", "box"]
-LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of a tensor's axes
 TINY = 1e-10  # what an initial scale of 0 means: exact zeros would stop the gradient of the layer before
 
 
@@ -62,6 +62,8 @@ class Convolution(nn.Module):
         initialise_(self.weight.movedim(-1, 1), scale)
 
     def forward(self, x: Float[Tensor, "batch in_channels *grid"]) -> Float[Tensor, "batch out_channels *size"]:
+        if lowprecision.applies(x) and self.weight.dtype == torch.float32:
+            return lowprecision.Convolve.apply(x, self.weight, self.bias, self.stride, self.padding)
         weight = self.weight.movedim(-1, 1)
         return CONVOLUTIONS[x.ndim - 2](x, weight, self.bias, stride=self.stride, padding=self.padding)
 
@@ -77,20 +79,6 @@ def linear(in_channels: int, out_channels: int, scale: float = 1.0) -> nn.Linear
 def add(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
     """x + h, divided by √2 if the sum of two fields of unit variance shall have unit variance again."""
     return (x + h).mul_(math.sqrt(0.5)) if rescale else x + h
-
-
-def dropout(x: Tensor, probability: float) -> Tensor:
-    """Zeros with a probability, and the rest scaled so that the mean stays.
-
-    Torch draws a mask on a CPU by one thread from one number per value, which can take a tenth of a training step. Here
-    one number makes four values; the probability is thereby rounded to a multiple of 2⁻¹⁶.
-    """
-    if not probability or x.device.type != "cpu" or torch.compiler.is_compiling():
-        return F.dropout(x, probability)
-    x = x.contiguous(memory_format=LAYOUTS[x.ndim]) if x.ndim in LAYOUTS else x.contiguous()
-    bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    uniform = bits[: x.numel()].as_strided(x.shape, x.stride())
-    return x * uniform.ge_(round(probability * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - probability))
 
 
 class GroupNorm(nn.Module):
@@ -110,10 +98,9 @@ class GroupNorm(nn.Module):
         self, x: Float[Tensor, "batch channels *grid"], shift: Float[Tensor, "batch channels"] | None = None
     ) -> Float[Tensor, "batch channels *grid"]:
         """Normalise x, or x plus one value per channel."""
-        wide = torch.promote_types(x.dtype, torch.float32)
-        h = x.to(wide) if shift is None else x + shift.to(wide).reshape(shift.shape + (1,) * (x.ndim - 2))
-        h = F.group_norm(h, self.groups, self.weight.to(wide), self.bias.to(wide), eps=1e-6)
-        return (F.silu(h) if self.activate else h).to(x.dtype)
+        if lowprecision.applies(x):
+            return lowprecision.Normalise.apply(x, shift, self.weight, self.bias, self.groups, self.activate)
+        return lowprecision.normalise(x, shift, self.weight, self.bias, self.groups, self.activate)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
@@ -247,6 +234,14 @@ class ResidualBlock(nn.Module):
             change = down if self.resample == "down" else up
             x, h = change(x, self.filter), change(h, self.filter)
         h = self.conv_in(h)
-        h = self.norm_out(h, None if self.embed is None else self.embed(embedding))
-        h = self.conv_out(dropout(h, self.dropout) if self.training else h)
+        h = self.norm_out(h, self._shift(embedding))
+        if self.training and self.dropout:
+            h = lowprecision.dropout(h, self.dropout) if lowprecision.applies(h) else F.dropout(h, self.dropout)
+        h = self.conv_out(h)
         return add(x if self.shortcut is None else self.shortcut(x), h, self.rescale)
+
+    def _shift(self, embedding: Tensor | None) -> Tensor | None:
+        if self.embed is None or embedding is None:
+            return None
+        with torch.autocast(embedding.device.type, enabled=False):  # on a few rows, casting the weight is all the cost
+            return self.embed(embedding)

@@ -15,7 +15,6 @@ from torch.utils.checkpoint import checkpoint
 from scorefield.errors import InputError
 from scorefield.nn.embedding import GaussianFourier, Sinusoidal
 from scorefield.nn.layers import (
-    LAYOUTS,
     Attention,
     Convolution,
     Downsample,
@@ -28,6 +27,7 @@ from scorefield.nn.layers import (
     linear,
     up,
 )
+from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.network import Network
 
 Progressive = Literal["none", "output_skip", "residual"]
@@ -361,11 +361,14 @@ class NCSNpp(Network):
 
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor | None:
         """The activated embedding of noise label and class, one vector per sample."""
-        embedding = self.embed(self.embedding(label)) if self.embed is not None else None
-        if self.classes is not None:
-            classes = self.classes(cond["label"])
-            embedding = classes if embedding is None else embedding + classes
-        return None if embedding is None else F.silu(embedding)
+        embedding = None
+        with torch.autocast(label.device.type, enabled=False):
+            if self.embed is not None:
+                embedding = self.embed(self.embedding(label))
+            if self.classes is not None:
+                classes = self.classes(cond["label"])
+                embedding = classes if embedding is None else embedding + classes
+            return None if embedding is None else F.silu(embedding)
 
     def _arrange(self, x: Tensor) -> Tensor:
         """Fill up to a size that halves at every level, and put channels innermost in memory for the layers to come."""

@@ -232,7 +232,7 @@ class StochasticHeun(Step):
         sde = denoiser.sde
         log_snr = sde.schedule.log_snr(t)
         if self.ratio_min <= (-log_snr / 2).exp() <= self.ratio_max:
-            back = torch.maximum(t, sde.schedule.time(log_snr - 2 * math.log1p(self.churn)))
+            back = sde.schedule.time(log_snr - 2 * math.log1p(self.churn))
             a, q = sde.transition(t, back)
             noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
             x_t, t = a * x_t + self.inflate * q * noise, back
@@ -273,6 +273,8 @@ class Langevin(Step):
     """A corrector: x ← x + ε score + √(2ε) ξ at level t, with ε = 2a² (r ‖ξ‖/‖score‖)² (Song et al. 2021, algorithm 4).
 
     The step size is each sample's own. a is the transition of the grid in use, from s to t; x stays at t.
+    It fluctuates with ξ and x, which multiplies the variance of mode k by about 1 + 2 C_k/Σ C + 2 (C_k²/Λ_k)/Σ (C²/Λ), whatever
+    r, with Λ the covariance of x_t: 1 + 4/d for d white pixels, but a good deal for the leading modes of a smooth field noise.
 
     Args:
         snr: the signal-to-noise ratio r of a step.
@@ -297,6 +299,8 @@ class Langevin(Step):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         sde = denoiser.sde
+        if sde.schedule.sigma(t) == 0:
+            return x_t, memory  # data: no noise is left to correct, and no score to do it with
         a, _ = sde.transition(s, t)
         for _ in range(self.repeats):
             noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
