@@ -1,10 +1,12 @@
 """How long one optimiser step of NCSN++ takes, and how far that is from what the machine's convolutions can do.
 
-    python benchmarks/train_step.py [--ancestor PATH] [--batch 8] [--threads 2] [--repeats 5]
+    python benchmarks/train_step.py [--ancestor PATH] [--operation own|plain] [--batch 8] [--threads 2] [--repeats 5]
 
-The step is forward, backward, clipping, Adam and the moving average, for the network of 62.8 million parameters that Song et al.
-(2021) publish for CIFAR-10. With the path of a checkout of score_sde_pytorch its own step is measured too, in float32 and in
-turns with ours; its compiled operation is replaced by the same in plain torch. Peak memory is measured in processes of their own.
+The step is forward, backward, clipping, Adam and the moving average, for the network of 62.8 million parameters that Song
+et al. (2021) publish for CIFAR-10. With the path of a checkout of score_sde_pytorch, its own step is measured too, in
+float32 and in turns with ours. Its resampling operation is compiled for GPUs only: on a CPU it runs its own code in torch
+(`own`), or here, for comparison, a faster one by a depthwise convolution (`plain`). With one thread, seconds are those
+of the processor, which other processes disturb less. Peak memory is that of a process which does nothing else.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+import torch.utils.cpp_extension
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,17 +57,19 @@ def our_step(batch: int) -> Step:
     return step
 
 
-def ancestor_step(batch: int, checkout: Path) -> Step:
+def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     """The ancestor's own network, loss, optimiser, clipping and average."""
     sys.path.insert(0, str(checkout))
-    operation = types.ModuleType("op")
-    operation.upfirdn2d = upfirdn2d  # type: ignore[attr-defined]
     configuration = types.ModuleType("ml_collections")
     configuration.ConfigDict = Attributes  # type: ignore[attr-defined]
-    sys.modules.update(op=operation, ml_collections=configuration)
+    sys.modules["ml_collections"] = configuration
+    if operation == "plain":
+        sys.modules["op"] = types.ModuleType("op")
+        sys.modules["op"].upfirdn2d = upfirdn2d  # type: ignore[attr-defined]
+    torch.utils.cpp_extension.load = lambda *_, **__: None  # it compiles for a GPU when it is imported
 
     import losses
-    import models.ncsnpp
+    import models.ncsnpp  # noqa: F401 - it registers itself
     import sde_lib
     from configs.ve.cifar10_ncsnpp_continuous import get_config
     from models.ema import ExponentialMovingAverage
@@ -105,9 +110,10 @@ def upfirdn2d(x: Tensor, kernel: Tensor, up: int = 1, down: int = 1, pad: tuple[
 
 
 def timed(step: Step) -> float:
-    start = time.perf_counter()
+    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    start = clock()
     step()
-    return time.perf_counter() - start
+    return clock() - start
 
 
 def flops(batch: int) -> int:
@@ -129,15 +135,24 @@ def convolution_rate(batch: int) -> float:
     return best
 
 
-def peak_memory(arguments: list[str]) -> float:
+def peak_memory(name: str) -> float:
     """The largest resident size, in GiB, of a process that makes three steps."""
-    command = [sys.executable, __file__, *arguments]
+    command = [sys.executable, *sys.argv, "--memory-of", name]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+
+
+def resident() -> float:
+    """The largest size of this process so far, in GiB; `getrusage` would report its parent's if that is larger."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("VmHWM")) / 2**20
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ancestor", type=Path, help="checkout of score_sde_pytorch")
+    parser.add_argument("--operation", choices=("own", "plain"), default="own", help="how the ancestor resamples")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
@@ -146,13 +161,15 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
 
     def build(name: str) -> Step:
-        return our_step(arguments.batch) if name == "ours" else ancestor_step(arguments.batch, arguments.ancestor)
+        if name == "ours":
+            return our_step(arguments.batch)
+        return ancestor_step(arguments.batch, arguments.ancestor, arguments.operation)
 
     if arguments.memory_of:
         step = build(arguments.memory_of)
         for _ in range(3):
             step()
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+        print(resident())
         return
     report(arguments, build)
 
@@ -172,13 +189,11 @@ def report(arguments: argparse.Namespace, build: Callable[[str], Step]) -> None:
     print(f"python {platform.python_version()}, torch {torch.__version__}, {cpu()}, {arguments.threads} threads")
     total = flops(arguments.batch)
     for name in names:
-        options = ["--memory-of", name, "--batch", str(arguments.batch), "--threads", str(arguments.threads)]
-        memory = peak_memory([*options, *(["--ancestor", str(arguments.ancestor)] if arguments.ancestor else [])])
         median = statistics.median(seconds[name])
         print(
             f"{name:8}  {median:.3f} s per step (median of {arguments.repeats}, from {min(seconds[name]):.3f} to"
             f" {max(seconds[name]):.3f}), {total / median / 1e12:.3f} TFLOP/s = {total / median / best:.0%} of the best"
-            f" convolution's {best / 1e12:.3f}, peak memory {memory:.2f} GiB"
+            f" convolution's {best / 1e12:.3f}, peak memory {peak_memory(name):.2f} GiB"
         )
     if arguments.ancestor:
         each = [theirs / ours for theirs, ours in zip(seconds["ancestor"], seconds["ours"], strict=True)]

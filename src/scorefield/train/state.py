@@ -29,8 +29,14 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
 
     strategy = "ddp" if devices * nodes > 1 else "auto"
     fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
+    fabric.strategy.precision.convert_input = _as_given  # type: ignore[method-assign]
     fabric.launch()
     return fabric
+
+
+def _as_given(data: Any) -> Any:
+    """Leave a module's inputs in float32: Fabric would cast times and noise levels too, and bfloat16 keeps 8 bits of them."""
+    return data
 
 
 class State:

@@ -9,7 +9,7 @@ from torch import nn
 
 from scorefield.errors import InputError
 from scorefield.nn.affine import Affine
-from scorefield.nn.layers import Convolution, GroupNorm, attend, dropout, initialise_
+from scorefield.nn.layers import Convolution, GroupNorm, attend, initialise_
 from scorefield.nn.ncsnpp import NCSNpp
 
 SMALL = {"in_channels": 2, "out_channels": 3, "channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "dropout": 0.0}
@@ -147,15 +147,17 @@ def test_initial_weights_have_the_variance_of_their_fans():
     assert abs(weight.abs().max() / math.sqrt(3 * 0.5 / (48 * 9)) - 1) < 0.01
 
 
-@torch.no_grad()
-def test_low_precision_is_close():
-    net = network(channels=32, multipliers=(1, 2), blocks=2)
-    x = field(3, 2, 16, 16)
-    exact = net(x, LABEL)
-    with torch.autocast("cpu", torch.bfloat16):
-        rounded = net(x, LABEL)
-    assert rounded.dtype == torch.float32
-    assert (rounded - exact).square().mean() < 1e-3 * exact.square().mean()
+@pytest.mark.parametrize("size", [8, 32])
+def test_low_precision_is_close(size):
+    net, results = network(channels=32, multipliers=(1, 2), blocks=2), []
+    for enabled in (False, True):
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            out = net(field(3, 2, size, size), LABEL)
+        gradient = torch.autograd.grad(out.square().sum(), net.parameters())
+        results.append((out, torch.cat([part.flatten() for part in gradient])))
+    for exact, rounded in zip(*results, strict=True):
+        assert rounded.dtype == torch.float32
+        assert (rounded - exact).norm() < 0.03 * exact.norm()
 
 
 @pytest.mark.parametrize("switches", SWITCHES)
@@ -188,21 +190,6 @@ def test_conditions_are_seen():
 def test_affine_maps_its_input():
     net, x = network(), field(3, 2, 8, 8)
     assert torch.equal(Affine(net)(x, LABEL), net(2 * x - 1, LABEL))
-
-
-@pytest.mark.parametrize("shape", [(4, 40, 9, 11), (3, 5, 7), (2, 3, 4, 5, 6)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_keeps_the_mean(shape, dtype):
-    torch.manual_seed(0)
-    x = torch.ones(shape, dtype=dtype, requires_grad=True)
-    out = dropout(x, 0.25)
-    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75, dtype=dtype).item()}
-    assert abs((out == 0).float().mean() - 0.25) < 3 * (0.25 * 0.75 / x.numel()) ** 0.5
-    out.sum().backward()
-    assert torch.equal(x.grad, out)
-    torch.manual_seed(0)
-    assert torch.equal(dropout(x, 0.25), out) and not torch.equal(dropout(x, 0.25), out)
-    assert torch.equal(dropout(x, 0.0), x)
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(128, 32), (64, 16), (48, 12), (2, 1), (144, 24), (20, 5)])

@@ -71,6 +71,14 @@ def test_derivatives_of_first_and_second_order(operation, grid):
     assert gradgradcheck(lambda x: operation(x).sin(), x)
 
 
+@pytest.mark.parametrize("operation", DEFINITIONS)
+def test_jacobian_by_transformed_functions(operation):
+    x = field((3, 4), channels=1)[:1]
+    ours = torch.func.jacrev(operation)(x)
+    theirs = torch.func.jacrev(lambda x: along_every_axis(x, DEFINITIONS[operation]))(x)
+    torch.testing.assert_close(ours, theirs)
+
+
 @pytest.mark.parametrize("grid", [(8,), (6, 4), (4, 2, 6)])
 @pytest.mark.parametrize(("up", "down"), [(resample.fir_up, resample.fir_down), (resample.repeat, resample.average)])
 def test_up_is_a_multiple_of_the_adjoint_of_down(up, down, grid):

@@ -1,0 +1,58 @@
+"""What the trainer promises about precision, validation and learning."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from scorefield.data.loader import Loader, Sequential
+from scorefield.run import prepare
+from scorefield.train.loop import VALIDATION_EPOCH
+from scorefield.train.state import State, launch
+
+
+def make(folder: Path, **overrides: object) -> tuple[State, tiny.run.Experiment]:
+    experiment = prepare(*tiny.settings(tiny.recipe(folder), **overrides))
+    trainer = experiment.trainer
+    fabric = launch("cpu", 1, 1, trainer.precision)
+    return State(experiment.model, trainer.optimiser, trainer.ema, trainer.seed, fabric), experiment
+
+
+def test_low_precision_casts_neither_labels_nor_weights(tmp_path: Path) -> None:
+    state, experiment = make(tmp_path, train__precision="bf16-mixed", model__net__dropout=0.0)
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    net = experiment.model.denoiser.net
+    net.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].dtype, inputs[1].dtype)))
+    low: list[Tensor] = []
+    net.register_forward_hook(lambda _, __, output: low.append(output))
+    batch = Loader(experiment.train, 16).batch(0)
+    loss, _ = state.advance([batch], experiment.trainer.loss, clip=1.0, steps=10)
+    assert seen == [(torch.float32, torch.float32)]
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+    exact, same = make(tmp_path, model__net__dropout=0.0)
+    reference, _ = exact.advance([batch], same.trainer.loss, clip=1.0, steps=10)
+    assert loss == pytest.approx(float(reference), rel=0.02)  # bfloat16 has 8 bits
+
+
+def test_validation_is_at_fixed_noise_whatever_the_batches(tmp_path: Path) -> None:
+    state, experiment = make(tmp_path)
+    denoiser = experiment.model.denoiser.eval()
+
+    def losses(size: int) -> Tensor:
+        batches = Sequential(experiment.valid, size, epoch=VALIDATION_EPOCH)
+        with torch.no_grad():
+            return torch.cat([state.loss(experiment.trainer.loss, denoiser, batch) for batch in batches])
+
+    torch.testing.assert_close(losses(7), losses(500), rtol=1e-4, atol=1e-5)
+
+
+def test_it_learns_more_than_the_best_linear_denoiser(tmp_path: Path) -> None:
+    """Of standardised white data a denoiser that knows only mean and variance has the loss 1: training beats it soon."""
+    tiny.train(tmp_path, tmp_path / "run", train__steps=60, train__validate_every=60, train__optimiser__lr=3e-3, train__ema=0.9)
+    (row,) = csv.DictReader((tmp_path / "run" / "logs" / "valid.csv").open())
+    assert float(row["loss_ema"]) < 0.95
