@@ -10,6 +10,7 @@ import torch
 from scorefield.errors import InputError
 from scorefield.interop import score_sde
 from scorefield.nn.affine import Affine
+from scorefield.nn.ncsnpp import NCSNpp
 
 
 def load(path, averaged):
@@ -63,3 +64,21 @@ def test_a_pickle_that_runs_code_is_refused(tmp_path):
     with pytest.raises(InputError, match="read safely"):
         score_sde.read(tmp_path / "trap.pth")
     assert not (tmp_path / "sprung").exists()
+
+
+@pytest.mark.parametrize("progressive", ["none", "output_skip", "residual"])
+@pytest.mark.parametrize("progressive_input", ["none", "input_skip", "residual"])
+@pytest.mark.parametrize("resblock", ["biggan", "ddpm"])
+@pytest.mark.parametrize("filter", ["fir", "box"])
+def test_every_weight_has_one_name_there(progressive, progressive_input, resblock, filter):
+    switches = {
+        "progressive": progressive,
+        "progressive_input": progressive_input,
+        "resblock": resblock,
+        "filter": filter,
+    }
+    net = NCSNpp(3, 3, channels=4, multipliers=(1, 2, 2), blocks=1, combine="cat", **switches)
+    weights = net.state_dict()
+    names = {ours: theirs for ours, theirs in score_sde._names(net) if ours in weights}
+    places = [name for theirs in names.values() for name in theirs]
+    assert set(names) == set(weights) and len(set(places)) == len(places)

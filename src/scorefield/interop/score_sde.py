@@ -6,7 +6,7 @@ Its average of the weights is a list without names, in the order of the paramete
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scorefield.errors import InputError
 from scorefield.nn.affine import Affine
-from scorefield.nn.ncsnpp import NCSNpp, Stage
+from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.network import Network
 
 FREQUENCIES = "all_modules.0.W"  # a parameter there, but fixed: it has no average
@@ -188,7 +188,7 @@ def _modules(net: NCSNpp) -> Iterator[tuple[str, Names]]:
         yield from _head("last")
 
 
-def _stages(prefix: str, stages: Iterable[Stage], net: NCSNpp) -> Iterator[tuple[str, Names]]:
+def _stages(prefix: str, stages: Any, net: NCSNpp) -> Iterator[tuple[str, Names]]:
     for index, stage in enumerate(stages):
         yield f"{prefix}.{index}.residual", _residual(net)
         if stage.attention is not None:

@@ -21,6 +21,8 @@ class GaussianFourier(nn.Module):
         scale: standard deviation of the frequencies.
     """
 
+    frequencies: Tensor
+
     def __init__(self, channels: int, scale: float = 16.0) -> None:
         super().__init__()
         self.channels = 2 * channels

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.nn import lowprecision
-from scorefield.nn.resample import CONVOLUTIONS, average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
+from scorefield.nn.resample import average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
 
 Filter = Literal["fir", "box"]
 TINY = 1e-10  # what an initial scale of 0 means: exact zeros would stop the gradient of the layer before
@@ -62,10 +62,9 @@ class Convolution(nn.Module):
         initialise_(self.weight.movedim(-1, 1), scale)
 
     def forward(self, x: Float[Tensor, "batch in_channels *grid"]) -> Float[Tensor, "batch out_channels *size"]:
-        if lowprecision.applies(x) and self.weight.dtype == torch.float32:
-            return lowprecision.Convolve.apply(x, self.weight, self.bias, self.stride, self.padding)
-        weight = self.weight.movedim(-1, 1)
-        return CONVOLUTIONS[x.ndim - 2](x, weight, self.bias, stride=self.stride, padding=self.padding)
+        if lowprecision.applies(x) and lowprecision.few(x) and self.stride == 1:
+            return lowprecision.Convolve.apply(x, self.weight, self.bias, self.padding)
+        return lowprecision.convolve(x, self.weight, self.bias, self.stride, self.padding)
 
 
 def linear(in_channels: int, out_channels: int, scale: float = 1.0) -> nn.Linear:
@@ -98,7 +97,7 @@ class GroupNorm(nn.Module):
         self, x: Float[Tensor, "batch channels *grid"], shift: Float[Tensor, "batch channels"] | None = None
     ) -> Float[Tensor, "batch channels *grid"]:
         """Normalise x, or x plus one value per channel."""
-        if lowprecision.applies(x):
+        if lowprecision.applies(x) and self.weight.dtype == torch.float32:
             return lowprecision.Normalise.apply(x, shift, self.weight, self.bias, self.groups, self.activate)
         return lowprecision.normalise(x, shift, self.weight, self.bias, self.groups, self.activate)
 
@@ -106,10 +105,10 @@ class GroupNorm(nn.Module):
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
     """softmax(QKᵀ/√c) V of one head, each (batch, points, channels).
 
-    Up to 1024 points the matrix of weights is formed: that is small, on a CPU faster than not to form it, and has
-    derivatives of every order, as a divergence in a loss needs. Torch's fused kernels have first derivatives only.
+    On a CPU the matrix of weights is formed up to 1024 points: that is faster there than torch's fused kernel, and has the
+    second derivatives that a divergence in a loss needs. Elsewhere the kernel is torch's choice (`torch.nn.attention`).
     """
-    if query.shape[1] > 1024:
+    if query.device.type != "cpu" or query.shape[1] > 1024:
         return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
     weights = (query * query.shape[2] ** -0.5) @ key.mT
     return weights.softmax(dim=-1).to(value.dtype) @ value
@@ -218,7 +217,8 @@ class ResidualBlock(nn.Module):
         shortcut_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        self.resample, self.filter, self.rescale = resample, filter, rescale
+        self.filter: Filter = filter
+        self.resample, self.rescale = resample, rescale
         self.norm_in = GroupNorm(in_channels)
         self.conv_in = Convolution(spatial, in_channels, out_channels)
         self.embed = linear(embedding, out_channels) if embedding else None

@@ -7,6 +7,7 @@ is what is differentiated for derivatives of higher order.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -18,12 +19,24 @@ from scorefield.nn.resample import CONVOLUTIONS
 
 LAYOUTS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of a tensor's axes
 EPSILON = 1e-6
-FEW = 1024
+FEW = 1024  # grid points of a batch
 
 
 def applies(x: Tensor) -> bool:
     """Whether x is of the kind that this module is for."""
     return x.device.type == "cpu" and x.dtype == torch.bfloat16 and not torch.compiler.is_compiling()
+
+
+def few(x: Tensor) -> bool:
+    """Whether x has so few grid points that a convolution's weight is the larger part of its work."""
+    return x.numel() <= FEW * x.shape[1]
+
+
+def _dense(x: Tensor, like: Tensor | None = None) -> Tensor:
+    """The same values in one of the two layouts that a kernel knows, namely the one of `like`, or else of x."""
+    layout = LAYOUTS.get(x.ndim, torch.contiguous_format)
+    innermost = (x if like is None else like).is_contiguous(memory_format=layout)
+    return x.contiguous(memory_format=layout if innermost else torch.contiguous_format)
 
 
 def dropout(x: Tensor, probability: float) -> Tensor:
@@ -32,7 +45,7 @@ def dropout(x: Tensor, probability: float) -> Tensor:
     Torch draws a mask on a CPU by one thread from one number per value, which can take a tenth of a training step. Here
     one number makes four values; the probability is thereby rounded to a multiple of 2⁻¹⁶.
     """
-    x = x.contiguous(memory_format=LAYOUTS[x.ndim]) if x.ndim in LAYOUTS else x.contiguous()
+    x = _dense(x)
     bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
     uniform = bits[: x.numel()].as_strided(x.shape, x.stride())
     return x * uniform.ge_(round(probability * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - probability))
@@ -53,15 +66,29 @@ def _per_channel(value: Tensor, x: Tensor) -> Tensor:
     return value.reshape(value.shape + (1,) * (x.ndim - value.ndim))
 
 
+def convolve(x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
+    """A convolution whose weight is stored as (out, *kernel, in)."""
+    return CONVOLUTIONS[x.ndim - 2](x, weight.movedim(-1, 1), bias, stride=stride, padding=padding)
+
+
+def _differentiably(function: Callable[..., Tensor], inputs: list[Any], gradient: Tensor) -> list[Tensor | None]:
+    """The gradients of a composition as functions that can be differentiated again."""
+    wanted = [isinstance(value, Tensor) and value.requires_grad for value in inputs]
+    variables = [value for value, want in zip(inputs, wanted, strict=True) if want]
+    found = iter(torch.autograd.grad(function(*inputs), variables, gradient, create_graph=True))
+    return [next(found) if want else None for want in wanted]
+
+
 class Normalise(Function):
-    """`normalise` that keeps nothing but x for its gradient: what is in float32 stays in the processor's cache."""
+    """`normalise` that keeps nothing but x for its gradient."""
 
     @staticmethod
     def forward(
         ctx: Any, x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, activate: bool
     ) -> Tensor:
-        size = (*x.shape[:2], math.prod(x.shape[2:]), groups)
-        h, mean, scale = torch.native_group_norm(_widened(x, shift, torch.float32), weight, bias, *size, EPSILON)
+        size = (x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups)
+        wide = _dense(_widened(x, shift, torch.float32))
+        h, mean, scale = torch.native_group_norm(wide, weight, bias, *size, EPSILON)
         ctx.size, ctx.activate = size, activate
         ctx.save_for_backward(x, shift, weight, bias, mean, scale)
         return (F.silu(h, inplace=True) if activate else h).to(x.dtype)
@@ -70,73 +97,59 @@ class Normalise(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, shift, weight, bias, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = [value for value in (x, shift, weight, bias) if value is not None]
-            out = normalise(x, shift, weight, bias, ctx.size[3], ctx.activate)
-            found = list(torch.autograd.grad(out, inputs, gradients[0], create_graph=True))
-            return found.pop(0), None if shift is None else found.pop(0), *found, None, None
-        wide, gradient = _widened(x, shift, torch.float32), gradients[0].float()
+            inputs = [x, shift, weight, bias, ctx.size[3], ctx.activate]
+            return tuple(_differentiably(normalise, inputs, gradients[0]))
+        wide = _dense(_widened(x, shift, torch.float32))
+        gradient = gradients[0].float()
         if ctx.activate:
-            factor = weight * scale.repeat_interleave(len(weight) // ctx.size[3], dim=1)
-            offset = bias - factor * mean.repeat_interleave(len(weight) // ctx.size[3], dim=1)
-            h = torch.addcmul(_per_channel(offset, x), wide, _per_channel(factor, x))
+            grouped = scale[..., None] * weight.view(1, ctx.size[3], -1)
+            offset = bias - (grouped * mean[..., None]).flatten(1)
+            h = torch.addcmul(_per_channel(offset, x), wide, _per_channel(grouped.flatten(1), x))
             gradient = torch.ops.aten.silu_backward(gradient, h)
         of_x, of_weight, of_bias = torch.ops.aten.native_group_norm_backward(
-            gradient, wide, mean, scale, weight, *ctx.size, [True, True, True]
+            _dense(gradient, wide), wide, mean, scale, weight, *ctx.size, [True, *ctx.needs_input_grad[2:4]]
         )
         of_shift = None if shift is None else of_x.flatten(2).sum(2).to(shift.dtype)
         return of_x.to(x.dtype), of_shift, of_weight, of_bias, None, None
 
 
 class Convolve(Function):
-    """A convolution whose weight is stored in float32 as (out, *kernel, in).
-
-    On few grid points, the gradient of the weight is one product of matrices.
-    """
+    """`convolve` with stride 1 on few grid points: the gradient of the weight is one product of matrices."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, stride: int, padding: int) -> Tensor:
-        low = weight.to(x.dtype)
-        ctx.low, ctx.stride, ctx.padding = low, stride, padding
-        ctx.save_for_backward(x, weight)
-        convolve = CONVOLUTIONS[x.ndim - 2]
-        return convolve(x, low.movedim(-1, 1), bias.to(x.dtype), stride=stride, padding=padding)
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+        ctx.low, ctx.padding = weight.to(x.dtype), padding
+        ctx.save_for_backward(x, weight, bias)
+        return convolve(x, ctx.low, bias.to(x.dtype), 1, padding)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight = ctx.saved_tensors
+        x, weight, bias = ctx.saved_tensors
         spatial, gradient = x.ndim - 2, gradients[0]
-        needed = list(ctx.needs_input_grad[:3])
-        differentiable = torch.is_grad_enabled()
-        few = not differentiable and ctx.stride == 1 and gradient.numel() <= FEW * gradient.shape[1]
-        of_x, of_weight, of_bias = torch.ops.aten.convolution_backward(
-            gradient,
-            x,
-            (weight.to(x.dtype) if differentiable else ctx.low).movedim(-1, 1),
-            [len(weight)],
-            [ctx.stride] * spatial,
-            [ctx.padding] * spatial,
-            [1] * spatial,
-            False,
-            [0] * spatial,
-            1,
-            [needed[0], needed[1] and not few, needed[2] and not few],
-        )
-        if few and needed[1]:
-            rows = gradient.movedim(1, -1).flatten(0, -2)
-            of_weight = (rows.t() @ _columns(x, weight.shape[1:-1], ctx.padding)).view(weight.shape)
-            of_bias = rows.sum(0, dtype=torch.float32)
-        elif of_weight is not None:
-            of_weight = of_weight.movedim(1, -1)
-        cast = [None if value is None else value.to(weight.dtype) for value in (of_weight, of_bias)]
-        return of_x, *cast, None, None
+        if torch.is_grad_enabled():
+
+            def composition(x: Tensor, weight: Tensor, bias: Tensor, padding: int) -> Tensor:
+                return convolve(x, weight.to(x.dtype), bias.to(x.dtype), 1, padding)
+
+            return tuple(_differentiably(composition, [x, weight, bias, ctx.padding], gradient))
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            settings = ([1] * spatial, [ctx.padding] * spatial, [1] * spatial, False, [0] * spatial, 1)
+            kernel, mask = ctx.low.movedim(-1, 1), [True, False, False]
+            of_x = torch.ops.aten.convolution_backward(gradient, x, kernel, None, *settings, mask)[0]
+        rows = gradient.movedim(1, -1).flatten(0, -2)
+        if ctx.needs_input_grad[1]:
+            columns = _columns(x, weight.shape[1:-1], ctx.padding)
+            of_weight = (rows.t() @ columns).view(weight.shape).to(weight.dtype)
+        if ctx.needs_input_grad[2]:
+            of_bias = rows.sum(0, dtype=bias.dtype)
+        return of_x, of_weight, of_bias, None
 
 
 def _columns(x: Tensor, kernel: torch.Size, padding: int) -> Tensor:
-    """What a kernel sees at each of its positions, (positions, kernel points times channels)."""
+    """What the kernel sees at each of its positions: (positions, points of the kernel times channels)."""
     x = x.movedim(1, -1)
-    if padding:
-        x = F.pad(x, (0, 0) + (padding, padding) * len(kernel))
-    x = x.contiguous()
+    x = F.pad(x, (0, 0) + (padding, padding) * len(kernel)) if padding else x.contiguous()
     steps = x.stride()[1:-1]
     places = [size - width + 1 for size, width in zip(x.shape[1:-1], kernel, strict=True)]
     windows = x.as_strided((len(x), *places, *kernel, x.shape[-1]), (x.stride(0), *steps, *steps, 1))

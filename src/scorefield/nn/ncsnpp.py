@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -72,7 +72,8 @@ class InputSkip(nn.Module):
         self, spatial: int, in_channels: int, channels: int, *, filter: Filter, combine: Literal["sum", "cat"]
     ) -> None:
         super().__init__()
-        self.filter, self.combine = filter, combine
+        self.filter: Filter = filter
+        self.combine = combine
         self.convolution = Convolution(spatial, in_channels, channels, 1)
 
     def forward(self, h: Tensor, pyramid: Tensor) -> tuple[Tensor, Tensor]:
@@ -238,8 +239,10 @@ class NCSNpp(Network):
             raise InputError(f"attention is {attention}: there are only levels 0 to {len(multipliers) - 1}.")
         self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels
         self.levels = len(multipliers)
-        self.resblock, self.filter, self.resample_with_conv = resblock, filter, resample_with_conv
-        self.progressive, self.progressive_input, self.combine = progressive, progressive_input, combine
+        self.filter: Filter = filter
+        self.combine: Literal["sum", "cat"] = combine
+        self.resblock, self.resample_with_conv = resblock, resample_with_conv
+        self.progressive, self.progressive_input = progressive, progressive_input
         self.skip_rescale, self.init_scale = skip_rescale, init_scale
         self.checkpointing = gradient_checkpointing
 
@@ -345,7 +348,7 @@ class NCSNpp(Network):
         grid = x.shape[2:]
         h = self._arrange(torch.cat((x, cond["field"].to(x.dtype)), dim=1) if self.cond_channels else x)
 
-        pyramid: Tensor | None = h
+        pyramid = h
         h = self.first(h)
         skips = [h]
         for level in self.down:
@@ -353,10 +356,10 @@ class NCSNpp(Network):
             skips += new
         for stage in self.middle:
             h = stage(h, embedding)
-        pyramid = None
+        out = None
         for level in self.up:
-            h, pyramid = level(h, pyramid, skips, embedding)
-        h = pyramid if self.last is None else self.last(h)
+            h, out = level(h, out, skips, embedding)
+        h = cast(Tensor, out) if self.last is None else self.last(h)
         return h[(..., *(slice(size) for size in grid))].to(x.dtype)
 
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor | None:

@@ -48,10 +48,15 @@ def _depthwise(x: Tensor, taps: tuple[float, ...], padding: int, stride: int = 1
 class _Filter(Function):
     """Correlation with symmetric taps and `padding` zeros on either side; its adjoint has the complementary padding."""
 
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, taps: tuple[float, ...], padding: int) -> Tensor:
-        ctx.taps, ctx.padding = taps, padding
+    def forward(x: Tensor, taps: tuple[float, ...], padding: int) -> Tensor:
         return _depthwise(x, taps, padding)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        _, ctx.taps, ctx.padding = inputs
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> tuple[Tensor, None, None]:
@@ -59,20 +64,31 @@ class _Filter(Function):
 
 
 class _Up(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
+    def forward(x: Tensor) -> Tensor:
         return _depthwise(repeat(x), BINOMIAL, padding=1)
 
     @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.spatial = output.ndim - 2
+
+    @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Tensor:
-        return _Down.apply(gradient[0]) * 2 ** (gradient[0].ndim - 2)
+        return _Down.apply(gradient[0]) * 2**ctx.spatial
 
 
 class _Down(Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        ctx.grid = x.shape[2:]
+    def forward(x: Tensor) -> Tensor:
         return _depthwise(x, FIR, padding=1, stride=2)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.grid = inputs[0].shape[2:]
 
     @staticmethod
     def backward(ctx: Any, *gradient: Tensor) -> Tensor:

@@ -201,3 +201,12 @@ def test_groups_divide_the_channels(channels, groups):
 def test_contradictions_are_refused(wrong):
     with pytest.raises(InputError):
         NCSNpp(**{**SMALL, **wrong})
+
+
+@torch.no_grad()
+def test_all_in_low_precision():
+    net = network(channels=32, multipliers=(1, 2), embedding="positional")  # Fourier phases need their digits
+    exact = net(field(3, 2, 8, 8), LABEL)
+    rounded = net.bfloat16()(field(3, 2, 8, 8).bfloat16(), LABEL.bfloat16())
+    assert rounded.dtype == torch.bfloat16
+    assert (rounded - exact).norm() < 0.1 * exact.norm()

@@ -53,6 +53,8 @@ def test_validation_is_at_fixed_noise_whatever_the_batches(tmp_path: Path) -> No
 
 def test_it_learns_more_than_the_best_linear_denoiser(tmp_path: Path) -> None:
     """Of standardised white data a denoiser that knows only mean and variance has the loss 1: training beats it soon."""
-    tiny.train(tmp_path, tmp_path / "run", train__steps=60, train__validate_every=60, train__optimiser__lr=3e-3, train__ema=0.9)
+    tiny.train(
+        tmp_path, tmp_path / "run", train__steps=60, train__validate_every=60, train__optimiser__lr=3e-3, train__ema=0.9
+    )
     (row,) = csv.DictReader((tmp_path / "run" / "logs" / "valid.csv").open())
     assert float(row["loss_ema"]) < 0.95
