@@ -28,33 +28,28 @@ import torch.utils.cpp_extension
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from scorefield.nn.ncsnpp import NCSNpp
+from scorefield.data import Batch, Identity
+from scorefield.denoiser import Score
+from scorefield.losses import SNR, Denoising, UniformTime
+from scorefield.model import Model
+from scorefield.nn import NCSNpp
+from scorefield.schedule import VE
+from scorefield.sde import SDE
+from scorefield.train import Adam
+from scorefield.train.state import State, launch
 
 Step = Callable[[], object]
 SIZE = 32
 
 
 def our_step(batch: int) -> Step:
-    """Forward and backward in bfloat16 where autocast has it, everything else in float32."""
+    """The trainer's own step on the recipe's model: bfloat16 in the network, everything else in float32."""
     torch.manual_seed(0)
-    net = NCSNpp(3, 3)
-    parameters = list(net.parameters())
-    average = [parameter.detach().clone() for parameter in parameters]
-    optimiser = torch.optim.Adam(parameters, lr=2e-4, fused=True)
-    x = torch.rand(batch, 3, SIZE, SIZE) * 2 - 1
-
-    def step() -> None:
-        optimiser.zero_grad()
-        sigma, noise = 0.01 * 5000 ** torch.rand(batch), torch.randn_like(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = net(x + sigma[:, None, None, None] * noise, sigma.log())
-        loss = 0.5 * (out + noise).square().flatten(1).sum(1).mean()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(parameters, 1.0, foreach=True)
-        optimiser.step()
-        torch._foreach_lerp_(average, parameters, 1e-3)
-
-    return step
+    model = Model(SDE(VE()), NCSNpp(3, 3), Score(), Identity(), shape=(3, SIZE, SIZE))
+    state = State(model, Adam(), ema=0.999, seed=0, fabric=launch("cpu", 1, 1, "bf16-mixed"))
+    loss, steps = Denoising(UniformTime(), SNR()), 100
+    x, key = torch.rand(batch, 3, SIZE, SIZE), torch.arange(2 * batch).reshape(batch, 2)
+    return lambda: state.advance([Batch(x, key=key)], loss, clip=1.0, steps=steps)
 
 
 def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
