@@ -9,7 +9,8 @@ from torch import nn
 
 from scorefield.errors import InputError
 from scorefield.nn.affine import Affine
-from scorefield.nn.layers import Convolution, GroupNorm, attend, dropout, initialise_
+from scorefield.nn.layers import Convolution, GroupNorm, attend, initialise_
+from scorefield.nn.lowprecision import dropout
 from scorefield.nn.ncsnpp import NCSNpp
 
 SMALL = {"in_channels": 2, "out_channels": 3, "channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "dropout": 0.0}
@@ -214,3 +215,21 @@ def test_groups_divide_the_channels(channels, groups):
 def test_contradictions_are_refused(wrong):
     with pytest.raises(InputError):
         NCSNpp(**{**SMALL, **wrong})
+
+
+@torch.no_grad()
+def test_no_class_is_a_class_of_its_own():
+    net, x = network(labels=4), field(3, 2, 8, 8)
+    null = net(x, LABEL, {"label": torch.tensor([-1, -1, -1])})
+    assert torch.equal(net(x, LABEL), null)
+    mixed = net(x, LABEL, {"label": torch.tensor([-1, 3, 0])})
+    torch.testing.assert_close(mixed[0], null[0])
+    assert (mixed - null)[1:].flatten(1).abs().amax(1).min() > 1e-3
+
+
+@torch.no_grad()
+def test_ddpm_has_32_groups_and_no_rescaled_sums():
+    ddpm = {"embedding": "positional", "resblock": "ddpm", "filter": "box", "progressive_input": "none"}
+    net = NCSNpp(3, 3, channels=32, multipliers=(1, 2), blocks=2, skip_rescale=False, group=1, **ddpm)
+    assert {module.groups for module in net.modules() if isinstance(module, GroupNorm)} == {32}
+    assert net(field(2, 3, 8, 8), torch.tensor([0.0, 999.0])).shape == (2, 3, 8, 8)
