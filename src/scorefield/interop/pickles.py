@@ -174,6 +174,8 @@ class _Unpickler(pickle.Unpickler):
             return lambda standin, *_: standin()
         if full == "_codecs.encode":  # how old protocols write bytes
             return lambda text, *_: str.encode(text, "latin1")
+        if full == "torch.device":
+            return lambda *parts: ":".join(str(part) for part in parts)
         if full in STANDINS:
             return STANDINS[full]
         raise pickle.UnpicklingError(f"it asks for {full}, and pickled code is not run")

@@ -152,6 +152,10 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> Law:
         config.word("training.sde", "model.sde_type"),
         config.flag("training.continuous", "model.continuous"),
     )
+    if config.get("training.sde") is None and not continuous:
+        raise InputError(
+            f"{config.origin}: the rewrite gives its discrete models t itself as label, which they ignore."
+        )
     scaled = config.flag("model.scale_by_sigma")
     fourier = config.word("model.name") != "ddpm" and config.word("model.embedding_type") == "fourier"
     if sde == "vesde" and not continuous:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import Tensor
 
@@ -56,7 +56,7 @@ def find(content: Any, origin: str) -> Weights:
             images=False,
         )
     if isinstance(content, dict) and _is_weights(content.get("model")):
-        raw: dict[str, Tensor] = _named(content["model"])  # type: ignore[arg-type] - checked above
+        raw: dict[str, Tensor] = _named(content["model"])
         average = content.get("ema")
         located = content.get("location_params")
         extra = _named(located) if isinstance(located, Mapping) else {}
@@ -77,7 +77,7 @@ def find(content: Any, origin: str) -> Weights:
     )
 
 
-def _is_weights(value: Any) -> bool:
+def _is_weights(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
     return isinstance(value, Mapping) and bool(value) and all(isinstance(entry, Tensor) for entry in value.values())
 
 

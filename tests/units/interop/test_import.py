@@ -200,3 +200,21 @@ def test_an_average_by_name_must_cover_every_parameter(tmp_path) -> None:
     path = refine_checkpoint(tmp_path / "x", "ncsnv2", weights, average)
     with pytest.raises(InputError, match=r"averages other weights.*begin_conv"):
         import_weights(path, tmp_path / "run", save_config(tmp_path / "c", NCSNV2))
+
+
+def test_the_rewrites_names_are_understood(tmp_path) -> None:
+    config = changed(SCORE_SDE)
+    config["data"] = {"image_size": 8, "color_channels": 2, "centered": False}
+    config["model"] |= {"sde_type": "vesde", "continuous": True}
+    del config["training"]
+    net = perturbed(NCSNpp(**score_sde.arguments(Settings(config, "config"))), 0)
+    weights = flat_names(net)
+    path = save_flat(tmp_path / "x", {"sigmas": torch.ones(20), **weights}, weights, every=True)
+    import_weights(path, tmp_path / "run", save_config(tmp_path / "c", config))
+    model, x, t = scorefield.load(tmp_path / "run"), noise(2, 2, 8, 8), torch.tensor([0.3, 0.9])
+    sigma = 0.01 * 5000**t
+    expected = net(2 * x - 1, sigma.log()).detach() / sigma[:, None, None, None]
+    torch.testing.assert_close(model.score(x, t), expected, rtol=1e-4, atol=1e-5)
+    config["model"]["continuous"] = False
+    with pytest.raises(InputError, match="rewrite"):
+        import_weights(path, tmp_path / "other", save_config(tmp_path / "c", config))

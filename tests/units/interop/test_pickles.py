@@ -98,6 +98,8 @@ def test_namespaces_are_read(tmp_path) -> None:
     value = argparse.Namespace(model=argparse.Namespace(depth="low", sizes=[1, 2]), rate=np.float64(0.25))
     for file in pickled(tmp_path, value):
         assert read_config(file) == {"config": {"model": {"depth": "low", "sizes": [1, 2]}, "rate": 0.25}, "rate": 0.5}
+    (tmp_path / "x.pkl").write_bytes(pickle.dumps(argparse.Namespace(device=torch.device("cuda", 1), sizes=(1, 2))))
+    assert read_config(tmp_path / "x.pkl") == {"device": "cuda:1", "sizes": [1, 2]}
     (tmp_path / "x.yml").write_text(yaml.dump(argparse.Namespace(model=argparse.Namespace(depth="low"), sizes=(1, 2))))
     assert read_config(tmp_path / "x.yml") == {"model": {"depth": "low"}, "sizes": [1, 2]}
 
