@@ -7,8 +7,9 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from scorefield.errors import InputError
 
@@ -19,9 +20,11 @@ if TYPE_CHECKING:
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 
-  train RECIPE --out RUN        train a score model; --resume goes on, --dry-run tells what it will cost
+  train RECIPE --out RUN        train a score model; --resume goes on, --init RUN starts from another's weights,
+                                --dry-run tells what it will cost
   sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped
   evaluate RUN                  compare samples with the data: distances, memorisation, coverage
+  import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
@@ -32,10 +35,15 @@ def train(arguments: Sequence[str]) -> int:
     """Train a score model from a recipe or a YAML file; --GROUP.KEY VALUE overrides anything in it."""
     from scorefield import run
 
-    parser = run.recipe_parser("scorefield train", train.__doc__ or "")
+    started = any(word.split("=")[0] == "--init" for word in arguments)
+    parser = run.recipe_parser("scorefield train", train.__doc__ or "", data_required=not started)
     parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
     parser.add_argument("--out", type=Path, help="run folder to write", default=None)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--init", type=Path | None, help="run to take the model and its weights from", default=None)
+    parser.add_argument(
+        "--trust", type=list[str], default=[], help="your own packages that the configuration of --init may name"
+    )
     parser.add_argument("--dry-run", action="store_true", help="make a few real steps, print the costs, write nothing")
     settings = _read_with_recipe(parser, arguments)
     if settings.dry_run:
@@ -51,7 +59,8 @@ def train(arguments: Sequence[str]) -> int:
     from scorefield.train.interrupt import Stopped
 
     try:
-        run.train(parser, settings, settings.out, resume=settings.resume, notify=_warn)
+        init = None if settings.init is None else run.open_checkpoint(settings.init)
+        run.train(parser, settings, settings.out, resume=settings.resume, init=init, notify=_warn)
     except Stopped as stop:
         _say(f"{stop}; all is saved. Go on with: scorefield train {settings.recipe} --out {settings.out} --resume")
         return 128 + stop.number
@@ -108,6 +117,26 @@ def evaluate(arguments: Sequence[str]) -> int:
     return 0
 
 
+def import_(arguments: Sequence[str]) -> int:
+    """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2 or
+    score-diffusion-training. What it is follows from its weights and its configuration; nothing in it is executed.
+    """
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield import", import_.__doc__ or "")
+    parser.add_argument("checkpoint", type=Path, help="the file with the weights")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    parser.add_argument(
+        "--config", type=Path | None, default=None, help="its configuration (JSON or YAML), if not in the checkpoint"
+    )
+    settings = parser.read(arguments)
+    from scorefield.importing import import_weights
+
+    import_weights(settings.checkpoint, settings.out, settings.config)
+    _say(f"weights in {settings.out}: scorefield sample {settings.out} -n 16 --out DIR draws from them")
+    return 0
+
+
 def check_data(arguments: Sequence[str]) -> int:
     """Look at data before training on them, and write a picture of some."""
     from scorefield import run
@@ -161,6 +190,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "import": import_,
     "check-data": check_data,
     "recipes": recipes,
     "demo": demo,
@@ -206,25 +236,43 @@ def _say(message: str) -> None:
 
 
 def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
-    """Overrides on top of a recipe, which comes first; a run that is resumed is its own recipe."""
+    """Overrides on top of a recipe, which comes first; a run that is resumed, or started from another, is its own recipe."""
     from scorefield import config
 
     if {"-h", "--help"} & set(arguments):
         return parser.read(arguments)
     words = [word for part in arguments for word in part.split("=", 1)]
-    out = Path(words[words.index("--out") + 1]) if "--out" in words[:-1] else None
+    out, init = _path_after("--out", words), _path_after("--init", words)
     named = bool(arguments) and not arguments[0].startswith("-")
-    if out is not None and "--resume" in words and (out / "config.yaml").is_file():
-        path = out / "config.yaml"
-    elif named:
-        path = config.find_recipe(arguments[0])
-    else:
+    resumed = out is not None and "--resume" in words and (out / "config.yaml").is_file()
+    path = out / "config.yaml" if resumed and out else config.find_recipe(arguments[0]) if named else init
+    if path is None:
         raise InputError(
             "train needs a recipe first: scorefield train RECIPE --out RUN (scorefield recipes lists them)."
         )
+    groups = {} if path == init else config.read_recipe(path)
+    if init is not None and not resumed:
+        groups = _inherit(init, groups, words)
     recipe = [] if named else [str(path)]
-    base = parser.read_object({**config.read_recipe(path), "recipe": str(path)}, str(path))
+    base = parser.read_object({**groups, "recipe": str(path)}, str(path))
     return parser.read([*recipe, *arguments], base)
+
+
+def _inherit(init: Path, groups: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
+    from scorefield import config, run
+
+    opened = run.open_checkpoint(init)
+    trust = [word for option, word in pairwise(words) if option.startswith("--trust")]
+    config.check_trust(opened.config, trust, str(opened.path))
+    groups = {**(groups or opened.config), "model": opened.config["model"]}
+    if "data" not in groups and "--data" not in words:
+        raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
+    return groups
+
+
+def _path_after(option: str, words: Sequence[str]) -> Path | None:
+    return Path(words[words.index(option) + 1]) if option in words[:-1] else None
 
 
 def _run_parser(verb: str, description: str) -> Parser:

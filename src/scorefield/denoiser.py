@@ -147,15 +147,20 @@ class Epsilon(Precondition):
 class Score(Precondition):
     """The network predicts σ times the score: x̂ = (x_t + σF)/α (Song et al. 2021). Undefined where α = 0.
 
+    With another power p it predicts σᵖ times the score, x̂ = (x_t + σ²⁻ᵖF)/α; p = 0 is the score itself (NCSN).
+
     Args:
         label: how the network is told the noise level.
+        power: p.
     """
 
     label: Label = LogNoise(1.0)
+    power: float = 1.0
 
     def __call__(self, schedule: Schedule, t: Time) -> Coefficients:
         alpha, sigma = schedule(t)
-        return Coefficients(1 / alpha, sigma / alpha, torch.ones_like(alpha), self.label(schedule, t))
+        out = sigma ** (2 - self.power) / alpha
+        return Coefficients(1 / alpha, out, torch.ones_like(alpha), self.label(schedule, t))
 
 
 @dataclass(frozen=True)
@@ -243,6 +248,22 @@ class Denoiser(nn.Module):
 
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         c = self.precondition(self.sde.schedule, t)
-        skip, out, scale = (expand_like(v, x_t) for v in (c.skip, c.out, c.scale))
+        skip, out = expand_like(c.skip, x_t), expand_like(c.out, x_t)
+        return skip * x_t + out * self._output(x_t, c, cond)
+
+    def score(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
+        """C ∇log p(x_t) = (α x̂ − x_t)/σ² as ((α c_skip − 1) x_t + α c_out F)/σ², its coefficients in float64.
+
+        Where the noise is weak, α x̂ and x_t are nearly equal, and their difference would lose the digits of the score.
+        """
+        schedule = self.sde.schedule
+        alpha, sigma = schedule(t.double())
+        exact = self.precondition(schedule, t.double())
+        keep, gain = (alpha * exact.skip - 1) / sigma**2, alpha * exact.out / sigma**2
+        keep, gain = (expand_like(v.to(x_t), x_t) for v in (keep, gain))
+        return keep * x_t + gain * self._output(x_t, self.precondition(schedule, t), cond)
+
+    def _output(self, x_t: Field, c: Coefficients, cond: Condition | None) -> Field:
+        """F(c_in x_t, c_noise)."""
         label = c.label.to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
-        return skip * x_t + out * self.net(scale * x_t, label, cond).to(x_t.dtype)
+        return self.net(expand_like(c.scale, x_t).to(x_t.dtype) * x_t, label, cond).to(x_t.dtype)

@@ -73,10 +73,10 @@ class Model(nn.Module):
             cond: what the model is conditioned on.
         """
         if label is not None and t is None:
-            t = self.denoiser.precondition.label.invert(self.sde.schedule, label)
+            t = self.denoiser.precondition.label.invert(self.sde.schedule, label.double())
         elif t is None or label is not None:
             raise InputError("score needs either t or label, not both and not neither.")
-        return self.sde.score(self.denoiser(x, t, cond), x, t)
+        return self.denoiser.score(x, t, cond)
 
     def sample(
         self,

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 import yaml
 from jsonargparse import Namespace
+from jsonargparse.typing import register_type
 from torch import Tensor
 
 from scorefield import config as configuration
@@ -26,7 +27,7 @@ from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.files import write_text
 from scorefield.model import Model
-from scorefield.nn import NCSNpp  # noqa: F401 - known to the parser by its short name
+from scorefield.nn import NCSN, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
 from scorefield.random import stream
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.checkpoint import Checkpoint
@@ -37,11 +38,21 @@ TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the pr
 
 
 # ------------------------------------------------------------------------------------------------------------- parsers
-def recipe_parser(prog: str = "scorefield train", description: str = "") -> Parser:
-    """The three groups of a recipe."""
+def _numbers(values: Any) -> Tensor:
+    """A list of numbers as one object: entry by entry, jsonargparse would copy a table as often as it has entries."""
+    if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+        raise ValueError("not a list of numbers")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+register_type(Tensor, serializer=Tensor.tolist, deserializer=_numbers)
+
+
+def recipe_parser(prog: str = "scorefield train", description: str = "", *, data_required: bool = True) -> Parser:
+    """The three groups of a recipe; without data where a base knows none and later arguments give them."""
     parser = Parser.named(prog, description)
     parser.add_class_arguments(Model, "model")
-    parser.add_subclass_arguments(Source, "data", required=True)
+    parser.add_subclass_arguments(Source, "data", required=data_required)
     parser.add_class_arguments(Trainer, "train")
     return parser
 
@@ -117,7 +128,9 @@ class Opened:
         return model.eval().requires_grad_(False)
 
     def source(self, trust: Sequence[str] = ()) -> Source:
-        """The data that the model was trained on."""
+        """The data that the model was trained on. Raises InputError where its weights were imported without any."""
+        if "data" not in self.config:
+            raise InputError(f"{self.path} holds imported weights and does not know their data: give them by --data.")
         stored = {"data": self.config["data"]}
         configuration.check_trust(stored, trust, str(self.path))
         parser = _data_parser()
@@ -171,8 +184,17 @@ class Experiment:
     config: dict[str, Any]
 
 
-def prepare(parser: Parser, settings: Namespace, resume: Checkpoint | None = None) -> Experiment:
-    """Build an experiment; sizes that the recipe leaves open are taken from the data."""
+def prepare(
+    parser: Parser, settings: Namespace, resume: Checkpoint | None = None, init: Opened | None = None
+) -> Experiment:
+    """Build an experiment; sizes that the recipe leaves open are taken from the data.
+
+    Args:
+        parser: from `recipe_parser`.
+        settings: what it parsed.
+        resume: a checkpoint of this run, which will be restored.
+        init: a checkpoint of another run whose averaged weights and normaliser this one starts from.
+    """
     groups = Namespace({name: settings[name] for name in configuration.GROUPS})
     source: Source = build(_data_parser(), Namespace(data=groups.data)).data
     train, valid = source.load("train"), source.load("valid")
@@ -181,7 +203,10 @@ def prepare(parser: Parser, settings: Namespace, resume: Checkpoint | None = Non
     torch.manual_seed(stream(groups.train.seed, INITIAL))
     built = build(parser, groups)
     model: Model = built.model
-    if resume is None:
+    if init is not None:
+        load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
+        load_strictly(model.normaliser, init.checkpoint.group("normaliser"), str(init.path))
+    elif resume is None:
         model.normaliser.fit(Sequential(train))
     return Experiment(train, valid, model, built.train, config)
 
@@ -206,15 +231,17 @@ def train(
     folder: Path,
     *,
     resume: bool = False,
+    init: Opened | None = None,
     notify: Callable[[str], None] = warnings.warn,
 ) -> Model:
-    """Train into a run folder; `resume` goes on from its last checkpoint.
+    """Train into a run folder; `resume` goes on from its last checkpoint, `init` starts from another run's weights.
 
     Args:
         parser: from `recipe_parser`.
         settings: what it parsed.
         folder: the run folder.
         resume: continue the run that the folder holds.
+        init: the checkpoint of another run to start from; of no effect once there is something to resume.
         notify: is told what looks wrong with the data or the prior.
     """
     checkpoint = (
@@ -222,8 +249,8 @@ def train(
     )
     leader = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
     if leader:
-        _check_free(folder, resume)
-    experiment = prepare(parser, settings, checkpoint)
+        check_free(folder, resume)
+    experiment = prepare(parser, settings, checkpoint, None if checkpoint is not None else init)
     if checkpoint is not None:
         _check_same(checkpoint.facts["config"], experiment.config, folder)
     elif leader:
@@ -243,7 +270,8 @@ def rehearse(parser: Parser, settings: Namespace) -> Rehearsal:
     return experiment.trainer.rehearse(experiment.model, experiment.train)
 
 
-def _check_free(folder: Path, resume: bool) -> None:
+def check_free(folder: Path, resume: bool) -> None:
+    """Refuse a folder that holds something else."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give another --out.")
     used = folder.is_dir() and any(folder.iterdir())

@@ -6,7 +6,19 @@ import pytest
 import torch
 
 from laws.cases import SCHEDULES
-from scorefield.denoiser import Denoiser, Identity, Index, LogNoise, NoiseRatio, Times
+from scorefield.denoiser import (
+    Denoiser,
+    Epsilon,
+    Flow,
+    Identity,
+    Index,
+    Karras,
+    LogNoise,
+    NoiseRatio,
+    Score,
+    Times,
+    Velocity,
+)
 from scorefield.nn.network import Network
 from scorefield.schedule import EDM, VE, VP, Rectified, ddpm
 from scorefield.sde import SDE
@@ -74,3 +86,34 @@ def test_a_network_is_given_labels_in_its_own_dtype_and_the_condition_unchanged(
     denoised = denoiser(x, torch.tensor(0.5, dtype=F64), cond)
     assert denoised.dtype == x.dtype == net.given[1].dtype
     assert net.given[1].shape == (3,) and net.given[2] is cond
+
+
+class Wave(Network):
+    def forward(self, x, label, cond=None):
+        return 0.01 * torch.sin(3 * x)
+
+
+@pytest.mark.parametrize("power", [0.0, 1.0, 2.0])
+def test_the_score_keeps_its_digits_where_the_noise_is_weak(power):
+    x, t = (
+        torch.randn(5, 2, 4, 4, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([1e-3, 0.01, 0.1, 0.5, 1.0]),
+    )
+    for schedule in (VP(), VE()):
+        denoiser = Denoiser(Wave(), SDE(schedule), Score(power=power))
+        sigma = schedule.sigma(t.double()).reshape(-1, 1, 1, 1)
+        expected = Wave()(x.double(), t) / sigma**power  # the definition: F = σᵖ · score
+        error = (denoiser.score(x, t).double() - expected).flatten(1).abs().amax(1) / expected.flatten(1).abs().amax(1)
+        assert error.max() < 1e-6
+        exact = denoiser.double().score(x.double(), t.double())
+        torch.testing.assert_close(exact, denoiser.sde.score(denoiser(x.double(), t.double()), x.double(), t.double()))
+
+
+@pytest.mark.parametrize("precondition", [Epsilon(), Karras(0.5), Velocity(), Flow(), Identity()])
+def test_the_score_is_that_of_the_denoiser(precondition):
+    x, t = (
+        torch.randn(3, 2, 4, dtype=F64, generator=torch.Generator().manual_seed(0)),
+        torch.tensor([0.1, 0.5, 0.9]).double(),
+    )
+    denoiser = Denoiser(Wave(), SDE(VP()), precondition)
+    torch.testing.assert_close(denoiser.score(x, t), denoiser.sde.score(denoiser(x, t), x, t))

@@ -1,7 +1,7 @@
 """Data: where fields come from, how they are normalised, and how a run looks at them first."""
 
 from scorefield.data.arrays import Arrays
-from scorefield.data.augment import Augment, Dequantise, Flip
+from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.images import Images
@@ -16,6 +16,7 @@ __all__ = [
     "Centre",
     "Dequantise",
     "Digits",
+    "DropLabel",
     "Fields",
     "Flip",
     "Identity",

@@ -16,7 +16,7 @@ from scorefield.data.batch import Batch
 from scorefield.errors import InputError
 from scorefield.random import Generators
 
-FLIP, DEQUANTISE = 101, 102  # the number of each, the last of its keys
+FLIP, DEQUANTISE, DROP_LABEL = 101, 102, 103  # the number of each, the last of its keys
 
 
 class Augment(ABC):
@@ -63,6 +63,29 @@ class Dequantise(Augment):
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         return replace(batch, x=batch.x + self.quantum * draw(batch, seed, DEQUANTISE, batch.x.shape[1:]))
+
+
+@dataclass(frozen=True)
+class DropLabel(Augment):
+    """Replace the class label by -1, the null class, with some probability: one network learns both of the scores that
+    classifier-free guidance needs, with and without the class (Ho & Salimans 2022, algorithm 1).
+
+    Args:
+        probability: of the null class.
+    """
+
+    probability: float = 0.1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.probability <= 1:
+            raise InputError(f"DropLabel needs a probability in [0, 1], not {self.probability}.")
+
+    def __call__(self, batch: Batch, seed: int) -> Batch:
+        if "label" not in batch.cond:
+            raise InputError("The data have no class labels that could be dropped: remove DropLabel.")
+        label = batch.cond["label"]
+        dropped = draw(batch, seed, DROP_LABEL, ()) < self.probability
+        return replace(batch, cond={**batch.cond, "label": torch.where(dropped, -1, label)})
 
 
 def draw(batch: Batch, seed: int, number: int, shape: tuple[int, ...]) -> Tensor:

@@ -1,1 +1,1 @@
-"""Readers of weights that other projects have released: key maps and nothing else."""
+"""Readers of weights that others released: formats and key maps, and nothing else."""

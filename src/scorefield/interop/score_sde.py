@@ -1,24 +1,36 @@
-"""Weights of score_sde_pytorch's NCSN++ and DDPM++ (Song et al. 2021): its checkpoints, its configuration, its names.
+"""Weights of score_sde_pytorch's NCSN++, DDPM++ and DDPM (Song et al. 2021), of its rewrite, and of mlde's conditional NCSN++.
 
-Its networks are one flat list of modules in the order in which they are applied, so a name is a position in that list.
-Its average of the weights is a list without names, in the order of the parameters that require a gradient.
+Their networks are one flat list of modules in the order in which they are applied, so a name is a position in that list.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from scorefield.errors import InputError
+from scorefield.interop.law import Law, described, refuse_others
+from scorefield.interop.pickles import Settings
 from scorefield.nn.affine import Affine
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.network import Network
+from scorefield.nn.projected import Projected
 
-FREQUENCIES = "all_modules.0.W"  # a parameter there, but fixed: it has no average
+NETWORKS = ("ncsnpp", "ddpm", "cncsnpp")
+DDPM: dict[str, Any] = {
+    "embedding": "positional",
+    "resblock": "ddpm",
+    "filter": "box",
+    "progressive": "none",
+    "progressive_input": "none",
+    "skip_rescale": False,
+    "init_scale": 0.0,
+    "group": 1,
+}
 Names = dict[str, tuple[str, ...]]  # our name -> their name, or names of what is one layer here
 
 
@@ -50,100 +62,172 @@ RESIDUAL = (
 )
 
 
-class Weights(NamedTuple):
-    """The weights of one checkpoint under the names they have there, without wrappers' prefixes.
+def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, Any], Network]:
+    """The network of a configuration, as a class with its arguments and built, for weights under the names they have there.
 
-    Args:
-        raw: as trained.
-        averaged: their exponential moving average.
-    """
-
-    raw: dict[str, Tensor]
-    averaged: dict[str, Tensor]
-
-
-def read(path: str | Path) -> Weights:
-    """Read a checkpoint without running anything that is pickled in it.
-
-    Raises:
-        InputError: if the file holds something else, or its average does not fit its weights.
-    """
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        model, shadow = checkpoint["model"], checkpoint["ema"]["shadow_params"]
-    except Exception as error:
-        raise InputError(f"{path} is no checkpoint of score_sde_pytorch that can be read safely: {error}") from error
-    raw = {name.removeprefix("module."): value for name, value in model.items()}
-    raw.pop("sigmas", None)  # a table that the network never uses but to divide by σ
-    trained = [name for name in raw if name != FREQUENCIES]
-    if len(trained) != len(shadow):
-        raise InputError(
-            f"{path} averages {len(shadow)} tensors, but trains {len(trained)}: it is damaged or another network's."
-        )
-    return Weights(raw, {**raw, **dict(zip(trained, shadow, strict=True))})
-
-
-def build(config: Mapping[str, Any]) -> Network:
-    """The network of a configuration of score_sde_pytorch, with the map 2x - 1 in front if its data are in [0, 1]."""
-    net = NCSNpp(**arguments(config))
-    return net if config["data"]["centered"] else Affine(net)
-
-
-def arguments(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The arguments of `NCSNpp` for a configuration of score_sde_pytorch with `model.name` "ncsnpp".
+    Where the data are in [0, 1], the map 2x - 1 stands in front of it.
 
     Raises:
         InputError: if the configuration asks for something that NCSNpp has not.
     """
-    model, data = config["model"], config["data"]
-    fixed = {"name": "ncsnpp", "nonlinearity": "swish"} | ({"fir_kernel": [1, 3, 3, 1]} if model["fir"] else {})
-    for name, value in fixed.items():
-        given = list(model[name]) if name == "fir_kernel" else model[name].lower()
-        if given != value:
-            raise InputError(f"model.{name} is {given}: only {value} can be imported.")
-    multipliers = tuple(model["ch_mult"])
-    sizes = [data["image_size"] // 2**level for level in range(len(multipliers))]
-    return {
-        "in_channels": data["num_channels"],
-        "out_channels": data["num_channels"],
-        "channels": model["nf"],
+    name = config.word("model.name")
+    if name not in NETWORKS:
+        raise InputError(f"{config.origin}: model.name is {name}; what can be imported is {', '.join(NETWORKS)}.")
+    given = arguments(config)
+    described: dict[str, Any] = {"class_path": "scorefield.nn.NCSNpp", "init_args": given}
+    net: Network = NCSNpp(**given)
+    if name == "cncsnpp":
+        last = f"all_modules.{_length(weights) - 1}.weight"
+        if last not in weights:
+            raise InputError(f"{config.origin}: the weights lack {last}.")
+        out_channels, inner = weights[last].shape[:2]
+        given |= {"in_channels": out_channels, "cond_channels": inner - out_channels, "out_channels": inner}
+        net = Projected(NCSNpp(**given), inner, out_channels)
+        init = {"net": described, "in_channels": inner, "out_channels": out_channels}
+        return {"class_path": "scorefield.nn.projected.Projected", "init_args": init}, net
+    if not config.flag("data.centered"):
+        return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(net)
+    return described, net
+
+
+def _length(weights: Mapping[str, Tensor]) -> int:
+    """The length of the flat list of modules."""
+    return 1 + max((int(name.split(".")[1]) for name in weights if name.startswith("all_modules.")), default=-1)
+
+
+def arguments(config: Settings) -> dict[str, Any]:
+    """The arguments of `NCSNpp` for a configuration whose `model.name` is one of `NETWORKS`.
+
+    Raises:
+        InputError: if the configuration asks for something that NCSNpp has not.
+    """
+    if (activation := config.word("model.nonlinearity")) != "swish":
+        raise InputError(f"{config.origin}: model.nonlinearity is {activation}; only swish can be imported.")
+    multipliers = tuple(config["model.ch_mult"])
+    size = config["data.image_size"]
+    width = int(size[-1] if isinstance(size, list) else size)
+    attended = config["model.attn_resolutions"]
+    attended = attended if isinstance(attended, list) else [attended]
+    channels = int(config.get("data.num_channels", "data.color_channels", "data.channels", default=1))
+    common = {
+        "in_channels": channels,
+        "out_channels": channels,
+        "channels": int(config["model.nf"]),
         "multipliers": multipliers,
-        "blocks": model["num_res_blocks"],
-        "attention": tuple(level for level, size in enumerate(sizes) if size in tuple(model["attn_resolutions"])),
-        "dropout": model["dropout"],
-        "embedding": model["embedding_type"].lower(),
-        "fourier_scale": float(model["fourier_scale"]),
-        "conditional": model["conditional"],
-        "resblock": model["resblock_type"].lower(),
-        "filter": "fir" if model["fir"] else "box",
-        "resample_with_conv": model["resamp_with_conv"],
-        "progressive": model["progressive"].lower(),
-        "progressive_input": model["progressive_input"].lower(),
-        "combine": model["progressive_combine"].lower(),
-        "skip_rescale": model["skip_rescale"],
-        "init_scale": float(model["init_scale"]),
+        "blocks": int(config["model.num_res_blocks"]),
+        "attention": tuple(level for level in range(len(multipliers)) if width // 2**level in attended),
+        "dropout": float(config["model.dropout"]),
+        "conditional": bool(config["model.conditional"]),
+        "resample_with_conv": bool(config["model.resamp_with_conv"]),
+    }
+    return common | (DDPM if config.word("model.name") == "ddpm" else _switches(config))
+
+
+def _switches(config: Settings) -> dict[str, Any]:
+    """What NCSN++ and DDPM++ differ in."""
+    fir = bool(config["model.fir"])
+    if fir and (kernel := list(config["model.fir_kernel"])) != [1, 3, 3, 1]:
+        raise InputError(f"{config.origin}: model.fir_kernel is {kernel}; only [1, 3, 3, 1] can be imported.")
+    embedding = config.word("model.embedding_type")
+    return {
+        "embedding": embedding,
+        "fourier_scale": config.number("model.fourier_scale") if embedding == "fourier" else 16.0,
+        "resblock": config.word("model.resblock_type"),
+        "filter": "fir" if fir else "box",
+        "progressive": config.word("model.progressive"),
+        "progressive_input": config.word("model.progressive_input"),
+        "combine": config.word("model.progressive_combine"),
+        "skip_rescale": bool(config["model.skip_rescale"]),
+        "init_scale": config.number("model.init_scale"),
     }
 
 
-def rename(weights: Mapping[str, Tensor], net: NCSNpp) -> dict[str, Tensor]:
+def law(config: Settings, weights: Mapping[str, Tensor]) -> Law:
+    """The forward process, and what the network's output means there.
+
+    Raises:
+        InputError: if the ancestor itself has no such process.
+    """
+    sde, continuous = (
+        config.word("training.sde", "model.sde_type"),
+        config.flag("training.continuous", "model.continuous"),
+    )
+    if config.get("training.sde") is None and not continuous:
+        raise InputError(
+            f"{config.origin}: the rewrite gives its discrete models t itself as label, which they ignore."
+        )
+    scaled = config.flag("model.scale_by_sigma")
+    fourier = config.word("model.name") != "ddpm" and config.word("model.embedding_type") == "fourier"
+    if sde == "vesde" and not continuous:
+        table = (weights["sigmas"] if "sigmas" in weights else geometric(config)).flip(0).tolist()
+        return Law.tabulated([1.0] * len(table), table, reverse=True, power=1.0 if scaled else 0.0)
+    if sde == "vesde":
+        schedule = {name: config.number(f"model.{name}") for name in ("sigma_min", "sigma_max")}
+        if scaled and not fourier:
+            raise InputError(f"{config.origin}: model.scale_by_sigma of a continuous VE SDE needs a Fourier embedding.")
+        label = described("denoiser.LogNoise", scale=1.0) if fourier else described("denoiser.NoiseRatio")
+        return Law(described("schedule.VE", **schedule), described("denoiser.Score", label=label, power=float(scaled)))
+    if sde not in ("vpsde", "subvpsde"):
+        raise InputError(f"{config.origin}: training.sde is {sde}; there are vesde, vpsde and subvpsde.")
+    if scaled or fourier:
+        name = "model.scale_by_sigma" if scaled else "model.embedding_type fourier"
+        raise InputError(f"{config.origin}: {name} belongs to VE SDEs, and the SDE is {sde}.")
+    schedule = {name: config.number(f"model.{name}") for name in ("beta_min", "beta_max")}
+    if sde == "vpsde" and not continuous:
+        return Law.tabulated(*ddpm_table(**schedule, levels=int(config["model.num_scales"])), reverse=False, power=None)
+    times = described("denoiser.Epsilon", label=described("denoiser.Times", scale=999.0))
+    return Law(described("schedule.VP" if sde == "vpsde" else "schedule.SubVP", **schedule), times)
+
+
+def geometric(config: Settings) -> Tensor:
+    """The levels of a VE table in falling order, where the weights do not hold them."""
+    ends = (config.number("model.sigma_max"), config.number("model.sigma_min"))
+    logarithms = torch.linspace(
+        math.log(ends[0]), math.log(ends[1]), int(config["model.num_scales"]), dtype=torch.float64
+    )
+    return logarithms.exp()
+
+
+def ddpm_table(beta_min: float, beta_max: float, levels: int) -> tuple[list[float], list[float]]:
+    """DDPM's α and σ as the ancestor computes them, in float32, which is 8e-5 off at the first level: what it learnt with."""
+    betas = torch.linspace(beta_min / levels, beta_max / levels, levels)
+    kept = torch.cumprod(1 - betas, dim=0)
+    return kept.sqrt().tolist(), (1 - kept).sqrt().tolist()
+
+
+def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
     """Weights of the ancestor under the names of `net`, for a strict `net.load_state_dict`.
 
     Raises:
         InputError: if the two are not the same network.
     """
+    if isinstance(net, Affine):
+        return {f"net.{name}": value for name, value in rename(weights, net.net).items()}
+    if isinstance(net, Projected):
+        last = f"all_modules.{_length(weights) - 1}."
+        inner = {name: value for name, value in weights.items() if not name.startswith(last)}
+        renamed = {f"net.{name}": value for name, value in rename(inner, net.net).items()}
+        return renamed | {f"last.{name}": _oriented("", weights[last + name], 4) for name in ("weight", "bias")}
+    if not isinstance(net, NCSNpp):
+        raise TypeError(f"{type(net).__name__} is none of the networks that `network` builds")
     shapes = {name: value.shape for name, value in net.state_dict().items()}
     names = {ours: theirs for ours, theirs in _names(net) if ours in shapes}
     used = {name for theirs in names.values() for name in theirs}
+    weights = {name: value for name, value in weights.items() if name != "sigmas"}  # of use to divide by σ alone
     if net.embed is None:  # there, blocks carry the layer even where the network does not see the noise label
         weights = {name: value for name, value in weights.items() if ".Dense_0." not in name}
-    if used != set(weights):
-        raise InputError(
-            f"These are another network's weights: {', '.join(sorted(used ^ set(weights))[:3])} ... do not match."
-        )
-    return {
+    refuse_others(used, weights)
+    renamed = {
         ours: torch.cat([_oriented(name, weights[name], len(shapes[ours])) for name in theirs])
         for ours, theirs in names.items()
     }
+    for ours, value in renamed.items():
+        if value.shape != shapes[ours]:
+            theirs = tuple(weights[names[ours][0]].shape)
+            raise InputError(
+                f"These are another network's weights: {names[ours][0]} has the unexpected shape {theirs}."
+            )
+    return renamed
 
 
 def _oriented(name: str, value: Tensor, ndim: int) -> Tensor:

@@ -83,12 +83,12 @@ def add(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
 class GroupNorm(nn.Module):
     """Normalisation over groups of channels (Wu & He 2018), then SiLU unless `activate` is false.
 
-    There are min(channels/4, 32) groups, or the next smaller number that divides the channels.
+    There are 32 groups, but none of less than `group` channels, or the next smaller number that divides the channels.
     """
 
-    def __init__(self, channels: int, activate: bool = True) -> None:
+    def __init__(self, channels: int, activate: bool = True, group: int = 4) -> None:
         super().__init__()
-        self.groups = next(n for n in range(max(min(channels // 4, 32), 1), 0, -1) if channels % n == 0)
+        self.groups = next(n for n in range(max(min(channels // group, 32), 1), 0, -1) if channels % n == 0)
         self.activate = activate
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
@@ -121,12 +121,13 @@ class Attention(nn.Module):
         channels: channels in and out.
         rescale: divide the sum by √2.
         scale: initial scale of the last layer.
+        group: smallest number of channels that are normalised together.
     """
 
-    def __init__(self, channels: int, *, rescale: bool = True, scale: float = 0.0) -> None:
+    def __init__(self, channels: int, *, rescale: bool = True, scale: float = 0.0, group: int = 4) -> None:
         super().__init__()
         self.rescale = rescale
-        self.norm = GroupNorm(channels, activate=False)
+        self.norm = GroupNorm(channels, activate=False, group=group)
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.out = linear(channels, channels, scale)
         for weight in self.query_key_value.weight.chunk(3):
@@ -200,6 +201,7 @@ class ResidualBlock(nn.Module):
         rescale: divide the sum by √2.
         scale: initial scale of the second convolution.
         shortcut_scale: initial scale of the shortcut's 1x1 convolution, which exists where size or channels change.
+        group: smallest number of channels that are normalised together.
     """
 
     def __init__(
@@ -215,14 +217,15 @@ class ResidualBlock(nn.Module):
         rescale: bool = True,
         scale: float = 0.0,
         shortcut_scale: float = 1.0,
+        group: int = 4,
     ) -> None:
         super().__init__()
         self.filter: Filter = filter
         self.resample, self.rescale = resample, rescale
-        self.norm_in = GroupNorm(in_channels)
+        self.norm_in = GroupNorm(in_channels, group=group)
         self.conv_in = Convolution(spatial, in_channels, out_channels)
         self.embed = linear(embedding, out_channels) if embedding else None
-        self.norm_out = GroupNorm(out_channels)
+        self.norm_out = GroupNorm(out_channels, group=group)
         self.dropout = dropout
         self.conv_out = Convolution(spatial, out_channels, out_channels, scale=scale)
         direct = in_channels == out_channels and resample == "none"

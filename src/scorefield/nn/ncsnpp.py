@@ -56,9 +56,9 @@ class Stage(nn.Module):
 class Head(nn.Module):
     """Normalisation, activation and a convolution: the way out of the features."""
 
-    def __init__(self, spatial: int, in_channels: int, out_channels: int, scale: float = 1.0) -> None:
+    def __init__(self, spatial: int, in_channels: int, out_channels: int, scale: float = 1.0, *, group: int) -> None:
         super().__init__()
-        self.norm = GroupNorm(in_channels)
+        self.norm = GroupNorm(in_channels, group=group)
         self.convolution = Convolution(spatial, in_channels, out_channels, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -98,10 +98,12 @@ class InputResidual(nn.Module):
 class OutputSkip(nn.Module):
     """Every level adds to the output, which is sampled up on its way."""
 
-    def __init__(self, spatial: int, channels: int, out_channels: int, *, filter: Filter, scale: float) -> None:
+    def __init__(
+        self, spatial: int, channels: int, out_channels: int, *, filter: Filter, scale: float, group: int
+    ) -> None:
         super().__init__()
         self.filter: Filter = filter
-        self.head = Head(spatial, channels, out_channels, scale)
+        self.head = Head(spatial, channels, out_channels, scale, group=group)
 
     def forward(self, h: Tensor, pyramid: Tensor | None) -> tuple[Tensor, Tensor]:
         out = self.head(h)
@@ -111,9 +113,9 @@ class OutputSkip(nn.Module):
 class OutputStart(nn.Module):
     """The deepest level of a residual pyramid on the way up: it starts it and leaves the features as they are."""
 
-    def __init__(self, spatial: int, channels: int) -> None:
+    def __init__(self, spatial: int, channels: int, *, group: int) -> None:
         super().__init__()
-        self.head = Head(spatial, channels, channels)
+        self.head = Head(spatial, channels, channels, group=group)
 
     def forward(self, h: Tensor, pyramid: Tensor | None) -> tuple[Tensor, Tensor]:
         return h, self.head(h)
@@ -172,7 +174,10 @@ class UpLevel(nn.Module):
 
 
 class NCSNpp(Network):
-    """NCSN++ as published for CIFAR-10 by default; by its switches DDPM++ and others (Song et al. 2021, appendix H).
+    """NCSN++ as published for CIFAR-10 by default; by its switches DDPM++, DDPM and others (Song et al. 2021, appendix H).
+
+    DDPM (Ho et al. 2020, appendix B) is embedding="positional", resblock="ddpm", filter="box", progressive_input="none",
+    skip_rescale=False, group=1, blocks=2; DDPM++ is embedding="positional", filter="box", progressive_input="none".
 
     The network divides by no σ: scaling its input and output is the preconditioner's part. A grid that is no multiple
     of 2^(levels - 1) is filled up with zeros at its far ends, which convolutions see there anyway, and cut back.
@@ -181,7 +186,8 @@ class NCSNpp(Network):
         in_channels: channels of x.
         out_channels: channels of the result.
         cond_channels: channels of `cond["field"]`, which is concatenated to x.
-        labels: number of classes; the embedding of `cond["label"]` is added to the noise's.
+        labels: number of classes; the embedding of `cond["label"]` is added to the noise's. Label -1, or none at all, has
+            an embedding of its own: the null class of classifier-free guidance (see `scorefield.data.DropLabel`).
         spatial: number of grid axes, 1 to 3.
         channels: channels at the first level.
         multipliers: channels of each level as multiples of `channels`.
@@ -199,6 +205,7 @@ class NCSNpp(Network):
         combine: how "input_skip" joins the features.
         skip_rescale: divide sums of two branches by √2.
         init_scale: initial scale of the last layer of every branch.
+        group: smallest number of channels that are normalised together, of at most 32 groups.
         gradient_checkpointing: compute blocks a second time for the gradient instead of storing what is inside.
 
     Raises:
@@ -228,6 +235,7 @@ class NCSNpp(Network):
         combine: Literal["sum", "cat"] = "sum",
         skip_rescale: bool = True,
         init_scale: float = 0.0,
+        group: int = 4,
         gradient_checkpointing: bool = False,
     ) -> None:
         super().__init__()
@@ -243,7 +251,7 @@ class NCSNpp(Network):
         self.combine: Literal["sum", "cat"] = combine
         self.resblock, self.resample_with_conv = resblock, resample_with_conv
         self.progressive, self.progressive_input = progressive, progressive_input
-        self.skip_rescale, self.init_scale = skip_rescale, init_scale
+        self.skip_rescale, self.init_scale, self.group = skip_rescale, init_scale, group
         self.checkpointing = gradient_checkpointing
 
         self.embedding = GaussianFourier(channels, fourier_scale) if embedding == "fourier" else Sinusoidal(channels)
@@ -252,7 +260,7 @@ class NCSNpp(Network):
             self.embed = nn.Sequential(
                 linear(self.embedding.channels, 4 * channels), nn.SiLU(), linear(4 * channels, 4 * channels)
             )
-        self.classes = nn.Embedding(labels, 4 * channels) if labels else None
+        self.classes = nn.Embedding(labels + 1, 4 * channels) if labels else None  # the last row is the null class
 
         self._residual = partial(
             ResidualBlock,
@@ -263,6 +271,7 @@ class NCSNpp(Network):
             rescale=skip_rescale,
             scale=init_scale,
             shortcut_scale=1.0 if resblock == "biggan" else 0.1,
+            group=group,
         )
         widths = [channels * multiplier for multiplier in multipliers]
         seen = in_channels + cond_channels
@@ -271,11 +280,15 @@ class NCSNpp(Network):
         deepest = skips[-1]
         self.middle = nn.ModuleList([self._stage(deepest, deepest, attend=True), self._stage(deepest, deepest)])
         self.up = self._way_up(deepest, skips, widths, blocks, attention, out_channels)
-        self.last = None if progressive == "output_skip" else Head(spatial, widths[0], out_channels, init_scale)
+        self.last = (
+            None if progressive == "output_skip" else Head(spatial, widths[0], out_channels, init_scale, group=group)
+        )
         del self._residual
 
     def _stage(self, width: int, out: int, *, attend: bool = False) -> Stage:
-        attention = Attention(out, rescale=self.skip_rescale, scale=self.init_scale) if attend else None
+        attention = (
+            Attention(out, rescale=self.skip_rescale, scale=self.init_scale, group=self.group) if attend else None
+        )
         return Stage(self._residual(width, out), attention, checkpointing=self.checkpointing)
 
     def _resample(self, width: int, direction: Literal["down", "up"]) -> nn.Module:
@@ -326,10 +339,12 @@ class NCSNpp(Network):
                 width = out
             pyramid = None
             if self.progressive == "output_skip":
-                pyramid = OutputSkip(self.spatial, width, out_channels, filter=self.filter, scale=self.init_scale)
+                pyramid = OutputSkip(
+                    self.spatial, width, out_channels, filter=self.filter, scale=self.init_scale, group=self.group
+                )
             elif self.progressive == "residual":
                 pyramid = (
-                    OutputStart(self.spatial, width)
+                    OutputStart(self.spatial, width, group=self.group)
                     if below is None
                     else OutputResidual(self.spatial, below, width, filter=self.filter, rescale=self.skip_rescale)
                 )
@@ -369,7 +384,8 @@ class NCSNpp(Network):
             if self.embed is not None:
                 embedding = self.embed(self.embedding(label))
             if self.classes is not None:
-                classes = self.classes(cond["label"])
+                given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
+                classes = self.classes(torch.where(given < 0, self.labels, given))
                 embedding = classes if embedding is None else embedding + classes
             return None if embedding is None else F.silu(embedding)
 

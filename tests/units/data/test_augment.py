@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from scorefield.data import Batch, Dequantise, Flip
+from scorefield.data import Batch, Dequantise, DropLabel, Flip
 from scorefield.errors import InputError
 
 AUGMENTS = [Flip((-1,)), Flip((-1, -2)), Dequantise(0.5)]
@@ -63,3 +63,25 @@ def test_what_cannot_be_augmented_is_refused() -> None:
         Flip()(replace(batch(), y=torch.zeros(6)), 0)
     with pytest.raises(InputError, match="rank 2"):
         Flip((-3,))(batch(), 0)
+
+
+def test_labels_are_dropped_by_each_samples_own_key() -> None:
+    n = 2000
+    keys = torch.stack((torch.arange(n), torch.zeros(n, dtype=torch.long)), dim=1)
+    whole = Batch(torch.zeros(n, 1, 2), cond={"label": torch.arange(n) % 7}, key=keys)
+    dropped = DropLabel(0.2)(whole, 3).cond["label"]
+    assert abs((dropped == -1).float().mean() - 0.2) < 0.03
+    assert torch.equal(dropped[dropped >= 0], whole.cond["label"][dropped >= 0])
+    some = torch.tensor([5, 3, 900])
+    part = Batch(whole.x[some], cond={"label": whole.cond["label"][some]}, key=keys[some])
+    assert torch.equal(DropLabel(0.2)(part, 3).cond["label"], dropped[some])
+    assert not torch.equal(DropLabel(0.2)(whole, 4).cond["label"], dropped)
+    for probability, expected in ((0.0, whole.cond["label"]), (1.0, torch.full((n,), -1))):
+        assert torch.equal(DropLabel(probability)(whole, 3).cond["label"], expected)
+
+
+def test_labels_that_are_not_there_cannot_be_dropped() -> None:
+    with pytest.raises(InputError, match="no class labels"):
+        DropLabel()(batch(), 0)
+    with pytest.raises(InputError, match="probability"):
+        DropLabel(1.5)

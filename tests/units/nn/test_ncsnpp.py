@@ -210,3 +210,21 @@ def test_all_in_low_precision():
     rounded = net.bfloat16()(field(3, 2, 8, 8).bfloat16(), LABEL.bfloat16())
     assert rounded.dtype == torch.bfloat16
     assert (rounded - exact).norm() < 0.1 * exact.norm()
+
+
+@torch.no_grad()
+def test_no_class_is_a_class_of_its_own():
+    net, x = network(labels=4), field(3, 2, 8, 8)
+    null = net(x, LABEL, {"label": torch.tensor([-1, -1, -1])})
+    assert torch.equal(net(x, LABEL), null)
+    mixed = net(x, LABEL, {"label": torch.tensor([-1, 3, 0])})
+    torch.testing.assert_close(mixed[0], null[0])
+    assert (mixed - null)[1:].flatten(1).abs().amax(1).min() > 1e-3
+
+
+@torch.no_grad()
+def test_ddpm_has_32_groups_and_no_rescaled_sums():
+    ddpm = {"embedding": "positional", "resblock": "ddpm", "filter": "box", "progressive_input": "none"}
+    net = NCSNpp(3, 3, channels=32, multipliers=(1, 2), blocks=2, skip_rescale=False, group=1, **ddpm)
+    assert {module.groups for module in net.modules() if isinstance(module, GroupNorm)} == {32}
+    assert net(field(2, 3, 8, 8), torch.tensor([0.0, 999.0])).shape == (2, 3, 8, 8)

@@ -1,0 +1,184 @@
+"""Importing weights: a checkpoint of another program becomes a run folder, which is used like one of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from torch import Tensor
+
+from scorefield import run
+from scorefield.errors import InputError
+from scorefield.files import write_text
+from scorefield.interop import ncsnv2, pickles, score_sde, weights
+from scorefield.interop.law import Law, described
+from scorefield.interop.pickles import Settings
+from scorefield.interop.weights import Weights
+from scorefield.train import checkpoint as checkpoints
+from scorefield.train.loop import versions
+
+IMAGE_SCALE = 255.0  # our images count from 0 to 255, the ancestors' from 0 to 1
+
+
+def import_weights(checkpoint: Path, out: Path, config: Path | None = None) -> Path:
+    """Write a run folder from a checkpoint of another program. Returns the checkpoint in it.
+
+    What the file is follows from its content and configuration, never from its name; nothing in it is executed.
+
+    Args:
+        checkpoint: of score_sde_pytorch, its rewrite, mlde, ncsnv2 or score-diffusion-training.
+        out: the run folder; it must be new or empty.
+        config: the configuration that belongs to it (JSON, YAML or pickled), if the checkpoint holds none or another.
+
+    Raises:
+        InputError: what cannot be read safely, does not fit together, or is not supported; the message says which.
+    """
+    run.check_free(out, resume=False)
+    found = weights.find(pickles.read_checkpoint(checkpoint), str(checkpoint))
+    settings = _settings(found, checkpoint, config)
+    reader = ncsnv2 if "begin_conv.weight" in found.raw else score_sde
+    try:
+        net, built = reader.network(settings, found.raw)
+        law = reader.law(settings, found.raw)
+        raw = reader.rename(found.raw, built)
+        averaged = raw if found.averaged is found.raw else reader.rename(found.averaged, built)
+    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{settings.origin} is not as its program writes it: {error}") from error
+    trained = [name for name, _ in built.named_parameters()]
+    recipe = {"model": _model(settings, found, law, net), "train": _train(settings, law)}
+    tensors = {f"net.{name}": value.float() for name, value in raw.items()}
+    tensors |= {f"ema.{name}": averaged[name].float() for name in trained}
+    tensors |= {f"normaliser.{name}": value for name, value in _normaliser_buffers(settings, found).items()}
+    file = checkpoints.path_of(out / "checkpoints", found.step)
+    facts = {
+        "config": recipe,
+        "step": found.step,
+        "seed": 0,
+        "scaler": {},
+        "pending": [0.0, 0],
+        "samples": 0,
+        "versions": versions(),
+        "imported": {"name": checkpoint.name, "sha256": sha256(checkpoint.read_bytes()).hexdigest()},
+    }
+    checkpoints.write(file, tensors, facts)
+    try:
+        run.load(file)  # what was written is read back, by the same way that it will be used
+    except InputError:
+        file.unlink()
+        raise
+    write_text(out / "config.yaml", yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None))
+    return file
+
+
+def _settings(found: Weights, checkpoint: Path, config: Path | None) -> Settings:
+    if config is not None:
+        return Settings(pickles.read_config(config), str(config))
+    if not found.config:
+        raise InputError(f"{checkpoint} holds no configuration: give the one that it was trained with by --config.")
+    return Settings(found.config, f"the configuration in {checkpoint}")
+
+
+# -------------------------------------------------------------------------------------------------------------- recipe
+def _model(settings: Settings, found: Weights, law: Law, net: Mapping[str, Any]) -> dict[str, Any]:
+    """The model group of a recipe."""
+    outer = net["init_args"]
+    inner = outer["net"]["init_args"] if net["class_path"].endswith("Affine") else outer
+    size = settings.get("data.image_size")
+    grid = [int(side) for side in size] if isinstance(size, list) else [int(size)] * 2 if size else []
+    return {
+        "sde": {"schedule": law.schedule},
+        "net": _plain(net),
+        "precondition": law.precondition,
+        "normaliser": _normaliser(settings, found),
+        "sampler": _sampler(settings, law),
+        "shape": [inner["out_channels"], *grid] if grid else [],
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Tuples as lists, as YAML has them."""
+    if isinstance(value, Mapping):
+        return {key: _plain(entry) for key, entry in value.items()}
+    return [_plain(entry) for entry in value] if isinstance(value, list | tuple) else value
+
+
+def _centred(settings: Settings) -> bool:
+    return settings.flag("data.centered") or settings.flag("data.rescaled")
+
+
+def _is_image(settings: Settings, found: Weights) -> bool:
+    return found.images and not settings.flag("data.logit_transform")
+
+
+def _normaliser(settings: Settings, found: Weights) -> dict[str, Any]:
+    if not _is_image(settings, found):
+        return {"class_path": "scorefield.data.Identity"}
+    return described("data.UnitRange", low=-1.0 if _centred(settings) else 0.0, high=1.0)
+
+
+def _normaliser_buffers(settings: Settings, found: Weights) -> dict[str, Tensor]:
+    """Images from 0 to 255 to [-1, 1] or [0, 1]."""
+    if not _is_image(settings, found):
+        return {}
+    last = "begin_conv.weight" if "begin_conv.weight" in found.raw else None
+    channels = found.raw[last].shape[1] if last else int(settings.first("data.num_channels", "data.color_channels"))
+    scale = IMAGE_SCALE / 2 if _centred(settings) else IMAGE_SCALE
+    shift = scale if _centred(settings) else 0.0
+    return {"shift": torch.full((channels,), shift), "scale": torch.full((channels,), scale)}
+
+
+PREDICTORS = {
+    "reverse_diffusion": "ReverseDiffusion",
+    "euler_maruyama": "EulerMaruyama",
+    "ancestral_sampling": "Ancestral",
+}
+
+
+def _sampler(settings: Settings, law: Law) -> dict[str, Any]:
+    """The ancestor's own sampler, as far as it has a predictor; on a table without one, ancestral sampling."""
+    name = str(settings.get("sampling.predictor", default="none")).lower()
+    step = PREDICTORS.get(name, "Ancestral" if law.levels else "ReverseDiffusion")
+    exploding = law.schedule["class_path"].endswith(".VE")
+    upper = step == "Ancestral" and law.precondition["class_path"].endswith("Epsilon")
+    steps = law.levels or int(settings.get("model.num_scales", default=1000))
+    sampler: dict[str, Any] = {
+        "steps": steps,
+        "step": described(f"sample.{step}", upper=True) if upper else {"class_path": f"scorefield.sample.{step}"},
+        "grid": described("sample.UniformGrid", t_min=0.0 if law.levels else 1e-5 if exploding else 1e-3),
+        "denoise": bool(settings.get("sampling.noise_removal", default=True)),
+    }
+    if str(settings.get("sampling.corrector", default="none")).lower() == "langevin" and name != "none":
+        repeats = int(settings.get("sampling.n_steps_each", "sampling.corrector_steps", default=1))
+        snr = float(settings.get("sampling.snr", default=0.16))
+        sampler["corrector"] = described("sample.Langevin", snr=snr, repeats=repeats)
+    return sampler
+
+
+def _train(settings: Settings, law: Law) -> dict[str, Any]:
+    """How to go on training, as the ancestor did."""
+    time = described("losses.UniformTime", t_min=1e-5)
+    if law.levels:
+        time = described("losses.UniformLevels", levels=law.levels)
+    weight = "Likelihood" if settings.flag("training.likelihood_weighting") else "SNR"
+    warmup = described("train.Constant", warmup=int(settings.get("optim.warmup", default=0)))
+    optimiser = {
+        "lr": float(settings.get("optim.lr", default=2e-4)),
+        "beta1": float(settings.get("optim.beta1", default=0.9)),
+        "eps": float(settings.get("optim.eps", default=1e-8)),
+        "schedule": warmup,
+    }
+    average = settings.get("model.ema_rate", default=0.9999)
+    clip = float(settings.get("optim.grad_clip", default=-1.0))
+    return {
+        "loss": described("losses.Denoising", time=time, weight={"class_path": f"scorefield.losses.{weight}"}),
+        "optimiser": described("train.Adam", **optimiser),
+        "batch_size": int(settings.get("training.batch_size", default=128)),
+        "ema": float(average),
+        "clip": clip if clip > 0 else None,
+    }

@@ -1,0 +1,302 @@
+"""Reading what others pickled, without ever running it.
+
+Checkpoints are opened by `torch.load(weights_only=True)`; its unpickler builds tensors and plain containers. Configuration
+objects are let through by name: what is built in their place is an ordered dictionary, and nothing is ever
+imported. The same names are let through in YAML with Python tags. Anything else is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import pickle
+import re
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+from torch import Tensor
+
+from scorefield.errors import InputError
+
+DEPTH = 100  # of nested containers
+
+
+def _content(record: OrderedDict[Any, Any]) -> dict[Any, Any] | Any:
+    """What a stand-in of a configuration object holds, in its items or in one of the fields of its state."""
+    state = vars(record)
+    for field in ("_map", "_fields", "_value"):  # DotMap, ConfigDict, FieldReference
+        if field in state:
+            return state[field]
+    return dict(OrderedDict.items(record)) or dict(state)
+
+
+class Named:
+    """Stands in for a class or function that is mentioned and never called."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def __setstate__(self, state: Any) -> None: ...
+
+
+class ElementType:
+    """Stands in for numpy.dtype, of numbers alone."""
+
+    def __init__(self, code: str = "", *_: object) -> None:
+        self.code, self.order = code, "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = state[1] if state[1] in ("<", ">") else "<"
+
+    def array(self, data: Any) -> np.ndarray:
+        if not (re.fullmatch(r"[fiub]\d{1,2}", self.code) and isinstance(data, bytes | bytearray)):
+            raise InputError(f"A numpy array of type {self.code} is no array of numbers.")
+        return np.frombuffer(bytes(data), np.dtype(self.order + self.code))
+
+
+class Number:
+    """Stands in for a numpy scalar."""
+
+    def __init__(self, kind: Any = None, data: Any = b"") -> None:
+        self.kind, self.data = kind, data
+
+    def content(self) -> Any:
+        return self.kind.array(self.data)[0].item() if isinstance(self.kind, ElementType) else None
+
+
+class Array:
+    """Stands in for a numpy array."""
+
+    def __init__(self, *_: object) -> None:
+        self.state: Any = None
+
+    def __setstate__(self, state: Any) -> None:
+        self.state = state
+
+    def content(self) -> Any:
+        if not self.state or not isinstance(self.state[2], ElementType):
+            return None
+        _, shape, kind, fortran, data = self.state
+        return kind.array(data).reshape(shape, order="F" if fortran else "C").tolist()
+
+
+CONFIGURATIONS = (
+    "argparse.Namespace",
+    "dotmap.DotMap",
+    "dotmap.dotmap.DotMap",
+    "easydict.EasyDict",
+    "ml_collections.config_dict.config_dict.ConfigDict",
+    "ml_collections.config_dict.config_dict.FieldReference",
+    "ml_collections.config_dict.config_dict.FrozenConfigDict",
+    "ml_collections.config_dict.ConfigDict",
+    "types.SimpleNamespace",
+)
+TYPES = ("bool", "bytes", "dict", "float", "int", "list", "long", "object", "str", "tuple", "unicode", "NoneType")
+STANDINS: dict[str, Any] = {
+    **dict.fromkeys(CONFIGURATIONS, OrderedDict),
+    **{f"{module}.{name}": Named for name in TYPES for module in ("builtins", "__builtin__")},
+    "numpy.ndarray": Named,
+    "numpy.dtype": ElementType,
+    **{f"{core}.multiarray.scalar": Number for core in ("numpy.core", "numpy._core")},
+    **{f"{core}.multiarray._reconstruct": Array for core in ("numpy.core", "numpy._core")},
+}
+
+
+# ---------------------------------------------------------------------------------------------------------- checkpoints
+def read_checkpoint(path: Path) -> Any:
+    """What a file of `torch.save` holds, as dictionaries, lists, numbers, strings and tensors.
+
+    Raises:
+        InputError: there is no such file, it is no checkpoint, or it needs code to be run.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no checkpoint {path}.")
+    try:
+        with torch.serialization.safe_globals([(standin, name) for name, standin in STANDINS.items()]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
+    return plain(content)
+
+
+def _reason(error: Exception) -> str:
+    """What a pickle asks for, or what else is wrong with the file."""
+    text = " ".join(str(error).split())
+    if found := re.search(r"GLOBAL ([\w.]+)|(?:Unsupported class|function) ([\w.]+)", text):
+        name = found[1] or found[2]
+        return f"it asks for {name} to be called, and pickled code is not run (save it again with tensors and numbers alone)"
+    return f"it is no checkpoint, or damaged ({text[:120]})"
+
+
+# -------------------------------------------------------------------------------------------------------- configurations
+def read_config(path: Path) -> dict[str, Any]:
+    """A configuration in JSON, in YAML, also with the tags of Python's objects, or pickled.
+
+    Raises:
+        InputError: there is no such file, it holds no mapping, or it needs code to be run.
+    """
+    if not path.is_file():
+        raise InputError(f"There is no configuration {path}.")
+    data = path.read_bytes()
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        content = _unpickle(path, data)
+    else:
+        content = _parse(path, text)
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no configuration: give JSON or YAML, such as config.to_json() writes.")
+    return content
+
+
+def _unpickle(path: Path, data: bytes) -> Any:
+    if data.startswith(b"PK"):
+        return read_checkpoint(path)
+    try:
+        return plain(_Unpickler(io.BytesIO(data)).load())
+    except Exception as error:
+        raise InputError(f"{path} cannot be read safely: {' '.join(str(error).split())}.") from error
+
+
+class _Unpickler(pickle.Unpickler):
+    """Finds the stand-ins and nothing else."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        full = f"{module}.{name}"
+        if full == "collections.OrderedDict":
+            return OrderedDict
+        if full in ("copyreg._reconstructor", "copy_reg._reconstructor"):
+            return lambda standin, *_: standin()
+        if full == "_codecs.encode":  # how old protocols write bytes
+            return lambda text, *_: str.encode(text, "latin1")
+        if full == "torch.device":
+            return lambda *parts: ":".join(str(part) for part in parts)
+        if full in STANDINS:
+            return STANDINS[full]
+        raise pickle.UnpicklingError(f"it asks for {full}, and pickled code is not run")
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with the tags of configuration objects, which become dictionaries."""
+
+    def tuple(self, node: yaml.Node) -> Any:
+        return self.construct_sequence(node, deep=True)  # type: ignore[arg-type]
+
+    def text(self, node: yaml.Node) -> Any:
+        return yaml.safe_load(str(self.construct_scalar(node)))  # type: ignore[arg-type]
+
+    def name(self, suffix: str, node: yaml.Node) -> str:
+        return suffix
+
+    def instance(self, suffix: str, node: yaml.Node) -> Any:
+        """An object by its class and the content of its node, which is data."""
+        name = suffix.split(":", 1)[-1]
+        value: Any
+        if isinstance(node, yaml.MappingNode):
+            value = self.construct_mapping(node, deep=True)
+        else:
+            value = self.construct_sequence(node, deep=True)  # type: ignore[arg-type]
+        if name == "torch.device":
+            return ":".join(str(part) for part in value)
+        if name == "collections.OrderedDict":
+            return dict(value[0]) if isinstance(value, list) and value else dict(value)
+        if name not in CONFIGURATIONS:
+            raise InputError(f"asks for {name}, and code in YAML is not run")
+        if not isinstance(value, dict):
+            return None
+        new = suffix.startswith("/")  # python/object/new:NAME, where the state is one entry of several
+        record = OrderedDict(value.get("dictitems") or {} if new else {})
+        vars(record).update(value.get("state") or {} if new else value)
+        return record
+
+
+PYTHON = "tag:yaml.org,2002:python/"
+_Loader.add_constructor(PYTHON + "tuple", _Loader.tuple)
+for _tag in ("str", "unicode", "none", "bytes", "bool", "int", "long", "float"):
+    _Loader.add_constructor(PYTHON + _tag, _Loader.text)
+_Loader.add_multi_constructor(PYTHON + "name:", _Loader.name)
+_Loader.add_multi_constructor(PYTHON + "object", _Loader.instance)
+
+
+def _parse(path: Path, text: str) -> Any:
+    try:
+        return plain(json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_Loader))
+    except InputError as error:
+        raise InputError(f"{path} cannot be read safely: it {error}.") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path} is neither JSON nor YAML that can be read safely: {reason}") from error
+
+
+# ---------------------------------------------------------------------------------------------------------------- common
+def plain(value: Any, depth: int = 0) -> Any:
+    """Containers and stand-ins as dictionaries and lists; anything else that is no data is left out as None."""
+    if depth > DEPTH:
+        raise InputError("is nested too deeply")
+    if isinstance(value, Number | Array):
+        return plain(value.content(), depth + 1)
+    if isinstance(value, OrderedDict):
+        return plain(_content(value), depth + 1)
+    if isinstance(value, Mapping):
+        return {key: plain(entry, depth + 1) for key, entry in value.items()}
+    if isinstance(value, list | tuple | set):
+        return [plain(entry, depth + 1) for entry in value]
+    return value if isinstance(value, Tensor | bool | int | float | str | type(None)) else None
+
+
+class Settings:
+    """A nested configuration by dotted keys; a key that is missing is named.
+
+    Args:
+        content: nested dictionaries.
+        origin: where they come from, for messages.
+    """
+
+    def __init__(self, content: Mapping[str, Any], origin: str) -> None:
+        self.content, self.origin = content, origin
+
+    def get(self, *keys: str, default: Any = None) -> Any:
+        """The value of the first of the keys that there is."""
+        for key in keys:
+            value: Any = self.content
+            for part in key.split("."):
+                value = value.get(part) if isinstance(value, Mapping) else None
+            if value is not None and value != {}:  # a DotMap makes an empty one of any key that is asked for
+                return value
+        return default
+
+    def __getitem__(self, key: str) -> Any:
+        return self.first(key)
+
+    def first(self, *keys: str) -> Any:
+        """The value of the first of the keys that there is, which must be one."""
+        value = self.get(*keys)
+        if value is None:
+            raise InputError(f"{self.origin} lacks {' or '.join(keys)}: give the ancestor's own with --config.")
+        return value
+
+    def number(self, *keys: str) -> float:
+        """A finite number."""
+        value = self.first(*keys)
+        while isinstance(value, list) and len(value) == 1:
+            value = value[0]
+        try:
+            number = float(value)  # type: ignore[arg-type] - what is no number raises
+        except (TypeError, ValueError):
+            number = math.nan
+        if not math.isfinite(number):
+            raise InputError(f"{self.origin}: {keys[0]} is {value}, which is no number.")
+        return number
+
+    def word(self, *keys: str) -> str:
+        """A word in lower case."""
+        return str(self.first(*keys)).lower()
+
+    def flag(self, *keys: str) -> bool:
+        """Whether something is on; what is not mentioned is off."""
+        return bool(self.get(*keys, default=False))

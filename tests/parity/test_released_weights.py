@@ -1,0 +1,55 @@
+"""Imported checkpoints give the scores of the programs that wrote them. They are outside the repository: SCOREFIELD_GOLDEN."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+from scorefield.importing import import_weights
+
+GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
+    "ve_ncsnpp_continuous": ("checkpoint_1.pth", "config.json"),
+    "vp_ddpmpp_continuous": ("checkpoint_1.pth", "config.json"),
+    "vp_ddpm_discrete": ("checkpoint_1.pth", "config.json"),
+    "ncsnv2_low": ("final_model.pt", None),
+    "mlde_subvp_cncsnpp": ("checkpoints/epoch_1.pth", "config.yml"),
+}
+
+
+@pytest.fixture(scope="module", params=GOLDEN)
+def imported(request, golden_folder, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
+    """A run folder and what the ancestor computed. The file gets a name that tells nothing."""
+    folder, (checkpoint, config) = golden_folder / request.param, GOLDEN[request.param]
+    out = tmp_path_factory.mktemp("imported")
+    anonymous = out / "weights"
+    anonymous.symlink_to(folder / checkpoint)
+    import_weights(anonymous, out / "run", folder / config if config else None)
+    with np.load(folder / "score.npz") as file:
+        return out / "run", {name: torch.from_numpy(file[name]) for name in file.files}
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_scores(imported, averaged) -> None:
+    run, reference = imported
+    model = scorefield.load(run, ema=averaged)
+    at = {"t": reference["t"]} if "t" in reference else {"label": reference["labels"]}
+    cond = {"field": reference["cond"]} if "cond" in reference else None
+    score, expected = model.score(reference["x"], **at, cond=cond), reference["score_ema" if averaged else "score_raw"]
+    error = (score - expected).flatten(1).abs().amax(1) / expected.flatten(1).abs().amax(1)
+    assert error.max() < 1e-5  # 20 times float32's own error of these networks at most
+
+
+def test_raw_and_averaged_weights_differ(imported) -> None:
+    raw, averaged = (scorefield.load(imported[0], ema=ema).denoiser.net.state_dict() for ema in (False, True))
+    assert any(not torch.equal(raw[name], averaged[name]) for name in raw)
+
+
+def test_tables_are_the_ancestors(imported) -> None:
+    run, reference = imported
+    if "sigmas" not in reference:
+        pytest.skip("a continuous model has no table")
+    schedule = scorefield.load(run).sde.schedule
+    t = torch.arange(len(schedule)).double() / (len(schedule) - 1)
+    assert torch.equal(schedule.sigma(t).float(), reference["sigmas"].sort().values)

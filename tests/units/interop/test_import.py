@@ -1,0 +1,220 @@
+"""Every format is found by its content, every network gives the scores of its own weights, and what is wrong is named."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+
+import scorefield
+from scorefield.cli import main
+from scorefield.errors import InputError
+from scorefield.importing import import_weights
+from scorefield.interop import score_sde
+from scorefield.interop.pickles import Settings
+from scorefield.nn import NCSN, NCSNpp, NCSNv2
+from units.interop.ancestors import (
+    NCSNV2,
+    SCORE_SDE,
+    changed,
+    flat_names,
+    perturbed,
+    refine_names,
+    save_config,
+    save_flat,
+    wrapped,
+)
+
+SIGMAS = torch.tensor([5.0, 1.0, 0.4, 0.1])
+
+
+def noise(*shape: int) -> torch.Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def refine_checkpoint(path: Path, program: str, raw: dict, averaged: dict) -> Path:
+    raw = {**raw, "sigmas": SIGMAS} if "normalizer.embed.weight" not in raw else raw
+    if program == "ncsnv2":
+        torch.save([wrapped(raw), {}, 2, 9, averaged], path)
+    else:
+        torch.save({"optim_state": {}, "model_state": wrapped(raw), "ema_state": averaged, "loss": [1.0]}, path)
+    return path
+
+
+@pytest.mark.parametrize("program", ["ncsnv2", "score-diffusion-training"])
+@pytest.mark.parametrize("rescaled", [False, True])
+@pytest.mark.parametrize("depth", ["low", "medium", "large"])
+@pytest.mark.parametrize("kind", [NCSNv2, NCSN])
+def test_refine_networks(kind, depth, rescaled, program, tmp_path) -> None:
+    given = {"levels": 4} if kind is NCSN else {}
+    nets = [perturbed(kind(2, 2, channels=4, depth=depth, **given), seed) for seed in (0, 1)]
+    path = refine_checkpoint(tmp_path / "x", program, *(refine_names(net, depth) for net in nets))
+    config = save_config(tmp_path / "c", changed(NCSNV2, data__rescaled=rescaled))
+    import_weights(path, tmp_path / "run", config)
+    x, label = noise(4, 2, 6, 10), torch.tensor([0, 1, 2, 3])
+    table = torch.tensor([5, 1.3572088, 0.3684031, 0.1]) if kind is NCSN else SIGMAS
+    for net, ema in zip(nets, (False, True), strict=True):
+        model = scorefield.load(tmp_path / "run", ema=ema)
+        expected = net(x if rescaled else 2 * x - 1, label.float()).detach()
+        expected = expected if kind is NCSN else expected / table[:, None, None, None]
+        torch.testing.assert_close(model.score(x, label=label), expected, rtol=1e-4, atol=1e-5)
+        assert model.shape == (2, 6, 10)
+        torch.testing.assert_close(model.sde.schedule.sigmas.flip(0).float(), table)
+
+
+@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {},
+        {"training__continuous": False, "model__embedding_type": "positional"},
+        {"training__continuous": False, "model__embedding_type": "positional", "model__scale_by_sigma": False},
+        {"training__sde": "vpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False},
+        {"training__sde": "subvpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False},
+        {"data__centered": False, "model__progressive": "output_skip", "model__progressive_input": "input_skip"},
+        {"model__resblock_type": "ddpm", "model__progressive": "residual", "model__fir": False},
+        {"model__conditional": False},
+        {"model__name": "ddpm", "model__nf": 32, "training__sde": "vpsde", "model__scale_by_sigma": False},
+    ],
+)
+def test_u_networks(entries, every, tmp_path) -> None:
+    config = changed(SCORE_SDE, **entries)
+    settings = Settings(config, "config")
+    arguments = score_sde.arguments(settings)
+    nets = [perturbed(NCSNpp(**arguments), seed) for seed in (0, 1)]
+    if arguments["embedding"] == "fourier":
+        nets[1].embedding.frequencies.copy_(nets[0].embedding.frequencies)
+    raw, averaged = ({**flat_names(net)} for net in nets)
+    path = save_flat(tmp_path / "x", {"sigmas": torch.rand(20).sort(descending=True).values, **raw}, averaged, every)
+    import_weights(path, tmp_path / "run", save_config(tmp_path / "c", config))
+    x, t = noise(3, 2, 8, 8), torch.tensor([0.0, 5 / 19, 1.0]).clamp(min=0.1 if config["training"]["continuous"] else 0)
+    for net, ema in zip(nets, (False, True), strict=True):
+        model = scorefield.load(tmp_path / "run", ema=ema)
+        label = model.denoiser.precondition.label(model.sde.schedule, t).float()
+        inner = net(x if config["data"]["centered"] else 2 * x - 1, label).detach()
+        sigma = model.sde.schedule.sigma(t)[:, None, None, None]
+        exploding = config["training"]["sde"] == "vesde"
+        expected = inner if exploding and not config["model"]["scale_by_sigma"] else inner / sigma
+        torch.testing.assert_close(model.score(x, t), expected if exploding else -expected, rtol=1e-4, atol=1e-4)
+
+
+def flat(tmp_path: Path, **entries: object) -> tuple[dict, dict]:
+    config = changed(SCORE_SDE, **entries)
+    net = perturbed(NCSNpp(**score_sde.arguments(Settings(config, "config"))), 0)
+    return {"sigmas": torch.ones(20), **flat_names(net)}, config
+
+
+def test_what_is_wrong_is_named(tmp_path) -> None:
+    weights, config = flat(tmp_path)
+    average = {name: value for name, value in weights.items() if name != "sigmas"}
+    name = "all_modules.3.bias"
+
+    def refuse(*words: str, weights: dict = weights, average: dict = average, config: dict | None = config) -> None:
+        path = save_flat(tmp_path / "x", weights, average)
+        given = None if config is None else save_config(tmp_path / "c", config)
+        with pytest.raises(InputError) as caught:
+            import_weights(path, tmp_path / "run", given)
+        message = str(caught.value)
+        assert all(word in message for word in words) and "\n" not in message, message
+        assert not list(tmp_path.glob("run/checkpoints/*"))
+
+    less = {key: value for key, value in weights.items() if key != name}
+    less_average = {key: value for key, value in average.items() if key != name}
+    refuse(f"lack {name}", weights=less, average=less_average)
+    refuse(
+        "unknown",
+        "extra.weight",
+        weights={**weights, "extra.weight": torch.ones(2)},
+        average={**average, "e": torch.ones(2)},
+    )
+    refuse("averages", "trains", average=less_average)
+    refuse(name, "shape", average={**average, name: torch.ones(3)})
+    refuse(name, "shape", weights={**weights, name: torch.ones(3)}, average={**average, name: torch.ones(3)})
+    refuse("--config", config=None)
+    for group, key in (
+        ("model", "nf"),
+        ("model", "ch_mult"),
+        ("data", "image_size"),
+        ("training", "sde"),
+        ("model", "sigma_max"),
+    ):
+        refuse(f"{group}.{key}", config=changed(config, **{f"{group}__{key}": None}))
+    refuse("model.name", "unet", config=changed(config, model__name="unet"))
+    refuse("nonlinearity", config=changed(config, model__nonlinearity="relu"))
+    refuse("fir_kernel", config=changed(config, model__fir_kernel=[1, 2, 1]))
+    refuse("sde", "newsde", config=changed(config, training__sde="newsde"))
+    refuse("another network", config=changed(config, model__num_res_blocks=2))
+    refuse("another network", config=changed(config, model__attn_resolutions=[8]))
+    refuse("sigma_max", config=changed(config, model__sigma_max="much"))
+
+
+def test_foreign_content_is_named(tmp_path) -> None:
+    for content, word in (({"weights": torch.ones(3), "a": 1}, "weights"), ([1, 2], "list"), (torch.ones(3), "Tensor")):
+        torch.save(content, tmp_path / "x")
+        with pytest.raises(InputError, match=word):
+            import_weights(tmp_path / "x", tmp_path / "run")
+    (tmp_path / "text").write_text("no weights")
+    with pytest.raises(InputError, match="no checkpoint"):
+        import_weights(tmp_path / "text", tmp_path / "run")
+    with pytest.raises(InputError, match="There is no checkpoint"):
+        import_weights(tmp_path / "gone", tmp_path / "run")
+
+
+def test_a_run_of_imported_weights_is_sampled_and_trained_on(tmp_path, capsys) -> None:
+    import numpy as np
+
+    weights, config = flat(tmp_path)
+    path = save_flat(tmp_path / "x", weights, {name: value for name, value in weights.items() if name != "sigmas"})
+    run, tuned = tmp_path / "run", tmp_path / "tuned"
+    given = ["--config", str(save_config(tmp_path / "c", config))]
+    assert main(["import", str(path), "--out", str(run), *given]) == 0
+    assert main(["import", str(path), "--out", str(run), *given]) == 2
+    assert "another --out" in capsys.readouterr().err
+    assert main(["sample", str(run), "-n", "2", "--steps", "2", "--chunk", "2", "--out", str(tmp_path / "s")]) == 0
+    assert np.load(tmp_path / "s" / "samples.npy").shape == (2, 2, 8, 8)
+
+    np.save(tmp_path / "data.npy", 255 * np.random.default_rng(0).random((24, 2, 8, 8), dtype=np.float32))
+    options = ["--data", "Arrays", "--data.path", str(tmp_path / "data.npy"), "--train.batch_size", "4"]
+    options += ["--train.accelerator", "cpu", "--train.steps", "1", "--model.sampler.steps", "2"]
+    capsys.readouterr()
+    assert main(["train", "--init", str(run), "--out", str(tuned)]) == 2
+    assert "--data" in capsys.readouterr().err
+    assert main(["evaluate", str(run)]) == 2
+    assert "--data" in capsys.readouterr().err
+    rate = "1e-12"
+    assert main(["train", "--init", str(run), "--out", str(tuned), *options, "--train.optimiser.lr", rate]) == 0
+    before, after = scorefield.load(run), scorefield.load(tuned)
+    for name, value in before.state_dict().items():
+        torch.testing.assert_close(after.state_dict()[name], value)
+    assert main(["train", "--out", str(tuned), "--resume", "--train.steps", "2"]) == 0
+    assert main(["train", "digits", "--init", str(run), "--out", str(tmp_path / "other"), "--train.steps", "1"]) == 2
+    assert "channels" in capsys.readouterr().err
+
+
+def test_an_average_by_name_must_cover_every_parameter(tmp_path) -> None:
+    net = perturbed(NCSNv2(2, 2, channels=4), 0)
+    weights = refine_names(net, "low")
+    average = OrderedDict(list(weights.items())[1:])
+    path = refine_checkpoint(tmp_path / "x", "ncsnv2", weights, average)
+    with pytest.raises(InputError, match=r"averages other weights.*begin_conv"):
+        import_weights(path, tmp_path / "run", save_config(tmp_path / "c", NCSNV2))
+
+
+def test_the_rewrites_names_are_understood(tmp_path) -> None:
+    config = changed(SCORE_SDE)
+    config["data"] = {"image_size": 8, "color_channels": 2, "centered": False}
+    config["model"] |= {"sde_type": "vesde", "continuous": True}
+    del config["training"]
+    net = perturbed(NCSNpp(**score_sde.arguments(Settings(config, "config"))), 0)
+    weights = flat_names(net)
+    path = save_flat(tmp_path / "x", {"sigmas": torch.ones(20), **weights}, weights, every=True)
+    import_weights(path, tmp_path / "run", save_config(tmp_path / "c", config))
+    model, x, t = scorefield.load(tmp_path / "run"), noise(2, 2, 8, 8), torch.tensor([0.3, 0.9])
+    sigma = 0.01 * 5000**t
+    expected = net(2 * x - 1, sigma.log()).detach() / sigma[:, None, None, None]
+    torch.testing.assert_close(model.score(x, t), expected, rtol=1e-4, atol=1e-5)
+    config["model"]["continuous"] = False
+    with pytest.raises(InputError, match="rewrite"):
+        import_weights(path, tmp_path / "other", save_config(tmp_path / "c", config))
