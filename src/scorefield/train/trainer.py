@@ -27,7 +27,6 @@ from scorefield.train.loop import Loop
 from scorefield.train.optimiser import Adam, Optimiser
 from scorefield.train.state import State, launch
 
-
 COUNTS = (
     *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
     *("log_every", "validate_every", "validate_on", "preview_every", "checkpoint_every"),
