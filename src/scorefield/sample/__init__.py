@@ -3,7 +3,9 @@
 from scorefield.sample.flow import Adaptive
 from scorefield.sample.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
 from scorefield.sample.langevin import AnnealedLangevin, Langevin, NCSNLangevin
+from scorefield.sample.likelihood import ProbabilityFlow
 from scorefield.sample.loop import Sampler, sample
+from scorefield.sample.probes import Exact, Normal, Probes, Rademacher, Sphere
 from scorefield.sample.steps import (
     DDIM,
     DPM2M,
@@ -25,12 +27,18 @@ __all__ = [
     "Carry",
     "EDMGrid",
     "EulerMaruyama",
+    "Exact",
     "Heun",
     "Langevin",
     "LogSNRGrid",
     "NCSNLangevin",
+    "Normal",
+    "ProbabilityFlow",
+    "Probes",
+    "Rademacher",
     "ReverseDiffusion",
     "Sampler",
+    "Sphere",
     "Step",
     "StochasticHeun",
     "TimeGrid",
