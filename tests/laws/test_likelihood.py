@@ -41,7 +41,7 @@ def difference(oracle, shape, flow, n=6):
 @pytest.mark.parametrize("law", LAWS)
 @every_schedule
 def test_gaussian_densities_are_exact(name, law):
-    """To 1e-4 nats per dimension, some ten steps of 1e-5; to 1e-2 where α(1) > 0, so that N(0, σ²C) is not quite the law there."""
+    """To 1e-4 nats per dimension, some ten steps of 1e-5; to 1e-2 where α(1) > 0 and N(0, σ²C) is not quite the law there."""
     oracle = gaussian(SCHEDULES[name], law, mean=0.3)
     assert difference(oracle, (1, 8), FLOW) < (1e-4 if name in SIGNAL_ENDS else 1e-2)
 

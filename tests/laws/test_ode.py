@@ -1,6 +1,7 @@
-"""The adaptive solver: each sample meets the tolerance, pays for itself alone, and follows the probability flow of every schedule."""
+"""The adaptive solver: each sample meets the tolerance, pays for itself alone, and follows the flow of every schedule."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -48,7 +49,7 @@ def test_one_step_has_order_five():
 
 @pytest.mark.parametrize("way", [(0.0, 2.0), (1.5, -0.5)])
 def test_the_error_follows_the_tolerance_and_the_cost_its_fifth_root(way):
-    """A step's error is kept at the tolerance, so that of n steps is at most n of them, some hundred; n grows as tolerance^(−1/5)."""
+    """Each step's error is kept at the tolerance, so that of n steps is some n of them; n grows as tolerance^(−1/5)."""
     speed, (start, end), costs = torch.tensor([5.0], dtype=F64), way, []
     for tolerance in (1e-4, 1e-7, 1e-10):
         solution = integrate(rotate(speed), (START,), start, end, tolerance)
@@ -57,7 +58,7 @@ def test_the_error_follows_the_tolerance_and_the_cost_its_fifth_root(way):
         assert (solution.state[0] - exact).norm() < 30 * tolerance
         assert solution.calls == solution.evaluations.item()
         costs.append(solution.calls)
-    for few, many in zip(costs, costs[1:], strict=False):
+    for few, many in pairwise(costs):
         assert many / few == pytest.approx(1000**0.2, rel=0.25)  # 3.98, but for the first steps and the last
 
 
@@ -140,7 +141,7 @@ ENDS = {"inside": (0.99, 1e-3), "from noise to data": (1.0, 0.0)}
 @pytest.mark.parametrize("ends", ENDS)
 @every_schedule
 def test_the_flow_of_every_schedule_from_end_to_end(name, ends, law):
-    """Of some 15 steps each errs by the tolerance, as a mean over 8 pixels; for σ = 0 the first-order end adds a fraction of it."""
+    """Of some 15 steps each errs by the tolerance, as a mean over 8 pixels; the first-order end at σ = 0 adds a fraction of it."""
     oracle, (t, s) = gaussian(SCHEDULES[name], law, mean=0.3), map(time, ENDS[ends])
     x = oracle.marginal((4, 1, 8), t, generator=keys(4))
     for tolerance in (1e-5, 1e-8):
