@@ -141,7 +141,7 @@ ENDS = {"inside": (0.99, 1e-3), "from noise to data": (1.0, 0.0)}
 @pytest.mark.parametrize("ends", ENDS)
 @every_schedule
 def test_the_flow_of_every_schedule_from_end_to_end(name, ends, law):
-    """Of some 15 steps each errs by the tolerance, as a mean over 8 pixels; the first-order end at σ = 0 adds a fraction of it."""
+    """Some 15 steps err by the tolerance each, as a mean over 8 pixels; the first-order end at σ = 0 adds a fraction of it."""
     oracle, (t, s) = gaussian(SCHEDULES[name], law, mean=0.3), map(time, ENDS[ends])
     x = oracle.marginal((4, 1, 8), t, generator=keys(4))
     for tolerance in (1e-5, 1e-8):

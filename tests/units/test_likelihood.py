@@ -64,8 +64,8 @@ def test_a_fields_density_depends_on_seed_field_and_repeat_alone(run: Path, tmp_
 
 def test_probes_and_data_are_chosen(run: Path, tmp_path: Path) -> None:
     few = ("-n", "1", "--repeats", "1", "--tolerance", "0.1")
-    record = call(run, tmp_path / "exact.json", "--probes", "Exact", "--data", "Digits", "--split", "train", *few)
-    assert "Exact" in record["flow"] and record["split"] == "train" and record["n"] == 1
+    record = call(run, tmp_path / "normal.json", "--probes", "Normal", "--data", "Digits", "--split", "train", *few)
+    assert "Normal" in record["flow"] and record["split"] == "train" and record["n"] == 1
     assert "count=3" in call(run, tmp_path / "sphere.json", "--probes", "Sphere", "--probes.count", "3", *few)["flow"]
 
 

@@ -62,7 +62,8 @@ class EulerMaruyama(Step):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         sde, h = denoiser.sde, t - s
-        drift, diffusion = _finite(sde.schedule.drift(t), sde.schedule.diffusion(t), t)
+        drift, diffusion = sde.schedule.drift(t), sde.schedule.diffusion(t)
+        _finite(drift + diffusion, t)
         score = sde.score(denoiser(x_t, t, cond), x_t, t)
         if self.probability_flow:
             return x_t - (drift * x_t - 0.5 * diffusion**2 * score) * h, None
@@ -94,7 +95,7 @@ class ReverseDiffusion(Step):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         sde = denoiser.sde
-        _finite(sde.schedule.drift(t), sde.schedule.diffusion(t), t)
+        _finite(sde.schedule.drift(t) + sde.schedule.diffusion(t), t)
         a, q = sde.transition(s, t)
         score = sde.score(denoiser(x_t, t, cond), x_t, t)
         if self.probability_flow:
@@ -242,9 +243,9 @@ class StochasticHeun(Step):
 class DPM2M(Step):
     """DPM-Solver++(2M): x_s = (σ_s/σ_t) e^(−ηh) x_t − α_s expm1(−(1+η)h) D + σ_s √(−expm1(−2ηh)) ξ, h = (λ_s − λ_t)/2.
 
-    D extrapolates x̂ from the last two evaluations: one evaluation per step (Lu et al. 2022, algorithm 2). Of second order for
-    η = 0. With noise, D is of second order but the path between two levels is not known: first order, with a small constant.
-    The first step is of first order, and so are those that start at α_t = 0 or end at σ_s = 0.
+    D extrapolates x̂ from the last two evaluations: one evaluation per step, second order (Lu et al. 2022, algorithm 2); with
+    η = 1 the moments of Gaussian laws are of second order too. The first step is of first order, and so are those that start
+    at α_t = 0 or end at σ_s = 0.
 
     Args:
         eta: 0 follows the probability flow, 1 is the solver of the reverse SDE, "DPM++ 2M SDE" (ibid., SDE-DPM-Solver++).
@@ -284,7 +285,10 @@ class DPM2M(Step):
 
 @dataclass(frozen=True)
 class Carry(Step):
-    """x_s = x_t: no predictor. With a Langevin corrector it is annealed Langevin sampling (Song and Ermon 2019, algorithm 1)."""
+    """x_s = (α_s/α_t) x_t, no predictor: the signal keeps its scale, and x is left alone where α = 1. Undefined where α_t = 0.
+
+    With a Langevin corrector it is annealed Langevin sampling (Song and Ermon 2019, algorithm 1).
+    """
 
     def __call__(
         self,
@@ -297,13 +301,14 @@ class Carry(Step):
         generator: Generators,
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
-        return x_t, None
+        alpha_t, alpha_s = denoiser.sde.schedule.alpha(t), denoiser.sde.schedule.alpha(s)
+        _finite(alpha_s / alpha_t, t)
+        return (alpha_s / alpha_t) * x_t, None
 
 
-def _finite(drift: Tensor, diffusion: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    if not bool(torch.isfinite(drift) & torch.isfinite(diffusion)):
+def _finite(coefficient: Tensor, t: Tensor) -> None:
+    if not bool(torch.isfinite(coefficient)):
         raise InputError(
-            f"Euler-Maruyama and reverse diffusion are undefined at t = {t.item():.3g}, where α = 0: give a grid with t_max < 1, "
-            "or take Ancestral, DDIM, Heun or DPM2M."
+            f"EulerMaruyama, ReverseDiffusion and Carry are undefined at t = {t.item():.3g}, where α = 0: give a grid with "
+            "t_max < 1, or take Ancestral, DDIM, Heun or DPM2M."
         )
-    return drift, diffusion
