@@ -14,10 +14,12 @@ from scorefield.errors import InputError
 from scorefield.nn.network import Network
 from scorefield.random import Generators
 from scorefield.sample import Sampler
+from scorefield.sample.likelihood import Likelihood, ProbabilityFlow
 from scorefield.sample.loop import Callback
 from scorefield.sde import SDE
 
 SAMPLING = 300  # the stream of the draws of sample i under a seed: key (seed, i, SAMPLING)
+PROBING = 301  # the stream of the probes of field i: key (0, i, PROBING)
 
 
 class Model(nn.Module):
@@ -129,6 +131,50 @@ class Model(nn.Module):
             like = torch.empty(0, device=self.device)
             x = sampler(self.denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
             yield self.normaliser.inverse(x)[: n - start].cpu()
+
+    def log_prob(
+        self,
+        x: Float[Tensor, "batch channels *grid"],
+        *,
+        generator: Generators | None = None,
+        flow: ProbabilityFlow = ProbabilityFlow(),  # noqa: B008 - immutable
+        cond: Condition | None = None,
+    ) -> Likelihood:
+        """log p(x) in nats, the latent and the evaluations for each x, a batch in data units.
+
+        The density is with respect to Lebesgue measure on the values of the grid, in data units. Quantised data have none until
+        noise is added: see `scorefield.sample.likelihood.bits_per_dimension`.
+
+        Args:
+            x: fields in data units.
+            generator: one stream of probes per field; by default the probes of field i depend on i alone.
+            flow: the solver's tolerance, the probes, the ends.
+            cond: what the model is conditioned on.
+        """
+        x = x.to(self.device)
+        generator = generator or Generators((0, index, PROBING) for index in range(len(x)))
+        found = flow.log_prob(self.denoiser, self.normaliser(x), generator=generator, cond=cond)
+        return found._replace(nats=found.nats + self.normaliser.log_det(x).to(found.nats))
+
+    def encode(
+        self,
+        x: Float[Tensor, "batch channels *grid"],
+        *,
+        flow: ProbabilityFlow = ProbabilityFlow(),  # noqa: B008 - immutable
+        cond: Condition | None = None,
+    ) -> Float[Tensor, "batch channels *grid"]:
+        """The latents z of fields in data units, of the law N(0, C) where x is of the model's."""
+        return flow.encode(self.denoiser, self.normaliser(x.to(self.device)), cond=cond).x
+
+    def decode(
+        self,
+        latent: Float[Tensor, "batch channels *grid"],
+        *,
+        flow: ProbabilityFlow = ProbabilityFlow(),  # noqa: B008 - immutable
+        cond: Condition | None = None,
+    ) -> Float[Tensor, "batch channels *grid"]:
+        """The fields of latents, in data units: the inverse of `encode`."""
+        return self.normaliser.inverse(flow.decode(self.denoiser, latent.to(self.device), cond=cond).x)
 
 
 def _take(value: Tensor, rows: range) -> Tensor:

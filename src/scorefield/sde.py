@@ -6,6 +6,7 @@ needs the score only multiplied by the noise's covariance. For white noise it is
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,12 @@ class SDE:
         """N(0, σ(t)² C): the law of x_t where no signal is left, t near 1."""
         noise = self.noise.sample(shape, generator=generator, like=like)
         return expand_like(self.schedule.sigma(t), noise) * noise
+
+    def log_prior(self, x: Field, t: Time) -> Float[Tensor, " batch"]:
+        """log N(x; 0, σ(t)² C) in nats, with respect to Lebesgue measure on the grid's values."""
+        variance = self.schedule.sigma(t) ** 2
+        square = (x * self.noise.precision(x)).flatten(1).sum(1) / variance
+        return -0.5 * (square + self.noise.log_det(x) + x[0].numel() * (2 * math.pi * variance).log())
 
     def transition(self, s: Time, t: Time) -> tuple[Time, Time]:
         """The forward kernel from s to t > s: x_t = a x_s + q ξ, a = α_t/α_s, q² = σ_t² − a² σ_s² = −σ_t² expm1(λ_t − λ_s).

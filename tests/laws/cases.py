@@ -106,6 +106,9 @@ class Periodic(Noise):
     def precision(self, x):
         return self._apply(x, -1.0)
 
+    def log_det(self, x):
+        return x.shape[1] * spectrum(tuple(x.shape[2:]), self.smoothness).log().sum().to(x).expand(len(x))
+
 
 LAWS = {  # (data, noise): white or coloured
     "white": (0.0, White()),

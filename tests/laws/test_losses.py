@@ -1,7 +1,6 @@
 """Every denoising loss is a weight on ‖x̂ − x‖²: the losses of the literature, one by one, and what they are least for."""
 
 import math
-from dataclasses import dataclass
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from scorefield.denoiser import Denoiser, Epsilon, Flow, Identity, Karras, Score
 from scorefield.errors import InputError
 from scorefield.losses.denoising import Denoising, mean_known
 from scorefield.losses.times import LogNormal, UniformLevels, UniformTime
-from scorefield.losses.weights import SNR, KarrasWeight, Likelihood, Plain, Weight
+from scorefield.losses.weights import SNR, FlowMatching, KarrasWeight, Likelihood, Plain
 from scorefield.nn.network import Network
 from scorefield.schedule import EDM, VP
 from scorefield.sde import SDE, expand_like
@@ -21,16 +20,10 @@ from scorefield.sde import SDE, expand_like
 F64 = torch.float64
 INSIDE = UniformTime(0.01, 0.99)
 
+U = (torch.arange(20_000, dtype=F64) + 0.5) / 20_000  # a time law is its quantiles
+
+
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
-
-
-@dataclass(frozen=True)
-class FlowWeight(Weight):
-    """(1 + α/σ)², a user's own weight: ‖û − u‖² for u = ξ − x."""
-
-    def __call__(self, schedule, t):
-        alpha, sigma = schedule(t)
-        return (1 + alpha / sigma) ** 2
 
 
 class Waves(Network):
@@ -62,7 +55,7 @@ IDENTITIES = {
         KarrasWeight(1.0),
         lambda F, x, noise, x_t, alpha, sigma, g: F - (alpha * noise - sigma * x) / (alpha**2 + sigma**2).sqrt(),
     ),
-    "Flow: ‖F − (ξ − x)‖²": (Flow(), FlowWeight(), lambda F, x, noise, x_t, alpha, sigma, g: F - (noise - x)),
+    "Flow: ‖F − (ξ − x)‖²": (Flow(), FlowMatching(), lambda F, x, noise, x_t, alpha, sigma, g: F - (noise - x)),
     "Karras: ‖F − (x − c_skip x_t)/c_out‖²": (
         Karras(0.5),
         KarrasWeight(0.5),
@@ -119,7 +112,13 @@ class Shifted(nn.Module):
         return self.denoiser(x_t, t, cond) + self.shift
 
 
-WEIGHTS = {"SNR": SNR(), "Likelihood": Likelihood(), "Karras": KarrasWeight(0.5), "Plain": Plain()}
+WEIGHTS = {
+    "SNR": SNR(),
+    "Likelihood": Likelihood(),
+    "Karras": KarrasWeight(0.5),
+    "Plain": Plain(),
+    "FlowMatching": FlowMatching(),
+}
 TIME = UniformTime(0.1, 0.9)
 
 
@@ -215,7 +214,6 @@ def each_key(n):
 
 
 # ----------------------------------------------------------------------------------------------------------- time laws
-U = (torch.arange(20_000, dtype=F64) + 0.5) / 20_000  # a law is its quantiles
 
 
 @every_schedule

@@ -2,12 +2,15 @@
 
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
-from scorefield.losses.times import LogNormal, TimeLaw, UniformLevels, UniformTime
-from scorefield.losses.weights import SNR, KarrasWeight, Likelihood, Plain, Weight
+from scorefield.losses.times import Important, LogNormal, TimeLaw, UniformLevels, UniformTime
+from scorefield.losses.weights import SNR, FlowMatching, ImportantLikelihood, KarrasWeight, Likelihood, Plain, Weight
 
 __all__ = [
     "SNR",
     "Denoising",
+    "FlowMatching",
+    "Important",
+    "ImportantLikelihood",
     "KarrasWeight",
     "Likelihood",
     "LogNormal",

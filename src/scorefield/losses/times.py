@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
@@ -69,3 +70,30 @@ class UniformLevels(TimeLaw):
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         return (u * self.levels).floor().clamp(max=self.levels - 1) / (self.levels - 1)
+
+
+@dataclass(frozen=True)
+class Important(TimeLaw):
+    """t ∝ g²/σ² on [t_min, t_max): importance sampling for likelihood weighting, to go with `ImportantLikelihood`.
+
+    Since g² = −σ² λ′, this is λ = log(α²/σ²) uniform between its values at the ends: exact, for every schedule.
+
+    Args:
+        t_min: the smallest time, above 0 where σ(0) = 0.
+        t_max: the largest time, below 1 where α(1) = 0.
+    """
+
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.t_min < self.t_max <= 1:
+            raise InputError(f"Important needs 0 <= t_min < t_max <= 1, not {self.t_min} and {self.t_max}.")
+
+    def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
+        first, last = schedule.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64)).tolist()
+        if not math.isfinite(first - last):
+            raise InputError(
+                "Important has no law up to an infinite log-SNR: give t_min > 0 where σ(0) = 0, t_max < 1 where α(1) = 0."
+            )
+        return schedule.time(first + (last - first) * u).clamp(self.t_min, self.t_max)

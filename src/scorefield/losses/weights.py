@@ -57,3 +57,33 @@ class Plain(Weight):
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
         return torch.ones_like(t)
+
+
+@dataclass(frozen=True)
+class FlowMatching(Weight):
+    """w = (1 + α/σ)²: ‖û − u‖² for u = ξ − x, the loss of flow matching (Lipman et al. 2023; Liu et al. 2023)."""
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        return (1 + alpha / sigma) ** 2
+
+
+@dataclass(frozen=True)
+class ImportantLikelihood(Weight):
+    """w = Z α²/σ², Z = ∫ g²/σ² dt = λ(t_min) − λ(t_max): `Likelihood` over the density of the time law `Important`.
+
+    With t ~ U[t_min, t_max) likelihood weighting estimates the same mean, up to the length of that interval, with a variance
+    that diverges as σ → 0 (Song et al. 2021, Maximum likelihood training, section 3.3).
+
+    Args:
+        t_min: that of the time law.
+        t_max: that of the time law.
+    """
+
+    t_min: float = 1e-5
+    t_max: float = 1.0
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        first, last = schedule.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
+        return float((first - last) / (self.t_max - self.t_min)) * (alpha / sigma) ** 2

@@ -1,14 +1,18 @@
-"""Samplers: a time grid, a step, perhaps a corrector; pure functions of (denoiser, x_t, t, s)."""
+"""Samplers: a time grid, a step, perhaps a corrector; pure functions of (denoiser, x_t, t, s). Likelihoods by the same flow."""
 
+from scorefield.sample.flow import Adaptive
 from scorefield.sample.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
+from scorefield.sample.langevin import AnnealedLangevin, Langevin, NCSNLangevin
+from scorefield.sample.likelihood import ProbabilityFlow
 from scorefield.sample.loop import Sampler, sample
+from scorefield.sample.probes import Exact, Normal, Probes, Rademacher, Sphere
 from scorefield.sample.steps import (
     DDIM,
     DPM2M,
     Ancestral,
+    Carry,
     EulerMaruyama,
     Heun,
-    Langevin,
     ReverseDiffusion,
     Step,
     StochasticHeun,
@@ -17,14 +21,24 @@ from scorefield.sample.steps import (
 __all__ = [
     "DDIM",
     "DPM2M",
+    "Adaptive",
     "Ancestral",
+    "AnnealedLangevin",
+    "Carry",
     "EDMGrid",
     "EulerMaruyama",
+    "Exact",
     "Heun",
     "Langevin",
     "LogSNRGrid",
+    "NCSNLangevin",
+    "Normal",
+    "ProbabilityFlow",
+    "Probes",
+    "Rademacher",
     "ReverseDiffusion",
     "Sampler",
+    "Sphere",
     "Step",
     "StochasticHeun",
     "TimeGrid",

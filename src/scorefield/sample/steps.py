@@ -17,7 +17,6 @@ from torch import Tensor
 from scorefield.denoiser import Condition, Denoises
 from scorefield.errors import InputError
 from scorefield.random import Generators
-from scorefield.sde import expand_like
 
 Cond = Condition | None
 Memory = Any  # whatever a multistep method hands to its next step; None at the start
@@ -63,7 +62,8 @@ class EulerMaruyama(Step):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         sde, h = denoiser.sde, t - s
-        drift, diffusion = _finite(sde.schedule.drift(t), sde.schedule.diffusion(t), t)
+        drift, diffusion = sde.schedule.drift(t), sde.schedule.diffusion(t)
+        _finite(drift + diffusion, t)
         score = sde.score(denoiser(x_t, t, cond), x_t, t)
         if self.probability_flow:
             return x_t - (drift * x_t - 0.5 * diffusion**2 * score) * h, None
@@ -95,7 +95,7 @@ class ReverseDiffusion(Step):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         sde = denoiser.sde
-        _finite(sde.schedule.drift(t), sde.schedule.diffusion(t), t)
+        _finite(sde.schedule.drift(t) + sde.schedule.diffusion(t), t)
         a, q = sde.transition(s, t)
         score = sde.score(denoiser(x_t, t, cond), x_t, t)
         if self.probability_flow:
@@ -241,51 +241,21 @@ class StochasticHeun(Step):
 
 @dataclass(frozen=True)
 class DPM2M(Step):
-    """DPM-Solver++(2M): x_s = (σ_s/σ_t) x_t − α_s expm1(−h) D, h = (λ_s − λ_t)/2 (Lu et al. 2022, algorithm 2).
+    """DPM-Solver++(2M): x_s = (σ_s/σ_t) e^(−ηh) x_t − α_s expm1(−(1+η)h) D + σ_s √(−expm1(−2ηh)) ξ, h = (λ_s − λ_t)/2.
 
-    D extrapolates x̂ from the last two evaluations: one evaluation per step, second order. The first step is of first order,
-    and so are those that start at α_t = 0 or end at σ_s = 0.
-    """
-
-    def __call__(
-        self,
-        denoiser: Denoises,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: Cond,
-        *,
-        generator: Generators,
-        memory: Memory,
-    ) -> tuple[Tensor, Memory]:
-        schedule = denoiser.sde.schedule
-        (_, sigma_t), (alpha_s, sigma_s) = schedule(t), schedule(s)
-        h = (schedule.log_snr(s) - schedule.log_snr(t)) / 2
-        denoised = target = denoiser(x_t, t, cond)
-        if memory is not None and torch.isfinite(h):
-            last, h_last = memory
-            target = denoised + h / (2 * h_last) * (denoised - last)  # h_last = ∞ after α = 0: first order
-        return (sigma_s / sigma_t) * x_t - alpha_s * torch.expm1(-h) * target, (denoised, h)
-
-
-@dataclass(frozen=True)
-class Langevin(Step):
-    """A corrector: x ← x + ε score + √(2ε) ξ at level t, with ε = 2a² (r ‖ξ‖/‖score‖)² (Song et al. 2021, algorithm 4).
-
-    The step size is each sample's own. a is the transition of the grid in use, from s to t; x stays at t.
-    It fluctuates with ξ and x, which multiplies the variance of mode k by about 1 + 2 C_k/Σ C + 2 (C_k²/Λ_k)/Σ (C²/Λ), whatever
-    r, with Λ the covariance of x_t: 1 + 4/d for d white pixels, but a good deal for the leading modes of a smooth field noise.
+    D extrapolates x̂ from the last two evaluations: one evaluation per step, second order (Lu et al. 2022, algorithm 2); with
+    η = 1 the moments of Gaussian laws are of second order too. The first step is of first order, and so are those that start
+    at α_t = 0 or end at σ_s = 0.
 
     Args:
-        snr: the signal-to-noise ratio r of a step.
-        repeats: corrections per level.
-        batch_norms: norms averaged over the batch, as the ancestor does it; for comparison with it only, since a sample then
-            depends on the others of its batch.
+        eta: 0 follows the probability flow, 1 is the solver of the reverse SDE, "DPM++ 2M SDE" (ibid., SDE-DPM-Solver++).
     """
 
-    snr: float = 0.16
-    repeats: int = 1
-    batch_norms: bool = False
+    eta: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.eta >= 0:
+            raise InputError(f"DPM2M needs eta >= 0, not {self.eta}.")
 
     def __call__(
         self,
@@ -299,24 +269,46 @@ class Langevin(Step):
         memory: Memory,
     ) -> tuple[Tensor, Memory]:
         sde = denoiser.sde
-        if sde.schedule.sigma(t) == 0:
-            return x_t, memory  # data: no noise is left to correct, and no score to do it with
-        a, _ = sde.transition(s, t)
-        for _ in range(self.repeats):
+        (_, sigma_t), (alpha_s, sigma_s) = sde.schedule(t), sde.schedule(s)
+        h = (sde.schedule.log_snr(s) - sde.schedule.log_snr(t)) / 2
+        denoised = target = denoiser(x_t, t, cond)
+        if memory is not None and torch.isfinite(h):
+            last, h_last = memory
+            target = denoised + h / (2 * h_last) * (denoised - last)  # h_last = ∞ after α = 0: first order
+        forget = (-self.eta * h).exp() if self.eta else 1.0  # 0·∞ is no number
+        x_s = (sigma_s / sigma_t * forget) * x_t - alpha_s * torch.expm1(-(1 + self.eta) * h) * target
+        if self.eta:
             noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
-            score = sde.score(denoiser(x_t, t, cond), x_t, t)
-            noise_norm, score_norm = noise.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
-            if self.batch_norms:
-                noise_norm, score_norm = noise_norm.mean().expand(len(x_t)), score_norm.mean().expand(len(x_t))
-            size = expand_like(2 * a**2 * (self.snr * noise_norm / score_norm) ** 2, x_t)
-            x_t = x_t + size * score + (2 * size).sqrt() * noise
-        return x_t, memory
+            x_s = x_s + sigma_s * (-torch.expm1(-2 * self.eta * h)).sqrt() * noise
+        return x_s, (denoised, h)
 
 
-def _finite(drift: Tensor, diffusion: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    if not bool(torch.isfinite(drift) & torch.isfinite(diffusion)):
+@dataclass(frozen=True)
+class Carry(Step):
+    """x_s = (α_s/α_t) x_t, no predictor: the signal keeps its scale, and x is left alone where α = 1. Undefined where α_t = 0.
+
+    With a Langevin corrector it is annealed Langevin sampling (Song and Ermon 2019, algorithm 1).
+    """
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        alpha_t, alpha_s = denoiser.sde.schedule.alpha(t), denoiser.sde.schedule.alpha(s)
+        _finite(alpha_s / alpha_t, t)
+        return (alpha_s / alpha_t) * x_t, None
+
+
+def _finite(coefficient: Tensor, t: Tensor) -> None:
+    if not bool(torch.isfinite(coefficient)):
         raise InputError(
-            f"Euler-Maruyama and reverse diffusion are undefined at t = {t.item():.3g}, where α = 0: give a grid with t_max < 1, "
-            "or take Ancestral, DDIM, Heun or DPM2M."
+            f"EulerMaruyama, ReverseDiffusion and Carry are undefined at t = {t.item():.3g}, where α = 0: give a grid with "
+            "t_max < 1, or take Ancestral, DDIM, Heun or DPM2M."
         )
-    return drift, diffusion

@@ -1,0 +1,145 @@
+"""Likelihood as a job: log p of data in nats and in data units, with standard errors, written to one file."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from torch import Tensor
+from tqdm import tqdm
+
+from scorefield.config import Parser
+from scorefield.data.augment import Dequantise
+from scorefield.data.fields import Fields
+from scorefield.data.source import Source, Split
+from scorefield.errors import InputError
+from scorefield.files import write_text
+from scorefield.model import PROBING, Model
+from scorefield.random import Generators
+from scorefield.sample.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
+from scorefield.sample.probes import Probes, Rademacher
+from scorefield.train.loop import versions
+
+
+def add_arguments(parser: Parser) -> None:
+    """Of which fields, and how."""
+    parser.add_argument(
+        "--data", type=Source | None, default=None, help="the data; by default what the run was trained on"
+    )
+    parser.add_argument("--split", type=Split, default="valid", help="train or valid")
+    parser.add_argument("-n", "--number", type=int, default=1000, help="at most so many fields, drawn at random")
+    parser.add_argument("--repeats", type=int, default=5, help="draws of probes and of dequantisation for each field")
+    parser.add_argument("--probes", type=Probes, default=Rademacher(), help="Rademacher, Normal, Sphere or Exact")
+    parser.add_argument(
+        "--tolerance", type=float, default=1e-5, help="of a step of the solver, in nats per dimension too"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="the draws for field i depend on (seed, i, repeat) alone")
+    parser.add_argument("--chunk", type=int, default=64, help="fields computed at once")
+    parser.add_argument("--device", type=str, default="cpu", help="where to compute: cpu, cuda, mps")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+
+
+def flow_of(built: Namespace) -> ProbabilityFlow:
+    """The flow that the arguments describe."""
+    return ProbabilityFlow(built.tolerance, built.probes)
+
+
+def check_free(path: Path) -> None:
+    """Refuse, before anything is computed, to write over a file."""
+    if path.exists():
+        raise InputError(f"{path} exists: give another --out.")
+
+
+def measure(
+    model: Model,
+    fields: Fields,
+    n: int,
+    *,
+    repeats: int,
+    flow: ProbabilityFlow,
+    seed: int = 0,
+    chunk: int = 64,
+    bar: tqdm | None = None,
+) -> dict[str, Any]:
+    """log p of at most n fields, each with several draws of probes and, where data are quantised, of dequantisation.
+
+    Args:
+        model: the model.
+        fields: the data.
+        n: how many; they are drawn, always the same ones.
+        repeats: draws per field.
+        flow: how the density is computed.
+        seed: of the draws for field i in repeat r: key (seed, i, r, ...).
+        chunk: fields at once.
+        bar: advanced by the number of densities computed.
+    """
+    if n < 1 or repeats < 1 or chunk < 1:
+        raise InputError(f"likelihood needs a number, repeats and chunk of at least 1, not {n}, {repeats} and {chunk}.")
+    order = torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))
+    indices = order[:n].sort().values
+    nats, evaluations = torch.empty(repeats, len(indices), dtype=torch.float64), []
+    if bar is not None:
+        bar.reset(nats.numel())
+    for repeat in range(repeats):
+        found = []
+        for part in indices.split(chunk):
+            one = _one_draw(model, fields, part, repeat, flow, seed)
+            found.append(one.nats.double().cpu())
+            evaluations.append(one.evaluations.cpu())
+            if bar is not None:
+                bar.update(len(part))
+        nats[repeat] = torch.cat(found)
+    dimension = fields[0].x.numel()
+    record: dict[str, Any] = {"n": len(indices), "repeats": repeats, "dimension": dimension, "quantum": fields.quantum}
+    record["nats"] = summary(nats)
+    if fields.quantum > 0:
+        record["bits_per_dimension"] = summary(bits_per_dimension(nats, fields.quantum, dimension))
+    counts = torch.cat(evaluations)
+    record["evaluations"] = {"mean": counts.double().mean().item(), "max": int(counts.max())}
+    record |= {"seed": seed, "flow": repr(flow), "indices": indices.tolist(), "versions": versions()}
+    return record | {"nats_per_field": nats.T.tolist()}
+
+
+def _one_draw(
+    model: Model, fields: Fields, indices: Tensor, repeat: int, flow: ProbabilityFlow, seed: int
+) -> Likelihood:
+    """log p of some fields with the draws of one repeat."""
+    batch = fields.gather(indices)
+    if batch.mask is not None:
+        raise InputError("Fields that are known in part have no density under this model: give fields without a mask.")
+    batch = replace(batch, key=torch.stack((indices, torch.full_like(indices, repeat)), dim=1))
+    if fields.quantum > 0:
+        batch = Dequantise(fields.quantum)(batch, seed)
+    generator = Generators((seed, index, repeat, PROBING) for index in indices.tolist())
+    batch = batch.to(model.device)
+    return model.log_prob(batch.x, generator=generator, flow=flow, cond=batch.cond)
+
+
+def summary(values: Tensor) -> dict[str, float | None]:
+    """Of values (repeats, fields): mean, its standard error over the data, and the spread of the mean over repeats."""
+    repeats, fields = values.shape
+    error = values.mean(0).std() / math.sqrt(fields) if fields > 1 else torch.tensor(math.nan)
+    spread = values.mean(1).std() if repeats > 1 else torch.tensor(math.nan)
+    found = {"mean": values.mean(), "standard_error": error, "spread_over_repeats": spread}
+    return {name: None if value.isnan() else float(value) for name, value in found.items()}
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Write the record, whole or not at all."""
+    write_text(path, json.dumps(record, indent=1) + "\n")
+
+
+def table(record: dict[str, Any]) -> str:
+    """A few lines for people."""
+    lines = [f"{record['n']} fields × {record['repeats']} draws, {record['evaluations']['mean']:.0f} evaluations each"]
+    for key, name in (("nats", "log p(x) in nats"), ("bits_per_dimension", "bits per dimension")):
+        if key in record:
+            found = record[key]
+            error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.4f}"
+            lines.append(f"  {name:22s}{found['mean']:.4f}{error}")
+    return "\n".join(lines)

@@ -1,0 +1,127 @@
+"""Langevin steps, x ← x + ε score + √(2ε) ξ on one level: they leave the law of x_t alone, up to the finite size of ε.
+
+As correctors they follow or precede a predictor. With `Carry` for a predictor they are annealed Langevin sampling, whose last
+level is denoised (Tweedie's formula) instead of being left with the noise of its last step.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.denoiser import Denoises
+from scorefield.errors import InputError
+from scorefield.random import Generators
+from scorefield.sample.steps import Cond, Memory, Step
+from scorefield.sde import SDE, expand_like
+
+
+class Corrector(Step):
+    """A step that stays on its level. Abstract: the rule for ε is left open.
+
+    Attributes:
+        repeats: corrections per level.
+    """
+
+    repeats: int
+
+    @abstractmethod
+    def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
+        """ε at level t of a grid that goes on to s, a scalar or one per sample."""
+
+    def __call__(
+        self,
+        denoiser: Denoises,
+        x_t: Tensor,
+        t: Tensor,
+        s: Tensor,
+        cond: Cond,
+        *,
+        generator: Generators,
+        memory: Memory,
+    ) -> tuple[Tensor, Memory]:
+        sde = denoiser.sde
+        if sde.schedule.sigma(t) == 0:
+            return x_t, memory  # data: no noise is left to correct, and no score to do it with
+        for _ in range(self.repeats):
+            noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
+            score = sde.score(denoiser(x_t, t, cond), x_t, t)
+            size = expand_like(self.size(sde, t, s, score, noise), x_t)
+            x_t = x_t + size * score + (2 * size).sqrt() * noise
+        return x_t, memory
+
+
+@dataclass(frozen=True)
+class Langevin(Corrector):
+    """ε = 2a² (r ‖ξ‖/‖score‖)², each sample's own, a = α_t/α_s (Song et al. 2021, algorithm 4).
+
+    It fluctuates with ξ and x, which multiplies the variance of mode k by about 1 + 2 C_k/Σ C + 2 (C_k²/Λ_k)/Σ (C²/Λ), whatever
+    r, with Λ the covariance of x_t: 1 + 4/d for d white pixels, but a good deal for the leading modes of a smooth field noise.
+
+    Args:
+        snr: the signal-to-noise ratio r of a step.
+        repeats: corrections per level.
+        batch_norms: norms averaged over the batch, as the ancestor does it; for comparison with it only, since a sample then
+            depends on the others of its batch.
+    """
+
+    snr: float = 0.16
+    repeats: int = 1
+    batch_norms: bool = False
+
+    def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
+        a, _ = sde.transition(s, t)
+        noise_norm, score_norm = noise.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
+        if self.batch_norms:
+            noise_norm, score_norm = noise_norm.mean().expand(len(score)), score_norm.mean().expand(len(score))
+        return 2 * a**2 * (self.snr * noise_norm / score_norm) ** 2
+
+
+@dataclass(frozen=True)
+class AnnealedLangevin(Corrector):
+    """ε = 2a² (rσ_t)², a = α_t/α_s: in proportion to the noise of the level (Song et al. 2021, their "ald" corrector).
+
+    It multiplies the variance of a mode by up to 1/(1 − (a r)²), where the noise dominates.
+
+    Args:
+        snr: the signal-to-noise ratio r of a step; Song's is 0.176.
+        repeats: steps per level, Song's T.
+    """
+
+    snr: float = 0.176
+    repeats: int = 5
+
+    def __post_init__(self) -> None:
+        if not 0 < self.snr < 1:
+            raise InputError(f"AnnealedLangevin diverges unless 0 < snr < 1: it is {self.snr}.")
+
+    def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
+        a, _ = sde.transition(s, t)
+        return 2 * (a * self.snr * sde.schedule.sigma(t)) ** 2
+
+
+@dataclass(frozen=True)
+class NCSNLangevin(Corrector):
+    """ε = step σ_t²/σ(0)², σ(0) the smallest level (Song and Ermon 2019, algorithm 1; 2020, algorithm 1). Needs σ(0) > 0.
+
+    It multiplies the variance of a mode by up to 1/(1 − step/(2 σ(0)²)), where the noise dominates.
+
+    Args:
+        step: ε at the smallest level, below 2 σ(0)²; NCSNv2 has 6.2e-6 for CIFAR-10, where σ(0) = 0.01.
+        repeats: steps per level, T; theirs is 5.
+    """
+
+    step: float = 6.2e-6
+    repeats: int = 5
+
+    def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
+        smallest = sde.schedule.sigma(torch.zeros_like(t))
+        if not 0 < self.step < 2 * smallest**2:
+            reason = "σ(0) = 0" if smallest == 0 else f"it diverges unless 0 < step < 2 σ(0)² = {2 * smallest**2:.3g}"
+            raise InputError(
+                f"NCSNLangevin with step {self.step:g} is undefined here, as {reason}: take AnnealedLangevin, or change step."
+            )
+        return self.step * (sde.schedule.sigma(t) / smallest) ** 2
