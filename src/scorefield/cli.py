@@ -43,7 +43,11 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument("--init", type=Path | None, help="run to take the model and its weights from", default=None)
     parser.add_argument(
-        "--trust", type=list[str], default=[], help="your own packages that the configuration of --init may name"
+        "--trust",
+        type=str,
+        action="append",
+        default=[],
+        help="your own package that the configuration of --init may name",
     )
     parser.add_argument("--dry-run", action="store_true", help="make a few real steps, print the costs, write nothing")
     settings = _read_with_recipe(parser, arguments)
@@ -63,7 +67,7 @@ def train(arguments: Sequence[str]) -> int:
         init = None if settings.init is None else run.open_checkpoint(settings.init)
         run.train(parser, settings, settings.out, resume=settings.resume, init=init, notify=_warn)
     except Stopped as stop:
-        _say(f"{stop}; all is saved. Go on with: scorefield train {settings.recipe} --out {settings.out} --resume")
+        _say(f"{stop}; all is saved. Go on with: scorefield train --out {settings.out} --resume")
         return 128 + stop.number
     return 0
 
@@ -210,8 +214,8 @@ def demo(arguments: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
     settings = parser.read(arguments)
     folder = settings.out
-    resume = ["--resume"] if (folder / "config.yaml").exists() else []
-    if status := train(["digits", "--out", str(folder), *resume]):
+    begun = (folder / "config.yaml").exists()
+    if status := train(["--out", str(folder), "--resume"] if begun else ["digits", "--out", str(folder)]):
         return status
     status = evaluate([str(folder)])
     pictures.write_all(folder)
@@ -243,6 +247,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"scorefield {version('scorefield')}")
         return 0
     verb, *rest = arguments
+    os.environ.setdefault(
+        "OMP_WAIT_POLICY", "PASSIVE"
+    )  # before torch is loaded: on a busy machine spinning threads cost 10×
     sys.path.insert(0, str(Path.cwd()))  # a user's own schedule, network or data set is found by its import path
     try:
         if verb not in VERBS:
@@ -270,7 +277,7 @@ def _say(message: str) -> None:
 
 
 def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
-    """Overrides on top of a recipe, which comes first; a run that is resumed, or started from another, is its own recipe."""
+    """Overrides on top of a recipe, which comes first; without one, a run that is resumed is its own."""
     from scorefield import config
 
     if {"-h", "--help"} & set(arguments):
@@ -279,7 +286,7 @@ def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
     out, init = _path_after("--out", words), _path_after("--init", words)
     named = bool(arguments) and not arguments[0].startswith("-")
     resumed = out is not None and "--resume" in words and (out / "config.yaml").is_file()
-    path = out / "config.yaml" if resumed and out else config.find_recipe(arguments[0]) if named else init
+    path = config.find_recipe(arguments[0]) if named else out / "config.yaml" if resumed and out else init
     if path is None:
         raise InputError(
             "train needs a recipe first: scorefield train RECIPE --out RUN (scorefield recipes lists them)."
@@ -295,10 +302,11 @@ def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
 def _inherit(init: Path, groups: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
     from scorefield import config, run
+    from scorefield.model import Model
 
     opened = run.open_checkpoint(init)
     trust = [word for option, word in pairwise(words) if option.startswith("--trust")]
-    config.check_trust(opened.config, trust, str(opened.path))
+    config.check_trust({"model": opened.config["model"]}, {"model": Model}, trust, str(opened.path))
     groups = {**(groups or opened.config), "model": opened.config["model"]}
     if "data" not in groups and "--data" not in words:
         raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
@@ -317,7 +325,7 @@ def _run_parser(verb: str, description: str) -> Parser:
     parser.add_argument("--step", type=int, default=None, help="of which checkpoint; the last one by default")
     parser.add_argument("--ema", type=bool, default=True, help="use the averaged weights")
     parser.add_argument(
-        "--trust", type=list[str], default=[], help="your own packages that the run's configuration may name"
+        "--trust", type=str, action="append", default=[], help="your own package that the run's configuration may name"
     )
     return parser
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import difflib
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from importlib import import_module
 from importlib.resources import files
-from inspect import signature
+from inspect import isabstract, signature
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
@@ -58,12 +59,21 @@ class Parser(ArgumentParser):
             word = found[1].split("=")[0]
         elif found := re.search(r"given class_path '([\w.]+)': .*(?:Option|Key) '(\w+)' is not", text):
             word, options = found[2], list(signature(import_class(found[1])).parameters)
+        elif found := re.search(r"dot import path string: (\w+)", text):
+            word, options = found[1], sorted(known_classes())
         elif found := re.search(r"(?:Key|Option) '([\w.]+)' is not", text):
             word, options = found[1], [name.lstrip("-") for name in options]
         else:
             return ""
         close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
         return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(options)[:12])}."
+
+
+def known_classes() -> set[str]:
+    """The names of all classes of scorefield that are loaded."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("scorefield.")]
+    found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    return {kind.__name__ for kind in found if kind.__module__.startswith("scorefield.") and not isabstract(kind)}
 
 
 # ------------------------------------------------------------------------------------------------------------- recipes
@@ -79,17 +89,20 @@ def find_recipe(name: str, folder: Path = Path()) -> Path:
     for path in (folder / name, Path(name)):
         if path.is_file():
             return path
-    if name in shipped:
-        return shipped[name]
+    if (stem := name.removesuffix(".yaml")) in shipped:
+        return shipped[stem]
     close = difflib.get_close_matches(name, shipped, n=1)
     hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(shipped)}."
     raise InputError(f"There is no recipe or file {name}: {hint}")
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """A YAML file with a mapping, as plain data."""
+    """A YAML file with a mapping, as plain data without references."""
     try:
-        content = yaml.safe_load(path.read_text())
+        text = path.read_text()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise InputError(f"{path} uses YAML references (*name): write the values out.")
+        content = yaml.safe_load(text)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
@@ -103,15 +116,19 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
         raise InputError(f"{path} is its own base.")
     content = read_yaml(path)
     bases = content.pop("base", [])
+    bases = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: base names no recipe: give the name of one, a file, or a list of them.")
     folded: dict[str, Any] = {}
-    for base in [bases] if isinstance(bases, str) else bases:
-        parent = find_recipe(base.removesuffix(".yaml") if base in recipes() else base, path.parent)
-        folded = fold(folded, read_recipe(parent, (*seen, path.resolve())))
+    for base in bases:
+        folded = fold(folded, read_recipe(find_recipe(base, path.parent), (*seen, path.resolve())))
     folded = fold(folded, content)
-    if unknown := set(folded) - set(GROUPS):
-        word = sorted(unknown)[0]
-        close = difflib.get_close_matches(word, GROUPS, n=1)
-        raise InputError(f"{path} has the unknown group {word}{f', did you mean {close[0]}?' if close else '.'}")
+    for group, values in folded.items():
+        if group not in GROUPS:
+            close = difflib.get_close_matches(str(group), GROUPS, n=1)
+            raise InputError(f"{path} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
+        if not isinstance(values, Mapping):
+            raise InputError(f"{path}: {group} is {values!r}, not a mapping of names to values.")
     return folded
 
 
@@ -150,29 +167,72 @@ def import_class(path: str) -> Any:
     return getattr(import_module(module), name)
 
 
-def check_trust(config: Any, trust: Sequence[str], origin: str) -> None:
-    """Refuse a configuration from a file that names code outside scorefield and the modules that the user trusts."""
-    if isinstance(config, Mapping):
-        path = config.get("class_path")
-        if path is not None and not _trusted(str(path), ("scorefield", *trust)):
-            root = str(path).split(".")[0]
-            raise InputError(
-                f"{origin} asks for {path}, which is not part of scorefield, and is not run: if you know it and it is yours, "
-                f"add --trust {root}."
-            )
-        for value in config.values():
-            check_trust(value, trust, origin)
-    elif isinstance(config, list | tuple):
-        for value in config:
-            check_trust(value, trust, origin)
+def check_trust(config: Mapping[str, Any], kinds: Mapping[str, Any], trust: Sequence[str], origin: str) -> None:
+    """Refuse a stored configuration that names code outside scorefield and the modules that the user trusts.
+
+    A parser would import a class that is named by mere text, and read a file that is. In what we store every class is a mapping
+    with a `class_path`, so text is refused wherever a constructor does not ask for text.
+
+    Args:
+        config: values by name.
+        kinds: their types by name.
+        trust: roots of the user's own modules.
+        origin: what to call the file.
+    """
+    for name, value in config.items():
+        _check_value(value, kinds.get(name), trust, f"{origin}: {name}")
+
+
+def _check_value(value: Any, kind: Any, trust: Sequence[str], origin: str) -> None:
+    if isinstance(value, Mapping):
+        _check_mapping(value, kind, trust, origin)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            _check_value(element, kind, trust, origin)
+    elif isinstance(value, str) and not _takes_text(kind):
+        raise InputError(
+            f"{origin} is the text {value!r} where a class belongs, and is not used: the file was tampered with."
+        )
+
+
+def _check_mapping(value: Mapping[str, Any], kind: Any, trust: Sequence[str], origin: str) -> None:
+    if "class_path" not in value:
+        check_trust(value, constructor_types(kind), trust, origin)
+        return
+    path = str(value["class_path"])
+    if not _trusted(path, ("scorefield", *trust)):
+        hint = f"if you know it and it is yours, add --trust {path.split('.', maxsplit=1)[0]}"
+        raise InputError(f"{origin} asks for {path}, which is not part of scorefield, and is not run: {hint}.")
+    arguments = value.get("init_args") or {}
+    if not isinstance(arguments, Mapping) or value.keys() - {"class_path", "init_args"}:
+        raise InputError(f"{origin} is no class_path with init_args: the file was tampered with.")
+    check_trust(arguments, constructor_types(import_class(path)), trust, origin)
+
+
+def constructor_types(kind: Any) -> dict[str, Any]:
+    """The types of the arguments of a class or a function, by name; nothing where they are not known."""
+    try:
+        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _takes_text(kind: Any) -> bool:
+    """Whether text is among the values of a type, however it is nested."""
+    if kind in (str, Path) or get_origin(kind) is Literal:
+        return True
+    return any(_takes_text(part) for part in get_args(kind))
 
 
 def _trusted(path: str, roots: Sequence[str]) -> bool:
-    """Whether a dotted path leads to a class defined under one of the roots, not to something that a module imports."""
-    if not any(path.startswith(root + ".") for root in roots):
+    """Whether a path leads to a class, or a function that makes one, defined under a root and not merely imported there."""
+    if not any(path.startswith(root + ".") for root in roots) or any(part.startswith("_") for part in path.split(".")):
         return False
     try:
         found = import_class(path)
     except (ImportError, AttributeError, ValueError):
         return False
-    return isinstance(found, type) and any(f"{found.__module__}.".startswith(root + ".") for root in roots)
+    made = found if isinstance(found, type) else constructor_types(found).get("return")
+    return isinstance(made, type) and all(
+        any(f"{part.__module__}.".startswith(root + ".") for root in roots) for part in (found, made)
+    )

@@ -34,6 +34,7 @@ from scorefield.train.checkpoint import Checkpoint
 from scorefield.train.trainer import Rehearsal, Trainer
 
 INITIAL = 202  # the stream of the initial weights
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
 
@@ -109,7 +110,10 @@ class Opened:
 
     @property
     def config(self) -> dict[str, Any]:
-        return self.checkpoint.facts["config"]
+        config = self.checkpoint.facts.get("config")
+        if not (isinstance(config, Mapping) and isinstance(config.get("model"), Mapping)):
+            raise InputError(f"{self.path} holds no configuration of a model: it is not a checkpoint of a run.")
+        return dict(config)
 
     @property
     def provenance(self) -> dict[str, Any]:
@@ -119,7 +123,7 @@ class Opened:
     def model(self, *, ema: bool, trust: Sequence[str] = ()) -> Model:
         """The model with its weights."""
         stored = {"model": self.config["model"]}
-        configuration.check_trust(stored, trust, str(self.path))
+        configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
         parser = _model_parser()
         model: Model = build(parser, parser.read_object(stored, str(self.path))).model
         weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
@@ -132,7 +136,7 @@ class Opened:
         if "data" not in self.config:
             raise InputError(f"{self.path} holds imported weights and does not know their data: give them by --data.")
         stored = {"data": self.config["data"]}
-        configuration.check_trust(stored, trust, str(self.path))
+        configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
         parser = _data_parser()
         return build(parser, parser.read_object(stored, str(self.path))).data
 
@@ -247,7 +251,7 @@ def train(
     checkpoint = (
         checkpoints.read(find_checkpoint(folder)) if resume and checkpoints.steps(folder / "checkpoints") else None
     )
-    leader = int(os.environ.get("LOCAL_RANK", os.environ.get("SLURM_PROCID", "0"))) == 0
+    leader = int(next((os.environ[name] for name in RANKS if name in os.environ), "0")) == 0
     if leader:
         check_free(folder, resume)
     experiment = prepare(parser, settings, checkpoint, None if checkpoint is not None else init)

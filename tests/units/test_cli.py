@@ -48,7 +48,7 @@ def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str
         (["train", "digits", "--out", "x", "--train.steps", "0"], ["train.steps", "at least 1"]),
         (["train", "digits", "--out", "x", "--train.batch_size", "7", "--train.accumulate", "2"], ["batch_size=7"]),
         (["train", "digits", "--out", "x", "--model.net.chanels", "4"], ["chanels", "Did you mean channels"]),
-        (["train", "digits", "--out", "x", "--model.sde.schedule", "VEE"], ["model.sde.schedule", "VEE"]),
+        (["train", "digits", "--out", "x", "--model.sde.schedule", "VEE"], ["model.sde.schedule", "VEE", "Did you mean VE"]),
         (["train", "digits", "--out", "x", "--train.loss.weight", "os.system"], ["os.system", "Weight"]),
         (["train", "digits", "--out", "x", "--data", "Arrays", "--data.path", "gone.npy"], ["gone.npy"]),
         (["sample", "gone", "--out", "x"], ["gone", "no checkpoint"]),
@@ -80,6 +80,10 @@ def test_bad_recipes_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str
         ("model: !!python/object/apply:os.system ['touch executed']", ["not plain YAML"]),
         ("base: digits\nmodel: {net: {init_args: {channels: [3]}}}", ["channels"]),
         ("base: digits\nmodel: {nett: 3}", ["nett"]),
+        ("model: &a {b: *a}", ["references"]),
+        ("base: 5", ["base names no recipe"]),
+        ("base: digits\ntrain: null", ["train is None"]),
+        ("base: digits\n1: 2", ["unknown group 1"]),
     ):
         path = tiny.recipe(tmp_path, text)
         refuse(capsys, ["train", str(path), "--out", str(tmp_path / "out")], *words)
@@ -134,6 +138,32 @@ def test_foreign_code_in_a_checkpoint_is_not_run(
     assert not (tmp_path / "executed").exists()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"net": "evil.Net"},
+        {"net": "evil.yaml"},
+        {"sde": {"schedule": "evil.Net", "noise": {"class_path": "scorefield.noise.White"}}},
+        {"sde": "evil.yaml"},
+        {"sampler": {"step": "evil.Net"}},
+        {"precondition": {"class_path": "scorefield.denoiser.Karras", "init_args": {"label": "evil.Net"}}},
+        {"net": {"class_path": "scorefield.nn.NCSNpp", "init_args": {"channels": "evil.Net"}}},
+        {"net": {"class_path": "scorefield.__main__.main"}},
+        {"net": {"class_path": "scorefield.nn.NCSNpp", "dict_kwargs": {"x": "evil.Net"}}},
+    ],
+)
+def test_text_where_a_class_belongs_is_never_imported(
+    change: dict[str, object], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "evil.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
+    (tmp_path / "evil.yaml").write_text("class_path: evil.Net\n")
+    path = tampered(run, tmp_path / "bad.safetensors", **change)
+    refuse(capsys, ["sample", str(path), "--out", str(tmp_path / "out"), "-n", "1"], "bad.safetensors")
+    assert not (tmp_path / "executed").exists() and "evil" not in sys.modules
+
+
 def test_a_trusted_network_is_used(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "our_lab.py").write_text("from scorefield.nn import NCSNpp\n\nclass Net(NCSNpp):\n    pass\n")
@@ -142,6 +172,16 @@ def test_a_trusted_network_is_used(run: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(scorefield.InputError, match="--trust our_lab"):
         scorefield.load(path)
     assert type(scorefield.load(path, trust=("our_lab",)).denoiser.net).__name__ == "Net"
+    assert main(["sample", str(path), "-n", "1", "--chunk", "1", "--steps", "2", "--out", str(tmp_path / "o"), "--trust", "our_lab"]) == 0
+
+
+def test_tables_that_a_function_makes_are_loaded_again(tmp_path: Path) -> None:
+    tiny.train(tmp_path, tmp_path / "run", train__steps=1, model__sde__schedule="scorefield.schedule.ddpm")
+    assert scorefield.load(tmp_path / "run").sde.schedule.log_snr(torch.ones(())) < -5
+
+
+def test_naming_another_recipe_does_not_change_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    refuse(capsys, ["train", "images", "--out", str(run), "--resume", "--data=Digits"], "trained with model", "another --out")
 
 
 def test_a_checkpoint_of_another_network_is_named(

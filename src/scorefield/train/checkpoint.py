@@ -42,9 +42,9 @@ class Checkpoint:
         }
 
 
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """SHA-256 over names, types, shapes and bytes."""
-    total = hashlib.sha256()
+def digest(tensors: Mapping[str, Tensor], facts: str) -> str:
+    """SHA-256 over the facts, and names, types, shapes and bytes of the tensors."""
+    total = hashlib.sha256(facts.encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -61,7 +61,8 @@ def path_of(folder: Path, step: int) -> Path:
 def write(path: Path, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:
     """Write atomically: a reader sees the old file or the new one, and a full disk costs only the new one."""
     flat = {name: tensor.detach().to("cpu").contiguous() for name, tensor in tensors.items()}
-    metadata = {"format": str(FORMAT), "sha256": digest(flat), "facts": json.dumps(facts)}
+    text = json.dumps(facts)
+    metadata = {"format": str(FORMAT), "sha256": digest(flat, text), "facts": text}
     try:
         with replacing(path) as temporary:
             save_file(flat, temporary, metadata=metadata)
@@ -83,13 +84,11 @@ def read(path: Path) -> Checkpoint:
         raise InputError(
             f"{path} is not a whole safetensors file ({error}): delete it to use an earlier checkpoint."
         ) from error
-    if "facts" not in metadata:
+    if not {"facts", "format", "sha256"} <= metadata.keys():
         raise InputError(f"{path} is a safetensors file, but not a checkpoint of scorefield.")
-    if int(metadata["format"]) > FORMAT:
-        raise InputError(
-            f"{path} has format {metadata['format']}, this version reads up to {FORMAT}: upgrade scorefield."
-        )
-    if digest(tensors) != metadata["sha256"]:
+    if metadata["format"] != str(FORMAT):
+        raise InputError(f"{path} has format {metadata['format']}, this version reads {FORMAT}: upgrade scorefield.")
+    if digest(tensors, metadata["facts"]) != metadata["sha256"]:
         raise InputError(
             f"{path} is corrupt (its content does not match its digest): delete it to use an earlier checkpoint."
         )

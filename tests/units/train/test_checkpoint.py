@@ -47,11 +47,13 @@ def test_a_truncated_file_is_refused(tmp_path: Path, size: int) -> None:
 def test_one_changed_byte_is_noticed(tmp_path: Path) -> None:
     path = checkpoints.path_of(tmp_path, 7)
     checkpoints.write(path, TENSORS, FACTS)
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content)
-    with pytest.raises(InputError, match="corrupt"):
-        checkpoints.read(path)
+    whole = path.read_bytes()
+    for position in (len(whole) - 1, whole.index(b'"step') + 10):  # in a tensor, and in the facts
+        content = bytearray(whole)
+        content[position] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(InputError, match="corrupt"):
+            checkpoints.read(path)
 
 
 def test_foreign_and_future_files_are_refused(tmp_path: Path) -> None:
