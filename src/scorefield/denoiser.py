@@ -13,6 +13,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import torch
 from torch import Tensor, nn
 
+from scorefield.errors import InputError
 from scorefield.nn.network import Network
 from scorefield.schedule import Schedule, table_position
 from scorefield.sde import SDE, Field, Time, expand_like
@@ -176,6 +177,10 @@ class Karras(Precondition):
 
     sigma_data: float = 1.0
     label: Label = LogNoise()
+
+    def __post_init__(self) -> None:
+        if not self.sigma_data > 0:
+            raise InputError(f"Karras needs sigma_data > 0, not {self.sigma_data}.")
 
     def __call__(self, schedule: Schedule, t: Time) -> Coefficients:
         alpha, sigma = schedule(t)

@@ -24,6 +24,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _flush(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows opens no directory
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -57,6 +57,18 @@ class Model(nn.Module):
     def device(self) -> torch.device:
         return next(self.denoiser.parameters()).device
 
+    @property
+    def labels(self) -> int:
+        """How many classes the network tells apart; 0 without any."""
+        return int(getattr(self.denoiser.net, "labels", 0))
+
+    def check_cond(self, cond: Condition | None) -> None:
+        """Raise InputError where the network needs a field that `cond` lacks."""
+        channels = getattr(self.denoiser.net, "cond_channels", 0)
+        if channels and "field" not in (cond or {}):
+            advice = 'give it in Python, Model.sample(n, cond={"field": ...})'
+            raise InputError(f"The network is conditioned on a field of {channels} channels: {advice}.")
+
     @torch.no_grad()
     def score(
         self,
@@ -124,9 +136,10 @@ class Model(nn.Module):
         shape, sampler = tuple(shape or self.shape), sampler or self.sampler
         if not shape:
             raise InputError("The model does not know the shape of its fields: give shape=(channels, *grid).")
+        self.check_cond(cond)
         for start in starts:
             rows = range(start, start + chunk)
-            given = {name: _take(value, rows) for name, value in (cond or {}).items()}
+            given = {name: _take(value, rows).to(self.device) for name, value in (cond or {}).items()}
             generator = Generators((seed, index, SAMPLING) for index in rows)
             like = torch.empty(0, device=self.device)
             x = sampler(self.denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)

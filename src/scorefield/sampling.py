@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from scorefield.config import Parser
+from scorefield.data.arrays import BROKEN
 from scorefield.data.picture import save_grid
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_text
@@ -33,8 +35,33 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--corrector", type=Step | None, default=None, help="a step that stays on its level: Langevin")
     parser.add_argument("--correct-first", type=bool | None, default=None, help="correct before predicting, or after")
     parser.add_argument("--denoise", type=bool | None, default=None, help="end with the denoised field")
+    parser.add_argument("--label", type=int | None, default=None, help="the class, of a network with labels")
     parser.add_argument("--chunk", type=int, default=64, help="samples computed at once")
-    parser.add_argument("--device", type=str, default="cpu", help="where to compute: cpu, cuda, mps")
+    parser.add_argument(
+        "--device", type=device_argument, default="cpu", help="where to compute: cpu, cuda, cuda:1, mps"
+    )
+
+
+def device(name: str) -> str:
+    """The name itself, if there is such a device to compute on here; InputError if not."""
+    try:
+        if name.split(":", maxsplit=1)[0] not in ("cpu", "cuda", "mps", "xpu"):
+            raise ValueError("it is none of cpu, cuda, mps, xpu")
+        torch.zeros(1, device=name).add(1)
+    except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+        reason = str(error).strip().split("\n")[0].rstrip(".")[:120]
+        raise InputError(
+            f"The device {name!r} cannot be used ({reason}): give --device cpu, or cuda on a GPU."
+        ) from error
+    return name
+
+
+def device_argument(name: str) -> str:
+    """`device` for a parser, which would hide the message of any other error."""
+    try:
+        return device(name)
+    except InputError as error:
+        raise ArgumentTypeError(str(error)) from error
 
 
 def chosen(parser: Parser, settings: Namespace, own: Sampler) -> Sampler:
@@ -55,12 +82,13 @@ def sample_to(
     sampler: Sampler,
     chunk: int = 64,
     provenance: Mapping[str, Any],
+    label: int | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, with a picture and a record of how they were made.
 
     A folder that holds a part of the same job is completed; the result is the same, bit for bit, on the same machine. One that
-    holds another job is left alone, with an error.
+    holds another job is left alone, with an error. Files of the job that cannot be read are made again.
 
     Args:
         folder: where to.
@@ -70,16 +98,21 @@ def sample_to(
         sampler: how.
         chunk: how many at once.
         provenance: facts of the model that decide the result; stored, and compared before a job is continued.
+        label: the class, of a network with labels; by default the null class.
         progress: called with the number of new samples.
     """
+    check(model, n, seed, chunk, label)
     record = {"n": n, "seed": seed, "chunk": chunk, "shape": list(model.shape), "sampler": repr(sampler), **provenance}
+    record |= {} if label is None else {"label": label}
     _claim(folder, record)
     result = folder / "samples.npy"
-    if not result.exists():
+    if not _holds(result, (n, *model.shape)):
+        cond = None if label is None else {"label": torch.full((n,), label)}
         starts = range(0, n, chunk)
-        left = [start for start in starts if not _part(folder, start).exists()]
-        progress(sum(min(chunk, n - start) for start in starts if start not in left))
-        for start, x in zip(left, model.chunks(left, n, seed, sampler, None, None, chunk), strict=True):
+        sizes = {start: min(chunk, n - start) for start in starts}
+        left = [start for start in starts if not _holds(_part(folder, start), (sizes[start], *model.shape))]
+        progress(n - sum(sizes[start] for start in left))
+        for start, x in zip(left, model.chunks(left, n, seed, sampler, None, cond, chunk), strict=True):
             if not bool(torch.isfinite(x).all()):
                 raise InputError(
                     f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
@@ -97,6 +130,18 @@ def sample_to(
     return samples
 
 
+def check(model: Model, n: int, seed: int, chunk: int, label: int | None) -> None:
+    """Refuse a job that cannot be done, before anything is written."""
+    for name, value, least in (("number", n, 1), ("chunk", chunk, 1), ("seed", seed, 0)):
+        if value < least:
+            raise InputError(f"The {name} is {value}: give {least} or more.")
+    if label is not None and not model.labels:
+        raise InputError(f"The network knows no classes: leave out the label {label}.")
+    if label is not None and not 0 <= label < model.labels:
+        raise InputError(f"There is no class {label}: give a label from 0 to {model.labels - 1}.")
+    model.check_cond(None)
+
+
 @torch.no_grad()
 def count_evaluations(model: Model, sampler: Sampler) -> int:
     """Network evaluations per sample, counted."""
@@ -111,6 +156,14 @@ def _part(folder: Path, start: int) -> Path:
     return folder / f"part-{start:09d}.npy"
 
 
+def _holds(path: Path, shape: tuple[int, ...]) -> bool:
+    """Whether a file holds a whole array of a shape."""
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False).shape == shape
+    except (*BROKEN, AttributeError):  # the last for a .npz in its place
+        return False
+
+
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     """Make the folder this job's, or see that it is."""
     path = folder / "sampling.json"
@@ -119,8 +172,8 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     if folder.is_dir() and any(folder.iterdir()):
         if not path.is_file():
             raise InputError(f"{folder} is not empty and holds no samples of ours: give another --out.")
-        before = json.loads(path.read_text())
-        for key, value in record.items():
+        before = _recorded(path)
+        for key, value in ({"label": None} | dict(record)).items():
             if before.get(key) != value:
                 raise InputError(
                     f"{folder} holds samples with {key} = {before.get(key)}, not {value}: give another --out."
@@ -128,3 +181,14 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
         return
     folder.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(record, indent=2) + "\n")
+
+
+def _recorded(path: Path) -> dict[str, Any]:
+    """The record of a job, or InputError."""
+    try:
+        record = json.loads(path.read_text())
+    except ValueError as error:
+        record = str(error)
+    if not isinstance(record, dict):
+        raise InputError(f"{path} is no record of samples: delete {path.parent} or give another --out.")
+    return record

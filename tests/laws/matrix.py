@@ -26,6 +26,7 @@ from scorefield.sample import (
     StochasticHeun,
     sample,
 )
+from scorefield.sample.langevin import Corrector
 
 F64 = torch.float64
 MEAN = 0.3
@@ -46,7 +47,7 @@ class Method:
     predictor: Step
     order: int
     evaluations: int = 1
-    corrector: Step | None = None
+    corrector: Corrector | None = None
     correct_first: bool = True
 
     @property

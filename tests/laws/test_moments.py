@@ -217,7 +217,7 @@ def test_langevin_restores_the_marginal(name, repeats):
     oracle, r, batch, t, s = white(SCHEDULES[name]), 0.3, 32, time(0.4), time(0.35)
     a, _ = oracle.sde.transition(s, t)
     x = 1.5 * oracle.marginal((batch, 1, SIZE), t, generator=keys(batch))
-    x, _ = Langevin(r, repeats)(oracle, x, t, s, None, generator=keys(batch, seed=1), memory=None)
+    x = Langevin(r, repeats)(oracle, x, t, s, None, generator=keys(batch, seed=1))
     exact = oracle.variance(t)[0, 0]
     expected = 2.25 * exact
     for _ in range(repeats):
@@ -236,7 +236,7 @@ def test_langevin_under_coloured_noise(name):
     """
     oracle, r, batch, t, s = gaussian(SCHEDULES[name], grid=(64,)), 0.2, 800, time(0.4), time(0.39)
     x = oracle.marginal((batch, 1, 64), t, generator=keys(batch))
-    x, _ = Langevin(r, repeats=100)(oracle, x, t, s, None, generator=keys(batch, seed=1), memory=None)
+    x = Langevin(r, repeats=100)(oracle, x, t, s, None, generator=keys(batch, seed=1))
     power = torch.fft.fft(x, norm="ortho")[:, 0].abs().square().mean(0)
     (a, _), exact, noise = oracle.sde.transition(s, t), oracle.variance(t)[0], oracle.noise_spectrum[0]
     square = noise**2 / exact

@@ -23,6 +23,7 @@ from scorefield.sample import (
     UniformGrid,
     sample,
 )
+from scorefield.sample.langevin import Corrector
 from scorefield.schedule import EDM, VE, VP
 
 F64 = torch.float64
@@ -83,11 +84,23 @@ class Written(Step):
         return x_t, f"after {t.item()}"
 
 
+@dataclass(frozen=True)
+class WrittenCorrector(Corrector):
+    """The same in a corrector's place."""
+
+    log: list
+    repeats: int = 1
+
+    def __call__(self, denoiser, x_t, t, s, cond, *, generator):
+        self.log.append(("correct", t.item(), s.item(), None))
+        return x_t
+
+
 @pytest.mark.parametrize("correct_first", [True, False])
 def test_the_order_of_predictor_and_corrector(correct_first):
     """Song's code corrects, then predicts; his paper prints the reverse. The memory is the predictor's own."""
     log, times = [], torch.tensor([1.0, 0.5, 0.25, 0.0], dtype=F64)
-    predictor, corrector = Written("predict", log), Written("correct", log)
+    predictor, corrector = Written("predict", log), WrittenCorrector(log)
     x = torch.zeros(1, 1, 2, dtype=F64)
     sample(
         gaussian(VP(), grid=(2,)),
@@ -119,7 +132,7 @@ def test_a_corrector_does_nothing_where_it_has_no_step_or_no_score(name, correct
     assert sample(oracle, x, times, Ancestral(), generator=keys(2), **arguments).isfinite().all()
     for t, s in ((1.0, 0.5), (0.0, 0.0)):
         if name == "Rectified" or t == 0:
-            corrected, _ = Langevin()(oracle, x, time(t), time(s), None, generator=keys(2), memory=None)
+            corrected = Langevin()(oracle, x, time(t), time(s), None, generator=keys(2))
             assert torch.equal(corrected, x)
 
 

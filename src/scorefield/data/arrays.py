@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset
+from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset, check_labels
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.errors import InputError
 
@@ -28,7 +28,7 @@ class Arrays(Source):
         path: the file.
         key: the name of the fields in a .npz, without the name of the split.
         labels: the name of the labels in a .npz, without the name of the split, or the path of a second .npy. By
-            default `y` if that holds one integer per field.
+            default `y` if that holds a column of integers, which must then be classes.
         channel_axis: none for (N, *grid), first for (N, channels, *grid), last for (N, *grid, channels).
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
@@ -55,11 +55,17 @@ class Arrays(Source):
     def _given(self, file: ArrayFile, part: str, parts: tuple[str, str]) -> Fields:
         """One of the file's own splits; the classes are counted over both, so that they cannot differ."""
         x = file.read(self.key + part, "key")
-        labels = {other: self._labels(file, other, None) for other in parts}
-        known = [y for y in labels.values() if y is not None]
-        classes = tuple(map(str, range(1 + max(int(y.max()) for y in known)))) if len(known) == len(parts) else ()
         origin = f"{self.key}{part} of {self.path}"
-        return ArrayFields(x, self.channel_axis, labels[part] if classes else None, classes, origin)
+        labels = {other: self._labels(file, other, len(x) if other == part else None) for other in parts}
+        known = {other: y for other, y in labels.items() if y is not None}
+        if len(known) == 1:
+            (has,), (lacks,) = known, set(parts) - set(known)
+            raise InputError(f"{self.path} has classes in y{has} but none in y{lacks}: give or rename both.")
+        if not known:
+            return ArrayFields(x, self.channel_axis, None, (), origin)
+        whole = np.concatenate([y.reshape(-1) for y in known.values()])
+        count = 1 + int(check_labels(whole, len(whole), origin).max())
+        return ArrayFields(x, self.channel_axis, labels[part], tuple(map(str, range(count))), origin)
 
     def _labels(self, file: ArrayFile, part: str, n: int | None) -> np.ndarray | None:
         """The labels that go with a split; `y` is taken for labels only where it looks like them."""
@@ -72,7 +78,13 @@ class Arrays(Source):
         if f"y{part}" not in file.names:
             return None
         y = file.read(f"y{part}", "labels")
-        return y if y.dtype.kind in "iu" and y.ndim == 1 and n in (None, len(y)) and y.min() >= 0 else None
+        if y.dtype.kind not in "iu" or y.shape[1:] not in ((), (1,)):
+            return None
+        try:
+            check_labels(y, len(y) if n is None else n, f"{self.path}")
+        except InputError as error:
+            raise InputError(f"{error} If they are no classes, rename y{part}.") from None
+        return y
 
 
 class ArrayFile:
@@ -91,6 +103,12 @@ class ArrayFile:
 
     def read(self, name: str, argument: str) -> np.ndarray:
         """One array by name; `argument` is what the user would correct."""
+        array = self._read(name, argument)
+        if array.ndim == 0:
+            raise InputError(f"{name or 'The array'} of {self.path} is a single number: save one entry for each field.")
+        return array
+
+    def _read(self, name: str, argument: str) -> np.ndarray:
         if self.plain:
             return self._content
         if name not in self.names:

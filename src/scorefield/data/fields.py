@@ -15,6 +15,8 @@ from torch.utils.data import Dataset
 from scorefield.data.batch import Batch
 from scorefield.errors import InputError
 
+MOST_CLASSES = 100_000  # more than that are numbers of something else
+
 ChannelAxis = Literal["auto", "none", "first", "last"]
 MAX_CHANNELS = 4  # an axis of at most this length is taken for channels where the layout has to be guessed
 
@@ -105,7 +107,7 @@ class ArrayFields(Fields):
             raise InputError(f"{origin} holds {array.dtype}, not numbers: convert it to integers, floats or complex.")
         self.array = array
         self.channel_axis = find_channels(array.shape, channel_axis, origin)
-        self.labels = None if labels is None else check_labels(labels, len(array), origin)
+        self.labels = None if labels is None else check_labels(labels, len(array), origin, len(classes))
         self.dtype = str(array.dtype)
         self.quantum = 1.0 if array.dtype.kind in "biu" else 0.0
         if self.labels is not None:
@@ -180,13 +182,17 @@ def find_channels(shape: Sequence[int], channel_axis: ChannelAxis, origin: str) 
     return told
 
 
-def check_labels(labels: np.ndarray, n: int, origin: str) -> Tensor:
-    """One class per field as int64, or InputError."""
+def check_labels(labels: np.ndarray, n: int, origin: str, classes: int = 0) -> Tensor:
+    """One class per field as int64, or InputError; where the number of classes is not known, there are at most n."""
     labels = np.asarray(labels)
-    if labels.shape not in ((n,), (n, 1)) or labels.dtype.kind not in "biu":
+    if labels.shape not in ((n,), (n, 1)) or labels.dtype.kind not in "biu" or n == 0:
         raise InputError(
             f"Labels of {origin} are {labels.dtype} {labels.shape}: give one integer for each of {n} fields."
         )
     if labels.min() < 0:
         raise InputError(f"Labels of {origin} go down to {labels.min()}: number the classes from 0.")
+    if int(labels.max()) >= (most := classes or min(n, MOST_CLASSES)):
+        raise InputError(
+            f"Labels of {origin} go up to {labels.max()}, but there can be {most} classes: number them from 0."
+        )
     return torch.from_numpy(labels.reshape(n).astype(np.int64))

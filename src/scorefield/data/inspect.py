@@ -87,12 +87,21 @@ class Facts:
         save_grid(path, self.examples)
 
 
-def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed: int = 0, workers: int = 0) -> Facts:
+def inspect(
+    fields: Fields,
+    normaliser: Normaliser,
+    *,
+    valid: Fields | None = None,
+    compare: int = 2000,
+    seed: int = 0,
+    workers: int = 0,
+) -> Facts:
     """Look through all fields, up to three times.
 
     Args:
         fields: the data.
         normaliser: how they will be normalised; if it is not fitted, a copy is fitted to these fields.
+        valid: held-out fields, looked through once for what is wrong with them; the facts are not of them.
         compare: among how many fields the largest distance is sought; fewer if they are large.
         seed: draws which ones.
         workers: how many processes read the data.
@@ -103,7 +112,7 @@ def inspect(fields: Fields, normaliser: Normaliser, *, compare: int = 2000, seed
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
-    warnings = warn(statistics.std, members, fields.classes)
+    warnings = warn(statistics.std, members, fields.classes) + ([] if valid is None else held_out(valid, workers))
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
@@ -135,6 +144,8 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
     """Pass batches on and count the members of each class on the way."""
     for batch in batches:
         if len(members) and "label" in batch.cond:
+            if int(batch.cond["label"].min()) < 0:
+                raise InputError(f"There is a label {int(batch.cond['label'].min())}: number the classes from 0.")
             counts = batch.cond["label"].bincount(minlength=len(members))
             if len(counts) > len(members):
                 raise InputError(
@@ -142,6 +153,14 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
                 )
             members += counts
         yield batch
+
+
+def held_out(fields: Fields, workers: int) -> list[str]:
+    """What is wrong with held-out fields."""
+    members = torch.zeros(len(fields.classes), dtype=torch.int64)
+    found = measure(tally(Sequential(fields, workers=workers), members))
+    where = f"the first in {found.first_bad}: mask or replace them"
+    return [f"{found.bad} known held-out values are NaN or infinite, {where}."] if found.bad else []
 
 
 def warn(std: Tensor, members: Tensor, classes: tuple[str, ...]) -> list[str]:

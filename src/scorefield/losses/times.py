@@ -53,6 +53,10 @@ class LogNormal(TimeLaw):
     mean: float = -1.2
     std: float = 1.2
 
+    def __post_init__(self) -> None:
+        if not self.std > 0:
+            raise InputError(f"LogNormal needs std > 0, not {self.std}.")
+
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         log_sigma = self.mean + self.std * torch.special.ndtri(u.double().clamp(1e-12, 1 - 1e-12)).to(u)
         return schedule.time(-2 * log_sigma)
@@ -67,6 +71,10 @@ class UniformLevels(TimeLaw):
     """
 
     levels: int
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise InputError(f"UniformLevels needs levels >= 2, not {self.levels}.")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         return (u * self.levels).floor().clamp(max=self.levels - 1) / (self.levels - 1)

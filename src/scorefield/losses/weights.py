@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scorefield.errors import InputError
 from scorefield.schedule import Schedule
 
 
@@ -45,6 +46,10 @@ class KarrasWeight(Weight):
     """
 
     sigma_data: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not self.sigma_data > 0:
+            raise InputError(f"KarrasWeight needs sigma_data > 0, not {self.sigma_data}.")
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
         alpha, sigma = schedule(t)

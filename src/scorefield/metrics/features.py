@@ -49,6 +49,43 @@ class Pixels(Features):
         return x.flatten(1)
 
 
+class Projected(Features):
+    """A random projection of the values to few dimensions, the same for the same seed and number of values.
+
+    The values are dealt at random into equal groups; a feature is Σ ±x/√m over the m values of one group, with random
+    signs (Charikar et al. 2002). The rows are thus orthonormal without any linear algebra that would differ between
+    machines, and need no memory of (outputs, dim). A distance of features is about outputs/dim of that of the values,
+    squared, and says nothing of what the rows do not see: compare figures of equal `hash` only. Up to `outputs` values
+    are left as they are.
+
+    Args:
+        dim: the number of values of a field, all channels.
+        outputs: features at most.
+        seed: draws groups and signs.
+    """
+
+    group: Tensor
+    weight: Tensor
+
+    def __init__(self, dim: int, outputs: int = 256, seed: int = 0) -> None:
+        super().__init__()
+        self.dim, self.outputs = dim, min(dim, outputs)
+        generator = torch.Generator().manual_seed(seed)
+        group = torch.randperm(dim, generator=generator) % self.outputs
+        sign = 2.0 * torch.randint(2, (dim,), generator=generator) - 1
+        weight = sign / group.bincount(minlength=self.outputs)[group].sqrt()
+        if dim <= outputs:
+            group, weight = torch.arange(dim), torch.ones(dim)
+        self.register_buffer("group", group)
+        self.register_buffer("weight", weight)
+
+    def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch dim"]:
+        values = x.flatten(1)
+        if values.shape[1] != self.dim:
+            raise InputError(f"Fields of {values.shape[1]} values do not fit a projection of {self.dim} values.")
+        return values.new_zeros(len(x), self.outputs).index_add_(1, self.group, values * self.weight)
+
+
 class Classifier(Features):
     """A small convolutional network for labelled images of any size; its features are those before the last layer.
 
@@ -111,10 +148,11 @@ class Classifier(Features):
             with safe_open(path, framework="pt") as file:
                 about = json.loads((file.metadata() or {})["classifier"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-        except (OSError, SafetensorError, KeyError) as error:
-            raise InputError(f"{path} does not hold a classifier ({error!r}): make it by Classifier.save.") from error
-        classifier = cls(about["channels"], about["classes"], about["width"])
-        classifier.load_state_dict(tensors, strict=True)
+            classifier = cls(about["channels"], about["classes"], about["width"])
+            classifier.load_state_dict(tensors, strict=True)
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
+            why = " ".join(repr(error).split())[:120]
+            raise InputError(f"{path} does not hold a classifier ({why}): make it by Classifier.save.") from error
         return classifier.eval().requires_grad_(False)
 
 

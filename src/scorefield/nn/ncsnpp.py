@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Literal, cast
 
@@ -173,6 +173,25 @@ class UpLevel(nn.Module):
         return h if self.upsample is None else self.upsample(h, embedding), pyramid
 
 
+def _check(
+    channels: int, multipliers: Sequence[int], blocks: int, attention: Sequence[int], dropout: float, embedding: str
+) -> None:
+    """Refuse numbers that no network has."""
+    least = 4 if embedding == "positional" else 1
+    if channels < least:
+        raise InputError(f"channels is {channels}: NCSNpp with the {embedding} embedding needs at least {least}.")
+    if not multipliers or min(multipliers) < 1:
+        raise InputError(
+            f"multipliers is {multipliers}: NCSNpp needs a number >= 1 for each level, and one level or more."
+        )
+    if blocks < 1:
+        raise InputError(f"blocks is {blocks}: NCSNpp needs at least 1 per level.")
+    if not set(attention) <= set(range(len(multipliers))):
+        raise InputError(f"attention is {attention}: there are only levels 0 to {len(multipliers) - 1}.")
+    if not 0 <= dropout < 1:
+        raise InputError(f"dropout is {dropout}: it must lie in [0, 1).")
+
+
 class NCSNpp(Network):
     """NCSN++ as published for CIFAR-10 by default; by its switches DDPM++, DDPM and others (Song et al. 2021, appendix H).
 
@@ -181,6 +200,7 @@ class NCSNpp(Network):
 
     The network divides by no σ: scaling its input and output is the preconditioner's part. A grid that is no multiple
     of 2^(levels - 1) is filled up with zeros at its far ends, which convolutions see there anyway, and cut back.
+    Memory is laid out channels-last inside, whatever the layout of x: there is nothing to convert.
 
     Args:
         in_channels: channels of x.
@@ -243,8 +263,7 @@ class NCSNpp(Network):
             raise InputError("NCSNpp has no channels: give in_channels and out_channels, or data to take them from.")
         if spatial not in (1, 2, 3):
             raise InputError(f"spatial is {spatial}: NCSNpp works on grids of 1, 2 or 3 axes.")
-        if not set(attention) <= set(range(len(multipliers))):
-            raise InputError(f"attention is {attention}: there are only levels 0 to {len(multipliers) - 1}.")
+        _check(channels, multipliers, blocks, attention, dropout, embedding)
         self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels
         self.levels = len(multipliers)
         self.filter: Filter = filter

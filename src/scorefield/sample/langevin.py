@@ -6,7 +6,7 @@ level is denoised (Tweedie's formula) instead of being left with the noise of it
 
 from __future__ import annotations
 
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
@@ -15,47 +15,54 @@ from torch import Tensor
 from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.random import Generators
-from scorefield.sample.steps import Cond, Memory, Step
+from scorefield.sample.steps import Cond
 from scorefield.sde import SDE, expand_like
 
 
-class Corrector(Step):
-    """A step that stays on its level. Abstract: the rule for ε is left open.
+class Corrector(ABC):
+    """What moves x within the law of its level. No `Step`: neither can take the other's place.
 
     Attributes:
-        repeats: corrections per level.
+        repeats: corrections per level, of one draw of noise each.
     """
 
     repeats: int
+
+    @abstractmethod
+    def __call__(
+        self, denoiser: Denoises, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, *, generator: Generators
+    ) -> Tensor:
+        """Another x at level t of a grid that goes on to s."""
+
+
+class LangevinCorrector(Corrector):
+    """x ← x + ε score + √(2ε) ξ. Abstract: the rule for ε is left open."""
 
     @abstractmethod
     def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
         """ε at level t of a grid that goes on to s, a scalar or one per sample."""
 
     def __call__(
-        self,
-        denoiser: Denoises,
-        x_t: Tensor,
-        t: Tensor,
-        s: Tensor,
-        cond: Cond,
-        *,
-        generator: Generators,
-        memory: Memory,
-    ) -> tuple[Tensor, Memory]:
+        self, denoiser: Denoises, x_t: Tensor, t: Tensor, s: Tensor, cond: Cond, *, generator: Generators
+    ) -> Tensor:
         sde = denoiser.sde
         if sde.schedule.sigma(t) == 0:
-            return x_t, memory  # data: no noise is left to correct, and no score to do it with
+            return x_t  # data: no noise is left to correct, and no score to do it with
         for _ in range(self.repeats):
             noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
             score = sde.score(denoiser(x_t, t, cond), x_t, t)
             size = expand_like(self.size(sde, t, s, score, noise), x_t)
             x_t = x_t + size * score + (2 * size).sqrt() * noise
-        return x_t, memory
+        return x_t
+
+
+def _check_repeats(corrector: Corrector) -> None:
+    if corrector.repeats < 1:
+        raise InputError(f"{type(corrector).__name__} needs repeats >= 1, not {corrector.repeats}.")
 
 
 @dataclass(frozen=True)
-class Langevin(Corrector):
+class Langevin(LangevinCorrector):
     """ε = 2a² (r ‖ξ‖/‖score‖)², each sample's own, a = α_t/α_s (Song et al. 2021, algorithm 4).
 
     It fluctuates with ξ and x, which multiplies the variance of mode k by about 1 + 2 C_k/Σ C + 2 (C_k²/Λ_k)/Σ (C²/Λ), whatever
@@ -72,6 +79,11 @@ class Langevin(Corrector):
     repeats: int = 1
     batch_norms: bool = False
 
+    def __post_init__(self) -> None:
+        _check_repeats(self)
+        if not self.snr > 0:
+            raise InputError(f"Langevin needs snr > 0, not {self.snr}.")
+
     def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
         a, _ = sde.transition(s, t)
         noise_norm, score_norm = noise.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
@@ -81,7 +93,7 @@ class Langevin(Corrector):
 
 
 @dataclass(frozen=True)
-class AnnealedLangevin(Corrector):
+class AnnealedLangevin(LangevinCorrector):
     """ε = 2a² (rσ_t)², a = α_t/α_s: in proportion to the noise of the level (Song et al. 2021, their "ald" corrector).
 
     It multiplies the variance of a mode by up to 1/(1 − (a r)²), where the noise dominates.
@@ -95,6 +107,7 @@ class AnnealedLangevin(Corrector):
     repeats: int = 5
 
     def __post_init__(self) -> None:
+        _check_repeats(self)
         if not 0 < self.snr < 1:
             raise InputError(f"AnnealedLangevin diverges unless 0 < snr < 1: it is {self.snr}.")
 
@@ -104,7 +117,7 @@ class AnnealedLangevin(Corrector):
 
 
 @dataclass(frozen=True)
-class NCSNLangevin(Corrector):
+class NCSNLangevin(LangevinCorrector):
     """ε = step σ_t²/σ(0)², σ(0) the smallest level (Song and Ermon 2019, algorithm 1; 2020, algorithm 1). Needs σ(0) > 0.
 
     It multiplies the variance of a mode by up to 1/(1 − step/(2 σ(0)²)), where the noise dominates.
@@ -116,6 +129,9 @@ class NCSNLangevin(Corrector):
 
     step: float = 6.2e-6
     repeats: int = 5
+
+    def __post_init__(self) -> None:
+        _check_repeats(self)
 
     def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
         smallest = sde.schedule.sigma(torch.zeros_like(t))

@@ -12,6 +12,7 @@ from scorefield.denoiser import Condition, Denoises
 from scorefield.errors import InputError
 from scorefield.random import Generators
 from scorefield.sample.grid import EDMGrid, TimeGrid
+from scorefield.sample.langevin import Corrector
 from scorefield.sample.steps import Heun, Step
 
 Callback = Callable[[int, Tensor, Tensor], None]  # (number of the level, t, x_t)
@@ -24,7 +25,7 @@ def sample(
     times: Tensor,
     predictor: Step,
     *,
-    corrector: Step | None = None,
+    corrector: Corrector | None = None,
     correct_first: bool = True,
     denoise: bool = True,
     cond: Condition | None = None,
@@ -51,11 +52,11 @@ def sample(
         if callback is not None:
             callback(level, t, x)
         if corrector is not None and correct_first:
-            x, _ = corrector(denoiser, x, t, s, cond, generator=generator, memory=None)
+            x = corrector(denoiser, x, t, s, cond, generator=generator)
         x, memory = predictor(denoiser, x, t, s, cond, generator=generator, memory=memory)
         if corrector is not None and not correct_first:
             below = times[min(level + 2, len(times) - 1)]
-            x, _ = corrector(denoiser, x, s, below, cond, generator=generator, memory=None)
+            x = corrector(denoiser, x, s, below, cond, generator=generator)
     if callback is not None:
         callback(len(times) - 1, times[-1], x)
     return denoiser(x, times[-1], cond) if denoise else x
@@ -77,7 +78,7 @@ class Sampler:
     steps: int = 18
     step: Step = field(default_factory=Heun)
     grid: TimeGrid = field(default_factory=EDMGrid)
-    corrector: Step | None = None
+    corrector: Corrector | None = None
     correct_first: bool = True
     denoise: bool = True
 

@@ -217,6 +217,8 @@ class StochasticHeun(Step):
     def __post_init__(self) -> None:
         if not 0 <= self.churn <= math.sqrt(2) - 1 + 1e-6:
             raise InputError(f"StochasticHeun needs 0 <= churn <= √2 − 1, not {self.churn}.")
+        if not self.ratio_min <= self.ratio_max:
+            raise InputError(f"StochasticHeun needs ratio_min <= ratio_max, not {self.ratio_min} and {self.ratio_max}.")
 
     def __call__(
         self,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from scorefield.files import replacing
 
@@ -16,11 +17,16 @@ class Table:
         path: the file; rows beyond `start` are dropped from one that exists, since they will be written again.
         columns: the first is `step`.
         start: the step at which the run begins.
+
+    Attributes:
+        last: the step of the last row that was kept; 0 if there is none.
     """
 
     def __init__(self, path: Path, columns: tuple[str, ...], start: int) -> None:
         self.columns = columns
-        kept = [row for row in read_table(path) if int(row["step"]) <= start] if path.exists() else []
+        rows = read_table(path) if path.exists() else []
+        kept = [row for row in rows if row.keys() == set(columns) and int(row["step"]) <= start]
+        self.last = int(kept[-1]["step"]) if kept else 0
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
@@ -37,9 +43,20 @@ class Table:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file; a last line that a crash cut short is left out."""
-    with path.open(newline="") as file:
-        return [row for row in csv.DictReader(file) if None not in row.values() and row["step"]]
+    """The rows of a CSV file of numbers; lines that a crash cut short or damaged are left out."""
+    with path.open(newline="", errors="replace") as file:
+        lines = (line.replace("\0", "") for line in file)  # a power cut leaves zeros
+        return [row for row in csv.DictReader(lines, quoting=csv.QUOTE_NONE) if _is_whole(row)]
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    try:
+        int(row["step"])
+        for value in row.values():
+            float(value)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
 
 
 class Log:
@@ -57,6 +74,11 @@ class Log:
         self._train = Table(folder / "logs" / "train.csv", columns, start)
         self._valid = Table(folder / "logs" / "valid.csv", ("step", "samples", "loss", "loss_ema"), start)
         self._board = SummaryWriter(str(folder / "logs"), purge_step=start + 1)
+
+    @property
+    def validated(self) -> int:
+        """The last step with a validation loss when the run began."""
+        return self._valid.last
 
     def train(self, row: Mapping[str, float | int]) -> None:
         self._write("train", self._train, row)

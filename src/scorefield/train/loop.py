@@ -13,9 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
+from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields, Subset
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.picture import save_grid
@@ -49,31 +50,57 @@ class Loop:
         self.loss_sum = torch.tensor(pending[0], device=self.fabric.device)
         self.loss_count: int = pending[1]
         self.rate = Rate(trainer.batch_size)
+        self.saved = state.step  # the step of the last checkpoint
 
     def run(self, loader: Loader, asked: Callable[[], int]) -> None:
         """Step until the end or until asked to stop."""
         trainer, state = self.trainer, self.state
         batches = iter(loader)
-        with self._bar() as bar:
-            while state.step < trainer.steps:
-                micro = islice(batches, trainer.accumulate)
-                loss, norm = state.advance(micro, trainer.loss, clip=trainer.clip, steps=trainer.steps)
-                self.loss_sum += loss
-                self.loss_count += 1
-                self.rate.count()
-                bar.update()
-                if self._due(trainer.log_every):
-                    self._log(norm, bar)
-                number = self._agree(asked())
-                if self._due(trainer.checkpoint_every) or number:
-                    self._save()
-                if number:
-                    raise Stopped(number, state.step)
-                with self.rate.paused():
-                    if self._due(trainer.validate_every):
-                        self._validate()
-                    if self._due(trainer.preview_every):
-                        self._preview()
+        try:
+            self._catch_up(asked)
+            with self._bar() as bar:
+                while state.step < trainer.steps:
+                    self._step(batches, bar)
+                    if self._due(trainer.checkpoint_every):
+                        self._save()
+                    self._heed(asked())
+                    with self.rate.paused():
+                        if self._due(trainer.validate_every):
+                            self._validate(asked)
+                        if self._due(trainer.preview_every):
+                            self._preview(asked)
+        except Stopped:
+            self._save()
+            raise
+
+    def _step(self, batches: Iterator[Batch], bar: tqdm) -> None:
+        trainer = self.trainer
+        micro = islice(batches, trainer.accumulate)
+        loss, norm = self.state.advance(micro, trainer.loss, clip=trainer.clip, steps=trainer.steps)
+        self.loss_sum += loss
+        self.loss_count += 1
+        self.rate.count()
+        bar.update()
+        if self._due(trainer.log_every):
+            self._log(norm, bar)
+
+    def _catch_up(self, asked: Callable[[], int]) -> None:
+        """Validate and draw what was due at the step of the checkpoint, where the run was stopped before it was done."""
+        if not self.state.step:
+            return
+        unvalidated = self.log is not None and self.log.validated < self.state.step
+        if self._due(self.trainer.validate_every) and self._agree(int(unvalidated)):
+            self._validate(asked)
+        undrawn = self.fabric.is_global_zero and not self._picture().exists()
+        if self._due(self.trainer.preview_every) and self._agree(int(undrawn)):
+            self._preview(asked)
+        self.rate.per_second()
+
+    def _heed(self, number: int) -> None:
+        """Stop all processes at the same place if any was asked to."""
+        number = self._agree(number)
+        if number:
+            raise Stopped(number, self.state.step)
 
     def _due(self, every: int) -> bool:
         return self.state.step % every == 0 or self.state.step == self.trainer.steps
@@ -85,7 +112,7 @@ class Loop:
         )
 
     def _agree(self, number: int) -> int:
-        """All processes stop at the same step if any was asked to."""
+        """The largest number of any process."""
         if self.fabric.world_size == 1:
             return number
         return int(
@@ -119,6 +146,8 @@ class Loop:
 
     def _save(self) -> None:
         """Every process has the same weights: the first one writes, and all wait for it."""
+        if self.saved == self.state.step:
+            return
         if not bool(torch.isfinite(self.loss_sum)):
             raise InputError(
                 f"The loss is not finite at step {self.state.step}: nothing is saved over good checkpoints."
@@ -135,39 +164,74 @@ class Loop:
             checkpoints.write(checkpoints.path_of(folder, self.state.step), self.state.tensors(), facts)
             checkpoints.prune(folder, self.trainer.keep)
         self.fabric.barrier()
+        self.saved = self.state.step
 
     @torch.no_grad()
-    def _validate(self) -> None:
+    def _validate(self, asked: Callable[[], int]) -> None:
         """The loss at fixed noise and fixed times, so that two steps can be compared; of the weights and of their average."""
-        raw = self._validation_loss()
-        with self.state.ema.applied():
-            averaged = self._validation_loss()
+        with evaluating(self.state.model.denoiser):
+            raw = self._validation_loss(asked)
+            with self.state.ema.applied():
+                averaged = self._validation_loss(asked)
+        if not math.isfinite(raw + averaged):
+            raise InputError(
+                f"The validation loss is {raw} ({averaged} of the averaged weights) at step {self.state.step}: check the "
+                "held-out data for NaN (scorefield check-data). The checkpoints before are whole."
+            )
         if self.log is not None:
             samples = self.state.step * self.trainer.batch_size
             self.log.valid({"step": self.state.step, "samples": samples, "loss": raw, "loss_ema": averaged})
 
-    def _validation_loss(self) -> float:
-        fabric, denoiser = self.fabric, self.state.model.denoiser.eval()
+    def _validation_loss(self, asked: Callable[[], int]) -> float:
+        fabric = self.fabric
         fields = Subset(self.valid, torch.arange(min(self.trainer.validate_on, len(self.valid))))
         size = max(1, min(self.trainer.batch_size // fabric.world_size, 256))
         total = torch.zeros(2, dtype=torch.float64)
-        batches = Sequential(fields, size, epoch=VALIDATION_EPOCH, rank=fabric.global_rank, ranks=fabric.world_size)
-        for batch in batches:
-            with fabric.autocast():
-                losses = self.state.loss(self.trainer.loss, denoiser, batch)
-            total += torch.tensor([float(losses.double().sum()), len(losses)])
-        denoiser.train()
+        batches = iter(
+            Sequential(fields, size, epoch=VALIDATION_EPOCH, rank=fabric.global_rank, ranks=fabric.world_size)
+        )
+        rounds = math.ceil(math.ceil(len(fields) / fabric.world_size) / size)  # of the process that has the most
+        for batch in (next(batches, None) for _ in range(rounds)):
+            self._heed(asked())
+            if batch is not None:
+                with fabric.autocast():
+                    losses = self.state.loss(self.trainer.loss, self.state.model.denoiser, batch)
+                total += torch.tensor([float(losses.double().sum()), len(losses)])
         summed = torch.as_tensor(fabric.all_reduce(total.to(fabric.device), reduce_op="sum"))
         return float(summed[0] / summed[1])
 
-    def _preview(self) -> None:
-        if self.fabric.is_global_zero:
-            model = self.state.model.eval()
-            with self.state.ema.applied(), self.fabric.autocast():
-                fields = model.sample(16, seed=self.trainer.seed, chunk=16)
-            model.train()
-            save_grid(self.folder / "samples" / f"step-{self.state.step:08d}.png", fields)
-        self.fabric.barrier()
+    def _preview(self, asked: Callable[[], int]) -> None:
+        """The first process draws samples, and all wait for it."""
+        self._heed(self._draw(asked) if self.fabric.is_global_zero else 0)
+
+    def _draw(self, asked: Callable[[], int]) -> int:
+        """Returns the number of the signal that cut it short, or 0."""
+
+        def stop(*_: object) -> None:
+            if number := asked():
+                raise Stopped(number, self.state.step)
+
+        model = self.state.model
+        try:
+            with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
+                fields = model.sample(16, seed=self.trainer.seed, chunk=16, callback=stop)
+        except Stopped as stopped:
+            return stopped.number
+        save_grid(self._picture(), fields)
+        return 0
+
+    def _picture(self) -> Path:
+        return self.folder / "samples" / f"step-{self.state.step:08d}.png"
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """Without dropout inside; back to training afterwards, come what may."""
+    module.eval()
+    try:
+        yield
+    finally:
+        module.train()
 
 
 class Rate:

@@ -30,6 +30,9 @@ class Constant(LearningRate):
 
     warmup: int = 0
 
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+
     def __call__(self, step: int, steps: int) -> float:
         return min(1.0, (step + 1) / max(self.warmup, 1))
 
@@ -46,10 +49,20 @@ class CosineDecay(LearningRate):
     warmup: int = 0
     floor: float = 0.0
 
+    def __post_init__(self) -> None:
+        _check_warmup(self.warmup)
+        if not 0 <= self.floor <= 1:
+            raise InputError(f"CosineDecay needs 0 <= floor <= 1, a fraction of the peak, not {self.floor}.")
+
     def __call__(self, step: int, steps: int) -> float:
         progress = min(1.0, max(0, step - self.warmup) / max(1, steps - self.warmup))
         fall = self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * progress))
         return min(1.0, (step + 1) / max(self.warmup, 1)) * fall
+
+
+def _check_warmup(warmup: int) -> None:
+    if warmup < 0:
+        raise InputError(f"A learning rate needs warmup >= 0 steps, not {warmup}.")
 
 
 class Optimiser(ABC):

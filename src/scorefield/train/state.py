@@ -26,9 +26,22 @@ DROPOUT, LOSS = 201, 200  # streams of the draws in a step, see `scorefield.rand
 def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric:
     """Devices, processes and precision; starts the other processes where there are to be several."""
     from lightning_fabric import Fabric  # slow to import, needed for training alone
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
 
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # never mps, which has no float64
+    if precision == "16-mixed" and accelerator not in ("cuda", "gpu"):
+        raise InputError(
+            f"train.precision=16-mixed needs a CUDA device, not {accelerator}: take bf16-mixed or 32-true."
+        )
     strategy = "ddp" if devices * nodes > 1 else "auto"
-    fabric = Fabric(accelerator=accelerator, devices=devices, num_nodes=nodes, strategy=strategy, precision=precision)
+    shape = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+    try:
+        fabric = Fabric(accelerator=accelerator, precision=precision, **shape)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(
+            f"train.accelerator={accelerator} with train.devices={devices} cannot be used here: {error}"
+        ) from error
     fabric.strategy.precision.convert_input = _as_given  # type: ignore[method-assign]
     fabric.launch()
     return fabric

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -55,10 +54,9 @@ class Trainer:
         clip: largest norm of the gradient; null for no limit.
         augment: random changes of each training sample, in order.
         precision: of the network's arithmetic; times and noise levels are never cast.
-        accelerator: cpu, cuda, mps or auto.
+        accelerator: cpu, cuda, or auto: cuda where there is any, else cpu. (mps has no float64, which schedules need.)
         devices: processes per node, one device each.
         nodes: machines.
-        channels_last: lay out 2-D weights as NHWC, faster on most devices.
         compile: compile the network with torch.compile.
         workers: processes that read ahead; 0 reads in the training process.
         seed: of all draws.
@@ -82,7 +80,6 @@ class Trainer:
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
-    channels_last: bool = False
     compile: bool = False
     workers: int = 0
     seed: int = 0
@@ -103,6 +100,11 @@ class Trainer:
                 f"train.batch_size={self.batch_size} cannot be shared by {self.devices * self.nodes} processes × "
                 f"{self.accumulate} micro-batches: give a multiple of {shares}."
             )
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise InputError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"train.clip must be positive, or null for no limit, not {self.clip}.")
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
 
@@ -155,8 +157,6 @@ class Trainer:
     def _launch(self, model: Model) -> State:
         fabric = launch(self.accelerator, self.devices, self.nodes, self.precision)
         net = model.denoiser.net
-        if self.channels_last and len(model.shape) == 3:
-            net.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         state = State(model, self.optimiser, self.ema, self.seed, fabric)
         if self.compile:
             net.compile()
@@ -177,8 +177,12 @@ class Trainer:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on a CUDA device, or resident in this process."""
+    """Peak bytes: allocated on a CUDA device, or resident in this process; 0 where the system does not tell (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -58,6 +58,20 @@ def test_what_is_wrong_is_reported_not_raised() -> None:
     assert "Classes without a field: 1" in report
 
 
+def test_the_held_out_split_is_looked_through_too() -> None:
+    x = gaussian()
+    train, valid = Tensors(x, valid=0).load("train"), Tensors(x.clone().fill_(torch.nan), valid=0).load("train")
+    assert inspect(train, Standardise(), valid=train).warnings == ()
+    (warning,) = inspect(train, Standardise(), valid=valid).warnings
+    assert "held-out" in warning and "NaN" in warning
+
+
+def test_negative_labels_are_refused() -> None:
+    items = [(torch.randn(1, 4), -1)] * 5
+    with pytest.raises(InputError, match="label -1"):
+        inspect(DatasetFields(Subset(items, range(5)), classes=("a",)), Identity())
+
+
 def test_masked_values_count_as_missing() -> None:
     x = gaussian(40)
     mask = torch.ones_like(x)

@@ -160,6 +160,40 @@ def test_regression_targets_are_not_taken_for_labels(tmp_path: Path) -> None:
         Arrays(tmp_path / "a.npz", labels="y").load("train")
 
 
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.arange(8), "one integer for each of 9"),
+        (np.arange(9) - 1, "down to -1"),
+        (np.arange(9) + 10**9, "up to 1000000008"),
+        (np.zeros(0, int), "one integer for each of 9"),
+    ],
+)
+def test_wrong_labels_are_never_dropped(tmp_path: Path, labels, message) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((9, 5)), y=labels)
+    with pytest.raises(InputError, match=message):
+        Arrays(tmp_path / "a.npz").load("train")
+    np.savez(tmp_path / "b.npz", x_train=np.zeros((9, 5)), y_train=labels, x_test=np.ones((4, 5)), y_test=np.arange(4))
+    with pytest.raises(InputError, match=message) as caught:
+        Arrays(tmp_path / "b.npz").load("train")
+    assert "\n" not in str(caught.value)
+
+
+def test_labels_of_one_split_alone_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x_train=np.zeros((9, 5)), y_train=np.arange(9), x_test=np.ones((4, 5)))
+    with pytest.raises(InputError, match="y_train but none in y_test"):
+        Arrays(tmp_path / "a.npz").load("train")
+
+
+def test_single_numbers_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.float32(3))
+    with pytest.raises(InputError, match="single number"):
+        Arrays(tmp_path / "x.npy").load("train")
+    np.savez(tmp_path / "a.npz", x=np.zeros((9, 5)), y=np.int64(3))
+    with pytest.raises(InputError, match="single number"):
+        Arrays(tmp_path / "a.npz").load("train")
+
+
 def test_bad_array_files_are_refused(tmp_path: Path) -> None:
     np.savez(tmp_path / "two.npz", a=np.zeros((9, 5)), b=np.zeros((9, 5)))
     with pytest.raises(InputError, match="no 'x' but a, b: correct key"):

@@ -1,14 +1,16 @@
 """The classifier: accurate on digits, deterministic, at home in a file without pickle."""
 
+import json
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
 from scorefield.errors import InputError
-from scorefield.metrics.features import Classifier, Pixels, train_classifier
+from scorefield.metrics.features import Classifier, Pixels, Projected, train_classifier
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,40 @@ def test_bad_input_is_refused(tmp_path: Path) -> None:
 def test_pixels_are_the_values() -> None:
     x = torch.arange(24.0).reshape(2, 3, 4)
     assert torch.equal(Pixels()(x), x.reshape(2, 12)) and Pixels().hash == Pixels().hash != Classifier(1, 2).hash
+
+
+@pytest.mark.parametrize("dim", [300, 1000])
+def test_a_projection_has_orthonormal_rows_and_depends_on_seed_and_dimension_alone(dim: int) -> None:
+    projected = Projected(dim)
+    rows = projected(torch.eye(dim)).T
+    assert rows.shape == (256, dim)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(256))
+    assert Projected(dim).hash == projected.hash
+    assert projected.hash not in {Projected(dim, seed=1).hash, Projected(dim + 1).hash}
+
+
+def test_a_projection_keeps_squared_distances_on_average() -> None:
+    x = torch.randn(200, 1, 40, 40, generator=torch.Generator().manual_seed(0)).cumsum(-1)
+    kept = Projected(1600)(x).square().sum() / x.square().sum()
+    assert float(kept) == pytest.approx(256 / 1600, rel=0.2)
+
+
+def test_few_dimensions_are_kept_as_they_are() -> None:
+    x = torch.randn(5, 2, 8, 16, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(Projected(256)(x), x.flatten(1))
+    with pytest.raises(InputError, match="256 values"):
+        Projected(256)(torch.zeros(1, 1, 8, 8))
+
+
+def test_any_broken_classifier_file_is_named(classifier, tmp_path: Path) -> None:
+    save_file(
+        {"a": torch.zeros(1)}, tmp_path / "shape", {"classifier": json.dumps({"channels": 1, "classes": 2, "width": 4})}
+    )
+    save_file({"a": torch.zeros(1)}, tmp_path / "json", {"classifier": "{"})
+    save_file({"a": torch.zeros(1)}, tmp_path / "list", {"classifier": "[]"})
+    for name in ("shape", "json", "list"):
+        with pytest.raises(InputError, match=name):
+            Classifier.load(tmp_path / name)
 
 
 def test_mnist_in_bounded_steps(data_folder: Path) -> None:

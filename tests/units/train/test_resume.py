@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,11 +16,18 @@ import torch
 
 import tiny
 from scorefield.train import checkpoint as checkpoints
+from scorefield.train.interrupt import Stopped
+from scorefield.train.loop import Loop
+from scorefield.train.state import State
 
 
 def last(folder: Path) -> checkpoints.Checkpoint:
     step = checkpoints.steps(folder / "checkpoints")[-1]
     return checkpoints.read(checkpoints.path_of(folder / "checkpoints", step))
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    return [*csv.DictReader((run / "logs" / "valid.csv").open())]
 
 
 def start(folder: Path, out: Path, *arguments: str) -> subprocess.Popen[str]:
@@ -115,3 +123,47 @@ def test_a_finished_run_resumed_for_longer_equals_a_longer_run(uninterrupted: Pa
     tiny.train(tmp_path, tmp_path / "run", train__steps=9, resume=True, **constant)
     tiny.train(tmp_path, tmp_path / "long", train__steps=9, **constant)
     assert_bitwise_equal(last(tmp_path / "run"), last(tmp_path / "long"))
+
+
+@pytest.mark.parametrize(
+    ("during", "step"), [("advance", 6), ("_validate", 6), ("advance", 12), ("_validate", 12), ("_preview", 12)]
+)
+def test_a_stop_at_a_validation_or_a_preview_is_answered_at_once_and_made_up_for(
+    during: str, step: int, uninterrupted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    owner = State if during == "advance" else Loop
+    original = getattr(owner, during)
+
+    def signalled(self: State | Loop, *arguments: object, **options: object) -> object:
+        if self.step + 1 == step if isinstance(self, State) else self.state.step == step:
+            signal.raise_signal(signal.SIGTERM)
+        return original(self, *arguments, **options)
+
+    out, picture = tmp_path / "run", tmp_path / "run" / "samples" / "step-00000012.png"
+    with monkeypatch.context() as patched, pytest.raises(Stopped, match=f"SIGTERM at step {step}"):
+        patched.setattr(owner, during, signalled)
+        tiny.train(tmp_path, out)
+    validated = [row["step"] for row in rows(out)]
+    assert (str(step) in validated) == (during == "_preview")
+    assert checkpoints.steps(out / "checkpoints")[-1] == step and not picture.exists()
+    tiny.train(tmp_path, out, resume=True)
+    assert rows(out) == rows(uninterrupted) and picture.exists()
+    assert_bitwise_equal(last(uninterrupted), last(out))
+
+
+def test_a_finished_run_resumed_does_nothing_twice(uninterrupted: Path, tmp_path: Path) -> None:
+    shutil.copytree(uninterrupted, tmp_path / "run")
+    picture = tmp_path / "run" / "samples" / "step-00000012.png"
+    before = picture.stat().st_mtime_ns
+    tiny.train(tmp_path, tmp_path / "run", resume=True)
+    assert rows(tmp_path / "run") == rows(uninterrupted) and picture.stat().st_mtime_ns == before
+
+
+def test_a_damaged_log_does_not_keep_a_run_from_going_on(uninterrupted: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    shutil.copytree(uninterrupted, out)
+    path = out / "logs" / "train.csv"
+    header, first, *others = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([header, first, b'seven,"\xff,', b"\n\0\0\0\n8\n9,1,x,1,1,1\n", *others, b"\0\0"]))
+    tiny.train(tmp_path, out, resume=True)
+    assert path.read_bytes() == (uninterrupted / "logs" / "train.csv").read_bytes()

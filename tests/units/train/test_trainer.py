@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,10 +12,12 @@ import torch
 from torch import Tensor
 
 import tiny
+from scorefield import files
 from scorefield.data.loader import Loader, Sequential
 from scorefield.run import prepare
-from scorefield.train.loop import VALIDATION_EPOCH
+from scorefield.train.loop import VALIDATION_EPOCH, Loop
 from scorefield.train.state import State, launch
+from scorefield.train.trainer import peak_memory
 
 
 def make(folder: Path, **overrides: object) -> tuple[State, tiny.run.Experiment]:
@@ -58,3 +62,19 @@ def test_it_learns_more_than_the_best_linear_denoiser(tmp_path: Path) -> None:
     )
     (row,) = csv.DictReader((tmp_path / "run" / "logs" / "valid.csv").open())
     assert float(row["loss_ema"]) < 0.95
+
+
+def test_held_out_data_that_are_not_finite_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loop, "_validation_loss", lambda *_: float("nan"))
+    with pytest.raises(tiny.run.InputError, match="step 6: check the held-out data"):
+        tiny.train(tmp_path, tmp_path / "run")
+
+
+def test_what_other_systems_lack_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows opens no directory to flush it, and has no module `resource`."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory(torch.device("cpu")) == 0
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a directory was opened"))
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "name", "nt")
+        files._flush(tmp_path)
