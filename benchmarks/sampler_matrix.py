@@ -45,15 +45,19 @@ samples and the exact one, over the root mean square of the data.
 
 Stated orders, as the tests hold them (tests/laws/test_matrix.py): {orders}.
 
-- Langevin rows have the signal-to-noise ratio r = 0.3 and converge to the bias of a finite step, at most r²/(1 − r²) = 0.1 of
-  the variance where the noise dominates. Rows that name it after the step correct after predicting, as the paper prints it; the
-  others before, as Song's code does.
-- *Langevin* depends on norms: Monte Carlo of {batch} fields of {pixels} pixels of the same spectrum, which leaves about 0.005.
-- *Annealed Langevin* has no predictor and 5 steps per level; *(NCSNv2)* needs σ(0) > 0, by which its step is measured.
-- *Adaptive* has the tolerances {tolerances} instead of a number of levels; in brackets the evaluations it took. Its cost is
-  that of the law of the data, whatever the schedule, and of the range of noise.
-- At t = 1, where α = 0 for Cosine and Rectified, Euler-Maruyama, reverse diffusion and annealed Langevin without a predictor are
-  undefined and say so; give them a grid with t_max < 1. All others are finite there, and at σ = 0.
+- Rows are named by their steps: EulerFlow and ReverseDiffusionFlow are EulerMaruyama and ReverseDiffusion with
+  probability_flow=True, Ancestral(upper) has upper=True, DDIM(η), DPM2M(η) and StochasticHeun(churn) their argument, and
+  StochasticHeun a churn of 8/N; DPM2M(1) is DPM++ 2M SDE.
+- Rows with a corrector name it where it comes: before predicting, as in Song's code, or after, as in his paper. Their
+  signal-to-noise ratio is r = 0.3, and they converge to the bias of a finite step, at most r²/(1 − r²) = 0.1 of the variance
+  where the noise dominates. AnnealedLangevin makes 2 corrections a level.
+- Langevin depends on norms: Monte Carlo of {batch} fields of {pixels} pixels of the same spectrum, which leaves about 0.005.
+- Carry is no predictor: annealed Langevin sampling, by Song's rule and NCSNv2's, with 5 steps a level. NCSNLangevin measures its
+  step by σ(0), which must be above 0.
+- Adaptive has the tolerances {tolerances} instead of a number of levels; in brackets the evaluations it took. Its cost is that
+  of the law of the data, whatever the schedule, and of the range of noise.
+- At t = 1, where α = 0 for Cosine and Rectified, EulerMaruyama, ReverseDiffusion and Carry are undefined and say so; give them a
+  grid with t_max < 1. All others are finite there, and at σ = 0.
 
 Made by `python benchmarks/sampler_matrix.py` in {seconds:.0f} s; torch {torch}, Python {python}.
 """

@@ -94,15 +94,19 @@ def measure(
             if bar is not None:
                 bar.update(len(part))
         nats[repeat] = torch.cat(found)
-    dimension = fields[0].x.numel()
-    record: dict[str, Any] = {"n": len(indices), "repeats": repeats, "dimension": dimension, "quantum": fields.quantum}
+    facts = {"seed": seed, "flow": repr(flow), "indices": indices.tolist(), "versions": versions()}
+    return _record(nats, torch.cat(evaluations), fields) | facts | {"nats_per_field": nats.T.tolist()}
+
+
+def _record(nats: Tensor, evaluations: Tensor, fields: Fields) -> dict[str, Any]:
+    """The figures of log p (repeats, fields)."""
+    dimension, (repeats, n) = fields[0].x.numel(), nats.shape
+    record: dict[str, Any] = {"n": n, "repeats": repeats, "dimension": dimension, "quantum": fields.quantum}
     record["nats"] = summary(nats)
     if fields.quantum > 0:
         record["bits_per_dimension"] = summary(bits_per_dimension(nats, fields.quantum, dimension))
-    counts = torch.cat(evaluations)
-    record["evaluations"] = {"mean": counts.double().mean().item(), "max": int(counts.max())}
-    record |= {"seed": seed, "flow": repr(flow), "indices": indices.tolist(), "versions": versions()}
-    return record | {"nats_per_field": nats.T.tolist()}
+    counts = {"mean": evaluations.double().mean().item(), "max": int(evaluations.max())}
+    return record | {"evaluations": counts}
 
 
 def _one_draw(

@@ -8,17 +8,15 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from laws.cases import NOISE_ENDS, SIGNAL_ENDS
+from laws.cases import DETERMINISTIC, NOISE_ENDS, SIGNAL_ENDS, STOCHASTIC
 from scorefield.random import Generators
 from scorefield.sample import (
-    DDIM,
     DPM2M,
     Adaptive,
     Ancestral,
     AnnealedLangevin,
     Carry,
     EulerMaruyama,
-    Heun,
     Langevin,
     NCSNLangevin,
     ReverseDiffusion,
@@ -56,7 +54,7 @@ class Method:
 
     def at(self, schedule, levels: int) -> "Method":
         """For a number of levels, as the papers have it: churn S/N; and the step of NCSNLangevin in units of σ(0)²."""
-        if isinstance(self.predictor, StochasticHeun):
+        if isinstance(self.predictor, StochasticHeun) and self.predictor.churn:
             return replace(self, predictor=StochasticHeun(churn=8 / max(levels, 20)))
         if isinstance(self.corrector, NCSNLangevin):
             smallest = schedule.sigma(torch.zeros((), dtype=F64)).item()
@@ -64,26 +62,21 @@ class Method:
         return self
 
 
-METHODS = {
-    "Euler-Maruyama": Method(EulerMaruyama(), 1),
-    "Reverse diffusion": Method(ReverseDiffusion(), 1),
-    "Ancestral, posterior": Method(Ancestral(), 1),
-    "Ancestral, upper": Method(Ancestral(upper=True), 1),
-    "DDIM": Method(DDIM(), 1),
-    "DDIM, η = 0.5": Method(DDIM(0.5), 1),
-    "DDIM, η = 1": Method(DDIM(1.0), 1),
-    "Heun": Method(Heun(), 2, 2),
-    "Stochastic Heun": Method(StochasticHeun(), 2, 2),
-    "DPM++ 2M": Method(DPM2M(), 2),
-    "DPM++ 2M SDE": Method(DPM2M(1.0), 2),
-    "Adaptive": Method(Adaptive(), 5),
-    "Langevin, Ancestral": Method(Ancestral(), 1, 2, Langevin(R)),
-    "Ancestral, Langevin": Method(Ancestral(), 1, 2, Langevin(R), correct_first=False),
-    "Annealed Langevin, Ancestral": Method(Ancestral(), 1, 3, AnnealedLangevin(R, 2)),
-    "Ancestral, annealed Langevin": Method(Ancestral(), 1, 3, AnnealedLangevin(R, 2), correct_first=False),
-    "Annealed Langevin (Song)": Method(Carry(), 1, 5, AnnealedLangevin(R, 5), correct_first=False),
-    "Annealed Langevin (NCSNv2)": Method(Carry(), 1, 5, NCSNLangevin(repeats=5), correct_first=False),
-}
+METHODS = (
+    {name: Method(step, order, 2 if "Heun" in name else 1) for name, (step, order) in DETERMINISTIC.items()}
+    | {name: Method(step, 1) for name, step in STOCHASTIC.items()}
+    | {
+        "StochasticHeun": Method(StochasticHeun(), 2, 2),
+        "DPM2M(1)": Method(DPM2M(1.0), 2),
+        "Adaptive": Method(Adaptive(), 5),
+        "Langevin, Ancestral": Method(Ancestral(), 1, 2, Langevin(R)),
+        "Ancestral, Langevin": Method(Ancestral(), 1, 2, Langevin(R), correct_first=False),
+        "AnnealedLangevin, Ancestral": Method(Ancestral(), 1, 3, AnnealedLangevin(R, 2)),
+        "Ancestral, AnnealedLangevin": Method(Ancestral(), 1, 3, AnnealedLangevin(R, 2), correct_first=False),
+        "Carry, AnnealedLangevin": Method(Carry(), 1, 5, AnnealedLangevin(R, 5), correct_first=False),
+        "Carry, NCSNLangevin": Method(Carry(), 1, 5, NCSNLangevin(repeats=5), correct_first=False),
+    }
+)
 
 
 def undefined(name: str, method: str, *, whole: bool) -> str | None:
@@ -91,7 +84,7 @@ def undefined(name: str, method: str, *, whole: bool) -> str | None:
     plain = isinstance(METHODS[method].predictor, EulerMaruyama | ReverseDiffusion | Carry)
     if plain and whole and name in SIGNAL_ENDS:
         return "t_max < 1"
-    return "σ(0) = 0" if method == "Annealed Langevin (NCSNv2)" and name in NOISE_ENDS else None
+    return "σ(0) = 0" if method == "Carry, NCSNLangevin" and name in NOISE_ENDS else None
 
 
 class Impulses(Generators):

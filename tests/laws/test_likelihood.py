@@ -140,6 +140,25 @@ def test_drift_and_divergence_from_one_evaluation(name):
         torch.testing.assert_close(probed[i], torch.einsum("ki,ij,kj->k", flat, J, flat).mean(), rtol=1e-10, atol=1e-12)
 
 
+class Conditional(Bumps):
+    def forward(self, x, label, cond=None):
+        return super().forward((1 + 5 * cond["vector"][:, :, None]) * x, label)
+
+
+def test_each_sample_keeps_its_condition_when_others_have_arrived():
+    denoiser, flow = Denoiser(Conditional(), SDE(VP()), Karras(0.5)), ProbabilityFlow(1e-5, Exact())
+    x = keys(3).randn((3, 1, 5), like=torch.empty(0, dtype=F64))
+    vector = torch.tensor([[0.0], [2.0], [0.7]], dtype=F64)
+    together = flow.log_prob(denoiser, x, generator=keys(3), cond={"vector": vector})
+    assert len(together.evaluations.unique()) > 1
+    codes = flow.encode(denoiser, x, cond={"vector": vector}).x
+    for i in range(3):
+        row = slice(i, i + 1)
+        alone = flow.log_prob(denoiser, x[row], generator=keys(1), cond={"vector": vector[row]})
+        torch.testing.assert_close(alone.nats[0], together.nats[i], rtol=0, atol=1e-8)
+        torch.testing.assert_close(codes[i], alone.latent[0], rtol=0, atol=1e-3)
+
+
 def test_evaluations_are_those_of_the_network_and_parameters_are_left_alone():
     denoiser, seen = Denoiser(Bumps(), SDE(VP()), Karras(0.5)), []
     denoiser.net.register_forward_hook(lambda net, given, out: seen.append((len(out), net.gain.requires_grad)))

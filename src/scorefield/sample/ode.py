@@ -90,12 +90,11 @@ def integrate(
         sizes = _next_sizes(sizes, h.abs(), error, last)
         if bool((~good & (sizes < SMALLEST * abs(end - start))).any()):
             raise InputError(
-                f"The flow cannot be followed to a tolerance of {tolerance:g} in {state[0].dtype}: raise it."
+                f"The flow cannot be followed to a tolerance of {tolerance:g} in {first[0].dtype}: raise it."
             )
         done = good & last
-        for whole, part in zip(result, state, strict=True):
+        for whole, part in zip((*result, finished), (*state, sizes), strict=True):
             whole[rows[done]] = part[done]
-        finished[rows[done]] = sizes[done]
         state, first = _rows(~done, state), _rows(~done, first)
         rows, position, sizes = rows[~done], position[~done], sizes[~done]
     return Solution(result, evaluations, calls, finished)
