@@ -7,7 +7,7 @@ demo: .venv/installed
 	$(BIN)/scorefield demo
 
 test: .venv/developed
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 lint: .venv/developed
 	$(BIN)/ruff check .

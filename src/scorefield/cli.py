@@ -95,6 +95,7 @@ def sample(arguments: Sequence[str]) -> int:
             sampler=sampling.chosen(parser, settings, model.sampler),
             chunk=settings.chunk,
             provenance=source.provenance | {"ema": settings.ema},
+            label=settings.label,
             progress=bar.update,
         )
     _say(f"{settings.number} samples in {settings.out}")
@@ -187,7 +188,9 @@ def check_data(arguments: Sequence[str]) -> int:
     parser.add_argument("--preview", type=Path, default=Path("preview.png"), help="picture to write")
     settings = parser.read(_positional_data(arguments))
     built = run.build(parser, settings)
-    facts = inspect(built.data.load("train"), built.normaliser)
+    train_split = built.data.load("train")
+    valid = built.data.load("valid") if settings.data.init_args.get("valid", 1) else None
+    facts = inspect(train_split, built.normaliser, valid=valid)
     print(facts.table())
     facts.preview(settings.preview)
     _say(f"picture in {settings.preview}")

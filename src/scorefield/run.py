@@ -204,6 +204,8 @@ def prepare(
     train, valid = source.load("train"), source.load("valid")
     _fill_sizes(groups, train)
     config = yaml.safe_load(parser.dump(groups, skip_validation=True))
+    if groups.train.seed < 0:
+        raise InputError(f"train.seed must be at least 0, not {groups.train.seed}.")
     torch.manual_seed(stream(groups.train.seed, INITIAL))
     built = build(parser, groups)
     model: Model = built.model
@@ -220,6 +222,10 @@ def _fill_sizes(groups: Namespace, fields: Fields) -> None:
     first = fields[0]
     net, channels = groups.model.net.init_args, first.x.shape[0]
     groups.model.shape = list(first.x.shape)
+    if net.get("cond_channels", 0) and "field" not in first.cond:
+        raise InputError(
+            f"model.net.cond_channels is {net.cond_channels}, but the data bring no field to condition on: give 0."
+        )
     if "spatial" in net:
         net.spatial = first.x.ndim - 1
     for name in ("in_channels", "out_channels"):

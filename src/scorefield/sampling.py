@@ -20,7 +20,7 @@ from scorefield.data.picture import save_grid
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_text
 from scorefield.model import Model
-from scorefield.sample import Sampler, Step, TimeGrid
+from scorefield.sample import Corrector, Sampler, Step, TimeGrid
 
 PICTURED = 64  # samples in the grid
 
@@ -32,7 +32,9 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--grid", type=TimeGrid | None, default=None, help="where the steps are: EDMGrid, LogSNRGrid, UniformGrid"
     )
-    parser.add_argument("--corrector", type=Step | None, default=None, help="a step that stays on its level: Langevin")
+    parser.add_argument(
+        "--corrector", type=Corrector | None, default=None, help="a step that stays on its level: Langevin"
+    )
     parser.add_argument("--correct-first", type=bool | None, default=None, help="correct before predicting, or after")
     parser.add_argument("--denoise", type=bool | None, default=None, help="end with the denoised field")
     parser.add_argument("--label", type=int | None, default=None, help="the class, of a network with labels")

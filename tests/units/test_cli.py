@@ -48,7 +48,10 @@ def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str
         (["train", "digits", "--out", "x", "--train.steps", "0"], ["train.steps", "at least 1"]),
         (["train", "digits", "--out", "x", "--train.batch_size", "7", "--train.accumulate", "2"], ["batch_size=7"]),
         (["train", "digits", "--out", "x", "--model.net.chanels", "4"], ["chanels", "Did you mean channels"]),
-        (["train", "digits", "--out", "x", "--model.sde.schedule", "VEE"], ["model.sde.schedule", "VEE", "Did you mean VE"]),
+        (
+            ["train", "digits", "--out", "x", "--model.sde.schedule", "VEE"],
+            ["model.sde.schedule", "VEE", "Did you mean VE"],
+        ),
         (["train", "digits", "--out", "x", "--train.loss.weight", "os.system"], ["os.system", "Weight"]),
         (["train", "digits", "--out", "x", "--data", "Arrays", "--data.path", "gone.npy"], ["gone.npy"]),
         (["sample", "gone", "--out", "x"], ["gone", "no checkpoint"]),
@@ -153,7 +156,11 @@ def test_foreign_code_in_a_checkpoint_is_not_run(
     ],
 )
 def test_text_where_a_class_belongs_is_never_imported(
-    change: dict[str, object], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    change: dict[str, object],
+    run: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -172,7 +179,25 @@ def test_a_trusted_network_is_used(run: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(scorefield.InputError, match="--trust our_lab"):
         scorefield.load(path)
     assert type(scorefield.load(path, trust=("our_lab",)).denoiser.net).__name__ == "Net"
-    assert main(["sample", str(path), "-n", "1", "--chunk", "1", "--steps", "2", "--out", str(tmp_path / "o"), "--trust", "our_lab"]) == 0
+    assert (
+        main(
+            [
+                "sample",
+                str(path),
+                "-n",
+                "1",
+                "--chunk",
+                "1",
+                "--steps",
+                "2",
+                "--out",
+                str(tmp_path / "o"),
+                "--trust",
+                "our_lab",
+            ]
+        )
+        == 0
+    )
 
 
 def test_tables_that_a_function_makes_are_loaded_again(tmp_path: Path) -> None:
@@ -181,7 +206,12 @@ def test_tables_that_a_function_makes_are_loaded_again(tmp_path: Path) -> None:
 
 
 def test_naming_another_recipe_does_not_change_a_run(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    refuse(capsys, ["train", "images", "--out", str(run), "--resume", "--data=Digits"], "trained with model", "another --out")
+    refuse(
+        capsys,
+        ["train", "images", "--out", str(run), "--resume", "--data=Digits"],
+        "trained with model",
+        "another --out",
+    )
 
 
 def test_a_checkpoint_of_another_network_is_named(

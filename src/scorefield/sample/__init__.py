@@ -2,7 +2,7 @@
 
 from scorefield.sample.flow import Adaptive
 from scorefield.sample.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
-from scorefield.sample.langevin import AnnealedLangevin, Langevin, NCSNLangevin
+from scorefield.sample.langevin import AnnealedLangevin, Corrector, Langevin, NCSNLangevin
 from scorefield.sample.likelihood import ProbabilityFlow
 from scorefield.sample.loop import Sampler, sample
 from scorefield.sample.probes import Exact, Normal, Probes, Rademacher, Sphere
@@ -25,6 +25,7 @@ __all__ = [
     "Ancestral",
     "AnnealedLangevin",
     "Carry",
+    "Corrector",
     "EDMGrid",
     "EulerMaruyama",
     "Exact",
