@@ -50,7 +50,11 @@ def train(arguments: Sequence[str]) -> int:
         help="your own package that the configuration of --init may name",
     )
     parser.add_argument("--dry-run", action="store_true", help="make a few real steps, print the costs, write nothing")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration, as a recipe")
     settings = _read_with_recipe(parser, arguments)
+    if settings.print_config:
+        print(run.configuration_of(parser, settings), end="")
+        return 0
     if settings.dry_run:
         cost = run.rehearse(parser, settings)
         hours = cost.seconds_per_step * settings.train.steps / 3600

@@ -96,13 +96,24 @@ def find_recipe(name: str, folder: Path = Path()) -> Path:
     raise InputError(f"There is no recipe or file {name}: {hint}")
 
 
+class _Plain(yaml.SafeLoader):
+    """Refuses a key that is given twice; the last one would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            problem = f"the key {twice} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file with a mapping, as plain data without references."""
     try:
         text = path.read_text()
         if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
             raise InputError(f"{path} uses YAML references (*name): write the values out.")
-        content = yaml.safe_load(text)
+        content = yaml.load(text, Loader=_Plain)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):

@@ -23,6 +23,7 @@ from scorefield.model import PROBING, Model
 from scorefield.random import Generators
 from scorefield.sample.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
 from scorefield.sample.probes import Probes, Rademacher
+from scorefield.sampling import device_argument
 from scorefield.train.loop import versions
 
 
@@ -40,7 +41,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--seed", type=int, default=0, help="the draws for field i depend on (seed, i, repeat) alone")
     parser.add_argument("--chunk", type=int, default=64, help="fields computed at once")
-    parser.add_argument("--device", type=str, default="cpu", help="where to compute: cpu, cuda, mps")
+    parser.add_argument(
+        "--device", type=device_argument, default="cpu", help="where to compute: cpu, cuda, cuda:1, mps"
+    )
     parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
 
 

@@ -60,11 +60,11 @@ class Model(nn.Module):
     @property
     def labels(self) -> int:
         """How many classes the network tells apart; 0 without any."""
-        return int(getattr(self.denoiser.net, "labels", 0))
+        return self.denoiser.net.labels
 
     def check_cond(self, cond: Condition | None) -> None:
         """Raise InputError where the network needs a field that `cond` lacks."""
-        channels = getattr(self.denoiser.net, "cond_channels", 0)
+        channels = self.denoiser.net.cond_channels
         if channels and "field" not in (cond or {}):
             advice = 'give it in Python, Model.sample(n, cond={"field": ...})'
             raise InputError(f"The network is conditioned on a field of {channels} channels: {advice}.")

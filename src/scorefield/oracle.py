@@ -77,7 +77,7 @@ class Gaussian(nn.Module):
 
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         alpha_t, _ = self._scales(t)
-        gain = alpha_t * self.spectrum / self.variance(t)
+        gain = torch.where(self.spectrum > 0, alpha_t * self.spectrum / self.variance(t), 0)  # 0/0 where σ = 0 as well
         return self.mean + self._filter(x_t - alpha_t * self.mean, gain)
 
     def flow(self, x: Field, t: Time, s: Time) -> Field:
@@ -121,6 +121,9 @@ class Mixture(nn.Module):
     def __init__(self, sde: SDE, means: Tensor, variances: Tensor, weights: Tensor | None = None) -> None:
         super().__init__()
         self.sde = sde
+        probe = torch.linspace(-1, 1, means[:1].numel(), dtype=means.dtype).reshape(means[:1].shape)
+        if not torch.equal(sde.noise.covariance(probe), probe):
+            raise InputError("A mixture's denoiser is known in closed form under white noise alone: give White().")
         weights = torch.ones_like(variances) if weights is None else weights
         self.register_buffer("means", means)
         self.register_buffer("variances", variances)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.picture import save_grid
+from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.model import Model
 from scorefield.run import load
@@ -17,9 +18,11 @@ from scorefield.train.log import read_table
 
 def write_all(folder: Path) -> None:
     """Samples, trajectory and loss curve of a run folder that was evaluated."""
-    newest = max(folder.glob("evaluation/*/seed-0/samples.png"), key=lambda path: path.stat().st_mtime)
+    found = sorted(folder.glob("evaluation/*/seed-0/samples.png"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise InputError(f"{folder} was not evaluated yet: call scorefield evaluate {folder} first.")
     with replacing(folder / "samples.png") as temporary:
-        shutil.copyfile(newest, temporary)
+        shutil.copyfile(found[-1], temporary)
     trajectory(load(folder), folder / "trajectory.png")
     loss_curve(folder, folder / "loss.png")
 

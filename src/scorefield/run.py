@@ -217,10 +217,15 @@ def prepare(
     return Experiment(train, valid, model, built.train, config)
 
 
+def configuration_of(parser: Parser, settings: Namespace) -> str:
+    """The three groups of a recipe with every default written out, as YAML that is a recipe again."""
+    return parser.dump(Namespace({name: settings[name] for name in configuration.GROUPS}), skip_validation=True)
+
+
 def _fill_sizes(groups: Namespace, fields: Fields) -> None:
     """Write the shape of the data where the recipe leaves it open."""
     first = fields[0]
-    net, channels = groups.model.net.init_args, first.x.shape[0]
+    net, channels = groups.model.net.get("init_args", Namespace()), first.x.shape[0]
     groups.model.shape = list(first.x.shape)
     if net.get("cond_channels", 0) and "field" not in first.cond:
         raise InputError(
@@ -229,7 +234,7 @@ def _fill_sizes(groups: Namespace, fields: Fields) -> None:
     if "spatial" in net:
         net.spatial = first.x.ndim - 1
     for name in ("in_channels", "out_channels"):
-        if net.get(name) == 0:
+        if name in net and not net[name]:
             net[name] = channels
         elif net.get(name, channels) != channels:
             raise InputError(f"model.net.{name} is {net[name]}, but the data have {channels} channels: leave it 0.")

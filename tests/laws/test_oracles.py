@@ -9,7 +9,7 @@ import torch
 
 from laws.cases import LAWS, SCHEDULES, Draws, Periodic, gaussian, keys, mixture, spectrum, time
 from scorefield.errors import InputError
-from scorefield.oracle import Gaussian
+from scorefield.oracle import Gaussian, Mixture
 from scorefield.schedule import VP
 from scorefield.sde import SDE
 
@@ -169,3 +169,14 @@ def test_a_spectrum_of_no_real_field_raises(values):
 def test_the_examples_in_the_docstring_run():
     outcome = doctest.testmod(importlib.import_module("scorefield.oracle"))
     assert outcome.attempted > 0 and outcome.failed == 0
+
+
+def test_data_without_a_mode_have_a_denoiser_where_there_is_no_noise_either():
+    spectrum = torch.tensor([[1.0, 0.0, 0.0]], dtype=F64)
+    x = torch.full((1, 1, 3), 0.5, dtype=F64)
+    assert torch.allclose(Gaussian(SDE(VP()), spectrum)(x, torch.tensor(0.0, dtype=F64)), x)
+
+
+def test_a_mixture_under_coloured_noise_is_refused():
+    with pytest.raises(InputError, match="white noise"):
+        Mixture(SDE(VP(), Periodic()), torch.zeros(2, 1, 5, dtype=F64), torch.ones(2, dtype=F64))

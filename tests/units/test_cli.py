@@ -320,3 +320,19 @@ def test_warnings_name_a_poor_prior_and_a_wrong_scale(tmp_path: Path, capsys: py
     assert main([*arguments, "--model.sde.schedule.sigma_max", "2", "--model.precondition.sigma_data", "0.1"]) == 0
     warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert len(warned) == 2 and "noise" in warned[0] and "sigma_data" in warned[1]
+
+
+def test_the_printed_configuration_is_a_recipe_that_prints_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "digits", "--print-config", "--train.steps=7"]) == 0
+    first = capsys.readouterr().out
+    (tmp_path / "mine.yaml").write_text(first)
+    assert main(["train", str(tmp_path / "mine.yaml"), "--print-config"]) == 0
+    assert capsys.readouterr().out == first and "steps: 7" in first
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "twice.yaml").write_text("base: digits\ntrain:\n  steps: 1\n  steps: 2\n")
+    assert main(["train", str(tmp_path / "twice.yaml"), "--out", str(tmp_path / "out")]) == 2
+    assert "steps is given twice" in capsys.readouterr().err

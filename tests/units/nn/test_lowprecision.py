@@ -25,7 +25,7 @@ def assert_near(ours, exact):
         assert (value.double() - reference.double()).abs().max() < 0.02 * reference.abs().max() + 1e-6
 
 
-@pytest.mark.parametrize(("grid", "shifted", "activate"), itertools.product(GRIDS, [True, False], [True, False]))
+@pytest.mark.parametrize(("grid", "shifted", "activate"), list(itertools.product(GRIDS, [True, False], [True, False])))
 def test_normalise(grid, shifted, activate):
     x, cotangent = bits(2, 8, *grid), bits(2, 8, *grid, seed=1).detach()
     shift = bits(2, 8, seed=2, dtype=torch.float32) if shifted else None
@@ -44,7 +44,7 @@ def permuted(x, layout):
     return x.contiguous(memory_format=torch.channels_last if layout == "last" else torch.contiguous_format)
 
 
-@pytest.mark.parametrize("layouts", itertools.product(["first", "last", "strided"], repeat=2))
+@pytest.mark.parametrize("layouts", list(itertools.product(["first", "last", "strided"], repeat=2)))
 def test_memory_layouts_change_nothing(layouts):
     x, cotangent = bits(2, 8, 6, 4).detach(), bits(2, 8, 6, 4, seed=1).detach()
     weight, bias, results = bits(8, seed=2, dtype=torch.float32), bits(8, seed=3, dtype=torch.float32), []
@@ -60,7 +60,7 @@ def test_memory_layouts_change_nothing(layouts):
         assert_near(found, expected)
 
 
-@pytest.mark.parametrize(("grid", "kernel"), itertools.product(GRIDS, [1, 3]))
+@pytest.mark.parametrize(("grid", "kernel"), list(itertools.product(GRIDS, [1, 3])))
 def test_convolve(grid, kernel):
     x, cotangent = bits(2, 8, *grid), bits(2, 5, *grid, seed=1).detach()
     weight = bits(5, *(kernel,) * len(grid), 8, seed=2, dtype=torch.float32)
