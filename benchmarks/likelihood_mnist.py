@@ -3,8 +3,9 @@
     SCOREFIELD_DATA=... python benchmarks/likelihood_mnist.py [--minutes 10] [--images 200] [--repeats 2] [--out mnist.json]
 
 Each model is the same small NCSN++, trained on the 60 000 training images, dequantised uniformly and standardised, for a budget
-of process CPU time in mixed bf16; its averaged weights are measured in float32. All train and are measured on the same range of noise, from σ/α = 0.001,
-a tenth of a grey level. Without weighting t is uniform and λ = σ²; with it, times are drawn by importance and the weight is g².
+of process CPU time in mixed bf16; its averaged weights are measured in float32. All train and are measured on the same range of
+noise, from σ/α = 0.001, a tenth of a grey level. Without weighting t is uniform and λ = σ²; with it, times are drawn by
+importance and the weight is g².
 """
 
 from __future__ import annotations
