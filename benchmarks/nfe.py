@@ -59,8 +59,8 @@ def samplers() -> dict[str, list[Sampler]]:
         name: [Sampler((budget + 1) // 2 if name not in per_step else budget, step, EDMGrid()) for budget in BUDGETS]
         for name, step in fast.items()
     }
-    rows["ancestral"] = [Sampler(1000, Ancestral(), UniformGrid())]
-    rows[PUBLISHED] = [Sampler(1000, ReverseDiffusion(), UniformGrid(), Langevin(0.16))]
+    rows["ancestral"] = [Sampler(1000, Ancestral(), UniformGrid(1e-5))]
+    rows[PUBLISHED] = [Sampler(1000, ReverseDiffusion(), UniformGrid(1e-5), Langevin(0.16))]
     return rows
 
 
