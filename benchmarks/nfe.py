@@ -134,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
     parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--step", type=int, default=None, help="of which checkpoint; the last one by default")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, default=None, help="Markdown file to write")
     arguments = parser.parse_args()
@@ -144,7 +145,7 @@ def main() -> None:
     features = classifier(images, folder / "classifier.safetensors")
     reference = Moments.of([features.over(images["x_train"].split(BATCH))], features.hash)
     floor = [distance(part, features, reference) for part in images["x_test"][: 3 * N].split(N)]
-    model = scorefield.load(arguments.run)
+    model = scorefield.load(arguments.run, step=arguments.step)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model.denoiser(torch.zeros(1, *model.shape), torch.full((1,), 0.5))
     found = measure(model, folder, features, reference, arguments.seeds)
