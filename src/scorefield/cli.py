@@ -156,6 +156,8 @@ def likelihood(arguments: Sequence[str]) -> int:
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     built = parser.instantiate(settings)
     fields = (built.data or source.source(settings.trust)).load(settings.split)
+    facts = {"split": settings.split, "model": source.provenance | {"ema": settings.ema}}
+    facts |= {} if settings.data is None else {"data": str(settings.data.as_dict())}
     with tqdm(unit="field", desc="likelihood", mininterval=1) as bar:
         record = job.measure(
             model,
@@ -166,9 +168,10 @@ def likelihood(arguments: Sequence[str]) -> int:
             seed=settings.seed,
             chunk=settings.chunk,
             bar=bar,
+            facts=facts,
+            unfinished=job.unfinished(settings.out),
         )
-    facts = {"split": settings.split, "model": source.provenance | {"ema": settings.ema}}
-    job.write(settings.out, record | facts)
+    job.write(settings.out, record)
     print(job.table(record))
     return 0
 

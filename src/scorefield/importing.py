@@ -141,9 +141,11 @@ PREDICTORS = {
 
 
 def _sampler(settings: Settings, law: Law) -> dict[str, Any]:
-    """The ancestor's own sampler, as far as it has a predictor; on a table without one, ancestral sampling."""
+    """The ancestor's own sampler; where it names none, ancestral sampling on a table and reverse diffusion elsewhere."""
     name = str(settings.get("sampling.predictor", default="none")).lower()
-    step = PREDICTORS.get(name, "Ancestral" if law.levels else "ReverseDiffusion")
+    corrector = _corrector(settings)
+    alone = corrector is not None and name == "none"
+    step = "Carry" if alone else PREDICTORS.get(name, "Ancestral" if law.levels else "ReverseDiffusion")
     exploding = law.schedule["class_path"].endswith(".VE")
     upper = step == "Ancestral" and law.precondition["class_path"].endswith("Epsilon")
     steps = law.levels or int(settings.get("model.num_scales", default=1000))
@@ -151,13 +153,22 @@ def _sampler(settings: Settings, law: Law) -> dict[str, Any]:
         "steps": steps,
         "step": described(f"sample.{step}", upper=True) if upper else {"class_path": f"scorefield.sample.{step}"},
         "grid": described("sample.UniformGrid", t_min=0.0 if law.levels else 1e-5 if exploding else 1e-3),
-        "denoise": bool(settings.get("sampling.noise_removal", default=True)),
+        "denoise": bool(settings.get("sampling.noise_removal", "sampling.denoise", default=True)),
     }
-    if str(settings.get("sampling.corrector", default="none")).lower() == "langevin" and name != "none":
-        repeats = int(settings.get("sampling.n_steps_each", "sampling.corrector_steps", default=1))
-        snr = float(settings.get("sampling.snr", default=0.16))
-        sampler["corrector"] = described("sample.Langevin", snr=snr, repeats=repeats)
-    return sampler
+    return sampler if corrector is None else sampler | {"corrector": corrector}
+
+
+def _corrector(settings: Settings) -> dict[str, Any] | None:
+    """Langevin steps: score_sde's by name, ncsnv2's by the size of the step at the smallest level."""
+    step = settings.get("sampling.step_lr")
+    name = "ncsn" if step is not None else str(settings.get("sampling.corrector", default="none")).lower()
+    repeats = int(settings.get("sampling.n_steps_each", "sampling.corrector_steps", default=1))
+    snr = float(settings.get("sampling.snr", default=0.16))
+    return {
+        "ncsn": described("sample.NCSNLangevin", step=float(step or 0), repeats=repeats),
+        "langevin": described("sample.Langevin", snr=snr, repeats=repeats),
+        "ald": described("sample.AnnealedLangevin", snr=snr, repeats=repeats),
+    }.get(name)
 
 
 def _train(settings: Settings, law: Law) -> dict[str, Any]:

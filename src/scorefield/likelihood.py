@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
 from scorefield.config import Parser
+from scorefield.data.arrays import BROKEN
 from scorefield.data.augment import Dequantise
 from scorefield.data.fields import Fields
 from scorefield.data.source import Source, Split
 from scorefield.errors import InputError
-from scorefield.files import write_text
+from scorefield.files import replacing, write_text
 from scorefield.model import PROBING, Model
 from scorefield.random import Generators
 from scorefield.sample.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
@@ -68,6 +71,8 @@ def measure(
     seed: int = 0,
     chunk: int = 64,
     bar: tqdm | None = None,
+    facts: Mapping[str, Any] | None = None,
+    unfinished: Path | None = None,
 ) -> dict[str, Any]:
     """log p of at most n fields, each with several draws of probes and, where data are quantised, of dequantisation.
 
@@ -80,25 +85,67 @@ def measure(
         seed: of the draws for field i in repeat r: key (seed, i, r, ...).
         chunk: fields at once.
         bar: advanced by the number of densities computed.
+        facts: what else decides the result, such as whose model it is; becomes part of the record.
+        unfinished: a file for what is computed so far; one that holds a part of the same job is gone on with.
     """
     if n < 1 or repeats < 1 or chunk < 1:
         raise InputError(f"likelihood needs a number, repeats and chunk of at least 1, not {n}, {repeats} and {chunk}.")
     order = torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))
     indices = order[:n].sort().values
-    nats, evaluations = torch.empty(repeats, len(indices), dtype=torch.float64), []
+    facts = {"seed": seed, "flow": repr(flow), "indices": indices.tolist(), "versions": versions()} | dict(facts or {})
+    ledger = Ledger((repeats, len(indices)), facts | {"chunk": chunk}, unfinished)
     if bar is not None:
-        bar.reset(nats.numel())
+        bar.reset(repeats * len(indices))
     for repeat in range(repeats):
-        found = []
-        for part in indices.split(chunk):
-            one = _one_draw(model, fields, part, repeat, flow, seed)
-            found.append(one.nats.double().cpu())
-            evaluations.append(one.evaluations.cpu())
+        for start, part in zip(range(0, len(indices), chunk), indices.split(chunk), strict=True):
+            if not ledger.holds(repeat, start):
+                ledger.enter(repeat, start, _one_draw(model, fields, part, repeat, flow, seed))
             if bar is not None:
                 bar.update(len(part))
-        nats[repeat] = torch.cat(found)
-    facts = {"seed": seed, "flow": repr(flow), "indices": indices.tolist(), "versions": versions()}
-    return _record(nats, torch.cat(evaluations), fields) | facts | {"nats_per_field": nats.T.tolist()}
+    return _record(ledger.nats, ledger.evaluations, fields) | facts | {"nats_per_field": ledger.nats.T.tolist()}
+
+
+class Ledger:
+    """The densities of a job so far, (repeats, fields), kept in a file so that an interrupted job loses one chunk at most.
+
+    Args:
+        shape: (repeats, fields).
+        facts: what decides the densities.
+        path: the file; None keeps them in memory alone.
+
+    Raises:
+        InputError: the file holds another job.
+    """
+
+    def __init__(self, shape: tuple[int, int], facts: Mapping[str, Any], path: Path | None) -> None:
+        self.nats = torch.full(shape, math.nan, dtype=torch.float64)
+        self.evaluations = torch.zeros(shape, dtype=torch.int64)
+        self.facts, self.path = json.dumps(facts, sort_keys=True), path
+        if path is not None and path.exists():
+            self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            with np.load(path, allow_pickle=False) as file:
+                facts, nats, evaluations = str(file["facts"]), file["nats"], file["evaluations"]
+        except (*BROKEN, KeyError):
+            return  # nothing in it can be used: it is written again
+        if facts != self.facts or nats.shape != self.nats.shape:
+            raise InputError(f"{path} holds a part of another job: delete it, or give another --out.")
+        self.nats, self.evaluations = torch.from_numpy(nats), torch.from_numpy(evaluations)
+
+    def holds(self, repeat: int, start: int) -> bool:
+        """Whether the chunk that begins there is known."""
+        return not bool(self.nats[repeat, start].isnan())
+
+    def enter(self, repeat: int, start: int, found: Likelihood) -> None:
+        """A chunk's densities, on disk when this returns."""
+        rows = slice(start, start + len(found.nats))
+        self.nats[repeat, rows] = found.nats.double().cpu()
+        self.evaluations[repeat, rows] = found.evaluations.cpu()
+        if self.path is not None:
+            with replacing(self.path) as temporary, temporary.open("wb") as file:
+                np.savez(file, facts=self.facts, nats=self.nats.numpy(), evaluations=self.evaluations.numpy())
 
 
 def _record(nats: Tensor, evaluations: Tensor, fields: Fields) -> dict[str, Any]:
@@ -136,9 +183,15 @@ def summary(values: Tensor) -> dict[str, float | None]:
     return {name: None if value.isnan() else float(value) for name, value in found.items()}
 
 
+def unfinished(path: Path) -> Path:
+    """Where the densities of a job are kept until its result is written."""
+    return path.with_name(f"{path.name}.unfinished.npz")
+
+
 def write(path: Path, record: dict[str, Any]) -> None:
-    """Write the record, whole or not at all."""
+    """Write the record, whole or not at all, and drop what was kept for going on."""
     write_text(path, json.dumps(record, indent=1) + "\n")
+    unfinished(path).unlink(missing_ok=True)
 
 
 def table(record: dict[str, Any]) -> str:

@@ -53,9 +53,9 @@ BUDGETS = {  # evaluations for 18 steps that end with the final denoising
     "DPM2M": (Sampler(18, DPM2M()), 18),
     "DDIM": (Sampler(18, DDIM()), 18),
     "Ancestral": (Sampler(18, Ancestral()), 18),
-    "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 35),
+    "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 36),
     "corrected after": (Sampler(18, ReverseDiffusion(), correct_first=False, **CORRECTED), 35),
-    "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 52),
+    "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 54),
     "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
     "without the final denoising": (Sampler(18, Ancestral(), denoise=False), 18),
     "one step": (Sampler(1, Heun()), 1),
@@ -122,9 +122,12 @@ def test_the_order_of_predictor_and_corrector(correct_first):
         ("predict", 0.25, 0.0, "after 0.5"),
     ]
     levels = [(1.0, 0.5), (0.5, 0.25), (0.25, 0.0), (0.0, 0.0)]  # the last level has none below it
-    corrections = [("correct", t, s, None) for t, s in (levels[:-1] if correct_first else levels[1:])]
-    pairs = zip(corrections, predictions, strict=True) if correct_first else zip(predictions, corrections, strict=True)
-    assert log == [call for pair in pairs for call in pair]
+    corrections = [("correct", t, s, None) for t, s in (levels if correct_first else levels[1:])]
+    if correct_first:  # also before the denoising, which is the last prediction
+        assert log[:-1] == [call for pair in zip(corrections[:-1], predictions, strict=True) for call in pair]
+        assert log[-1] == corrections[-1]
+    else:
+        assert log == [call for pair in zip(predictions, corrections, strict=True) for call in pair]
 
 
 @pytest.mark.parametrize("correct_first", [True, False])

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 import tiny
+from scorefield import likelihood as job
 from scorefield import load
 from scorefield.cli import main
 from scorefield.data import Digits
@@ -120,3 +121,25 @@ def test_training_brings_the_density_up(run: Path, tmp_path: Path) -> None:
 
 def test_summary_of_one_value() -> None:
     assert summary(torch.tensor([[2.0]])) == {"mean": 2.0, "standard_error": None, "spread_over_repeats": None}
+
+
+def test_an_interrupted_job_goes_on_and_gives_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = call(run, tmp_path / "whole.json", "--chunk", "2"), tmp_path / "out.json"
+    arguments = ["likelihood", str(run), "-n", "4", "--repeats", "2", "--tolerance", "1e-2", "--chunk", "2"]
+    arguments += ["--out", str(out)]
+    true, calls = job._one_draw, []
+
+    def counted(*given: object) -> object:
+        calls.append(given[3])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return true(*given)
+
+    monkeypatch.setattr(job, "_one_draw", counted)
+    assert main(arguments) == 130 and not out.exists() and len(calls) == 4
+    assert main([*arguments, "--seed", "1"]) == 2 and "another job" in capsys.readouterr().err
+    assert main(arguments) == 0 and len(calls) == 5
+    assert json.loads(out.read_text()) == whole
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.json"]

@@ -29,6 +29,7 @@ from scorefield.nn.layers import (
 )
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.network import Network
+from scorefield.nn.resample import gather_patches, spread_patches
 
 Progressive = Literal["none", "output_skip", "residual"]
 ProgressiveInput = Literal["none", "input_skip", "residual"]
@@ -199,7 +200,7 @@ class NCSNpp(Network):
     skip_rescale=False, group=1, blocks=2; DDPM++ is embedding="positional", filter="box", progressive_input="none".
 
     The network divides by no σ: scaling its input and output is the preconditioner's part. A grid that is no multiple
-    of 2^(levels - 1) is filled up with zeros at its far ends, which convolutions see there anyway, and cut back.
+    of patch · 2^(levels - 1) is filled up with zeros at its far ends, which convolutions see there anyway, and cut back.
     Memory is laid out channels-last inside, whatever the layout of x: there is nothing to convert.
 
     Args:
@@ -209,6 +210,8 @@ class NCSNpp(Network):
         labels: number of classes; the embedding of `cond["label"]` is added to the noise's. Label -1, or none at all, has
             an embedding of its own: the null class of classifier-free guidance (see `scorefield.data.DropLabel`).
         spatial: number of grid axes, 1 to 3.
+        patch: the first level is this many times coarser than the grid: the values of a patch of patch^spatial points
+            enter as channels, and leave so (Hoogeboom et al. 2023, section 3.2). Some detail for about patch^spatial the speed.
         channels: channels at the first level.
         multipliers: channels of each level as multiples of `channels`.
         blocks: residual blocks per level.
@@ -239,6 +242,7 @@ class NCSNpp(Network):
         cond_channels: int = 0,
         labels: int = 0,
         spatial: int = 2,
+        patch: int = 1,
         channels: int = 128,
         multipliers: tuple[int, ...] = (1, 2, 2, 2),
         blocks: int = 4,
@@ -264,6 +268,9 @@ class NCSNpp(Network):
         if spatial not in (1, 2, 3):
             raise InputError(f"spatial is {spatial}: NCSNpp works on grids of 1, 2 or 3 axes.")
         _check(channels, multipliers, blocks, attention, dropout, embedding)
+        if patch < 1:
+            raise InputError(f"patch is {patch}: NCSNpp needs patches of at least 1 grid point.")
+        self.patch, values = patch, patch**spatial
         self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels
         self.levels = len(multipliers)
         self.filter: Filter = filter
@@ -293,14 +300,16 @@ class NCSNpp(Network):
             group=group,
         )
         widths = [channels * multiplier for multiplier in multipliers]
-        seen = in_channels + cond_channels
+        seen = (in_channels + cond_channels) * values
         self.first = Convolution(spatial, seen, channels)
         self.down, skips = self._way_down(seen, channels, widths, blocks, attention)
         deepest = skips[-1]
         self.middle = nn.ModuleList([self._stage(deepest, deepest, attend=True), self._stage(deepest, deepest)])
-        self.up = self._way_up(deepest, skips, widths, blocks, attention, out_channels)
+        self.up = self._way_up(deepest, skips, widths, blocks, attention, out_channels * values)
         self.last = (
-            None if progressive == "output_skip" else Head(spatial, widths[0], out_channels, init_scale, group=group)
+            None
+            if progressive == "output_skip"
+            else Head(spatial, widths[0], out_channels * values, init_scale, group=group)
         )
         del self._residual
 
@@ -394,6 +403,7 @@ class NCSNpp(Network):
         for level in self.up:
             h, out = level(h, out, skips, embedding)
         h = cast(Tensor, out) if self.last is None else self.last(h)
+        h = h if self.patch == 1 else spread_patches(h, self.patch)
         return h[(..., *(slice(size) for size in grid))].to(x.dtype)
 
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor | None:
@@ -410,7 +420,8 @@ class NCSNpp(Network):
 
     def _arrange(self, x: Tensor) -> Tensor:
         """Fill up to a size that halves at every level, and put channels innermost in memory for the layers to come."""
-        missing = [-size % 2 ** (self.levels - 1) for size in x.shape[2:]]
+        missing = [-size % (self.patch * 2 ** (self.levels - 1)) for size in x.shape[2:]]
         if any(missing):
             x = F.pad(x, [side for extra in reversed(missing) for side in (0, extra)])
+        x = x if self.patch == 1 else gather_patches(x, self.patch)
         return x.contiguous(memory_format=LAYOUTS[x.ndim]) if x.ndim in LAYOUTS else x

@@ -45,6 +45,22 @@ def _depthwise(x: Tensor, taps: tuple[float, ...], padding: int, stride: int = 1
         return CONVOLUTIONS[spatial](x, kernel, stride=stride, padding=padding, groups=x.shape[1])
 
 
+def gather_patches(x: Float[Tensor, "batch channels *grid"], patch: int) -> Float[Tensor, "batch values *patches"]:
+    """Every patch of patch^d grid points as one, its values as channels. Sizes must be multiples of `patch`."""
+    axes = range(2, x.ndim)
+    split = x.reshape(*x.shape[:2], *(part for axis in axes for part in (x.shape[axis] // patch, patch)))
+    inner, outer = [2 * axis - 1 for axis in axes], [2 * axis - 2 for axis in axes]
+    return split.permute(0, 1, *inner, *outer).flatten(1, x.ndim - 1)
+
+
+def spread_patches(x: Float[Tensor, "batch values *patches"], patch: int) -> Float[Tensor, "batch channels *grid"]:
+    """The inverse of `gather_patches`."""
+    axes = range(x.ndim - 2)
+    split = x.reshape(len(x), -1, *(patch,) * len(axes), *x.shape[2:])
+    turned = split.permute(0, 1, *(number for axis in axes for number in (2 + len(axes) + axis, 2 + axis)))
+    return turned.reshape(len(x), -1, *(patch * size for size in x.shape[2:]))
+
+
 class _Filter(Function):
     """Correlation with symmetric taps and `padding` zeros on either side; its adjoint has the complementary padding."""
 

@@ -59,6 +59,8 @@ def sample(
             x = corrector(denoiser, x, s, below, cond, generator=generator)
     if callback is not None:
         callback(len(times) - 1, times[-1], x)
+    if corrector is not None and correct_first and denoise:  # the denoising is the last prediction
+        x = corrector(denoiser, x, times[-1], times[-1], cond, generator=generator)
     return denoiser(x, times[-1], cond) if denoise else x
 
 

@@ -15,6 +15,18 @@ from scorefield.importing import import_weights
 from scorefield.interop import score_sde
 from scorefield.interop.pickles import Settings
 from scorefield.nn import NCSN, NCSNpp, NCSNv2
+from scorefield.sample import (
+    Ancestral,
+    AnnealedLangevin,
+    Carry,
+    EulerMaruyama,
+    Langevin,
+    NCSNLangevin,
+    ReverseDiffusion,
+    Sampler,
+    UniformGrid,
+)
+from scorefield.sampling import count_evaluations
 from units.interop.ancestors import (
     NCSNV2,
     SCORE_SDE,
@@ -218,3 +230,35 @@ def test_the_rewrites_names_are_understood(tmp_path) -> None:
     config["model"]["continuous"] = False
     with pytest.raises(InputError, match="rewrite"):
         import_weights(path, tmp_path / "other", save_config(tmp_path / "c", config))
+
+
+def test_a_run_samples_as_its_program_did(tmp_path) -> None:
+    """Song's predictor-corrector evaluates twice per level, and DDPM and NCSNv2 sample on their tables."""
+
+    def imported(sampling: dict, **entries: object) -> Sampler:
+        weights, config = flat(tmp_path, **entries)
+        average = {name: value for name, value in weights.items() if name != "sigmas"}
+        path = save_flat(tmp_path / "x", weights | {"sigmas": torch.linspace(50, 0.01, 20)}, average)
+        out = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
+        import_weights(path, out, save_config(tmp_path / "c", config | {"sampling": sampling}))
+        return scorefield.load(out).sampler
+
+    song = {"predictor": "reverse_diffusion", "corrector": "langevin", "snr": 0.15, "n_steps_each": 1}
+    assert imported(song) == Sampler(20, ReverseDiffusion(), UniformGrid(1e-5), Langevin(0.15))
+    vp = {"training__sde": "vpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False}
+    plain = {"predictor": "euler_maruyama", "corrector": "none", "noise_removal": False}
+    assert imported(plain, **vp) == Sampler(20, EulerMaruyama(), UniformGrid(1e-3), denoise=False)
+    ddpm = {"predictor": "ancestral_sampling", "corrector": "none"}
+    sampler = imported(ddpm, **vp, training__continuous=False, model__beta_max=10.0)
+    assert sampler == Sampler(20, Ancestral(upper=True), UniformGrid(0.0))
+    annealed = {"predictor": "none", "corrector": "ald", "snr": 0.176, "n_steps_each": 5}
+    table = {"training__continuous": False, "model__embedding_type": "positional"}
+    assert imported(annealed, **table) == Sampler(20, Carry(), UniformGrid(0.0), AnnealedLangevin(0.176, 5))
+
+    net = perturbed(NCSNv2(2, 2, channels=4), 0)
+    path = refine_checkpoint(tmp_path / "y", "ncsnv2", refine_names(net, "low"), refine_names(net, "low"))
+    config = NCSNV2 | {"sampling": {"step_lr": 3e-3, "n_steps_each": 2, "denoise": True}}
+    import_weights(path, tmp_path / "ncsnv2", save_config(tmp_path / "c", config))
+    model = scorefield.load(tmp_path / "ncsnv2")
+    assert model.sampler == Sampler(4, Carry(), UniformGrid(0.0), NCSNLangevin(3e-3, 2))
+    assert count_evaluations(model, model.sampler) == 4 * 2 + 1

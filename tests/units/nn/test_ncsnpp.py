@@ -11,6 +11,7 @@ from scorefield.errors import InputError
 from scorefield.nn.affine import Affine
 from scorefield.nn.layers import Convolution, GroupNorm, attend, initialise_
 from scorefield.nn.ncsnpp import NCSNpp
+from scorefield.nn.resample import gather_patches, spread_patches
 
 SMALL = {"in_channels": 2, "out_channels": 3, "channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "dropout": 0.0}
 SWITCHES = [
@@ -79,14 +80,14 @@ def test_a_label_changes_its_own_sample_alone(switches):
 
 
 @pytest.mark.parametrize("grid", [(9,), (16,), (7, 10), (1, 3), (8, 4), (3, 5, 6)])
-@pytest.mark.parametrize("switches", SWITCHES)
+@pytest.mark.parametrize("switches", [*SWITCHES, {"patch": 2}, {"patch": 3, "progressive": "residual"}])
 @torch.no_grad()
 def test_any_grid_of_any_rank(switches, grid):
     net = network(spatial=len(grid), **switches)
     x = field(2, 2, *grid)
     out = net(x, LABEL[:2])
     assert out.shape == (2, 3, *grid)
-    missing = [-size % 4 for size in grid]
+    missing = [-size % (4 * net.patch) for size in grid]
     filled = nn.functional.pad(x, [side for extra in reversed(missing) for side in (0, extra)])
     kept = (..., *(slice(size) for size in grid))
     torch.testing.assert_close(net(filled, LABEL[:2])[kept], out)
@@ -228,3 +229,24 @@ def test_ddpm_has_32_groups_and_no_rescaled_sums():
     net = NCSNpp(3, 3, channels=32, multipliers=(1, 2), blocks=2, skip_rescale=False, group=1, **ddpm)
     assert {module.groups for module in net.modules() if isinstance(module, GroupNorm)} == {32}
     assert net(field(2, 3, 8, 8), torch.tensor([0.0, 999.0])).shape == (2, 3, 8, 8)
+
+
+@torch.no_grad()
+def test_a_network_of_patches_is_the_network_of_their_values():
+    """In 2-D against torch's own pixel shuffle, with the weights of one network in the other."""
+    patched = network(patch=2)
+    inner = network(in_channels=8, out_channels=12)
+    inner.load_state_dict(patched.state_dict())
+    x = field(3, 2, 16, 24)
+    expected = nn.functional.pixel_shuffle(inner(nn.functional.pixel_unshuffle(x, 2), LABEL), 2)
+    torch.testing.assert_close(patched(x, LABEL), expected)
+
+
+@pytest.mark.parametrize("grid", [(12,), (6, 9), (3, 6, 12)])
+def test_patches_come_back_as_they_went(grid):
+    x = field(2, 5, *grid)
+    values = gather_patches(x, 3)
+    assert values.shape == (2, 5 * 3 ** len(grid), *(size // 3 for size in grid))
+    assert torch.equal(spread_patches(values, 3), x)
+    first = (slice(None), slice(None), *(slice(3) for _ in grid))
+    assert torch.equal(values[(slice(None), slice(None), *(0 for _ in grid))], x[first].flatten(1))
