@@ -60,7 +60,8 @@ class Extractor:
             return self._part(fields, range(len(fields)), path, progress)
         if path is None:
             raise InputError("Several processes share features through files: give a path.")
-        ends = [len(fields) * i // world for i in range(world + 1)]
+        batches = -(-len(fields) // self.batch)
+        ends = [min(len(fields), self.batch * (batches * i // world)) for i in range(world + 1)]  # whole batches
         paths = [path.with_name(f"{path.stem}.{i}-of-{world}.safetensors") for i in range(world)]
         self._part(fields, range(ends[rank], ends[rank + 1]), paths[rank], progress)
         torch.distributed.barrier()
@@ -108,6 +109,8 @@ class Extractor:
             if path is not None and (before == len(rows) or time.monotonic() - saved > SECONDS):
                 state.save(path)
                 saved = time.monotonic()
+        if path is not None and not rows:
+            state.save(path)  # nothing is left for this process
         return state
 
     def _begun(self, path: Path | None, n: int) -> Statistics:

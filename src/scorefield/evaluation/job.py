@@ -36,7 +36,7 @@ from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
-from scorefield.run import Opened, open_checkpoint
+from scorefield.run import Opened, build, open_checkpoint
 from scorefield.sample import Sampler
 from scorefield.train import checkpoint as checkpoints
 
@@ -81,6 +81,8 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     if settings.label is not None:
         notify(f"samples of class {settings.label} are compared with the data of all classes")
     floor = floor_of(folder / "evaluation", reference, settings.features is not None)
+    cached = settings.features is not None
+    settings.features = settings.data = None  # built above, not to be read again for each checkpoint
     records = []
     for step in steps:
         opened = opened if step == steps[0] else open_checkpoint(settings.run, step)
@@ -107,7 +109,7 @@ def chosen_steps(settings: Namespace) -> Sequence[int | None]:
 
 def find_reference(opened: Opened, parser: Parser, settings: Namespace, notify: Callable[[str], None]) -> Reference:
     """What to compare with, and by what."""
-    built = parser.instantiate(settings)
+    built = build(parser, settings)
     keep = max(settings.keep, settings.number) if settings.curve else settings.keep
     if settings.statistics is not None:
         if built.data is not None:

@@ -22,6 +22,7 @@ from scorefield.evaluation.reference import Reference, from_file
 from scorefield.metrics.features import Features, Projected
 from scorefield.metrics.figures import curve, figures
 from scorefield.metrics.statistics import Statistics
+from scorefield.run import build
 from scorefield.sampling import device_argument
 
 STATISTICS = (".npz", ".safetensors")
@@ -58,7 +59,7 @@ def make_reference(parser: Parser, settings: Namespace) -> Statistics:
     check_out(settings.out, STATISTICS)
     if (settings.source is None) == (settings.data is None):
         raise InputError("make-reference needs the path of the data, or --data and its arguments, and not both.")
-    built = parser.instantiate(settings)
+    built = build(parser, settings)
     fields = open_samples(settings.source) if built.data is None else built.data.load(settings.split)
     features = built.features or projection(fields)
     found = stream(Extractor(features, settings.device, settings.keep), fields, settings.out, "features")
@@ -72,7 +73,7 @@ def make_reference(parser: Parser, settings: Namespace) -> Statistics:
 def compare(parser: Parser, settings: Namespace, notify: Callable[[str], None]) -> str:
     """The figures of samples on disk; writes a record and returns a table."""
     check_out(settings.out, (".json",))
-    built = parser.instantiate(settings)
+    built = build(parser, settings)
     samples = open_samples(settings.samples)
     keep = max(settings.keep, len(samples)) if settings.curve else settings.keep
     reference = find_reference(settings, built.features, keep, notify)

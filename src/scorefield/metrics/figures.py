@@ -29,11 +29,13 @@ def figures(samples: Statistics, reference: Statistics) -> dict[str, float]:
     if kept > DENSITY_K:
         first, second = samples.vectors[:kept], reference.vectors[:kept]
         kernel = kernel_distance(first, second)
-        row |= {"kernel": kernel.distance, "kernel_std": kernel.std}
+        row |= {"kernel": kernel.distance}
+        row |= {"kernel_std": kernel.std} if kernel.subsets > 1 else {}
         row |= manifold(second, first)._asdict()
         row["kept_n"] = kept
     if score := samples.inception_score:
-        row |= {"inception_score": score.mean, "inception_score_std": score.std, "inception_score_splits": score.splits}
+        row |= {"inception_score": score.mean, "inception_score_splits": score.splits}
+        row |= {"inception_score_std": score.std} if score.splits > 1 else {}
     return row
 
 
