@@ -247,7 +247,8 @@ def compare(arguments: Sequence[str]) -> int:
 
     parser = Parser.named("scorefield compare", compare.__doc__ or "")
     standalone.add_compare_arguments(parser)
-    print(standalone.compare(parser, parser.read(arguments), _say))
+    if table := standalone.compare(parser, parser.read(arguments), _say):
+        print(table)
     return 0
 
 

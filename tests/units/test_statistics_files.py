@@ -146,7 +146,7 @@ def test_a_reference_file_stands_for_its_data(tmp_path: Path, capsys: pytest.Cap
         assert main(["make-reference", data, "--out", str(tmp_path / name)]) == 0
         assert main(["compare", samples, str(tmp_path / name), "--out", str(tmp_path / f"{name}.json")]) == 0
     assert main(["compare", samples, data, "--out", str(tmp_path / "direct.json"), "--curve"]) == 0
-    assert "n = ∞" in capsys.readouterr().out
+    assert "n → ∞" in capsys.readouterr().out
     records = [json.loads((tmp_path / f"{n}.json").read_text()) for n in ("ref.safetensors", "ref.npz", "direct")]
     assert records[0]["figures"] == records[1]["figures"] == records[2]["figures"]
     facts = records[0]["reference"]
@@ -203,9 +203,9 @@ def test_several_checkpoints_against_statistics_without_the_data(
 ) -> None:
     run = tmp_path / "run"
     tiny.train(tmp_path, run)
-    assert main(["make-reference", "--data", "Digits", "--out", str(tmp_path / "ref.npz")]) == 0
+    assert main(["make-reference", "--data", "Digits", "--features", "Pixels", "--out", str(tmp_path / "ref.npz")]) == 0
     options = ["-n", "8", "--chunk", "8", "--seeds", "2", "--steps", "2", "--statistics", str(tmp_path / "ref.npz")]
-    command = ["evaluate", str(run), *options]
+    command = ["evaluate", str(run), *options, "--features", "Pixels"]
     assert main([*command, "--checkpoints", "all", "--curve"]) == 0
     with (run / "metrics-by-step.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -217,6 +217,7 @@ def test_several_checkpoints_against_statistics_without_the_data(
         assert row["reference"] == record["reference"]["moments_sha256"] and record["curve"]["rows"][0]["n"] == 8
         assert record["held_out_data"] == {} and "memorisation" not in record["figures"]
     assert not (run / "metrics.json").exists()
+    assert len([*run.glob("evaluation/*/features-*-seed-?.safetensors")]) == 6  # to go on from
     assert main([*command, "--checkpoints", "10"]) == 0
     assert len(list(csv.DictReader((run / "metrics-by-step.csv").open()))) == 1
     assert "step 10: 8 samples × 2 seeds" in capsys.readouterr().out

@@ -134,9 +134,11 @@ def share() -> tuple[int, int]:
 
 
 def join() -> None:
-    """Join the processes that torchrun started, if it did."""
+    """Join the processes that torchrun started, if it did; `cuda` is then another GPU for each."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
         torch.distributed.init_process_group("gloo")
+        if torch.cuda.is_available():
+            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
 def digest_of(fields: Fields, batch: int = BATCH) -> str:

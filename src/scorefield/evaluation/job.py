@@ -36,7 +36,7 @@ from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
-from scorefield.run import Opened, build, open_checkpoint
+from scorefield.run import Opened, build, find_checkpoint, open_checkpoint
 from scorefield.sample import Sampler
 from scorefield.train import checkpoint as checkpoints
 
@@ -75,13 +75,16 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     if settings.number < 2 or settings.seeds < 1 or settings.reference < 2 or settings.keep < 1:
         raise InputError("evaluate needs at least --number 2, --seeds 1, --reference 2 and --keep 1.")
     steps = chosen_steps(settings)
+    for step in steps:
+        find_checkpoint(settings.run, step)  # rather refuse now than after the others
     opened = open_checkpoint(settings.run, steps[0])
     folder = run_folder(opened.path)
+    model = opened.model(ema=settings.ema, trust=settings.trust)
+    sampling.check(model, settings.number, 0, settings.chunk, settings.label)
     reference = find_reference(opened, parser, settings, notify)
     if settings.label is not None:
         notify(f"samples of class {settings.label} are compared with the data of all classes")
-    floor = floor_of(folder / "evaluation", reference, settings.features is not None)
-    cached = settings.features is not None
+    floor = floor_of(folder / "evaluation", reference)
     settings.features = settings.data = None  # built above, not to be read again for each checkpoint
     records = []
     for step in steps:
@@ -122,11 +125,11 @@ def find_reference(opened: Opened, parser: Parser, settings: Namespace, notify: 
     return replace(found, extractor=replace(found.extractor, keep=keep))
 
 
-def floor_of(folder: Path, reference: Reference, cached: bool) -> dict[str, float]:
+def floor_of(folder: Path, reference: Reference) -> dict[str, float]:
     """The figures of the held-out data, which a perfect model would reach; nothing without data."""
     if reference.data is None:
         return {}
-    path = folder / f"held-out-{reference.extractor.features.hash[:16]}.safetensors" if cached else None
+    path = folder / f"held-out-{reference.extractor.features.hash[:16]}.safetensors" if reference.costly else None
     held_out = reference.data.valid
     return compare(reference.extractor(in_memory(held_out), path), held_out, reference, generated=False)
 
@@ -136,7 +139,6 @@ def measure(
 ) -> dict[str, Any]:
     """The record of one checkpoint."""
     model = opened.model(ema=settings.ema, trust=settings.trust).to(settings.device)
-    sampling.check(model, settings.number, 0, settings.chunk, settings.label)
     sampler = sampling.chosen(parser, settings, model.sampler)
     provenance = opened.provenance | {"ema": settings.ema}
     told = [] if settings.label is None else [settings.label]
@@ -146,7 +148,7 @@ def measure(
     rows, states = [], []
     for seed, samples in enumerate(draw(place, model, settings, sampler, provenance)):
         path = place / f"features-{reference.extractor.features.hash[:16]}-seed-{seed}.safetensors"
-        state = reference.extractor(in_memory(samples), path if settings.features is not None else None)
+        state = reference.extractor(in_memory(samples), path if reference.costly else None)
         rows.append(compare(state, samples, reference))
         states.append(state)
     record = record_of(rows, settings.number, reference) | {

@@ -116,9 +116,9 @@ def table(record: dict[str, Any]) -> str:
 
 def line(name: str, entry: dict[str, Any], floor: float | None, note: str) -> str:
     """One figure: mean and spread over the sets, the floor, what it is."""
-    spread = "" if math.isnan(entry["std"]) else f" ± {entry['std']:.3f}"
-    own = " " * 10 if floor is None else f"{floor:10.3f}"
-    return f"  {name:34s}{entry['mean']:9.3f}{spread:10s}{own}   {note}"
+    spread = "" if math.isnan(entry["std"]) else f" ± {entry['std']:.2g}"
+    own = " " * 10 if floor is None else f"{floor:10.4g}"
+    return f"  {name:34s}{entry['mean']:9.4g}{spread:10s}{own}   {note}".rstrip()
 
 
 def curve_lines(record: dict[str, Any]) -> list[str]:
@@ -126,6 +126,8 @@ def curve_lines(record: dict[str, Any]) -> list[str]:
     if "curve" not in record:
         return []
     lines = ["  Fréchet distance against n"]
-    lines += [line(f"  n = {row['n']}", row, None, f"{len(row['values'])} sets") for row in record["curve"]["rows"]]
+    lines += [
+        line(f"  n = {row['n']}", row, None, f"{len(row['values'])} disjoint sets") for row in record["curve"]["rows"]
+    ]
     limit = record["curve"]["extrapolated"]
-    return lines if limit is None else [*lines, f"  {'  n = ∞, extrapolated over 1/n':34s}{limit:9.3f}"]
+    return lines if limit is None else [*lines, f"  {'  n → ∞, over 1/n':34s}{limit:9.4g}"]

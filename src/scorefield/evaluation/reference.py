@@ -59,11 +59,13 @@ class Reference:
         statistics: of the features of the data.
         extractor: computes those features.
         data: the data, where they were read.
+        costly: the features were asked for and may be: those of samples are kept in files, to go on from.
     """
 
     statistics: Statistics
     extractor: Extractor
     data: Data | None = None
+    costly: bool = False
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -88,13 +90,13 @@ def from_file(
     Raises:
         InputError: the file is of other features or of another preprocessing than those given.
     """
-    statistics = Statistics.load(path)
+    statistics, costly = Statistics.load(path), features is not None
     if features is None:
         made = statistics.facts.get("features", "features that it does not tell")
         if made != Projected.__name__:
             raise InputError(f"{path} was made with {made}: give the same by --features.")
         features = Projected(int(statistics.facts["values"]))
-    reference = Reference(statistics, Extractor(features, device, keep))
+    reference = Reference(statistics, Extractor(features, device, keep), costly=costly)
     if not statistics.told:
         notify(f"{path} does not tell of which data, how many, and by which features: it is taken as it is")
         statistics.features = features.hash
@@ -133,10 +135,11 @@ def gather(
         notify(
             "no labelled images to train a classifier on: the Fréchet distance is of a random projection of the values"
         )
-    path = None if extract is None else folder / f"reference-{extract.features.hash[:16]}.safetensors"
+    costly = extract is not None
+    path = folder / f"reference-{extract.features.hash[:16]}.safetensors" if extract is not None else None
     if extract is None:
         extract = Extractor(classifier if classifier is not None else Projected(x[0].numel()))
-    return Reference(extract(in_memory(x), path), extract, Data(x, held, count, classifier, labels_hash))
+    return Reference(extract(in_memory(x), path), extract, Data(x, held, count, classifier, labels_hash), costly)
 
 
 def find_classifier(

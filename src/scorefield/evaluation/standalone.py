@@ -71,7 +71,7 @@ def make_reference(parser: Parser, settings: Namespace) -> Statistics:
 
 
 def compare(parser: Parser, settings: Namespace, notify: Callable[[str], None]) -> str:
-    """The figures of samples on disk; writes a record and returns a table."""
+    """The figures of samples on disk; writes a record and returns a table, but for all processes only one."""
     check_out(settings.out, (".json",))
     built = build(parser, settings)
     samples = open_samples(settings.samples)
@@ -82,10 +82,11 @@ def compare(parser: Parser, settings: Namespace, notify: Callable[[str], None]) 
     record |= {"samples": found.facts | {"source": settings.samples.name} | told(settings.samples)}
     if settings.curve:
         record["curve"] = curve([found], reference.statistics.moments)
-    if share()[0] == 0:
-        write(settings.out, record)
-        for name in ("samples", "reference"):
-            part_of(settings.out, name).unlink(missing_ok=True)
+    if share()[0] > 0:
+        return ""
+    write(settings.out, record)
+    for name in ("samples", "reference"):
+        part_of(settings.out, name).unlink(missing_ok=True)
     return f"{len(samples)} samples against {record['reference']['n'] or 'unknown many'}\n{table(record)}"
 
 
