@@ -183,11 +183,20 @@ class Model(nn.Module):
         self,
         latent: Float[Tensor, "batch channels *grid"],
         *,
+        temperature: float = 1.0,
         flow: ProbabilityFlow = ProbabilityFlow(),  # noqa: B008 - immutable
         cond: Condition | None = None,
     ) -> Float[Tensor, "batch channels *grid"]:
-        """The fields of latents, in data units: the inverse of `encode`."""
-        return self.normaliser.inverse(flow.decode(self.denoiser, latent.to(self.device), cond=cond).x)
+        """The fields of latents, in data units: the inverse of `encode`.
+
+        Args:
+            latent: of the law N(0, C) where the fields are to be of the model's; between two, `scorefield.sample.interpolate`.
+            temperature: multiplies the latents: below 1 more typical fields, above 1 rarer ones.
+            flow: the solver's tolerance and the ends.
+            cond: what the model is conditioned on.
+        """
+        latent = temperature * latent.to(self.device)
+        return self.normaliser.inverse(flow.decode(self.denoiser, latent, cond=cond).x)
 
 
 def _take(value: Tensor, rows: range) -> Tensor:

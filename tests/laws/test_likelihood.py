@@ -266,6 +266,7 @@ def test_densities_are_in_data_units():
     latent = model.encode(data[:5])
     torch.testing.assert_close(latent, (data[:5] - mean) / std, rtol=0, atol=1e-3)
     torch.testing.assert_close(model.decode(latent), data[:5], rtol=0, atol=40 * 1e-3)
+    assert torch.equal(model.decode(latent, temperature=0.7), model.decode(0.7 * latent))
 
 
 def test_bits_per_dimension():

@@ -3,7 +3,7 @@
 from scorefield.sample.flow import Adaptive
 from scorefield.sample.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
 from scorefield.sample.langevin import AnnealedLangevin, Corrector, Langevin, NCSNLangevin
-from scorefield.sample.likelihood import ProbabilityFlow
+from scorefield.sample.likelihood import ProbabilityFlow, bits_per_dimension, interpolate
 from scorefield.sample.loop import Sampler, sample
 from scorefield.sample.probes import Exact, Normal, Probes, Rademacher, Sphere
 from scorefield.sample.steps import (
@@ -45,5 +45,7 @@ __all__ = [
     "TimeGrid",
     "TimeTable",
     "UniformGrid",
+    "bits_per_dimension",
+    "interpolate",
     "sample",
 ]
