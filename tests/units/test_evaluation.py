@@ -17,10 +17,11 @@ from scorefield.cli import main
 from scorefield.data import Digits, Identity, Tensors
 from scorefield.denoiser import Karras
 from scorefield.errors import InputError
-from scorefield.evaluation.extract import in_memory
+from scorefield.evaluation.extract import Extractor, in_memory
 from scorefield.evaluation.record import compare
 from scorefield.evaluation.reference import Data, Reference, gather
-from scorefield.metrics.features import train_classifier
+from scorefield.metrics.features import Pixels, train_classifier
+from scorefield.metrics.statistics import Statistics
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
 from scorefield.sampling import device, sample_to
@@ -71,6 +72,17 @@ def test_a_broken_classifier_is_trained_again(tmp_path: Path) -> None:
     next(tmp_path.iterdir()).write_bytes(b"junk")
     assert gather(images(torch.arange(40) % 2), tmp_path, 50_000, said.append).facts == first.facts
     assert "does not hold a classifier" in " ".join(said)
+
+
+@pytest.mark.usefixtures("quick")
+def test_features_that_were_asked_for_are_used_and_kept(tmp_path: Path) -> None:
+    found = gather(images(torch.arange(40) % 2), tmp_path, 50_000, print, Extractor(Pixels(), keep=20))
+    assert found.facts["features"] == "Pixels" and found.facts["n"] == 30 and found.facts["kept"] == 20
+    assert data_of(found).classifier is not None and found.costly
+    x = data_of(found).train.flatten(1).double()
+    torch.testing.assert_close(found.statistics.mean, x.mean(0))
+    (file,) = tmp_path.glob("reference-*.safetensors")
+    assert Statistics.load(file).moments.hash == found.facts["moments_sha256"]
 
 
 def test_data_without_labels_are_compared_by_a_projection(tmp_path: Path) -> None:
