@@ -29,6 +29,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
+  make-reference DATA --out F   write statistics of data, to evaluate against without the data
+  compare SAMPLES REFERENCE     evaluate samples on disk against such a file, data or other samples
 """
 
 
@@ -108,22 +110,14 @@ def sample(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Compare samples of a run with its data; writes metrics.json and pictures into the run folder."""
-    from scorefield import run, sampling
-    from scorefield.data import Source
+    from scorefield import sampling
+    from scorefield.evaluation import job
 
     parser = _run_parser("evaluate", evaluate.__doc__ or "")
-    parser.add_argument("-n", "--number", type=int, default=1000, help="samples per seed")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, for the spread")
-    parser.add_argument("--reference", type=int, default=50_000, help="compare with at most so many training fields")
-    parser.add_argument(
-        "--data", type=Source | None, default=None, help="the data; by default what the run was trained on"
-    )
+    job.add_arguments(parser)
     sampling.add_arguments(parser)
     settings = parser.read(arguments)
-    from scorefield import evaluation  # with torchmetrics, which takes a second to import
-
-    source = run.open_checkpoint(settings.run, settings.step)
-    print(evaluation.evaluate(source, parser, settings, notify=_say))
+    print(job.evaluate(parser, settings, notify=_say))
     return 0
 
 
@@ -233,6 +227,31 @@ def demo(arguments: Sequence[str]) -> int:
     return status
 
 
+def make_reference(arguments: Sequence[str]) -> int:
+    """Write statistics of the features of data, to evaluate samples against without the data."""
+    from scorefield.config import Parser
+    from scorefield.evaluation import standalone
+
+    parser = Parser.named("scorefield make-reference", make_reference.__doc__ or "")
+    standalone.add_reference_arguments(parser)
+    settings = parser.read(arguments)
+    found = standalone.make_reference(parser, settings)
+    _say(f"statistics of {found.n} fields in {settings.out}")
+    return 0
+
+
+def compare(arguments: Sequence[str]) -> int:
+    """Compare samples on disk with statistics of data, with data or with other samples; writes a JSON file."""
+    from scorefield.config import Parser
+    from scorefield.evaluation import standalone
+
+    parser = Parser.named("scorefield compare", compare.__doc__ or "")
+    standalone.add_compare_arguments(parser)
+    if table := standalone.compare(parser, parser.read(arguments), _say):
+        print(table)
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -242,6 +261,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "check-data": check_data,
     "recipes": recipes,
     "demo": demo,
+    "make-reference": make_reference,
+    "compare": compare,
 }
 
 

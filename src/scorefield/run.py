@@ -75,9 +75,10 @@ def build(parser: Parser, settings: Namespace) -> Namespace:
     try:
         return parser.instantiate(settings)
     except (TypeError, ValueError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise InputError(parser.explain(error)) from error
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__  # the parser wraps what a constructor says
+        raise (cause or InputError(parser.explain(error))) from error
 
 
 # ---------------------------------------------------------------------------------------------------------------- load

@@ -17,8 +17,11 @@ from scorefield.cli import main
 from scorefield.data import Digits, Identity, Tensors
 from scorefield.denoiser import Karras
 from scorefield.errors import InputError
-from scorefield.evaluation import Reference, compare, gather
-from scorefield.metrics.features import train_classifier
+from scorefield.evaluation.extract import Extractor, in_memory
+from scorefield.evaluation.record import compare
+from scorefield.evaluation.reference import Data, Reference, gather
+from scorefield.metrics.features import Pixels, train_classifier
+from scorefield.metrics.statistics import Statistics
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
 from scorefield.sampling import device, sample_to
@@ -32,7 +35,13 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
 
 
 def test_the_classifier_knows_digits(reference: Reference) -> None:
-    assert reference.classifier is not None and reference.classifier.accuracy >= 0.97
+    classifier = data_of(reference).classifier
+    assert classifier is not None and classifier.accuracy >= 0.97
+
+
+def data_of(reference: Reference) -> Data:
+    assert reference.data is not None
+    return reference.data
 
 
 def images(labels: torch.Tensor | None, n: int = 40) -> Tensors:
@@ -41,7 +50,7 @@ def images(labels: torch.Tensor | None, n: int = 40) -> Tensors:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scorefield.evaluation.train_classifier", partial(train_classifier, steps=2, width=4))
+    monkeypatch.setattr("scorefield.evaluation.reference.train_classifier", partial(train_classifier, steps=2, width=4))
 
 
 @pytest.mark.usefixtures("quick")
@@ -65,6 +74,17 @@ def test_a_broken_classifier_is_trained_again(tmp_path: Path) -> None:
     assert "does not hold a classifier" in " ".join(said)
 
 
+@pytest.mark.usefixtures("quick")
+def test_features_that_were_asked_for_are_used_and_kept(tmp_path: Path) -> None:
+    found = gather(images(torch.arange(40) % 2), tmp_path, 50_000, print, Extractor(Pixels(), keep=20))
+    assert found.facts["features"] == "Pixels" and found.facts["n"] == 30 and found.facts["kept"] == 20
+    assert data_of(found).classifier is not None and found.costly
+    x = data_of(found).train.flatten(1).double()
+    torch.testing.assert_close(found.statistics.mean, x.mean(0))
+    (file,) = tmp_path.glob("reference-*.safetensors")
+    assert Statistics.load(file).moments.hash == found.facts["moments_sha256"]
+
+
 def test_data_without_labels_are_compared_by_a_projection(tmp_path: Path) -> None:
     source = Tensors(torch.randn(40, 1, 40, 40, generator=torch.Generator().manual_seed(0)), valid=10)
     facts = gather(source, tmp_path, 50_000, print).facts
@@ -72,22 +92,31 @@ def test_data_without_labels_are_compared_by_a_projection(tmp_path: Path) -> Non
 
 
 def test_the_reference_is_capped_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scorefield.evaluation.BYTES", 12 * 36 * 4)
+    monkeypatch.setattr("scorefield.evaluation.reference.BYTES", 12 * 36 * 4)
     said: list[str] = []
     reference = gather(images(None), tmp_path, 50_000, said.append)
-    assert len(reference.train) == 12 and any("12 of 30 training fields" in line for line in said)
+    assert len(data_of(reference).train) == 12 and any("12 of 30 training fields" in line for line in said)
 
 
 def test_copies_blur_and_noise_are_told_from_data(reference: Reference) -> None:
-    held_out = compare(reference.valid, reference)
-    copies = compare(reference.train[:500], reference)
-    blurred = compare(torch.nn.functional.avg_pool2d(reference.valid, 3, 1, 1), reference)
-    noise = compare(torch.rand_like(reference.valid) * 16, reference)
+    def figures(x: torch.Tensor) -> dict[str, float]:
+        return compare(reference.extractor(in_memory(x)), x, reference)
+
+    data = data_of(reference)
+    held_out, copies = figures(data.valid), figures(data.train[:500])
+    blurred, noise = (
+        figures(torch.nn.functional.avg_pool2d(data.valid, 3, 1, 1)),
+        figures(16 * torch.rand_like(data.valid)),
+    )
     assert abs(held_out["memorisation"] - 1) < 1e-9 and copies["memorisation"] == 0
     assert 0.4 < held_out["train_accuracy"] < 0.6 and copies["train_accuracy"] < 0.1
     assert blurred["held_out_accuracy"] > 0.6 and noise["held_out_accuracy"] > 0.95
     assert held_out["fréchet"] < 0.5 * blurred["fréchet"] and held_out["fréchet"] < 0.1 * noise["fréchet"]
     assert held_out["classes"] == 10
+    assert abs(held_out["kernel"]) < 0.02 * noise["kernel"]
+    assert held_out["inception_score"] > 2 * noise["inception_score"]
+    for name in ("precision", "recall", "density", "coverage"):
+        assert noise[name] < 0.1 and held_out[name] > 0.6 and blurred[name] < held_out[name]
 
 
 def test_the_record_says_what_it_was_computed_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

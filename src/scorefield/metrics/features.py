@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
 from itertools import pairwise
 from pathlib import Path
 
@@ -22,24 +21,33 @@ BATCH = 512  # samples at a time, where a whole set is given
 
 
 class Features(nn.Module, ABC):
-    """A map from samples in data units to vectors."""
+    """A map from samples in data units to vectors.
+
+    Attributes:
+        preprocessing: what is done to the values first, to be told with every figure.
+        source: SHA-256 of the file that it was read from, where there is one.
+    """
+
+    preprocessing: str = "values in data units"
+    source: str = ""
 
     @abstractmethod
     def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch dim"]: ...
 
+    @abstractmethod
+    def probabilities(
+        self, x: Float[Tensor, "batch channels *grid"], features: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch classes"] | None:
+        """p(class | x), given x and its features; None where no classes are known."""
+
     @property
     def hash(self) -> str:
-        """SHA-256 of its kind and weights, to say in a result what it was computed by."""
-        digest = hashlib.sha256(type(self).__name__.encode())
+        """SHA-256 of its kind, preprocessing, file and weights, to say in a result what it was computed by."""
+        digest = hashlib.sha256(f"{type(self).__name__} {self.preprocessing} {self.source}".encode())
         for name, tensor in sorted(self.state_dict().items()):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
-
-    @torch.no_grad()
-    def over(self, batches: Iterable[Tensor]) -> Float[Tensor, "n dim"]:
-        """The features of all samples of some batches, on the CPU."""
-        return torch.cat([self(batch).cpu() for batch in batches])
 
 
 class Pixels(Features):
@@ -47,6 +55,11 @@ class Pixels(Features):
 
     def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch dim"]:
         return x.flatten(1)
+
+    def probabilities(
+        self, x: Float[Tensor, "batch channels *grid"], features: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch classes"] | None:
+        return None
 
 
 class Projected(Features):
@@ -85,6 +98,11 @@ class Projected(Features):
             raise InputError(f"Fields of {values.shape[1]} values do not fit a projection of {self.dim} values.")
         return values.new_zeros(len(x), self.outputs).index_add_(1, self.group, values * self.weight)
 
+    def probabilities(
+        self, x: Float[Tensor, "batch channels *grid"], features: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch classes"] | None:
+        return None
+
 
 class Classifier(Features):
     """A small convolutional network for labelled images of any size; its features are those before the last layer.
@@ -119,6 +137,11 @@ class Classifier(Features):
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
         return self.layers((x - self.mean) / self.std).mean((2, 3))
 
+    def probabilities(
+        self, x: Float[Tensor, "batch channels *grid"], features: Float[Tensor, "batch dim"]
+    ) -> Float[Tensor, "batch classes"] | None:
+        return self.head(features).softmax(1)
+
     def logits(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch classes"]:
         """Unnormalised log-probabilities of the classes."""
         return self.head(self(x))
@@ -126,7 +149,7 @@ class Classifier(Features):
     @torch.no_grad()
     def predict(self, x: Float[Tensor, "n channels height width"]) -> Tensor:
         """The likeliest class of each sample, on the CPU."""
-        return torch.cat([self.logits(part).argmax(1).cpu() for part in x.split(BATCH)])
+        return torch.cat([self.logits(part.to(self.mean.device)).argmax(1).cpu() for part in x.split(BATCH)])
 
     @property
     def accuracy(self) -> float:
