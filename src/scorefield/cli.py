@@ -32,6 +32,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
+  report RUN                    one HTML page about a run: configuration, curves, samples, metrics
 """
 
 
@@ -229,6 +230,23 @@ def demo(arguments: Sequence[str]) -> int:
     return status
 
 
+def report(arguments: Sequence[str]) -> int:
+    """Write one HTML page about a run: configuration, curves, samples, metrics. It loads nothing and runs no script."""
+    from scorefield import report as pages
+    from scorefield import run, selection
+
+    parser = _run_parser("report", report.__doc__ or "")
+    selection.add_arguments(parser)
+    pages.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = run.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
+    folder = run.run_folder(source.path)
+    out = settings.out or folder / "report.html"
+    pages.write(source, folder, out)
+    _say(f"report in {out}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -238,6 +256,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "check-data": check_data,
     "recipes": recipes,
     "demo": demo,
+    "report": report,
 }
 
 

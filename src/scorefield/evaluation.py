@@ -32,7 +32,7 @@ from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.features import Classifier, Features, Projected, train_classifier
 from scorefield.metrics.frechet import FrechetDistance, Moments, note_on
 from scorefield.metrics.neighbours import memorisation_ratio, two_sample_accuracy
-from scorefield.run import Opened
+from scorefield.run import Opened, run_folder
 from scorefield.train.loop import versions
 
 BATCH = 256
@@ -127,11 +127,6 @@ def evaluate(opened: Opened, parser: Parser, settings: Namespace, notify: Callab
     }
     write_text(folder / "metrics.json", json.dumps(strict(record), indent=2, allow_nan=False) + "\n")
     return table(record)
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints`."""
-    return checkpoint.parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint.parent
 
 
 def strict(value: Any) -> Any:

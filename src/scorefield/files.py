@@ -45,4 +45,4 @@ def _flush(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")
