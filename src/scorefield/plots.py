@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from io import StringIO
+from typing import Any
 
 from markupsafe import Markup
 
@@ -40,9 +41,15 @@ def curve_svg(key: str, lines: Sequence[Line], *, xlabel: str, ylabel: str, log:
     import matplotlib as mpl
     from matplotlib.backends.backend_svg import FigureCanvasSVG
     from matplotlib.figure import Figure
-    from matplotlib.ticker import EngFormatter, LogFormatter
+    from matplotlib.ticker import EngFormatter, LogLocator, StrMethodFormatter
 
-    style = {"svg.fonttype": "none", "svg.hashsalt": key, "font.size": 11, "text.color": INK, "axes.labelcolor": INK}
+    style: dict[Any, Any] = {
+        "svg.fonttype": "none",
+        "svg.hashsalt": key,
+        "font.size": 11,
+        "text.color": INK,
+        "axes.labelcolor": INK,
+    }
     style |= {
         "axes.edgecolor": GRID,
         "xtick.color": INK,
@@ -61,8 +68,10 @@ def curve_svg(key: str, lines: Sequence[Line], *, xlabel: str, ylabel: str, log:
         axes.set(xlabel=xlabel, ylabel=ylabel, yscale="log" if log else "linear")
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
         if log:
-            axes.yaxis.set_major_formatter(LogFormatter())
-            axes.yaxis.set_minor_formatter(LogFormatter())
+            low, high = axes.get_ylim()
+            axes.yaxis.set_minor_locator(LogLocator(subs=between(high / low)))
+            axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+            axes.yaxis.set_minor_formatter(StrMethodFormatter("{x:g}"))
         axes.grid(True, which="major", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
         if len(lines) > 1:
@@ -70,6 +79,11 @@ def curve_svg(key: str, lines: Sequence[Line], *, xlabel: str, ylabel: str, log:
         text = StringIO()
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Markup(embeddable(text.getvalue(), key))
+
+
+def between(ratio: float) -> tuple[int, ...]:
+    """The ticks between powers of ten, for a logarithmic axis over such a ratio: few, so that each can have its number."""
+    return (2, 3, 4, 6, 8) if ratio < 10 else (2, 5) if ratio < 300 else ()
 
 
 def embeddable(svg: str, key: str) -> str:

@@ -202,7 +202,7 @@ def complete(
             save_grid(picture, output.first(PICTURED))
     except OSError as error:
         raise InputError(
-            f"Cannot write to {output.folder} ({error}): free some space or give it back, and call again to go on; "
+            f"Cannot write to {output.folder} ({error}): free some space, and call again to go on; "
             "what is complete is kept."
         ) from error
     finally:
