@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -28,6 +27,8 @@ from scorefield.data.picture import GAP, SMALL, grid
 from scorefield.errors import InputError
 from scorefield.outputs import ArrayFile, PictureFiles, Pixels
 from scorefield.sampling import local
+
+resource = pytest.importorskip("resource")  # POSIX: there are no such locks, signals and limits elsewhere
 
 PNG = ("--png", "--range", "0", "16")
 Whole = tuple[tuple[str, ...], dict[str, bytes]]
