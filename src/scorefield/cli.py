@@ -6,7 +6,9 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +24,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
 
   train RECIPE --out RUN        train a score model; --resume goes on, --init RUN starts from another's weights,
                                 --dry-run tells what it will cost
-  sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped
+  sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped, and several calls at
+                                once share the work
   evaluate RUN                  compare samples with the data: distances, memorisation, coverage
   import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
@@ -31,6 +34,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
   compare SAMPLES REFERENCE     evaluate samples on disk against such a file, data or other samples
+  report RUN                    one HTML page about a run: configuration, curves, samples, metrics
 """
 
 
@@ -82,28 +86,24 @@ def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import run, sampling
+    from scorefield import run, sampling, selection
 
     parser = _run_parser("sample", sample.__doc__ or "")
-    parser.add_argument("-n", "--number", type=int, default=64, help="how many samples")
-    parser.add_argument("--seed", type=int, default=0, help="sample i depends on (seed, i) alone")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    selection.add_arguments(parser)
     sampling.add_arguments(parser)
+    sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
-    source = run.open_checkpoint(settings.run, settings.step)
-    model = source.model(ema=settings.ema, trust=settings.trust)
+    source = run.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    sampler = sampling.chosen(parser, settings, model.sampler)
+    job = sampling.Job(model, settings.number, settings.seed, sampler, settings.chunk, settings.label)
+    output = sampling.output_of(settings, job)
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
-        sampling.sample_to(
-            settings.out,
-            model.to(settings.device),
-            settings.number,
-            seed=settings.seed,
-            sampler=sampling.chosen(parser, settings, model.sampler),
-            chunk=settings.chunk,
-            provenance=source.provenance | {"ema": settings.ema},
-            label=settings.label,
-            progress=bar.update,
-        )
+        sampling.complete(job, output, provenance=source.provenance | {"ema": settings.ema}, progress=bar.update)
+    if settings.trajectory:
+        from scorefield import pictures
+
+        pictures.trajectory_of(job, settings.out / "trajectory.png")
     _say(f"{settings.number} samples in {settings.out}")
     return 0
 
@@ -252,6 +252,23 @@ def compare(arguments: Sequence[str]) -> int:
     return 0
 
 
+def report(arguments: Sequence[str]) -> int:
+    """Write one HTML page about a run: configuration, curves, samples, metrics. It loads nothing and runs no script."""
+    from scorefield import report as pages
+    from scorefield import run, selection
+
+    parser = _run_parser("report", report.__doc__ or "")
+    selection.add_arguments(parser)
+    pages.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = run.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
+    folder = run.run_folder(source.path)
+    out = settings.out or folder / "report.html"
+    pages.write(source, folder, out)
+    _say(f"report in {out}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -263,11 +280,14 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": demo,
     "make-reference": make_reference,
     "compare": compare,
+    "report": report,
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a verb. Exit code 0 if it did what was asked, 2 if something given cannot be used, 130 after Ctrl-C."""
+    """Run a verb. Exit code 0 if it did what was asked, 2 if something given cannot be used, 130 after Ctrl-C, 143
+    after SIGTERM.
+    """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(USAGE, end="")
@@ -286,12 +306,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             close = difflib.get_close_matches(verb, VERBS, n=1)
             raise InputError(f"There is no verb {verb}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
-        return VERBS[verb](rest)
+        with _heeding_sigterm():
+            return VERBS[verb](rest)
     except (InputError, OSError) as error:
         return _fail(str(error))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         _say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
-        return 128 + signal.SIGINT
+        return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which queues and containers send before they kill."""
+
+
+@contextmanager
+def _heeding_sigterm() -> Iterator[None]:
+    """Let SIGTERM end a verb as Ctrl-C does, so that it cleans up behind it."""
+
+    def hear(*_: object) -> None:
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _fail(message: str) -> int:

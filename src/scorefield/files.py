@@ -3,21 +3,30 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there is flushed to the disk and takes its name at the end."""
+def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
+    """A temporary path beside `path`; what is written there takes its name at the end.
+
+    Args:
+        path: where the file is to appear.
+        flush: wait until it is on the disk; without, a power cut may leave an empty file.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    # No two processes share it, not even two of one number on two machines.
+    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield temporary
-        _flush(temporary)
+        if flush:
+            _flush(temporary)
         temporary.replace(path)
-        _flush(path.parent)  # the rename itself must survive a power cut
+        if flush:
+            _flush(path.parent)  # the rename itself must survive a power cut
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -36,4 +45,4 @@ def _flush(path: Path) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
     with replacing(path) as temporary:
-        temporary.write_text(text)
+        temporary.write_text(text, encoding="utf-8")

@@ -13,6 +13,8 @@ from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.model import Model
 from scorefield.run import load
+from scorefield.sample import Sampler
+from scorefield.sampling import Job
 from scorefield.train.log import read_table
 
 
@@ -27,15 +29,45 @@ def write_all(folder: Path) -> None:
     loss_curve(folder, folder / "loss.png")
 
 
-def trajectory(model: Model, path: Path, *, n: int = 8, columns: int = 9, seed: int = 0) -> None:
-    """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units."""
-    states: list[tuple[Tensor, Tensor]] = []
-    samples = model.sample(n, seed=seed, chunk=n, callback=lambda _, t, x: states.append((t, x.cpu())))
-    chosen = torch.linspace(0, len(states) - 1, min(columns - 1, len(states))).round().long().tolist()
-    frames = []
-    for t, x in (states[level] for level in chosen):
-        alpha, sigma = model.sde.schedule(t)
-        frames.append(model.normaliser.inverse((x / torch.hypot(alpha, sigma)).to(model.device)).cpu())
+def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
+    """The way of the first samples of a job, drawn once."""
+    if not path.exists():
+        trajectory(job.model, path, n=min(n, job.n), seed=job.seed, sampler=job.sampler, label=job.label)
+
+
+def trajectory(
+    model: Model,
+    path: Path,
+    *,
+    n: int = 8,
+    columns: int = 9,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+    label: int | None = None,
+) -> None:
+    """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
+
+    Args:
+        model: what to sample.
+        path: the picture.
+        n: how many samples.
+        columns: how many pictures of each.
+        seed: of the draws.
+        sampler: another than the model's own.
+        label: the class, of a network with labels.
+    """
+    cond = None if label is None else {"label": torch.full((n,), label)}
+    plan = sampler or model.sampler
+    levels = plan.steps if plan.denoise else plan.steps + 1
+    kept = set(torch.linspace(0, levels - 1, min(columns - 1, levels)).round().long().tolist())
+    frames: list[Tensor] = []
+
+    def keep(level: int, t: Tensor, x: Tensor) -> None:
+        if level in kept:
+            alpha, sigma = model.sde.schedule(t)
+            frames.append(model.normaliser.inverse(x / torch.hypot(alpha, sigma).to(x)).cpu())
+
+    samples = model.sample(n, seed=seed, sampler=sampler, cond=cond, chunk=n, callback=keep)
     rows = torch.stack([*frames, samples], dim=1).flatten(0, 1)
     save_grid(path, rows, columns=len(frames) + 1, low=float(samples.min()), high=float(samples.max()))
 

@@ -163,6 +163,11 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
     return checkpoints.path_of(folder, found[-1] if step is None else step)
 
 
+def run_folder(checkpoint: Path) -> Path:
+    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints`."""
+    return checkpoint.parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint.parent
+
+
 def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
     """Load weights, or say in one line which names or shapes do not fit."""
     own = module.state_dict()

@@ -1,28 +1,31 @@
-"""Sampling as a job: chunks on disk, each written whole, so that an interrupted call is continued where it stopped."""
+"""Sampling as a job: chunks on disk, each written whole, so that any number of calls, one after another or at once, finish it."""
 
 from __future__ import annotations
 
 import json
+import os
 from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
+from scorefield.claims import Claims
 from scorefield.config import Parser
-from scorefield.data.arrays import BROKEN
 from scorefield.data.picture import save_grid
 from scorefield.errors import InputError
-from scorefield.files import replacing, write_text
+from scorefield.files import write_text
 from scorefield.model import Model
+from scorefield.outputs import ArrayFile, Output, PictureFiles, Pixels
+from scorefield.run import RANKS
 from scorefield.sample import Corrector, Sampler, Step, TimeGrid
 
 PICTURED = 64  # samples in the grid
+RECORD = "sampling.json"
 
 
 def add_arguments(parser: Parser) -> None:
@@ -44,8 +47,30 @@ def add_arguments(parser: Parser) -> None:
     )
 
 
+def add_output_arguments(parser: Parser) -> None:
+    """How many samples, and where to."""
+    parser.add_argument("-n", "--number", type=int, default=64, help="how many samples")
+    parser.add_argument("--seed", type=int, default=0, help="sample i depends on (seed, i) alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write; several calls at once share the work")
+    parser.add_argument("--png", action="store_true", help="a PNG for each sample instead of one array")
+    parser.add_argument(
+        "--range", type=float, nargs=2, default=None, help="with --png: the values of black and white; 0 255 by default"
+    )
+    parser.add_argument("--trajectory", action="store_true", help="draw some samples on their way from noise, too")
+
+
+def output_of(settings: Namespace, job: Job) -> Output:
+    """The place that the arguments ask for."""
+    shape = (job.n, *job.model.shape)
+    if settings.png:
+        return PictureFiles(settings.out, shape, None if settings.range is None else Pixels(*settings.range))
+    if settings.range is not None:
+        raise InputError("--range is for pictures: add --png, or leave it out.")
+    return ArrayFile(settings.out, shape)
+
+
 def device(name: str) -> str:
-    """The name itself, if there is such a device to compute on here; InputError if not."""
+    """The name of a device to compute on, this process's own where there are several; InputError if there is none."""
     try:
         if name.split(":", maxsplit=1)[0] not in ("cpu", "cuda", "mps", "xpu"):
             raise ValueError("it is none of cpu, cuda, mps, xpu")
@@ -55,7 +80,12 @@ def device(name: str) -> str:
         raise InputError(
             f"The device {name!r} cannot be used ({reason}): give --device cpu, or cuda on a GPU."
         ) from error
-    return name
+    return local(name, int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count())
+
+
+def local(name: str, rank: int, count: int) -> str:
+    """The device of one process of several on a machine, which take turns with its GPUs where none is named by number."""
+    return f"cuda:{rank % count}" if name == "cuda" and rank and count else name
 
 
 def device_argument(name: str) -> str:
@@ -75,6 +105,56 @@ def chosen(parser: Parser, settings: Namespace, own: Sampler) -> Sampler:
     return replace(own, **changes)
 
 
+@dataclass(frozen=True)
+class Job:
+    """n samples in data units. They are drawn in chunks of one size, so that each is the same whoever draws it, and when.
+
+    Args:
+        model: what to sample.
+        n: how many.
+        seed: of the draws.
+        sampler: how.
+        chunk: how many at once.
+        label: the class, of a network with labels; by default the null class.
+    """
+
+    model: Model
+    n: int
+    seed: int
+    sampler: Sampler
+    chunk: int = 64
+    label: int | None = None
+
+    def __post_init__(self) -> None:
+        check(self.model, self.n, self.seed, self.chunk, self.label)
+
+    @property
+    def starts(self) -> range:
+        """The first sample of each chunk."""
+        return range(0, self.n, self.chunk)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides the samples, beside the model."""
+        facts = {"n": self.n, "seed": self.seed, "chunk": self.chunk, "shape": list(self.model.shape)}
+        facts["sampler"] = repr(self.sampler)
+        return facts if self.label is None else facts | {"label": self.label}
+
+    def size(self, start: int) -> int:
+        """How many samples a chunk has."""
+        return min(self.chunk, self.n - start)
+
+    def draw(self, start: int) -> Tensor:
+        """A chunk. Samples that are not finite raise InputError."""
+        cond = None if self.label is None else {"label": torch.full((self.n,), self.label)}
+        x = next(self.model.chunks([start], self.n, self.seed, self.sampler, None, cond, self.chunk))
+        if not bool(torch.isfinite(x).all()):
+            raise InputError(
+                f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
+            )
+        return x
+
+
 def sample_to(
     folder: Path,
     model: Model,
@@ -87,49 +167,84 @@ def sample_to(
     label: int | None = None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> Tensor:
-    """Write n samples in data units to `samples.npy`, with a picture and a record of how they were made.
+    """Write n samples in data units to `samples.npy`, see `complete`; returns them, left on disk until they are used."""
+    output = ArrayFile(folder, (n, *model.shape))
+    complete(Job(model, n, seed, sampler, chunk, label), output, provenance=provenance, progress=progress)
+    return output.read()
 
-    A folder that holds a part of the same job is completed; the result is the same, bit for bit, on the same machine. One that
-    holds another job is left alone, with an error. Files of the job that cannot be read are made again.
+
+def complete(
+    job: Job, output: Output, *, provenance: Mapping[str, Any], progress: Callable[[int], object] = lambda _: None
+) -> None:
+    """Draw what an output lacks of a job, with a picture of the first samples and a record of how they were made.
+
+    A folder that holds a part of the same job is completed; the files are the same, byte for byte, on the same machine. One
+    that holds another job is left alone, with an error. Files of the job that cannot be read are made again. Any number of
+    processes may do this at once: each takes chunks that no other is at, and returns when all are there. One that is killed
+    loses its chunk, which another takes over.
 
     Args:
-        folder: where to.
-        model: what to sample.
-        n: how many.
-        seed: of the draws.
-        sampler: how.
-        chunk: how many at once.
+        job: what to draw.
+        output: where to.
         provenance: facts of the model that decide the result; stored, and compared before a job is continued.
-        label: the class, of a network with labels; by default the null class.
-        progress: called with the number of new samples.
+        progress: called with the number of samples that were found or made.
     """
-    check(model, n, seed, chunk, label)
-    record = {"n": n, "seed": seed, "chunk": chunk, "shape": list(model.shape), "sampler": repr(sampler), **provenance}
-    record |= {} if label is None else {"label": label}
-    _claim(folder, record)
-    result = folder / "samples.npy"
-    if not _holds(result, (n, *model.shape)):
-        cond = None if label is None else {"label": torch.full((n,), label)}
-        starts = range(0, n, chunk)
-        sizes = {start: min(chunk, n - start) for start in starts}
-        left = [start for start in starts if not _holds(_part(folder, start), (sizes[start], *model.shape))]
-        progress(n - sum(sizes[start] for start in left))
-        for start, x in zip(left, model.chunks(left, n, seed, sampler, None, cond, chunk), strict=True):
-            if not bool(torch.isfinite(x).all()):
-                raise InputError(
-                    f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
-                )
-            with replacing(_part(folder, start)) as temporary, temporary.open("wb") as file:
-                np.save(file, x.numpy())
-            progress(len(x))
-        whole = np.concatenate([np.load(_part(folder, start)) for start in starts])
-        with replacing(result) as temporary, temporary.open("wb") as file:
-            np.save(file, whole)
-    samples = torch.from_numpy(np.load(result))
-    save_grid(folder / "samples.png", samples[:PICTURED])
-    for part in folder.glob("part-*.npy"):
-        part.unlink()
-    return samples
+    record = job.record | output.record | dict(provenance)
+    _refuse_foreign(output.folder)
+    claims = Claims(output.folder / ".claims")
+    picture = output.folder / "samples.png"
+    try:
+        with claims.hold(len(job.starts), wait=True):
+            _claim(output.folder, record)
+        _draw_missing(job, output, claims, progress)
+        with claims.hold(len(job.starts), wait=True):
+            _put_together(job, output, claims)
+            save_grid(picture, output.first(PICTURED))
+    except OSError as error:
+        raise InputError(
+            f"Cannot write to {output.folder} ({error}): free some space, and call again to go on; "
+            "what is complete is kept."
+        ) from error
+    finally:
+        claims.close()
+
+
+def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[int], object]) -> None:
+    """Take chunks until all are there: first those that nobody is at, then those whose process may have died."""
+    rank, processes = place_among()
+    order = sorted(enumerate(job.starts), key=lambda chunk: (chunk[0] - rank) % processes)  # our share first
+    for wait in (False, True):
+        left = []
+        for number, start in order:
+            with claims.hold(number, wait=wait) as ours:
+                if not ours:
+                    left.append((number, start))
+                    continue
+                if not (output.complete or output.holds(start, job.size(start))):
+                    output.write(start, job.draw(start))
+            progress(job.size(start))
+        order = left
+
+
+def _put_together(job: Job, output: Output, claims: Claims) -> None:
+    """Make the result, and delete what it does not need. Another process may still be looking at a chunk."""
+    if not output.complete:
+        output.finish(job.starts)
+    for number, start in enumerate(job.starts):
+        with claims.hold(number, wait=True):
+            output.discard(start)
+    for rest in output.folder.rglob(".*.partial"):  # of processes that were killed
+        rest.unlink(missing_ok=True)
+    claims.path.unlink(missing_ok=True)
+
+
+def place_among() -> tuple[int, int]:
+    """Which process this is of how many, by the word of torchrun or Slurm; 0 of 1 without."""
+    rank, processes = (
+        int(next((os.environ[name] for name in names if name in os.environ), default))
+        for names, default in ((RANKS, "0"), (("WORLD_SIZE", "SLURM_NTASKS"), "1"))
+    )
+    return rank, processes
 
 
 def check(model: Model, n: int, seed: int, chunk: int, label: int | None) -> None:
@@ -154,35 +269,25 @@ def count_evaluations(model: Model, sampler: Sampler) -> int:
     return len(calls)
 
 
-def _part(folder: Path, start: int) -> Path:
-    return folder / f"part-{start:09d}.npy"
-
-
-def _holds(path: Path, shape: tuple[int, ...]) -> bool:
-    """Whether a file holds a whole array of a shape."""
-    try:
-        return np.load(path, mmap_mode="r", allow_pickle=False).shape == shape
-    except (*BROKEN, AttributeError):  # the last for a .npz in its place
-        return False
+def _refuse_foreign(folder: Path) -> None:
+    """Raise InputError for a folder that holds something else than samples."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give another --out.")
+    others = folder.is_dir() and any(not path.name.startswith(".") for path in folder.iterdir())
+    if others and not (folder / RECORD).is_file():  # asked last: another process may just have written it
+        raise InputError(f"{folder} is not empty and holds no samples of ours: give another --out.")
 
 
 def _claim(folder: Path, record: Mapping[str, Any]) -> None:
     """Make the folder this job's, or see that it is."""
-    path = folder / "sampling.json"
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"{folder} is a file: give another --out.")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not path.is_file():
-            raise InputError(f"{folder} is not empty and holds no samples of ours: give another --out.")
-        before = _recorded(path)
-        for key, value in ({"label": None} | dict(record)).items():
-            if before.get(key) != value:
-                raise InputError(
-                    f"{folder} holds samples with {key} = {before.get(key)}, not {value}: give another --out."
-                )
+    path = folder / RECORD
+    if not path.is_file():
+        write_text(path, json.dumps(record, indent=2) + "\n")
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(record, indent=2) + "\n")
+    before = _recorded(path)
+    for key, value in ({"label": None, "png": None} | dict(record)).items():
+        if before.get(key) != value:
+            raise InputError(f"{folder} holds samples with {key} = {before.get(key)}, not {value}: give another --out.")
 
 
 def _recorded(path: Path) -> dict[str, Any]:

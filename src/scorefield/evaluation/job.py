@@ -36,7 +36,7 @@ from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
-from scorefield.run import Opened, build, find_checkpoint, open_checkpoint
+from scorefield.run import Opened, build, find_checkpoint, open_checkpoint, run_folder
 from scorefield.sample import Sampler
 from scorefield.train import checkpoint as checkpoints
 
@@ -185,11 +185,6 @@ def draw(
                 progress=bar.update,
             )
             bar.n = settings.number * (seed + 1)
-
-
-def run_folder(checkpoint: Path) -> Path:
-    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints`."""
-    return checkpoint.parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint.parent
 
 
 def headline(record: dict[str, Any]) -> str:
