@@ -70,7 +70,7 @@ class Digits(Source):
         from sklearn.datasets import load_digits
 
         pixels, labels = load_digits(return_X_y=True)
-        fields = ArrayFields(pixels.reshape(-1, 8, 8).astype(np.uint8), "none", labels)
+        fields = ArrayFields(pixels.reshape(-1, 8, 8).astype(np.uint8), "none", np.asarray(labels))
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
 
