@@ -207,8 +207,10 @@ def recipes(arguments: Sequence[str]) -> int:
 
     parser = config.Parser.named("scorefield recipes", recipes.__doc__ or "")
     parser.read(arguments)
-    for name, path in config.recipes().items():
-        print(f"{name:24s}{path.read_text().splitlines()[0].lstrip('# ')}")
+    found = config.recipes()
+    width = max(map(len, found)) + 2
+    for name, path in found.items():
+        print(f"{name:{width}s}{path.read_text().splitlines()[0].lstrip('# ')}")
     return 0
 
 
