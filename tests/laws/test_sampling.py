@@ -53,10 +53,11 @@ BUDGETS = {  # evaluations for 18 steps that end with the final denoising
     "DPM2M": (Sampler(18, DPM2M()), 18),
     "DDIM": (Sampler(18, DDIM()), 18),
     "Ancestral": (Sampler(18, Ancestral()), 18),
-    "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 35),
+    "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 36),
     "corrected after": (Sampler(18, ReverseDiffusion(), correct_first=False, **CORRECTED), 35),
-    "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 52),
-    "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
+    "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 54),
+    "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5)), 91),
+    "annealed after": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
     "without the final denoising": (Sampler(18, Ancestral(), denoise=False), 18),
     "one step": (Sampler(1, Heun()), 1),
 }
@@ -122,9 +123,12 @@ def test_the_order_of_predictor_and_corrector(correct_first):
         ("predict", 0.25, 0.0, "after 0.5"),
     ]
     levels = [(1.0, 0.5), (0.5, 0.25), (0.25, 0.0), (0.0, 0.0)]  # the last level has none below it
-    corrections = [("correct", t, s, None) for t, s in (levels[:-1] if correct_first else levels[1:])]
-    pairs = zip(corrections, predictions, strict=True) if correct_first else zip(predictions, corrections, strict=True)
-    assert log == [call for pair in pairs for call in pair]
+    corrections = [("correct", t, s, None) for t, s in levels]
+    pairs = (
+        zip(corrections, predictions, strict=False) if correct_first else zip(predictions, corrections[1:], strict=True)
+    )
+    last = corrections[-1:] if correct_first else []  # before the final denoising, the last level's predictor
+    assert log == [call for pair in pairs for call in pair] + last
 
 
 @pytest.mark.parametrize("correct_first", [True, False])
