@@ -62,6 +62,8 @@ def train(arguments: Sequence[str]) -> int:
         print(f"peak memory         {cost.memory_bytes / 2**30:.2f} GiB")
         print(f"seconds per step    {cost.seconds_per_step:.3f}   (batch of {settings.train.batch_size})")
         print(f"whole run           {hours:.2f} h for {settings.train.steps} steps")
+        for note in cost.notes:
+            print(f"note                {note}")
         return 0
     if settings.out is None:
         raise InputError("train needs --out RUN, the folder to write.")
