@@ -80,7 +80,7 @@ def known_classes() -> set[str]:
 # ------------------------------------------------------------------------------------------------------------- recipes
 def recipes() -> dict[str, Path]:
     """The recipes that come with the package, each a complete run."""
-    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"))}
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"), key=lambda path: path.stem)}
 
 
 def shipped_folder() -> Path:

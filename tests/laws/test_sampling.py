@@ -29,6 +29,7 @@ from scorefield.sample import (
 )
 from scorefield.sample.langevin import Corrector
 from scorefield.schedule import EDM, VE, VP
+from scorefield.sde import SDE
 
 F64 = torch.float64
 LIKE = torch.empty(0, dtype=F64)
@@ -129,6 +130,19 @@ def test_the_order_of_predictor_and_corrector(correct_first):
     )
     last = corrections[-1:] if correct_first else []  # before the final denoising, the last level's predictor
     assert log == [call for pair in pairs for call in pair] + last
+
+
+def test_langevin_leaves_alone_what_has_no_score():
+    """A network that has learnt nothing may give x̂ = x_t exactly: the rule r ‖ξ‖/‖score‖ then has no step."""
+
+    class Same(nn.Module):
+        sde = SDE(VE())
+
+        def forward(self, x_t, t, cond=None):
+            return x_t
+
+    x = keys(2).randn((2, 1, 8), like=LIKE)
+    assert torch.equal(Langevin(0.16)(Same(), x, time(0.5), time(0.4), None, generator=keys(2)), x)
 
 
 @pytest.mark.parametrize("correct_first", [True, False])
