@@ -68,6 +68,8 @@ def train(arguments: Sequence[str]) -> int:
         print(f"peak memory         {cost.memory_bytes / 2**30:.2f} GiB")
         print(f"seconds per step    {cost.seconds_per_step:.3f}   (batch of {settings.train.batch_size})")
         print(f"whole run           {hours:.2f} h for {settings.train.steps} steps")
+        for note in cost.notes:
+            print(f"note                {note}")
         return 0
     if settings.out is None:
         raise InputError("train needs --out RUN, the folder to write.")
@@ -204,8 +206,10 @@ def recipes(arguments: Sequence[str]) -> int:
 
     parser = config.Parser.named("scorefield recipes", recipes.__doc__ or "")
     parser.read(arguments)
-    for name, path in config.recipes().items():
-        print(f"{name:24s}{path.read_text().splitlines()[0].lstrip('# ')}")
+    found = config.recipes()
+    width = max(map(len, found)) + 2
+    for name, path in found.items():
+        print(f"{name:{width}s}{path.read_text().splitlines()[0].lstrip('# ')}")
     return 0
 
 

@@ -1,7 +1,8 @@
 """Configuration: the constructors are the configuration, jsonargparse reads it, and nothing in it is executed unasked.
 
 A recipe is a YAML file with three groups: `model` (sde, net, precondition, normaliser, sampler), `data` and `train`. It may name
-another as its `base`: mappings merge, lists and scalars are replaced, and a new `class_path` drops the old one's arguments.
+others as its `base`, folded in order: mappings merge, lists and scalars are replaced, and a new `class_path` drops the old one's
+arguments. What is no complete run - a network, an SDE, a data set - lies in `recipes/parts/`, to be a base and nothing else.
 """
 
 from __future__ import annotations
@@ -78,15 +79,19 @@ def known_classes() -> set[str]:
 
 # ------------------------------------------------------------------------------------------------------------- recipes
 def recipes() -> dict[str, Path]:
-    """The recipes that come with the package."""
-    folder = Path(str(files("scorefield") / "recipes"))
-    return {path.stem: path for path in sorted(folder.glob("*.yaml"))}
+    """The recipes that come with the package, each a complete run."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def shipped_folder() -> Path:
+    """Where the recipes that come with the package and their parts are."""
+    return Path(str(files("scorefield") / "recipes"))
 
 
 def find_recipe(name: str, folder: Path = Path()) -> Path:
-    """A recipe by the name of a shipped one or the path of a YAML file."""
+    """A recipe by the name of a shipped one or the path of a YAML file, such as the shipped `parts/ve.yaml`."""
     shipped = recipes()
-    for path in (folder / name, Path(name)):
+    for path in (folder / name, Path(name), shipped_folder() / name):
         if path.is_file():
             return path
     if (stem := name.removesuffix(".yaml")) in shipped:

@@ -1,4 +1,4 @@
-"""The one exception that is the user's to fix."""
+"""What is the user's to fix."""
 
 
 class InputError(ValueError):
@@ -7,3 +7,7 @@ class InputError(ValueError):
     The message is one line that names the cause and the fix; the command line prints it alone and exits with code 2.
     Anything else that is raised is a defect of ours and keeps its traceback.
     """
+
+
+class AbsentDataError(InputError):
+    """Data are not where they were said to be. Nothing is known to be wrong with them."""

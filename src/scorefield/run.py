@@ -23,18 +23,20 @@ from scorefield import config as configuration
 from scorefield.config import Parser
 from scorefield.data.fields import Fields
 from scorefield.data.loader import Sequential
-from scorefield.data.source import Source
-from scorefield.errors import InputError
+from scorefield.data.source import Source, Tensors
+from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
 from scorefield.model import Model
 from scorefield.nn import NCSN, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
 from scorefield.random import stream
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.checkpoint import Checkpoint
-from scorefield.train.trainer import Rehearsal, Trainer
+from scorefield.train.rehearsal import Rehearsal
+from scorefield.train.trainer import Trainer
 
 INITIAL = 202  # the stream of the initial weights
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
+STAND_INS = 9  # random fields where a rehearsal finds no data
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
 
@@ -195,7 +197,11 @@ class Experiment:
 
 
 def prepare(
-    parser: Parser, settings: Namespace, resume: Checkpoint | None = None, init: Opened | None = None
+    parser: Parser,
+    settings: Namespace,
+    resume: Checkpoint | None = None,
+    init: Opened | None = None,
+    source: Source | None = None,
 ) -> Experiment:
     """Build an experiment; sizes that the recipe leaves open are taken from the data.
 
@@ -204,10 +210,11 @@ def prepare(
         settings: what it parsed.
         resume: a checkpoint of this run, which will be restored.
         init: a checkpoint of another run whose averaged weights and normaliser this one starts from.
+        source: data that take the place of the recipe's own.
     """
     groups = Namespace({name: settings[name] for name in configuration.GROUPS})
-    source: Source = build(_data_parser(), Namespace(data=groups.data)).data
-    train, valid = source.load("train"), source.load("valid")
+    given: Source = source or build(_data_parser(), Namespace(data=groups.data)).data
+    train, valid = given.load("train"), given.load("valid")
     _fill_sizes(groups, train)
     config = yaml.safe_load(parser.dump(groups, skip_validation=True))
     if groups.train.seed < 0:
@@ -286,9 +293,23 @@ def train(
 
 
 def rehearse(parser: Parser, settings: Namespace) -> Rehearsal:
-    """What a run would cost, from a few real steps; writes nothing."""
-    experiment = prepare(parser, settings)
-    return experiment.trainer.rehearse(experiment.model, experiment.train)
+    """What a run would cost, from a few real steps; writes nothing. Where its data are absent, random ones stand in."""
+    try:
+        experiment, notes = prepare(parser, settings), ()
+    except AbsentDataError as error:
+        experiment = prepare(parser, settings, source=_stand_ins(settings, error))
+        notes = (f"Random fields of shape {list(experiment.model.shape)} stand in for the data. {error}",)
+    found = experiment.trainer.rehearse(experiment.model, experiment.train)
+    return found._replace(notes=(*notes, *found.notes))
+
+
+def _stand_ins(settings: Namespace, error: AbsentDataError) -> Source:
+    """Random bytes in the shape that the recipe says its data have."""
+    shape, classes = settings.model.shape, settings.model.net.get("init_args", Namespace()).get("labels", 0)
+    if not shape:
+        raise InputError(f"{error} To rehearse without data, give their shape: --model.shape [channels,height,width].")
+    x = torch.randint(256, (STAND_INS, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Tensors(x, labels=torch.arange(STAND_INS) % classes if classes else None, valid=1)
 
 
 def check_free(folder: Path, resume: bool) -> None:

@@ -29,6 +29,7 @@ from scorefield.sample import (
 )
 from scorefield.sample.langevin import Corrector
 from scorefield.schedule import EDM, VE, VP
+from scorefield.sde import SDE
 
 F64 = torch.float64
 LIKE = torch.empty(0, dtype=F64)
@@ -56,7 +57,8 @@ BUDGETS = {  # evaluations for 18 steps that end with the final denoising
     "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 36),
     "corrected after": (Sampler(18, ReverseDiffusion(), correct_first=False, **CORRECTED), 35),
     "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 54),
-    "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
+    "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5)), 91),
+    "annealed after": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
     "without the final denoising": (Sampler(18, Ancestral(), denoise=False), 18),
     "one step": (Sampler(1, Heun()), 1),
 }
@@ -122,12 +124,25 @@ def test_the_order_of_predictor_and_corrector(correct_first):
         ("predict", 0.25, 0.0, "after 0.5"),
     ]
     levels = [(1.0, 0.5), (0.5, 0.25), (0.25, 0.0), (0.0, 0.0)]  # the last level has none below it
-    corrections = [("correct", t, s, None) for t, s in (levels if correct_first else levels[1:])]
-    if correct_first:  # also before the denoising, which is the last prediction
-        assert log[:-1] == [call for pair in zip(corrections[:-1], predictions, strict=True) for call in pair]
-        assert log[-1] == corrections[-1]
-    else:
-        assert log == [call for pair in zip(predictions, corrections, strict=True) for call in pair]
+    corrections = [("correct", t, s, None) for t, s in levels]
+    pairs = (
+        zip(corrections, predictions, strict=False) if correct_first else zip(predictions, corrections[1:], strict=True)
+    )
+    last = corrections[-1:] if correct_first else []  # before the final denoising, the last level's predictor
+    assert log == [call for pair in pairs for call in pair] + last
+
+
+def test_langevin_leaves_alone_what_has_no_score():
+    """A network that has learnt nothing may give x̂ = x_t exactly: the rule r ‖ξ‖/‖score‖ then has no step."""
+
+    class Same(nn.Module):
+        sde = SDE(VE())
+
+        def forward(self, x_t, t, cond=None):
+            return x_t
+
+    x = keys(2).randn((2, 1, 8), like=LIKE)
+    assert torch.equal(Langevin(0.16)(Same(), x, time(0.5), time(0.4), None, generator=keys(2)), x)
 
 
 @pytest.mark.parametrize("correct_first", [True, False])

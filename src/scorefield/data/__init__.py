@@ -3,7 +3,9 @@
 from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
+from scorefield.data.crop import CentreCrop, Crop, Square
 from scorefield.data.fields import Fields
+from scorefield.data.huggingface import HuggingFace
 from scorefield.data.images import Images
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.normalise import Centre, Identity, Normaliser, Standardise, UnitRange
@@ -14,17 +16,21 @@ __all__ = [
     "Augment",
     "Batch",
     "Centre",
+    "CentreCrop",
+    "Crop",
     "Dequantise",
     "Digits",
     "DropLabel",
     "Fields",
     "Flip",
+    "HuggingFace",
     "Identity",
     "Images",
     "Loader",
     "Normaliser",
     "Sequential",
     "Source",
+    "Square",
     "Standardise",
     "Tensors",
     "UnitRange",

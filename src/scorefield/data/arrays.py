@@ -11,7 +11,7 @@ import numpy as np
 
 from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset, check_labels
 from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.errors import InputError
+from scorefield.errors import AbsentDataError, InputError
 
 HELD_OUT = ("valid", "test")  # what the given validation array may be called: x_valid or x_test
 BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -92,7 +92,7 @@ class ArrayFile:
 
     def __init__(self, path: Path) -> None:
         if not path.is_file():
-            raise InputError(f"There is no file {path}: correct the path.")
+            raise AbsentDataError(f"There is no file {path}: correct the path.")
         self.path = path
         try:
             self._content = np.load(path, mmap_mode="r", allow_pickle=False)

@@ -89,7 +89,10 @@ class Langevin(LangevinCorrector):
         noise_norm, score_norm = noise.flatten(1).norm(dim=1), score.flatten(1).norm(dim=1)
         if self.batch_norms:
             noise_norm, score_norm = noise_norm.mean().expand(len(score)), score_norm.mean().expand(len(score))
-        return 2 * a**2 * (self.snr * noise_norm / score_norm) ** 2
+        ratio = torch.where(
+            score_norm > 0, noise_norm / score_norm, 0
+        )  # no step where no score is left of the rounding
+        return 2 * a**2 * (self.snr * ratio) ** 2
 
 
 @dataclass(frozen=True)

@@ -40,7 +40,7 @@ def sample(
         times: falling times in float64, (levels).
         predictor: the step between levels.
         corrector: a step that stays on a level, or none.
-        correct_first: correct before predicting, as Song's code does; his paper prints the reverse.
+        correct_first: correct before predicting and before denoising, as Song's code does; his paper prints the reverse.
         denoise: return x̂(x, t_min), at the cost of one evaluation, instead of x at t_min.
         cond: what the model is conditioned on.
         generator: one stream of draws per sample.
@@ -73,7 +73,7 @@ class Sampler:
         step: the predictor.
         grid: the times.
         corrector: a step that stays on a level, or none.
-        correct_first: correct before predicting.
+        correct_first: correct before predicting, and before the final denoising.
         denoise: end with x̂(x, t_min).
     """
 

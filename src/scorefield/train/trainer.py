@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import platform
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
-import torch
+from torch import Tensor
 
 from scorefield.data.augment import Augment
 from scorefield.data.fields import Fields
@@ -20,24 +18,18 @@ from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
 from scorefield.model import Model
 from scorefield.train import checkpoint as checkpoints
+from scorefield.train import rehearsal
 from scorefield.train.interrupt import listening
 from scorefield.train.log import Log
 from scorefield.train.loop import Loop
 from scorefield.train.optimiser import Adam, Optimiser
+from scorefield.train.rehearsal import Rehearsal
 from scorefield.train.state import State, launch
 
 COUNTS = (
     *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
     *("log_every", "validate_every", "validate_on", "preview_every", "checkpoint_every"),
 )
-
-
-class Rehearsal(NamedTuple):
-    """What a run will cost."""
-
-    parameters: int
-    seconds_per_step: float
-    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -141,17 +133,19 @@ class Trainer:
             log.close()
 
     def rehearse(self, model: Model, train: Fields, steps: int = 3) -> Rehearsal:
-        """Run a few real steps, save nothing, and say what they cost."""
+        """Say what a step costs by making a few, or by what one sample costs where a step takes too much; save nothing."""
         state = self._launch(model)
+        first = Loader(train, 1, seed=self.seed, augment=self.augment).batch(0)
+        share = self.batch_size // (self.devices * self.nodes)
+        one = rehearsal.probe(state, self.loss, first)
+        if (found := rehearsal.extrapolated(state, one, share, share // self.accumulate)) is not None:
+            return found
         batches = iter(self._loader(train, state))
-        state.advance(islice(batches, self.accumulate), self.loss, clip=self.clip, steps=self.steps)
-        start = time.perf_counter()
-        for _ in range(steps):
-            _, norm = state.advance(islice(batches, self.accumulate), self.loss, clip=self.clip, steps=self.steps)
-        float(norm)  # waits for the device
-        seconds = (time.perf_counter() - start) / steps
-        parameters = sum(parameter.numel() for parameter in model.denoiser.parameters())
-        return Rehearsal(parameters, seconds, peak_memory(state.fabric.device))
+
+        def advance() -> Tensor:
+            return state.advance(islice(batches, self.accumulate), self.loss, clip=self.clip, steps=self.steps)[0]
+
+        return rehearsal.measured(state, advance, steps)
 
     # --------------------------------------------------------------------------------------------------------- private
     def _launch(self, model: Model) -> State:
@@ -174,15 +168,3 @@ class Trainer:
             accumulate=self.accumulate,
             workers=self.workers,
         )
-
-
-def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on a CUDA device, or resident in this process; 0 where the system does not tell (Windows)."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    unit = 1 if platform.system() == "Darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

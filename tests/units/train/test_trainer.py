@@ -16,8 +16,8 @@ from scorefield import files
 from scorefield.data.loader import Loader, Sequential
 from scorefield.run import prepare
 from scorefield.train.loop import VALIDATION_EPOCH, Loop
+from scorefield.train.rehearsal import peak_memory
 from scorefield.train.state import State, launch
-from scorefield.train.trainer import peak_memory
 
 
 def make(folder: Path, **overrides: object) -> tuple[State, tiny.run.Experiment]:
