@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import scorefield
+from scorefield.evaluation.extract import Extractor, in_memory
 from scorefield.files import replacing, write_text
 from scorefield.metrics.features import Classifier, train_classifier
-from scorefield.metrics.frechet import FrechetDistance, Moments
+from scorefield.metrics.frechet import Moments, frechet_distance
 from scorefield.model import Model
 from scorefield.sample import (
     DDIM,
@@ -81,9 +82,11 @@ def classifier(images: dict[str, Tensor], path: Path) -> Classifier:
 
 
 def distance(x: Tensor, features: Classifier, reference: Moments) -> float:
-    frechet = FrechetDistance(reference)
-    frechet.update(features.over(x.split(BATCH)))
-    return float(frechet.compute().distance)
+    return frechet_distance(moments(x, features), reference)
+
+
+def moments(x: Tensor, features: Classifier) -> Moments:
+    return Extractor(features, keep=0, batch=BATCH)(in_memory(x)).moments
 
 
 def spread(values: list[float]) -> str:
@@ -143,7 +146,7 @@ def main() -> None:
     images = {name: value[:, None].float() if name[0] == "x" else value.long() for name, value in images.items()}
     folder = arguments.run / "nfe"
     features = classifier(images, folder / "classifier.safetensors")
-    reference = Moments.of([features.over(images["x_train"].split(BATCH))], features.hash)
+    reference = moments(images["x_train"], features)
     floor = [distance(part, features, reference) for part in images["x_test"][: 3 * N].split(N)]
     model = scorefield.load(arguments.run, step=arguments.step)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
