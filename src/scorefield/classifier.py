@@ -28,7 +28,7 @@ class Classifier(nn.Module):
     It stands where a `Denoiser` does in a model and in training, which ask for no more than the network and the law of x_t.
 
     Args:
-        net: the network F, with `classes`.
+        net: the network F, with `logits`.
         sde: the law of x_t.
         precondition: how the network sees x_t and the noise level.
     """

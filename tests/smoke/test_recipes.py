@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+import scorefield
 from scorefield.cli import main
 from scorefield.config import recipes
 
@@ -15,12 +17,30 @@ SMALL = ["--model.net.channels=8", "--model.net.blocks=1", "--train.batch_size=4
 SHORT = ["--train.steps=1", "--model.sampler.steps=2", "--train.accelerator=cpu"]
 
 
-@pytest.mark.parametrize("name", recipes())
+CLASSIFIERS = [name for name in recipes() if name.endswith("-classifier")]
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name not in CLASSIFIERS])
 def test_a_recipe_trains_and_samples(name: str, tmp_path: Path) -> None:
     data = ["--data=Digits", "--data.valid=8"]
     assert main(["train", name, "--out", str(tmp_path / "run"), *data, *SMALL, *SHORT]) == 0
     assert main(["sample", str(tmp_path / "run"), "-n", "2", "--out", str(tmp_path / "s"), "--chunk", "2"]) == 0
     assert np.load(tmp_path / "s" / "samples.npy").shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("name", CLASSIFIERS)
+def test_a_classifier_trains_and_is_given_back(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As logits of its ten classes that change with the noise; and asked to draw samples, it says what it is."""
+    out = tmp_path / "run"
+    assert main(["train", name, "--out", str(out), "--data=Digits", *SMALL, *SHORT]) == 0
+    model = scorefield.load(out, ema=False)
+    x = torch.randn(3, 1, 8, 8)
+    early, late = (model.denoiser(x, torch.tensor(t)) for t in (0.1, 0.9))
+    assert model.classes == 10 and early.shape == (3, 10) and not torch.allclose(early, late)
+    assert main(["sample", str(out), "-n", "2", "--out", str(tmp_path / "s")]) == 2
+    assert "is a classifier" in capsys.readouterr().err and not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(
