@@ -29,6 +29,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
+  restore RUN IMAGE --task T --out DIR
+                                inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
 """
 
 
@@ -230,6 +232,45 @@ def demo(arguments: Sequence[str]) -> int:
     return status
 
 
+def restore(arguments: Sequence[str]) -> int:
+    """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
+    from tqdm import tqdm
+
+    from scorefield import restoring, run, sampling
+
+    parser = _run_parser("restore", restore.__doc__ or "")
+    restoring.add_arguments(parser)
+    settings = parser.read(restoring.named(arguments))
+    source = run.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust)
+    built = run.build(parser, settings)
+    case = restoring.read_case(
+        built.task,
+        settings.image,
+        model.shape,
+        noise=settings.noise,
+        degrade=settings.degrade,
+        truth=settings.truth,
+        seed=settings.seed,
+    )
+    with tqdm(total=settings.samples, unit="sample", desc="restore", mininterval=1) as bar:
+        figures = restoring.restore(
+            settings.out,
+            model.to(settings.device),
+            case,
+            method=built.method,
+            sampler=sampling.chosen(parser, settings, model.sampler),
+            n=settings.samples,
+            seed=settings.seed,
+            chunk=settings.chunk,
+            label=settings.label,
+            provenance=source.provenance | {"ema": settings.ema},
+            progress=bar.update,
+        )
+    print(restoring.table(figures, settings.out))
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -239,6 +280,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "check-data": check_data,
     "recipes": recipes,
     "demo": demo,
+    "restore": restore,
 }
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield.config import Parser
 from scorefield.data.arrays import BROKEN
 from scorefield.data.picture import save_grid
+from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_text
 from scorefield.model import Model
@@ -86,6 +87,7 @@ def sample_to(
     provenance: Mapping[str, Any],
     label: int | None = None,
     progress: Callable[[int], object] = lambda _: None,
+    denoiser: Denoises | None = None,
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, with a picture and a record of how they were made.
 
@@ -102,6 +104,7 @@ def sample_to(
         provenance: facts of the model that decide the result; stored, and compared before a job is continued.
         label: the class, of a network with labels; by default the null class.
         progress: called with the number of new samples.
+        denoiser: one to sample with instead of the model's own; what decides its result belongs to `provenance`.
     """
     check(model, n, seed, chunk, label)
     record = {"n": n, "seed": seed, "chunk": chunk, "shape": list(model.shape), "sampler": repr(sampler), **provenance}
@@ -114,7 +117,8 @@ def sample_to(
         sizes = {start: min(chunk, n - start) for start in starts}
         left = [start for start in starts if not _holds(_part(folder, start), (sizes[start], *model.shape))]
         progress(n - sum(sizes[start] for start in left))
-        for start, x in zip(left, model.chunks(left, n, seed, sampler, None, cond, chunk), strict=True):
+        chunks = model.chunks(left, n, seed, sampler, None, cond, chunk, denoiser=denoiser)
+        for start, x in zip(left, chunks, strict=True):
             if not bool(torch.isfinite(x).all()):
                 raise InputError(
                     f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."

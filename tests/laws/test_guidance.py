@@ -1,6 +1,7 @@
 """Guided denoisers against E[x | x_t, y] in closed form, and what each promises of y and of its cost."""
 
 import doctest
+from itertools import pairwise
 
 import pytest
 import torch
@@ -10,7 +11,7 @@ from laws.cases import DETERMINISTIC, LAWS, SCHEDULES, SIGNAL_ENDS, STOCHASTIC, 
 from laws.posterior import F64, Exact, affine_law, operators
 from scorefield.errors import InputError
 from scorefield.guidance import DPS, Classified, ClassifierFree, Guided, Measurement, MomentMatching, PiGDM, Replacement
-from scorefield.guidance.posterior import conjugate_gradients
+from scorefield.guidance.posterior import conjugate_residuals
 from scorefield.operators import Blur, Coarsen, Grey, Mask
 from scorefield.oracle import Gaussian
 from scorefield.sample import Heun, LogSNRGrid, UniformGrid, sample
@@ -96,19 +97,25 @@ def test_pigdm_is_exact_for_white_data_of_its_own_variance():
     torch.testing.assert_close(found, exact.denoise(x_t, t, measured.y), atol=1e-6, rtol=0)
 
 
-def test_conjugate_gradients_solve_each_sample_by_itself():
-    factor = draw((3, 8, 8))
+def test_the_solver_serves_each_sample_by_itself_whatever_its_matrix():
+    """Positive, not symmetric, indefinite, and zero, for which nothing can be done; the residual never grows."""
+    factor = draw((4, 8, 8))
     matrices = factor @ factor.mT + 0.1 * torch.eye(8, dtype=F64)
-    matrices[2] = 0  # not positive: left alone
-    b = draw((3, 8), seed=1)
+    matrices[1] += 0.3 * (factor[1] - factor[1].mT)
+    matrices[2] -= 3.0 * torch.eye(8, dtype=F64)
+    assert torch.linalg.eigvalsh(matrices[2])[0] < -1
+    matrices[3] = 0
+    b = draw((4, 8), seed=1)
 
-    def solve(rows):
-        return conjugate_gradients(lambda v: (matrices[rows] @ v[..., None])[..., 0], b[rows], 50, 1e-12)
+    def solve(rows, iterations):
+        return conjugate_residuals(lambda v: (matrices[rows] @ v[..., None])[..., 0], b[rows], iterations, 1e-12)
 
-    found = solve([0, 1, 2])
-    torch.testing.assert_close(found[:2], torch.linalg.solve(matrices[:2], b[:2]))
-    assert not found[2].any()
-    torch.testing.assert_close(solve([1]), found[1:2])
+    found = solve([0, 1, 2, 3], 8)
+    torch.testing.assert_close(found[:3], torch.linalg.solve(matrices[:3], b[:3]))
+    assert not found[3].any()
+    torch.testing.assert_close(solve([1], 8), found[1:2])
+    left = [(b - (matrices @ solve([0, 1, 2, 3], n)[..., None])[..., 0]).norm(dim=1) for n in range(9)]
+    assert all((after <= before + 1e-12).all() for before, after in pairwise(left))
 
 
 # ------------------------------------------------------------------------------------------------------- every wrapper

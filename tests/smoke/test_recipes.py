@@ -29,9 +29,7 @@ def test_a_recipe_trains_and_samples(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CLASSIFIERS)
-def test_a_classifier_trains_and_is_given_back(
-    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_classifier_trains_and_is_given_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """As logits of its ten classes that change with the noise; and asked to draw samples, it says what it is."""
     out = tmp_path / "run"
     assert main(["train", name, "--out", str(out), "--data=Digits", *SMALL, *SHORT]) == 0

@@ -73,7 +73,7 @@ class DPS(Gradient):
             raise InputError(f"DPS needs a scale > 0, not {self.scale}.")
 
     def weighted(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        known = measurement.known.expand_as(residual).flatten(1).sum(1)
+        known = measurement.known.to(residual).expand_as(residual).flatten(1).sum(1)
         mean_square = residual.square().flatten(1).sum(1) / known.clamp(min=1)
         variance = mean_square.clamp(min=max(measurement.noise**2, torch.finfo(residual.dtype).tiny))
         return self.scale * residual / expand_like(variance, residual)
@@ -83,7 +83,7 @@ class DPS(Gradient):
 class PiGDM(Gradient):
     """u = (noise² I + ρ² A C A*)⁻¹ r, ρ² = σ²σ_d²/(σ² + α²σ_d²): Cov[x | x_t] ≈ ρ² C (Song et al. 2023, ΠGDM).
 
-    Exact where the data are N(0, σ_d² C). The system is solved by conjugate gradients, in one iteration where A A* is a multiple
+    Exact where the data are N(0, σ_d² C). The system is solved by conjugate residuals, in one iteration where A A* is a multiple
     of the identity.
 
     Args:
@@ -108,7 +108,7 @@ class PiGDM(Gradient):
         def matrix(v: Tensor) -> Tensor:
             return measurement.noise**2 * v + operator(variance * sde.noise.covariance(operator.adjoint(v)))
 
-        return conjugate_gradients(matrix, residual, self.iterations, self.tolerance)
+        return conjugate_residuals(matrix, residual, self.iterations, self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -116,8 +116,8 @@ class MomentMatching(Gradient):
     """u = (noise² I + A Σ A*)⁻¹ r with the denoiser's own Σ = (σ²/α) J C (Rozet et al. 2024; Boys et al. 2024).
 
     p(x | x_t) is taken to be Gaussian with its true mean and covariance: exact for Gaussian data, white or not. Every iteration
-    of conjugate gradients is a vector-Jacobian product, about two evaluations' cost; the denoiser itself is evaluated once. A
-    network's Σ is symmetric and positive but for its errors: the solver stops where it is not, and few iterations are best.
+    of the solver, and one more, is a vector-Jacobian product, about two evaluations' cost; the denoiser itself is evaluated once.
+    Where the noise is strong, σ² magnifies the errors of a network's Jacobian: more iterations than a few fit these.
 
     Args:
         iterations: at most so many of the solver.
@@ -136,7 +136,7 @@ class MomentMatching(Gradient):
         def matrix(v: Tensor) -> Tensor:
             return measurement.noise**2 * v + operator(covariance(operator.adjoint(v)))
 
-        return conjugate_gradients(matrix, residual, self.iterations, self.tolerance)
+        return conjugate_residuals(matrix, residual, self.iterations, self.tolerance)
 
 
 def check_solver(name: str, iterations: int, tolerance: float) -> None:
@@ -145,28 +145,34 @@ def check_solver(name: str, iterations: int, tolerance: float) -> None:
         raise InputError(f"{name} needs iterations >= 1 and 0 <= tolerance < 1, not {iterations} and {tolerance}.")
 
 
-def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float) -> Tensor:
-    """x with M x = b for each sample of a batch by itself (Hestenes and Stiefel 1952), M symmetric and not negative.
+def conjugate_residuals(matrix: Callable[[Tensor], Tensor], b: Tensor, iterations: int, tolerance: float) -> Tensor:
+    """x with M x = b for each sample of a batch by itself, the least ‖b − M x‖ over the directions b, M b, M² b, ... so far.
 
-    A sample rests once ‖b − M x‖ <= tolerance ‖b‖, and where M turns out not to be positive along a direction.
+    Generalised conjugate residuals (Eisenstat, Elman and Schultz 1983). For a symmetric positive M it converges as conjugate
+    gradients do. But the covariance of a network's denoiser is neither where the noise is strong, and there conjugate gradients
+    take steps of any length, while this residual never grows. A sample rests once ‖b − M x‖ <= tolerance ‖b‖.
     """
 
     def dot(a: Tensor, b: Tensor) -> Tensor:
         return (a * b).flatten(1).sum(1)
 
-    x, residual, direction = torch.zeros_like(b), b, b
-    square = dot(b, b)
-    enough = tolerance**2 * square
-    active = square > 0
+    def along(a: Tensor, b: Tensor) -> Tensor:
+        """⟨a, b⟩/⟨b, b⟩, shaped to multiply fields; 0 where b is."""
+        square = dot(b, b)
+        return expand_like(torch.where(square > 0, dot(a, b) / square, 0), b)
+
+    x, residual = torch.zeros_like(b), b
+    enough = tolerance**2 * dot(b, b)
+    directions: list[tuple[Tensor, Tensor]] = []
     for _ in range(iterations):
-        moved = matrix(direction)
-        curvature = dot(direction, moved)
-        active = active & (curvature > 0)
+        active = dot(residual, residual) > enough
         if not bool(active.any()):
             break
-        step = expand_like(torch.where(active, square / curvature, 0), b)
+        direction, moved = residual, matrix(residual)
+        for before, moved_before in directions:
+            share = along(moved, moved_before)
+            direction, moved = direction - share * before, moved - share * moved_before
+        step = torch.where(expand_like(active, b), along(residual, moved), 0)
         x, residual = x + step * direction, residual - step * moved
-        before, square = square, dot(residual, residual)
-        active = active & (square > enough)
-        direction = residual + expand_like(torch.where(active, square / before, 0), b) * direction
+        directions.append((direction, moved))
     return x

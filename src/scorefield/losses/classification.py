@@ -40,4 +40,6 @@ class CrossEntropy(Loss):
         logits = denoiser(x_t, t)
         if logits.ndim != 2:
             raise InputError("CrossEntropy trains a network that gives logits: give model.net: scorefield.nn.Encoder.")
-        return self.weight(schedule, t) * F.cross_entropy(logits, batch.cond["label"], ignore_index=-1, reduction="none")
+        return self.weight(schedule, t) * F.cross_entropy(
+            logits, batch.cond["label"], ignore_index=-1, reduction="none"
+        )

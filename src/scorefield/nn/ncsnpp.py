@@ -181,9 +181,7 @@ def check_numbers(
     if channels < least:
         raise InputError(f"channels is {channels}: the {embedding} embedding needs at least {least}.")
     if not multipliers or min(multipliers) < 1:
-        raise InputError(
-            f"multipliers is {multipliers}: give a number >= 1 for each level, and one level or more."
-        )
+        raise InputError(f"multipliers is {multipliers}: give a number >= 1 for each level, and one level or more.")
     if blocks < 1:
         raise InputError(f"blocks is {blocks}: give at least 1 per level.")
     if not set(attention) <= set(range(len(multipliers))):

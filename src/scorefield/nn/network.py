@@ -12,7 +12,8 @@ from torch import Tensor, nn
 class Network(nn.Module, ABC):
     """F(x, label, cond): a field and a noise label per sample to a field of the same grid.
 
-    A constructor that takes `in_channels` and `out_channels`, with the default 0 has them filled in from the data; so has a classifier's one of `classes`.
+    A constructor that takes `in_channels` and `out_channels`, with the default 0 has them filled in from the data; so has one
+    that takes `classes`.
 
     A network with `logits` is a classifier: its result is not a field but logits (batch, classes).
 
