@@ -35,6 +35,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
   compare SAMPLES REFERENCE     evaluate samples on disk against such a file, data or other samples
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
+  restore RUN IMAGE --task T --out DIR
+                                inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
 """
 
 
@@ -273,6 +275,45 @@ def report(arguments: Sequence[str]) -> int:
     return 0
 
 
+def restore(arguments: Sequence[str]) -> int:
+    """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
+    from tqdm import tqdm
+
+    from scorefield import restoring, run, sampling
+
+    parser = _run_parser("restore", restore.__doc__ or "")
+    restoring.add_arguments(parser)
+    settings = parser.read(restoring.named(arguments))
+    source = run.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust)
+    built = run.build(parser, settings)
+    case = restoring.read_case(
+        built.task,
+        settings.image,
+        model.shape,
+        noise=settings.noise,
+        degrade=settings.degrade,
+        truth=settings.truth,
+        seed=settings.seed,
+    )
+    with tqdm(total=settings.samples, unit="sample", desc="restore", mininterval=1) as bar:
+        figures = restoring.restore(
+            settings.out,
+            model.to(settings.device),
+            case,
+            method=built.method,
+            sampler=sampling.chosen(parser, settings, model.sampler),
+            n=settings.samples,
+            seed=settings.seed,
+            chunk=settings.chunk,
+            label=settings.label,
+            provenance=source.provenance | {"ema": settings.ema},
+            progress=bar.update,
+        )
+    print(restoring.table(figures, settings.out))
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -285,6 +326,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "make-reference": make_reference,
     "compare": compare,
     "report": report,
+    "restore": restore,
 }
 
 

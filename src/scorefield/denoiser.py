@@ -254,7 +254,7 @@ class Denoiser(nn.Module):
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         c = self.precondition(self.sde.schedule, t)
         skip, out = expand_like(c.skip, x_t), expand_like(c.out, x_t)
-        return skip * x_t + out * self._output(x_t, c, cond)
+        return skip * x_t + out * evaluate(self.net, x_t, c, cond)
 
     def score(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         """C ∇log p(x_t) = (α x̂ − x_t)/σ² as ((α c_skip − 1) x_t + α c_out F)/σ², its coefficients in float64.
@@ -266,9 +266,10 @@ class Denoiser(nn.Module):
         exact = self.precondition(schedule, t.double())
         keep, gain = (alpha * exact.skip - 1) / sigma**2, alpha * exact.out / sigma**2
         keep, gain = (expand_like(v.to(x_t), x_t) for v in (keep, gain))
-        return keep * x_t + gain * self._output(x_t, self.precondition(schedule, t), cond)
+        return keep * x_t + gain * evaluate(self.net, x_t, self.precondition(schedule, t), cond)
 
-    def _output(self, x_t: Field, c: Coefficients, cond: Condition | None) -> Field:
-        """F(c_in x_t, c_noise)."""
-        label = c.label.to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
-        return self.net(expand_like(c.scale, x_t).to(x_t.dtype) * x_t, label, cond).to(x_t.dtype)
+
+def evaluate(net: Network, x_t: Field, c: Coefficients, cond: Condition | None) -> Tensor:
+    """F(c_in x_t, c_noise)."""
+    label = c.label.to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
+    return net(expand_like(c.scale, x_t).to(x_t.dtype) * x_t, label, cond).to(x_t.dtype)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scorefield.classifier import Classifier
 from scorefield.data.normalise import Normaliser
-from scorefield.denoiser import Condition, Denoiser, Precondition
+from scorefield.denoiser import Condition, Denoiser, Denoises, Precondition
 from scorefield.errors import InputError
 from scorefield.nn.network import Network
 from scorefield.random import Generators
@@ -23,7 +25,7 @@ PROBING = 301  # the stream of the probes of field i: key (0, i, PROBING)
 
 
 class Model(nn.Module):
-    """A denoiser with the units of its data.
+    """A denoiser with the units of its data; or, where its network has classes, a noise-conditional classifier in its place.
 
     Args:
         sde: the law of x_t in model space.
@@ -44,7 +46,7 @@ class Model(nn.Module):
         shape: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        self.denoiser = Denoiser(net, sde, precondition)
+        self.denoiser: Denoiser | Classifier = (Classifier if net.logits else Denoiser)(net, sde, precondition)
         self.normaliser = normaliser
         self.sampler = sampler
         self.shape = tuple(shape)
@@ -62,9 +64,23 @@ class Model(nn.Module):
         """How many classes the network tells apart; 0 without any."""
         return self.denoiser.net.labels
 
+    @property
+    def classes(self) -> int:
+        """How many classes a classifier tells apart; 0 for a model of fields."""
+        return self.denoiser.net.logits
+
+    @property
+    def generative(self) -> Denoiser:
+        """The denoiser. Raises InputError where the model is a classifier."""
+        if self.classes:
+            raise InputError(
+                "The run is a classifier, which can guide a model but draws nothing itself: give the run of a model of fields."
+            )
+        return cast(Denoiser, self.denoiser)
+
     def check_cond(self, cond: Condition | None) -> None:
-        """Raise InputError where the network needs a field that `cond` lacks."""
-        channels = self.denoiser.net.cond_channels
+        """Raise InputError where the network needs a field that `cond` lacks, or makes no fields."""
+        channels = self.generative.net.cond_channels
         if channels and "field" not in (cond or {}):
             advice = 'give it in Python, Model.sample(n, cond={"field": ...})'
             raise InputError(f"The network is conditioned on a field of {channels} channels: {advice}.")
@@ -90,7 +106,7 @@ class Model(nn.Module):
             t = self.denoiser.precondition.label.invert(self.sde.schedule, label.double())
         elif t is None or label is not None:
             raise InputError("score needs either t or label, not both and not neither.")
-        return self.denoiser.score(x, t, cond)
+        return self.generative.score(x, t, cond)
 
     def sample(
         self,
@@ -102,6 +118,7 @@ class Model(nn.Module):
         cond: Condition | None = None,
         chunk: int = 64,
         callback: Callback | None = None,
+        denoiser: Denoises | None = None,
     ) -> Float[Tensor, "n channels *grid"]:
         """n samples in data units. Sample i depends on (seed, i) alone.
 
@@ -113,8 +130,9 @@ class Model(nn.Module):
             cond: what to condition on, a batch of n.
             chunk: how many are computed at once; another chunk size agrees to about 1e-4, not bitwise.
             callback: called with (level, t, x_t) at every level of every chunk, in model space.
+            denoiser: one to sample with instead of the model's own, which it usually wraps (`scorefield.guidance`).
         """
-        parts = self.chunks(range(0, n, chunk), n, seed, sampler, shape, cond, chunk, callback)
+        parts = self.chunks(range(0, n, chunk), n, seed, sampler, shape, cond, chunk, callback, denoiser)
         return torch.cat(list(parts)) if n else torch.empty(0, *(shape or self.shape))
 
     @torch.no_grad()
@@ -128,6 +146,7 @@ class Model(nn.Module):
         cond: Condition | None,
         chunk: int,
         callback: Callback | None = None,
+        denoiser: Denoises | None = None,
     ) -> Iterator[Tensor]:
         """The chunks of n samples that begin at given numbers, each computed at full size and cut to what is asked for.
 
@@ -137,12 +156,13 @@ class Model(nn.Module):
         if not shape:
             raise InputError("The model does not know the shape of its fields: give shape=(channels, *grid).")
         self.check_cond(cond)
+        denoiser = denoiser or self.generative
         for start in starts:
             rows = range(start, start + chunk)
             given = {name: _take(value, rows).to(self.device) for name, value in (cond or {}).items()}
             generator = Generators((seed, index, SAMPLING) for index in rows)
             like = torch.empty(0, device=self.device)
-            x = sampler(self.denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
+            x = sampler(denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
             yield self.normaliser.inverse(x)[: n - start].cpu()
 
     def log_prob(
@@ -166,7 +186,7 @@ class Model(nn.Module):
         """
         x = x.to(self.device)
         generator = generator or Generators((0, index, PROBING) for index in range(len(x)))
-        found = flow.log_prob(self.denoiser, self.normaliser(x), generator=generator, cond=cond)
+        found = flow.log_prob(self.generative, self.normaliser(x), generator=generator, cond=cond)
         return found._replace(nats=found.nats + self.normaliser.log_det(x).to(found.nats))
 
     def encode(
@@ -177,7 +197,7 @@ class Model(nn.Module):
         cond: Condition | None = None,
     ) -> Float[Tensor, "batch channels *grid"]:
         """The latents z of fields in data units, of the law N(0, C) where x is of the model's."""
-        return flow.encode(self.denoiser, self.normaliser(x.to(self.device)), cond=cond).x
+        return flow.encode(self.generative, self.normaliser(x.to(self.device)), cond=cond).x
 
     def decode(
         self,
@@ -196,7 +216,7 @@ class Model(nn.Module):
             cond: what the model is conditioned on.
         """
         latent = temperature * latent.to(self.device)
-        return self.normaliser.inverse(flow.decode(self.denoiser, latent, cond=cond).x)
+        return self.normaliser.inverse(flow.decode(self.generative, latent, cond=cond).x)
 
 
 def _take(value: Tensor, rows: range) -> Tensor:

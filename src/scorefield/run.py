@@ -27,7 +27,7 @@ from scorefield.data.source import Source, Tensors
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
 from scorefield.model import Model
-from scorefield.nn import NCSN, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
+from scorefield.nn import NCSN, Encoder, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
 from scorefield.random import stream
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.checkpoint import Checkpoint
@@ -246,6 +246,8 @@ def _fill_sizes(groups: Namespace, fields: Fields) -> None:
         )
     if "spatial" in net:
         net.spatial = first.x.ndim - 1
+    if "classes" in net and not net.classes:
+        net.classes = len(fields.classes)
     for name in ("in_channels", "out_channels"):
         if name in net and not net[name]:
             net[name] = channels

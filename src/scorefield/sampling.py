@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield.claims import Claims
 from scorefield.config import Parser
 from scorefield.data.picture import save_grid
+from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.files import write_text
 from scorefield.model import Model
@@ -116,6 +117,7 @@ class Job:
         sampler: how.
         chunk: how many at once.
         label: the class, of a network with labels; by default the null class.
+        denoiser: one to sample with instead of the model's own; what decides its result belongs to the provenance.
     """
 
     model: Model
@@ -124,6 +126,7 @@ class Job:
     sampler: Sampler
     chunk: int = 64
     label: int | None = None
+    denoiser: Denoises | None = None
 
     def __post_init__(self) -> None:
         check(self.model, self.n, self.seed, self.chunk, self.label)
@@ -147,7 +150,9 @@ class Job:
     def draw(self, start: int) -> Tensor:
         """A chunk. Samples that are not finite raise InputError."""
         cond = None if self.label is None else {"label": torch.full((self.n,), self.label)}
-        x = next(self.model.chunks([start], self.n, self.seed, self.sampler, None, cond, self.chunk))
+        x = next(
+            self.model.chunks([start], self.n, self.seed, self.sampler, None, cond, self.chunk, denoiser=self.denoiser)
+        )
         if not bool(torch.isfinite(x).all()):
             raise InputError(
                 f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
@@ -166,10 +171,11 @@ def sample_to(
     provenance: Mapping[str, Any],
     label: int | None = None,
     progress: Callable[[int], object] = lambda _: None,
+    denoiser: Denoises | None = None,
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, see `complete`; returns them, left on disk until they are used."""
     output = ArrayFile(folder, (n, *model.shape))
-    complete(Job(model, n, seed, sampler, chunk, label), output, provenance=provenance, progress=progress)
+    complete(Job(model, n, seed, sampler, chunk, label, denoiser), output, provenance=provenance, progress=progress)
     return output.read()
 
 

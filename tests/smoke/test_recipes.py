@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
+import scorefield
 from scorefield.cli import main
 
 SMALL = ["--model.net.channels=8", "--model.net.blocks=1", "--train.batch_size=4", "--train.validate_on=4"]
@@ -20,6 +22,19 @@ def test_a_recipe_trains_and_samples(name: str, tmp_path: Path) -> None:
     assert main(["train", name, "--out", str(tmp_path / "run"), *data, *SMALL, *SHORT]) == 0
     assert main(["sample", str(tmp_path / "run"), "-n", "2", "--out", str(tmp_path / "s"), "--chunk", "2"]) == 0
     assert np.load(tmp_path / "s" / "samples.npy").shape == (2, 1, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["digits-classifier"])
+def test_a_classifier_trains_and_is_given_back(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """As logits of its ten classes that change with the noise; and asked to draw samples, it says what it is."""
+    out = tmp_path / "run"
+    assert main(["train", name, "--out", str(out), "--data=Digits", *SMALL, *SHORT]) == 0
+    model = scorefield.load(out, ema=False)
+    x = torch.randn(3, 1, 8, 8)
+    early, late = (model.denoiser(x, torch.tensor(t)) for t in (0.1, 0.9))
+    assert model.classes == 10 and early.shape == (3, 10) and not torch.allclose(early, late)
+    assert main(["sample", str(out), "-n", "2", "--out", str(tmp_path / "s")]) == 2
+    assert "is a classifier" in capsys.readouterr().err and not (tmp_path / "s").exists()
 
 
 @pytest.mark.parametrize(

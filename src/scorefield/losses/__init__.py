@@ -1,5 +1,6 @@
 """Losses: (denoiser, batch, generator) -> one number per sample."""
 
+from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
 from scorefield.losses.times import Important, LogNormal, TimeLaw, UniformLevels, UniformTime
@@ -7,6 +8,7 @@ from scorefield.losses.weights import SNR, FlowMatching, ImportantLikelihood, Ka
 
 __all__ = [
     "SNR",
+    "CrossEntropy",
     "Denoising",
     "FlowMatching",
     "Important",

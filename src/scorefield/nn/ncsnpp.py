@@ -174,19 +174,17 @@ class UpLevel(nn.Module):
         return h if self.upsample is None else self.upsample(h, embedding), pyramid
 
 
-def _check(
+def check_numbers(
     channels: int, multipliers: Sequence[int], blocks: int, attention: Sequence[int], dropout: float, embedding: str
 ) -> None:
     """Refuse numbers that no network has."""
     least = 4 if embedding == "positional" else 1
     if channels < least:
-        raise InputError(f"channels is {channels}: NCSNpp with the {embedding} embedding needs at least {least}.")
+        raise InputError(f"channels is {channels}: the {embedding} embedding needs at least {least}.")
     if not multipliers or min(multipliers) < 1:
-        raise InputError(
-            f"multipliers is {multipliers}: NCSNpp needs a number >= 1 for each level, and one level or more."
-        )
+        raise InputError(f"multipliers is {multipliers}: give a number >= 1 for each level, and one level or more.")
     if blocks < 1:
-        raise InputError(f"blocks is {blocks}: NCSNpp needs at least 1 per level.")
+        raise InputError(f"blocks is {blocks}: give at least 1 per level.")
     if not set(attention) <= set(range(len(multipliers))):
         raise InputError(f"attention is {attention}: there are only levels 0 to {len(multipliers) - 1}.")
     if not 0 <= dropout < 1:
@@ -267,7 +265,7 @@ class NCSNpp(Network):
             raise InputError("NCSNpp has no channels: give in_channels and out_channels, or data to take them from.")
         if spatial not in (1, 2, 3):
             raise InputError(f"spatial is {spatial}: NCSNpp works on grids of 1, 2 or 3 axes.")
-        _check(channels, multipliers, blocks, attention, dropout, embedding)
+        check_numbers(channels, multipliers, blocks, attention, dropout, embedding)
         if patch < 1:
             raise InputError(f"patch is {patch}: NCSNpp needs patches of at least 1 grid point.")
         self.patch, values = patch, patch**spatial

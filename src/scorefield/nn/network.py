@@ -12,13 +12,18 @@ from torch import Tensor, nn
 class Network(nn.Module, ABC):
     """F(x, label, cond): a field and a noise label per sample to a field of the same grid.
 
-    A constructor that takes `in_channels` and `out_channels`, with the default 0 has them filled in from the data.
+    A constructor that takes `in_channels` and `out_channels`, with the default 0 has them filled in from the data; so has one
+    that takes `classes`.
+
+    A network with `logits` is a classifier: its result is not a field but logits (batch, classes).
 
     Attributes:
+        logits: how many classes its result tells apart; 0 where the result is a field.
         labels: how many classes it tells apart by `cond["label"]`; 0 without any.
         cond_channels: how many channels of `cond["field"]` it needs; 0 without any.
     """
 
+    logits: int = 0
     labels: int = 0
     cond_channels: int = 0
 

@@ -67,7 +67,7 @@ class Loop:
                     with self.rate.paused():
                         if self._due(trainer.validate_every):
                             self._validate(asked)
-                        if self._due(trainer.preview_every):
+                        if self._due(trainer.preview_every) and not state.model.classes:
                             self._preview(asked)
         except Stopped:
             self._save()
@@ -91,7 +91,7 @@ class Loop:
         unvalidated = self.log is not None and self.log.validated < self.state.step
         if self._due(self.trainer.validate_every) and self._agree(int(unvalidated)):
             self._validate(asked)
-        undrawn = self.fabric.is_global_zero and not self._picture().exists()
+        undrawn = self.fabric.is_global_zero and not self.state.model.classes and not self._picture().exists()
         if self._due(self.trainer.preview_every) and self._agree(int(undrawn)):
             self._preview(asked)
         self.rate.per_second()

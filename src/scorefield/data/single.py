@@ -1,0 +1,60 @@
+"""One field from one file: an image, or an array in a .npy."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.arrays import ArrayFile
+from scorefield.data.decode import Conversion
+from scorefield.data.fields import ArrayFields, ChannelAxis
+from scorefield.data.images import SUFFIXES, Files
+from scorefield.errors import InputError
+
+
+def read_array(path: Path) -> np.ndarray:
+    """The values of an image, (height, width) or (height, width, 3), or of a .npy file, as they are stored."""
+    if not path.is_file():
+        raise InputError(f"There is no file {path}: correct the path.")
+    if path.suffix.lower() in SUFFIXES:
+        return Files(path.parent, [path.name], Conversion()).first
+    file = ArrayFile(path)
+    if not file.plain:
+        raise InputError(f"{path} holds several arrays: save the one that is meant as .npy.")
+    return file.read("", "the path")
+
+
+def read_field(path: Path, shape: Sequence[int]) -> Tensor:
+    """A field (1, channels, *grid) in data units, float32, where a file holds one of that shape, channels first, last or without.
+
+    Args:
+        path: an image or a .npy file.
+        shape: (channels, *grid). Complex values are pairs of channels.
+    """
+    array, (_, *grid) = read_array(path), shape
+    axis: ChannelAxis = "last"
+    if array.ndim == len(grid):
+        axis = "none"
+    elif list(array.shape[1:]) == grid:
+        axis = "first"
+    needed = "×".join(map(str, shape))
+    found = "×".join(map(str, array.shape))
+    if array.ndim not in (len(grid), len(grid) + 1):
+        raise InputError(f"{path} is {found}, where a field of {needed} is needed (channels × grid).")
+    x = ArrayFields(array[None], axis, origin=str(path)).gather(torch.zeros(1, dtype=torch.int64)).x
+    if list(x.shape[1:]) != list(shape):
+        raise InputError(f"{path} is {found}, where a field of {needed} is needed (channels × grid).")
+    return x
+
+
+def peak_of(array: np.ndarray) -> float:
+    """The largest value that numbers of an array's type can have, such as 255; for real numbers the range of its values."""
+    if array.dtype.kind == "b":
+        return 1.0
+    if array.dtype.kind in "iu":
+        return float(np.iinfo(array.dtype).max)
+    return float(np.ptp(np.abs(array) if array.dtype.kind == "c" else array))

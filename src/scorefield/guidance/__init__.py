@@ -1,0 +1,17 @@
+"""Guidance: denoisers that wrap a denoiser, E[x | x_t] into E[x | x_t, y] or E[x | x_t, class]. Every sampler takes them."""
+
+from scorefield.guidance.classes import Classified, ClassifierFree
+from scorefield.guidance.measurement import Guided, Measurement, Method
+from scorefield.guidance.posterior import DPS, MomentMatching, PiGDM, Replacement
+
+__all__ = [
+    "DPS",
+    "Classified",
+    "ClassifierFree",
+    "Guided",
+    "Measurement",
+    "Method",
+    "MomentMatching",
+    "PiGDM",
+    "Replacement",
+]

@@ -1,0 +1,57 @@
+"""How near a restored field comes to the truth, and whether it knows how near."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from scipy.stats import t as student
+from torch import Tensor
+
+from scorefield.errors import InputError
+
+DETERMINED = 1e-3  # of the largest spread: elements that spread less are no matter of chance
+
+
+def psnr(x: Float[Tensor, "batch *field"], truth: Float[Tensor, "1 *field"], peak: float) -> Float[Tensor, " batch"]:
+    """10 log₁₀(peak²/mean squared error) in dB for each field; ∞ for the truth itself.
+
+    Args:
+        x: fields.
+        truth: the field that they should be.
+        peak: the largest value there can be, such as 255.
+    """
+    if not peak > 0:
+        raise InputError(f"PSNR needs a peak > 0, not {peak}.")
+    error = (x.double() - truth.double()).square().flatten(1).mean(1)
+    return 20 * math.log10(peak) - 10 * error.log10()
+
+
+def interval_coverage(
+    members: Float[Tensor, "members *field"], truth: Float[Tensor, "1 *field"], level: float = 0.9
+) -> float:
+    """The share of elements whose truth lies within mean ± q s √(1 + 1/n), s the members' standard deviation.
+
+    q is the quantile of Student's t with n − 1 degrees of freedom: were members and truth independent draws of one Gaussian, the
+    share would be `level` for every number of members n. Quantiles of the members themselves would need dozens of them. Elements
+    that all members agree on, as those measured without noise, are left out; NaN if there are no others.
+
+    Args:
+        members: n >= 2 draws.
+        truth: the truth.
+        level: of the interval.
+    """
+    n = len(members)
+    if n < 2 or not 0 < level < 1:
+        raise InputError(f"An interval needs at least 2 members and a level in (0, 1), not {n} and {level}.")
+    mean, spread = members.double().mean(0), members.double().std(0)
+    reach = float(student.ppf((1 + level) / 2, n - 1)) * math.sqrt(1 + 1 / n)
+    free = spread > DETERMINED * spread.max()
+    inside = (truth[0].double() - mean).abs() <= reach * spread
+    return float(inside[free].double().mean()) if bool(free.any()) else math.nan
+
+
+def spread_of(members: Float[Tensor, "members *field"]) -> Float[Tensor, "1 *field"]:
+    """The standard deviation over members; 0 of a single one."""
+    return members.std(0, keepdim=True) if len(members) > 1 else torch.zeros_like(members)

@@ -1,0 +1,123 @@
+"""Every operator: its adjoint, its matrix, and a projection that measures what it should."""
+
+import math
+
+import pytest
+import torch
+
+from laws.cases import keys
+from scorefield.errors import InputError
+from scorefield.operators import Blur, Coarsen, Compose, Grey, Hole, Identity, Mask, Scale
+
+F64 = torch.float64
+GRIDS = {"1d": (12,), "2d": (6, 4), "3d": (4, 2, 6)}
+CHANNELS = 3
+
+
+def known(grid):
+    return (torch.arange(math.prod(grid)).reshape(grid) % 3 > 0).double()
+
+
+def operators(grid):
+    factor = torch.tensor([2.0, 0.5, 3.0], dtype=F64).reshape(3, *(1,) * len(grid))
+    return {
+        "Identity": Identity(),
+        "Mask": Mask(known(grid)),
+        "Hole": Hole((1,) * len(grid), (1,) * len(grid)),
+        "Grey": Grey((0.3, 0.6, 0.1)),
+        "Coarsen": Coarsen(2),
+        "Coarsen(each)": Coarsen((2,) + (1,) * (len(grid) - 1)),
+        "Blur": Blur(0.8),
+        "Blur(zero)": Blur(0.8, "zero"),
+        "Blur(reflect)": Blur(5.0, "reflect"),
+        "Scale": Scale(factor),
+        "Compose": Compose((Scale(factor), Grey(), Coarsen(2))),
+        "Compose(mask)": Compose((Mask(known(grid)), Blur(1.0, "zero"))),
+    }
+
+
+CASES = [(name, grid) for grid in GRIDS for name in operators(GRIDS[grid])]
+PROJECTED = [case for case in CASES if "Blur" not in case[0] and case[0] != "Compose(mask)"]
+
+
+def draw(shape, seed=0, dtype=F64):
+    return keys(shape[0], seed).randn(shape, like=torch.empty(0, dtype=dtype))
+
+
+@pytest.mark.parametrize(("name", "grid"), CASES)
+def test_the_adjoint_is_the_transpose(name, grid):
+    """⟨A x, y⟩ = ⟨x, A* y⟩, in the precision in which it is used."""
+    operator = operators(GRIDS[grid])[name]
+    x = draw((2, CHANNELS, *GRIDS[grid]), dtype=torch.float32)
+    y = draw(tuple(operator(x).shape), seed=1, dtype=torch.float32)
+    left, right = (operator(x) * y).sum(), (x * operator.adjoint(y)).sum()
+    assert operator.adjoint(y).shape == x.shape and operator(x).dtype == torch.float32
+    assert abs(left - right) < 1e-5 * x.norm() * y.norm()
+
+
+@pytest.mark.parametrize(("name", "grid"), PROJECTED)
+def test_the_projection_measures_y_and_changes_what_does_already_not_at_all(name, grid):
+    operator = operators(GRIDS[grid])[name]
+    x, other = draw((2, CHANNELS, *GRIDS[grid])), draw((2, CHANNELS, *GRIDS[grid]), seed=1)
+    y = operator(other)
+    projected = operator.project(x, y)
+    torch.testing.assert_close(operator(projected), y)
+    torch.testing.assert_close(operator.project(projected, y), projected)
+    if name != "Compose":  # the shortest change: it lies in the range of A*
+        change = (projected - x).flatten(1)
+        null = other - operator.project(torch.zeros_like(other), y)
+        torch.testing.assert_close((change * null.flatten(1)).sum(1), torch.zeros(2, dtype=F64), atol=1e-12, rtol=0)
+
+
+def test_a_blur_is_the_convolution_it_says():
+    x = torch.zeros(1, 1, 9, dtype=F64)
+    x[..., 0] = 1
+    kernel = torch.exp(-0.5 * (torch.arange(-4, 5) / 1.0).double() ** 2)
+    kernel /= kernel.sum()
+    torch.testing.assert_close(Blur(1.0)(x)[0, 0], kernel.roll(5))
+    torch.testing.assert_close(Blur(1.0, "zero")(x)[0, 0, :5], kernel[4:])
+    flat = torch.ones(1, 1, 5, 7, dtype=F64)
+    for boundary in ("periodic", "reflect"):
+        torch.testing.assert_close(Blur((3.0, 9.0), boundary)(flat), flat)  # unit sum, though longer than the grid
+    torch.testing.assert_close(Blur(0.0)(x), x)
+
+
+def test_coarsening_averages_boxes():
+    x = torch.arange(24, dtype=F64).reshape(1, 1, 4, 6)
+    torch.testing.assert_close(Coarsen((2, 3))(x), torch.nn.functional.avg_pool2d(x, (2, 3)))
+
+
+def test_what_a_mask_hides_is_never_read():
+    x = draw((2, 3, 4, 5))
+    y = x.clone()
+    y[..., 0] = torch.nan
+    mask = Mask(torch.arange(5) > 0)
+    assert mask.adjoint(y).isfinite().all() and mask.project(x, y).equal(x)
+
+
+@pytest.mark.parametrize(
+    ("operator", "shape", "words"),
+    [
+        (Mask(torch.ones(4, 4)), (1, 1, 4, 5), "mask"),
+        (Grey(), (1, 1, 4, 5), "3 weights"),
+        (Coarsen(2), (1, 1, 4, 5), "divisors"),
+        (Blur((1.0, 1.0)), (1, 1, 4), "2 widths"),
+        (Hole((0,), (2,)), (1, 1, 4, 4), "1 axes"),
+        (Hole((3,), (2,)), (1, 1, 4), "beyond the grid"),
+    ],
+)
+def test_what_does_not_fit_is_named(operator, shape, words):
+    with pytest.raises(InputError, match=words):
+        operator(torch.zeros(shape))
+
+
+def test_bad_operators_and_projections_that_do_not_exist_are_refused():
+    for build in (lambda: Coarsen(0), lambda: Blur(-1.0), lambda: Grey((0.0,)), lambda: Hole((0,), (0,))):
+        with pytest.raises(InputError):
+            build()
+    x = draw((1, 1, 6))
+    with pytest.raises(InputError, match="no projection"):
+        Blur().project(x, x)
+    grid = Compose((Mask(torch.arange(6) > 0), Coarsen(2)))
+    with pytest.raises(InputError, match="MomentMatching"):
+        grid.project(x, torch.ones(1, 1, 3, dtype=F64))
