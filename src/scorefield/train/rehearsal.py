@@ -18,6 +18,7 @@ from scorefield.losses.loss import Loss
 from scorefield.train.state import State
 
 MOMENTS = 2  # numbers per parameter that an optimiser keeps from its first step on
+BACKWARD = 1.25  # what a step takes beside the weights over what autograd keeps: measured, U-Nets and RefineNets
 PATIENCE = 60.0  # seconds that a step may take and be made
 
 
@@ -83,10 +84,11 @@ def extrapolated(state: State, one: Probe, batch_size: int, micro_batch: int) ->
     """
     parameters, now = count_parameters(state), peak_memory(state.fabric.device)
     fixed = now + MOMENTS * 4 * parameters
-    need, room = fixed + (micro_batch - 1) * one.kept, now + available_memory(state.fabric.device)
+    each = round(BACKWARD * one.kept)
+    need, room = fixed + (micro_batch - 1) * each, now + available_memory(state.fabric.device)
     seconds = batch_size * one.seconds
     if need > room:
-        fitting = 1 + max(0, math.floor((room - fixed) / one.kept))
+        fitting = 1 + max(0, math.floor((room - fixed) / each))
         advice = f"accumulate at least {math.ceil(batch_size / fitting)} micro-batches (train.accumulate)"
         why = f"a step needs {need / 2**30:.1f} GiB of {room / 2**30:.1f}: {advice}"
     elif seconds > PATIENCE:

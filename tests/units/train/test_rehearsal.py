@@ -35,14 +35,14 @@ def test_a_small_run_is_rehearsed_by_real_steps(tmp_path: Path) -> None:
 
 
 def test_a_step_that_does_not_fit_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of 16 samples at 1 MiB, where 3.5 MiB are left beside the moments, 1 + 3 fit, so that 4 micro-batches are needed."""
+    """Of 16 samples at 1.25 × 0.8 MiB, where 3.5 MiB are left beside the moments, 1 + 3 fit: 4 micro-batches are needed."""
     mib, moments = 2**20, 2 * 4 * rehearse(tmp_path).parameters
-    monkeypatch.setattr(rehearsal, "probe", lambda *_: Probe(0.5, mib))
+    monkeypatch.setattr(rehearsal, "probe", lambda *_: Probe(0.5, round(0.8 * mib)))
     monkeypatch.setattr(rehearsal, "peak_memory", lambda _: 100 * mib)
     monkeypatch.setattr(rehearsal, "available_memory", lambda _: moments + 3.5 * mib)
     monkeypatch.setattr(rehearsal, "measured", lambda *_: pytest.fail("a step was made"))
     found = rehearse(tmp_path)
-    assert found.memory_bytes == 100 * mib + moments + 15 * mib and found.seconds_per_step == 16 * 0.5
+    assert abs(found.memory_bytes - (100 * mib + moments + 15 * mib)) < 100 and found.seconds_per_step == 16 * 0.5
     assert "accumulate at least 4 micro-batches" in found.notes[0]
     monkeypatch.undo()
     monkeypatch.setattr(rehearsal, "probe", lambda *_: Probe(10.0, mib))
