@@ -240,8 +240,8 @@ def test_measurements_that_make_no_sense_are_refused():
 # ------------------------------------------------------------------------------------------------- the law of samples
 @pytest.mark.usefixtures("unchecked")
 def test_of_all_methods_moment_matching_has_the_posterior_and_the_others_err_as_tabulated():
-    """The best row of docs/guidance.md, with Heun: mean and covariance to 1 %. The means of the others are off by a tenth and more
-    of the posterior's spread.
+    """The best row of docs/guidance.md, with Heun: mean and covariance to 1 %. The means of the others are off by
+    a tenth of the posterior's spread, and more.
     """
     prior, shape = gaussian(EDM(), "coloured data", (8,), mean=0.3), (1, 8)
     exact = Exact(prior, Mask(torch.arange(8) % 3 > 0), shape, 0.0)

@@ -22,7 +22,7 @@ def encoder(spatial: int = 2, **settings: object) -> Encoder:
     net = Encoder(2, 3, spatial=spatial, channels=8, multipliers=(1, 2), blocks=1, **settings).eval()
     with torch.no_grad():
         for parameter in net.parameters():  # away from the start, where the last layer of every branch is 0
-            parameter += 0.1 * torch.randn(parameter.shape)
+            parameter.add_(torch.randn(parameter.shape), alpha=0.1)
     return net
 
 
