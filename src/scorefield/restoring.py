@@ -23,7 +23,7 @@ from torch import Tensor
 from scorefield import sampling
 from scorefield.config import Parser, known_classes
 from scorefield.data.normalise import Normaliser
-from scorefield.data.picture import grid, save_grid
+from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_text
@@ -249,9 +249,6 @@ def _overview(
     path: Path, members: Tensor, mean: Tensor, spread: Tensor, case: Case, figures: Mapping[str, Any]
 ) -> None:
     """Observation, mean, spread, some draws and the truth, side by side under their names."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     low, high = _range(members, case)
     title = "mean" if case.truth is None else f"mean, {figures['psnr_of_mean']:.1f} dB"
     panels = [("observation", case.y, low, high), (title, mean, low, high)]
@@ -261,18 +258,7 @@ def _overview(
         covered = figures["coverage"]
         share = "" if covered is None else f", {100 * covered:.0f} % in the {100 * LEVEL:.0f} % interval"
         panels.append((f"truth{share}", case.truth, low, high))
-    columns = min(len(panels), 4)
-    rows = -(-len(panels) // columns)
-    figure = Figure(figsize=(2.4 * columns, 2.7 * rows), layout="constrained")
-    FigureCanvasAgg(figure)
-    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
-        name, x, darkest, brightest = panel
-        axes.imshow(grid(x, low=darkest, high=brightest), interpolation="nearest")
-        axes.set_title(name, fontsize=8)
-    for axes in figure.axes:
-        axes.axis("off")
-    with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+    save_panels(path, panels)
 
 
 def _range(members: Tensor, case: Case) -> tuple[float, float]:

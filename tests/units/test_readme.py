@@ -1,4 +1,4 @@
-"""The program in the README runs, and its solver is of second order."""
+"""The programs in the documentation run, and do what is said of them."""
 
 from __future__ import annotations
 
@@ -15,6 +15,16 @@ def test_the_program_runs(capsys: pytest.CaptureFixture[str]) -> None:
     exec(compile(program, "README", "exec"), {})
     first, second = (float(line.split()[-1]) for line in capsys.readouterr().out.splitlines())
     assert second < first / 5 < 0.2
+
+
+def test_the_program_on_guidance_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """Measured again, samples of p(x | y) give y = 1 to within the prior's pull: 0.86, of variances 0.0625 and noise² 0.01."""
+    (program,) = re.findall(
+        r"```python\n(.*?)```", (README.parent / "docs" / "guidance.md").read_text(), flags=re.DOTALL
+    )
+    exec(compile(program, "guidance.md", "exec"), {})
+    found = [float(number) for number in re.findall(r"tensor\(([\d.]+)", capsys.readouterr().out)]
+    assert abs(found[0] - 0.0625 / 0.0725) < 0.03 and abs(found[1] - (0.0625 * 0.01 / 0.0725) ** 0.5) < 0.02
 
 
 def test_it_is_short() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -59,6 +60,25 @@ def save_grid(
     picture = Image.fromarray(grid(x, columns=columns, low=low, high=high))
     with replacing(path) as temporary:
         picture.save(temporary, format=form)
+
+
+def save_panels(path: Path, panels: Sequence[tuple[str, Tensor, float, float]], *, columns: int = 4) -> None:
+    """Write the pictures of `grid` side by side under their names; each panel has a name, fields, and what is black and white."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    columns = min(len(panels), columns)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(2.4 * columns, 2.7 * rows), layout="constrained")
+    FigureCanvasAgg(figure)
+    for axes, panel in zip(figure.subplots(rows, columns, squeeze=False).flat, panels, strict=False):
+        name, x, low, high = panel
+        axes.imshow(grid(x, low=low, high=high), interpolation="nearest")
+        axes.set_title(name, fontsize=8)
+    for axes in figure.axes:
+        axes.axis("off")
+    with replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=120)
 
 
 def unit(x: Tensor, low: float | None, high: float | None, shared: bool) -> Tensor:

@@ -1,0 +1,105 @@
+"""What an operator must give, and how operators are joined."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import InputError
+
+
+class LinearOperator(ABC):
+    """A linear map A from fields to measurements, which work on each field of a batch by itself."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor) -> Tensor:
+        """A x."""
+
+    @abstractmethod
+    def adjoint(self, y: Tensor) -> Tensor:
+        """A* y."""
+
+    @abstractmethod
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros.
+
+        Raises:
+            InputError: where A⁺ does not exist in closed form, or would amplify noise without bound.
+        """
+
+
+@dataclass(frozen=True)
+class Identity(LinearOperator):
+    """y = x: denoising."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return y
+
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        return y.expand_as(x)
+
+
+@dataclass(frozen=True, eq=False)
+class Scale(LinearOperator):
+    """y = s x, elementwise: a change of units.
+
+    Args:
+        factor: s, nowhere 0, broadcastable to x.
+    """
+
+    factor: Tensor
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.factor.to(x) * x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return self.factor.to(y) * y
+
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        return (y / self.factor.to(y)).expand_as(x)
+
+
+@dataclass(frozen=True)
+class Compose(LinearOperator):
+    """y = A_n ... A_1 x.
+
+    Args:
+        operators: A_1, which sees x, to A_n.
+    """
+
+    operators: Sequence[LinearOperator]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        for operator in self.operators:
+            x = operator(x)
+        return x
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        for operator in reversed(self.operators):
+            y = operator.adjoint(y)
+        return y
+
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        """Projects what A_1 measures of x by the others, then x by A_1: A x′ = y, though x′ need not be the nearest to x.
+
+        Raises:
+            InputError: also where A_1 cannot measure what the others ask for, as after a mask.
+        """
+        if not self.operators:
+            return y.expand_as(x)
+        first, rest = self.operators[0], Compose(self.operators[1:])
+        measured = first(x)
+        wanted = rest.project(measured, y) if rest.operators else y
+        found = first.project(x, wanted)
+        if rest.operators and not torch.allclose(
+            first(found), wanted, rtol=1e-3, atol=1e-3 * float(wanted.abs().max())
+        ):
+            raise InputError(f"{rest} after {first} has no projection in closed form: take MomentMatching.")
+        return found
