@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
 
 from scorefield import run
 from scorefield.config import read_recipe
+from scorefield.data import Digits
+from scorefield.data.batch import Batch
+from scorefield.data.fields import Fields
+from scorefield.data.source import Source, Split
 from scorefield.model import Model
 
 RECIPE = """
@@ -42,3 +51,51 @@ def settings(path: Path, **overrides: object) -> tuple[run.Parser, run.Namespace
 
 def train(folder: Path, out: Path, *, resume: bool = False, **overrides: object) -> Model:
     return run.train(*settings(recipe(folder), **overrides), out, resume=resume)
+
+
+class Coarse(Fields):
+    """Digits beside what is left of them on a grid twice as coarse: fields to be drawn given a field."""
+
+    def __init__(self, digits: Fields) -> None:
+        self.digits = digits
+
+    def __len__(self) -> int:
+        return len(self.digits)
+
+    def gather(self, indices: Tensor) -> Batch:
+        batch = self.digits.gather(indices)
+        coarse = torch.nn.functional.avg_pool2d(batch.x, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+        return Batch(batch.x, {"field": coarse / 16}, key=batch.key)
+
+
+@dataclass(frozen=True)
+class CoarseDigits(Source):
+    """`Coarse` fields of the digits."""
+
+    def load(self, split: Split) -> Fields:
+        return Coarse(Digits().load(split))
+
+
+class Paired(Fields):
+    """Fields x of an .npz, beside fields to be conditioned on if it has any; the same for training and validation."""
+
+    def __init__(self, arrays: dict[str, Tensor]) -> None:
+        self.arrays = arrays
+
+    def __len__(self) -> int:
+        return len(self.arrays["x"])
+
+    def gather(self, indices: Tensor) -> Batch:
+        cond = {name: value[indices] for name, value in self.arrays.items() if name != "x"}
+        return Batch(self.arrays["x"][indices], cond)
+
+
+@dataclass(frozen=True)
+class Pairs(Source):
+    """`Paired` fields of a file."""
+
+    path: Path
+
+    def load(self, split: Split) -> Fields:
+        with np.load(self.path) as file:
+            return Paired({name: torch.from_numpy(file[name]) for name in file.files})

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from scorefield.model import Model
     from scorefield.noise import White
     from scorefield.run import load
-    from scorefield.sample import Sampler, sample
+    from scorefield.sample import Sampler
     from scorefield.sde import SDE
 
 _HOMES = {
@@ -23,11 +23,10 @@ _HOMES = {
     "Sampler": "sample",
     "White": "noise",
     "load": "run",
-    "sample": "sample",
 }
 _ROOMS = ("data", "denoiser", "losses", "metrics", "nn", "noise", "oracle", "sample", "schedule", "sde", "train")
 
-__all__ = ["SDE", "Denoiser", "InputError", "Model", "Sampler", "White", "load", "sample"]
+__all__ = ["SDE", "Denoiser", "InputError", "Model", "Sampler", "White", "load"]
 
 
 def __getattr__(name: str) -> Any:

@@ -138,10 +138,14 @@ def import_(arguments: Sequence[str]) -> int:
         "--config", type=Path | None, default=None, help="its configuration (JSON or YAML), if not in the checkpoint"
     )
     settings = parser.read(arguments)
+    from scorefield import run
     from scorefield.importing import import_weights
 
-    import_weights(settings.checkpoint, settings.out, settings.config)
-    _say(f"weights in {settings.out}: scorefield sample {settings.out} -n 16 --out DIR draws from them")
+    model = run.load(import_weights(settings.checkpoint, settings.out, settings.config))
+    draws = f"scorefield sample {settings.out} -n 16 --out DIR"
+    if channels := model.denoiser.net.cond_channels:
+        draws = f"scorefield.load('{settings.out}').sample(n, cond={{'field': ...}}), with {channels} channels,"
+    _say(f"weights in {settings.out}: {draws} draws from them")
     return 0
 
 

@@ -22,6 +22,7 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
     try:
         yield temporary
+        temporary.chmod(0o666 & ~_mask())  # as open() makes it: some libraries' files nobody else can read
         if flush:
             _flush(temporary)
         temporary.replace(path)
@@ -30,6 +31,13 @@ def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
+
+
+def _mask() -> int:
+    """The permissions that this process withholds from new files."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _flush(path: Path) -> None:

@@ -50,6 +50,19 @@ class Model(nn.Module):
         self.normaliser = normaliser
         self.sampler = sampler
         self.shape = tuple(shape)
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        """Refuse a network that cannot take the noise labels it will be given."""
+        if (known := self.denoiser.net.label_range) is None:
+            return
+        given = self.denoiser.precondition.label(self.sde.schedule, torch.tensor([0.0, 1.0], dtype=torch.float64))
+        ends = (float(given.min()), float(given.max()))
+        if known != ends:
+            raise InputError(
+                f"{type(self.denoiser.net).__name__} takes noise labels from {known[0]:g} to {known[1]:g}, and is given those "
+                f"from {ends[0]:g} to {ends[1]:g}: set model.precondition.label to Index and its levels to those of the network."
+            )
 
     @property
     def sde(self) -> SDE:
@@ -89,7 +102,7 @@ class Model(nn.Module):
     def score(
         self,
         x: Float[Tensor, "batch channels *grid"],
-        t: Tensor | None = None,
+        t: Tensor | float | None = None,
         *,
         label: Tensor | None = None,
         cond: Condition | None = None,
@@ -106,7 +119,12 @@ class Model(nn.Module):
             t = self.denoiser.precondition.label.invert(self.sde.schedule, label.double())
         elif t is None or label is not None:
             raise InputError("score needs either t or label, not both and not neither.")
-        return self.generative.score(x, t, cond)
+        times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        return self.generative.score(self._own(x), times, cond)
+
+    def _own(self, x: Tensor) -> Tensor:
+        """x where the network is, in its precision."""
+        return x.to(next(self.denoiser.parameters()))
 
     def sample(
         self,
@@ -132,6 +150,8 @@ class Model(nn.Module):
             callback: called with (level, t, x_t) at every level of every chunk, in model space.
             denoiser: one to sample with instead of the model's own, which it usually wraps (`scorefield.guidance`).
         """
+        if n < 0 or chunk < 1:
+            raise InputError(f"sample needs n >= 0 and chunk >= 1, not {n} and {chunk}.")
         parts = self.chunks(range(0, n, chunk), n, seed, sampler, shape, cond, chunk, callback, denoiser)
         return torch.cat(list(parts)) if n else torch.empty(0, *(shape or self.shape))
 
@@ -185,8 +205,9 @@ class Model(nn.Module):
             cond: what the model is conditioned on.
         """
         x = x.to(self.device)
+        z = self._own(self.normaliser(x))
         generator = generator or Generators((0, index, PROBING) for index in range(len(x)))
-        found = flow.log_prob(self.generative, self.normaliser(x), generator=generator, cond=cond)
+        found = flow.log_prob(self.generative, z, generator=generator, cond=cond)
         return found._replace(nats=found.nats + self.normaliser.log_det(x).to(found.nats))
 
     def encode(
@@ -197,7 +218,7 @@ class Model(nn.Module):
         cond: Condition | None = None,
     ) -> Float[Tensor, "batch channels *grid"]:
         """The latents z of fields in data units, of the law N(0, C) where x is of the model's."""
-        return flow.encode(self.generative, self.normaliser(x.to(self.device)), cond=cond).x
+        return flow.encode(self.generative, self._own(self.normaliser(x.to(self.device))), cond=cond).x
 
     def decode(
         self,
@@ -215,7 +236,7 @@ class Model(nn.Module):
             flow: the solver's tolerance and the ends.
             cond: what the model is conditioned on.
         """
-        latent = temperature * latent.to(self.device)
+        latent = temperature * self._own(latent)
         return self.normaliser.inverse(flow.decode(self.generative, latent, cond=cond).x)
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from scorefield import config as configuration
 from scorefield.config import Parser
+from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.loader import Sequential
 from scorefield.data.source import Source, Tensors
@@ -236,23 +237,41 @@ def configuration_of(parser: Parser, settings: Namespace) -> str:
 
 
 def _fill_sizes(groups: Namespace, fields: Fields) -> None:
-    """Write the shape of the data where the recipe leaves it open."""
+    """Write the shape of the data where the recipe leaves it open, and refuse a network that does not fit the data."""
     first = fields[0]
-    net, channels = groups.model.net.get("init_args", Namespace()), first.x.shape[0]
+    nets = _from_outside(groups.model.net)
+    inner, channels = nets[-1], first.x.shape[0]
     groups.model.shape = list(first.x.shape)
-    if net.get("cond_channels", 0) and "field" not in first.cond:
-        raise InputError(
-            f"model.net.cond_channels is {net.cond_channels}, but the data bring no field to condition on: give 0."
-        )
-    if "spatial" in net:
-        net.spatial = first.x.ndim - 1
-    if "classes" in net and not net.classes:
-        net.classes = len(fields.classes)
-    for name in ("in_channels", "out_channels"):
+    _check_conditions(inner, fields, first)
+    if "spatial" in inner:
+        inner.spatial = first.x.ndim - 1
+    if "classes" in inner and not inner.classes:
+        inner.classes = len(fields.classes)
+    for name, asked in (("in_channels", reversed(nets)), ("out_channels", nets)):
+        net = next((net for net in asked if name in net), Namespace())
         if name in net and not net[name]:
             net[name] = channels
         elif net.get(name, channels) != channels:
             raise InputError(f"model.net.{name} is {net[name]}, but the data have {channels} channels: leave it 0.")
+
+
+def _from_outside(net: Namespace) -> list[Namespace]:
+    """The arguments of a network, and of those that it is around."""
+    arguments = net.get("init_args", Namespace())
+    return [arguments, *(_from_outside(arguments.net) if "net" in arguments else [])]
+
+
+def _check_conditions(net: Namespace, fields: Fields, first: Batch) -> None:
+    """Refuse a network that needs a field or labels that the data lack, or tells apart fewer classes than they have."""
+    labels, classes = net.get("labels", 0), len(fields.classes)
+    if net.get("cond_channels", 0) and "field" not in first.cond:
+        raise InputError(
+            f"model.net.cond_channels is {net.cond_channels}, but the data bring no field to condition on: give 0."
+        )
+    if labels and "label" not in first.cond:
+        raise InputError(f"model.net.labels is {labels}, but the data have no labels: give 0, or data with labels.")
+    if labels and labels < classes:
+        raise InputError(f"model.net.labels is {labels}, but the data have {classes} classes: give {classes}.")
 
 
 def train(

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import scorefield
+from scorefield.cli import main
 from scorefield.importing import import_weights
 
 GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
@@ -53,3 +54,28 @@ def test_tables_are_the_ancestors(imported) -> None:
     schedule = scorefield.load(run).sde.schedule
     t = torch.arange(len(schedule)).double() / (len(schedule) - 1)
     assert torch.equal(schedule.sigma(t).float(), reference["sigmas"].sort().values)
+
+
+def test_what_is_imported_is_sampled_and_trained_on(imported, tmp_path, capsys) -> None:
+    """A network that needs a field says so where it is given none, and learns on from data that bring one."""
+    run, reference = imported
+    channels = reference["cond"].shape[1] if "cond" in reference else 0
+    sampled = main(["sample", str(run), "-n", "1", "--steps", "2", "--chunk", "1", "--out", str(tmp_path / "s")])
+    assert sampled == (2 if channels else 0), capsys.readouterr().err
+    if channels:
+        assert f"a field of {channels} channels" in capsys.readouterr().err and not (tmp_path / "s").exists()
+    np.savez(
+        tmp_path / "data.npz", x=reference["x"].numpy(), **({"field": reference["cond"].numpy()} if channels else {})
+    )
+    data = ["--data", "tiny.Pairs", "--data.path", str(tmp_path / "data.npz")]
+    short = [
+        "--train.steps",
+        "1",
+        "--train.batch_size",
+        "2",
+        "--train.accelerator",
+        "cpu",
+        "--model.sampler.steps",
+        "2",
+    ]
+    assert main(["train", "--init", str(run), "--out", str(tmp_path / "tuned"), *data, *short]) == 0

@@ -44,7 +44,9 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
     order = torch.randperm(n, generator=torch.Generator().manual_seed(stream(seed)))
     chosen = order[:held] if split == "valid" else order[held:]
     if len(chosen) == 0:
-        raise InputError("The validation split is empty: give valid above 0.")
+        raise InputError(
+            f"valid={valid} of {n} fields holds out none: give the number of fields to hold out, at least 1."
+        )
     return chosen.sort().values
 
 

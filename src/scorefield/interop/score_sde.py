@@ -83,7 +83,7 @@ def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
         out_channels, inner = weights[last].shape[:2]
         given |= {"in_channels": out_channels, "cond_channels": inner - out_channels, "out_channels": inner}
         net = Projected(NCSNpp(**given), inner, out_channels)
-        init = {"net": described, "in_channels": inner, "out_channels": out_channels}
+        init = {"net": described, "channels": inner, "out_channels": out_channels}
         return {"class_path": "scorefield.nn.projected.Projected", "init_args": init}, net
     if not config.flag("data.centered"):
         return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(net)

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from scorefield.nn.network import Network
+from scorefield.nn.network import Network, Wrapper
 
 
-class Affine(Network):
+class Affine(Wrapper):
     """F(scale · x + shift, label, cond).
 
     For weights that were trained on x in [0, 1] and map it to 2x - 1 before the first convolution: as that convolution
@@ -22,8 +22,8 @@ class Affine(Network):
     """
 
     def __init__(self, net: Network, scale: float = 2.0, shift: float = -1.0) -> None:
-        super().__init__()
-        self.net, self.scale, self.shift = net, scale, shift
+        super().__init__(net)
+        self.scale, self.shift = scale, shift
 
     def forward(self, x: Tensor, label: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         return self.net(self.scale * x + self.shift, label, cond)

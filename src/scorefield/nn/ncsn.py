@@ -48,6 +48,7 @@ class NCSN(Network):
         check_sizes("NCSN", in_channels, out_channels, spatial, channels)
         if levels < 1:
             raise InputError(f"levels is {levels}: NCSN needs the number of noise levels.")
+        self.label_range = (0.0, levels - 1.0)
         self.cond_channels = cond_channels
         self.body = RefineNet(
             spatial,

@@ -21,11 +21,13 @@ class Network(nn.Module, ABC):
         logits: how many classes its result tells apart; 0 where the result is a field.
         labels: how many classes it tells apart by `cond["label"]`; 0 without any.
         cond_channels: how many channels of `cond["field"]` it needs; 0 without any.
+        label_range: the smallest and the largest noise label that it can tell from others; None where it takes any.
     """
 
     logits: int = 0
     labels: int = 0
     cond_channels: int = 0
+    label_range: tuple[float, float] | None = None
 
     @abstractmethod
     def forward(
@@ -34,3 +36,13 @@ class Network(nn.Module, ABC):
         label: Float[Tensor, " batch"],
         cond: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "batch out_channels *grid"]: ...
+
+
+class Wrapper(Network):
+    """A network around another one, which tells apart and needs what that one does."""
+
+    def __init__(self, net: Network) -> None:
+        super().__init__()
+        self.net = net
+        self.logits, self.labels, self.cond_channels = net.logits, net.labels, net.cond_channels
+        self.label_range = net.label_range

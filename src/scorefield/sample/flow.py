@@ -50,7 +50,7 @@ def follow(
     """x_s by the probability flow, up or down, from t where α or σ may be 0; σ_s = 0 must not be."""
 
     def slope(rows: Tensor, phi: Tensor, state: State) -> State:
-        return (velocity(denoiser, state[0], phi, of_rows(cond, rows)),)
+        return (velocity(denoiser, state[0], phi, of_rows(cond, rows)).to(state[0]),)
 
     schedule = denoiser.sde.schedule
     radius_t, radius_s = (float(torch.hypot(*schedule(time.double()))) for time in (t, s))

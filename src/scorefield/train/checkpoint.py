@@ -97,7 +97,7 @@ def read(path: Path) -> Checkpoint:
 
 def steps(folder: Path) -> list[int]:
     """The steps of which a folder holds checkpoints, rising."""
-    return sorted(int(found[1]) for path in folder.glob("*") if (found := NAME.fullmatch(path.name)))
+    return sorted(int(found[1]) for path in folder.glob("*") if path.is_file() and (found := NAME.fullmatch(path.name)))
 
 
 def prune(folder: Path, keep: int) -> None:

@@ -29,6 +29,7 @@ from scorefield.train.state import State
 if TYPE_CHECKING:
     from scorefield.train.trainer import Trainer
 
+PREVIEWED = 16  # samples in a picture
 VALIDATION_EPOCH = 2**31  # the epoch in the keys of validation data: never reached by training
 
 
@@ -119,6 +120,17 @@ class Loop:
             torch.as_tensor(self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max"))
         )
 
+    def _first(self, work: Callable[[], object]) -> None:
+        """The first process works, and all wait for it. If it fails, all do: none is left waiting for another."""
+        failure = None
+        if self.fabric.is_global_zero:
+            try:
+                work()
+            except (InputError, OSError) as error:
+                failure = error
+        if self._agree(int(failure is not None)):
+            raise failure or InputError("The first process failed, and says why.")
+
     def _log(self, norm: Tensor, bar: tqdm) -> None:
         mean = self.fabric.all_reduce(self.loss_sum / self.loss_count, reduce_op="mean")
         loss = float(torch.as_tensor(mean))
@@ -148,23 +160,24 @@ class Loop:
         """Every process has the same weights: the first one writes, and all wait for it."""
         if self.saved == self.state.step:
             return
-        if not bool(torch.isfinite(self.loss_sum)):
+        if self._agree(int(not torch.isfinite(self.loss_sum))):
             raise InputError(
                 f"The loss is not finite at step {self.state.step}: nothing is saved over good checkpoints."
             )
         mean = float(torch.as_tensor(self.fabric.all_reduce(self.loss_sum, reduce_op="mean")))
-        if self.fabric.is_global_zero:
-            facts = self.state.facts() | {
-                "config": self.config,
-                "pending": [mean, self.loss_count],
-                "samples": self.state.step * self.trainer.batch_size,
-                "versions": versions(),
-            }
-            folder = self.folder / "checkpoints"
-            checkpoints.write(checkpoints.path_of(folder, self.state.step), self.state.tensors(), facts)
-            checkpoints.prune(folder, self.trainer.keep)
-        self.fabric.barrier()
+        self._first(lambda: self._write(mean))
         self.saved = self.state.step
+
+    def _write(self, mean: float) -> None:
+        facts = self.state.facts() | {
+            "config": self.config,
+            "pending": [mean, self.loss_count],
+            "samples": self.state.step * self.trainer.batch_size,
+            "versions": versions(),
+        }
+        folder = self.folder / "checkpoints"
+        checkpoints.write(checkpoints.path_of(folder, self.state.step), self.state.tensors(), facts)
+        checkpoints.prune(folder, self.trainer.keep)
 
     @torch.no_grad()
     def _validate(self, asked: Callable[[], int]) -> None:
@@ -202,7 +215,9 @@ class Loop:
 
     def _preview(self, asked: Callable[[], int]) -> None:
         """The first process draws samples, and all wait for it."""
-        self._heed(self._draw(asked) if self.fabric.is_global_zero else 0)
+        numbers = [0]
+        self._first(lambda: numbers.append(self._draw(asked)))
+        self._heed(numbers[-1])
 
     def _draw(self, asked: Callable[[], int]) -> int:
         """Returns the number of the signal that cut it short, or 0."""
@@ -212,9 +227,10 @@ class Loop:
                 raise Stopped(number, self.state.step)
 
         model = self.state.model
+        cond = self.valid.gather(torch.arange(min(PREVIEWED, len(self.valid)))).cond  # of whom the network has to know
         try:
             with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
-                fields = model.sample(16, seed=self.trainer.seed, chunk=16, callback=stop)
+                fields = model.sample(PREVIEWED, seed=self.trainer.seed, cond=cond, chunk=PREVIEWED, callback=stop)
         except Stopped as stopped:
             return stopped.number
         save_grid(self._picture(), fields)

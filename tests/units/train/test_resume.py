@@ -167,3 +167,23 @@ def test_a_damaged_log_does_not_keep_a_run_from_going_on(uninterrupted: Path, tm
     path.write_bytes(b"".join([header, first, b'seven,"\xff,', b"\n\0\0\0\n8\n9,1,x,1,1,1\n", *others, b"\0\0"]))
     tiny.train(tmp_path, out, resume=True)
     assert path.read_bytes() == (uninterrupted / "logs" / "train.csv").read_bytes()
+
+
+def test_where_the_first_process_cannot_save_all_stop_with_one_line(tmp_path: Path) -> None:
+    """Files are kept below 200 kB, which no checkpoint is: rather an error than processes that wait for each other."""
+    limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
+    arguments = ["train", str(tiny.recipe(tmp_path)), "--out", str(tmp_path / "run"), "--train.devices", "2"]
+    program = limited + f"from scorefield.cli import main; sys.argv[1:] = {arguments}; sys.exit(main())"
+    script = tmp_path / "limited.py"
+    script.write_text(program)
+    done = subprocess.run(
+        [sys.executable, str(script)],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    errors = [line for line in done.stderr.splitlines() if "error:" in line]
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    assert any("File too large" in line for line in errors) and not [*tmp_path.rglob("*.partial")]

@@ -14,6 +14,7 @@ from torch import Tensor
 import tiny
 from scorefield import files
 from scorefield.data.loader import Loader, Sequential
+from scorefield.errors import InputError
 from scorefield.run import prepare
 from scorefield.train.loop import VALIDATION_EPOCH, Loop
 from scorefield.train.rehearsal import peak_memory
@@ -78,3 +79,38 @@ def test_what_other_systems_lack_is_done_without(tmp_path: Path, monkeypatch: py
     with monkeypatch.context() as windows:
         windows.setattr(os, "name", "nt")
         files._flush(tmp_path)
+
+
+def test_a_network_that_is_given_a_field_trains_draws_and_stops_as_any_other(tmp_path: Path) -> None:
+    """Its pictures in training are of the fields that the held-out data bring."""
+    given = {"data": "tiny.CoarseDigits", "model__net__cond_channels": 1, "train__steps": 2, "train__preview_every": 1}
+    model = tiny.train(tmp_path, tmp_path / "run", **given)
+    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == [
+        "step-00000001.png",
+        "step-00000002.png",
+    ]
+    with pytest.raises(InputError, match="conditioned on a field of 1 channels"):
+        model.sample(2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"model__net__labels": 9}, "9, but the data have 10 classes: give 10"),
+        ({"model__net__labels": 3, "data": "tiny.CoarseDigits"}, "have no labels"),
+        ({"model__net__cond_channels": 2}, "bring no field"),
+        ({"model__net__in_channels": 2}, "the data have 1 channels"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(overrides: dict, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        prepare(*tiny.settings(tiny.recipe(tmp_path), **overrides))
+
+
+def test_a_network_of_levels_is_refused_where_it_is_given_other_labels(tmp_path: Path) -> None:
+    given = {"model__net": "NCSN", "model__net__channels": 8, "model__net__levels": 20}
+    with pytest.raises(InputError, match="from 0 to 19, and is given those from"):
+        prepare(*tiny.settings(tiny.recipe(tmp_path), **given))
+    table = {"model__precondition": "Score", "model__precondition__label": "Index"}
+    fitting = given | table | {"model__precondition__label__levels": 20}
+    assert prepare(*tiny.settings(tiny.recipe(tmp_path), **fitting)).model.denoiser.net.label_range == (0, 19)
