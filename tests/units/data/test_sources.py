@@ -67,7 +67,7 @@ def test_a_split_without_training_data_is_refused(valid) -> None:
 def test_an_empty_or_unknown_split_is_refused() -> None:
     source = Tensors(torch.zeros(20, 1, 1), valid=0)
     assert len(source.load("train")) == 20
-    with pytest.raises(InputError, match="empty"):
+    with pytest.raises(InputError, match="holds out none"):
         source.load("valid")
     with pytest.raises(InputError, match="no split 'test'"):
         check_split("test")
