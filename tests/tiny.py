@@ -7,15 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from scorefield import run
-from scorefield.config import read_recipe
+from scorefield.config import Parser, read_recipe
 from scorefield.data import Digits
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.source import Source, Split
 from scorefield.model import Model
+from scorefield.recipe import recipe_parser
 
 RECIPE = """
 base: digits
@@ -41,9 +43,9 @@ def recipe(folder: Path, text: str = RECIPE) -> Path:
     return path
 
 
-def settings(path: Path, **overrides: object) -> tuple[run.Parser, run.Namespace]:
+def settings(path: Path, **overrides: object) -> tuple[Parser, Namespace]:
     """A parser and its settings: `train__steps=4` overrides train.steps."""
-    parser = run.recipe_parser()
+    parser = recipe_parser()
     base = parser.read_object(read_recipe(path), str(path))
     arguments = [f"--{key.replace('__', '.')}={value}" for key, value in overrides.items()]
     return parser, parser.read(arguments, base)

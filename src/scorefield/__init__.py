@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from scorefield.denoiser import Denoiser
     from scorefield.errors import InputError
+    from scorefield.loading import load
     from scorefield.model import Model
     from scorefield.noise import White
-    from scorefield.run import load
     from scorefield.sample import Sampler
     from scorefield.sde import SDE
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Model": "model",
     "Sampler": "sample",
     "White": "noise",
-    "load": "run",
+    "load": "loading",
 }
 _ROOMS = ("data", "denoiser", "losses", "metrics", "nn", "noise", "oracle", "sample", "schedule", "sde", "train")
 

@@ -42,10 +42,10 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
 
 def train(arguments: Sequence[str]) -> int:
     """Train a score model from a recipe or a YAML file; --GROUP.KEY VALUE overrides anything in it."""
-    from scorefield import run
+    from scorefield import loading, recipe, run
 
     started = any(word.split("=")[0] == "--init" for word in arguments)
-    parser = run.recipe_parser("scorefield train", train.__doc__ or "", data_required=not started)
+    parser = recipe.recipe_parser("scorefield train", train.__doc__ or "", data_required=not started)
     parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
     parser.add_argument("--out", type=Path, help="run folder to write", default=None)
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
@@ -61,7 +61,7 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("--print-config", action="store_true", help="print the whole configuration, as a recipe")
     settings = _read_with_recipe(parser, arguments)
     if settings.print_config:
-        print(run.configuration_of(parser, settings), end="")
+        print(recipe.configuration_of(parser, settings), end="")
         return 0
     if settings.dry_run:
         cost = run.rehearse(parser, settings)
@@ -78,7 +78,7 @@ def train(arguments: Sequence[str]) -> int:
     from scorefield.train.interrupt import Stopped
 
     try:
-        init = None if settings.init is None else run.open_checkpoint(settings.init)
+        init = None if settings.init is None else loading.open_checkpoint(settings.init)
         run.train(parser, settings, settings.out, resume=settings.resume, init=init, notify=_warn)
     except Stopped as stop:
         _say(f"{stop}; all is saved. Go on with: scorefield train --out {settings.out} --resume")
@@ -90,14 +90,14 @@ def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import run, sampling, selection
+    from scorefield import loading, sampling, selection
 
     parser = _run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
-    source = run.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     job = sampling.Job(model, settings.number, settings.seed, sampler, settings.chunk, settings.label)
@@ -138,10 +138,10 @@ def import_(arguments: Sequence[str]) -> int:
         "--config", type=Path | None, default=None, help="its configuration (JSON or YAML), if not in the checkpoint"
     )
     settings = parser.read(arguments)
-    from scorefield import run
+    from scorefield import loading
     from scorefield.importing import import_weights
 
-    model = run.load(import_weights(settings.checkpoint, settings.out, settings.config))
+    model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config))
     draws = f"scorefield sample {settings.out} -n 16 --out DIR"
     if channels := model.denoiser.net.cond_channels:
         draws = f"scorefield.load('{settings.out}').sample(n, cond={{'field': ...}}), with {channels} channels,"
@@ -154,13 +154,13 @@ def likelihood(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import likelihood as job
-    from scorefield import run
+    from scorefield import loading
 
     parser = _run_parser("likelihood", likelihood.__doc__ or "")
     job.add_arguments(parser)
     settings = parser.read(arguments)
     job.check_free(settings.out)
-    source = run.open_checkpoint(settings.run, settings.step)
+    source = loading.open_checkpoint(settings.run, settings.step)
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     built = parser.instantiate(settings)
     fields = (built.data or source.source(settings.trust)).load(settings.split)
@@ -186,7 +186,7 @@ def likelihood(arguments: Sequence[str]) -> int:
 
 def check_data(arguments: Sequence[str]) -> int:
     """Look at data before training on them, and write a picture of some."""
-    from scorefield import run
+    from scorefield import recipe
     from scorefield.config import Parser
     from scorefield.data import Normaliser, Source
     from scorefield.data.inspect import inspect
@@ -196,7 +196,7 @@ def check_data(arguments: Sequence[str]) -> int:
     parser.add_subclass_arguments(Normaliser, "normaliser", default={"class_path": "scorefield.data.Standardise"})
     parser.add_argument("--preview", type=Path, default=Path("preview.png"), help="picture to write")
     settings = parser.read(_positional_data(arguments))
-    built = run.build(parser, settings)
+    built = recipe.build(parser, settings)
     train_split = built.data.load("train")
     valid = built.data.load("valid") if settings.data.init_args.get("valid", 1) else None
     facts = inspect(train_split, built.normaliser, valid=valid)
@@ -264,15 +264,15 @@ def compare(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """Write one HTML page about a run: configuration, curves, samples, metrics. It loads nothing and runs no script."""
+    from scorefield import loading, selection
     from scorefield import report as pages
-    from scorefield import run, selection
 
     parser = _run_parser("report", report.__doc__ or "")
     selection.add_arguments(parser)
     pages.add_arguments(parser)
     settings = parser.read(arguments)
-    source = run.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
-    folder = run.run_folder(source.path)
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
+    folder = loading.run_folder(source.path)
     out = settings.out or folder / "report.html"
     pages.write(source, folder, out)
     _say(f"report in {out}")
@@ -283,14 +283,14 @@ def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
     from tqdm import tqdm
 
-    from scorefield import restoring, run, sampling
+    from scorefield import loading, recipe, restoring, sampling
 
     parser = _run_parser("restore", restore.__doc__ or "")
     restoring.add_arguments(parser)
     settings = parser.read(restoring.named(arguments))
-    source = run.open_checkpoint(settings.run, settings.step)
+    source = loading.open_checkpoint(settings.run, settings.step)
     model = source.model(ema=settings.ema, trust=settings.trust)
-    built = run.build(parser, settings)
+    built = recipe.build(parser, settings)
     case = restoring.read_case(
         built.task,
         settings.image,
@@ -358,6 +358,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             raise InputError(f"There is no verb {verb}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
         with _heeding_sigterm():
             return VERBS[verb](rest)
+    except BrokenPipeError:  # whoever read what we print has had enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except (InputError, OSError) as error:
         return _fail(str(error))
     except KeyboardInterrupt as interrupt:
@@ -424,10 +427,10 @@ def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
 
 def _inherit(init: Path, groups: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
-    from scorefield import config, run
+    from scorefield import config, loading
     from scorefield.model import Model
 
-    opened = run.open_checkpoint(init)
+    opened = loading.open_checkpoint(init)
     trust = [word for option, word in pairwise(words) if option.startswith("--trust")]
     config.check_trust({"model": opened.config["model"]}, {"model": Model}, trust, str(opened.path))
     groups = {**(groups or opened.config), "model": opened.config["model"]}

@@ -11,7 +11,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from scorefield import run
+from scorefield import loading, run
 from scorefield.errors import InputError
 from scorefield.files import write_text
 from scorefield.interop import ncsnv2, pickles, score_sde, weights
@@ -68,7 +68,7 @@ def import_weights(checkpoint: Path, out: Path, config: Path | None = None) -> P
     }
     checkpoints.write(file, tensors, facts)
     try:
-        run.load(file)  # what was written is read back, by the same way that it will be used
+        loading.load(file)  # what was written is read back, by the same way that it will be used
     except InputError:
         file.unlink()
         raise

@@ -11,8 +11,8 @@ from torch import Tensor
 from scorefield.data.picture import save_grid
 from scorefield.errors import InputError
 from scorefield.files import replacing
+from scorefield.loading import load
 from scorefield.model import Model
-from scorefield.run import load
 from scorefield.sample import Sampler
 from scorefield.sampling import Job
 from scorefield.train.log import read_table

@@ -25,9 +25,9 @@ from PIL import Image
 from scorefield.config import Parser
 from scorefield.errors import InputError
 from scorefield.files import write_text
+from scorefield.loading import Opened
 from scorefield.outputs import UNREADABLE
 from scorefield.plots import Line, curve_svg
-from scorefield.run import Opened
 from scorefield.selection import evaluations, is_evaluation, losses, read_record
 from scorefield.train.log import read_table
 

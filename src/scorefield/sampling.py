@@ -18,7 +18,7 @@ from scorefield.claims import Claims
 from scorefield.config import Parser
 from scorefield.data.picture import save_grid
 from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 from scorefield.files import write_text
 from scorefield.model import Model
 from scorefield.outputs import ArrayFile, Output, PictureFiles, Pixels
@@ -77,9 +77,8 @@ def device(name: str) -> str:
             raise ValueError("it is none of cpu, cuda, mps, xpu")
         torch.zeros(1, device=name).add(1)
     except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
-        reason = str(error).strip().split("\n")[0].rstrip(".")[:120]
         raise InputError(
-            f"The device {name!r} cannot be used ({reason}): give --device cpu, or cuda on a GPU."
+            f"The device {name!r} cannot be used ({brief(error)}): give --device cpu, or cuda on a GPU."
         ) from error
     return local(name, int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count())
 

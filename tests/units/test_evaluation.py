@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import tiny
-from scorefield import run
+from scorefield import loading
 from scorefield.cli import main
 from scorefield.data import Digits, Identity, Tensors
 from scorefield.denoiser import Karras
@@ -177,7 +177,7 @@ def test_devices_are_checked() -> None:
 def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     folder = tmp_path_factory.mktemp("tiny")
     tiny.train(folder, folder / "run", train__steps=1, model__net__init_args__labels=10, model__sampler__steps=2)
-    return run.load(folder / "run")
+    return loading.load(folder / "run")
 
 
 def draw(folder: Path, model: Model, **changes: Any) -> torch.Tensor:

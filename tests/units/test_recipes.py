@@ -14,10 +14,11 @@ from itertools import islice
 import pytest
 import torch
 import yaml
+from jsonargparse import Namespace
 from torch import Tensor, nn
 
-from scorefield import run
-from scorefield.config import find_recipe, import_class, read_recipe, recipes, shipped_folder
+from scorefield import recipe, run
+from scorefield.config import Parser, find_recipe, import_class, read_recipe, recipes, shipped_folder
 from scorefield.data import Loader, Tensors
 from scorefield.model import Model
 from scorefield.random import Generators
@@ -67,12 +68,12 @@ def published(table: dict[str, int], name: str) -> int:
 
 
 @cache
-def parser() -> run.Parser:
-    return run.recipe_parser()
+def parser() -> Parser:
+    return recipe.recipe_parser()
 
 
 @cache
-def parsed(name: str) -> run.Namespace:
+def parsed(name: str) -> Namespace:
     return parser().read_object(read_recipe(find_recipe(name)), name)
 
 
@@ -80,12 +81,12 @@ def law(name: str) -> Model:
     """The model of a recipe with the smallest network of its kind."""
     groups = parsed(name).clone()
     groups.model.net.init_args.update(smallest(groups))
-    groups.model.net.init_args.update(run.Namespace(in_channels=3, out_channels=3))
-    return run._model_parser().instantiate(run.Namespace(model=groups.model)).model
+    groups.model.net.init_args.update(Namespace(in_channels=3, out_channels=3))
+    return recipe.model_parser().instantiate(Namespace(model=groups.model)).model
 
 
-def smallest(groups: run.Namespace) -> run.Namespace:
-    return run.Namespace(SMALLEST[groups.model.net.class_path.split(".")[-1]])
+def smallest(groups: Namespace) -> Namespace:
+    return Namespace(SMALLEST[groups.model.net.class_path.split(".")[-1]])
 
 
 def test_the_networks_are_the_published_ones(unchecked: None) -> None:
@@ -106,7 +107,7 @@ def test_a_recipe_learns(name: str, unchecked: None) -> None:
     """
     groups = parsed(name).clone()
     groups.model.net.init_args.update(smallest(groups))
-    groups.train.update(run.Namespace(batch_size=2, accelerator="cpu"))
+    groups.train.update(Namespace(batch_size=2, accelerator="cpu"))
     side = 2 ** (len(groups.model.net.init_args.get("multipliers", [1] * 4)) - 1)
     x = torch.randint(256, (3, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     experiment = run.prepare(parser(), groups, source=Tensors(x, valid=1))

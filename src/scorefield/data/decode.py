@@ -19,7 +19,7 @@ from torch import Tensor
 from scorefield.data.batch import Batch
 from scorefield.data.crop import Crop
 from scorefield.data.fields import ArrayFields, Fields
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of more than 8 bits
@@ -127,7 +127,7 @@ class Decoder(ABC):
             raise InputError(f"{self.name(index)} of {self.origin} {error}") from None
         except BROKEN as error:
             raise InputError(
-                f"{self.name(index)} of {self.origin} is not a readable image ({error}): replace or remove it."
+                f"{self.name(index)} of {self.origin} is not a readable image ({brief(error)}): replace or remove it."
             ) from error
 
 

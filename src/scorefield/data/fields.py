@@ -105,7 +105,7 @@ class ArrayFields(Fields):
     ) -> None:
         if array.dtype.kind not in "biufc":
             raise InputError(f"{origin} holds {array.dtype}, not numbers: convert it to integers, floats or complex.")
-        self.array = array
+        self.array, self.origin = array, origin
         self.channel_axis = find_channels(array.shape, channel_axis, origin)
         self.labels = None if labels is None else check_labels(labels, len(array), origin, len(classes))
         self.dtype = str(array.dtype)
@@ -124,7 +124,13 @@ class ArrayFields(Fields):
             rows = np.moveaxis(rows, -1, 1)
         if rows.dtype.kind == "c":
             rows = np.stack((rows.real, rows.imag), axis=2).reshape(len(rows), -1, *rows.shape[2:])
-        x = torch.from_numpy(rows.astype(np.float32, order="C"))
+        try:
+            with np.errstate(over="raise"):
+                x = torch.from_numpy(rows.astype(np.float32, order="C"))
+        except FloatingPointError:
+            raise InputError(
+                f"{self.origin} has values beyond those of float32, ±3.4e38: save it in other units."
+            ) from None
         return Batch(x, {} if self.labels is None else {"label": self.labels[indices]})
 
 

@@ -16,7 +16,7 @@ from scorefield.data.crop import Crop
 from scorefield.data.decode import Channels, Conversion, Decoder, Filter, ImageFields
 from scorefield.data.fields import Fields
 from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.errors import AbsentDataError, InputError
+from scorefield.errors import AbsentDataError, InputError, brief
 
 Dataset = Any  # a datasets.Dataset, which this module must not need
 
@@ -107,15 +107,11 @@ def open_dataset(name: str, subset: str | None, revision: str | None) -> Mapping
             found = datasets.load_dataset(name, subset, revision=revision)
     except (errors.DatasetNotFoundError, ConnectionError, FileNotFoundError) as error:
         raise AbsentDataError(
-            f"The dataset {name} cannot be had ({_line(error)}): correct the name or the revision."
+            f"The dataset {name} cannot be had ({brief(error)}): correct the name or the revision."
         ) from error
     except (errors.DatasetsError, ValueError, OSError, RuntimeError) as error:
-        raise InputError(f"The dataset {name} cannot be read: {_line(error)}") from error
+        raise InputError(f"The dataset {name} cannot be read: {brief(error)}") from error
     return {"train": found} if isinstance(found, datasets.Dataset) else found
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:200].rstrip(".")
 
 
 def _split(splits: Mapping[str, Dataset], split: str, name: str) -> Dataset:

@@ -32,11 +32,12 @@ from scorefield.evaluation.extract import Extractor, in_memory
 from scorefield.evaluation.record import compare, notes, record_of, table, write
 from scorefield.evaluation.reference import Reference, from_file, gather
 from scorefield.files import write_text
+from scorefield.loading import Opened, find_checkpoint, open_checkpoint, run_folder
 from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
-from scorefield.run import Opened, build, find_checkpoint, open_checkpoint, run_folder
+from scorefield.recipe import build
 from scorefield.sample import Sampler
 from scorefield.train import checkpoint as checkpoints
 

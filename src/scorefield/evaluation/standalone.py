@@ -22,7 +22,7 @@ from scorefield.evaluation.reference import Reference, from_file
 from scorefield.metrics.features import Features, Projected
 from scorefield.metrics.figures import curve, figures
 from scorefield.metrics.statistics import Statistics
-from scorefield.run import build
+from scorefield.recipe import build
 from scorefield.sampling import device_argument
 
 STATISTICS = (".npz", ".safetensors")

@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 
 DEPTH = 100  # of nested containers
 
@@ -130,7 +130,7 @@ def _reason(error: Exception) -> str:
     if found := re.search(r"GLOBAL ([\w.]+)|(?:Unsupported class|function) ([\w.]+)", text):
         name = found[1] or found[2]
         return f"it asks for {name} to be called, and pickled code is not run (save it again with tensors and numbers alone)"
-    return f"it is no checkpoint, or damaged ({text[:120]})"
+    return f"it is no checkpoint, or damaged ({brief(error)})"
 
 
 # -------------------------------------------------------------------------------------------------------- configurations

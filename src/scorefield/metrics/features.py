@@ -14,7 +14,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 from scorefield.files import replacing
 
 BATCH = 512  # samples at a time, where a whole set is given
@@ -174,8 +174,9 @@ class Classifier(Features):
             classifier = cls(about["channels"], about["classes"], about["width"])
             classifier.load_state_dict(tensors, strict=True)
         except (OSError, SafetensorError, KeyError, ValueError, TypeError, RuntimeError) as error:
-            why = " ".join(repr(error).split())[:120]
-            raise InputError(f"{path} does not hold a classifier ({why}): make it by Classifier.save.") from error
+            raise InputError(
+                f"{path} does not hold a classifier ({brief(error)}): make it by Classifier.save."
+            ) from error
         return classifier.eval().requires_grad_(False)
 
 

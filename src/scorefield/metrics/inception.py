@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 from scorefield.metrics.features import Features
 
 KNOWN = {"f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4": "inception-2015-12-05.pt"}
@@ -87,8 +87,7 @@ class TorchScript(ImageNetwork):
             self.net = torch.jit.load(str(path), map_location="cpu").eval()
             self.arguments = {argument.name for argument in self.net.forward.schema.arguments}
         except (RuntimeError, AttributeError, ValueError) as error:
-            reason = (str(error).strip() or "empty").splitlines()[0][:120]
-            raise InputError(f"{path} is no TorchScript network ({reason}): give another file.") from error
+            raise InputError(f"{path} is no TorchScript network ({brief(error)}): give another file.") from error
         if "return_features" not in self.arguments:
             raise InputError(f"{path} does not take return_features=True: give a network that returns features.")
 

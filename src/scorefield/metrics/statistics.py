@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 from scorefield.files import replacing
 from scorefield.metrics.frechet import Moments
 
@@ -174,9 +174,8 @@ class Statistics:
         try:
             found = load_npz(path) if path.suffix == ".npz" else load_safetensors(path)
         except BROKEN as error:
-            why = " ".join(str(error).split())[:120]
             raise InputError(
-                f"{path} does not hold statistics of features ({why}): make it by scorefield make-reference."
+                f"{path} does not hold statistics of features ({brief(error)}): make it by scorefield make-reference."
             ) from error
         return found
 

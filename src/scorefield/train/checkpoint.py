@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 from scorefield.files import replacing
 
 FORMAT = 1
@@ -81,18 +81,21 @@ def read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
-        raise InputError(
-            f"{path} is not a whole safetensors file ({error}): delete it to use an earlier checkpoint."
-        ) from error
+        raise InputError(f"{path} is not a whole safetensors file ({brief(error)}): {_instead(path)}.") from error
     if not {"facts", "format", "sha256"} <= metadata.keys():
         raise InputError(f"{path} is a safetensors file, but not a checkpoint of scorefield.")
     if metadata["format"] != str(FORMAT):
         raise InputError(f"{path} has format {metadata['format']}, this version reads {FORMAT}: upgrade scorefield.")
     if digest(tensors, metadata["facts"]) != metadata["sha256"]:
-        raise InputError(
-            f"{path} is corrupt (its content does not match its digest): delete it to use an earlier checkpoint."
-        )
+        raise InputError(f"{path} is corrupt (its content does not match its digest): {_instead(path)}.")
     return Checkpoint(tensors, json.loads(metadata["facts"]), metadata["sha256"])
+
+
+def _instead(path: Path) -> str:
+    """What to do about a file that cannot be read."""
+    return (
+        "delete it to use an earlier checkpoint" if NAME.fullmatch(path.name) else "give a run folder or a checkpoint"
+    )
 
 
 def steps(folder: Path) -> list[int]:
