@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import tiny
-from scorefield import run as runs
+from scorefield import loading
 from scorefield.cli import main
 from scorefield.metrics.features import train_classifier
 
@@ -158,7 +158,7 @@ def test_every_figure_is_that_of_the_record(run: Path, text: str) -> None:
 
 
 def test_facts_curves_and_pictures_are_those_of_the_run(run: Path, text: str) -> None:
-    opened = runs.open_checkpoint(run)
+    opened = loading.open_checkpoint(run)
     model = opened.model(ema=True)
     page = Page(text)
     values = [float(value) for value in page.attributes("data", "value")]
