@@ -37,6 +37,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  verify PRED TRUTH --out DIR   score predictions on climate data: CRPS, spread, ranks, spectra, extremes, pictures
 """
 
 
@@ -318,6 +319,23 @@ def restore(arguments: Sequence[str]) -> int:
     return 0
 
 
+def verify(arguments: Sequence[str]) -> int:
+    """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out."""
+    from tqdm import tqdm
+
+    from scorefield.config import Parser
+    from scorefield.verification import job
+
+    parser = Parser.named("scorefield verify", verify.__doc__ or "")
+    job.add_arguments(parser)
+    settings = parser.read(arguments)
+    with tqdm(unit="time", desc="verify", mininterval=1) as bar:
+        table = job.verify(settings, _warn, bar.update)
+    print(table)
+    _say(f"figures and pictures in {settings.out}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -331,6 +349,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "verify": verify,
 }
 
 

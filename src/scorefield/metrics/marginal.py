@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEVELS = 2000  # of equal probability, and as many again into each tail
+LEVELS = 1000  # of equal probability, and as many again into each tail
 
 
 def quantile_edges(sample: Float[Tensor, " n"], low: float, high: float) -> Float[Tensor, " edges"]:
