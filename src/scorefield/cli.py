@@ -92,19 +92,25 @@ def sample(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, sampling, selection
+    from scorefield.steering import add_arguments, steering
 
     parser = _run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
+    add_arguments(parser)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
-    job = sampling.Job(model, settings.number, settings.seed, sampler, settings.chunk, settings.label)
+    guide = steering(source, model, settings)
+    job = sampling.Job(
+        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+    )
     output = sampling.output_of(settings, job)
+    provenance = source.provenance | {"ema": settings.ema} | guide.facts
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
-        sampling.complete(job, output, provenance=source.provenance | {"ema": settings.ema}, progress=bar.update)
+        sampling.complete(job, output, provenance=provenance, progress=bar.update)
     if settings.trajectory:
         from scorefield import pictures
 
@@ -115,10 +121,11 @@ def sample(arguments: Sequence[str]) -> int:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Compare samples of a run with its data; writes metrics.json and pictures into the run folder."""
-    from scorefield import sampling
+    from scorefield import sampling, selection
     from scorefield.evaluation import job
 
     parser = _run_parser("evaluate", evaluate.__doc__ or "")
+    selection.add_arguments(parser)
     job.add_arguments(parser)
     sampling.add_arguments(parser)
     settings = parser.read(arguments)
