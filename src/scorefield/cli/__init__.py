@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorefield.cli.climate import verify
+from scorefield.cli.climate import baseline, verify
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.judging import compare, evaluate, make_reference, report
 from scorefield.cli.training import check_data, demo, import_, recipes, train
@@ -36,6 +36,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
   verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
+  baseline NAME PREDICTORS --out FILE
+                                what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
 """
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -52,6 +54,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "restore": restore,
     "verify": verify,
+    "baseline": baseline,
 }
 
 

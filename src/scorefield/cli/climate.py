@@ -1,4 +1,4 @@
-"""Verbs for climate data: verify."""
+"""Verbs for climate data: verify, baseline."""
 
 from __future__ import annotations
 
@@ -21,4 +21,21 @@ def verify(arguments: Sequence[str]) -> int:
         table = job.verify(settings, warn, bar.update)
     print(table)
     say(f"figures and pictures in {settings.out}")
+    return 0
+
+
+def baseline(arguments: Sequence[str]) -> int:
+    """Fit what a downscaling model has to beat - Bilinear, DressedBilinear, HourlyResidual, Ridge, DressedRidge, BCSD - and
+    write what it draws.
+    """
+    from scorefield import baselines
+    from scorefield.baselines import job
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield baseline", baseline.__doc__ or "")
+    job.add_arguments(parser)
+    named = bool(arguments) and arguments[0] in baselines.__all__
+    settings = parser.read(["--baseline", *arguments] if named else arguments)
+    job.run(parser.instantiate(settings).baseline, settings)
+    say(f"{settings.members} members in {settings.out}")
     return 0

@@ -13,9 +13,11 @@ from jsonargparse import Namespace
 from scorefield.config import Parser
 from scorefield.errors import InputError
 from scorefield.files import write_text
-from scorefield.verification.pair import Pair, open_dataset, pair_up
+from scorefield.verification.driving import consistency
+from scorefield.verification.pair import Pair, canonical, open_dataset, pair_up
 from scorefield.verification.pictures import draw
 from scorefield.verification.score import SCALES, Options, Scored, score
+from scorefield.verification.times import same_times
 
 FIGURES = (  # name, how it is told
     ("crps", "fair CRPS"),
@@ -45,6 +47,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--regions", type=dict[str, str] | None, default=None, help='{name: "south:north,west:east"} in degrees'
+    )
+    parser.add_argument(
+        "--driving", type=Path | None, default=None, help="coarse fields that predictions were made from"
     )
     parser.add_argument(
         "--thresholds", type=list[float], default=[], help="of fractions skill, in units of the variable"
@@ -77,6 +82,8 @@ def verify(
     warn(pair, notify)
     found = score(pair, options, progress)
     record = {"facts": facts(pair, settings, options), "variables": {name: one.record for name, one in found.items()}}
+    if settings.driving is not None:
+        record["driving"] = driven(pair, settings.driving)
     for name, part in parts.items():
         inside = score(part, options, progress)
         record.setdefault("regions", {})[name] = {key: one.record for key, one in inside.items()}
@@ -85,6 +92,16 @@ def verify(
         draw(settings.out, name, one, north_up=y is not None and y.size > 1 and bool(y[0] > y[-1]))
     write_text(out, json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n")
     return table(found)
+
+
+def driven(pair: Pair, path: Path) -> dict[str, Any]:
+    """How near members are to the fields of another file, averaged over its boxes, for the variables that it has."""
+    data = open_dataset(path)
+    names = [str(name) for name in pair.truth.data_vars if name in data.data_vars]
+    if not names:
+        raise InputError(f"{path} has none of the variables {', '.join(map(str, pair.truth.data_vars))}.")
+    coarse = same_times(pair.pred, canonical(data[names], str(path))).transpose("time", "y", "x", ...)
+    return {name: consistency(pair, name, coarse[name].to_numpy()) for name in names}
 
 
 def bounds(name: str, text: str) -> tuple[tuple[float, float], tuple[float, float]]:
