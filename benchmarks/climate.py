@@ -1,32 +1,68 @@
 """Downscaling of radar precipitation, 8× finer, against what it has to beat.
 
-    python benchmarks/climate_data.py --out DIR
-    python benchmarks/climate.py DIR [--model NAME=FILE.nc ...]
+    python benchmarks/climate.py --samples DIR [--run NAME=RUN ...]
 
-FILE.nc holds predictions of a trained model for mrms-test.nc, dimensions (member, time, y, x), as `scorefield downscale` writes
-them. Prints a table; every interval is the central 95 % of 1000 draws of places with replacement.
+RUN is a run of the recipe precip-edm or of one with the same data. Its members for the test tiles are drawn once and kept in DIR.
+Prints a table; every interval is the central 95 % of 1000 draws of places with replacement.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
+import time
 from pathlib import Path
 
-import xarray as xr
+import numpy as np
+import torch
 
-from climate_data import when
-from climate_scores import System, markdown, members_of, percent, ratio, system, told
-from scorefield.baselines import BCSD, Bilinear, DressedBilinear, DressedRidge, Ridge
+import scorefield
+from climate_data import COARSENING, Part, mrms
+from climate_scores import Judge, System, markdown, percent, ratio, told
+from scorefield.baselines import BCSD, Bilinear, DressedBilinear
+from scorefield.baselines.baseline import block_mean
+from scorefield.files import replacing
+from scorefield.sample import EDMGrid, Heun, Sampler
 
-MEMBERS, SEED = 8, 0
-BASELINES = {
-    "bilinear": Bilinear(),
-    "bilinear, dressed": DressedBilinear(),
-    "ridge": Ridge(),
-    "ridge, dressed": DressedRidge(),
-    "BCSD": BCSD(ratio=True),
-    "BCSD, wet days": BCSD(ratio=True, wet=0.1),
-}
+MEMBERS, SEED, DRY = 8, 0, 0.05
+
+
+def baselines(train: Part, test: Part) -> dict[str, np.ndarray]:
+    """Members by name. Interpolation knows the neighbours of a tile, as the model does."""
+    found = {"bilinear": test.smooth[None]}
+    dressed = DressedBilinear().fit(train.smooth, train.fine, train.when)
+    found["bilinear, dressed"] = dressed.draw(test.smooth, MEMBERS, SEED, test.when)
+    for name, one in (("bilinear within tiles", Bilinear()), ("BCSD, wet days", BCSD(ratio=True, wet=0.1))):
+        found[name] = one.fit(train.coarse, train.fine, train.when).draw(test.coarse, 1, SEED, test.when)
+    return found
+
+
+def drawn(run: Path, test: Part, steps: int, kept: Path) -> np.ndarray:
+    """Members of a model, (member, tile, y, x), kept in a file member by member."""
+    members = []
+    model = None
+    for member in range(MEMBERS):
+        path = kept / f"{run.name}-{steps}-{member}.npy"
+        if not path.exists():
+            model = model or scorefield.load(run)
+            begin = time.process_time()
+            sampler = Sampler(steps=steps, step=Heun(), grid=EDMGrid(rho=7.0))
+            torch.set_num_threads(1)
+            x = model.sample(len(test.fine), seed=SEED + member, sampler=sampler, cond={"field": test.cond}, chunk=32)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, x[:, 0].numpy())
+            print(f"{path.name}: {time.process_time() - begin:.0f} CPU-s", flush=True)
+        members.append(np.load(path))
+    x = np.stack(members)
+    return np.where(x >= DRY, x, 0.0).astype(np.float32)
+
+
+def rescaled(members: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Every block multiplied so that its mean is the coarse value; a block that is dry throughout stays so."""
+    factor = COARSENING["mrms"]
+    means = block_mean(members, (factor, factor))
+    scale = np.where(means > 0, coarse / np.maximum(means, 1e-9), 1.0)
+    return (members * scale.repeat(factor, -2).repeat(factor, -1)).astype(np.float32)
 
 
 def row(one: System, bilinear: System, dressed: System) -> list[str]:
@@ -38,7 +74,7 @@ def row(one: System, bilinear: System, dressed: System) -> list[str]:
         percent(ratio(one, dressed)),
         f"{figures['log_spectral_distance']['value']:.2f}",
         told(figures["spread_skill"], 3) if "spread_skill" in figures else "",
-        told(figures["wet_share_ratio"], 3),
+        f"{100 * (figures['wet_share_ratio']['value'] - 1):+.1f} %",
         f"{100 * (q['0.99']['ratio']['value'] - 1):+.1f} %",
         f"{100 * (q['0.999']['ratio']['value'] - 1):+.1f} %",
         f"{one.driving:.4f}",
@@ -49,27 +85,23 @@ def row(one: System, bilinear: System, dressed: System) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", action="append", default=[], help="NAME=FILE.nc")
+    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--run", action="append", default=[], help="NAME=RUN")
+    parser.add_argument("--steps", type=int, default=18)
+    parser.add_argument("--json", type=Path, default=None, help="all figures")
     settings = parser.parse_args()
-    train, test = (xr.open_dataset(settings.data / f"mrms-{part}.nc").load() for part in ("train", "test"))
-    coarse, fine = train["coarse"].to_numpy(), train["precip_rate"].to_numpy()
-    highest = float(fine.max())
-    systems = []
-    for name, baseline in BASELINES.items():
-        drawn = baseline.fit(coarse, fine, when(train)).draw(test["coarse"].to_numpy(), MEMBERS, SEED, when(test))
-        chance = "dressed" in name
-        systems.append(system(name, drawn if chance else drawn[:1], test, "precip_rate", "location", highest))
-    for words in settings.model:
+    settings.samples.mkdir(parents=True, exist_ok=True)
+    train, test = mrms("train"), mrms("test")
+    judge = Judge(test, "mm/h", float(train.fine.max()))
+    systems = [judge(name, members) for name, members in baselines(train, test).items()]
+    for words in settings.run:
         name, _, path = words.partition("=")
-        systems.append(system(name, members_of(Path(path), "precip_rate"), test, "precip_rate", "location", highest))
-    places = [len(set(data["location"].to_numpy().tolist())) for data in (train, test)]
-    print(
-        f"{train.sizes['time']} training tiles at {places[0]} places, {test.sizes['time']} test tiles at {places[1]} places\n"
-    )
-    truth = systems[0].figures["quantiles"]
+        members = drawn(Path(path), test, settings.steps, settings.samples)
+        systems += [judge(name, members), judge(f"{name}, rescaled", rescaled(members, test.coarse))]
+    for part, fields in (("training", train), ("test", test)):
+        print(f"{len(fields.fine)} {part} tiles at {len(set(fields.block.tolist()))} places")
     for level in ("0.99", "0.999"):
-        print(f"truth's quantile {level}: {told(truth[level]['truth'])} mm/h")
+        print(f"quantile {level} of the truth: {told(systems[0].figures['quantiles'][level]['truth'])} mm/h")
     header = [
         "system",
         "fair CRPS, mm/h",
@@ -80,6 +112,8 @@ def main() -> None:
     ]
     header += ["wet area", "q99", "q99.9", "driving r", "above max, 1e-4", "energy score"]
     print("\n" + markdown(header, [row(one, systems[0], systems[1]) for one in systems]))
+    if settings.json is not None:
+        settings.json.write_text(json.dumps({one.name: one.figures for one in systems}, indent=1))
 
 
 if __name__ == "__main__":

@@ -1,15 +1,15 @@
-"""Figures of predictions for the pairs of climate_data.py, with intervals over blocks, in one table for all systems."""
+"""Figures of several systems for the same fields, with intervals over blocks, in one table."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
+from climate_data import Part
 from scorefield.baselines.baseline import block_mean
-from scorefield.verification.figures import added, draws
+from scorefield.verification.figures import draws
 from scorefield.verification.pair import pair_up
 from scorefield.verification.score import Options, Scored, score
 
@@ -23,7 +23,7 @@ class System:
     Args:
         name: what it is called.
         scored: of `scorefield.verification`.
-        driving: correlation of every member, averaged onto the coarse grid, with the coarse field.
+        driving: correlation of the members, averaged over blocks, with the coarse field, mean over members.
         above: share of values above the training maximum.
     """
 
@@ -34,42 +34,52 @@ class System:
 
     @property
     def figures(self) -> dict:
-        """Over all times."""
+        """Over all fields."""
         return self.scored.record["all"]
 
 
-def system(
-    name: str,
-    members: np.ndarray,
-    test: xr.Dataset,
-    variable: str,
-    blocks: str,
-    highest: float,
-    area: np.ndarray | None = None,
-) -> System:
-    """Score members (member, time, y, x) of a system against the test data."""
-    pred = test[[variable]].copy()
-    pred[variable] = (("member", "time", "y", "x"), members.astype(np.float32))
-    options = Options(replicates=REPLICATES, seed=SEED)
-    scored = score(pair_up(pred, test, {variable: variable}, blocks), options)[variable]
-    coarse = test["coarse"].to_numpy()
-    factor = members.shape[-2] // coarse.shape[-2], members.shape[-1] // coarse.shape[-1]
-    means = block_mean(members, factor, area)
-    driving = np.mean([np.corrcoef(one.ravel(), coarse.ravel())[0, 1] for one in means])
-    return System(name, scored, float(driving), float((members > highest).mean()))
+class Judge:
+    """Scores members for the fields of a part.
+
+    Args:
+        part: of the test data.
+        units: of its fields.
+        highest: the largest value in training.
+        latitude: of the rows, if area is to weigh.
+    """
+
+    def __init__(self, part: Part, units: str, highest: float, latitude: np.ndarray | None = None) -> None:
+        self.part, self.highest, self.latitude = part, highest, latitude
+        coords = {"block": ("time", part.block)}
+        if latitude is not None:
+            coords |= {"lat": ("lat", latitude, {"units": "degrees_north"})}
+        self.truth = xr.Dataset({"x": (("time", "lat", "lon"), part.fine, {"units": units})}, coords)
+
+    def __call__(self, name: str, members: np.ndarray) -> System:
+        """Score (member, time, y, x)."""
+        pred = self.truth.copy()
+        pred["x"] = (("member", "time", "lat", "lon"), members.astype(np.float32), self.truth["x"].attrs)
+        scored = score(pair_up(pred, self.truth, None, "block"), Options(replicates=REPLICATES, seed=SEED))["x"]
+        coarse = self.part.coarse
+        factor = (members.shape[-2] // coarse.shape[-2], members.shape[-1] // coarse.shape[-1])
+        weight = (
+            None if self.latitude is None else np.cos(np.deg2rad(self.latitude))[:, None] * np.ones(members.shape[-1])
+        )
+        means = block_mean(members, factor, weight)
+        driving = np.mean([np.corrcoef(one.ravel(), coarse.ravel())[0, 1] for one in means])
+        return System(name, scored, float(driving), float((members > self.highest).mean()))
 
 
 def ratio(one: System, other: System, of: str = "crps", over: str = "crps") -> tuple[float, float, float]:
     """A figure of one system over that of another, with the central 95 % when the same blocks are drawn for both."""
 
-    def sums(times: np.ndarray) -> float:
-        a, b = added(one.scored.sums, times), added(other.scored.sums, times)
-        return float(a[of] / b[over])
+    def at(times: np.ndarray) -> float:
+        return float((times @ ours) / (times @ theirs))
 
-    blocks = len(one.scored.sums["weight"])
-    drawn = [sums(times) for times in draws(blocks, REPLICATES, SEED)]
-    low, high = np.quantile(drawn, (0.025, 0.975))
-    return sums(np.ones(blocks)), float(low), float(high)
+    ours, theirs = one.scored.sums[of].numpy(), other.scored.sums[over].numpy()
+    blocks = len(ours)
+    low, high = np.quantile([at(times) for times in draws(blocks, REPLICATES, SEED)], (0.025, 0.975))
+    return at(np.ones(blocks)), float(low), float(high)
 
 
 def told(figure: dict, digits: int = 4) -> str:
@@ -82,12 +92,6 @@ def percent(values: tuple[float, float, float]) -> str:
     """A ratio as a difference in percent."""
     value, low, high = (100 * (v - 1) for v in values)
     return f"{value:+.1f} % [{low:+.1f}, {high:+.1f}]"
-
-
-def members_of(path: Path, variable: str) -> np.ndarray:
-    """Members of a file that `scorefield downscale` wrote."""
-    data = xr.open_dataset(path)
-    return data[variable].transpose("member", "time", ...).to_numpy()
 
 
 def markdown(header: list[str], rows: list[list[str]]) -> str:

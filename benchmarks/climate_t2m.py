@@ -1,22 +1,18 @@
 """Downscaling of hourly 2 m temperature, 4× finer, against what it has to beat. One month shows that the code works, not skill.
 
-    python benchmarks/climate_data.py --out DIR
-    python benchmarks/climate_t2m.py DIR [--model NAME=FILE.nc ...]
+    python benchmarks/climate_t2m.py [--model NAME=FILE.npy ...]
 
-FILE.nc holds predictions of a trained model for t2m-test.nc. Intervals are the central 95 % of 1000 draws of days with
-replacement.
+FILE.npy holds members (member, time, y, x) of a model for the test hours. Intervals are the central 95 % of 1000 draws of days
+with replacement.
 """
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
-import xarray as xr
 
-from climate_data import when
-from climate_scores import System, markdown, members_of, percent, ratio, system, told
+from climate_scores import System, markdown, percent, ratio, told
 from scorefield.baselines import BCSD, Bilinear, DressedRidge, HourlyResidual, Ridge
 
 MEMBERS, SEED = 8, 0
@@ -46,20 +42,17 @@ def row(one: System, ridge: System, dressed: System) -> list[str]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("data", type=Path)
-    parser.add_argument("--model", action="append", default=[], help="NAME=FILE.nc")
+    parser.add_argument("--model", action="append", default=[], help="NAME=FILE.npy of members")
     settings = parser.parse_args()
-    train, test = (xr.open_dataset(settings.data / f"t2m-{part}.nc").load() for part in ("train", "test"))
-    coarse, fine = train["coarse"].to_numpy(), train["t2m"].to_numpy()
-    area = np.broadcast_to(np.cos(np.deg2rad(test["y"].to_numpy()))[:, None], fine.shape[1:])
+    train, test = t2m("train"), t2m("test")
+    judge = Judge(test, "K", float(train.fine.max()), np.linspace(58, 50.25, 32))
     systems = {}
     for name, baseline in BASELINES.items():
-        drawn = baseline.fit(coarse, fine, when(train)).draw(test["coarse"].to_numpy(), MEMBERS, SEED, when(test))
-        chance = "dressed" in name
-        systems[name] = system(name, drawn if chance else drawn[:1], test, "t2m", "day", float(fine.max()), area)
+        drawn = baseline.fit(train.coarse, train.fine, train.when).draw(test.coarse, MEMBERS, SEED, test.when)
+        systems[name] = judge(name, drawn if "dressed" in name else drawn[:1])
     for words in settings.model:
         name, _, path = words.partition("=")
-        systems[name] = system(name, members_of(Path(path), "t2m"), test, "t2m", "day", float(fine.max()), area)
+        systems[name] = judge(name, np.load(path))
     header = [
         "system",
         "fair CRPS, K",
