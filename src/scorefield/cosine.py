@@ -27,6 +27,25 @@ def idct(x: Tensor, axes: Sequence[int]) -> Tensor:
     return x
 
 
+def resample(x: Tensor, grid: Sequence[int]) -> Tensor:
+    """The same functions at the points (i + ½)/m of another grid: on fewer points without the modes that these lack, on more with
+    no others. Its transpose is ∏ m/n times the resampling back.
+
+    Args:
+        x: (batch, channels, *grid).
+        grid: the sizes m.
+    """
+    axes = range(2, x.ndim)
+    if tuple(x.shape[2:]) == tuple(grid):
+        return x
+    modes = dct(x, axes)
+    gain = math.sqrt(math.prod(grid) / math.prod(x.shape[2:]))
+    kept = modes[(..., *(slice(m) for m in grid))] * gain
+    full = kept.new_zeros((*x.shape[:2], *grid))
+    full[(..., *(slice(n) for n in kept.shape[2:]))] = kept
+    return idct(full, axes)
+
+
 def _scale(x: Tensor) -> Tensor:
     """√(2/n), 1/√n for k = 0: what makes the basis orthonormal."""
     n = x.shape[-1]

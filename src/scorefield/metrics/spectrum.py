@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield.cosine import dct
 from scorefield.errors import InputError
 
 
@@ -61,6 +62,38 @@ def radial_spectrum(
     total.index_add_(-1, index, (power * multiplicity)[..., inside])
     modes = power.new_zeros(rings).index_add_(0, index, multiplicity[inside])
     return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64, device=fields.device) / longest, total / modes)
+
+
+def cosine_spectrum(
+    fields: Float[Tensor, "*batch height width"], spacing: tuple[float, float] = (1.0, 1.0)
+) -> Spectrum:
+    """Ring means of the power of the cosine series of each field, which needs no taper: its even continuation has no jump.
+
+    Mode (p, q) has the wavenumber |(p/H, q/W)|/2 with H and W the sides; ring n has those next to n/(2L), L the longer side.
+
+    Args:
+        fields: without NaN; the mean is in no ring.
+        spacing: of the grid along height and width, in any unit of length.
+    """
+    height, width = fields.shape[-2:]
+    longest = max(height * spacing[0], width * spacing[1])
+    k_y = torch.arange(height, dtype=torch.float64) / (height * spacing[0])
+    k_x = torch.arange(width, dtype=torch.float64) / (width * spacing[1])
+    ring = ((k_y[:, None] ** 2 + k_x**2).sqrt() * longest).round().long()
+    rings = int(min(1 / spacing[0], 1 / spacing[1]) * longest + 1e-9) - 1
+    if rings < 1:
+        raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
+    power = dct(fields.double(), (-2, -1)).square() / (height * width)
+    inside = (ring >= 1) & (ring <= rings)
+    index = (ring[inside] - 1).to(power.device)
+    total = power.new_zeros((*power.shape[:-2], rings)).index_add_(-1, index, power[..., inside])
+    number = torch.bincount(index, minlength=rings)
+    return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64) / (2 * longest), total / number)
+
+
+def band_distance(one: Float[Tensor, "n bands"], other: Float[Tensor, "m bands"]) -> Float[Tensor, " bands"]:
+    """|ln of the ratio of the mean powers| in each band of two sets of fields; 0.1 is about 10 % of the power."""
+    return (one.double().mean(0) / other.double().mean(0)).log().abs()
 
 
 def _tapered(fields: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch height width"]:
