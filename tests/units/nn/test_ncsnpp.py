@@ -80,7 +80,9 @@ def test_a_label_changes_its_own_sample_alone(switches):
 
 
 @pytest.mark.parametrize("grid", [(9,), (16,), (7, 10), (1, 3), (8, 4), (3, 5, 6)])
-@pytest.mark.parametrize("switches", [*SWITCHES, {"patch": 2, "channels": 24}, {"patch": 3, "progressive": "residual", "channels": 84}])
+@pytest.mark.parametrize(
+    "switches", [*SWITCHES, {"patch": 2, "channels": 24}, {"patch": 3, "progressive": "residual", "channels": 84}]
+)
 @torch.no_grad()
 def test_any_grid_of_any_rank(switches, grid):
     net = network(spatial=len(grid), **switches)
