@@ -272,7 +272,7 @@ class NCSNpp(Network):
         self.patch, values = patch, patch**spatial
         if patch > 1 and out_channels * values > channels:
             raise InputError(
-                f"A patch of {patch}^{spatial} points has {out_channels * values} values, which pass through channels={channels}: "
+                f"A patch of {patch}^{spatial} points has {out_channels * values} values, but channels={channels}: "
                 f"noise in the others would stay in every sample; take channels >= {out_channels * values} or a smaller patch."
             )
         self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels

@@ -256,6 +256,6 @@ def test_patches_come_back_as_they_went(grid):
 
 def test_a_first_level_too_narrow_for_its_patches_is_refused():
     """A patch of 4 × 4 points in 3 colours has 48 values: what 32 channels cannot carry would stay noise."""
-    with pytest.raises(InputError, match="48 values.*channels=32.*channels >= 48"):
+    with pytest.raises(InputError, match=r"48 values.*channels=32.*channels >= 48"):
         NCSNpp(3, 3, channels=32, multipliers=(1, 2), patch=4)
     assert NCSNpp(3, 3, channels=48, multipliers=(1, 2), patch=4).patch == 4
