@@ -1,4 +1,4 @@
-"""Verbs that draw from a run: sample, restore; and its likelihood."""
+"""Verbs that draw from a run: sample, restore; that denoise by it; and its likelihood."""
 
 from __future__ import annotations
 
@@ -36,6 +36,23 @@ def sample(arguments: Sequence[str]) -> int:
 
         pictures.trajectory_of(job, settings.out / "trajectory.png")
     say(f"{settings.number} samples in {settings.out}")
+    return 0
+
+
+def denoise(arguments: Sequence[str]) -> int:
+    """Denoise fields in files: the mean of all that each may have been, given white noise of a known or estimated strength."""
+    from scorefield import denoising, loading
+
+    parser = run_parser("denoise", denoise.__doc__ or "")
+    denoising.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    facts = source.provenance | {"ema": settings.ema}
+    record = denoising.denoise(
+        settings.out, model, settings.files, noise=settings.noise, chunk=settings.chunk, provenance=facts
+    )
+    print(denoising.table(record, settings.out))
     return 0
 
 
