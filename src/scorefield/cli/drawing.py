@@ -60,12 +60,13 @@ def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
     from tqdm import tqdm
 
-    from scorefield import loading, recipe, restoring, sampling
+    from scorefield import loading, recipe, restoring, sampling, selection
 
     parser = run_parser("restore", restore.__doc__ or "")
+    selection.add_arguments(parser)
     restoring.add_arguments(parser)
     settings = parser.read(restoring.named(arguments))
-    source = loading.open_checkpoint(settings.run, settings.step)
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust)
     built = recipe.build(parser, settings)
     case = restoring.read_case(

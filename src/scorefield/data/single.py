@@ -78,9 +78,11 @@ def read_fields(path: Path, shape: Sequence[int]) -> ArrayFields:
 
 
 def peak_of(array: np.ndarray) -> float:
-    """The largest value that numbers of an array's type can have, such as 255; for real numbers the range of its values."""
+    """The largest value that numbers of an array's type can have, such as 255; for real numbers the range of finite ones."""
     if array.dtype.kind == "b":
         return 1.0
     if array.dtype.kind in "iu":
         return float(np.iinfo(array.dtype).max)
-    return float(np.ptp(np.abs(array) if array.dtype.kind == "c" else array))
+    values = np.abs(array) if array.dtype.kind == "c" else array
+    values = values[np.isfinite(values)]
+    return float(np.ptp(values)) if values.size else 0.0
