@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from scorefield.data.picture import save_grid
-from scorefield.denoiser import Denoises
+from scorefield.denoiser import Condition, Denoises
 from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.loading import load
@@ -33,8 +34,10 @@ def write_all(folder: Path) -> None:
 def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
     """The way of the first samples of a job, drawn once."""
     if not path.exists():
-        n = min(n, job.n)
-        trajectory(job.model, path, n=n, seed=job.seed, sampler=job.sampler, label=job.label, denoiser=job.denoiser)
+        first = replace(job, n=min(n, job.n))
+        trajectory(
+            job.model, path, n=first.n, seed=job.seed, sampler=job.sampler, cond=first.cond, denoiser=job.denoiser
+        )
 
 
 def trajectory(
@@ -45,7 +48,7 @@ def trajectory(
     columns: int = 9,
     seed: int = 0,
     sampler: Sampler | None = None,
-    label: int | None = None,
+    cond: Condition | None = None,
     denoiser: Denoises | None = None,
 ) -> None:
     """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
@@ -57,10 +60,9 @@ def trajectory(
         columns: how many pictures of each.
         seed: of the draws.
         sampler: another than the model's own.
-        label: the class, of a network with labels.
+        cond: what to condition on, a batch of n.
         denoiser: one to sample with instead of the model's own.
     """
-    cond = None if label is None else {"label": torch.full((n,), label)}
     plan = sampler or model.sampler
     levels = plan.steps if plan.denoise else plan.steps + 1
     kept = set(torch.linspace(0, levels - 1, min(columns - 1, levels)).round().long().tolist())

@@ -12,7 +12,7 @@ def sample(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, sampling, selection
-    from scorefield.steering import add_arguments, steering
+    from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
@@ -24,8 +24,9 @@ def sample(arguments: Sequence[str]) -> int:
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     guide = steering(source, model, settings)
+    label = label_of(source, model, settings.label)
     job = sampling.Job(
-        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+        model, settings.number, settings.seed, sampler, settings.chunk, label, guide.denoiser, guide.classes
     )
     output = sampling.output_of(settings, job)
     provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts)
