@@ -318,6 +318,33 @@ def restore(arguments: Sequence[str]) -> int:
     return 0
 
 
+def reconstruct(arguments: Sequence[str]) -> int:
+    """Reconstruct MR images from undersampled k-space: members of p(image | k-space), their mean and spread, and baselines."""
+    from tqdm import tqdm
+
+    from scorefield import loading, recipe, reconstructed, reconstruction, sampling
+    from scorefield.data.mri.kspace import open_kspace
+
+    parser = _run_parser("reconstruct", reconstruct.__doc__ or "")
+    reconstruction.add_arguments(parser)
+    settings = parser.read(arguments)
+    opened = loading.open_checkpoint(settings.run, settings.step)
+    model = opened.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    built = recipe.build(parser, settings)
+    job = reconstruction.job_of(
+        model,
+        open_kspace(settings.kspace),
+        built,
+        sampler=sampling.chosen(parser, settings, reconstruction.OWN),
+        facts=opened.provenance | {"ema": settings.ema},
+    )
+    with tqdm(total=len(job.numbers), unit="slice", desc="reconstruct", mininterval=1) as bar:
+        found = reconstruction.reconstruct(job, settings.out, say=_warn, progress=bar.update)
+    print(reconstructed.table(found, settings.samples))
+    _say(f"images in {settings.out}, a picture beside it")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -331,6 +358,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "reconstruct": reconstruct,
 }
 
 

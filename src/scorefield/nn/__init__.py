@@ -5,5 +5,6 @@ from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.ncsnv2 import NCSNv2
 from scorefield.nn.network import Network
+from scorefield.nn.unet import UNet
 
-__all__ = ["NCSN", "Encoder", "NCSNpp", "NCSNv2", "Network"]
+__all__ = ["NCSN", "Encoder", "NCSNpp", "NCSNv2", "Network", "UNet"]

@@ -1,0 +1,6 @@
+"""MR images and k-space: files, units, coils, masks, and what training on them takes."""
+
+from scorefield.data.mri.augment import RandomCrop, RandomGain, RandomPhase
+from scorefield.data.mri.volumes import Volumes
+
+__all__ = ["RandomCrop", "RandomGain", "RandomPhase", "Volumes"]
