@@ -40,13 +40,13 @@ def l1_wavelet(operator: Sense, y: Tensor, *, weight: float, iterations: int = 6
     grid = operator.maps.shape[1:]
     mask = operator.chosen.expand(grid)
     kspace = torch.where(mask, to_complex(y)[0], 0)
+    options = {
+        "max_iter": iterations,
+        "alpha": 1.0,
+        "show_pbar": False,
+    }  # a step of 1, since Σ|S|² <= 1: sigpy's own is random
     app = sigpy.mri.app.L1WaveletRecon(
-        kspace.numpy(),
-        operator.maps.numpy(),
-        weight,
-        weights=mask.float().numpy(),
-        max_iter=iterations,
-        show_pbar=False,
+        kspace.numpy(), operator.maps.numpy(), weight, weights=mask.float().numpy(), **options
     )
     found = torch.from_numpy(app.run()).to(operator.maps.dtype)
     return torch.view_as_real(found).movedim(-1, 0)[None]
