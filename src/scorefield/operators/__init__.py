@@ -7,6 +7,7 @@ part), for which that sum is the real part of the complex product: Fourier and c
 from scorefield.operators.baselines import cg_sense, l1_wavelet, zero_filled
 from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.coils import Coils, Sense
+from scorefield.operators.cosine import CosineCoarsen
 from scorefield.operators.fourier import Fourier, to_channels, to_complex
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
 from scorefield.operators.parts import Coarsen, Grey, Hole, Mask
@@ -18,6 +19,7 @@ __all__ = [
     "Coarsen",
     "Coils",
     "Compose",
+    "CosineCoarsen",
     "Fourier",
     "Grey",
     "Hole",
