@@ -111,8 +111,8 @@ def test_the_networks_are_the_published_ones(unchecked: None) -> None:
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_a_recipe_learns(name: str, unchecked: None) -> None:
-    """One optimiser step of everything that the recipe says, on random images of 3 channels (2 of complex ones), with fewer channels
-    and blocks, on the smallest grid that its levels divide, or that its crops need.
+    """One optimiser step of everything that the recipe says, on random images of 3 channels (2 if complex), with fewer
+    channels and blocks, on the smallest grid that its levels divide, or that its crops need.
     """
     groups = parsed(name).clone()
     groups.model.net.init_args.update(smallest(groups))

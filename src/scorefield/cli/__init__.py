@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from scorefield.cli.climate import baseline, verify
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.judging import compare, evaluate, make_reference, report
 from scorefield.cli.scanning import reconstruct
@@ -37,6 +38,9 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
   reconstruct RUN KSPACE --out FILE.h5
                                 MR images from undersampled k-space: members, mean, standard deviation, baselines, picture
+  verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
+  baseline NAME PREDICTORS --out FILE
+                                what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
 """
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -53,6 +57,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "restore": restore,
     "reconstruct": reconstruct,
+    "verify": verify,
+    "baseline": baseline,
 }
 
 
