@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -214,7 +214,7 @@ def reconstruct(
                         for note in notes:
                             say(f"slice {number}: {note}")
                         with replacing(path) as temporary, temporary.open("wb") as file:
-                            np.savez(file, **found)
+                            np.savez(file, **cast(Any, found))
                         progress(1)
         with claims.hold(len(job.numbers), wait=True):
             if not out.exists():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from itertools import pairwise
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -99,14 +100,14 @@ class UNet(Network):
             h = self.first(self._arrange(seen))
         skips = []
         for level, blocks in enumerate(self.down):
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 h = block(h, embedding)
             if level < len(self.coarsen):
                 skips.append(h)
                 h = self.coarsen[level](h)
         for refine, blocks in zip(reversed(self.refine), reversed(self.up), strict=True):
             h = skips.pop() + spread_patches(refine(h), 2)
-            for block in blocks:
+            for block in cast(nn.ModuleList, blocks):
                 h = block(h, embedding)
         return self.last(h)[(..., *(slice(size) for size in grid))].to(x.dtype)
 

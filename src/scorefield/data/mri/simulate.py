@@ -52,7 +52,7 @@ def simulate(
             f"k-space is simulated of an image with two axes that holds something, not of {magnitude.shape}."
         )
     rng = np.random.default_rng(stream(seed, number, SIMULATION))
-    maps = sigpy.mri.birdcage_maps((coils, *magnitude.shape), r=1.5, dtype=np.complex64)
+    maps = sigpy.mri.birdcage_maps((coils, *magnitude.shape), r=1.5).astype(np.complex64)
     angle = np.zeros(magnitude.shape)
     if phase:
         u = torch.from_numpy(rng.random((1, 1 + 2 + 16)))

@@ -16,6 +16,11 @@ from scorefield.data.mri.scaling import fit_matrix, foreground, scale_of
 from scorefield.data.source import Source, Split, check_split
 from scorefield.errors import AbsentDataError, InputError, brief
 
+ALIKE = 1e-3
+TWICE = (
+    "The 99th percentile of every slice is 1 already: the volumes were scaled slice by slice before, and what the slices had in "
+    "common, such as their noise, no longer is. Take the volumes as they were."
+)
 LEAST_FOREGROUND = 0.02  # of a slice: below that it is empty
 
 
@@ -50,8 +55,12 @@ class Volumes(Source):
             raise InputError(f"valid={self.valid} leaves no {split} slices that hold anything: give others.")
         largest = tuple(max(image.shape[axis] for image in slices) for axis in (0, 1))
         matrix = tuple(size or most for size, most in zip(self.matrix, largest, strict=True))
-        fields = [fit_matrix(image / scale_of(image), matrix) for image in slices]
-        return ArrayFields(np.stack(fields).astype(np.complex64), "none", origin=f"the slices of {self.paths[0]}")
+        scales = np.array([scale_of(image) for image in slices])
+        scaled = [fit_matrix(image / scale, matrix) for image, scale in zip(slices, scales, strict=True)]
+        fields = ArrayFields(np.stack(scaled).astype(np.complex64), "none", origin=f"the slices of {self.paths[0]}")
+        if len(scales) > 1 and np.abs(scales - 1).max() < ALIKE:
+            fields.notes = (TWICE,)
+        return fields
 
     def _check(self) -> None:
         if not self.paths:
@@ -100,6 +109,7 @@ def read_nifti(path: Path) -> np.ndarray:
     """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units that its header says, float32."""
     try:
         import nibabel
+        from nibabel.filebasedimages import ImageFileError
     except ImportError as error:
         raise InputError("NIfTI files need nibabel: pip install 'scorefield[mri]'.") from error
     if not path.is_file():
@@ -107,7 +117,7 @@ def read_nifti(path: Path) -> np.ndarray:
     try:
         values = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata(dtype=np.float32)
     except (
-        nibabel.filebasedimages.ImageFileError,
+        ImageFileError,
         OSError,
         EOFError,
         ValueError,

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from scorefield.cli import main
 from scorefield.data import Loader
 from scorefield.data.batch import Batch
 from scorefield.data.mri import RandomCrop, RandomGain, RandomPhase, Volumes
@@ -101,6 +102,22 @@ def test_real_volumes(data_folder):
     assert x.shape == (123, 2, 51, 51)
     cosine = x[:, 0] / x.square().sum(1).sqrt()
     assert cosine.min() < -0.99 and cosine.max() > 0.99  # phases all around the circle
+
+
+def test_volumes_that_were_scaled_before_are_seen(volume, tmp_path, capsys):
+    path, values = volume
+    assert not Volumes([path]).load("train").notes
+    each = np.stack([values[..., n] / scale_of(values[..., n]) for n in range(6)], axis=-1)
+    twice = Volumes([save(tmp_path / "scaled.nii", each)])
+    assert "already" in twice.load("train").notes[0]
+    command = [
+        "check-data",
+        "scorefield.data.mri.Volumes",
+        f"--data.paths=[{tmp_path / 'scaled.nii'}]",
+        "--data.valid=[0,1]",
+    ]
+    assert main([*command, "--normaliser=Identity", "--preview", str(tmp_path / "p.png")]) == 0
+    assert "scaled slice by slice before" in capsys.readouterr().out
 
 
 # ------------------------------------------------------------------------------------------------------- augmentation
