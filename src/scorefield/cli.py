@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from scorefield.errors import InputError
 
@@ -20,12 +20,14 @@ if TYPE_CHECKING:
 
     from scorefield.config import Parser
 
+GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
+
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 
   train RECIPE --out RUN        train a score model; --resume goes on, --init RUN starts from another's weights,
                                 --dry-run tells what it will cost
   sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped, and several calls at
-                                once share the work
+                                once share the work; --resolution N draws functions on another grid
   evaluate RUN                  compare samples with the data: distances, memorisation, coverage
   import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
@@ -37,6 +39,9 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  superres RUN FILE --resolution N --out DIR
+                                draw functions on a fine grid that agree with a given one on a coarse grid
+  plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
 """
 
 
@@ -90,24 +95,39 @@ def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import loading, sampling, selection
+    from scorefield import loading, resolution, sampling, selection
     from scorefield.steering import add_arguments, steering
 
     parser = _run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
     add_arguments(parser)
+    resolution.add_arguments(parser)
+    parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, _warn))
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     guide = steering(source, model, settings)
+    grid = resolution.grid_of(model.shape[1:], settings.resolution)
+    resolution.warn_of_mesh(model, grid, _warn)
+    fields = settings.given and source.source(settings.trust).load(settings.given)
     job = sampling.Job(
-        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+        model,
+        settings.number,
+        settings.seed,
+        sampler,
+        settings.chunk,
+        settings.label,
+        guide.denoiser,
+        guide.classes,
+        grid,
+        resolution.conditions(fields, settings.number, grid) if fields else None,
     )
     output = sampling.output_of(settings, job)
-    provenance = source.provenance | {"ema": settings.ema} | guide.facts
+    given = {"given": settings.given} if settings.given else {}
+    provenance = source.provenance | {"ema": settings.ema} | guide.facts | given
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
     if settings.trajectory:
@@ -325,6 +345,56 @@ def restore(arguments: Sequence[str]) -> int:
     return 0
 
 
+def superres(arguments: Sequence[str]) -> int:
+    """Draw functions on a fine grid that agree with a given one on a coarse grid, by the posterior of the model."""
+    from tqdm import tqdm
+
+    from scorefield import finer, loading, recipe, resolution, restoring, sampling
+
+    parser = _run_parser("superres", superres.__doc__ or "")
+    finer.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust)
+    built = recipe.build(parser, settings)
+    grid = resolution.grid_of(model.shape[1:], settings.resolution)
+    resolution.warn_of_mesh(model, grid, _warn)
+    case = finer.read_case(settings.field, model.shape[0], grid, noise=settings.noise, truth=settings.truth)
+    with tqdm(total=settings.samples, unit="sample", desc="superres", mininterval=1) as bar:
+        figures = restoring.restore(
+            settings.out,
+            model.to(settings.device),
+            case,
+            method=built.method,
+            sampler=sampling.chosen(parser, settings, model.sampler),
+            n=settings.samples,
+            seed=settings.seed,
+            chunk=settings.chunk,
+            label=settings.label,
+            provenance=source.provenance | {"ema": settings.ema},
+            progress=bar.update,
+            grid=grid,
+        )
+    finer.interpolate(settings.out, case)
+    print(restoring.table(figures, settings.out))
+    return 0
+
+
+def plot(arguments: Sequence[str]) -> int:
+    """Picture the noise of a run, its covariance, an example under growing noise, and samples; as PNG and PDF."""
+    from scorefield import illustrate, loading
+
+    parser = _run_parser("plot", plot.__doc__ or "")
+    illustrate.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    fields = source.source(settings.trust).load("valid")
+    illustrate.write_all(settings.out, model, fields, n=settings.number, seed=settings.seed)
+    _say(f"pictures in {settings.out}")
+    return 0
+
+
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "train": train,
     "sample": sample,
@@ -338,6 +408,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "superres": superres,
+    "plot": plot,
 }
 
 
