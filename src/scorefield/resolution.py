@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -13,9 +14,6 @@ from scorefield.data.fields import Fields
 from scorefield.data.functions import positions
 from scorefield.errors import InputError
 from scorefield.model import Model
-from scorefield.random import Generators
-
-PROBES = 64  # draws of noise from which its dependence on the grid is told
 
 
 def add_arguments(parser: Parser) -> None:
@@ -69,10 +67,9 @@ def warn_of_mesh(model: Model, grid: Sequence[int], notify: Callable[[str], None
         return
 
     def level(points: Sequence[int]) -> float:
-        """The variance of the noise's mean over the domain."""
-        shape = (PROBES, 1, *points)
-        generator = Generators((0, i) for i in range(PROBES))
-        return float(model.sde.noise.sample(shape, generator=generator, like=torch.empty(0)).flatten(1).mean(1).var())
+        """The variance of the noise's mean over the domain, ⟨1, C 1⟩/N²."""
+        one = torch.ones(1, 1, *points, dtype=torch.float64)
+        return float(model.sde.noise.covariance(one).mean()) / math.prod(points)
 
     ratio = level(grid) / level(model.shape[1:])
     if not 0.5 < ratio < 2:

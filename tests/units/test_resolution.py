@@ -84,7 +84,8 @@ def test_white_noise_is_said_to_be_another_process_on_another_grid(tmp_path, cap
     assert (
         main(["sample", str(white), "-n", "1", "--chunk", "1", "--resolution", "36", "--out", str(tmp_path / "s")]) == 0
     )
-    assert "warning: the noise of this model is another process" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "warning: the noise of this model is another process" in said and "0.11 times the variance" in said
     assert np.load(tmp_path / "s" / "samples.npy").shape == (1, 2, 36, 36)
 
 
