@@ -44,19 +44,20 @@ from scorefield.train import checkpoint as checkpoints
 from scorefield.train.state import State, launch
 
 SAMPLES = 64
-UNET = "--model.net.patch=2 --model.net.multipliers=[1,2,2]"
-WHITE = "--model.sde.noise=White --model.sde.schedule.sigma_max={} --model.sde.schedule.sigma_min={}"
-COMMON = (
-    "--train.validate_on=64 --train.accelerator=cpu --train.keep=2 --train.ema=0.99 "
-    "--train.precision=bf16-mixed --train.checkpoint_every=100"
+COMMON = "--train.validate_on=64 --train.accelerator=cpu --train.keep=2 --train.ema=0.99 --train.checkpoint_every=100"
+WHITE = (
+    "--model.sde.noise=White --model.sde.schedule.sigma_max=300 --model.sde.schedule.sigma_min=0.005 "
+    "--train.loss.time.mean=0.5 --train.loss.time.std=2.0"
 )
-TERRAIN = {
-    "U-Net, white noise": f"{UNET} {WHITE.format(300, 0.005)} --train.loss.time.mean=0.5 --train.loss.time.std=2.0",
-    "U-Net, field noise": UNET,
+TERRAIN = {  # name: bases, options
+    "U-NO, field noise": (["terrain-grf"], ""),
+    "U-Net, field noise": (["terrain-grf", "parts/function-unet.yaml"], ""),
+    "U-NO, white noise": (["terrain-grf"], WHITE),
+    "U-Net, white noise": (["terrain-grf", "parts/function-unet.yaml"], WHITE),
 }
 PHASES = {
-    "U-Net, white noise": ("volcano-indep", UNET),
-    "U-Net, field noise": ("volcano-grf", UNET),
+    "U-NO, field noise": (["volcano-grf"], ""),
+    "U-NO, white noise": (["volcano-indep"], ""),
 }
 
 
@@ -82,9 +83,11 @@ def seconds_per_step(recipe: str, options: list[str], steps: int = 4) -> float:
     return (time.process_time() - started) / steps
 
 
-def trained(run: Path, recipe: str, options: list[str], minutes: float) -> dict[str, float]:
+def trained(run: Path, bases: list[str], options: list[str], minutes: float) -> dict[str, float]:
     """Train as many steps as the budget of CPU time allows, fixed before the first; returns what was spent."""
-    plan = run / "plan.json"
+    recipe = str(run.with_name(f"{run.name}.yaml"))
+    write_text(Path(recipe), f"base: {json.dumps(bases)}\n")
+    plan = run.with_name(f"{run.name}.json")
     if not plan.is_file():
         steps = int(60 * minutes / seconds_per_step(recipe, options))
         write_text(plan, json.dumps({"steps": steps, "cpu_seconds": 0.0}))
@@ -92,8 +95,6 @@ def trained(run: Path, recipe: str, options: list[str], minutes: float) -> dict[
     done = max(checkpoints.steps(run / "checkpoints"), default=0)
     if done < facts["steps"]:
         begun = [f"--train.steps={facts['steps']}", "--out", str(run), *(["--resume"] if done else [])]
-        if not done and (run / "logs").exists():
-            raise SystemExit(f"{run} was begun and saved nothing: delete it.")
         facts["cpu_seconds"] += command("train", recipe, *options, *begun)
         write_text(plan, json.dumps(facts))
     return facts
@@ -150,11 +151,11 @@ def terrain_floors(path: Path) -> dict[str, dict[str, float]]:
 def terrain(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dict[str, float]]:
     path = folder / "functions" / "srtm3_volcano_tiles_dev8.npz"
     rows = terrain_floors(path)
-    for name, options in TERRAIN.items():
+    for name, (bases, options) in TERRAIN.items():
         if only not in name:
             continue
         run = out / f"terrain {name}".replace(",", "").replace(" ", "-")
-        facts = trained(run, "terrain-grf", [f"--data.path={path}", *options.split(), *COMMON.split()], minutes)
+        facts = trained(run, bases, [f"--data.path={path}", *options.split(), *COMMON.split()], minutes)
         for size in (64, 128):
             data = everything(Terrain(path, size=size).load("train"))
             rows[f"{name}, {size}"] = terrain_figures(sampled(run, f"samples-{size}", size), data) | facts
@@ -184,11 +185,11 @@ def phases(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dict
         rows[f"generator against {stack}"] = compare(generated, x)
     rows["two halves of the generator, 44"] = dict(floor(compare, generated))
     rows["two halves of the generator, 88"] = dict(floor(compare, finer))
-    for name, (recipe, options) in PHASES.items():
+    for name, (bases, options) in PHASES.items():
         if only not in name:
             continue
         run = out / f"phases {name}".replace(",", "").replace(" ", "-")
-        facts = trained(run, recipe, ["--data.size=44", *options.split(), *COMMON.split()], minutes)
+        facts = trained(run, bases, ["--data.size=44", *options.split(), *COMMON.split()], minutes)
         x = sampled(run, "samples-44", 44)
         rows[f"{name}, 44, against the generator"] = compare(x, generated) | facts
         for stack, fields in real.items():

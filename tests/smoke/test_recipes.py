@@ -94,7 +94,7 @@ def test_a_recipe_of_functions_trains_and_samples_on_a_finer_grid(
         data.append(f"--data.path={folder / 'functions' / 'srtm3_volcano_tiles_dev8.npz'}")
     if name == "navier-stokes-window":
         small = {
-            "sequences": 4,
+            "sequences": 8,
             "frames": 3,
             "size": size,
             "spin_up": 0.1,

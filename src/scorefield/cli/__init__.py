@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from scorefield.cli.climate import baseline, verify
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
@@ -38,6 +39,9 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   superres RUN FILE --resolution N --out DIR
                                 draw functions on a fine grid that agree with a given one on a coarse grid
   plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
+  verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
+  baseline NAME PREDICTORS --out FILE
+                                what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
 """
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -55,6 +59,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "restore": restore,
     "superres": superres,
     "plot": plot,
+    "verify": verify,
+    "baseline": baseline,
 }
 
 

@@ -148,7 +148,7 @@ def floor_of(folder: Path, reference: Reference, comparison: Comparison | None) 
     path = folder / f"held-out-{reference.extractor.features.hash[:16]}.safetensors" if reference.costly else None
     held_out = reference.data.valid
     found = compare(reference.extractor(in_memory(held_out), path), held_out, reference, generated=False)
-    return found if comparison is None else found | halves(comparison, held_out)
+    return found if comparison is None else found | dict(halves(comparison, held_out))
 
 
 def measure(

@@ -1,9 +1,11 @@
 """Networks. They know nothing of SDEs, data or configuration."""
 
 from scorefield.nn.encoder import Encoder
+from scorefield.nn.fno import FNO
 from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.ncsnv2 import NCSNv2
 from scorefield.nn.network import Network
+from scorefield.nn.uno import UNO
 
-__all__ = ["NCSN", "Encoder", "NCSNpp", "NCSNv2", "Network"]
+__all__ = ["FNO", "NCSN", "UNO", "Encoder", "NCSNpp", "NCSNv2", "Network"]
