@@ -20,7 +20,7 @@ RECIPE = """
 base: [parts/functions.yaml, parts/function-unet.yaml]
 model:
   net:
-    init_args: {channels: 4, multipliers: [1, 2]}
+    init_args: {channels: 4, multipliers: [1, 2], patch: 1}
   sde:
     noise:
       class_path: scorefield.noise.GaussianField
