@@ -12,10 +12,14 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, verify
+<<<<<<< HEAD
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
+=======
+from scorefield.cli.drawing import denoise, likelihood, restore, sample
+>>>>>>> main
 from scorefield.cli.judging import compare, evaluate, make_reference, report
-from scorefield.cli.training import check_data, demo, import_, recipes, train
+from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
 
@@ -29,6 +33,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
+  noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
@@ -36,9 +41,14 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+<<<<<<< HEAD
   superres RUN FILE --resolution N --out DIR
                                 draw functions on a fine grid that agree with a given one on a coarse grid
   plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
+=======
+  denoise RUN FILE ... --out DIR
+                                take white noise out of fields: images or arrays, --noise known or estimated
+>>>>>>> main
   verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
@@ -51,14 +61,19 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "import": import_,
     "likelihood": likelihood,
     "check-data": check_data,
+    "noise-levels": noise_levels,
     "recipes": recipes,
     "demo": demo,
     "make-reference": make_reference,
     "compare": compare,
     "report": report,
     "restore": restore,
+<<<<<<< HEAD
     "superres": superres,
     "plot": plot,
+=======
+    "denoise": denoise,
+>>>>>>> main
     "verify": verify,
     "baseline": baseline,
 }

@@ -32,9 +32,13 @@ from scorefield.config import Parser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.evaluation.extract import Extractor, in_memory
+<<<<<<< HEAD
 from scorefield.evaluation.record import add_line, compare, notes, record_of, table, write
+=======
+from scorefield.evaluation.record import compare, notes, record_of, table
+>>>>>>> main
 from scorefield.evaluation.reference import Reference, from_file, gather
-from scorefield.files import write_text
+from scorefield.files import write_json, write_text
 from scorefield.loading import Opened, find_checkpoint, open_checkpoint, run_folder
 from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.comparison import floor as halves
@@ -104,7 +108,7 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
         add_line(folder / "evaluation" / "results.jsonl", records[-1])
     keep_best(folder, settings.ema)
     if not settings.checkpoints:
-        write(folder / "metrics.json", records[0])
+        write_json(folder / "metrics.json", records[0])
         return headline(records[0]) + "\n" + table(records[0])
     write_text(folder / "metrics-by-step.csv", by_step(records))
     return "\n".join(f"step {record['model']['step']}: {headline(record)}\n{table(record)}" for record in records)
@@ -189,7 +193,7 @@ def measure(
     if reference.data is not None:
         record["held_out_data"] = floor
         record["notes"]["held_out_data"] = notes(len(reference.data.valid), reference)
-    write(place / "metrics.json", record)
+    write_json(place / "metrics.json", record)
     return record
 
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from scorefield.evaluation.reference import Data, Reference
-from scorefield.files import write_text
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.figures import figures, summary
 from scorefield.metrics.frechet import note_on
@@ -93,6 +90,7 @@ def record_of(rows: Sequence[dict[str, float]], n: int, reference: Reference) ->
     }
 
 
+<<<<<<< HEAD
 def strict(value: Any) -> Any:
     """The same with null in place of numbers that JSON does not know, NaN and infinities."""
     if isinstance(value, dict):
@@ -115,6 +113,8 @@ def add_line(path: Path, record: dict[str, Any]) -> None:
     write_text(path, before + json.dumps(strict(row), allow_nan=False) + "\n")
 
 
+=======
+>>>>>>> main
 def table(record: dict[str, Any]) -> str:
     """A few lines for people."""
     figures, floor, said = record["figures"], record["held_out_data"], record["notes"]
