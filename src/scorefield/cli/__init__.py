@@ -12,12 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, verify
-<<<<<<< HEAD
-from scorefield.cli.drawing import likelihood, restore, sample
-from scorefield.cli.functions import plot, superres
-=======
 from scorefield.cli.drawing import denoise, likelihood, restore, sample
->>>>>>> main
+from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
 from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, train
 from scorefield.cli.words import say
@@ -41,14 +37,11 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
-<<<<<<< HEAD
   superres RUN FILE --resolution N --out DIR
                                 draw functions on a fine grid that agree with a given one on a coarse grid
   plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
-=======
   denoise RUN FILE ... --out DIR
                                 take white noise out of fields: images or arrays, --noise known or estimated
->>>>>>> main
   verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
@@ -68,12 +61,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
-<<<<<<< HEAD
     "superres": superres,
     "plot": plot,
-=======
     "denoise": denoise,
->>>>>>> main
     "verify": verify,
     "baseline": baseline,
 }

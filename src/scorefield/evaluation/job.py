@@ -32,11 +32,7 @@ from scorefield.config import Parser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.evaluation.extract import Extractor, in_memory
-<<<<<<< HEAD
-from scorefield.evaluation.record import add_line, compare, notes, record_of, table, write
-=======
-from scorefield.evaluation.record import compare, notes, record_of, table
->>>>>>> main
+from scorefield.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.evaluation.reference import Reference, from_file, gather
 from scorefield.files import write_json, write_text
 from scorefield.loading import Opened, find_checkpoint, open_checkpoint, run_folder

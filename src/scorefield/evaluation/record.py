@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from scorefield.evaluation.reference import Data, Reference
+from scorefield.files import strict, write_text
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.figures import figures, summary
 from scorefield.metrics.frechet import note_on
@@ -90,21 +93,6 @@ def record_of(rows: Sequence[dict[str, float]], n: int, reference: Reference) ->
     }
 
 
-<<<<<<< HEAD
-def strict(value: Any) -> Any:
-    """The same with null in place of numbers that JSON does not know, NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as strict JSON."""
-    write_text(path, json.dumps(strict(record), indent=2, allow_nan=False) + "\n")
-
-
 def add_line(path: Path, record: dict[str, Any]) -> None:
     """Append an evaluation to those before it, as one line of strict JSON: its figures' means, and what they are of."""
     row = {name: record[name] for name in ("model", "n", "seeds", "sampler", "label") if name in record}
@@ -113,8 +101,6 @@ def add_line(path: Path, record: dict[str, Any]) -> None:
     write_text(path, before + json.dumps(strict(row), allow_nan=False) + "\n")
 
 
-=======
->>>>>>> main
 def table(record: dict[str, Any]) -> str:
     """A few lines for people."""
     figures, floor, said = record["figures"], record["held_out_data"], record["notes"]
