@@ -31,8 +31,8 @@ from scorefield.reconstructed import LEVEL, QUANTILES, figures, picture, summary
 from scorefield.sample import DPM2M, EDMGrid, Sampler
 from scorefield.scan import Baselines, draw
 
-OWN_METHOD = Proximal(sigma_data=0.35, spread=0.5)
-OWN = Sampler(30, DPM2M(1.0), EDMGrid(ratio_min=0.01, ratio_max=5.0))
+OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=12)
+OWN = Sampler(30, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
 
 
 def add_arguments(parser: Parser) -> None:
