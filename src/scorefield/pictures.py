@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -34,9 +34,10 @@ def write_all(folder: Path) -> None:
 def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
     """The way of the first samples of a job, drawn once."""
     if not path.exists():
-        first = replace(job, n=min(n, job.n))
+        n = min(n, job.n)
+        cond = {name: value[:n] for name, value in job.condition.items()}
         trajectory(
-            job.model, path, n=first.n, seed=job.seed, sampler=job.sampler, cond=first.cond, denoiser=job.denoiser
+            job.model, path, n=n, seed=job.seed, sampler=job.sampler, shape=job.shape, cond=cond, denoiser=job.denoiser
         )
 
 
@@ -48,6 +49,7 @@ def trajectory(
     columns: int = 9,
     seed: int = 0,
     sampler: Sampler | None = None,
+    shape: Sequence[int] | None = None,
     cond: Condition | None = None,
     denoiser: Denoises | None = None,
 ) -> None:
@@ -60,6 +62,7 @@ def trajectory(
         columns: how many pictures of each.
         seed: of the draws.
         sampler: another than the model's own.
+        shape: another (channels, *grid) than that of the training data.
         cond: what to condition on, a batch of n.
         denoiser: one to sample with instead of the model's own.
     """
@@ -73,7 +76,9 @@ def trajectory(
             alpha, sigma = model.sde.schedule(t)
             frames.append(model.normaliser.inverse(x / torch.hypot(alpha, sigma).to(x)).cpu())
 
-    samples = model.sample(n, seed=seed, sampler=sampler, cond=cond, chunk=n, callback=keep, denoiser=denoiser)
+    samples = model.sample(
+        n, seed=seed, sampler=sampler, shape=shape, cond=cond, chunk=n, callback=keep, denoiser=denoiser
+    )
     rows = torch.stack([*frames, samples], dim=1).flatten(0, 1)
     save_grid(path, rows, columns=len(frames) + 1, low=float(samples.min()), high=float(samples.max()))
 
