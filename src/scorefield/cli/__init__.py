@@ -14,7 +14,7 @@ from pathlib import Path
 from scorefield.cli.climate import baseline, verify
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.judging import compare, evaluate, make_reference, report
-from scorefield.cli.training import check_data, demo, import_, recipes, train
+from scorefield.cli.training import check_data, demo, import_, recipes, suggest, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
 
@@ -28,6 +28,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
+  suggest RECIPE                which noise levels the spectrum of the data asks for, before training on functions
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
@@ -47,6 +48,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "import": import_,
     "likelihood": likelihood,
     "check-data": check_data,
+    "suggest": suggest,
     "recipes": recipes,
     "demo": demo,
     "make-reference": make_reference,
