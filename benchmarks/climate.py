@@ -22,7 +22,7 @@ from climate_scores import Judge, System, markdown, percent, ratio, told
 from scorefield.baselines import BCSD, Bilinear, DressedBilinear
 from scorefield.baselines.baseline import block_mean
 from scorefield.files import replacing
-from scorefield.sample import EDMGrid, Heun, Sampler
+from scorefield.sample import DPM2M, EDMGrid, Sampler
 
 MEMBERS, SEED, DRY = 8, 0, 0.05
 
@@ -42,13 +42,16 @@ def drawn(run: Path, test: Part, steps: int, kept: Path) -> np.ndarray:
     members = []
     model = None
     for member in range(MEMBERS):
-        path = kept / f"{run.name}-{steps}-{member}.npy"
+        path = kept / f"{run.name}-{len(test.fine)}-{steps}-{member}.npy"
         if not path.exists():
             model = model or scorefield.load(run)
             begin = time.process_time()
-            sampler = Sampler(steps=steps, step=Heun(), grid=EDMGrid(rho=7.0))
+            sampler = Sampler(steps=steps, step=DPM2M(), grid=EDMGrid(rho=7.0))
             torch.set_num_threads(1)
-            x = model.sample(len(test.fine), seed=SEED + member, sampler=sampler, cond={"field": test.cond}, chunk=32)
+            with torch.autocast("cpu", torch.bfloat16):  # as in training
+                x = model.sample(
+                    len(test.fine), seed=SEED + member, sampler=sampler, cond={"field": test.cond}, chunk=32
+                )
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.save(file, x[:, 0].numpy())
             print(f"{path.name}: {time.process_time() - begin:.0f} CPU-s", flush=True)
@@ -87,11 +90,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="NAME=RUN")
-    parser.add_argument("--steps", type=int, default=18)
+    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--tiles", type=int, default=None, help="only about so many test tiles, evenly spaced")
     parser.add_argument("--json", type=Path, default=None, help="all figures")
     settings = parser.parse_args()
     settings.samples.mkdir(parents=True, exist_ok=True)
     train, test = mrms("train"), mrms("test")
+    test = test if settings.tiles is None else test.thinned(settings.tiles)
     judge = Judge(test, "mm/h", float(train.fine.max()))
     systems = [judge(name, members) for name, members in baselines(train, test).items()]
     for words in settings.run:

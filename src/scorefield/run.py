@@ -19,8 +19,10 @@ from jsonargparse import Namespace
 
 from scorefield import config as configuration
 from scorefield.config import Parser
+from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.loader import Sequential
+from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source, Tensors
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
@@ -48,6 +50,14 @@ class Experiment:
     model: Model
     trainer: Trainer
     config: dict[str, Any]
+
+
+def data_and_normaliser(settings: Namespace) -> tuple[Fields, Normaliser]:
+    """The training fields of a recipe, and its normaliser, which is not fitted."""
+    parser = data_parser()
+    parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
+    built = build(parser, Namespace(data=settings.data, normaliser=settings.model.normaliser))
+    return built.data.load("train"), built.normaliser
 
 
 def prepare(
@@ -176,7 +186,8 @@ def differences(before: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
 
 def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
     """What looks wrong before a step is made: a prior that does not match, data of an unexpected scale."""
-    x = model.normaliser(fields.gather(torch.arange(min(n, len(fields)))).x)
+    first = fields.gather(torch.arange(min(n, len(fields))))
+    x = model.normaliser(first.x)
     alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
     found = []
     if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:
@@ -190,4 +201,12 @@ def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
             f"The normalised data have standard deviation {std:.3g}, but sigma_data is {expected:g}: "
             f"set model.precondition.sigma_data to {std:.2g}, and the loss weight's too, or normalise by Standardise."
         )
-    return found
+    return found + alike(first)
+
+
+def alike(batch: Batch) -> list[str]:
+    """Whether all examples were measured alike, so that what no measurement sees is never learnt."""
+    mask = batch.given.get("mask")
+    if batch.y is None or mask is None or len(mask) < 2 or bool((mask != mask[:1]).any()):
+        return []
+    return ["All examples were sampled with the same mask: what it leaves out is never learnt. Vary the masks."]

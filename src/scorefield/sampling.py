@@ -235,8 +235,12 @@ def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[
 
 def _put_together(job: Job, output: Output, claims: Claims) -> None:
     """Make the result, and delete what it does not need. Another process may still be looking at a chunk."""
-    if not output.complete:
-        output.finish(job.starts)
+    try:
+        if not output.complete:
+            output.finish(job.starts)
+    except FileNotFoundError:  # where there are no locks, another may have done both meanwhile
+        if not output.complete:
+            raise
     for number, start in enumerate(job.starts):
         with claims.hold(number, wait=True):
             output.discard(start)

@@ -77,7 +77,8 @@ def recorded(path: Path, name: str, ema: bool) -> dict[int, float]:
     compared with the newest one: the same n, sampler, class and reference.
     """
     if plain(name) == LOSS:
-        return {step: row["loss_ema" if ema else "loss"] for step, row in losses(path).items()}
+        column = "loss_ema" if ema else "loss"
+        return {step: row[column] for step, row in losses(path).items() if math.isfinite(row[column])}
     found = [
         (record, figure["mean"])
         for record in evaluations(path)

@@ -50,7 +50,8 @@ def test_what_is_drawn_is_a_file_that_can_be_verified(files: Path, tmp_path: Pat
     assert main(call(files, tmp_path / "pred.nc", "--seed", "3")) == 0
     pred = xr.open_dataset(tmp_path / "pred.nc")
     truth = xr.open_dataset(files / "test.nc")
-    assert pred["t2m"].dims == ("member", "time", "y", "x") and pred["t2m"].attrs["units"] == "K"
+    assert pred["t2m"].dims == ("member", "time", "latitude", "longitude") and pred["t2m"].attrs["units"] == "K"
+    np.testing.assert_array_equal(pred["latitude"], truth["latitude"])
     np.testing.assert_array_equal(pred["time"], truth["time"])
     assert main(call(files, tmp_path / "again.nc", "--seed", "3")) == 0
     xr.testing.assert_equal(pred, xr.open_dataset(tmp_path / "again.nc"))

@@ -13,7 +13,7 @@ from scorefield.baselines.baseline import Baseline, When, factor_between
 from scorefield.config import Parser
 from scorefield.errors import InputError
 from scorefield.files import replacing
-from scorefield.verification.pair import canonical, open_dataset
+from scorefield.verification.pair import MEMBERS, TIMES, canonical, open_dataset
 from scorefield.verification.times import dates_of, same_times
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ def read(path: Path, name: str) -> Dataset:
     data = open_dataset(path)
     if name not in data.data_vars:
         raise InputError(f"{path} has no variable {name}, only {', '.join(map(str, data.data_vars))}.")
-    found = canonical(
-        data[[name]].drop_vars([c for c in data.coords if not set(data[c].dims) <= set(data[name].dims)]), str(path)
-    )
+    others = [c for c in data.coords if not set(data[c].dims) <= set(data[name].dims)]
+    found = canonical(data[[name]].drop_vars(others), str(path))
+    found.attrs["axes"] = [d for d in data[name].dims if d not in (*MEMBERS, *TIMES)][-2:]
     if "member" in found.dims:
         raise InputError(f"{path} has several members: select one of them first.")
     return found.transpose("time", "y", "x", ...)
@@ -92,13 +92,11 @@ def write(drawn: np.ndarray, given: Dataset, fine: Dataset, settings: Namespace)
 
     grid = {name: value for name, value in fine.coords.items() if "time" not in value.dims and value.dims}
     coords = grid | {name: value for name, value in given.coords.items() if value.dims == ("time",)}
-    attrs = {
-        key: fine[settings.target].attrs[key]
-        for key in ("units", "long_name", "standard_name")
-        if key in fine[settings.target].attrs
-    }
+    kept = ("units", "long_name", "standard_name")
+    attrs = {key: value for key, value in fine[settings.target].attrs.items() if key in kept}
     data = xarray.Dataset({settings.target: (("member", "time", "y", "x"), drawn, attrs)}, coords)
     data = data.assign_coords(member=("member", np.arange(len(drawn)), {"standard_name": "realization", "units": "1"}))
+    data = data.rename(dict(zip("yx", fine.attrs["axes"], strict=True)))
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     data.attrs = {"Conventions": "CF-1.8", "title": f"{settings.target} by {settings.baseline.class_path}"}
     data.attrs["history"] = f"{stamp} scorefield baseline, seed {settings.seed}"

@@ -12,9 +12,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, verify
-from scorefield.cli.drawing import likelihood, restore, sample
+from scorefield.cli.drawing import denoise, likelihood, restore, sample
 from scorefield.cli.judging import compare, evaluate, make_reference, report
-from scorefield.cli.training import check_data, demo, import_, recipes, suggest, train
+from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
 
@@ -28,6 +28,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
+  noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
   suggest RECIPE                which noise levels the spectrum of the data asks for, before training on functions
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
@@ -36,6 +37,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  denoise RUN FILE ... --out DIR
+                                take white noise out of fields: images or arrays, --noise known or estimated
   verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
@@ -48,6 +51,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "import": import_,
     "likelihood": likelihood,
     "check-data": check_data,
+    "noise-levels": noise_levels,
     "suggest": suggest,
     "recipes": recipes,
     "demo": demo,
@@ -55,6 +59,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "denoise": denoise,
     "verify": verify,
     "baseline": baseline,
 }

@@ -1,4 +1,4 @@
-"""Verbs that draw from a run: sample, restore; and its likelihood."""
+"""Verbs that draw from a run: sample, restore; that denoise by it; and its likelihood."""
 
 from __future__ import annotations
 
@@ -40,16 +40,34 @@ def sample(arguments: Sequence[str]) -> int:
     return 0
 
 
+def denoise(arguments: Sequence[str]) -> int:
+    """Denoise fields in files: the mean of all that each may have been, given white noise of a known or estimated strength."""
+    from scorefield import denoising, loading
+
+    parser = run_parser("denoise", denoise.__doc__ or "")
+    denoising.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    facts = source.provenance | {"ema": settings.ema}
+    record = denoising.denoise(
+        settings.out, model, settings.files, noise=settings.noise, chunk=settings.chunk, provenance=facts
+    )
+    print(denoising.table(record, settings.out))
+    return 0
+
+
 def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
     from tqdm import tqdm
 
-    from scorefield import loading, recipe, restoring, sampling
+    from scorefield import loading, recipe, restoring, sampling, selection
 
     parser = run_parser("restore", restore.__doc__ or "")
+    selection.add_arguments(parser)
     restoring.add_arguments(parser)
     settings = parser.read(restoring.named(arguments))
-    source = loading.open_checkpoint(settings.run, settings.step)
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust)
     built = recipe.build(parser, settings)
     case = restoring.read_case(

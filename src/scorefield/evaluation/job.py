@@ -29,9 +29,9 @@ from scorefield.config import Parser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.evaluation.extract import Extractor, in_memory
-from scorefield.evaluation.record import compare, notes, record_of, table, write
+from scorefield.evaluation.record import compare, notes, record_of, table
 from scorefield.evaluation.reference import Reference, from_file, gather
-from scorefield.files import write_text
+from scorefield.files import write_json, write_text
 from scorefield.loading import Opened, find_checkpoint, open_checkpoint, run_folder
 from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
@@ -92,7 +92,7 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
         opened = opened if step == steps[0] else open_checkpoint(settings.run, step)
         records.append(measure(opened, parser, settings, reference, floor))
     if not settings.checkpoints:
-        write(folder / "metrics.json", records[0])
+        write_json(folder / "metrics.json", records[0])
         return headline(records[0]) + "\n" + table(records[0])
     write_text(folder / "metrics-by-step.csv", by_step(records))
     return "\n".join(f"step {record['model']['step']}: {headline(record)}\n{table(record)}" for record in records)
@@ -165,7 +165,7 @@ def measure(
     if reference.data is not None:
         record["held_out_data"] = floor
         record["notes"]["held_out_data"] = notes(len(reference.data.valid), reference)
-    write(place / "metrics.json", record)
+    write_json(place / "metrics.json", record)
     return record
 
 

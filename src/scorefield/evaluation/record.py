@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
 from scorefield.evaluation.reference import Data, Reference
-from scorefield.files import write_text
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.figures import figures, summary
 from scorefield.metrics.frechet import note_on
@@ -83,20 +80,6 @@ def record_of(rows: Sequence[dict[str, float]], n: int, reference: Reference) ->
         "reference": reference.facts,
         "versions": versions(),
     }
-
-
-def strict(value: Any) -> Any:
-    """The same with null in place of numbers that JSON does not know, NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as strict JSON."""
-    write_text(path, json.dumps(strict(record), indent=2, allow_nan=False) + "\n")
 
 
 def table(record: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from scorefield.verification.pair import Pair
 from scorefield.verification.rain import WET_DAY, millimetres_per_day
 from scorefield.verification.times import Dates
 
-VALUES = 2**24  # read at once
+VALUES = 2**25  # read at once
 SAMPLED = 2**20  # values of a variable from which the bins of its quantiles are chosen
 
 
