@@ -3,33 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 from scorefield.cli.words import run_parser, say, warn
+
+GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
 
 
 def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import loading, sampling, selection
+    from scorefield import loading, resolution, sampling, selection
     from scorefield.steering import add_arguments, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
     add_arguments(parser)
+    resolution.add_arguments(parser)
+    parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     guide = steering(source, model, settings)
+    grid = resolution.grid_of(model.shape[1:], settings.resolution)
+    resolution.warn_of_mesh(model, grid, warn)
+    fields = settings.given and source.source(settings.trust).load(settings.given)
     job = sampling.Job(
-        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+        model,
+        settings.number,
+        settings.seed,
+        sampler,
+        settings.chunk,
+        settings.label,
+        guide.denoiser,
+        guide.classes,
+        grid,
+        resolution.conditions(fields, settings.number, grid) if fields else None,
     )
     output = sampling.output_of(settings, job)
-    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts)
+    given = {"given": settings.given} if settings.given else {}
+    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts) | given
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
     if settings.trajectory:
