@@ -15,6 +15,7 @@ from scorefield.cli.climate import baseline, verify
 from scorefield.cli.drawing import denoise, likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
+from scorefield.cli.scanning import reconstruct
 from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
@@ -38,6 +39,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  reconstruct RUN KSPACE --out FILE.h5
+                                MR images from undersampled k-space: members, mean, standard deviation, baselines, picture
   superres RUN FILE --resolution N --out DIR
                                 draw functions on a fine grid that agree with a given one on a coarse grid
   plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
@@ -63,6 +66,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "reconstruct": reconstruct,
     "superres": superres,
     "plot": plot,
     "denoise": denoise,
