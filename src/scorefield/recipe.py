@@ -16,8 +16,9 @@ from scorefield.data.fields import Fields
 from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.model import Model
-from scorefield.nn import FNO, NCSN, UNO, Encoder, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
+from scorefield.nn import FNO, NCSN, UNO, Encoder, NCSNpp, NCSNv2, UNet  # noqa: F401 - known to the parser by their short names
 from scorefield.train.trainer import Trainer
+from scorefield.wiener import Wiener  # noqa: F401 - likewise
 
 
 def _numbers(values: Any) -> Tensor:

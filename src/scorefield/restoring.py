@@ -175,6 +175,7 @@ def restore(
     label: int | None = None,
     provenance: Mapping[str, Any],
     progress: Callable[[int], object] = lambda _: None,
+    grid: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Write n draws of p(x | y), their mean and standard deviation, pictures and figures; returns the figures.
 
@@ -192,8 +193,10 @@ def restore(
         label: the class, of a network with labels.
         provenance: facts of the model that decide the result.
         progress: called with the number of new draws.
+        grid: of the draws, where it is another than that of the model's data.
     """
-    measurement = in_model_space(model.normaliser.cpu(), case, model.shape)
+    shape = (model.shape[0], *grid) if grid else model.shape
+    measurement = in_model_space(model.normaliser.cpu(), case, shape)
     model.normaliser.to(model.device)
     members = sampling.sample_to(
         folder,
@@ -206,6 +209,7 @@ def restore(
         label=label,
         progress=progress,
         denoiser=Guided(model.generative, measurement, method),
+        grid=grid,
     )
     mean, spread = members.mean(0, keepdim=True), spread_of(members)
     figures = {"samples": n, "noise": case.noise, "method": repr(method), **_figures(members, case)}

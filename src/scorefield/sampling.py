@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
@@ -28,6 +28,8 @@ from scorefield.sample import Corrector, Sampler, Step, TimeGrid
 PICTURED = 64  # samples in the grid
 RECORD = "sampling.json"
 
+Label = int | Literal["each"]
+
 
 def add_arguments(parser: Parser) -> None:
     """How to sample, where it is to differ from the model's own way."""
@@ -41,7 +43,12 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--correct-first", type=bool | None, default=None, help="correct before predicting, or after")
     parser.add_argument("--denoise", type=bool | None, default=None, help="end with the denoised field")
-    parser.add_argument("--label", type=int | None, default=None, help="the class, of a network with labels")
+    parser.add_argument(
+        "--label",
+        type=Label | None,
+        default=None,
+        help="the class, of a network with labels; each: all classes in turn",
+    )
     parser.add_argument("--chunk", type=int, default=64, help="samples computed at once")
     parser.add_argument(
         "--device", type=device_argument, default="cpu", help="where to compute: cpu, cuda, cuda:1, mps"
@@ -62,7 +69,7 @@ def add_output_arguments(parser: Parser) -> None:
 
 def output_of(settings: Namespace, job: Job) -> Output:
     """The place that the arguments ask for."""
-    shape = (job.n, *job.model.shape)
+    shape = (job.n, *job.shape)
     if settings.png:
         return PictureFiles(settings.out, shape, None if settings.range is None else Pixels(*settings.range))
     if settings.range is not None:
@@ -115,9 +122,11 @@ class Job:
         seed: of the draws.
         sampler: how.
         chunk: how many at once.
-        label: the class, of a network with labels; by default the null class.
+        label: the class, of a network with labels, or each in turn; by default the null class.
         denoiser: one to sample with instead of the model's own; what decides its result belongs to the provenance.
         classes: how many classes that denoiser knows, where the network does not.
+        grid: another than that of the training data.
+        cond: what the samples are conditioned on, a batch of n; what decides it belongs to the provenance.
     """
 
     model: Model
@@ -125,12 +134,28 @@ class Job:
     seed: int
     sampler: Sampler
     chunk: int = 64
-    label: int | None = None
+    label: Label | None = None
     denoiser: Denoises | None = None
     classes: int = 0
+    grid: tuple[int, ...] = ()
+    cond: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check(self.model, self.n, self.seed, self.chunk, self.label, self.classes)
+        check(self.model, self.n, self.seed, self.chunk, self.label, self.classes, self.cond)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, *grid) of a sample."""
+        return (self.model.shape[0], *self.grid) if self.grid else self.model.shape
+
+    @property
+    def condition(self) -> dict[str, Tensor]:
+        """`cond` with the classes: sample i is of the class i modulo their number where each has its turn."""
+        if self.label is None:
+            return dict(self.cond or {})
+        known = self.classes or self.model.labels
+        label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
+        return dict(self.cond or {}) | {"label": label}
 
     @property
     def starts(self) -> range:
@@ -140,7 +165,7 @@ class Job:
     @property
     def record(self) -> dict[str, Any]:
         """What decides the samples, beside the model."""
-        facts = {"n": self.n, "seed": self.seed, "chunk": self.chunk, "shape": list(self.model.shape)}
+        facts = {"n": self.n, "seed": self.seed, "chunk": self.chunk, "shape": list(self.shape)}
         facts["sampler"] = repr(self.sampler)
         return facts if self.label is None else facts | {"label": self.label}
 
@@ -150,10 +175,8 @@ class Job:
 
     def draw(self, start: int) -> Tensor:
         """A chunk. Samples that are not finite raise InputError."""
-        cond = None if self.label is None else {"label": torch.full((self.n,), self.label)}
-        x = next(
-            self.model.chunks([start], self.n, self.seed, self.sampler, None, cond, self.chunk, denoiser=self.denoiser)
-        )
+        options = (self.seed, self.sampler, self.shape, self.condition, self.chunk)
+        x = next(self.model.chunks([start], self.n, *options, denoiser=self.denoiser))
         if not bool(torch.isfinite(x).all()):
             raise InputError(
                 f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
@@ -170,13 +193,15 @@ def sample_to(
     sampler: Sampler,
     chunk: int = 64,
     provenance: Mapping[str, Any],
-    label: int | None = None,
+    label: Label | None = None,
     progress: Callable[[int], object] = lambda _: None,
     denoiser: Denoises | None = None,
+    grid: tuple[int, ...] = (),
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, see `complete`; returns them, left on disk until they are used."""
-    output = ArrayFile(folder, (n, *model.shape))
-    complete(Job(model, n, seed, sampler, chunk, label, denoiser), output, provenance=provenance, progress=progress)
+    job = Job(model, n, seed, sampler, chunk, label, denoiser, grid=grid)
+    output = ArrayFile(folder, (n, *job.shape))
+    complete(job, output, provenance=provenance, progress=progress)
     return output.read()
 
 
@@ -258,7 +283,15 @@ def place_among() -> tuple[int, int]:
     return rank, processes
 
 
-def check(model: Model, n: int, seed: int, chunk: int, label: int | None, classes: int = 0) -> None:
+def check(
+    model: Model,
+    n: int,
+    seed: int,
+    chunk: int,
+    label: Label | None,
+    classes: int = 0,
+    cond: Mapping[str, Tensor] | None = None,
+) -> None:
     """Refuse a job that cannot be done, before anything is written."""
     for name, value, least in (("number", n, 1), ("chunk", chunk, 1), ("seed", seed, 0)):
         if value < least:
@@ -266,9 +299,9 @@ def check(model: Model, n: int, seed: int, chunk: int, label: int | None, classe
     known = min(filter(None, (model.labels, classes)), default=0)
     if label is not None and not known:
         raise InputError(f"The network knows no classes: leave out the label {label}.")
-    if label is not None and not 0 <= label < known:
+    if isinstance(label, int) and not 0 <= label < known:
         raise InputError(f"There is no class {label}: give a label from 0 to {known - 1}.")
-    model.check_cond(None)
+    model.check_cond(cond)
 
 
 @torch.no_grad()

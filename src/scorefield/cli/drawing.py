@@ -3,32 +3,50 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 from scorefield.cli.words import run_parser, say, warn
+
+GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
 
 
 def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import loading, sampling, selection
-    from scorefield.steering import add_arguments, steering
+    from scorefield import loading, resolution, sampling, selection
+    from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
     add_arguments(parser)
+    resolution.add_arguments(parser)
+    parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     guide = steering(source, model, settings)
+    grid = resolution.grid_of(model.shape[1:], settings.resolution)
+    resolution.warn_of_mesh(model, grid, warn)
+    fields = settings.given and source.source(settings.trust).load(settings.given)
     job = sampling.Job(
-        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+        model,
+        settings.number,
+        settings.seed,
+        sampler,
+        settings.chunk,
+        label_of(source, model, settings.label),
+        guide.denoiser,
+        guide.classes,
+        grid,
+        resolution.conditions(fields, settings.number, grid) if fields else None,
     )
     output = sampling.output_of(settings, job)
-    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts)
+    given = {"given": settings.given} if settings.given else {}
+    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts) | given
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
     if settings.trajectory:
@@ -100,32 +118,40 @@ def likelihood(arguments: Sequence[str]) -> int:
     """Measure log p of fields by the probability flow: nats for each, their mean, bits per dimension of quantised data."""
     from tqdm import tqdm
 
+    from scorefield import densities, loading
     from scorefield import likelihood as job
-    from scorefield import loading
 
     parser = run_parser("likelihood", likelihood.__doc__ or "")
     job.add_arguments(parser)
+    parser.add_argument(
+        "--resolutions",
+        type=list[int],
+        default=[],
+        help="of functions, under field noise: the densities on these grids, points along the first axis",
+    )
     settings = parser.read(arguments)
     job.check_free(settings.out)
     source = loading.open_checkpoint(settings.run, settings.step)
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    densities.check(model.sde.noise, settings.resolutions)
     built = parser.instantiate(settings)
     fields = (built.data or source.source(settings.trust)).load(settings.split)
     facts = {"split": settings.split, "model": source.provenance | {"ema": settings.ema}}
     facts |= {} if settings.data is None else {"data": str(settings.data.as_dict())}
     with tqdm(unit="field", desc="likelihood", mininterval=1) as bar:
-        record = job.measure(
-            model,
-            fields,
-            settings.number,
-            repeats=settings.repeats,
-            flow=job.flow_of(built),
-            seed=settings.seed,
-            chunk=settings.chunk,
-            bar=bar,
-            facts=facts,
-            unfinished=job.unfinished(settings.out),
-        )
+        how: dict[str, Any] = {
+            "repeats": settings.repeats,
+            "flow": job.flow_of(built),
+            "seed": settings.seed,
+            "chunk": settings.chunk,
+            "bar": bar,
+            "facts": facts,
+            "unfinished": job.unfinished(settings.out),
+        }
+        if settings.resolutions:
+            record = densities.compare(model, fields, settings.number, settings.resolutions, **how)
+        else:
+            record = job.measure(model, fields, settings.number, **how)
     job.write(settings.out, record)
-    print(job.table(record))
+    print(densities.table(record) if settings.resolutions else job.table(record))
     return 0

@@ -28,11 +28,13 @@ class Fields(Dataset[Batch], ABC):
         quantum: the step between neighbouring values in data units; 0 for continuous data.
         dtype: the number type in which the values are stored, before they become float32.
         classes: a name per label value; empty where there are no labels.
+        notes: what is odd about the data, one line each, for who looks at them first.
     """
 
     quantum: float = 0.0
     dtype: str = "float32"
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -69,6 +71,7 @@ class Subset(Fields):
     def __init__(self, fields: Fields, indices: Tensor) -> None:
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
+        self.notes = fields.notes
 
     def __len__(self) -> int:
         return len(self.indices)

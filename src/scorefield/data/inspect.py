@@ -113,7 +113,8 @@ def inspect(
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
-    warnings = warn(statistics.std, members, fields.classes) + ([] if valid is None else held_out(valid, workers))
+    warnings = [*fields.notes, *warn(statistics.std, members, fields.classes)]
+    warnings += [] if valid is None else held_out(valid, workers)
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
