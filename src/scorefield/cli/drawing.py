@@ -15,7 +15,7 @@ def sample(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, resolution, sampling, selection
-    from scorefield.steering import add_arguments, steering
+    from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
@@ -38,7 +38,7 @@ def sample(arguments: Sequence[str]) -> int:
         settings.seed,
         sampler,
         settings.chunk,
-        settings.label,
+        label_of(source, model, settings.label),
         guide.denoiser,
         guide.classes,
         grid,
