@@ -21,7 +21,7 @@ def sample(arguments: Sequence[str]) -> int:
 
     from scorefield import loading, resolution, sampling, selection
     from scorefield.sample import Finer
-    from scorefield.steering import add_arguments, steering
+    from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
@@ -48,7 +48,7 @@ def sample(arguments: Sequence[str]) -> int:
         settings.seed,
         sampler,
         settings.chunk,
-        settings.label,
+        label_of(source, model, settings.label),
         denoiser,
         guide.classes,
         grid,
