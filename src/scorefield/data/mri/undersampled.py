@@ -93,16 +93,17 @@ class UndersampledFields(Fields):
         return Generators((self.scan.seed, self.split, index, SCANNING) for index in indices.tolist())
 
     def _sensitivities(self, grid: tuple[int, ...]) -> np.ndarray:
-        if self._maps is None or self._maps.shape[1:] != grid:
+        """The maps of a grid; those of the last one are kept."""
+        found = self._maps
+        if found is None or found.shape[1:] != grid:
             coils = self.scan.coils
             flat = np.ones((1, *grid), np.complex64)
-            self._maps = (
-                flat if coils == 1 else import_sigpy("Simulated coils").mri.birdcage_maps((coils, *grid), r=1.5)
-            )
-        return self._maps
+            found = flat if coils == 1 else import_sigpy("Simulated coils").mri.birdcage_maps((coils, *grid), r=1.5)
+            self._maps = found
+        return found
 
 
 def _channels(z: np.ndarray) -> Tensor:
     """Complex (batch, channels, *grid) as pairs of real channels."""
-    pairs = np.stack((z.real, z.imag), axis=2)
+    pairs = np.stack((np.real(z), np.imag(z)), axis=2)
     return torch.from_numpy(pairs.reshape(len(z), -1, *z.shape[2:]).astype(np.float32))
