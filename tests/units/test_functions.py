@@ -6,6 +6,7 @@ import json
 import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -182,3 +183,15 @@ def test_wieners_preconditioner_is_a_part_of_a_recipe(folder: Path, capsys: pyte
     assert type(model.denoiser.precondition).__name__ == "Wiener"
     assert model.denoiser.precondition.points == 64 and model.denoiser.precondition.spectrum.exponent > 0
     assert bool(torch.isfinite(model.sample(2, shape=(1, 16, 16), chunk=2)).all())
+
+
+def test_the_modes_beyond_the_training_grid_are_treated_as_asked(folder: Path, tmp_path: Path) -> None:
+    drawn = {}
+    spectrum = ["--beyond.spectrum.bands", "[0.1,0.05,0.02,0.01]", "--beyond.spectrum.exponent", "3.0"]
+    for name, more in (("Extrapolate", []), ("BandLimited", []), ("WienerBeyond", spectrum)):
+        out = tmp_path / name
+        words = ["sample", str(folder), "-n", "2", "--resolution", "16", "--out", str(out), "--beyond", name, *more]
+        assert main(words) == 0
+        drawn[name] = torch.from_numpy(next(np.load(path) for path in sorted(out.rglob("*.npy"))))
+    assert not torch.allclose(drawn["Extrapolate"], drawn["BandLimited"])
+    assert not torch.allclose(drawn["Extrapolate"], drawn["WienerBeyond"])

@@ -9,12 +9,18 @@ from scorefield.cli.words import run_parser, say, warn
 
 GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
 
+BEYOND = (
+    "on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) or "
+    "WienerBeyond (from a spectrum, which `suggest --wiener` prints)"
+)
+
 
 def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
     from scorefield import loading, resolution, sampling, selection
+    from scorefield.sample import Finer
     from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
@@ -22,6 +28,7 @@ def sample(arguments: Sequence[str]) -> int:
     sampling.add_arguments(parser)
     add_arguments(parser)
     resolution.add_arguments(parser)
+    parser.add_argument("--beyond", type=Finer | None, default=None, help=BEYOND)
     parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
@@ -31,6 +38,9 @@ def sample(arguments: Sequence[str]) -> int:
     guide = steering(source, model, settings)
     grid = resolution.grid_of(model.shape[1:], settings.resolution)
     resolution.warn_of_mesh(model, grid, warn)
+    beyond, denoiser = parser.instantiate(settings).beyond, guide.denoiser
+    if beyond is not None:
+        denoiser = beyond(denoiser or model.generative, model.shape[1:])
     fields = settings.given and source.source(settings.trust).load(settings.given)
     job = sampling.Job(
         model,
@@ -39,13 +49,14 @@ def sample(arguments: Sequence[str]) -> int:
         sampler,
         settings.chunk,
         label_of(source, model, settings.label),
-        guide.denoiser,
+        denoiser,
         guide.classes,
         grid,
         resolution.conditions(fields, settings.number, grid) if fields else None,
     )
     output = sampling.output_of(settings, job)
     given = {"given": settings.given} if settings.given else {}
+    given |= {"beyond": repr(beyond)} if beyond is not None else {}
     provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts) | given
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
