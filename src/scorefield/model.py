@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from scorefield.classifier import Classifier
 from scorefield.data.batch import Batch
 from scorefield.data.normalise import Normaliser
-from scorefield.denoiser import Condition, Denoiser, Denoises, Precondition
+from scorefield.denoiser import Condition, Denoiser, Denoises, Preconditioner
 from scorefield.errors import InputError
 from scorefield.nn.network import Network
 from scorefield.random import Generators
@@ -42,7 +42,7 @@ class Model(nn.Module):
         self,
         sde: SDE,
         net: Network,
-        precondition: Precondition,
+        precondition: Preconditioner,
         normaliser: Normaliser,
         sampler: Sampler = Sampler(),  # noqa: B008 - immutable
         shape: Sequence[int] = (),

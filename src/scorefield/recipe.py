@@ -18,6 +18,7 @@ from scorefield.errors import InputError
 from scorefield.model import Model
 from scorefield.nn import FNO, NCSN, UNO, Encoder, NCSNpp, NCSNv2, UNet  # noqa: F401 - known to the parser by their short names
 from scorefield.train.trainer import Trainer
+from scorefield.wiener import Wiener  # noqa: F401 - likewise
 
 
 def _numbers(values: Any) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from scorefield import recipe, run
 from scorefield.config import Parser, find_recipe, import_class, read_recipe, recipes, shipped_folder
-from scorefield.data import Loader, Tensors
+from scorefield.data import Loader, Noisy, Tensors
 from scorefield.model import Model
 from scorefield.random import Generators
 from scorefield.sample import Langevin
@@ -50,15 +50,17 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"images": 28_513_923,
     r"fastmri-ncsnv2": 94_132_611,
     r"fastmri-ncsnpp-edm": 30_832_003,
-    r"brain-t1-small": 1_455_523,
+    r"brain-.*": 1_455_523,
+    r"channels-ncsnv2": 1_860_131,
 }
 EVALUATIONS = {  # predictor + corrector + final denoising, which is the last of the predictor's where there is one
-    r"cifar10-edm.*|digits|images|fastmri-ncsnpp-edm|brain-t1-small": 2 * 18 - 1,
+    r"cifar10-edm.*|digits|images|fastmri-ncsnpp-edm|brain-.*": 2 * 18 - 1,
     r".*-(256|1024)-ncsnpp-ve": 2000 + 2000,
     r".*-ve(-discrete)?": 1000 + 1000,
     r".*-(vp|subvp)(-discrete)?": 1000,
     r"bedroom-128-ncsnv2": 1086 * 3 + 1,
     r"fastmri-ncsnv2": 2311 * 3 + 1,
+    r"channels-ncsnv2": 191 * 3 + 1,
     r"cifar10-(ncsnv2|ncsn-124.*)": 232 * 5 + 1,
     r"celeba-(ncsnv2|ncsn-124.*)": 500 * 5 + 1,
     r".*-ncsn(-5)?": 10 * 100 + 1,
@@ -124,7 +126,9 @@ def test_a_recipe_learns(name: str, unchecked: None) -> None:
     channels = (groups.model.shape or [3])[0]
     groups.model.shape = []
     x = torch.randint(256, (3, channels, *grid), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    experiment = run.prepare(parser(), groups, source=Tensors(x, valid=1))
+    source = Tensors(x, valid=1)
+    noisy = "source" in groups.data.init_args  # of which the loss has to know
+    experiment = run.prepare(parser(), groups, source=Noisy(source, 0.1) if noisy else source)
     net, trainer = experiment.model.denoiser.net, experiment.trainer
     state = State(experiment.model, trainer.optimiser, trainer.ema, 0, launch("cpu", 1, 1, trainer.precision))
     before = {key: value.detach().clone() for key, value in net.named_parameters()}

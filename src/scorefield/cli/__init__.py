@@ -16,7 +16,7 @@ from scorefield.cli.drawing import denoise, likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
 from scorefield.cli.scanning import reconstruct
-from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, train
+from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
 
@@ -31,6 +31,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
   noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
+  suggest RECIPE                which noise levels the spectrum of the data asks for, before training on functions
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
@@ -58,6 +59,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "likelihood": likelihood,
     "check-data": check_data,
     "noise-levels": noise_levels,
+    "suggest": suggest,
     "recipes": recipes,
     "demo": demo,
     "make-reference": make_reference,

@@ -2,6 +2,7 @@
 
 from scorefield.data.mri.augment import RandomCrop, RandomGain, RandomPhase
 from scorefield.data.mri.combined import Combined
+from scorefield.data.mri.undersampled import Undersampled
 from scorefield.data.mri.volumes import Volumes
 
-__all__ = ["Combined", "RandomCrop", "RandomGain", "RandomPhase", "Volumes"]
+__all__ = ["Combined", "RandomCrop", "RandomGain", "RandomPhase", "Undersampled", "Volumes"]

@@ -90,7 +90,9 @@ class RandomGain(Augment):
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
         u = draw(batch, seed, GAIN, (1,) * (batch.x.ndim - 1))
-        return replace(batch, x=batch.x * (math.log(self.low) + u * math.log(self.high / self.low)).exp())
+        gain = (math.log(self.low) + u * math.log(self.high / self.low)).exp()
+        noise = None if batch.noise is None else batch.noise * gain.flatten()
+        return replace(batch, x=batch.x * gain, noise=noise)
 
 
 def smooth_phase(u: Tensor, grid: torch.Size | tuple[int, ...], strength: float, length: float, modes: int) -> Tensor:
