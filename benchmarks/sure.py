@@ -1,6 +1,6 @@
 """Denoising learnt from noisy slices alone, beside the same network learnt from clean ones: benchmarks/sure.md.
 
-    SCOREFIELD_DATA=... python benchmarks/sure.py --runs /tmp/sure [--seeds 3] [--steps 150]
+    SCOREFIELD_DATA=... python benchmarks/sure.py --runs runs/sure [--seeds 3] [--steps 150]
 
 Trains by `scorefield train` what the folder of runs lacks (an interrupted call goes on), then denoises the slices of colin27 that
 both were kept from, with noise that neither has seen, σ = 0.1 of the 99th percentile of a slice's foreground.
