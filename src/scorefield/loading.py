@@ -66,7 +66,7 @@ class Opened:
         model: Model = build(parser, parser.read_object(stored, str(self.path))).model
         weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
         load_strictly(model.denoiser.net, weights, str(self.path))
-        load_strictly(model.normaliser, self.checkpoint.group("normaliser"), str(self.path))
+        load_fixed(model, self.checkpoint, str(self.path))
         return model.eval().requires_grad_(False)
 
     def source(self, trust: Sequence[str] = ()) -> Source:
@@ -103,6 +103,13 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
 def run_folder(checkpoint: Path) -> Path:
     """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints`."""
     return checkpoint.parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint.parent
+
+
+def load_fixed(model: Model, checkpoint: Checkpoint, origin: str) -> None:
+    """Load what a model has stored beside its network."""
+    for group, part in model.fixed():
+        load_strictly(part, checkpoint.group(group), origin)
+    model.template = checkpoint.group("data").get("template", model.template)
 
 
 def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

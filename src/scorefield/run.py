@@ -24,7 +24,7 @@ from scorefield.data.loader import Sequential
 from scorefield.data.source import Source, Tensors
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
-from scorefield.loading import Opened, find_checkpoint, load_strictly
+from scorefield.loading import Opened, find_checkpoint, load_fixed, load_strictly
 from scorefield.model import Model
 from scorefield.random import stream
 from scorefield.recipe import build, data_parser, fit_to_data
@@ -78,9 +78,10 @@ def prepare(
     model: Model = built.model
     if init is not None:
         load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
-        load_strictly(model.normaliser, init.checkpoint.group("normaliser"), str(init.path))
+        load_fixed(model, init.checkpoint, str(init.path))
     elif resume is None:
-        model.normaliser.fit(Sequential(train))
+        model.fit(Sequential(train))
+        model.template = train.template
     return Experiment(train, valid, model, built.train, config)
 
 
@@ -176,7 +177,8 @@ def differences(before: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
 
 def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
     """What looks wrong before a step is made: a prior that does not match, data of an unexpected scale."""
-    x = model.normaliser(fields.gather(torch.arange(min(n, len(fields)))).x)
+    batch = model.prepare(fields.gather(torch.arange(min(n, len(fields)))))
+    x = batch.x if batch.mask is None else batch.x[batch.mask.bool().expand_as(batch.x)]
     alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
     found = []
     if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:

@@ -3,6 +3,7 @@
 from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
+from scorefield.data.climate import Climate
 from scorefield.data.crop import CentreCrop, Crop, Square
 from scorefield.data.fields import Fields
 from scorefield.data.huggingface import HuggingFace
@@ -17,6 +18,7 @@ __all__ = [
     "Batch",
     "Centre",
     "CentreCrop",
+    "Climate",
     "Crop",
     "Dequantise",
     "Digits",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -32,8 +32,9 @@ class Batch:
         return len(self.x)
 
     def normalised(self, normaliser: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with x in model space."""
-        return replace(self, x=normaliser(self.x))
+        """The same batch with x in model space, 0 where it is not known."""
+        x = normaliser(self.x)
+        return replace(self, x=x if self.mask is None else x.where(self.mask.bool(), 0.0))
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -43,3 +44,20 @@ class Batch:
 
         cond = {name: tensor.to(device, non_blocking=True) for name, tensor in self.cond.items()}
         return replace(self, x=self.x.to(device, non_blocking=True), cond=cond, y=move(self.y), mask=move(self.mask))
+
+
+class Conditions:
+    """The fields that batches are conditioned on, as batches of their own, as often as they are asked for; NaN is unknown.
+
+    Args:
+        batches: those that they come from.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            if "field" in batch.cond:
+                x = batch.cond["field"]
+                yield Batch(x, mask=~torch.isnan(x), key=batch.key)

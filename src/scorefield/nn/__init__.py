@@ -1,9 +1,11 @@
 """Networks. They know nothing of SDEs, data or configuration."""
 
+from scorefield.nn.blind import Blind
 from scorefield.nn.encoder import Encoder
+from scorefield.nn.located import Located
 from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.ncsnv2 import NCSNv2
 from scorefield.nn.network import Network
 
-__all__ = ["NCSN", "Encoder", "NCSNpp", "NCSNv2", "Network"]
+__all__ = ["NCSN", "Blind", "Encoder", "Located", "NCSNpp", "NCSNv2", "Network"]

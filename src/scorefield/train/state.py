@@ -71,7 +71,8 @@ class State:
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
         self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
         self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
-        model.normaliser.to(fabric.device)
+        for _, part in model.fixed():
+            part.to(fabric.device)
         self.ema = EMA(model.denoiser.net, ema)
 
     @property
@@ -109,14 +110,17 @@ class State:
             raise ValueError("a training batch carries the key of each sample")
         generator = Generators((self.seed, *key, LOSS) for key in batch.key.tolist())
         batch = batch.to(self.fabric.device)
-        return loss(denoiser, batch.normalised(self.model.normaliser), generator=generator)
+        return loss(denoiser, self.model.prepare(batch), generator=generator)
 
     # ------------------------------------------------------------------------------------------------ store and restore
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, without the prefixes of wrappers."""
         tensors = {f"net.{name}": tensor for name, tensor in self.model.denoiser.net.state_dict().items()}
         tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
-        tensors |= {f"normaliser.{name}": tensor for name, tensor in self.model.normaliser.state_dict().items()}
+        for group, part in self.model.fixed():
+            tensors |= {f"{group}.{name}": tensor for name, tensor in part.state_dict().items()}
+        if self.model.template.numel():
+            tensors["data.template"] = self.model.template
         for name, parameter in self.model.denoiser.net.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = value
@@ -129,7 +133,9 @@ class State:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""
         self.model.denoiser.net.load_state_dict(checkpoint.group("net"), strict=True)
-        self.model.normaliser.load_state_dict(checkpoint.group("normaliser"), strict=True)
+        for group, part in self.model.fixed():
+            part.load_state_dict(checkpoint.group(group), strict=True)
+        self.model.template = checkpoint.group("data").get("template", self.model.template)
         self.ema.load(checkpoint.group("ema"))
         stored = checkpoint.group("optimiser")
         if not stored and checkpoint.facts["step"]:
