@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.picture import save_grid
+from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.loading import load
@@ -32,7 +33,8 @@ def write_all(folder: Path) -> None:
 def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
     """The way of the first samples of a job, drawn once."""
     if not path.exists():
-        trajectory(job.model, path, n=min(n, job.n), seed=job.seed, sampler=job.sampler, label=job.label)
+        n = min(n, job.n)
+        trajectory(job.model, path, n=n, seed=job.seed, sampler=job.sampler, label=job.label, denoiser=job.denoiser)
 
 
 def trajectory(
@@ -44,6 +46,7 @@ def trajectory(
     seed: int = 0,
     sampler: Sampler | None = None,
     label: int | None = None,
+    denoiser: Denoises | None = None,
 ) -> None:
     """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
 
@@ -55,6 +58,7 @@ def trajectory(
         seed: of the draws.
         sampler: another than the model's own.
         label: the class, of a network with labels.
+        denoiser: one to sample with instead of the model's own.
     """
     cond = None if label is None else {"label": torch.full((n,), label)}
     plan = sampler or model.sampler
@@ -67,7 +71,7 @@ def trajectory(
             alpha, sigma = model.sde.schedule(t)
             frames.append(model.normaliser.inverse(x / torch.hypot(alpha, sigma).to(x)).cpu())
 
-    samples = model.sample(n, seed=seed, sampler=sampler, cond=cond, chunk=n, callback=keep)
+    samples = model.sample(n, seed=seed, sampler=sampler, cond=cond, chunk=n, callback=keep, denoiser=denoiser)
     rows = torch.stack([*frames, samples], dim=1).flatten(0, 1)
     save_grid(path, rows, columns=len(frames) + 1, low=float(samples.min()), high=float(samples.max()))
 

@@ -117,6 +117,7 @@ class Job:
         chunk: how many at once.
         label: the class, of a network with labels; by default the null class.
         denoiser: one to sample with instead of the model's own; what decides its result belongs to the provenance.
+        classes: how many classes that denoiser knows, where the network does not.
     """
 
     model: Model
@@ -126,9 +127,10 @@ class Job:
     chunk: int = 64
     label: int | None = None
     denoiser: Denoises | None = None
+    classes: int = 0
 
     def __post_init__(self) -> None:
-        check(self.model, self.n, self.seed, self.chunk, self.label)
+        check(self.model, self.n, self.seed, self.chunk, self.label, self.classes)
 
     @property
     def starts(self) -> range:
@@ -252,15 +254,16 @@ def place_among() -> tuple[int, int]:
     return rank, processes
 
 
-def check(model: Model, n: int, seed: int, chunk: int, label: int | None) -> None:
+def check(model: Model, n: int, seed: int, chunk: int, label: int | None, classes: int = 0) -> None:
     """Refuse a job that cannot be done, before anything is written."""
     for name, value, least in (("number", n, 1), ("chunk", chunk, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"The {name} is {value}: give {least} or more.")
-    if label is not None and not model.labels:
+    known = min(filter(None, (model.labels, classes)), default=0)
+    if label is not None and not known:
         raise InputError(f"The network knows no classes: leave out the label {label}.")
-    if label is not None and not 0 <= label < model.labels:
-        raise InputError(f"There is no class {label}: give a label from 0 to {model.labels - 1}.")
+    if label is not None and not 0 <= label < known:
+        raise InputError(f"There is no class {label}: give a label from 0 to {known - 1}.")
     model.check_cond(None)
 
 
@@ -290,7 +293,7 @@ def _claim(folder: Path, record: Mapping[str, Any]) -> None:
         write_text(path, json.dumps(record, indent=2) + "\n")
         return
     before = _recorded(path)
-    for key, value in ({"label": None, "png": None} | dict(record)).items():
+    for key, value in ({"label": None, "guidance": None, "png": None} | dict(record)).items():
         if before.get(key) != value:
             raise InputError(f"{folder} holds samples with {key} = {before.get(key)}, not {value}: give another --out.")
 

@@ -7,7 +7,7 @@ import torch
 
 from laws.cases import keys
 from scorefield.errors import InputError
-from scorefield.operators import Blur, Coarsen, Compose, Grey, Hole, Identity, Mask, Scale
+from scorefield.operators import Blur, Coarsen, Compose, CosineCoarsen, Grey, Hole, Identity, Mask, Scale
 
 F64 = torch.float64
 GRIDS = {"1d": (12,), "2d": (6, 4), "3d": (4, 2, 6)}
@@ -27,6 +27,7 @@ def operators(grid):
         "Grey": Grey((0.3, 0.6, 0.1)),
         "Coarsen": Coarsen(2),
         "Coarsen(each)": Coarsen((2,) + (1,) * (len(grid) - 1)),
+        "CosineCoarsen": CosineCoarsen(grid, tuple(max(1, n // 2 + (n > 4)) for n in grid)),
         "Blur": Blur(0.8),
         "Blur(zero)": Blur(0.8, "zero"),
         "Blur(reflect)": Blur(5.0, "reflect"),
@@ -87,6 +88,16 @@ def test_coarsening_averages_boxes():
     torch.testing.assert_close(Coarsen((2, 3))(x), torch.nn.functional.avg_pool2d(x, (2, 3)))
 
 
+def test_cosine_coarsening_is_the_function_at_fewer_points_and_without_the_modes_they_lack():
+    """cos(2πu) + 1 stays itself, at the centres of the coarse cells; cos(7πu) has no place on 6 points."""
+    fine, coarse = ((torch.arange(n, dtype=F64) + 0.5) / n for n in (16, 6))
+    kept, lost = (lambda u: 1 + torch.cos(2 * math.pi * u)), torch.cos(7 * math.pi * fine)
+    x = (kept(fine) + lost)[None, None]
+    torch.testing.assert_close(CosineCoarsen((16,), (6,))(x)[0, 0], kept(coarse))
+    through = CosineCoarsen((11,), (6,))(CosineCoarsen((16,), (11,))(x))
+    torch.testing.assert_close(through, CosineCoarsen((16,), (6,))(x))  # in one step or two
+
+
 def test_what_a_mask_hides_is_never_read():
     x = draw((2, 3, 4, 5))
     y = x.clone()
@@ -104,6 +115,7 @@ def test_what_a_mask_hides_is_never_read():
         (Blur((1.0, 1.0)), (1, 1, 4), "2 widths"),
         (Hole((0,), (2,)), (1, 1, 4, 4), "1 axes"),
         (Hole((3,), (2,)), (1, 1, 4), "beyond the grid"),
+        (CosineCoarsen((4, 4), (2, 2)), (1, 1, 4, 5), "does not fit"),
     ],
 )
 def test_what_does_not_fit_is_named(operator, shape, words):
@@ -112,6 +124,8 @@ def test_what_does_not_fit_is_named(operator, shape, words):
 
 
 def test_bad_operators_and_projections_that_do_not_exist_are_refused():
+    with pytest.raises(InputError, match="sizes from 1"):
+        CosineCoarsen((8, 8), (4, 9))
     for build in (lambda: Coarsen(0), lambda: Blur(-1.0), lambda: Grey((0.0,)), lambda: Hole((0,), (0,))):
         with pytest.raises(InputError):
             build()

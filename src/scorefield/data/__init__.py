@@ -6,11 +6,17 @@ from scorefield.data.batch import Batch
 from scorefield.data.climate import Climate
 from scorefield.data.crop import CentreCrop, Crop, Square
 from scorefield.data.fields import Fields
+from scorefield.data.functions import Functions
 from scorefield.data.huggingface import HuggingFace
 from scorefield.data.images import Images
+from scorefield.data.interferograms import Interferograms
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.normalise import Centre, Identity, Normaliser, Standardise, UnitRange
 from scorefield.data.source import Digits, Source, Tensors, Wrapped
+from scorefield.data.terrain import Terrain
+from scorefield.data.volcano import Volcano
+from scorefield.data.vorticity import NavierStokes
+from scorefield.data.windows import Windows
 
 __all__ = [
     "Arrays",
@@ -25,16 +31,22 @@ __all__ = [
     "DropLabel",
     "Fields",
     "Flip",
+    "Functions",
     "HuggingFace",
     "Identity",
     "Images",
+    "Interferograms",
     "Loader",
+    "NavierStokes",
     "Normaliser",
     "Sequential",
     "Source",
     "Square",
     "Standardise",
     "Tensors",
+    "Terrain",
     "UnitRange",
+    "Volcano",
+    "Windows",
     "Wrapped",
 ]

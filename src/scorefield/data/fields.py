@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -84,8 +84,23 @@ class Subset(Fields):
         return self.fields.gather(self.indices[indices])
 
 
+@runtime_checkable
+class Stored(Protocol):
+    """An array, in memory or on disk, of which rows are read by number."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    @property
+    def dtype(self) -> np.dtype: ...
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
+
+
 class ArrayFields(Fields):
-    """Fields in one array, in memory or memory-mapped; each gather copies and converts only what it needs.
+    """Fields in one array, in memory or on disk; each gather copies and converts only what it needs.
 
     A complex array with C channels becomes 2C real ones: channel 2c is the real part of c, 2c + 1 the imaginary part.
 
@@ -99,7 +114,7 @@ class ArrayFields(Fields):
 
     def __init__(
         self,
-        array: np.ndarray,
+        array: Stored,
         channel_axis: ChannelAxis = "auto",
         labels: np.ndarray | None = None,
         classes: tuple[str, ...] = (),

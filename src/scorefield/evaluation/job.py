@@ -24,7 +24,7 @@ from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
-from scorefield import sampling
+from scorefield import sampling, selection
 from scorefield.config import Parser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
@@ -75,7 +75,7 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     """Sample and compare; write `metrics.json`, or of several checkpoints `metrics-by-step.csv`; return a table."""
     if settings.number < 2 or settings.seeds < 1 or settings.reference < 2 or settings.keep < 1:
         raise InputError("evaluate needs at least --number 2, --seeds 1, --reference 2 and --keep 1.")
-    steps = chosen_steps(settings)
+    steps = chosen_steps(settings, notify)
     for step in steps:
         find_checkpoint(settings.run, step)  # rather refuse now than after the others
     opened = open_checkpoint(settings.run, steps[0])
@@ -98,12 +98,13 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     return "\n".join(f"step {record['model']['step']}: {headline(record)}\n{table(record)}" for record in records)
 
 
-def chosen_steps(settings: Namespace) -> Sequence[int | None]:
+def chosen_steps(settings: Namespace, notify: Callable[[str], None]) -> Sequence[int | None]:
     """The steps of the checkpoints to evaluate, rising; None is the last one."""
     if not settings.checkpoints:
-        return [settings.step]
-    if settings.step is not None:
-        raise InputError("--step names one checkpoint and --checkpoints several: give one of the two.")
+        return [selection.chosen_step(settings.run, settings, notify)]
+    for name in ("step", "best"):
+        if getattr(settings, name) is not None:
+            raise InputError(f"--{name} names one checkpoint and --checkpoints several: give one of the two.")
     if settings.checkpoints == ["all"]:
         return checkpoints.steps(settings.run / "checkpoints") or [None]
     if not all(word.isdecimal() for word in settings.checkpoints):

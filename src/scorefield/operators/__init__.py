@@ -5,7 +5,31 @@ part), for which that sum is the real part of the complex product: Fourier and c
 """
 
 from scorefield.operators.blur import Blur, Boundary
+from scorefield.operators.coils import Coils, Sense
+from scorefield.operators.cosine import CosineCoarsen
+from scorefield.operators.fourier import Fourier, to_channels, to_complex
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
 from scorefield.operators.parts import Coarsen, Grey, Hole, Mask
+from scorefield.operators.solve import conjugate_gradients, least_squares, project_range
 
-__all__ = ["Blur", "Boundary", "Coarsen", "Compose", "Grey", "Hole", "Identity", "LinearOperator", "Mask", "Scale"]
+__all__ = [
+    "Blur",
+    "Boundary",
+    "Coarsen",
+    "Coils",
+    "Compose",
+    "CosineCoarsen",
+    "Fourier",
+    "Grey",
+    "Hole",
+    "Identity",
+    "LinearOperator",
+    "Mask",
+    "Scale",
+    "Sense",
+    "conjugate_gradients",
+    "least_squares",
+    "project_range",
+    "to_channels",
+    "to_complex",
+]

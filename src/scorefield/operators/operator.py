@@ -23,6 +23,10 @@ class LinearOperator(ABC):
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y."""
 
+    def normal(self, x: Tensor) -> Tensor:
+        """A* A x; an operator that knows a shorter way than through A x may say so."""
+        return self.adjoint(self(x))
+
     @abstractmethod
     def project(self, x: Tensor, y: Tensor) -> Tensor:
         """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros.

@@ -1,0 +1,113 @@
+"""Verbs that draw from a run: sample, restore; and its likelihood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from scorefield.cli.words import run_parser, say, warn
+
+
+def sample(arguments: Sequence[str]) -> int:
+    """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
+    from tqdm import tqdm
+
+    from scorefield import loading, sampling, selection
+    from scorefield.steering import add_arguments, steering
+
+    parser = run_parser("sample", sample.__doc__ or "")
+    selection.add_arguments(parser)
+    sampling.add_arguments(parser)
+    add_arguments(parser)
+    sampling.add_output_arguments(parser)
+    settings = parser.read(arguments)
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    sampler = sampling.chosen(parser, settings, model.sampler)
+    guide = steering(source, model, settings)
+    job = sampling.Job(
+        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+    )
+    output = sampling.output_of(settings, job)
+    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts)
+    with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
+        sampling.complete(job, output, provenance=provenance, progress=bar.update)
+    if settings.trajectory:
+        from scorefield import pictures
+
+        pictures.trajectory_of(job, settings.out / "trajectory.png")
+    say(f"{settings.number} samples in {settings.out}")
+    return 0
+
+
+def restore(arguments: Sequence[str]) -> int:
+    """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
+    from tqdm import tqdm
+
+    from scorefield import loading, recipe, restoring, sampling
+
+    parser = run_parser("restore", restore.__doc__ or "")
+    restoring.add_arguments(parser)
+    settings = parser.read(restoring.named(arguments))
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust)
+    built = recipe.build(parser, settings)
+    case = restoring.read_case(
+        built.task,
+        settings.image,
+        model.shape,
+        noise=settings.noise,
+        degrade=settings.degrade,
+        truth=settings.truth,
+        seed=settings.seed,
+    )
+    with tqdm(total=settings.samples, unit="sample", desc="restore", mininterval=1) as bar:
+        figures = restoring.restore(
+            settings.out,
+            model.to(settings.device),
+            case,
+            method=built.method,
+            sampler=sampling.chosen(parser, settings, model.sampler),
+            n=settings.samples,
+            seed=settings.seed,
+            chunk=settings.chunk,
+            label=settings.label,
+            provenance=source.provenance | {"ema": settings.ema},
+            progress=bar.update,
+        )
+    print(restoring.table(figures, settings.out))
+    return 0
+
+
+def likelihood(arguments: Sequence[str]) -> int:
+    """Measure log p of fields by the probability flow: nats for each, their mean, bits per dimension of quantised data."""
+    from tqdm import tqdm
+
+    from scorefield import likelihood as job
+    from scorefield import loading
+
+    parser = run_parser("likelihood", likelihood.__doc__ or "")
+    job.add_arguments(parser)
+    settings = parser.read(arguments)
+    job.check_free(settings.out)
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    built = parser.instantiate(settings)
+    fields = (built.data or source.source(settings.trust)).load(settings.split)
+    facts = {"split": settings.split, "model": source.provenance | {"ema": settings.ema}}
+    facts |= {} if settings.data is None else {"data": str(settings.data.as_dict())}
+    with tqdm(unit="field", desc="likelihood", mininterval=1) as bar:
+        record = job.measure(
+            model,
+            fields,
+            settings.number,
+            repeats=settings.repeats,
+            flow=job.flow_of(built),
+            seed=settings.seed,
+            chunk=settings.chunk,
+            bar=bar,
+            facts=facts,
+            unfinished=job.unfinished(settings.out),
+        )
+    job.write(settings.out, record)
+    print(job.table(record))
+    return 0

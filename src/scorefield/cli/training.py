@@ -1,0 +1,193 @@
+"""Verbs that make runs: train, import, demo; and what one looks at before."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from scorefield.cli.judging import evaluate
+from scorefield.cli.words import say, warn
+from scorefield.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from scorefield.config import Parser
+
+
+def train(arguments: Sequence[str]) -> int:
+    """Train a score model from a recipe or a YAML file; --GROUP.KEY VALUE overrides anything in it."""
+    from scorefield import loading, recipe, run
+
+    started = any(word.split("=")[0] == "--init" for word in arguments)
+    parser = recipe.recipe_parser("scorefield train", train.__doc__ or "", data_required=not started)
+    parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
+    parser.add_argument("--out", type=Path, help="run folder to write", default=None)
+    parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    parser.add_argument("--init", type=Path | None, help="run to take the model and its weights from", default=None)
+    parser.add_argument(
+        "--trust",
+        type=str,
+        action="append",
+        default=[],
+        help="your own package that the configuration of --init may name",
+    )
+    parser.add_argument("--dry-run", action="store_true", help="make a few real steps, print the costs, write nothing")
+    parser.add_argument("--print-config", action="store_true", help="print the whole configuration, as a recipe")
+    settings = _read_with_recipe(parser, arguments)
+    if settings.print_config:
+        print(recipe.configuration_of(parser, settings), end="")
+        return 0
+    if settings.dry_run:
+        cost = run.rehearse(parser, settings)
+        hours = cost.seconds_per_step * settings.train.steps / 3600
+        print(f"parameters          {cost.parameters:,}")
+        print(f"peak memory         {cost.memory_bytes / 2**30:.2f} GiB")
+        print(f"seconds per step    {cost.seconds_per_step:.3f}   (batch of {settings.train.batch_size})")
+        print(f"whole run           {hours:.2f} h for {settings.train.steps} steps")
+        for note in cost.notes:
+            print(f"note                {note}")
+        return 0
+    if settings.out is None:
+        raise InputError("train needs --out RUN, the folder to write.")
+    from scorefield.train.interrupt import Stopped
+
+    try:
+        init = None if settings.init is None else loading.open_checkpoint(settings.init)
+        run.train(parser, settings, settings.out, resume=settings.resume, init=init, notify=warn)
+    except Stopped as stop:
+        say(f"{stop}; all is saved. Go on with: scorefield train --out {settings.out} --resume")
+        return 128 + stop.number
+    return 0
+
+
+def import_(arguments: Sequence[str]) -> int:
+    """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2 or
+    score-diffusion-training. What it is follows from its weights and its configuration; nothing in it is executed.
+    """
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield import", import_.__doc__ or "")
+    parser.add_argument("checkpoint", type=Path, help="the file with the weights")
+    parser.add_argument("--out", type=Path, required=True, help="run folder to write")
+    parser.add_argument(
+        "--config", type=Path | None, default=None, help="its configuration (JSON or YAML), if not in the checkpoint"
+    )
+    settings = parser.read(arguments)
+    from scorefield import loading
+    from scorefield.importing import import_weights
+
+    model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config))
+    draws = f"scorefield sample {settings.out} -n 16 --out DIR"
+    if channels := model.denoiser.net.cond_channels:
+        draws = f"scorefield.load('{settings.out}').sample(n, cond={{'field': ...}}), with {channels} channels,"
+    say(f"weights in {settings.out}: {draws} draws from them")
+    return 0
+
+
+def check_data(arguments: Sequence[str]) -> int:
+    """Look at data before training on them, and write a picture of some."""
+    from scorefield import recipe
+    from scorefield.config import Parser
+    from scorefield.data import Normaliser, Source
+    from scorefield.data.inspect import inspect
+
+    parser = Parser.named("scorefield check-data", check_data.__doc__ or "")
+    parser.add_subclass_arguments(Source, "data", required=True, help="where the fields come from")
+    parser.add_subclass_arguments(Normaliser, "normaliser", default={"class_path": "scorefield.data.Standardise"})
+    parser.add_argument("--preview", type=Path, default=Path("preview.png"), help="picture to write")
+    settings = parser.read(_positional_data(arguments))
+    built = recipe.build(parser, settings)
+    train_split = built.data.load("train")
+    valid = built.data.load("valid") if settings.data.init_args.get("valid", 1) else None
+    facts = inspect(train_split, built.normaliser, valid=valid)
+    print(facts.table())
+    facts.preview(settings.preview)
+    say(f"picture in {settings.preview}")
+    return 0
+
+
+def recipes(arguments: Sequence[str]) -> int:
+    """List the recipes that come with scorefield."""
+    from scorefield import config
+
+    parser = config.Parser.named("scorefield recipes", recipes.__doc__ or "")
+    parser.read(arguments)
+    found = config.recipes()
+    width = max(map(len, found)) + 2
+    for name, path in found.items():
+        print(f"{name:{width}s}{path.read_text().splitlines()[0].lstrip('# ')}")
+    return 0
+
+
+def demo(arguments: Sequence[str]) -> int:
+    """Train on handwritten digits, sample and evaluate, into runs/demo."""
+    from scorefield import pictures
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield demo", demo.__doc__ or "")
+    parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
+    settings = parser.read(arguments)
+    folder = settings.out
+    begun = (folder / "config.yaml").exists()
+    if status := train(["--out", str(folder), "--resume"] if begun else ["digits", "--out", str(folder)]):
+        return status
+    status = evaluate([str(folder)])
+    pictures.write_all(folder)
+    say(f"pictures and metrics.json in {folder}")
+    return status
+
+
+def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
+    """Overrides on top of a recipe, which comes first; without one, a run that is resumed is its own."""
+    from scorefield import config
+
+    if {"-h", "--help"} & set(arguments):
+        return parser.read(arguments)
+    words = [word for part in arguments for word in part.split("=", 1)]
+    out, init = _path_after("--out", words), _path_after("--init", words)
+    named = bool(arguments) and not arguments[0].startswith("-")
+    resumed = out is not None and "--resume" in words and (out / "config.yaml").is_file()
+    path = config.find_recipe(arguments[0]) if named else out / "config.yaml" if resumed and out else init
+    if path is None:
+        raise InputError(
+            "train needs a recipe first: scorefield train RECIPE --out RUN (scorefield recipes lists them)."
+        )
+    groups = {} if path == init else config.read_recipe(path)
+    if init is not None and not resumed:
+        groups = _inherit(init, groups, words)
+    recipe = [] if named else [str(path)]
+    base = parser.read_object({**groups, "recipe": str(path)}, str(path))
+    return parser.read([*recipe, *arguments], base)
+
+
+def _inherit(init: Path, groups: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
+    """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
+    from scorefield import config, loading
+    from scorefield.model import Model
+
+    opened = loading.open_checkpoint(init)
+    trust = [word for option, word in pairwise(words) if option.startswith("--trust")]
+    config.check_trust({"model": opened.config["model"]}, {"model": Model}, trust, str(opened.path))
+    groups = {**(groups or opened.config), "model": opened.config["model"]}
+    if "data" not in groups and "--data" not in words:
+        raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
+    return groups
+
+
+def _path_after(option: str, words: Sequence[str]) -> Path | None:
+    return Path(words[words.index(option) + 1]) if option in words[:-1] else None
+
+
+def _positional_data(arguments: Sequence[str]) -> list[str]:
+    """`check-data Images --data.path x` and `check-data scans/` for `check-data --data Images --data.path x`."""
+    if not arguments or arguments[0].startswith("-"):
+        return list(arguments)
+    first, *rest = arguments
+    if not os.path.exists(first):  # noqa: PTH110 - a word, not yet a path
+        return ["--data", first, *rest]
+    source = "Arrays" if first.endswith((".npy", ".npz")) else "Images"
+    return ["--data", source, "--data.path", first, *rest]

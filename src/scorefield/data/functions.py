@@ -1,0 +1,146 @@
+"""Functions: fields with the coordinates of their points, and what they are functions of."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset
+from scorefield.data.source import Source, Split, check_split, hold_out
+from scorefield.data.stored import StoredFile, open_arrays
+from scorefield.errors import InputError
+
+IRREGULAR = 1e-2  # of a spacing, by which spacings may differ: coordinates are often stored in float32
+
+
+@dataclass(frozen=True)
+class Functions(Source):
+    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5) or Zarr (.zarr, .zarr.zip) file.
+
+    A grid of n points of spacing h covers a domain of length n h: each point stands for a cell, so that a coarser and a finer
+    grid of the same domain agree. As a condition, coordinates are positions in the domain, (i + ½)/n from 0 to 1.
+
+    Args:
+        path: the file.
+        key: the name of the functions.
+        coordinates: names of the coordinates of the points along each axis, or of none.
+        domain: lengths of the domain along each axis that the coordinates have to span, or none to accept any.
+        append: whether the network is given the coordinates, as `cond["coords"]` of (axes, *grid).
+        given: the name of other fields on the same grid, which the functions are conditioned on, as `cond["field"]`.
+        channel_axis: none for (N, *grid), first for (N, channels, *grid), last for (N, *grid, channels).
+        held_out: a file with the held-out functions; without, some of those in `path` are held out.
+        valid: how many are held out (integer) or which fraction (float).
+        seed: draws which ones.
+    """
+
+    path: Path
+    key: str = "x"
+    coordinates: tuple[str, ...] = ()
+    domain: tuple[float, ...] = ()
+    append: bool = False
+    given: str | None = None
+    channel_axis: ChannelAxis = "auto"
+    held_out: Path | None = None
+    valid: int | float = 0.1
+    seed: int = 0
+
+    def load(self, split: Split) -> Fields:
+        check_split(split)
+        if self.held_out is not None:
+            return self._read(Path(self.path if split == "train" else self.held_out))
+        fields = self._read(Path(self.path))
+        return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
+
+    def _read(self, path: Path) -> Fields:
+        file = open_arrays(path)
+        name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
+        fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
+        grid = tuple(fields[0].x.shape[1:])
+        self._check_domain(file, grid, path)
+        return GivenFields(fields, self._conditions(file, fields, grid), positions(grid) if self.append else None)
+
+    def _check_domain(self, file: StoredFile, grid: tuple[int, ...], path: Path) -> None:
+        """Refuse coordinates that are no regular grid of the points, or one of another domain."""
+        if self.domain and not self.coordinates:
+            raise InputError(f"domain={self.domain} cannot be checked without coordinates: name those of each axis.")
+        for names, what in ((self.coordinates, "coordinates"), (self.domain, "domain")):
+            if names and len(names) != len(grid):
+                raise InputError(f"{what}={names} does not fit the grid {grid}: give one for each axis.")
+        arrays = [np.asarray(file.read(name, "coordinates")[:]) for name in self.coordinates]
+        lengths = (
+            [
+                span(array, points, f"{name} of {path}")
+                for array, name, points in zip(arrays, self.coordinates, grid, strict=True)
+            ]
+            if arrays
+            else []
+        )
+        for length, asked, name in zip(lengths, self.domain, self.coordinates, strict=False):
+            if abs(length - asked) > 1e-3 * asked:
+                raise InputError(
+                    f"{name} of {path} spans {length:g}, not {asked:g}: a model knows functions on one domain; cut out "
+                    "that part of it, or train another model."
+                )
+
+    def _conditions(self, file: StoredFile, fields: Fields, grid: tuple[int, ...]) -> Fields | None:
+        if self.given is None:
+            return None
+        origin = f"{self.given} of {self.path}"
+        found = ArrayFields(file.read(self.given, "given"), self.channel_axis, origin=origin)
+        if len(found) != len(fields) or tuple(found[0].x.shape[1:]) != grid:
+            shape = (len(found), *found[0].x.shape[1:])
+            raise InputError(
+                f"{origin} are {shape}, not {len(fields)} fields on the grid {grid}: give those that belong."
+            )
+        return found
+
+
+class GivenFields(Fields):
+    """Fields with what they are conditioned on: other fields, the positions of their points."""
+
+    def __init__(self, fields: Fields, given: Fields | None, coordinates: Tensor | None) -> None:
+        self.fields, self.given, self.coordinates = fields, given, coordinates
+        self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def gather(self, indices: Tensor) -> Batch:
+        batch = self.fields.gather(indices)
+        cond = dict(batch.cond)
+        if self.given is not None:
+            cond["field"] = self.given.gather(indices).x
+        if self.coordinates is not None:
+            cond["coords"] = self.coordinates.expand(len(indices), *self.coordinates.shape)
+        return replace(batch, cond=cond)
+
+
+def positions(grid: Sequence[int]) -> Tensor:
+    """The positions (i + ½)/n of the points of a grid in its domain, (axes, *grid)."""
+    axes = [(torch.arange(points) + 0.5) / points for points in grid]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def span(coordinates: np.ndarray, points: int, origin: str) -> float:
+    """The length n h of the domain that regular coordinates cover. Any others raise InputError."""
+    if coordinates.ndim != 1 or len(coordinates) != points or coordinates.dtype.kind not in "iuf":
+        raise InputError(
+            f"{origin} is {coordinates.dtype} {coordinates.shape}, not {points} numbers along one axis: functions need a "
+            "regular grid; interpolate scattered or curvilinear points to one."
+        )
+    steps = np.diff(coordinates.astype(np.float64))
+    if len(steps) == 0:
+        raise InputError(f"{origin} is a single point: a grid needs at least two along each axis.")
+    spacing = steps.mean()
+    worst = np.abs(steps - spacing).max()
+    if not worst <= IRREGULAR * abs(spacing):
+        raise InputError(
+            f"{origin} is irregular: steps from {steps.min():g} to {steps.max():g}. Interpolate the functions to a regular grid."
+        )
+    return float(points * abs(spacing))

@@ -1,0 +1,137 @@
+"""Named arrays in a file of any of the usual kinds, read as far as they are asked for: NumPy, HDF5, Zarr."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from scorefield.data.arrays import ArrayFile
+from scorefield.data.fields import Stored
+from scorefield.errors import AbsentDataError, InputError, brief
+
+HDF5 = (".h5", ".hdf5", ".hdf")
+
+
+@runtime_checkable
+class StoredFile(Protocol):
+    """A file with arrays of some names."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def read(self, name: str, argument: str) -> Stored:
+        """One array by name; `argument` is what the user would correct."""
+        ...
+
+
+def open_arrays(path: Path) -> StoredFile:
+    """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5) or Zarr file or folder (.zarr, .zarr.zip)."""
+    if path.suffix in HDF5:
+        return HDF5File(path)
+    if path.suffix == ".zarr" or path.name.endswith(".zarr.zip"):
+        return ZarrFile(path)
+    return ArrayFile(path)
+
+
+class HDF5File:
+    """The datasets of an HDF5 file, those in groups by their paths, `group/name`."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import h5py
+        except ModuleNotFoundError:
+            raise InputError(f"Reading {path} needs h5py: pip install 'scorefield[functions]'.") from None
+        if not path.is_file():
+            raise AbsentDataError(f"There is no file {path}: correct the path.")
+        self.path, found = path, []
+        try:
+            with h5py.File(path) as file:
+                file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
+        except OSError as error:
+            raise InputError(f"{path} is no whole HDF5 file ({brief(error)}): save it anew.") from error
+        self.names = tuple(found)
+
+    def read(self, name: str, argument: str) -> Stored:
+        check_name(name, self.names, self.path, argument)
+        return HDF5Array(self.path, name)
+
+
+class HDF5Array:
+    """A dataset of an HDF5 file, which each process opens for itself when it first reads."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        import h5py
+
+        self.path, self.name = path, name
+        self._content: Any = None
+        with h5py.File(path) as file:
+            content: Any = file[name]
+            self.shape, self.dtype = tuple(content.shape), content.dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        if self._content is None:
+            import h5py
+
+            self._content = h5py.File(self.path)[self.name]
+        if not isinstance(rows, np.ndarray):
+            return self._content[rows]
+        rising, back = np.unique(rows, return_inverse=True)  # the only order that h5py takes
+        return self._content[rising][back]
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_content": None}  # an open file does not travel to another process
+
+
+class ZarrFile:
+    """The arrays of a Zarr group, those in groups by their paths, or a single array, of no name."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            import zarr
+        except ModuleNotFoundError:
+            raise InputError(f"Reading {path} needs zarr: pip install 'scorefield[climate]'.") from None
+        if not path.exists():
+            raise AbsentDataError(f"There is no {path}: correct the path.")
+        self.path = path
+        try:
+            self._content: Any = zarr.open(str(path), mode="r")
+        except Exception as error:  # whatever its stores raise
+            raise InputError(f"{path} is no whole Zarr group or array ({brief(error)}): save it anew.") from error
+        self._single = isinstance(self._content, zarr.Array)
+        self.names = ("",) if self._single else tuple(arrays_below(self._content))
+
+    def read(self, name: str, argument: str) -> Stored:
+        if self._single:
+            return ZarrArray(self._content)
+        check_name(name, self.names, self.path, argument)
+        return ZarrArray(self._content[name])
+
+
+def arrays_below(group: Any, prefix: str = "") -> list[str]:
+    """The paths of all arrays of a Zarr group."""
+    below = [name for inner, part in group.groups() for name in arrays_below(part, f"{prefix}{inner}/")]
+    return [prefix + name for name, _ in group.arrays()] + below
+
+
+class ZarrArray:
+    """An array of Zarr, of which rows in any order are read."""
+
+    def __init__(self, content: Any) -> None:
+        self.content, self.shape, self.dtype = content, tuple(content.shape), np.dtype(content.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        return self.content.oindex[rows]
+
+
+def check_name(name: str, names: tuple[str, ...], path: Path, argument: str) -> None:
+    """Refuse the name of an array that a file lacks."""
+    if name not in names:
+        raise InputError(f"{path} holds no {name!r} but {', '.join(names) or 'no arrays'}: correct {argument}.")

@@ -1,0 +1,64 @@
+"""Sequences as windows: a field given coarse fields of the times around it, p(u_t | y_{t−k}, ..., y_{t+k})."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.cosine import resample
+from scorefield.data.batch import Batch
+from scorefield.data.fields import Fields
+from scorefield.data.source import Source, Split
+from scorefield.errors import InputError
+
+
+@dataclass(frozen=True)
+class Windows(Source):
+    """Every field u_t of some sequences that has k before and after it, given the 2k + 1 fields around it with few modes left.
+
+    The coarse fields are `cond["field"]`, (2k + 1, *grid): the same functions on the grid of u_t, hence on any other grid too
+    (`scorefield.cosine.resample`).
+
+    Args:
+        sequences: a source whose channels are the times of a sequence.
+        radius: k.
+        factor: by which the coarse grid has fewer points along each axis.
+    """
+
+    sequences: Source
+    radius: int = 1
+    factor: int = 4
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.factor < 1:
+            raise InputError(f"Windows needs radius >= 0 and factor >= 1, not {self.radius} and {self.factor}.")
+
+    def load(self, split: Split) -> Fields:
+        return WindowFields(self.sequences.load(split), self.radius, self.factor)
+
+
+class WindowFields(Fields):
+    """One field (1, *grid) of a sequence with its coarse window."""
+
+    def __init__(self, sequences: Fields, radius: int, factor: int) -> None:
+        frames, *grid = sequences[0].x.shape
+        self.width = 2 * radius + 1
+        if frames < self.width:
+            raise InputError(f"Sequences of {frames} fields hold no window of {self.width}: give a smaller radius.")
+        if min(grid) < factor:
+            raise InputError(f"The grid {tuple(grid)} cannot be coarsened by {factor}: give a smaller factor.")
+        self.sequences, self.radius, self.places = sequences, radius, frames - self.width + 1
+        self.coarse = tuple(max(1, points // factor) for points in grid)
+        self.quantum, self.dtype = sequences.quantum, sequences.dtype
+
+    def __len__(self) -> int:
+        return len(self.sequences) * self.places
+
+    def gather(self, indices: Tensor) -> Batch:
+        whole = self.sequences.gather(indices // self.places).x
+        at = (indices % self.places)[:, None] + torch.arange(self.width)
+        window = whole[torch.arange(len(indices))[:, None], at]
+        smooth = resample(resample(window, self.coarse), window.shape[2:])
+        return Batch(window[:, self.radius : self.radius + 1].contiguous(), {"field": smooth})

@@ -1,0 +1,96 @@
+"""Figures of fields as such, without features: what a comparison of samples with data is, and two of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from statistics import mean
+from typing import Literal
+
+import torch
+from scipy.stats import wasserstein_distance
+from torch import Generator, Tensor
+
+from scorefield.errors import InputError
+from scorefield.metrics.circular import circular_distances, phase_spectrum, residue_density, shuffled
+from scorefield.metrics.spectrum import Spectrum, band_distance, cosine_spectrum, radial_spectrum
+
+HALVES = 16  # random halvings of the data, for the floor
+VALUES = 200_000  # values whose law is compared, at most
+
+Boundary = Literal["cosine", "taper", "periodic"]
+
+
+class Comparison(ABC):
+    """Figures by name of two sets of fields (n, channels, *grid) in data units: 0 if nothing tells them apart, less is better."""
+
+    @abstractmethod
+    def __call__(self, x: Tensor, data: Tensor) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Phases(Comparison):
+    """Wrapped phases (cos φ, sin φ): distances w_var, w_skew, w_total of circular moments, the difference of the densities of
+    residues, and the mean over bands of |ln of the ratio of the spectra of e^{iφ}|. Moments do not see order in space, these do.
+    """
+
+    def __call__(self, x: Tensor, data: Tensor) -> dict[str, float]:
+        figures = circular_distances(x, data)
+        figures["residues"] = float((residue_density(x).mean() - residue_density(data).mean()).abs())
+        if x.shape[2:] == data.shape[2:]:
+            figures["phase_spectrum"] = float(band_distance(phase_spectrum(x).power, phase_spectrum(data).power).mean())
+        return figures
+
+    def control(self, data: Tensor) -> dict[str, float]:
+        """What the data score against themselves with their pixels shuffled: 0 in all that is blind to space."""
+        return self(shuffled(data), data)
+
+
+@dataclass(frozen=True)
+class Spectra(Comparison):
+    """Real fields on a plane: the mean over bands of |ln of the ratio of mean powers|, the largest such, and the Wasserstein
+    distance of the values over their standard deviation.
+
+    Args:
+        boundary: the modes: of the cosine series, of the Fourier series under a Hann window, or of periodic fields.
+    """
+
+    boundary: Boundary = "cosine"
+
+    def __call__(self, x: Tensor, data: Tensor) -> dict[str, float]:
+        ours, theirs = self.spectrum(x).power, self.spectrum(data).power
+        shared = min(ours.shape[1], theirs.shape[1])  # of two grids of one domain
+        distance = band_distance(ours[:, :shared], theirs[:, :shared])
+        values = [part.flatten()[:: max(1, part.numel() // VALUES)].double().numpy() for part in (x, data)]
+        return {
+            "spectrum": float(distance.mean()),
+            "spectrum_worst": float(distance.max()),
+            "values": float(wasserstein_distance(*values)) / (float(data.double().std()) or 1.0),
+        }
+
+    def spectrum(self, x: Tensor) -> Spectrum:
+        """The spectrum of each channel of each field, over wavenumbers per side; (n · channels, bands)."""
+        if x.ndim != 4:
+            raise InputError(f"Spectra are compared of fields on a plane, not of {tuple(x.shape[1:])}.")
+        fields = x.flatten(0, 1).double()
+        if self.boundary == "cosine":
+            return cosine_spectrum(fields)
+        return radial_spectrum(fields, taper=self.boundary == "taper")
+
+
+def floor(comparison: Comparison, data: Tensor, *, halves: int = HALVES, seed: int = 0) -> Mapping[str, float]:
+    """What two random halves of the data score against each other, on average: no model can be asked to do better with so few.
+
+    Args:
+        comparison: what is measured.
+        data: at least two fields.
+        halves: how many times they are halved.
+        seed: of the halves.
+    """
+    if len(data) < 2:
+        raise InputError("A floor needs at least two fields.")
+    generator, half = Generator().manual_seed(seed), len(data) // 2
+    orders = [torch.randperm(len(data), generator=generator) for _ in range(halves)]
+    rows = [comparison(data[order[:half]], data[order[half:]]) for order in orders]
+    return {name: mean(row[name] for row in rows) for name in rows[0]}

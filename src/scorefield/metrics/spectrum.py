@@ -1,0 +1,112 @@
+"""How the variance of fields is spread over scales: ring means of the power of their modes.
+
+A *ring mean* divides by the number of modes in the ring, a *ring sum* does not. That number grows like the wavenumber, so the
+slope of a ring sum is flatter by one power: of a field whose modes have E|x_k|² ∝ |k|⁻³ the ring mean falls like k⁻³ and the
+ring sum like k⁻². All here are ring means.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scorefield.cosine import dct
+from scorefield.errors import InputError
+
+
+class Spectrum(NamedTuple):
+    """A radially averaged spectrum.
+
+    Args:
+        wavenumber: of each ring, in cycles per unit of the spacing: n/L for n = 1, 2, ..., L the longer side.
+        power: ring mean of |x_k|², so scaled that the sum over all modes is the mean square of the field.
+    """
+
+    wavenumber: Float[Tensor, " rings"]
+    power: Float[Tensor, "*batch rings"]
+
+
+def radial_spectrum(
+    fields: Float[Tensor, "*batch height width"], spacing: tuple[float, float] = (1.0, 1.0), *, taper: bool = False
+) -> Spectrum:
+    """Ring means of the power spectrum of each field: ring n has the modes with round(L|k|) = n, up to the Nyquist wavenumber.
+
+    Args:
+        fields: without NaN; the mean is in no ring.
+        spacing: of the grid along height and width, in any unit of length.
+        taper: multiply by a Hann window after the mean is taken away. A field that is not periodic has a jump at its edge, whose
+            modes fall like k⁻² along the axes and hide steeper spectra.
+    """
+    height, width = fields.shape[-2:]
+    longest = max(height * spacing[0], width * spacing[1])
+    k_y = torch.fft.fftfreq(height, spacing[0], dtype=torch.float64)
+    k_x = torch.fft.rfftfreq(width, spacing[1], dtype=torch.float64)
+    ring = ((k_y[:, None] ** 2 + k_x**2).sqrt() * longest).round().long()
+    rings = int(min(0.5 / spacing[0], 0.5 / spacing[1]) * longest + 1e-9)
+    if rings < 1:
+        raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
+    if taper:
+        fields = _tapered(fields)
+    power = torch.fft.rfft2(fields, norm="forward").abs().square()
+    twice = torch.full_like(k_x, 2.0)  # the half of the modes that a real transform leaves out
+    twice[0] = 1.0
+    if width % 2 == 0:
+        twice[-1] = 1.0
+    multiplicity = twice.expand(height, -1).to(power)
+    inside = (ring >= 1) & (ring <= rings)
+    index = ring[inside].to(fields.device) - 1
+    total = power.new_zeros((*power.shape[:-2], rings))
+    total.index_add_(-1, index, (power * multiplicity)[..., inside])
+    modes = power.new_zeros(rings).index_add_(0, index, multiplicity[inside])
+    return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64, device=fields.device) / longest, total / modes)
+
+
+def cosine_spectrum(
+    fields: Float[Tensor, "*batch height width"], spacing: tuple[float, float] = (1.0, 1.0)
+) -> Spectrum:
+    """Ring means of the power of the cosine series of each field, which needs no taper: its even continuation has no jump.
+
+    Mode (p, q) has the wavenumber |(p/H, q/W)|/2 with H and W the sides; ring n has those next to n/(2L), L the longer side.
+
+    Args:
+        fields: without NaN; the mean is in no ring.
+        spacing: of the grid along height and width, in any unit of length.
+    """
+    height, width = fields.shape[-2:]
+    longest = max(height * spacing[0], width * spacing[1])
+    k_y = torch.arange(height, dtype=torch.float64) / (height * spacing[0])
+    k_x = torch.arange(width, dtype=torch.float64) / (width * spacing[1])
+    ring = ((k_y[:, None] ** 2 + k_x**2).sqrt() * longest).round().long()
+    rings = int(min(1 / spacing[0], 1 / spacing[1]) * longest + 1e-9) - 1
+    if rings < 1:
+        raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
+    power = dct(fields.double(), (-2, -1)).square() / (height * width)
+    inside = (ring >= 1) & (ring <= rings)
+    index = (ring[inside] - 1).to(power.device)
+    total = power.new_zeros((*power.shape[:-2], rings)).index_add_(-1, index, power[..., inside])
+    number = torch.bincount(index, minlength=rings)
+    return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64) / (2 * longest), total / number)
+
+
+def band_distance(one: Float[Tensor, "n bands"], other: Float[Tensor, "m bands"]) -> Float[Tensor, " bands"]:
+    """|ln of the ratio of the mean powers| in each band of two sets of fields; 0.1 is about 10 % of the power."""
+    return (one.double().mean(0) / other.double().mean(0)).log().abs()
+
+
+def _tapered(fields: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch height width"]:
+    """The deviation from the mean under a Hann window that keeps the variance of white noise."""
+    windows = [
+        torch.hann_window(n, periodic=False, dtype=fields.dtype, device=fields.device) for n in fields.shape[-2:]
+    ]
+    window = windows[0][:, None] * windows[1]
+    return (fields - fields.mean((-2, -1), keepdim=True)) * window / window.square().mean().sqrt()
+
+
+def log_spectral_distance(
+    one: Float[Tensor, "*batch rings"], other: Float[Tensor, "*batch rings"]
+) -> Float[Tensor, "*batch"]:
+    """Root mean square over rings of 10 log₁₀(one/other), in dB; 0 for equal spectra, 3 for a factor of 2 everywhere."""
+    return (10 * (one / other).log10()).square().mean(-1).sqrt()

@@ -1,0 +1,85 @@
+"""The Gaussian measure N(0, C) that ξ is drawn from, and the white ones."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Size, Tensor
+
+from scorefield.errors import InputError
+from scorefield.random import Generators
+
+
+class Noise(ABC):
+    """A centred Gaussian measure on fields with covariance C, the same and independent in every channel."""
+
+    @property
+    def diagonal(self) -> bool:
+        """Whether C, no multiple of the identity, has an inverse and is diagonal in modes of the grid: `precision` is cheap."""
+        return False
+
+    @abstractmethod
+    def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
+        """C^½ z of the full shape (batch, channels, *grid), z standard normal."""
+
+    @abstractmethod
+    def covariance(self, x: Tensor) -> Tensor:
+        """C x."""
+
+    @abstractmethod
+    def precision(self, x: Tensor) -> Tensor:
+        """C⁻¹ x; raises `InputError` where C has no usable inverse."""
+
+    @abstractmethod
+    def log_det(self, x: Tensor) -> Tensor:
+        """log det C on the grid of x, over all elements of a field, one per field; `InputError` where C has no density."""
+
+
+@dataclass(frozen=True)
+class White(Noise):
+    """C = I: unit variance per pixel. Its law depends on the mesh: the variance of a mode falls with the number of pixels."""
+
+    def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
+        return generator.randn(shape, like=like)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        return x
+
+    def precision(self, x: Tensor) -> Tensor:
+        return x
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return x.new_zeros(len(x))
+
+
+@dataclass(frozen=True)
+class WhiteModes(Noise):
+    """C = (N/points) I on N pixels: every mode has the variance 1/points on every grid, and the pixels one that grows with N.
+
+    Args:
+        points: pixels of the grid on which a pixel has unit variance; usually that of training.
+    """
+
+    points: int
+
+    def __post_init__(self) -> None:
+        if self.points < 1:
+            raise InputError(f"WhiteModes needs points >= 1, not {self.points}.")
+
+    def _variance(self, grid: Sequence[int] | Size) -> float:
+        return math.prod(grid) / self.points
+
+    def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
+        return math.sqrt(self._variance(shape[2:])) * generator.randn(shape, like=like)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        return self._variance(x.shape[2:]) * x
+
+    def precision(self, x: Tensor) -> Tensor:
+        return x / self._variance(x.shape[2:])
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return x.new_full((len(x),), x[0].numel() * math.log(self._variance(x.shape[2:])))

@@ -1,0 +1,70 @@
+"""Linear systems with an operator: conjugate gradients, the pseudo-inverse and the projection onto what is measured."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from scorefield.errors import InputError
+from scorefield.operators.operator import LinearOperator
+
+
+def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float) -> Tensor:
+    """x with M x = b, M symmetric and positive semi-definite, for each sample of a batch by itself (Hestenes and Stiefel 1952).
+
+    From x = 0, so that x lies in the range of M; a sample rests once ‖b − M x‖ <= tolerance ‖b‖.
+
+    Args:
+        matrix: v ↦ M v.
+        b: (batch, ...), real or complex.
+        iterations: at most so many, each with one product by M.
+        tolerance: relative to ‖b‖.
+    """
+    if iterations < 1 or not 0 <= tolerance < 1:
+        raise InputError(
+            f"Conjugate gradients need iterations >= 1 and 0 <= tolerance < 1, not {iterations}, {tolerance}."
+        )
+
+    def dot(u: Tensor, v: Tensor) -> Tensor:
+        product = (u.conj() * v).real if u.is_complex() else u * v
+        return product.flatten(1).sum(1).reshape(-1, *(1,) * (u.ndim - 1))
+
+    x, residual, direction = torch.zeros_like(b), b, b
+    square = dot(b, b)
+    enough = tolerance**2 * square
+    for _ in range(iterations):
+        active = square > enough
+        if not bool(active.any()):
+            break
+        moved = matrix(direction)
+        curvature = dot(direction, moved)
+        step = torch.where(active & (curvature > 0), square / curvature, 0)
+        x, residual = x + step * direction, residual - step * moved
+        before, square = square, dot(residual, residual)
+        direction = residual + torch.where(before > 0, square / before, 0) * direction
+    return x
+
+
+def least_squares(
+    operator: LinearOperator, y: Tensor, *, damping: float = 0.0, iterations: int = 30, tolerance: float = 1e-6
+) -> Tensor:
+    """argmin ‖A x − y‖² + damping ‖x‖², by conjugate gradients on the normal equations; the least of all where damping is 0.
+
+    With damping 0 and iterations enough it is A⁺y, the pseudo-inverse. Few iterations regularise, too: those that an
+    ill-conditioned A needs for its smallest singular values amplify the noise of y.
+    """
+    if not damping >= 0:
+        raise InputError(f"Least squares need a damping >= 0, not {damping}.")
+
+    def matrix(x: Tensor) -> Tensor:
+        return operator.normal(x) + damping * x
+
+    return conjugate_gradients(matrix, operator.adjoint(y), iterations=iterations, tolerance=tolerance)
+
+
+def project_range(operator: LinearOperator, x: Tensor, *, iterations: int = 30, tolerance: float = 1e-6) -> Tensor:
+    """P x = A⁺A x, the part of x that A measures; P is symmetric and P² = P as far as the iterations converge."""
+    normal = operator.normal(x)
+    return conjugate_gradients(operator.normal, normal, iterations=iterations, tolerance=tolerance)

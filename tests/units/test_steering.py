@@ -1,0 +1,99 @@
+"""Sampling towards a class from the command line: what the weight means, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+import tiny
+from scorefield.cli import main
+
+DROPPED = '[{"class_path": "scorefield.data.DropLabel"}]'
+CLASSIFIER = """
+base: digits-classifier
+model:
+  net:
+    init_args: {channels: 8}
+train: {steps: 150, batch_size: 64, validate_on: 32, validate_every: 150, checkpoint_every: 150}
+"""
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with classes and the null class, one without the null class, one without classes, and a classifier."""
+    folder = tmp_path_factory.mktemp("steering")
+    tiny.train(folder / "a", folder / "free", model__net__labels=10, train__augment=DROPPED)
+    tiny.train(folder / "b", folder / "sure", train__steps=1, model__net__labels=10)
+    tiny.train(folder / "c", folder / "plain", train__steps=1)
+    recipe = tiny.recipe(folder / "d", CLASSIFIER)
+    assert main(["train", str(recipe), "--train.accelerator", "cpu", "--out", str(folder / "classifier")]) == 0
+    return folder
+
+
+def drawn(run: Path, out: Path, *arguments: str, steps: int = 4) -> np.ndarray:
+    words = ["sample", str(run), "-n", "6", "--chunk", "6", "--steps", str(steps), "--out", str(out), *arguments]
+    assert main(words) == 0
+    return np.load(out / "samples.npy")
+
+
+def test_a_weight_of_one_is_the_law_of_the_class_and_of_zero_that_of_none(runs: Path, tmp_path: Path) -> None:
+    free = runs / "free"
+    label = ("--label", "3")
+    own, one = drawn(free, tmp_path / "own", *label), drawn(free, tmp_path / "one", *label, "--guidance", "1")
+    none, zero = drawn(free, tmp_path / "none"), drawn(free, tmp_path / "zero", *label, "--guidance", "0")
+    more = drawn(free, tmp_path / "more", *label, "--guidance", "30")
+    np.testing.assert_allclose(one, own, atol=1e-3)  # of values from 0 to 16
+    np.testing.assert_allclose(zero, none, atol=1e-3)
+    assert abs(more - own).max() > 10 * max(abs(one - own).max(), 1e-4)
+    assert json.loads((tmp_path / "more" / "sampling.json").read_text())["guidance"] == {"scale": 30.0}
+
+
+def test_a_classifier_draws_its_class(runs: Path, tmp_path: Path) -> None:
+    plain, classifier = runs / "plain", ("--classifier", str(runs / "classifier"), "--label", "3", "--guidance")
+    own = drawn(plain, tmp_path / "own", steps=18)
+    np.testing.assert_array_equal(drawn(plain, tmp_path / "still", *classifier, "0", steps=18), own)
+    guided = drawn(plain, tmp_path / "guided", *classifier, "3", steps=18)
+    record = json.loads((tmp_path / "guided" / "sampling.json").read_text())["guidance"]
+    assert record["scale"] == 3.0 and record["classifier"]["weights"]
+    judge = scorefield.load(runs / "classifier")
+    assert called_three(judge, guided) == len(guided) > called_three(judge, own)
+
+
+def called_three(judge: scorefield.Model, x: np.ndarray) -> int:
+    """How many fields the classifier that guided takes for its class, at a small noise level."""
+    z = judge.normaliser(torch.from_numpy(x).float())
+    with torch.no_grad():
+        return int((judge.denoiser(z, torch.tensor(0.2)).argmax(1) == 3).sum())
+
+
+def test_other_guidance_is_another_job(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    drawn(runs / "free", tmp_path / "out", "--label", "3", "--guidance", "2")
+    words = ["sample", str(runs / "free"), "-n", "6", "--chunk", "6", "--steps", "4", "--out", str(tmp_path / "out")]
+    assert main([*words, "--label", "3"]) == 2
+    assert "guidance" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("run", "arguments", "words"),
+    [
+        ("free", ["--guidance", "2"], "add --label"),
+        ("sure", ["--guidance", "2", "--label", "3"], "DropLabel"),
+        ("plain", ["--guidance", "2", "--label", "3"], "knows no classes"),
+        ("plain", ["--label", "3", "--classifier", "{runs}/free"], "the run of a classifier"),
+        ("plain", ["--label", "10", "--classifier", "{runs}/classifier"], "from 0 to 9"),
+        ("plain", ["--label", "3", "--classifier", "{runs}/absent"], "no checkpoint"),
+    ],
+)
+def test_what_cannot_guide_is_named(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], run: str, arguments: list[str], words: str
+) -> None:
+    given = [argument.format(runs=runs) for argument in arguments]
+    assert main(["sample", str(runs / run), "-n", "2", "--out", str(tmp_path / "out"), *given]) == 2
+    error = capsys.readouterr().err
+    assert words in error and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
