@@ -58,3 +58,41 @@ def save(data: xr.Dataset, path: Path) -> str:
     else:
         data.to_zarr(path)
     return str(path)
+
+
+NET = {  # the smallest network for them
+    "channels": 8,
+    "multipliers": [1, 2],
+    "blocks": 1,
+    "attention": [],
+    "dropout": 0.0,
+    "progressive_input": "none",
+}
+
+
+def recipe(data: dict, **model) -> dict:
+    """A run of two steps on gridded data."""
+    arguments = {"class_path": "scorefield.nn.NCSNpp", "init_args": NET}
+    train = {
+        "steps": 2,
+        "batch_size": 4,
+        "validate_on": 4,
+        "accelerator": "cpu",
+        "preview_every": 2,
+        "checkpoint_every": 2,
+    }
+    return {
+        "base": "parts/edm-fields.yaml",
+        "model": {"net": arguments, **model},
+        "data": {"class_path": "scorefield.data.Climate", "init_args": data},
+        "train": train,
+    }
+
+
+def described(path: str, **more) -> dict:
+    """Data of a file's tas, coarsened."""
+    division = {
+        "class_path": "scorefield.data.climate.Blocks",
+        "init_args": {"days": 8, "cycle": 4, "valid": [3], "test": [2]},
+    }
+    return {"targets": {"path": path, "names": ["tas"]}, "coarsen": 4, "division": division, **more}

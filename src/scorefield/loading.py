@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from scorefield import config as configuration
@@ -110,6 +111,30 @@ def load_fixed(model: Model, checkpoint: Checkpoint, origin: str) -> None:
     for group, part in model.fixed():
         load_strictly(part, checkpoint.group(group), origin)
     model.template = checkpoint.group("data").get("template", model.template)
+
+
+def take_mean(groups: Namespace, opened: Opened, trust: Sequence[str] = ()) -> None:
+    """Write the network of a deterministic run as the mean of a model, and that run's units as its own."""
+    given = {"model": opened.config["model"]}
+    configuration.check_trust(given, {"model": Model}, trust, str(opened.path))
+    if not str(given["model"]["net"].get("class_path", "")).endswith(".Blind"):
+        raise InputError(f"{opened.path} is no deterministic run: give one whose model.net is scorefield.nn.Blind.")
+    stored = model_parser().read_object(given, str(opened.path)).model
+    groups.model.mean = Namespace(class_path="scorefield.mean.Regression", init_args=Namespace(net=stored.net))
+    groups.model.normaliser, groups.model.predictors = stored.normaliser, stored.predictors
+
+
+def load_mean(model: Model, opened: Opened) -> None:
+    """The averaged network of a deterministic run as the mean of a model, with that run's units. See `take_mean`."""
+    checkpoint, origin = opened.checkpoint, str(opened.path)
+    if model.mean is None:
+        raise InputError("The model has no mean to load: leave --mean out.")
+    weights = checkpoint.group("net") | checkpoint.group("ema")
+    own = model.mean.state_dict()
+    rest = {name: value for name, value in own.items() if name.startswith("residual.")}
+    load_strictly(model.mean, rest | {f"net.{name}": value for name, value in weights.items()}, origin)
+    load_strictly(model.normaliser, checkpoint.group("normaliser"), origin)
+    load_strictly(model.predictors, checkpoint.group("predictors"), origin)
 
 
 def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

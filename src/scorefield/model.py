@@ -157,8 +157,9 @@ class Model(nn.Module):
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """Fit all that is to be fitted to training data, in data units: the units first, then what the mean leaves."""
-        self.normaliser.fit(batches)
-        if not self.predictors.fitted:
+        if not has_learnt(self.normaliser):
+            self.normaliser.fit(batches)
+        if not has_learnt(self.predictors):
             self.predictors.fit(Conditions(batches))
         if self.mean is not None:
             self.mean.fit(replace(b.normalised(self.normaliser), cond=self.condition(b.cond)) for b in batches)
@@ -280,6 +281,11 @@ class Model(nn.Module):
         """
         latent = temperature * self._own(latent)
         return self.normaliser.inverse(flow.decode(self.generative, latent, cond=cond).x)
+
+
+def has_learnt(normaliser: Normaliser) -> bool:
+    """Whether it was fitted before; one with nothing to learn is fitted again at no cost."""
+    return normaliser.fitted and any(True for _ in normaliser.buffers())
 
 
 def _take(value: Tensor, rows: range) -> Tensor:

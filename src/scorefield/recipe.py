@@ -15,6 +15,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.source import Source
 from scorefield.errors import InputError
+from scorefield.mean import Regression  # noqa: F401 - likewise
 from scorefield.model import Model
 from scorefield.nn import NCSN, Blind, Encoder, Located, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
 from scorefield.train.trainer import Trainer

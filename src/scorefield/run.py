@@ -24,7 +24,7 @@ from scorefield.data.loader import Sequential
 from scorefield.data.source import Source, Tensors
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
-from scorefield.loading import Opened, find_checkpoint, load_fixed, load_strictly
+from scorefield.loading import Opened, find_checkpoint, load_fixed, load_mean, load_strictly, take_mean
 from scorefield.model import Model
 from scorefield.random import stream
 from scorefield.recipe import build, data_parser, fit_to_data
@@ -56,6 +56,7 @@ def prepare(
     resume: Checkpoint | None = None,
     init: Opened | None = None,
     source: Source | None = None,
+    mean: Opened | None = None,
 ) -> Experiment:
     """Build an experiment; sizes that the recipe leaves open are taken from the data.
 
@@ -65,8 +66,11 @@ def prepare(
         resume: a checkpoint of this run, which will be restored.
         init: a checkpoint of another run whose averaged weights and normaliser this one starts from.
         source: data that take the place of the recipe's own.
+        mean: a deterministic run whose prediction is taken off, and whose units are taken over.
     """
     groups = Namespace({name: settings[name] for name in configuration.GROUPS})
+    if mean is not None:
+        take_mean(groups, mean)
     given: Source = source or build(data_parser(), Namespace(data=groups.data)).data
     train, valid = given.load("train"), given.load("valid")
     fit_to_data(groups, train)
@@ -80,6 +84,8 @@ def prepare(
         load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
         load_fixed(model, init.checkpoint, str(init.path))
     elif resume is None:
+        if mean is not None:
+            load_mean(model, mean)
         model.fit(Sequential(train))
         model.template = train.template
     return Experiment(train, valid, model, built.train, config)
@@ -92,6 +98,7 @@ def train(
     *,
     resume: bool = False,
     init: Opened | None = None,
+    mean: Opened | None = None,
     notify: Callable[[str], None] = warnings.warn,
 ) -> Model:
     """Train into a run folder; `resume` goes on from its last checkpoint, `init` starts from another run's weights.
@@ -102,6 +109,7 @@ def train(
         folder: the run folder.
         resume: continue the run that the folder holds.
         init: the checkpoint of another run to start from; of no effect once there is something to resume.
+        mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
         notify: is told what looks wrong with the data or the prior.
     """
     checkpoint = (
@@ -110,7 +118,8 @@ def train(
     leader = int(next((os.environ[name] for name in RANKS if name in os.environ), "0")) == 0
     if leader:
         check_free(folder, resume)
-    experiment = prepare(parser, settings, checkpoint, None if checkpoint is not None else init)
+    begun = checkpoint is not None
+    experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
     if checkpoint is not None:
         _check_same(checkpoint.facts["config"], experiment.config, folder)
     elif leader:

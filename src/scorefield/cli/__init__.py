@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from scorefield.cli.climate import downscale
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.judging import compare, evaluate, make_reference, report
 from scorefield.cli.training import check_data, demo, import_, recipes, train
@@ -34,6 +35,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  downscale RUN PREDICTORS --members M --out FILE.nc
+                                an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
 """
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -49,6 +52,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "downscale": downscale,
 }
 
 

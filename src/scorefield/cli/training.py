@@ -29,6 +29,9 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument("--init", type=Path | None, help="run to take the model and its weights from", default=None)
     parser.add_argument(
+        "--mean", type=Path | None, default=None, help="deterministic run whose prediction is taken off first"
+    )
+    parser.add_argument(
         "--trust",
         type=str,
         action="append",
@@ -57,7 +60,8 @@ def train(arguments: Sequence[str]) -> int:
 
     try:
         init = None if settings.init is None else loading.open_checkpoint(settings.init)
-        run.train(parser, settings, settings.out, resume=settings.resume, init=init, notify=warn)
+        mean = None if settings.mean is None else loading.open_checkpoint(settings.mean)
+        run.train(parser, settings, settings.out, resume=settings.resume, init=init, mean=mean, notify=warn)
     except Stopped as stop:
         say(f"{stop}; all is saved. Go on with: scorefield train --out {settings.out} --resume")
         return 128 + stop.number

@@ -326,7 +326,7 @@ class MatchMoments(Normaliser):
     """Standardised by the moments of each channel; and for predictors of another driving model, first
     (x − μ)/s · S + M at every point: its moments μ, s are replaced by those of the model trained on, M, S (bias correction).
 
-    Without `matched` it is `Standardise` that has kept the moments of every point.
+    By itself it is `Standardise` that has kept the moments of every point; `matched_to` makes the correction of them.
     """
 
     mean: Tensor
@@ -359,17 +359,6 @@ class MatchMoments(Normaliser):
         points = x[0, 0].numel()
         return (-points * self.spread.double().log().sum()).to(x.dtype).expand(len(x))
 
-    def matched(self, batches: Iterable[Batch]) -> Matched:
-        """The correction of fields of another model, which has the moments of these batches."""
-        if not self.fitted:
-            raise InputError("MatchMoments is not fitted: load a checkpoint that holds it.")
-        mean, std = (v.to(self.mean) for v in pixel_moments(batches))
-        if mean.shape != self.mean.shape:
-            raise InputError(
-                f"The other model's fields are {tuple(mean.shape)}, those trained on {tuple(self.mean.shape)}."
-            )
-        return Matched(mean, std, self.mean, self.std)
-
 
 class Matched:
     """(x − μ)/s · S + M at every point: a field of one model with the first two moments of another's."""
@@ -381,13 +370,31 @@ class Matched:
         return (x - self.mean) / self.std * self.new_std + self.new_mean
 
 
+def matched_to(normaliser: Normaliser, batches: Iterable[Batch]) -> Matched:
+    """The correction of fields of another model, which have the moments of these batches, for one trained with a normaliser
+    that has kept the moments of every point: `MatchMoments` or `PixelStandardise`, alone or first in a chain.
+    """
+    kept = {name.rpartition(".")[2]: value for name, value in normaliser.named_buffers() if value.ndim > 1}
+    if not {"mean", "std"} <= kept.keys():
+        raise InputError(
+            "To correct another model's predictors, moments of every point are needed, and the run has kept none: train with "
+            "model.predictors MatchMoments."
+        )
+    mean, std = (value.to(kept["mean"]) for value in pixel_moments(batches))
+    if mean.shape != kept["mean"].shape:
+        raise InputError(
+            f"The other model's fields are {tuple(mean.shape)}, those trained on {tuple(kept['mean'].shape)}."
+        )
+    return Matched(mean, std, kept["mean"], kept["std"])
+
+
 class QuantileNormal(Normaliser):
     """Φ⁻¹ of the rank of a value among the training values of its channel: any continuous law becomes N(0, 1).
 
     An atom at the low end - dry points, below `wet` - has the ranks below p₀, its share. A value there takes one of them at
     random, so that no spike is left; the draw follows from the seed and the field itself. The way back sends all of them to
-    the atom: lossy, values below `wet` are gone. Beyond the training range the map goes on as a straight line with the mean slope of
-    the outermost hundredth of ranks, so that larger values than in training can be drawn.
+    the atom: lossy, values below `wet` are gone. Beyond the training range the map goes on as a straight line with the mean slope
+    of the outermost hundredth of the knots, so that larger values than in training can be drawn.
 
     Args:
         wet: values below are the atom; null for a law without one.

@@ -60,8 +60,8 @@ class Tiled:
     def parts(self, shape: torch.Size | tuple[int, ...]) -> Iterator[tuple[slice, ...]]:
         """The tiles of a domain, which overlap so that every point is inside the margin of at least one."""
         axes = []
-        for n, size in zip(shape, self.size, strict=True):
-            size = min(size, n)
+        for n, largest in zip(shape, self.size, strict=True):
+            size = min(largest, n)
             step = max(1, size - 2 * self.margin)
             starts = sorted({min(start, n - size) for start in range(0, max(n - size, 0) + step, step)})
             axes.append([slice(start, start + size) for start in starts])

@@ -17,6 +17,7 @@ from scorefield.data.transform import (
     RawMoment,
     Recentre,
     Root,
+    matched_to,
 )
 from scorefield.errors import InputError
 
@@ -123,10 +124,12 @@ def test_matched_moments_take_the_bias_of_another_model_away() -> None:
     bias, gain = 3 * torch.rand(2, 8, 9), 0.5 + torch.rand(2, 8, 9)
     theirs = (rain(500, seed=5) - 280) * gain + 280 + bias
     fitted = MatchMoments().fit(batches(ours))
-    corrected = fitted.matched(batches(theirs))(theirs).double()
+    corrected = matched_to(fitted, batches(theirs))(theirs).double()
     torch.testing.assert_close(corrected.mean(0), ours.double().mean(0), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(corrected.std(0), ours.double().std(0), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(fitted.matched(batches(ours))(ours), ours, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(matched_to(fitted, batches(ours))(ours), ours, rtol=1e-4, atol=1e-3)
+    with pytest.raises(InputError, match="has kept none"):
+        matched_to(Standardise().fit(batches(ours)), batches(theirs))
 
 
 # -------------------------------------------------------------------------------------------------------- quantiles

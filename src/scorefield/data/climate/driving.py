@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -12,19 +14,70 @@ from torch import Tensor
 from scorefield.data.climate.fields import Predictors
 from scorefield.data.climate.files import Cube, Variables, same_units
 from scorefield.data.climate.grid import Grid
-from scorefield.data.climate.regrid import Conservative, Regridder
+from scorefield.data.climate.regrid import Conservative, Regridder, spreading
 from scorefield.data.climate.source import Climate, grid_of_cube
 from scorefield.data.climate.split import dates
 from scorefield.data.climate.template import Template, calendar_of
 from scorefield.errors import InputError
 
+if TYPE_CHECKING:
+    import xarray as xr
+
 ALIKE = 1e-3  # of a step, by which positions of one grid may differ: files round
 MINUTES_OF_DAY = 1440
 
 
+class Given(ABC):
+    """What an ensemble is drawn from, field by field, and how its file is laid out.
+
+    Attributes:
+        dimension: along which the fields are numbered in a file.
+    """
+
+    dimension: str
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a field."""
+
+    @property
+    @abstractmethod
+    def variables(self) -> int:
+        """How many predictors of the field's own time there are."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many fields there are to predict."""
+
+    @abstractmethod
+    def field(self, position: int) -> Tensor:
+        """cond["field"] of one, (channels, rows, columns), in data units. Unknown values where training had none raise."""
+
+    @abstractmethod
+    def key(self, position: int) -> tuple[int, ...]:
+        """Numbers that tell this field from all others, wherever it stands in a file."""
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """Its date, for messages and for comparison with the file."""
+
+    @abstractmethod
+    def known(self, template: Template) -> np.ndarray:
+        """Where there is anything to predict, (rows, columns) bool."""
+
+    @abstractmethod
+    def frame(self, template: Template) -> tuple[xr.Dataset, tuple[str, str], dict[str, str]]:
+        """Coordinates, names of the rows' and the columns' dimensions, and attributes that every variable needs."""
+
+    @abstractmethod
+    def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
+        """Fields (variables, rows, columns) with the area means of the predictors, see `rescaled`."""
+
+
 @dataclass(frozen=True, eq=False)
-class Driving:
-    """Predictors on the way to a prediction.
+class Driving(Given):
+    """Predictors of a whole region.
 
     Attributes:
         predictors: checked.
@@ -33,6 +86,7 @@ class Driving:
         grid: of that part.
         numbers: of the times to predict, each of them with all times of its window.
         to_coarse: area means of predictions over the cells of the predictors' grid; None where the grids do not allow it.
+        spread: from the cells of that grid to the points in them; likewise.
         gaps: whether predictors may be unknown somewhere.
     """
 
@@ -42,32 +96,103 @@ class Driving:
     grid: Grid
     numbers: np.ndarray
     to_coarse: Regridder | None
+    spread: Regridder | None
     gaps: bool
+    dimension: str = "time"
 
-    def times(self) -> list[Any]:
-        """The dates to predict."""
-        return dates(self.predictors.cube.times[self.numbers])
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.grid.shape
+
+    @property
+    def variables(self) -> int:
+        return len(self.predictors.cube.names)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def key(self, position: int) -> tuple[int, ...]:
+        return (minutes(self._date(position)),)
+
+    def name(self, position: int) -> str:
+        return str(self.predictors.cube.times[self.numbers[position]])
 
     def field(self, position: int) -> Tensor:
-        """cond["field"] of a time, (channels, rows, columns), in data units."""
         number = int(self.numbers[position])
         window = self.predictors.window(number)
-        self._check(number, window)
+        for values in window:
+            for name, channel in zip(self.predictors.cube.names, values, strict=True):
+                if not self.gaps and np.isnan(channel).any():
+                    raise InputError(
+                        f"{self.predictors.cube.origin}: {name} has {int(np.isnan(channel).sum())} unknown values around "
+                        f"{self._date(position)}, and had none in training: fill them, or cut them off."
+                    )
         return torch.from_numpy(self.predictors.at(number, window, slice(None), slice(None)))
 
-    def coarse(self, position: int) -> np.ndarray:
-        """The predictors of a time as they are given."""
-        return self.predictors.coarse(int(self.numbers[position]))
+    def known(self, template: Template) -> np.ndarray:
+        return template.known[self.rows, self.columns]
 
-    def _check(self, number: int, window: list[np.ndarray]) -> None:
-        for field in window:
-            for name, channel in zip(self.predictors.cube.names, field, strict=True):
-                if not self.gaps and np.isnan(channel).any():
-                    date = dates(self.predictors.cube.times)[number]
-                    raise InputError(
-                        f"{self.predictors.cube.origin}: {name} has {int(np.isnan(channel).sum())} unknown values at {date}, and "
-                        "had none in training: fill them."
-                    )
+    def frame(self, template: Template) -> tuple[xr.Dataset, tuple[str, str], dict[str, str]]:
+        y, x = template.facts["y"], template.facts["x"]
+        dataset = template.coordinates(self.rows, self.columns)
+        time, bounds = self._times()
+        dataset = dataset.assign_coords(time=time)
+        if bounds is not None:
+            dataset["time_bnds"] = bounds
+        mapping = template.facts["mapping"]
+        shared = {"grid_mapping": mapping} if mapping else {}
+        flat = sorted(str(name) for name in dataset.variables if set(dataset[name].dims) == {y, x})
+        return dataset, (y, x), shared | ({"coordinates": " ".join(flat)} if flat else {})
+
+    def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
+        if self.to_coarse is None or self.spread is None:
+            raise InputError("The grids do not allow means over the predictors' cells: leave out --conserve.")
+        coarse = self.predictors.coarse(int(self.numbers[position]))[: len(x)].astype(np.float64)
+        return rescaled(x, coarse, self.to_coarse, self.spread, multiply=multiply)
+
+    def _date(self, position: int) -> Any:
+        number = self.numbers[position] % len(self.predictors.cube.times)
+        return dates(self.predictors.cube.times[number : number + 1])[0]
+
+    def _times(self) -> tuple[xr.DataArray, xr.DataArray | None]:
+        """The time coordinate of the predictors with its calendar, and its bounds where they have any."""
+        cube = self.predictors.cube
+        dataset, name = cube.dataset, cube.layout.time
+        if not name:
+            raise InputError(f"{cube.origin} has no time: give it one, as a dimension.")
+        found = dataset[name].isel({name: self.numbers}).load()
+        bounds = str(dataset[name].attrs.get("bounds", dataset[name].encoding.get("bounds", "")))
+        time = found.rename({name: "time"}).reset_coords(drop=True)
+        time.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"}
+        time.encoding = {k: v for k, v in found.encoding.items() if k in ("units", "calendar")} | {"dtype": "float64"}
+        if bounds not in dataset.variables:
+            return time, None
+        time.attrs["bounds"] = "time_bnds"
+        pairs = dataset[bounds].isel({name: self.numbers}).load().rename({name: "time"}).reset_coords(drop=True)
+        pairs.attrs, pairs.encoding = {}, {"dtype": "float64"}
+        return time, pairs
+
+
+def rescaled(
+    x: np.ndarray, coarse: np.ndarray, to_coarse: Regridder, spread: Regridder, *, multiply: bool
+) -> np.ndarray:
+    """Fields whose means over coarse cells are those given: every value of a cell gets what its mean lacks, or its ratio.
+
+    A cell that is dry where it should be wet gets its amount evenly.
+
+    Args:
+        x: (variables, rows, columns).
+        coarse: the means wanted, (variables, y, x).
+        to_coarse: area means.
+        spread: each cell's value to all of its points.
+        multiply: whether to multiply; else to add.
+    """
+    means = to_coarse(x).astype(np.float64)
+    if not multiply:
+        return x + spread(coarse - means)
+    empty = means <= 0
+    ratio = np.where(empty, 1.0, coarse / np.where(empty, 1.0, means))
+    return x * spread(ratio) + spread(np.where(empty, coarse, 0.0))
 
 
 def drive(source: Climate, template: Template, path: str) -> Driving:
@@ -103,20 +228,21 @@ def drive(source: Climate, template: Template, path: str) -> Driving:
         raise InputError(
             f"{cube.origin} has {len(cube.times)} times, too few for the window of times that is asked for."
         )
-    return Driving(predictors, rows, columns, part, numbers, _to_coarse(part, given), required["gaps"])
+    return Driving(predictors, rows, columns, part, numbers, *_between(part, given), required["gaps"])
 
 
-def _to_coarse(part: Grid, given: Grid) -> Regridder | None:
+def _between(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
+    """From the targets' grid to the predictors' and back."""
     try:
-        return Conservative().between(part, given)
+        return Conservative().between(part, given), spreading(given, part)
     except InputError:  # of another mapping, or cut by the domain's edge
-        return None
+        return None, None
 
 
 def check_times(cube: Cube, calendar: str) -> None:
     """Refuse dates that do not rise, and another calendar than that of the training data."""
     found = dates(cube.times)
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         if not before < after:
             raise InputError(f"{cube.origin}: {after} comes after {before}: sort the times and drop repeated ones.")
     own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""

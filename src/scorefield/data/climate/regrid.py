@@ -94,6 +94,25 @@ class Separable(Regridder):
         return _weighted(part, lambda flat: np.stack([(along_x @ (along_y @ f).T).T for f in flat]))
 
 
+def spreading(source: Grid, target: Grid) -> Separable:
+    """Each cell's value to the points inside of it; a point on a line between cells gets the mean of both by their shares.
+
+    Where the cells of the target make up those of the source exactly, means over the source's cells give its values back.
+    """
+    back = Conservative().between(target, source)
+    assert isinstance(back, Separable)
+    return Separable(_by_column(back.along_y), _by_column(back.along_x))
+
+
+def _by_column(weights: Any) -> Any:
+    """The transpose, each of its rows adding up to 1."""
+    from scipy.sparse import diags
+
+    transposed = weights.T.tocsr()
+    total = np.asarray(transposed.sum(1)).ravel()
+    return (diags(1 / np.where(total > 0, total, 1)) @ transposed).tocsr()
+
+
 class Gathered(Regridder):
     """W F for fields as one column."""
 

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.data.climate.files import Cube, library
+from scorefield.data.climate.files import NAMES, Cube, Layout, library
 from scorefield.data.climate.grid import Grid, grid_of
 from scorefield.errors import InputError
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FACTS = "scorefield"  # the attribute with what fits into JSON
+DEGREES = {"y": ("latitude", "degrees_north"), "x": ("longitude", "degrees_east")}
 KNOWN, STATIC = "scorefield_known", "scorefield_static"
 
 
@@ -58,8 +59,6 @@ class Template:
     @property
     def grid(self) -> Grid:
         """The whole domain of the targets."""
-        from scorefield.data.climate.files import Layout
-
         return grid_of(self.frame, KNOWN, Layout(x=self.facts["x"], y=self.facts["y"]))
 
     @property
@@ -75,6 +74,15 @@ class Template:
     def known(self) -> np.ndarray:
         """Where targets were ever known, (rows, columns) bool."""
         return self.frame[KNOWN].values.astype(bool)
+
+    def coordinates(self, rows: slice, columns: slice) -> xr.Dataset:
+        """The coordinates of a part of the domain, told as CF wants it where the training files did not."""
+        y, x = self.facts["y"], self.facts["x"]
+        dataset = self.frame.isel({y: rows, x: columns}).drop_vars([KNOWN, STATIC], errors="ignore")
+        for axis, name in (("y", y), ("x", x)):
+            complete(dataset, name, axis, geographic=not self.facts["mapping"])
+        dataset.attrs = dict(self.facts["attrs"])
+        return dataset
 
     @property
     def static(self) -> tuple[tuple[str, ...], np.ndarray]:
@@ -142,6 +150,19 @@ def template_bytes(
     file = BytesIO()
     frame.to_netcdf(file, engine="h5netcdf")
     return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+
+def complete(dataset: xr.Dataset, name: str, axis: str, *, geographic: bool) -> None:
+    """Say what a coordinate is where its file did not."""
+    if name not in dataset.coords:
+        dataset.coords[name] = (name, np.arange(dataset.sizes[name], dtype=np.float64))
+        dataset[name].attrs = {"long_name": f"number of the point along {axis}", "units": "1"}
+    attributes = dataset[name].attrs
+    attributes.setdefault("axis", axis.upper())
+    if geographic and name.lower() in NAMES[axis][:2]:
+        standard, units = DEGREES[axis]
+        attributes.update({"standard_name": standard, "units": attributes.get("units", units)})
+        attributes.setdefault("long_name", standard)
 
 
 def calendar_of(time: xr.DataArray) -> str:
