@@ -27,7 +27,7 @@ from scorefield.loading import open_checkpoint
 
 NOISE = 5.0  # of 255
 TASKS = {
-    "inpaint": ["inpaint", "--task.start", "[25, 30]", "--task.size", "[40, 40]"],
+    "inpaint": ["inpaint", "--task.start", "[16, 20]", "--task.size", "[26, 26]"],
     "colourise": ["colourise"],
     "superres": ["superres", "--task.factor", "4"],
 }
@@ -41,7 +41,7 @@ def photographs(source: Source, folder: Path, n: int) -> list[Path]:
     for i in np.linspace(0, len(held_out) - 1, n).round().astype(int).tolist():
         path = folder / f"photograph-{i}.png"
         if not path.exists():
-            pixels = held_out.batch(torch.tensor([i])).x[0].movedim(0, -1).to(torch.uint8)
+            pixels = held_out.gather(torch.tensor([i])).x[0].round().clamp(0, 255).movedim(0, -1).to(torch.uint8)
             with replacing(path) as temporary:
                 Image.fromarray(pixels.numpy()).save(temporary, format="PNG")
         paths.append(path)
@@ -106,9 +106,9 @@ def main() -> None:
     lines = [
         "# Photographs restored",
         "",
-        f"{len(files)} held-out photographs of hands (100 × 100, in colour), measured with noise of {NOISE:g} of 255, and",
+        f"{len(files)} held-out photographs of hands (64 × 64, in colour), measured with noise of {NOISE:g} of 255, and",
         f"{arguments.samples} draws each of p(x | y) in {arguments.steps} steps; mean ± standard error over photographs. Hidden",
-        "is a box of 40 × 40 pixels; colours are restored from the mean of the three; super-resolution is from 25 × 25 pixels.",
+        "is a box of 26 × 26 pixels; colours are restored from the mean of the three; super-resolution is from 16 × 16 pixels.",
         f"The model is `benchmarks/signs.yaml` at step {opened.checkpoint.facts['step']}; {platform.machine()},",
         f"torch {torch.__version__}, {torch.get_num_threads()} thread(s); the script is `benchmarks/restoring.py`.",
         "",

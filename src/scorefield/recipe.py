@@ -17,7 +17,16 @@ from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.mean import Regression  # noqa: F401 - likewise
 from scorefield.model import Model
-from scorefield.nn import NCSN, Blind, Encoder, Located, NCSNpp, NCSNv2  # noqa: F401 - known to the parser by their short names
+from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
+    FNO,
+    NCSN,
+    UNO,
+    Blind,
+    Encoder,
+    Located,
+    NCSNpp,
+    NCSNv2,
+)
 from scorefield.train.trainer import Trainer
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorefield.cli.climate import downscale
+from scorefield.cli.climate import baseline, downscale, verify
 from scorefield.cli.drawing import likelihood, restore, sample
 from scorefield.cli.judging import compare, evaluate, make_reference, report
 from scorefield.cli.training import check_data, demo, import_, recipes, train
@@ -37,6 +37,9 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
   downscale RUN PREDICTORS --members M --out FILE.nc
                                 an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
+  verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
+  baseline NAME PREDICTORS --out FILE
+                                what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
 """
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -53,6 +56,8 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "restore": restore,
     "downscale": downscale,
+    "verify": verify,
+    "baseline": baseline,
 }
 
 

@@ -1,4 +1,4 @@
-"""Verbs for gridded data: downscale."""
+"""Verbs for climate data: downscale, verify, baseline."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from scorefield.cli.words import run_parser, say
+from scorefield.cli.words import run_parser, say, warn
 
 
 def downscale(arguments: Sequence[str]) -> int:
@@ -73,4 +73,38 @@ def downscale(arguments: Sequence[str]) -> int:
             progress=bar.update,
         )
     say(f"{job.members} members of {len(job.given)} fields in {settings.out}")
+    return 0
+
+
+def verify(arguments: Sequence[str]) -> int:
+    """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out."""
+    from tqdm import tqdm
+
+    from scorefield.config import Parser
+    from scorefield.verification import job
+
+    parser = Parser.named("scorefield verify", verify.__doc__ or "")
+    job.add_arguments(parser)
+    settings = parser.read(arguments)
+    with tqdm(unit="time", desc="verify", mininterval=1) as bar:
+        table = job.verify(settings, warn, bar.update)
+    print(table)
+    say(f"figures and pictures in {settings.out}")
+    return 0
+
+
+def baseline(arguments: Sequence[str]) -> int:
+    """Fit what a downscaling model has to beat - Bilinear, DressedBilinear, HourlyResidual, Ridge, DressedRidge, BCSD - and
+    write what it draws.
+    """
+    from scorefield import baselines
+    from scorefield.baselines import job
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield baseline", baseline.__doc__ or "")
+    job.add_arguments(parser)
+    named = bool(arguments) and arguments[0] in baselines.__all__
+    settings = parser.read(["--baseline", *arguments] if named else arguments)
+    job.run(parser.instantiate(settings).baseline, settings)
+    say(f"{settings.members} members in {settings.out}")
     return 0

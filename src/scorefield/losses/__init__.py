@@ -3,8 +3,18 @@
 from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
+from scorefield.losses.norms import Norm, Precision, Squares
 from scorefield.losses.times import Important, LogNormal, TimeLaw, UniformLevels, UniformTime
-from scorefield.losses.weights import SNR, FlowMatching, ImportantLikelihood, KarrasWeight, Likelihood, Plain, Weight
+from scorefield.losses.weights import (
+    SNR,
+    FlowMatching,
+    ImportantLikelihood,
+    KarrasWeight,
+    Likelihood,
+    Plain,
+    ScorePower,
+    Weight,
+)
 
 __all__ = [
     "SNR",
@@ -17,7 +27,11 @@ __all__ = [
     "Likelihood",
     "LogNormal",
     "Loss",
+    "Norm",
     "Plain",
+    "Precision",
+    "ScorePower",
+    "Squares",
     "TimeLaw",
     "UniformLevels",
     "UniformTime",

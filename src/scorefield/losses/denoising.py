@@ -1,4 +1,7 @@
-"""Denoising score matching: E w(t) ‖x̂(x_t, t) − x‖² is least for x̂ = E[x | x_t] (Vincent 2011), for every weight and time law."""
+"""Denoising score matching: E w(t) ‖x̂(x_t, t) − x‖² is least for x̂ = E[x | x_t] (Vincent 2011), for every weight and time law.
+
+And for every norm.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,9 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.denoiser import Denoises
+from scorefield.errors import InputError
 from scorefield.losses.loss import Loss
+from scorefield.losses.norms import Norm, Precision, Squares
 from scorefield.losses.times import TimeLaw, UniformTime
 from scorefield.losses.weights import SNR, Weight
 from scorefield.random import Generators
@@ -20,21 +25,32 @@ from scorefield.random import Generators
 class Denoising(Loss):
     """w(t) · mean((x̂ − x)²) over the known elements of each sample; or w(t) · ½ sum, the ancestors' other reduction.
 
+    Under a field noise the norm is ‖C^−½(x̂ − x)‖², with `SNR` the loss of ε in function space, unless told otherwise.
+
     Args:
         time: the law of t.
         weight: w(t).
         reduction: "mean", which is independent of the size of a field, or "half_sum", half of the sum.
+        norm: of x̂ − x. By default `Precision` where the noise's covariance is diagonal in modes of the grid and every element
+            of the fields is known, else `Squares`.
     """
 
     time: TimeLaw = field(default_factory=UniformTime)
     weight: Weight = field(default_factory=SNR)
     reduction: Literal["mean", "half_sum"] = "mean"
+    norm: Norm | None = None
 
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         schedule = denoiser.sde.schedule
         t = self.time(generator.rand((len(batch),), like=batch.x), schedule)
         x_t, _ = denoiser.sde.perturb(batch.x, t, generator=generator)
-        error = (denoiser(x_t, t, batch.cond) - batch.x).square()
+        noise = denoiser.sde.noise
+        norm = self.norm or (Precision() if noise.diagonal and batch.mask is None else Squares())
+        if batch.mask is not None and not norm.local:
+            raise InputError(
+                f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take Squares."
+            )
+        error = norm(denoiser(x_t, t, batch.cond) - batch.x, noise)
         reduce = mean_known if self.reduction == "mean" else half_sum_known
         return self.weight(schedule, t) * reduce(error, batch.mask)
 

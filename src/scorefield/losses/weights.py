@@ -29,6 +29,21 @@ class SNR(Weight):
 
 
 @dataclass(frozen=True)
+class ScorePower(Weight):
+    """w = σᵖ α²/σ⁴: σᵖ times the squared error of the score (Lim et al. 2023 take p = 2, 1, ½, −1 and −2). p = 2 is `SNR`.
+
+    Args:
+        power: p.
+    """
+
+    power: float = 2.0
+
+    def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
+        alpha, sigma = schedule(t)
+        return sigma ** (self.power - 4) * alpha**2
+
+
+@dataclass(frozen=True)
 class Likelihood(Weight):
     """w = g²α²/σ⁴: λ = g², which bounds the negative log-likelihood (Song et al. 2021, Maximum likelihood training)."""
 

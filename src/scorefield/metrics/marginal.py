@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-LEVELS = 2000  # of equal probability, and as many again into each tail
+LEVELS = 1000  # of equal probability, and as many again into each tail
 
 
 def quantile_edges(sample: Float[Tensor, " n"], low: float, high: float) -> Float[Tensor, " edges"]:
@@ -24,7 +24,9 @@ def quantile_edges(sample: Float[Tensor, " n"], low: float, high: float) -> Floa
     below = at.floor().long()
     values = torch.lerp(ordered[below], ordered[(below + 1).clamp(max=len(ordered) - 1)], at - below)
     ends = torch.tensor([low, high], dtype=torch.float64)
-    edges = torch.cat((values.clamp(low, high), ends)).unique()
+    distinct, times = values.clamp(low, high).unique(return_counts=True)
+    atoms = distinct[times > 2]  # such as dry points: a bin that holds them alone
+    edges = torch.cat((distinct, atoms.nextafter(torch.tensor(torch.inf).to(atoms)), ends)).unique()
     # Whatever is above the last edge of the sample shall not share one bin with it: a few more, equally far apart.
     rest = torch.linspace(float(ordered[-1].clamp(low, high)), high, 64, dtype=torch.float64)
     return torch.cat((edges, rest)).unique()

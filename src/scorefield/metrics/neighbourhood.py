@@ -24,7 +24,11 @@ def fractions(
     if not 1 <= scale <= min(height, width):
         raise InputError(f"A window of {scale}×{scale} points does not fit a grid of {height}×{width}.")
     flat = torch.stack((torch.where(valid, event, 0.0), valid.to(event))).reshape(-1, 1, height, width)
-    means = avg_pool2d(flat, scale, stride=1).unflatten(0, (2, *event.shape[:-2])).squeeze(-3)
+    means = (
+        avg_pool2d(avg_pool2d(flat, (scale, 1), stride=1), (1, scale), stride=1)
+        .unflatten(0, (2, *event.shape[:-2]))
+        .squeeze(-3)
+    )
     return means[0] / means[1]
 
 

@@ -210,6 +210,7 @@ class NCSNpp(Network):
         spatial: number of grid axes, 1 to 3.
         patch: the first level is this many times coarser than the grid: the values of a patch of patch^spatial points
             enter as channels, and leave so (Hoogeboom et al. 2023, section 3.2). Some detail for about patch^spatial the speed.
+            The first level must have a channel for each value.
         channels: channels at the first level.
         multipliers: channels of each level as multiples of `channels`.
         blocks: residual blocks per level.
@@ -269,6 +270,11 @@ class NCSNpp(Network):
         if patch < 1:
             raise InputError(f"patch is {patch}: NCSNpp needs patches of at least 1 grid point.")
         self.patch, values = patch, patch**spatial
+        if patch > 1 and out_channels * values > channels:
+            raise InputError(
+                f"A patch of {patch}^{spatial} points has {out_channels * values} values, but channels={channels}: "
+                f"noise in the others would stay in every sample; take channels >= {out_channels * values} or a smaller patch."
+            )
         self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels
         self.levels = len(multipliers)
         self.filter: Filter = filter

@@ -23,8 +23,8 @@ def test_quantiles_of_the_histogram_are_those_of_the_values(law: str) -> None:
     counts = counted(x[None], torch.ones(1, len(x)), edges)
     assert float(counts.sum()) == len(x)
     exact = np.quantile(x.double(), LEVELS)
-    spread = float(x.std())
-    np.testing.assert_allclose(quantiles(counts[0], edges, LEVELS), exact, rtol=2e-3, atol=1e-3 * spread)
+    spread = float(x.std())  # in the tails a bin is as wide as the gap between the values that the edges know
+    np.testing.assert_allclose(quantiles(counts[0], edges, LEVELS), exact, rtol=1e-2, atol=1e-3 * spread)
 
 
 def test_weights_count_and_values_beyond_the_sample_are_not_lost() -> None:
@@ -33,8 +33,11 @@ def test_weights_count_and_values_beyond_the_sample_are_not_lost() -> None:
     counts = counted(x, weight, edges)
     assert float(counts.sum()) == 8
     assert float(quantiles(counts[0], edges, torch.tensor([0.99]))[0]) > 97
-    constant = quantile_edges(torch.zeros(9), 0.0, 0.0)
-    assert len(constant) == 1  # a variable of one value has no bins
+    same = torch.full((9,), 273.0)
+    edges = quantile_edges(same, 273.0, 273.0)
+    torch.testing.assert_close(
+        quantiles(counted(same[None], torch.ones(1, 9), edges)[0], edges, LEVELS), same[:7].double()
+    )
 
 
 def test_transport_equals_scipy_and_a_shift_is_its_length() -> None:

@@ -80,7 +80,9 @@ def test_a_label_changes_its_own_sample_alone(switches):
 
 
 @pytest.mark.parametrize("grid", [(9,), (16,), (7, 10), (1, 3), (8, 4), (3, 5, 6)])
-@pytest.mark.parametrize("switches", [*SWITCHES, {"patch": 2}, {"patch": 3, "progressive": "residual"}])
+@pytest.mark.parametrize(
+    "switches", [*SWITCHES, {"patch": 2, "channels": 24}, {"patch": 3, "progressive": "residual", "channels": 84}]
+)
 @torch.no_grad()
 def test_any_grid_of_any_rank(switches, grid):
     net = network(spatial=len(grid), **switches)
@@ -234,8 +236,8 @@ def test_ddpm_has_32_groups_and_no_rescaled_sums():
 @torch.no_grad()
 def test_a_network_of_patches_is_the_network_of_their_values():
     """In 2-D against torch's own pixel shuffle, with the weights of one network in the other."""
-    patched = network(patch=2)
-    inner = network(in_channels=8, out_channels=12)
+    patched = network(patch=2, channels=16)
+    inner = network(in_channels=8, out_channels=12, channels=16)
     inner.load_state_dict(patched.state_dict())
     x = field(3, 2, 16, 24)
     expected = nn.functional.pixel_shuffle(inner(nn.functional.pixel_unshuffle(x, 2), LABEL), 2)
@@ -250,3 +252,10 @@ def test_patches_come_back_as_they_went(grid):
     assert torch.equal(spread_patches(values, 3), x)
     first = (slice(None), slice(None), *(slice(3) for _ in grid))
     assert torch.equal(values[(slice(None), slice(None), *(0 for _ in grid))], x[first].flatten(1))
+
+
+def test_a_first_level_too_narrow_for_its_patches_is_refused():
+    """A patch of 4 × 4 points in 3 colours has 48 values: what 32 channels cannot carry would stay noise."""
+    with pytest.raises(InputError, match=r"48 values.*channels=32.*channels >= 48"):
+        NCSNpp(3, 3, channels=32, multipliers=(1, 2), patch=4)
+    assert NCSNpp(3, 3, channels=48, multipliers=(1, 2), patch=4).patch == 4

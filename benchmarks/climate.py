@@ -1,0 +1,123 @@
+"""Downscaling of radar precipitation, 8× finer, against what it has to beat.
+
+    python benchmarks/climate.py --samples DIR [--run NAME=RUN ...]
+
+RUN is a run of the recipe precip-edm or of one with the same data. Its members for the test tiles are drawn once and kept in DIR.
+Prints a table; every interval is the central 95 % of 1000 draws of places with replacement.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import scorefield
+from climate_data import COARSENING, Part, mrms
+from climate_scores import Judge, System, markdown, percent, ratio, told
+from scorefield.baselines import BCSD, Bilinear, DressedBilinear
+from scorefield.baselines.baseline import block_mean
+from scorefield.files import replacing
+from scorefield.sample import DPM2M, EDMGrid, Sampler
+
+MEMBERS, SEED, DRY = 8, 0, 0.05
+
+
+def baselines(train: Part, test: Part) -> dict[str, np.ndarray]:
+    """Members by name. Interpolation knows the neighbours of a tile, as the model does."""
+    found = {"bilinear": test.smooth[None]}
+    dressed = DressedBilinear().fit(train.smooth, train.fine, train.when)
+    found["bilinear, dressed"] = dressed.draw(test.smooth, MEMBERS, SEED, test.when)
+    for name, one in (("bilinear within tiles", Bilinear()), ("BCSD, wet days", BCSD(ratio=True, wet=0.1))):
+        found[name] = one.fit(train.coarse, train.fine, train.when).draw(test.coarse, 1, SEED, test.when)
+    return found
+
+
+def drawn(run: Path, test: Part, steps: int, kept: Path) -> np.ndarray:
+    """Members of a model, (member, tile, y, x), kept in a file member by member."""
+    members = []
+    model = None
+    for member in range(MEMBERS):
+        path = kept / f"{run.name}-{steps}-{member}.npy"
+        if not path.exists():
+            model = model or scorefield.load(run)
+            begin = time.process_time()
+            sampler = Sampler(steps=steps, step=DPM2M(), grid=EDMGrid(rho=7.0))
+            torch.set_num_threads(1)
+            with torch.autocast("cpu", torch.bfloat16):  # as in training
+                x = model.sample(
+                    len(test.fine), seed=SEED + member, sampler=sampler, cond={"field": test.cond}, chunk=32
+                )
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, x[:, 0].numpy())
+            print(f"{path.name}: {time.process_time() - begin:.0f} CPU-s", flush=True)
+        members.append(np.load(path))
+    x = np.stack(members)
+    return np.where(x >= DRY, x, 0.0).astype(np.float32)
+
+
+def rescaled(members: np.ndarray, coarse: np.ndarray) -> np.ndarray:
+    """Every block multiplied so that its mean is the coarse value; a block that is dry throughout stays so."""
+    factor = COARSENING["mrms"]
+    means = block_mean(members, (factor, factor))
+    scale = np.where(means > 0, coarse / np.maximum(means, 1e-9), 1.0)
+    return (members * scale.repeat(factor, -2).repeat(factor, -1)).astype(np.float32)
+
+
+def row(one: System, bilinear: System, dressed: System) -> list[str]:
+    figures, q = one.figures, one.figures["quantiles"]
+    return [
+        one.name,
+        told(figures["crps"]),
+        percent(ratio(one, bilinear, "crps", "absolute")),
+        percent(ratio(one, dressed)),
+        f"{figures['log_spectral_distance']['value']:.2f}",
+        told(figures["spread_skill"], 3) if "spread_skill" in figures else "",
+        f"{100 * (figures['wet_share_ratio']['value'] - 1):+.1f} %",
+        f"{100 * (q['0.99']['ratio']['value'] - 1):+.1f} %",
+        f"{100 * (q['0.999']['ratio']['value'] - 1):+.1f} %",
+        f"{one.driving:.4f}",
+        f"{1e4 * one.above:.2f}",
+        told(figures["energy_score"], 3),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--samples", type=Path, required=True)
+    parser.add_argument("--run", action="append", default=[], help="NAME=RUN")
+    parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--json", type=Path, default=None, help="all figures")
+    settings = parser.parse_args()
+    settings.samples.mkdir(parents=True, exist_ok=True)
+    train, test = mrms("train"), mrms("test")
+    judge = Judge(test, "mm/h", float(train.fine.max()))
+    systems = [judge(name, members) for name, members in baselines(train, test).items()]
+    for words in settings.run:
+        name, _, path = words.partition("=")
+        members = drawn(Path(path), test, settings.steps, settings.samples)
+        systems += [judge(name, members), judge(f"{name}, rescaled", rescaled(members, test.coarse))]
+    for part, fields in (("training", train), ("test", test)):
+        print(f"{len(fields.fine)} {part} tiles at {len(set(fields.block.tolist()))} places")
+    for level in ("0.99", "0.999"):
+        print(f"quantile {level} of the truth: {told(systems[0].figures['quantiles'][level]['truth'])} mm/h")
+    header = [
+        "system",
+        "fair CRPS, mm/h",
+        "against bilinear's MAE",
+        "against dressed bilinear",
+        "spectra, dB",
+        "spread/skill",
+    ]
+    header += ["wet area", "q99", "q99.9", "driving r", "above max, 1e-4", "energy score"]
+    print("\n" + markdown(header, [row(one, systems[0], systems[1]) for one in systems]))
+    if settings.json is not None:
+        settings.json.write_text(json.dumps({one.name: one.figures for one in systems}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

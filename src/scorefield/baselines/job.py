@@ -1,0 +1,104 @@
+"""`scorefield baseline`: fit a baseline to pairs of files and write what it draws for others."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from jsonargparse import Namespace
+
+from scorefield.baselines.baseline import Baseline, When, factor_between
+from scorefield.config import Parser
+from scorefield.errors import InputError
+from scorefield.files import replacing
+from scorefield.verification.pair import MEMBERS, TIMES, canonical, open_dataset
+from scorefield.verification.times import dates_of, same_times
+
+if TYPE_CHECKING:
+    from xarray import Dataset
+
+
+def add_arguments(parser: Parser) -> None:
+    """Which baseline, learnt from what, for what."""
+    parser.add_subclass_arguments(Baseline, "baseline", required=True, help="such as DressedBilinear or BCSD")
+    parser.add_argument("predictors", type=Path, help="coarse fields to draw fine ones for: NetCDF or Zarr")
+    parser.add_argument("--train-predictors", type=Path, required=True, help="coarse fields to learn from")
+    parser.add_argument("--train-truth", type=Path, required=True, help="fine fields that belong to them")
+    parser.add_argument("--predictor", type=str | None, default=None, help="name of the coarse variable, if another")
+    parser.add_argument("--target", type=str, required=True, help="name of the fine variable")
+    parser.add_argument("--members", type=int, default=10, help="how many fine fields for each time")
+    parser.add_argument("--seed", type=int, default=0, help="of their chance")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .nc")
+
+
+def run(baseline: Baseline, settings: Namespace) -> None:
+    """Fit, draw and write.
+
+    Args:
+        baseline: not yet fitted.
+        settings: of `add_arguments`.
+    """
+    if settings.out.suffix != ".nc":
+        raise InputError(f"--out {settings.out} is no NetCDF file: give it the ending .nc.")
+    if settings.out.exists():
+        raise InputError(f"{settings.out} exists: give another --out.")
+    if settings.members < 1:
+        raise InputError(f"--members {settings.members}: at least 1 is needed.")
+    predictor = settings.predictor or settings.target
+    fine = read(settings.train_truth, settings.target)
+    coarse = same_times(fine, read(settings.train_predictors, predictor))
+    given = read(settings.predictors, predictor)
+    for axis in "yx":
+        if given.sizes[axis] != coarse.sizes[axis]:
+            raise InputError(f"{settings.predictors} has another grid than the coarse fields of training along {axis}.")
+    factor_between(coarse[predictor].shape, fine[settings.target].shape)
+    baseline.fit(values(coarse, predictor), values(fine, settings.target), when(fine))
+    drawn = baseline.draw(values(given, predictor), settings.members, settings.seed, when(given))
+    write(drawn, given, fine, settings)
+
+
+def read(path: Path, name: str) -> Dataset:
+    """One variable of a file, dimensions (time, y, x)."""
+    data = open_dataset(path)
+    if name not in data.data_vars:
+        raise InputError(f"{path} has no variable {name}, only {', '.join(map(str, data.data_vars))}.")
+    others = [c for c in data.coords if not set(data[c].dims) <= set(data[name].dims)]
+    found = canonical(data[[name]].drop_vars(others), str(path))
+    found.attrs["axes"] = [d for d in data[name].dims if d not in (*MEMBERS, *TIMES)][-2:]
+    if "member" in found.dims:
+        raise InputError(f"{path} has several members: select one of them first.")
+    return found.transpose("time", "y", "x", ...)
+
+
+def values(data: Dataset, name: str) -> np.ndarray:
+    """All of a variable; baselines know no gaps."""
+    found = data[name].to_numpy().astype(np.float32)
+    if gaps := int(np.isnan(found).sum()):
+        raise InputError(f"{name} has {gaps} NaN, and a baseline needs complete fields: select a region without.")
+    return found
+
+
+def when(data: Dataset) -> When:
+    """What baselines are told of time."""
+    dates = dates_of(data)
+    return When(dates.hour.astype(int), dates.day)
+
+
+def write(drawn: np.ndarray, given: Dataset, fine: Dataset, settings: Namespace) -> None:
+    """A CF file with the times of the predictors on the grid of the truth."""
+    import xarray
+
+    grid = {name: value for name, value in fine.coords.items() if "time" not in value.dims and value.dims}
+    coords = grid | {name: value for name, value in given.coords.items() if value.dims == ("time",)}
+    kept = ("units", "long_name", "standard_name")
+    attrs = {key: value for key, value in fine[settings.target].attrs.items() if key in kept}
+    data = xarray.Dataset({settings.target: (("member", "time", "y", "x"), drawn, attrs)}, coords)
+    data = data.assign_coords(member=("member", np.arange(len(drawn)), {"standard_name": "realization", "units": "1"}))
+    data = data.rename(dict(zip("yx", fine.attrs["axes"], strict=True)))
+    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    data.attrs = {"Conventions": "CF-1.8", "title": f"{settings.target} by {settings.baseline.class_path}"}
+    data.attrs["history"] = f"{stamp} scorefield baseline, seed {settings.seed}"
+    with replacing(settings.out) as temporary:
+        data.to_netcdf(temporary, engine="h5netcdf", encoding={settings.target: {"zlib": True, "complevel": 4}})

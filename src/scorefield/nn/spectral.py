@@ -1,0 +1,138 @@
+"""Spectral resampling and convolution: the grid-independent parts of neural operators, on grids of any size, odd ones too.
+
+A field is the trigonometric polynomial through its points. `resample` evaluates that polynomial on another grid, with what the
+grid cannot carry left out; `SpectralConvolution` multiplies its modes |k| <= h by weights that know nothing of the grid.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor, nn
+
+from scorefield.errors import InputError
+
+Factorisation = Literal["dense", "tucker", "cp", "tt"]
+MISSING = "Neural operators need neuraloperator and tensorly-torch ({}): pip install 'scorefield[functions]'."
+
+
+def resample(x: Float[Tensor, "batch channels *grid"], size: Sequence[int] | Size) -> Tensor:
+    """x on another grid of the same periodic domain, whose first point is the same."""
+    for axis, n in enumerate(size, 2):
+        if x.shape[axis] != n:
+            x = _resample_axis(x.movedim(axis, -1), n).movedim(-1, axis)
+    return x
+
+
+def _resample_axis(x: Tensor, n: int) -> Tensor:
+    """Along the last axis. The last mode of an even grid stands for both k = n/2 and −n/2: half of it for each."""
+    old = x.shape[-1]
+    with torch.autocast(x.device.type, enabled=False):
+        modes = torch.fft.rfft(x if x.dtype == torch.float64 else x.float(), norm="forward")
+        modes = modes[..., : n // 2 + 1]
+        weight = modes.real.new_ones(modes.shape[-1])
+        if n > old and old % 2 == 0:
+            weight[old // 2] = 0.5
+        if n < old and n % 2 == 0:
+            weight[n // 2] = 2
+        return torch.fft.irfft(modes * weight, n=n, norm="forward").to(x.dtype)
+
+
+class SpectralConvolution(nn.Module):
+    """y_k = W_k x_k for |k_i| <= h_i, h_i = (modes_i − 1)/2 rounded down, plus a bias; other modes are dropped.
+
+    Fits in the place of neuraloperator's `SpectralConv` (release 2.0.0), whose modes are misplaced on odd grids and where the
+    size changes along any axis but the last. Computed in float32 whatever autocast asks for: FFTs in half precision exist for
+    powers of two alone, and lose the small modes.
+
+    Args:
+        in_channels, out_channels: channels in and out.
+        n_modes: modes per axis, both signs counted; a grid of fewer points uses those it has.
+        factorization: of the tensor W: dense, tucker, cp or tt.
+        rank: of the factorisation, a fraction of the parameters of the dense W.
+        decomposition_kwargs: of tensorly-torch.
+        resolution_scaling_factor, max_n_modes, fixed_rank_modes, implementation, separable, fno_block_precision, complex_data:
+            neuraloperator's; only their defaults are supported.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        n_modes: Sequence[int],
+        *,
+        factorization: str | None = None,
+        rank: float = 1.0,
+        decomposition_kwargs: Mapping[str, Any] | None = None,
+        resolution_scaling_factor: None = None,
+        max_n_modes: None = None,
+        fixed_rank_modes: bool = False,
+        implementation: str = "reconstructed",
+        separable: bool = False,
+        fno_block_precision: str = "full",
+        complex_data: bool = False,
+    ) -> None:
+        super().__init__()
+        if resolution_scaling_factor or max_n_modes or separable or complex_data or fno_block_precision != "full":
+            raise InputError("SpectralConvolution supports neuraloperator's defaults alone: sizes are given per call.")
+        try:
+            from tltorch.factorized_tensors.core import FactorizedTensor
+        except ImportError as error:
+            raise InputError(MISSING.format(error)) from error
+        self.n_modes = list(n_modes)
+        self.halves = [(modes - 1) // 2 for modes in n_modes]
+        kept = [2 * half + 1 for half in self.halves[:-1]] + [self.halves[-1] + 1]
+        kind = "Complex" + {"tucker": "Tucker", "cp": "CP", "tt": "TT"}.get(factorization or "", "Dense")
+        spread = math.sqrt(2 / (in_channels + out_channels))  # W keeps the variance of a field
+        self.weight = FactorizedTensor.new(
+            (in_channels, out_channels, *kept),
+            rank=rank,  # pyright: ignore[reportArgumentType] - a share, or numbers
+            factorization=kind,
+            **(decomposition_kwargs or {}),
+        )
+        self.weight.normal_(0, spread)
+        self.bias = nn.Parameter(torch.zeros(out_channels, *(1,) * len(n_modes)))
+
+    def transform(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
+        """x on the grid that the convolution returns."""
+        return x if output_shape is None else resample(x, output_shape)
+
+    def forward(self, x: Tensor, output_shape: Sequence[int] | None = None) -> Tensor:
+        size = list(x.shape[2:] if output_shape is None else output_shape)
+        with torch.autocast(x.device.type, enabled=False):
+            # A coarse grid has fewer modes, and an even one no |k| = n/2 to multiply by a complex number.
+            halves = [min(h, (min(n, m) - 1) // 2) for h, n, m in zip(self.halves, x.shape[2:], size, strict=True)]
+            modes = _kept_modes(x.float(), halves)
+            weight = self.weight.to_tensor()[(..., *self._within(halves))]
+            modes = torch.einsum("bi...,io...->bo...", modes, weight)
+            result = _field(modes, halves, size) + self.bias.float()
+        return result.to(x.dtype)
+
+    def _within(self, halves: Sequence[int]) -> list[slice]:
+        """Where the weight has the modes that a grid can carry: in the middle, and at the start of the last axis."""
+        first = [slice(own - half, own + half + 1) for own, half in zip(self.halves[:-1], halves[:-1], strict=True)]
+        return [*first, slice(0, halves[-1] + 1)]
+
+
+def _kept_modes(x: Tensor, halves: Sequence[int]) -> Tensor:
+    """Modes −h..h of every axis but the last, 0..h of that: each axis is cut as soon as it is transformed."""
+    modes = torch.fft.rfft(x, dim=-1, norm="forward")[..., : halves[-1] + 1]
+    for axis, half in enumerate(halves[:-1], 2):
+        modes = torch.fft.fft(modes, dim=axis, norm="forward")
+        n = modes.shape[axis]
+        modes = torch.cat((modes.narrow(axis, n - half, half), modes.narrow(axis, 0, half + 1)), dim=axis)
+    return modes
+
+
+def _field(modes: Tensor, halves: Sequence[int], size: Sequence[int]) -> Tensor:
+    """The real field of such modes on a grid."""
+    for axis, (half, n) in enumerate(zip(halves[:-1], size[:-1], strict=True), 2):
+        shape = list(modes.shape)
+        shape[axis] = n - 2 * half - 1
+        negative, rest = modes.narrow(axis, 0, half), modes.narrow(axis, half, half + 1)
+        modes = torch.fft.ifft(torch.cat((rest, modes.new_zeros(shape), negative), dim=axis), dim=axis, norm="forward")
+    return torch.fft.irfft(modes, n=size[-1], dim=-1, norm="forward")  # the imaginary part of mode 0 is left out

@@ -1,0 +1,97 @@
+"""The grid: where its boxes are, how large they are, and whether two grids are one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scorefield.errors import InputError
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+DEGREES = ("degrees", "degree", "degrees_north", "degree_north", "degrees_east", "degree_east")
+NAMES = {"lat": "latitude", "lon": "longitude", "rlat": "grid_latitude", "rlon": "grid_longitude"}
+TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
+
+
+def named_axes(data: Dataset, axes: dict[str, str]) -> Dataset:
+    """Rename the dimensions of the grid to y and x; what they were goes into their `standard_name` if that is not there.
+
+    Args:
+        data: fields.
+        axes: y and x by their old names.
+    """
+    data = data.rename({old: new for old, new in axes.items() if old != new})
+    for old, new in axes.items():
+        if new in data.coords and "standard_name" not in data[new].attrs:
+            attrs = {**data[new].attrs, "standard_name": NAMES.get(old.lower(), old.lower())}
+            data = data.assign_coords({new: (new, data[new].to_numpy(), attrs)})
+    return data
+
+
+def same_grid(pred: Dataset, truth: Dataset) -> Dataset:
+    """The truth in the boxes of the predictions, in their order.
+
+    Raises:
+        InputError: it has no such box, or without coordinates another number of them.
+    """
+    for axis in "yx":
+        if axis in pred.indexes and axis in truth.indexes:
+            truth = truth.isel({axis: nearest(*(np.asarray(data[axis], float) for data in (pred, truth)), axis)})
+        elif pred.sizes[axis] != truth.sizes[axis]:
+            shapes = [f"{data.sizes['y']}×{data.sizes['x']}" for data in (pred, truth)]
+            raise InputError(f"The grids differ: predictions have {shapes[0]} boxes, the truth {shapes[1]}.")
+    return truth
+
+
+def nearest(ours: np.ndarray, theirs: np.ndarray, axis: str) -> np.ndarray:
+    """For each of our coordinates the place of the same one among theirs."""
+    spacing = np.abs(np.diff(theirs)).min() if len(theirs) > 1 else 1.0
+    if axis == "x":  # 0 to 360 degrees or -180 to 180
+        turned = np.abs(ours[:, None] - theirs[None] + 180) % 360 - 180
+        distance = np.minimum(np.abs(ours[:, None] - theirs[None]), np.abs(turned))
+    else:
+        distance = np.abs(ours[:, None] - theirs[None])
+    place, least = distance.argmin(1), distance.min(1)
+    if least.max() > TOLERANCE * spacing:
+        worst = int(least.argmax())
+        raise InputError(
+            f"The grids differ along {axis}: predictions have boxes at {ours[worst]:g}, the nearest of the truth are at "
+            f"{theirs[place[worst]]:g}. Bring them onto one grid first."
+        )
+    return place
+
+
+def positions(data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
+    """Latitude and longitude of each box in degrees, each (y, x), or None where they are not told."""
+    found = []
+    for name, short in (("latitude", "lat"), ("longitude", "lon")):
+        fits = [c for c in data.coords.values() if is_position(c, name, short)]
+        if not fits:
+            return None
+        full = fits[0].broadcast_like(data[next(iter(data.data_vars))].isel(time=0, drop=True))
+        found.append(full.transpose("y", "x").to_numpy().astype(float))
+    return found[0], found[1]
+
+
+def is_position(coordinate: DataArray, name: str, short: str) -> bool:
+    """Whether a coordinate tells true latitudes or longitudes of boxes."""
+    told = coordinate.attrs.get("standard_name", str(coordinate.name).lower())
+    return told in (name, short) and bool(coordinate.dims) and set(coordinate.dims) <= {"y", "x"}
+
+
+def areas(data: Dataset) -> np.ndarray:
+    """Relative areas of the boxes, (y, x): the cosine of latitude, true or rotated; equal where the grid is in metres or unknown.
+
+    On a grid that is regular in latitude and longitude, rotated or not, a box is as large as the cosine of its own latitude. Any
+    other grid is taken for one of equal boxes.
+    """
+    shape = (data.sizes["y"], data.sizes["x"])
+    rows = data.coords.get("y")
+    if rows is None or rows.attrs.get("units", "degrees") not in DEGREES:
+        return np.ones(shape)
+    if rows.attrs.get("standard_name") not in ("latitude", "grid_latitude"):
+        return np.ones(shape)
+    return np.broadcast_to(np.cos(np.deg2rad(rows.to_numpy().astype(float)))[:, None], shape).copy()

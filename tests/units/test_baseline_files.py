@@ -1,0 +1,118 @@
+"""The baseline verb and the driving check of verify, on files of real temperatures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from scorefield.baselines import Bilinear, When
+from scorefield.baselines.baseline import block_mean
+from scorefield.cli import main
+from scorefield.verification.driving import consistency
+from scorefield.verification.pair import pair_up
+
+
+@pytest.fixture(scope="module")
+def files(data_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Six-hourly fields of 15 days to learn from, 5 to draw for; coarse ones on a grid of their own, four times as coarse."""
+    folder = tmp_path_factory.mktemp("baselines")
+    fine = xr.open_dataset(data_folder / "climate/era5_t2m_uk_201903.nc").isel(
+        latitude=slice(0, 16), longitude=slice(0, 24)
+    )
+    coarse = fine.coarsen(latitude=4, longitude=4).mean()
+    for name, part in (("train", slice(0, 360, 6)), ("test", slice(384, 504, 6))):
+        fine.isel(time=part).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+        coarse.isel(time=part).to_netcdf(folder / f"{name}-coarse.nc", engine="h5netcdf")
+    return folder
+
+
+def call(files: Path, out: Path, *more: str, name: str = "DressedRidge") -> list[str]:
+    words = ["baseline", name, str(files / "test-coarse.nc"), "--train-predictors", str(files / "train-coarse.nc")]
+    return [
+        *words,
+        "--train-truth",
+        str(files / "train.nc"),
+        "--target",
+        "t2m",
+        "--members",
+        "4",
+        "--out",
+        str(out),
+        *more,
+    ]
+
+
+def test_what_is_drawn_is_a_file_that_can_be_verified(files: Path, tmp_path: Path) -> None:
+    assert main(call(files, tmp_path / "pred.nc", "--seed", "3")) == 0
+    pred = xr.open_dataset(tmp_path / "pred.nc")
+    truth = xr.open_dataset(files / "test.nc")
+    assert pred["t2m"].dims == ("member", "time", "latitude", "longitude") and pred["t2m"].attrs["units"] == "K"
+    np.testing.assert_array_equal(pred["latitude"], truth["latitude"])
+    np.testing.assert_array_equal(pred["time"], truth["time"])
+    assert main(call(files, tmp_path / "again.nc", "--seed", "3")) == 0
+    xr.testing.assert_equal(pred, xr.open_dataset(tmp_path / "again.nc"))
+    words = ["verify", str(tmp_path / "pred.nc"), str(files / "test.nc"), "--replicates", "0"]
+    assert main([*words, "--driving", str(files / "test-coarse.nc"), "--out", str(tmp_path / "out")]) == 0
+    record = json.loads((tmp_path / "out" / "verification.json").read_text())
+    figures, driving = record["variables"]["t2m"]["all"], record["driving"]["t2m"]
+    assert 0.6 < figures["spread_skill"]["value"] < 1.5 and figures["crps"]["value"] < 0.5
+    assert driving["correlation_truth"] > 0.99999 and 0.99 < driving["lowest_correlation"] <= driving["correlation"] < 1
+    assert 0 < driving["rmse"] < 1
+
+
+def test_options_of_a_baseline(files: Path, tmp_path: Path) -> None:
+    assert main(call(files, tmp_path / "a.nc", "--baseline.bins", "3", name="DressedBilinear")) == 0
+    assert main(call(files, tmp_path / "b.nc", name="Bilinear")) == 0
+    a, b = (xr.open_dataset(tmp_path / f"{name}.nc")["t2m"] for name in "ab")
+    assert float(a.std("member").mean()) > 0.1 and float(b.std("member").max()) == 0
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"--target": "tas"}, ["no variable tas", "t2m"]),
+        ({"--out": "pred.zarr"}, ["pred.zarr", ".nc"]),
+        ({"--members": "0"}, ["--members 0"]),
+        ({"--train-predictors": "{files}/train.nc"}, ["another grid", "along y"]),
+        ({"--train-truth": "{files}/test.nc"}, ["lacks 20 of the 20 times"]),
+        ({"--train-truth": "{files}/gone.nc"}, ["no file", "gone.nc"]),
+    ],
+)
+def test_what_cannot_be_used_is_refused(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], change: dict[str, str], words: list[str]
+) -> None:
+    arguments = call(files, tmp_path / "pred.nc")
+    for option, value in change.items():
+        arguments[arguments.index(option) + 1] = value.format(files=files)
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert all(word in error for word in words) and "Traceback" not in error, error
+
+
+def test_members_that_keep_the_driving_field_correlate_perfectly_with_it() -> None:
+    random = np.random.default_rng(0)
+    coarse = random.gamma(1, 2, (6, 3, 4))
+    axes = {"time": np.arange(6), "lat": [50.0, 40.0, 30.0, 20.0, 10.0, 0.0], "lon": np.arange(8.0)}
+    fine = np.kron(coarse, np.ones((1, 2, 2)))
+    truth = xr.Dataset({"pr": (("time", "lat", "lon"), fine.astype(np.float32))}, axes)
+    noise = random.normal(size=(3, *fine.shape))
+    area = np.broadcast_to(np.cos(np.deg2rad(axes["lat"]))[:, None], (6, 8))
+    balanced = noise - np.kron(block_mean(noise, (2, 2), area), np.ones((2, 2)))
+    for extra, expected in ((balanced, 1.0), (noise, np.nan)):
+        pair = pair_up(
+            xr.Dataset({"pr": (("member", "time", "lat", "lon"), (fine + extra).astype(np.float32))}, axes), truth
+        )
+        found = consistency(pair, "pr", coarse)
+        if expected == 1:
+            assert found["lowest_correlation"] == pytest.approx(1, abs=1e-6) and found["rmse"] < 1e-5
+        else:
+            means = block_mean(fine + extra, (2, 2), area)
+            each = [np.corrcoef(one.ravel(), coarse.ravel())[0, 1] for one in means]
+            assert found["correlation"] == pytest.approx(np.mean(each), abs=1e-5)
+            assert found["rmse"] == pytest.approx(np.sqrt(np.square(means - coarse).mean((1, 2, 3))).mean(), rel=1e-4)
+    smooth = Bilinear().fit(coarse, fine, When.unknown(6)).draw(coarse, 1, 0, When.unknown(6))
+    assert smooth.shape == (1, 6, 6, 8)
