@@ -25,8 +25,8 @@ from scorefield.data.climate.fields import GriddedFields
 from scorefield.data.climate.held import held
 from scorefield.data.climate.output import frame_of, validate, writer_of
 from scorefield.data.climate.template import Template
+from scorefield.data.moments import Matched, matched_to
 from scorefield.data.source import Split
-from scorefield.data.transform import Matched, matched_to
 from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_text

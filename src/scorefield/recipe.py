@@ -15,7 +15,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.source import Source
 from scorefield.errors import InputError
-from scorefield.mean import Regression  # noqa: F401 - likewise
+from scorefield.mean import Regression  # noqa: F401 - known to the parser by its short name
 from scorefield.model import Model
 from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
     FNO,

@@ -262,7 +262,7 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
 
 def test_other_models_predictors_are_corrected_by_their_moments(folder, fine) -> None:
     """A driving model that is 3 K warmer gives, matched, what the one trained on gives."""
-    matched = {"class_path": "scorefield.data.transform.MatchMoments"}
+    matched = {"class_path": "scorefield.data.moments.MatchMoments"}
     plain = save(dataset(40), folder / "land.nc")
     model = train(folder, "matched", recipe(described(plain), predictors=matched))
     history = coarse_file(plain, folder / "history.nc", slice(40))

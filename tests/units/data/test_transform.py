@@ -4,21 +4,9 @@ import pytest
 import torch
 
 from scorefield.data import Batch, Standardise, UnitRange
-from scorefield.data.transform import (
-    Chain,
-    Clip,
-    Fraction,
-    Largest,
-    Log1p,
-    MatchMoments,
-    PerVariable,
-    PixelStandardise,
-    QuantileNormal,
-    RawMoment,
-    Recentre,
-    Root,
-    matched_to,
-)
+from scorefield.data.moments import MatchMoments, PixelStandardise, matched_to
+from scorefield.data.quantile import QuantileNormal
+from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root
 from scorefield.errors import InputError
 
 NEW = {
