@@ -41,6 +41,8 @@ class Model(nn.Module):
         shape: (channels, *grid) of the fields; taken from the data in training.
     """
 
+    template: Tensor
+
     def __init__(
         self,
         sde: SDE,

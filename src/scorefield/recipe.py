@@ -13,6 +13,7 @@ from scorefield import config as configuration
 from scorefield.config import Parser
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
+from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.mean import Regression  # noqa: F401 - known to the parser by its short name
@@ -60,6 +61,14 @@ def data_parser() -> Parser:
     """The data group alone."""
     parser = Parser.named("data", "")
     parser.add_subclass_arguments(Source, "data", required=True)
+    return parser
+
+
+def normaliser_parser() -> Parser:
+    """The units of a model alone: of its targets and of its predictors."""
+    parser = Parser.named("model", "")
+    parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
+    parser.add_subclass_arguments(Normaliser, "predictors", required=True)
     return parser
 
 

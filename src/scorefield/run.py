@@ -87,7 +87,7 @@ def prepare(
         if mean is not None:
             load_mean(model, mean)
         model.fit(Sequential(train))
-        model.template = train.template
+    model.template = train.template
     return Experiment(train, valid, model, built.train, config)
 
 

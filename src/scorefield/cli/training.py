@@ -80,11 +80,18 @@ def import_(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--config", type=Path | None, default=None, help="its configuration (JSON or YAML), if not in the checkpoint"
     )
+    parser.add_argument(
+        "--data",
+        type=Path | None,
+        default=None,
+        help="recipe with the data trained on: mlde's transforms are fitted to them again",
+    )
     settings = parser.read(arguments)
-    from scorefield import loading
+    from scorefield import config, loading
     from scorefield.importing import import_weights
 
-    model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config))
+    data = None if settings.data is None else config.read_recipe(settings.data).get("data")
+    model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config, data))
     draws = f"scorefield sample {settings.out} -n 16 --out DIR"
     if channels := model.denoiser.net.cond_channels:
         draws = f"scorefield.load('{settings.out}').sample(n, cond={{'field': ...}}), with {channels} channels,"

@@ -80,8 +80,8 @@ class Grid:
         if not min(rows, columns):
             raise InputError(f"A grid of {self.shape[0]}×{self.shape[1]} cannot be coarsened {factor} times.")
         y_edges, x_edges = self.y_edges[: rows * factor + 1 : factor], self.x_edges[: columns * factor + 1 : factor]
-        middle = [(edges[1:] + edges[:-1]) / 2 for edges in (y_edges, x_edges)]
-        return Grid(*middle, y_edges, x_edges, self.kind, self.pole, None, None, self.spherical)
+        y, x = ((edges[1:] + edges[:-1]) / 2 for edges in (y_edges, x_edges))
+        return Grid(y, x, y_edges, x_edges, self.kind, self.pole, None, None, self.spherical)
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude of every point in degrees, (rows, columns) each."""
@@ -108,11 +108,11 @@ def grid_of(dataset: xr.Dataset, name: str, layout: Layout) -> Grid:
     if layout.y not in dataset.coords and curved is not None:
         kind = "curvilinear"
     spherical = kind in (GEOGRAPHIC, "rotated_latitude_longitude")
-    edges = [_edges(dataset, dimension, v) for dimension, v in ((layout.y, y), (layout.x, x))]
+    y_edges, x_edges = _edges(dataset, layout.y, y), _edges(dataset, layout.x, x)
     if spherical:
-        edges[0] = edges[0].clip(-90, 90)
+        y_edges = y_edges.clip(-90, 90)
     lat, lon = curved if curved is not None else (None, None)
-    return Grid(y, x, *edges, kind, pole, lat, lon, spherical)
+    return Grid(y, x, y_edges, x_edges, kind, pole, lat, lon, spherical)
 
 
 def mapping_of(dataset: xr.Dataset, name: str) -> tuple[str, tuple[tuple[str, float], ...]]:
@@ -121,7 +121,8 @@ def mapping_of(dataset: xr.Dataset, name: str) -> tuple[str, tuple[tuple[str, fl
     if str(variable) not in dataset.variables:
         return GEOGRAPHIC, ()
     attributes: dict[str, Any] = dataset[str(variable)].attrs
-    numbers = {k: float(v) for k, v in attributes.items() if "pole" in k and np.isscalar(v) and not isinstance(v, str)}
+    told = {k: np.asarray(v) for k, v in attributes.items() if "pole" in k}
+    numbers = {k: float(v) for k, v in told.items() if v.dtype.kind in "iuf" and not v.ndim}
     return str(attributes.get("grid_mapping_name", GEOGRAPHIC)), tuple(sorted(numbers.items()))
 
 

@@ -54,9 +54,9 @@ class Nearest(Regrid):
     """The value of the nearest point on the sphere."""
 
     def between(self, source: Grid, target: Grid) -> Regridder:
-        from scipy.spatial import cKDTree
+        from scipy.spatial import KDTree
 
-        distance, nearest = cKDTree(_on_sphere(*source.points())).query(_on_sphere(*target.points()))
+        distance, nearest = KDTree(_on_sphere(*source.points())).query(_on_sphere(*target.points()))
         latitude, longitude = source.points()
         reach = 2 * np.radians(max(_spacing(latitude, longitude), 1e-9))
         if (distance > reach).any():
