@@ -50,7 +50,11 @@ def test_no_peak_at_the_period_of_the_tiles() -> None:
 
 
 def test_weights_add_up_and_every_point_is_inside_a_tile() -> None:
-    constant = Tiled(lambda x, t, cond=None: torch.ones_like(x), (9, 12), 2)  # type: ignore[arg-type]
+    class One(Local):
+        def __call__(self, x_t, t, cond=None):
+            return torch.ones_like(x_t)
+
+    constant = Tiled(One(), (9, 12), 2)
     assert torch.allclose(constant(torch.zeros(1, 2, 31, 40), torch.tensor(0.1)), torch.ones(1, 2, 31, 40))
     with pytest.raises(InputError, match="leave nothing"):
         Tiled(Local(), (8, 8), 4)
