@@ -42,7 +42,7 @@ def drawn(run: Path, test: Part, steps: int, kept: Path) -> np.ndarray:
     members = []
     model = None
     for member in range(MEMBERS):
-        path = kept / f"{run.name}-{steps}-{member}.npy"
+        path = kept / f"{run.name}-{len(test.fine)}-{steps}-{member}.npy"
         if not path.exists():
             model = model or scorefield.load(run)
             begin = time.process_time()
@@ -91,10 +91,12 @@ def main() -> None:
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="NAME=RUN")
     parser.add_argument("--steps", type=int, default=14)
+    parser.add_argument("--tiles", type=int, default=None, help="only about so many test tiles, evenly spaced")
     parser.add_argument("--json", type=Path, default=None, help="all figures")
     settings = parser.parse_args()
     settings.samples.mkdir(parents=True, exist_ok=True)
     train, test = mrms("train"), mrms("test")
+    test = test if settings.tiles is None else test.thinned(settings.tiles)
     judge = Judge(test, "mm/h", float(train.fine.max()))
     systems = [judge(name, members) for name, members in baselines(train, test).items()]
     for words in settings.run:

@@ -46,6 +46,13 @@ class Part:
     block: np.ndarray
     cond: torch.Tensor | None = None
 
+    def thinned(self, n: int) -> Part:
+        """About n of the fields, evenly spaced."""
+        kept = np.unique(np.linspace(0, len(self.fine) - 1, n).round().astype(int))
+        cond = None if self.cond is None else self.cond[kept]
+        when = When(*(value[kept] for value in self.when))
+        return Part(self.fine[kept], self.coarse[kept], self.smooth[kept], when, self.block[kept], cond)
+
 
 def mrms(split: str) -> Part:
     """Tiles of radar precipitation."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 
 @contextmanager
@@ -54,3 +57,17 @@ def write_text(path: Path, text: str) -> None:
     """Write a small file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def strict(value: Any) -> Any:
+    """The same with null in place of numbers that JSON does not know, NaN and infinities."""
+    if isinstance(value, dict):
+        return {key: strict(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [strict(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def write_json(path: Path, record: dict[str, Any]) -> None:
+    """Write a record atomically as strict JSON."""
+    write_text(path, json.dumps(strict(record), indent=2, allow_nan=False) + "\n")

@@ -102,8 +102,9 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints`."""
-    return checkpoint.parent.parent if checkpoint.absolute().parent.name == "checkpoints" else checkpoint.parent
+    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints` or `best`."""
+    inside = checkpoint.absolute().parent.name in ("checkpoints", "best")
+    return checkpoint.parent.parent if inside else checkpoint.parent
 
 
 def load_fixed(model: Model, checkpoint: Checkpoint, origin: str) -> None:

@@ -21,7 +21,8 @@ from scorefield.random import Generators
 from scorefield.sample import Sampler
 from scorefield.sample.likelihood import Likelihood, ProbabilityFlow
 from scorefield.sample.loop import Callback
-from scorefield.sde import SDE
+from scorefield.schedule import time_of_noise
+from scorefield.sde import SDE, expand_like
 
 SAMPLING = 300  # the stream of the draws of sample i under a seed: key (seed, i, SAMPLING)
 PROBING = 301  # the stream of the probes of field i: key (0, i, PROBING)
@@ -165,6 +166,38 @@ class Model(nn.Module):
             self.predictors.fit(Conditions(batches))
         if self.mean is not None:
             self.mean.fit(replace(b.normalised(self.normaliser), cond=self.condition(b.cond)) for b in batches)
+
+    @torch.no_grad()
+    def denoise(
+        self,
+        y: Float[Tensor, "batch channels *grid"],
+        noise: Float[Tensor, " batch"] | float,
+        *,
+        cond: Condition | None = None,
+        chunk: int = 16,
+    ) -> Float[Tensor, "batch channels *grid"]:
+        """E[x | y] for y = x + σ n, n white: what was measured without its noise, in data units.
+
+        Args:
+            y: in data units.
+            noise: σ in data units, per real component, one number or one for each field.
+            cond: what the model is conditioned on.
+            chunk: how many are computed at once.
+
+        Raises:
+            InputError: a σ that is no level of the model's schedule, or that the normaliser makes uneven.
+        """
+        levels = torch.as_tensor(noise, dtype=torch.float32).expand(len(y))
+        given = self.condition({name: value.to(self.device) for name, value in (cond or {}).items()})
+        whole = Batch(y, given, noise=levels).to(self.device).normalised(self.normaliser)
+        x, noise = self._own(whole.x), self._own(cast(Tensor, whole.noise))
+        t = time_of_noise(self.sde.schedule, noise)
+        found = []
+        for rows in torch.arange(len(x)).split(chunk):
+            alpha = expand_like(self.sde.schedule.alpha(t[rows]), x)
+            part = {name: value[rows] for name, value in given.items()}
+            found.append(self.normaliser.inverse(self.generative(alpha * x[rows], t[rows], part)).cpu())
+        return torch.cat(found)
 
     def _own(self, x: Tensor) -> Tensor:
         """x where the network is, in its precision."""

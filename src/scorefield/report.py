@@ -28,7 +28,7 @@ from scorefield.files import write_text
 from scorefield.loading import Opened
 from scorefield.outputs import UNREADABLE
 from scorefield.plots import Line, curve_svg
-from scorefield.selection import evaluations, is_evaluation, losses, read_record
+from scorefield.selection import conditions, evaluations, is_evaluation, losses, read_record
 from scorefield.train.log import read_table
 
 MARK = "· scorefield</title>"  # by which a page of ours is told
@@ -318,8 +318,9 @@ def figure_row(key: str, figure: Mapping[str, Any], floor: Any) -> dict[str, Any
 
 
 def history(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
-    """The means of the figures of several checkpoints, by step; None of fewer than two."""
-    by_step = {record["model"]["step"]: record["figures"] for record in records}
+    """The means of the figures of several checkpoints, by step, as far as the newest can be compared; None of fewer than two."""
+    alike = [record for record in records if comparable(record) == comparable(records[-1])]
+    by_step = {record["model"]["step"]: record["figures"] for record in alike}
     if len(by_step) < 2:
         return None
     keys = [key for key in records[-1]["figures"] if not key.endswith("_n")]
@@ -328,6 +329,11 @@ def history(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
         means = [figure.get("mean") if isinstance(figure := by_step[step].get(key), Mapping) else None for key in keys]
         rows.append({"step": f"{step:,}", "cells": [Value.of(mean) for mean in means]})
     return {"names": [_name(key)[0] for key in keys], "rows": rows}
+
+
+def comparable(record: Mapping[str, Any]) -> tuple[str, bool]:
+    """What the evaluations of checkpoints must share to stand in one table: all but the step."""
+    return conditions(record), record["model"].get("ema", True)
 
 
 def measured(folder: Path) -> list[tuple[Path, Mapping[str, Any]]]:

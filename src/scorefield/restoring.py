@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import difflib
 import hashlib
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,7 @@ from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
 from scorefield.errors import InputError
-from scorefield.files import replacing, write_text
+from scorefield.files import replacing, write_json
 from scorefield.guidance import Guided, Measurement, Method, MomentMatching
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
 from scorefield.model import Model
@@ -90,7 +89,7 @@ class Case:
         operator: A.
         y: what was measured, (1, channels, *grid).
         noise: its standard deviation.
-        truth: the field that was measured, where it is known.
+        truth: the field that was measured, where it is known; NaN where it is not.
         peak: its largest possible value, for PSNR.
         whole: whether values are 8-bit colours, so that results can be shown as such.
     """
@@ -176,6 +175,7 @@ def restore(
     label: int | None = None,
     provenance: Mapping[str, Any],
     progress: Callable[[int], object] = lambda _: None,
+    grid: tuple[int, ...] = (),
 ) -> dict[str, Any]:
     """Write n draws of p(x | y), their mean and standard deviation, pictures and figures; returns the figures.
 
@@ -193,8 +193,10 @@ def restore(
         label: the class, of a network with labels.
         provenance: facts of the model that decide the result.
         progress: called with the number of new draws.
+        grid: of the draws, where it is another than that of the model's data.
     """
-    measurement = in_model_space(model.normaliser.cpu(), case, model.shape)
+    shape = (model.shape[0], *grid) if grid else model.shape
+    measurement = in_model_space(model.normaliser.cpu(), case, shape)
     model.normaliser.to(model.device)
     members = sampling.sample_to(
         folder,
@@ -207,6 +209,7 @@ def restore(
         label=label,
         progress=progress,
         denoiser=Guided(model.generative, measurement, method),
+        grid=grid,
     )
     mean, spread = members.mean(0, keepdim=True), spread_of(members)
     figures = {"samples": n, "noise": case.noise, "method": repr(method), **_figures(members, case)}
@@ -215,20 +218,22 @@ def restore(
             np.save(file, value[0].numpy())
     _pictures(folder, members, mean, case)
     _overview(folder / "picture.png", members, mean, spread, case, figures)
-    write_text(folder / "restoring.json", json.dumps(figures, indent=2) + "\n")
+    write_json(folder / "restoring.json", figures)
     return figures
 
 
 def _figures(members: Tensor, case: Case) -> dict[str, Any]:
-    """What the draws are worth, where the truth is known."""
+    """What the draws are worth, where the truth is known; without PSNR where it is constant."""
     if case.truth is None:
         return {}
-    found: dict[str, Any] = {
-        "peak": case.peak,
-        "psnr_of_mean": float(psnr(members.mean(0, keepdim=True), case.truth, case.peak)),
-        "psnr_of_samples": psnr(members, case.truth, case.peak).tolist(),
-    }
-    coverage = interval_coverage(members, case.truth, LEVEL) if len(members) > 1 else math.nan
+    known = case.truth[0].isfinite()
+    truth, drawn = case.truth[:, known], members[:, known]
+    found: dict[str, Any] = {}
+    if case.peak > 0 and bool(known.any()):
+        found["peak"] = case.peak
+        found["psnr_of_mean"] = float(psnr(drawn.mean(0, keepdim=True), truth, case.peak))
+        found["psnr_of_samples"] = psnr(drawn, truth, case.peak).tolist()
+    coverage = interval_coverage(drawn, truth, LEVEL) if len(members) > 1 and bool(known.any()) else math.nan
     return found | {"interval": LEVEL, "coverage": None if math.isnan(coverage) else coverage}
 
 
@@ -250,7 +255,7 @@ def _overview(
 ) -> None:
     """Observation, mean, spread, some draws and the truth, side by side under their names."""
     low, high = _range(members, case)
-    title = "mean" if case.truth is None else f"mean, {figures['psnr_of_mean']:.1f} dB"
+    title = f"mean, {figures['psnr_of_mean']:.1f} dB" if "psnr_of_mean" in figures else "mean"
     panels = [("observation", case.y, low, high), (title, mean, low, high)]
     panels.append(("standard deviation", spread, 0.0, float(spread.max()) or 1.0))
     panels += [(f"sample {i}", x[None], low, high) for i, x in enumerate(members[:8])]
@@ -266,6 +271,7 @@ def _range(members: Tensor, case: Case) -> tuple[float, float]:
     if case.whole:
         return 0.0, 255.0
     shown = members if case.truth is None else case.truth
+    shown = shown[shown.isfinite()] if bool(shown.isfinite().any()) else members
     low, high = float(shown.min()), float(shown.max())
     return low, high if high > low else low + 1
 
@@ -281,8 +287,6 @@ def table(figures: Mapping[str, Any], folder: Path) -> str:
         each = figures["psnr_of_samples"]
         lines.append(f"  PSNR of the mean       {figures['psnr_of_mean']:.2f} dB   (peak {figures['peak']:g})")
         lines.append(f"  PSNR of the samples    {sum(each) / len(each):.2f} dB")
-        if figures["coverage"] is not None:
-            lines.append(
-                f"  {100 * LEVEL:.0f} % interval covers   {100 * figures['coverage']:.1f} % of what is uncertain"
-            )
+    if figures.get("coverage") is not None:
+        lines.append(f"  {100 * LEVEL:.0f} % interval covers   {100 * figures['coverage']:.1f} % of what is uncertain")
     return "\n".join(lines)

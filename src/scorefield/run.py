@@ -19,8 +19,10 @@ from jsonargparse import Namespace
 
 from scorefield import config as configuration
 from scorefield.config import Parser
+from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.data.loader import Sequential
+from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source, Tensors
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
@@ -48,6 +50,14 @@ class Experiment:
     model: Model
     trainer: Trainer
     config: dict[str, Any]
+
+
+def data_and_normaliser(settings: Namespace) -> tuple[Fields, Normaliser]:
+    """The training fields of a recipe, and its normaliser, which is not fitted."""
+    parser = data_parser()
+    parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
+    built = build(parser, Namespace(data=settings.data, normaliser=settings.model.normaliser))
+    return built.data.load("train"), built.normaliser
 
 
 def prepare(
@@ -186,8 +196,9 @@ def differences(before: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
 
 def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
     """What looks wrong before a step is made: a prior that does not match, data of an unexpected scale."""
-    batch = model.prepare(fields.gather(torch.arange(min(n, len(fields)))))
-    x = batch.x if batch.mask is None else batch.x[batch.mask.bool().expand_as(batch.x)]
+    first = fields.gather(torch.arange(min(n, len(fields))))
+    prepared = model.prepare(first)
+    x = prepared.x if prepared.mask is None else prepared.x[prepared.mask.bool().expand_as(prepared.x)]
     alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
     found = []
     if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:
@@ -201,4 +212,12 @@ def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
             f"The normalised data have standard deviation {std:.3g}, but sigma_data is {expected:g}: "
             f"set model.precondition.sigma_data to {std:.2g}, and the loss weight's too, or normalise by Standardise."
         )
-    return found
+    return found + alike(first)
+
+
+def alike(batch: Batch) -> list[str]:
+    """Whether all examples were measured alike, so that what no measurement sees is never learnt."""
+    mask = batch.given.get("mask")
+    if batch.y is None or mask is None or len(mask) < 2 or bool((mask != mask[:1]).any()):
+        return []
+    return ["All examples were sampled with the same mask: what it leaves out is never learnt. Vary the masks."]

@@ -62,7 +62,7 @@ def add_output_arguments(parser: Parser) -> None:
 
 def output_of(settings: Namespace, job: Job) -> Output:
     """The place that the arguments ask for."""
-    shape = (job.n, *job.model.shape)
+    shape = (job.n, *job.shape)
     if settings.png:
         return PictureFiles(settings.out, shape, None if settings.range is None else Pixels(*settings.range))
     if settings.range is not None:
@@ -118,6 +118,8 @@ class Job:
         label: the class, of a network with labels; by default the null class.
         denoiser: one to sample with instead of the model's own; what decides its result belongs to the provenance.
         classes: how many classes that denoiser knows, where the network does not.
+        grid: another than that of the training data.
+        cond: what the samples are conditioned on, a batch of n; what decides it belongs to the provenance.
     """
 
     model: Model
@@ -128,9 +130,16 @@ class Job:
     label: int | None = None
     denoiser: Denoises | None = None
     classes: int = 0
+    grid: tuple[int, ...] = ()
+    cond: Mapping[str, Tensor] | None = None
 
     def __post_init__(self) -> None:
-        check(self.model, self.n, self.seed, self.chunk, self.label, self.classes)
+        check(self.model, self.n, self.seed, self.chunk, self.label, self.classes, self.cond)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(channels, *grid) of a sample."""
+        return (self.model.shape[0], *self.grid) if self.grid else self.model.shape
 
     @property
     def starts(self) -> range:
@@ -140,7 +149,7 @@ class Job:
     @property
     def record(self) -> dict[str, Any]:
         """What decides the samples, beside the model."""
-        facts = {"n": self.n, "seed": self.seed, "chunk": self.chunk, "shape": list(self.model.shape)}
+        facts = {"n": self.n, "seed": self.seed, "chunk": self.chunk, "shape": list(self.shape)}
         facts["sampler"] = repr(self.sampler)
         return facts if self.label is None else facts | {"label": self.label}
 
@@ -150,10 +159,9 @@ class Job:
 
     def draw(self, start: int) -> Tensor:
         """A chunk. Samples that are not finite raise InputError."""
-        cond = None if self.label is None else {"label": torch.full((self.n,), self.label)}
-        x = next(
-            self.model.chunks([start], self.n, self.seed, self.sampler, None, cond, self.chunk, denoiser=self.denoiser)
-        )
+        cond = dict(self.cond or {}) | ({} if self.label is None else {"label": torch.full((self.n,), self.label)})
+        options = (self.seed, self.sampler, self.shape, cond, self.chunk)
+        x = next(self.model.chunks([start], self.n, *options, denoiser=self.denoiser))
         if not bool(torch.isfinite(x).all()):
             raise InputError(
                 f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
@@ -173,10 +181,12 @@ def sample_to(
     label: int | None = None,
     progress: Callable[[int], object] = lambda _: None,
     denoiser: Denoises | None = None,
+    grid: tuple[int, ...] = (),
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, see `complete`; returns them, left on disk until they are used."""
-    output = ArrayFile(folder, (n, *model.shape))
-    complete(Job(model, n, seed, sampler, chunk, label, denoiser), output, provenance=provenance, progress=progress)
+    job = Job(model, n, seed, sampler, chunk, label, denoiser, grid=grid)
+    output = ArrayFile(folder, (n, *job.shape))
+    complete(job, output, provenance=provenance, progress=progress)
     return output.read()
 
 
@@ -235,8 +245,12 @@ def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[
 
 def _put_together(job: Job, output: Output, claims: Claims) -> None:
     """Make the result, and delete what it does not need. Another process may still be looking at a chunk."""
-    if not output.complete:
-        output.finish(job.starts)
+    try:
+        if not output.complete:
+            output.finish(job.starts)
+    except FileNotFoundError:  # where there are no locks, another may have done both meanwhile
+        if not output.complete:
+            raise
     for number, start in enumerate(job.starts):
         with claims.hold(number, wait=True):
             output.discard(start)
@@ -254,7 +268,15 @@ def place_among() -> tuple[int, int]:
     return rank, processes
 
 
-def check(model: Model, n: int, seed: int, chunk: int, label: int | None, classes: int = 0) -> None:
+def check(
+    model: Model,
+    n: int,
+    seed: int,
+    chunk: int,
+    label: int | None,
+    classes: int = 0,
+    cond: Mapping[str, Tensor] | None = None,
+) -> None:
     """Refuse a job that cannot be done, before anything is written."""
     for name, value, least in (("number", n, 1), ("chunk", chunk, 1), ("seed", seed, 0)):
         if value < least:
@@ -264,7 +286,7 @@ def check(model: Model, n: int, seed: int, chunk: int, label: int | None, classe
         raise InputError(f"The network knows no classes: leave out the label {label}.")
     if label is not None and not 0 <= label < known:
         raise InputError(f"There is no class {label}: give a label from 0 to {known - 1}.")
-    model.check_cond(None)
+    model.check_cond(cond)
 
 
 @torch.no_grad()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,13 +18,17 @@ from jsonargparse import Namespace
 
 from scorefield.config import Parser
 from scorefield.errors import InputError
+from scorefield.files import replacing
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.log import read_table
 
 LOSS = "loss"  # of validation
 HIGH = ("inception_score", "precision", "recall", "density", "coverage", "classes", "rarest_class")  # more is better
 BALANCED = {"train_accuracy": 0.5, "held_out_accuracy": 0.5, "memorisation": 1.0}  # the figure of a perfect model
-LOW = (LOSS, "frechet", "kernel")
+LOW = (
+    *(LOSS, "frechet", "kernel", "w_var", "w_skew", "w_total", "residues", "phase_spectrum"),
+    *("spectrum", "spectrum_worst", "values"),
+)
 SHORT = {"fid": "frechet", "kid": "kernel", "is": "inception_score"}
 
 
@@ -57,6 +62,21 @@ def chosen_step(path: Path, settings: Namespace, notify: Callable[[str], None]) 
     return best
 
 
+def keep_best(path: Path, ema: bool) -> None:
+    """Keep the best checkpoint of a run by each recorded figure, as `best/NAME.safetensors`, where nothing prunes it."""
+    found = set(checkpoints.steps(path / "checkpoints"))
+    for name in names(path):
+        figures = recorded(path, name, ema)
+        if name not in (*HIGH, *LOW, *BALANCED) or not figures:
+            continue
+        shortfall = shortfall_of(name)
+        best = min(figures, key=lambda step: (shortfall(figures[step]), -step))
+        if best in found:
+            checkpoint = checkpoints.path_of(path / "checkpoints", best)
+            with replacing(path / "best" / f"{name}.safetensors") as temporary:
+                shutil.copyfile(checkpoint, temporary)
+
+
 def shortfall_of(best: str) -> Callable[[float], float]:
     """How far a figure is from the best there could be, for the figure and direction of `--best`."""
     name, _, direction = best.partition(":")
@@ -77,7 +97,8 @@ def recorded(path: Path, name: str, ema: bool) -> dict[int, float]:
     compared with the newest one: the same n, sampler, class and reference.
     """
     if plain(name) == LOSS:
-        return {step: row["loss_ema" if ema else "loss"] for step, row in losses(path).items()}
+        column = "loss_ema" if ema else "loss"
+        return {step: row[column] for step, row in losses(path).items() if math.isfinite(row[column])}
     found = [
         (record, figure["mean"])
         for record in evaluations(path)

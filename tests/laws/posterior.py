@@ -6,7 +6,7 @@ import torch
 
 from laws.cases import keys, time
 from scorefield.guidance import Guided, Measurement
-from scorefield.operators import Blur, Coarsen, Compose, Grey, Hole, Identity, LinearOperator, Mask
+from scorefield.operators import Blur, Coarsen, Compose, CosineCoarsen, Grey, Hole, Identity, LinearOperator, Mask
 from scorefield.oracle import Gaussian
 from scorefield.random import Generators
 from scorefield.sample import sample
@@ -24,6 +24,7 @@ def operators(grid) -> dict[str, LinearOperator]:
         "Hole": Hole((0,) * len(grid), (2,) * len(grid)),
         "Grey": Grey(),
         "Coarsen": Coarsen(2),
+        "CosineCoarsen": CosineCoarsen(grid, tuple(n // 2 for n in grid)),
         "Blur": Blur(0.7),
         "Blur(zero)": Blur(0.7, "zero"),
         "Compose": Compose((Grey(), Coarsen(2))),

@@ -55,7 +55,7 @@ def test_energy_falls_by_viscosity_and_rises_by_forcing():
 def test_a_flow_is_the_same_on_a_finer_grid_and_its_sequences_know_their_number_alone():
     coarse, fine = initial(32, 0, range(2)), initial(64, 0, range(2))
     torch.testing.assert_close(fine[:, ::2, ::2], coarse)
-    resolved = [Flow().run(start, 1.0, 20) for start in (coarse, fine)]
+    resolved = [Flow(viscosity=1e-3).run(start, 1.0, 20) for start in (coarse, fine)]
     torch.testing.assert_close(resolved[1][:, ::2, ::2], resolved[0], atol=1e-3, rtol=0)
     assert initial(16, 3, range(1, 2)).equal(initial(16, 3, range(2))[1:])
     assert coarse.mean((1, 2)).abs().max() < 1e-15

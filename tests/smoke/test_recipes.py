@@ -81,3 +81,30 @@ def test_fields_of_any_rank_size_and_number_of_channels(shape: tuple[int, ...], 
     assert main(["sample", str(tmp_path / "run"), "-n", "3", "--out", str(tmp_path / "s"), "--chunk", "3"]) == 0
     assert np.load(tmp_path / "s" / "samples.npy").shape == (3, *shape[1:])
     assert main(["evaluate", str(tmp_path / "run"), "-n", "4", "--seeds", "1", "--steps", "2", "--chunk", "4"]) == 0
+
+
+@pytest.mark.parametrize("name", ["volcano-grf", "volcano-indep", "terrain-grf", "navier-stokes-window"])
+def test_a_recipe_of_functions_trains_and_samples_on_a_finer_grid(
+    name: str, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    size = {"terrain-grf": 32, "navier-stokes-window": 16}.get(name, 16)
+    data, more = [f"--data.size={size}"], []
+    if name == "terrain-grf":
+        folder = request.getfixturevalue("data_folder")
+        data.append(f"--data.path={folder / 'functions' / 'srtm3_volcano_tiles_dev8.npz'}")
+    if name == "navier-stokes-window":
+        small = {
+            "sequences": 8,
+            "frames": 3,
+            "size": size,
+            "spin_up": 0.1,
+            "interval": 0.1,
+            "cache": tmp_path / "n.npz",
+        }
+        data = [f"--data.sequences.{key}={value}" for key, value in small.items()]
+        more = ["--given", "valid"]
+    small = ["--model.net.channels=8", "--model.net.modes=16", "--model.net.sizes=[8]", *SMALL[2:]]
+    assert main(["train", name, "--out", str(tmp_path / "run"), *data, *small, *SHORT]) == 0
+    draw = ["-n", "2", "--chunk", "2", "--resolution", str(2 * size), *more]
+    assert main(["sample", str(tmp_path / "run"), "--out", str(tmp_path / "s"), *draw]) == 0
+    assert np.load(tmp_path / "s" / "samples.npy").shape[2:] == (2 * size, 2 * size)

@@ -13,12 +13,13 @@ from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
 import tiny
-from scorefield import loading
+from scorefield import loading, report
 from scorefield.cli import main
 from scorefield.metrics.features import train_classifier
 
@@ -174,6 +175,18 @@ def test_facts_curves_and_pictures_are_those_of_the_run(run: Path, text: str) ->
         pixels = Image.open(run / name).convert("RGB").tobytes()
         assert any(Image.open(BytesIO(data)).tobytes() == pixels for data in shown), name
     assert "preview_every: 3" in page.text
+
+
+def test_only_what_was_measured_alike_stands_in_one_table() -> None:
+    """Of two steps with n = 100 and one with n = 50, and of weights that are not averaged: the two."""
+
+    def record(step: int, n: int = 100, ema: bool = True) -> dict[str, Any]:
+        facts = {"n": n, "sampler": "Heun", "label": None, "reference": {"moments_sha256": "a"}}
+        return {**facts, "model": {"step": step, "ema": ema}, "figures": {"fréchet": {"mean": float(step)}}}
+
+    found = report.history([record(1), record(2, n=50), record(3, ema=False), record(4)])
+    assert found is not None and [row["step"] for row in found["rows"]] == ["1", "4"]
+    assert report.history([record(1, n=50), record(2)]) is None
 
 
 def test_text_of_others_stays_text(run: Path, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -154,6 +154,24 @@ def test_a_claim_is_held_once_and_given_back(tmp_path: Path) -> None:
         with claims.hold(1, wait=False) as ours, claims.hold(2, wait=False) as next_one:
             assert not ours and next_one
         other.kill()
+
+
+def test_without_locks_a_process_may_find_the_work_done_under_its_hands(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it puts the parts together, another has done so and deleted them: the result is there, and that is no error."""
+    finish, out = ArrayFile.finish, tmp_path / "out"
+
+    def late(self: ArrayFile, starts: Sequence[int]) -> None:
+        finish(self, starts)
+        for number in starts:
+            self.discard(number)
+        finish(self, starts)
+
+    monkeypatch.setattr("scorefield.claims.fcntl", None)
+    monkeypatch.setattr(ArrayFile, "finish", late)
+    assert main(job(run, out)) == 0
+    assert np.load(out / "samples.npy").shape == (10, 1, 8, 8)
 
 
 def test_each_launched_process_begins_with_its_own_share(

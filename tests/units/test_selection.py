@@ -63,6 +63,12 @@ def test_the_loss_is_that_of_the_weights_in_use(folder: Path) -> None:
     assert step == 20 and len(said) == 1 and "step 10" in said[0]  # pruned
 
 
+def test_a_loss_that_is_no_number_is_never_the_best(folder: Path) -> None:
+    rows = ["step,samples,loss,loss_ema", "20,2,nan,nan", "30,3,0.2,0.5", "40,4,inf,nan"]
+    (folder / "logs" / "valid.csv").write_text("\n".join(rows) + "\n")
+    assert choose(folder, "loss") == choose(folder, "loss", ema=False) == (30, [])
+
+
 def test_without_a_figure_the_step_decides(folder: Path) -> None:
     assert choose(folder, None) == (None, []) and choose(folder, None, step=30) == (30, [])
 

@@ -133,6 +133,43 @@ def test_the_same_samples_are_the_same_in_any_kind_of_file(tmp_path: Path) -> No
         open_samples(tmp_path / "ours")
 
 
+def test_pictures_that_were_sampled_are_read_without_their_overview_and_only_when_complete(tmp_path: Path) -> None:
+    images = pixels(20)
+    (tmp_path / "out").mkdir()
+    folder_of_png(tmp_path / "out" / "png", images)
+    Image.fromarray(np.zeros((40, 60), dtype=np.uint8)).save(tmp_path / "out" / "samples.png")
+    (tmp_path / "out" / "sampling.json").write_text(json.dumps({"n": 20, "png": [0.0, 255.0]}))
+    read = open_samples(tmp_path / "out")
+    assert torch.equal(read.gather(torch.arange(20)).x[:, 0], torch.from_numpy(images).float())
+    (tmp_path / "out" / "png" / "007.png").unlink()
+    with pytest.raises(InputError, match="19 of 20"):
+        open_samples(tmp_path / "out")
+
+
+def test_kept_features_are_those_of_all_classes_whatever_the_order_of_the_files(tmp_path: Path) -> None:
+    """Images lie in folders by class, dark ones first: what is kept of them has the mean of all, to five standard errors."""
+    grey = np.concatenate([np.full((100, 8, 8), value, dtype=np.uint8) for value in (10, 200)])
+    (tmp_path / "data").mkdir()
+    folder_of_png(tmp_path / "data" / "a", grey[:100])
+    folder_of_png(tmp_path / "data" / "b", grey[100:])
+    out = tmp_path / "ref.npz"
+    assert main(["make-reference", str(tmp_path / "data"), "--keep", "50", "--out", str(out)]) == 0
+    found = Statistics.load(out)
+    assert len(found.vectors) == 50
+    assert abs(float(found.vectors.mean()) - 105) < 5 * 95 / 50**0.5
+    assert float(found.mean.mean()) == pytest.approx(105)
+
+
+def test_values_that_are_no_numbers_have_no_features(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    broken = pixels(20).astype(np.float32)
+    broken[17, 3, 3] = np.nan
+    samples, data = str(npy(tmp_path / "broken.npy", broken)), str(npy(tmp_path / "data.npy", pixels(20)))
+    for command in (["compare", samples, data, "--out", str(tmp_path / "x.json")], ["make-reference", samples]):
+        out = [] if "--out" in command else ["--out", str(tmp_path / "x.npz")]
+        assert "not finite" in refused([*command, *out], capsys)
+    assert not (tmp_path / "x.json").exists() and not (tmp_path / "x.npz").exists()
+
+
 def refused(command: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     assert main(command) == 2

@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, downscale, verify
-from scorefield.cli.drawing import likelihood, restore, sample
+from scorefield.cli.drawing import denoise, likelihood, restore, sample
+from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
-from scorefield.cli.training import check_data, demo, import_, recipes, train
+from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
 
@@ -23,11 +24,12 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   train RECIPE --out RUN        train a score model; --resume goes on, --init RUN starts from another's weights,
                                 --dry-run tells what it will cost
   sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped, and several calls at
-                                once share the work
+                                once share the work; --resolution N draws functions on another grid
   evaluate RUN                  compare samples with the data: distances, memorisation, coverage
   import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
+  noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
@@ -37,6 +39,11 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
   downscale RUN PREDICTORS --members M --out FILE.nc
                                 an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
+  superres RUN FILE --resolution N --out DIR
+                                draw functions on a fine grid that agree with a given one on a coarse grid
+  plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
+  denoise RUN FILE ... --out DIR
+                                take white noise out of fields: images or arrays, --noise known or estimated
   verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
@@ -49,6 +56,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "import": import_,
     "likelihood": likelihood,
     "check-data": check_data,
+    "noise-levels": noise_levels,
     "recipes": recipes,
     "demo": demo,
     "make-reference": make_reference,
@@ -56,6 +64,9 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "restore": restore,
     "downscale": downscale,
+    "superres": superres,
+    "plot": plot,
+    "denoise": denoise,
     "verify": verify,
     "baseline": baseline,
 }

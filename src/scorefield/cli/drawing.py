@@ -1,34 +1,52 @@
-"""Verbs that draw from a run: sample, restore; and its likelihood."""
+"""Verbs that draw from a run: sample, restore; that denoise by it; and its likelihood."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 from scorefield.cli.words import run_parser, say, warn
+
+GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
 
 
 def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import loading, sampling, selection
+    from scorefield import loading, resolution, sampling, selection
     from scorefield.steering import add_arguments, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
     add_arguments(parser)
+    resolution.add_arguments(parser)
+    parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     guide = steering(source, model, settings)
+    grid = resolution.grid_of(model.shape[1:], settings.resolution)
+    resolution.warn_of_mesh(model, grid, warn)
+    fields = settings.given and source.source(settings.trust).load(settings.given)
     job = sampling.Job(
-        model, settings.number, settings.seed, sampler, settings.chunk, settings.label, guide.denoiser, guide.classes
+        model,
+        settings.number,
+        settings.seed,
+        sampler,
+        settings.chunk,
+        settings.label,
+        guide.denoiser,
+        guide.classes,
+        grid,
+        resolution.conditions(fields, settings.number, grid) if fields else None,
     )
     output = sampling.output_of(settings, job)
-    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts)
+    given = {"given": settings.given} if settings.given else {}
+    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts) | given
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
     if settings.trajectory:
@@ -39,16 +57,34 @@ def sample(arguments: Sequence[str]) -> int:
     return 0
 
 
+def denoise(arguments: Sequence[str]) -> int:
+    """Denoise fields in files: the mean of all that each may have been, given white noise of a known or estimated strength."""
+    from scorefield import denoising, loading
+
+    parser = run_parser("denoise", denoise.__doc__ or "")
+    denoising.add_arguments(parser)
+    settings = parser.read(arguments)
+    source = loading.open_checkpoint(settings.run, settings.step)
+    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    facts = source.provenance | {"ema": settings.ema}
+    record = denoising.denoise(
+        settings.out, model, settings.files, noise=settings.noise, chunk=settings.chunk, provenance=facts
+    )
+    print(denoising.table(record, settings.out))
+    return 0
+
+
 def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
     from tqdm import tqdm
 
-    from scorefield import loading, recipe, restoring, sampling
+    from scorefield import loading, recipe, restoring, sampling, selection
 
     parser = run_parser("restore", restore.__doc__ or "")
+    selection.add_arguments(parser)
     restoring.add_arguments(parser)
     settings = parser.read(restoring.named(arguments))
-    source = loading.open_checkpoint(settings.run, settings.step)
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust)
     built = recipe.build(parser, settings)
     case = restoring.read_case(

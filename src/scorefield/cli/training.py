@@ -121,6 +121,39 @@ def check_data(arguments: Sequence[str]) -> int:
     return 0
 
 
+def noise_levels(arguments: Sequence[str]) -> int:
+    """Choose the noise levels of a recipe from its data, and write the recipe with them, complete, to train with."""
+    import yaml
+
+    from scorefield import levels, recipe
+    from scorefield.data.loader import Sequential
+    from scorefield.files import write_text
+    from scorefield.run import data_and_normaliser
+
+    parser = recipe.recipe_parser("scorefield noise-levels", noise_levels.__doc__ or "")
+    parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
+    parser.add_argument("--out", type=Path | None, help="YAML file to write", default=None)
+    parser.add_argument("--sigma-min", type=float, default=0.01, help="the smallest level, in model space")
+    parser.add_argument("--repeats", type=int, default=5, help="Langevin steps on each level")
+    parser.add_argument("--compare", type=int, default=0, help="compare so many fields, drawn at random; 0 for all")
+    settings = _read_with_recipe(parser, arguments)
+    if settings.out is None:
+        raise InputError("noise-levels needs --out FILE, the recipe to write.")
+    if settings.out.exists():
+        raise InputError(f"{settings.out} exists: give another --out, or remove it.")
+    fields, normaliser = data_and_normaliser(settings)
+    normaliser.fit(Sequential(fields))
+    found = levels.choose(
+        fields, normaliser, sigma_min=settings.sigma_min, repeats=settings.repeats, compare=settings.compare
+    )
+    whole = yaml.safe_load(recipe.configuration_of(parser, settings))
+    content = levels.applied(whole, found)
+    print(found.table())
+    write_text(settings.out, yaml.safe_dump(content, sort_keys=False))
+    say(f"recipe in {settings.out}: scorefield train {settings.out} --out RUN")
+    return 0
+
+
 def recipes(arguments: Sequence[str]) -> int:
     """List the recipes that come with scorefield."""
     from scorefield import config

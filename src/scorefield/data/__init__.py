@@ -3,6 +3,7 @@
 from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
+from scorefield.data.channels import Channels
 from scorefield.data.climate import Climate
 from scorefield.data.crop import CentreCrop, Crop, Square
 from scorefield.data.fields import Fields
@@ -11,7 +12,8 @@ from scorefield.data.huggingface import HuggingFace
 from scorefield.data.images import Images
 from scorefield.data.interferograms import Interferograms
 from scorefield.data.loader import Loader, Sequential
-from scorefield.data.normalise import Centre, Identity, Normaliser, Standardise, UnitRange
+from scorefield.data.noisy import Measured, Noisy
+from scorefield.data.normalise import Centre, Divide, Identity, Normaliser, Standardise, UnitRange
 from scorefield.data.source import Digits, Source, Tensors, Wrapped
 from scorefield.data.terrain import Terrain
 from scorefield.data.volcano import Volcano
@@ -24,10 +26,12 @@ __all__ = [
     "Batch",
     "Centre",
     "CentreCrop",
+    "Channels",
     "Climate",
     "Crop",
     "Dequantise",
     "Digits",
+    "Divide",
     "DropLabel",
     "Fields",
     "Flip",
@@ -37,7 +41,9 @@ __all__ = [
     "Images",
     "Interferograms",
     "Loader",
+    "Measured",
     "NavierStokes",
+    "Noisy",
     "Normaliser",
     "Sequential",
     "Source",

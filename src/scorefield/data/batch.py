@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from scorefield.errors import InputError
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -20,6 +22,9 @@ class Batch:
         y: a measurement of x, for losses that learn from measurements alone.
         mask: 1 where x is known and 0 elsewhere, broadcastable to x; `None` means known everywhere.
         key: (index, epoch) of each sample, (batch, 2) int64. All randomness of a sample in training is drawn from it.
+        given: what else the operator of that measurement is made of, one row per sample: sampled points, maps of coils.
+        noise: (batch), the standard deviation of the noise in x or, where there is one, in y, per real component; `None` means
+            that the fields are taken as they are.
     """
 
     x: Tensor
@@ -27,23 +32,39 @@ class Batch:
     y: Tensor | None = None
     mask: Tensor | None = None
     key: Tensor | None = None
+    given: Mapping[str, Tensor] = field(default_factory=dict)
+    noise: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.x)
 
     def normalised(self, normaliser: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch with x in model space, 0 where it is not known."""
+        """The same batch in model space: x, 0 where it is not known, and what was measured of it with its noise.
+
+        Raises:
+            InputError: a measurement, or noise, that no single factor brings to model space.
+        """
         x = normaliser(self.x)
-        return replace(self, x=x if self.mask is None else x.where(self.mask.bool(), 0.0))
+        x = x if self.mask is None else x.where(self.mask.bool(), 0.0)
+        if self.noise is None and self.y is None:
+            return replace(self, x=x)
+        factor = _factor(normaliser, self.x, shifted=self.y is None)
+        y, noise = (None if value is None else factor * value for value in (self.y, self.noise))
+        return replace(self, x=x, y=y, noise=noise)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
+        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
 
-        def move(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor.to(device, non_blocking=True)
+    def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same batch with every tensor changed."""
 
-        cond = {name: tensor.to(device, non_blocking=True) for name, tensor in self.cond.items()}
-        return replace(self, x=self.x.to(device, non_blocking=True), cond=cond, y=move(self.y), mask=move(self.mask))
+        def changed(tensor: Tensor | None) -> Tensor | None:
+            return None if tensor is None else change(tensor)
+
+        cond, given = ({name: change(value) for name, value in part.items()} for part in (self.cond, self.given))
+        y, mask, key, noise = map(changed, (self.y, self.mask, self.key, self.noise))
+        return Batch(change(self.x), cond, y, mask, key, given, noise)
 
 
 class Conditions:
@@ -61,3 +82,18 @@ class Conditions:
             if "field" in batch.cond:
                 x = batch.cond["field"]
                 yield Batch(x, mask=~torch.isnan(x), key=batch.key)
+
+
+def _factor(normaliser: Callable[[Tensor], Tensor], x: Tensor, *, shifted: bool) -> float:
+    """s of a normaliser that maps x to s x, or, where it may be shifted, to s x + b."""
+    zero = torch.zeros_like(x[:1], dtype=torch.float64)
+    shift = normaliser(zero)
+    first, second = normaliser(zero + 1) - shift, normaliser(zero + 2) - shift
+    factor = float(first.flatten()[0])
+    even = torch.allclose(first, torch.full_like(first, factor), rtol=1e-5, atol=0.0)
+    if not even or not torch.allclose(second, 2 * first, rtol=1e-5, atol=0.0) or (not shifted and bool(shift.any())):
+        raise InputError(
+            "The normaliser makes white noise of the measurement uneven, or shifts what is measured: take one that divides all "
+            "channels by the same number, such as Divide."
+        )
+    return factor

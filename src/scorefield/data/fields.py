@@ -47,13 +47,7 @@ class Fields(Dataset[Batch], ABC):
         """One field, without a batch dimension."""
         if not -len(self) <= index < len(self):
             raise IndexError(f"index {index} of {len(self)} fields")
-        batch = self.gather(torch.tensor([index % len(self)]))
-
-        def first(tensor: Tensor | None) -> Tensor | None:
-            return None if tensor is None else tensor[0]
-
-        cond = {name: tensor[0] for name, tensor in batch.cond.items()}
-        return Batch(batch.x[0], cond, first(batch.y), first(batch.mask), first(batch.key))
+        return self.gather(torch.tensor([index % len(self)])).mapped(lambda tensor: tensor[0])
 
 
 def stack(items: Sequence[Batch]) -> Batch:
@@ -66,8 +60,9 @@ def stack(items: Sequence[Batch]) -> Batch:
         return None if tensors[0] is None else torch.stack([tensor for tensor in tensors if tensor is not None])
 
     cond = {name: torch.stack([item.cond[name] for item in items]) for name in items[0].cond}
-    columns = ([getattr(item, name) for item in items] for name in ("y", "mask", "key"))
-    return Batch(torch.stack([item.x for item in items]), cond, *map(join, columns))
+    given = {name: torch.stack([item.given[name] for item in items]) for name in items[0].given}
+    y, mask, key, noise = (join([getattr(item, name) for item in items]) for name in ("y", "mask", "key", "noise"))
+    return Batch(torch.stack([item.x for item in items]), cond, y, mask, key, given, noise)
 
 
 class Subset(Fields):

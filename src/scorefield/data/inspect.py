@@ -12,6 +12,7 @@ import torch
 from torch import Generator, Tensor
 
 from scorefield.data.batch import Batch
+from scorefield.data.distance import largest_distance
 from scorefield.data.fields import Fields
 from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
@@ -116,7 +117,8 @@ def inspect(
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
-        sigma_max = largest_distance(fitted, fields, compared, seed)
+        order = torch.randperm(n, generator=Generator().manual_seed(stream(seed)))[:compared].sort().values
+        sigma_max = largest_distance(fitted, fields, order)
     except InputError as error:
         sigma_data = sigma_max = math.nan
         warnings.append(str(error))
@@ -182,15 +184,6 @@ def root_mean_square(normaliser: Normaliser, batches: Iterable[Batch]) -> float:
     normalised = measure(replace(batch, x=normaliser(batch.x)) for batch in batches).check()
     squares = normalised.squares + normalised.count * normalised.mean.square()
     return float((squares.sum() / normalised.count.sum()).sqrt())
-
-
-def largest_distance(normaliser: Normaliser, fields: Fields, compared: int, seed: int) -> float:
-    """The largest distance between two of some normalised fields (Song and Ermon 2020, technique 1); masked is 0."""
-    order = torch.randperm(len(fields), generator=Generator().manual_seed(stream(seed)))[:compared].sort().values
-    batch = fields.gather(order)
-    x = normaliser(batch.x)
-    x = (x if batch.mask is None else x.where(batch.mask.bool(), 0.0)).flatten(1)
-    return max(float(torch.cdist(x[i : i + 256], x[i:]).max()) for i in range(0, len(x), 256))
 
 
 def shorten(values: tuple[float, ...]) -> str:

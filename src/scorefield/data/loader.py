@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from itertools import count
 from typing import Any
@@ -158,8 +159,7 @@ def read_ahead(loader: Loader | Sequential, numbers: Iterable[int], workers: int
 
 def fetch(fields: Fields, key: Tensor, augment: Sequence[Augment], seed: int) -> Batch:
     """Gather samples by key (index, epoch) and augment them."""
-    found = fields.gather(key[:, 0])
-    batch = Batch(found.x, found.cond, found.y, found.mask, key)
+    batch = replace(fields.gather(key[:, 0]), key=key)
     for change in augment:
         batch = change(batch, seed)
     return batch

@@ -126,6 +126,23 @@ class Centre(Affine):
         return statistics.mean, torch.full_like(statistics.mean, self.divisor)
 
 
+class Divide(Affine):
+    """x / scale: nothing is subtracted, so that what is measured of x linearly is scaled with it, and 0 stays 0.
+
+    Args:
+        scale: the same for all channels, in data units.
+    """
+
+    def __init__(self, scale: float = 1.0) -> None:
+        super().__init__()
+        if not scale > 0:
+            raise InputError(f"Divide divides by scale={scale}: give a positive one.")
+        self.divisor = scale
+
+    def coefficients(self, statistics: Statistics) -> tuple[Tensor, Tensor]:
+        return torch.zeros_like(statistics.mean), torch.full_like(statistics.mean, self.divisor)
+
+
 class UnitRange(Affine):
     """Smallest and largest value of each channel to the ends of a range. A constant channel raises InputError at fit.
 

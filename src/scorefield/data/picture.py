@@ -63,7 +63,13 @@ def save_grid(
 
 
 def save_panels(path: Path, panels: Sequence[tuple[str, Tensor, float, float]], *, columns: int = 4) -> None:
-    """Write the pictures of `grid` side by side under their names; each panel has a name, fields, and what is black and white."""
+    """Write the pictures of `grid` side by side under their names, as .png, .pdf or .svg.
+
+    Args:
+        path: the picture.
+        panels: each with a name, fields, and what is black and what is white.
+        columns: panels in a row.
+    """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
@@ -78,7 +84,7 @@ def save_panels(path: Path, panels: Sequence[tuple[str, Tensor, float, float]], 
     for axes in figure.axes:
         axes.axis("off")
     with replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=120)
+        figure.savefig(temporary, format=path.suffix[1:], dpi=120)
 
 
 def unit(x: Tensor, low: float | None, high: float | None, shared: bool) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import torch
@@ -51,10 +52,37 @@ def read_field(path: Path, shape: Sequence[int]) -> Tensor:
     return x
 
 
+def read_fields(path: Path, shape: Sequence[int]) -> ArrayFields:
+    """The field, or the fields, that an image or a .npy file holds, of any grid with the channels and the rank of a shape.
+
+    Args:
+        path: an image or a .npy file: (*grid), one channel axis first or last, and before these an axis of fields or none.
+        shape: (channels, *grid), of which the sizes of the grid do not matter.
+    """
+    array, rank = read_array(path), len(shape) - 1
+    channels = shape[0] // 2 if array.dtype.kind == "c" and shape[0] % 2 == 0 else shape[0]
+    single = {"none": channels == 1 and array.ndim == rank}
+    several = {"none": channels == 1 and array.ndim == rank + 1}
+    for axis, place in (("first", 0), ("last", -1)):
+        single[axis] = array.ndim == rank + 1 and array.shape[place] == channels
+        several[axis] = array.ndim == rank + 2 and array.shape[place or 1] == channels
+    for whole, kinds in ((array[None], single), (array, several)):
+        axis = next((axis for axis in get_args(ChannelAxis) if kinds.get(axis)), None)
+        if axis is not None:
+            return ArrayFields(whole, axis, origin=str(path))
+    found = "×".join(map(str, array.shape))
+    raise InputError(
+        f"{path} is {array.dtype} {found}, where fields of {shape[0]} channels on grids of {rank} axes are needed: save it as "
+        f"(fields, channels, *grid)."
+    )
+
+
 def peak_of(array: np.ndarray) -> float:
-    """The largest value that numbers of an array's type can have, such as 255; for real numbers the range of its values."""
+    """The largest value that numbers of an array's type can have, such as 255; for real numbers the range of finite ones."""
     if array.dtype.kind == "b":
         return 1.0
     if array.dtype.kind in "iu":
         return float(np.iinfo(array.dtype).max)
-    return float(np.ptp(np.abs(array) if array.dtype.kind == "c" else array))
+    values = np.abs(array) if array.dtype.kind == "c" else array
+    values = values[np.isfinite(values)]
+    return float(np.ptp(values)) if values.size else 0.0

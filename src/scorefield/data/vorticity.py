@@ -38,7 +38,7 @@ class Flow:
         forcing: F in f = F (sin 2π(x + y) + cos 2π(x + y)), as Li et al. (2021) force theirs.
     """
 
-    viscosity: float = 1e-3
+    viscosity: float = 1e-4
     forcing: float = 0.1
 
     def run(
@@ -145,10 +145,10 @@ class NavierStokes(Source):
     sequences: int = 64
     frames: int = 20
     interval: float = 1.0
-    spin_up: float = 5.0
+    spin_up: float = 10.0
     size: int = 64
     step: float = 0.02
-    viscosity: float = 1e-3
+    viscosity: float = 1e-4
     forcing: float = 0.1
     cache: Path | None = None
     valid: int | float = 0.125

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ from scorefield.data.images import Images
 from scorefield.errors import InputError
 from scorefield.metrics.features import Features
 from scorefield.metrics.statistics import Statistics
+from scorefield.selection import read_record
 
 SECONDS = 60  # between two states on the disk
 BATCH = 128
@@ -98,6 +100,10 @@ class Extractor:
                 with torch.backends.cudnn.flags(allow_tf32=False):  # 10 bits of mantissa would show in the figures
                     values = x.to(self.device)
                     found = network(values)
+                    if not bool(found.isfinite().all()):
+                        raise InputError(
+                            "Some features are not finite: leave out the fields that hold NaN, or mend them."
+                        )
                     state.update(found, network.probabilities(values, found), start)
             elif state.facts["data_sha256"] == digest.hexdigest():
                 continue
@@ -160,6 +166,17 @@ def open_samples(path: Path) -> Fields:
         return Arrays(path / "samples.npy", channel_axis="first", valid=0).load("train")
     if path.is_dir() and any(path.glob("part-*.npy")):
         raise InputError(f"The samples in {path} are not complete: finish them by scorefield sample.")
+    if "png" in (record := record_of_samples(path)) and (path / "png").is_dir():
+        pictures, n = Images(path / "png", valid=0).load("train"), record.get("n")
+        if len(pictures) != n:
+            raise InputError(f"{path} has {len(pictures)} of {n} samples: finish them by scorefield sample.")
+        return pictures
     if path.suffix in (".npy", ".npz"):
         return Arrays(path, valid=0).load("train")
     return Images(path, valid=0).load("train")
+
+
+def record_of_samples(path: Path) -> dict[str, Any]:
+    """How samples were made: what `scorefield sample` wrote beside them; nothing where there is no such record."""
+    record = read_record(path / "sampling.json")
+    return record if isinstance(record, dict) else {}

@@ -7,6 +7,9 @@ inception_score    how sure and how diverse a classifier finds the samples (Sali
 train, held_out    1-nearest-neighbour two-sample accuracy (Lopez-Paz and Oquab 2017): 0.5 cannot be told apart
 memorisation       mean distance to the nearest training field, generated over held out: near 0 for copies
 classes            classes that occur among the samples, by a classifier's word
+w_total, spectrum  of fields as such, by `--comparison`; beside them what two halves of the held-out data score
+
+Every evaluation is a line of `evaluation/results.jsonl`, and the best checkpoint by each figure is kept in `best/`.
 """
 
 from __future__ import annotations
@@ -29,16 +32,19 @@ from scorefield.config import Parser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
 from scorefield.evaluation.extract import Extractor, in_memory
-from scorefield.evaluation.record import compare, notes, record_of, table, write
+from scorefield.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.evaluation.reference import Reference, from_file, gather
-from scorefield.files import write_text
+from scorefield.files import write_json, write_text
 from scorefield.loading import Opened, find_checkpoint, open_checkpoint, run_folder
+from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
+from scorefield.metrics.comparison import floor as halves
 from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
 from scorefield.recipe import build
 from scorefield.sample import Sampler
+from scorefield.selection import keep_best
 from scorefield.train import checkpoint as checkpoints
 
 
@@ -56,6 +62,9 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument(
         "--statistics", type=Path | None, default=None, help="compare with this file of make-reference, not with data"
+    )
+    parser.add_argument(
+        "--comparison", type=Comparison | None, default=None, help="figures of fields as such: Phases, Spectra"
     )
     add_features(parser)
 
@@ -85,14 +94,17 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     reference = find_reference(opened, parser, settings, notify)
     if settings.label is not None:
         notify(f"samples of class {settings.label} are compared with the data of all classes")
-    floor = floor_of(folder / "evaluation", reference)
+    comparison = build(parser, settings).comparison
+    floor = floor_of(folder / "evaluation", reference, comparison)
     settings.features = settings.data = None  # built above, not to be read again for each checkpoint
     records = []
     for step in steps:
         opened = opened if step == steps[0] else open_checkpoint(settings.run, step)
-        records.append(measure(opened, parser, settings, reference, floor))
+        records.append(measure(opened, parser, settings, reference, floor, comparison))
+        add_line(folder / "evaluation" / "results.jsonl", records[-1])
+    keep_best(folder, settings.ema)
     if not settings.checkpoints:
-        write(folder / "metrics.json", records[0])
+        write_json(folder / "metrics.json", records[0])
         return headline(records[0]) + "\n" + table(records[0])
     write_text(folder / "metrics-by-step.csv", by_step(records))
     return "\n".join(f"step {record['model']['step']}: {headline(record)}\n{table(record)}" for record in records)
@@ -127,19 +139,29 @@ def find_reference(opened: Opened, parser: Parser, settings: Namespace, notify: 
     return replace(found, extractor=replace(found.extractor, keep=keep))
 
 
-def floor_of(folder: Path, reference: Reference) -> dict[str, float]:
-    """The figures of the held-out data, which a perfect model would reach; nothing without data."""
+def floor_of(folder: Path, reference: Reference, comparison: Comparison | None) -> dict[str, float]:
+    """The figures of the held-out data, which a perfect model would reach; nothing without data. Of a comparison, those of
+    two halves of the held-out data.
+    """
     if reference.data is None:
         return {}
     path = folder / f"held-out-{reference.extractor.features.hash[:16]}.safetensors" if reference.costly else None
     held_out = reference.data.valid
-    return compare(reference.extractor(in_memory(held_out), path), held_out, reference, generated=False)
+    found = compare(reference.extractor(in_memory(held_out), path), held_out, reference, generated=False)
+    return found if comparison is None else found | dict(halves(comparison, held_out))
 
 
 def measure(
-    opened: Opened, parser: Parser, settings: Namespace, reference: Reference, floor: dict[str, float]
+    opened: Opened,
+    parser: Parser,
+    settings: Namespace,
+    reference: Reference,
+    floor: dict[str, float],
+    comparison: Comparison | None = None,
 ) -> dict[str, Any]:
     """The record of one checkpoint."""
+    if comparison is not None and reference.data is None:
+        raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
     model = opened.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
     provenance = opened.provenance | {"ema": settings.ema}
@@ -152,6 +174,8 @@ def measure(
         path = place / f"features-{reference.extractor.features.hash[:16]}-seed-{seed}.safetensors"
         state = reference.extractor(in_memory(samples), path if reference.costly else None)
         rows.append(compare(state, samples, reference))
+        if comparison is not None and reference.data is not None:
+            rows[-1] |= comparison(samples, reference.data.valid)
         states.append(state)
     record = record_of(rows, settings.number, reference) | {
         "seeds": list(range(settings.seeds)),
@@ -165,7 +189,7 @@ def measure(
     if reference.data is not None:
         record["held_out_data"] = floor
         record["notes"]["held_out_data"] = notes(len(reference.data.valid), reference)
-    write(place / "metrics.json", record)
+    write_json(place / "metrics.json", record)
     return record
 
 

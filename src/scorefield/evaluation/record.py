@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scorefield.evaluation.reference import Data, Reference
-from scorefield.files import write_text
+from scorefield.files import strict, write_text
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.figures import figures, summary
 from scorefield.metrics.frechet import note_on
@@ -31,6 +31,14 @@ LINES = (  # name, figure, note
     ("1-NN accuracy against training", "train_accuracy", "n = {train_n:.0f}, 0.5 is best"),
     ("1-NN accuracy against held out", "held_out_accuracy", "n = {held_out_n:.0f}, 0.5 is best"),
     ("memorisation ratio", "memorisation", "1 is best, 0 are copies"),
+    ("circular variance", "w_var", "Wasserstein distance, 0 is best"),
+    ("circular skewness", "w_skew", "Wasserstein distance, 0 is best"),
+    ("circular variance + skewness", "w_total", "blind to order in space"),
+    ("density of phase residues", "residues", "difference, 0 is best"),
+    ("spectrum of the phasor", "phase_spectrum", "mean |ln ratio| over bands"),
+    ("spectrum", "spectrum", "mean |ln ratio| over bands"),
+    ("spectrum, worst band", "spectrum_worst", "|ln ratio|"),
+    ("values", "values", "Wasserstein distance / standard deviation"),
     ("classes that occur", "classes", "classifier of accuracy {classifier_accuracy:.3f}"),
     ("samples of the rarest class", "rarest_class", ""),
 )
@@ -85,18 +93,12 @@ def record_of(rows: Sequence[dict[str, float]], n: int, reference: Reference) ->
     }
 
 
-def strict(value: Any) -> Any:
-    """The same with null in place of numbers that JSON does not know, NaN and infinities."""
-    if isinstance(value, dict):
-        return {key: strict(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [strict(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    """Write a record as strict JSON."""
-    write_text(path, json.dumps(strict(record), indent=2, allow_nan=False) + "\n")
+def add_line(path: Path, record: dict[str, Any]) -> None:
+    """Append an evaluation to those before it, as one line of strict JSON: its figures' means, and what they are of."""
+    row = {name: record[name] for name in ("model", "n", "seeds", "sampler", "label") if name in record}
+    row["figures"] = {name: entry["mean"] for name, entry in record["figures"].items()}
+    before = path.read_text(encoding="utf-8") if path.is_file() else ""
+    write_text(path, before + json.dumps(strict(row), allow_nan=False) + "\n")
 
 
 def table(record: dict[str, Any]) -> str:

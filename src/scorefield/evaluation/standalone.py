@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import torch
 from jsonargparse import Namespace
 from tqdm import tqdm
 
 from scorefield.config import Parser
 from scorefield.data.arrays import ArrayFile
-from scorefield.data.fields import Fields
+from scorefield.data.fields import Fields, Subset
 from scorefield.data.source import Source, Split
 from scorefield.errors import InputError
-from scorefield.evaluation.extract import Extractor, join, open_samples, share
+from scorefield.evaluation.extract import Extractor, join, open_samples, record_of_samples, share
 from scorefield.evaluation.job import add_features
-from scorefield.evaluation.record import record_of, table, write
+from scorefield.evaluation.record import record_of, table
 from scorefield.evaluation.reference import Reference, from_file
+from scorefield.files import write_json
 from scorefield.metrics.features import Features, Projected
 from scorefield.metrics.figures import curve, figures
 from scorefield.metrics.statistics import Statistics
@@ -84,7 +85,7 @@ def compare(parser: Parser, settings: Namespace, notify: Callable[[str], None]) 
         record["curve"] = curve([found], reference.statistics.moments)
     if share()[0] > 0:
         return ""
-    write(settings.out, record)
+    write_json(settings.out, record)
     for name in ("samples", "reference"):
         part_of(settings.out, name).unlink(missing_ok=True)
     return f"{len(samples)} samples against {record['reference']['n'] or 'unknown many'}\n{table(record)}"
@@ -110,9 +111,13 @@ def holds_statistics(path: Path) -> bool:
 
 
 def stream(extract: Extractor, fields: Fields, out: Path, name: str) -> Statistics:
-    """The statistics of fields, by as many processes as torchrun started, going on from a file beside the result."""
+    """The statistics of fields, by as many processes as torchrun started, going on from a file beside the result.
+
+    The features of the first fields are kept: they are taken in a random order, always the same, since files often lie by class.
+    """
     join()
     rank, world = share()
+    fields = Subset(fields, torch.randperm(len(fields), generator=torch.Generator().manual_seed(0)))
     with tqdm(total=len(fields) // world, unit="field", desc=name, mininterval=1, disable=rank > 0) as bar:
         return extract(fields, part_of(out, name), bar.update)
 
@@ -142,8 +147,5 @@ def described(settings: Namespace) -> str:
 
 def told(samples: Path) -> dict[str, Any]:
     """How samples were made: the record that lies with them."""
-    path = samples / "sampling.json"
-    try:
-        return {"sampling": json.loads(path.read_text())} if path.is_file() else {}
-    except ValueError:
-        return {}
+    record = record_of_samples(samples)
+    return {"sampling": record} if record else {}

@@ -2,8 +2,11 @@
 
 from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
-from scorefield.losses.loss import Loss
+from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
+from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
+from scorefield.losses.loss import Figure, Loss
 from scorefield.losses.norms import Norm, Precision, Squares
+from scorefield.losses.sure import SURE, Ambient, Sum, SUREScore
 from scorefield.losses.times import Important, LogNormal, TimeLaw, UniformLevels, UniformTime
 from scorefield.losses.weights import (
     SNR,
@@ -17,10 +20,18 @@ from scorefield.losses.weights import (
 )
 
 __all__ = [
+    "GSURE",
     "SNR",
+    "SURE",
+    "Acquisition",
+    "Ambient",
     "CrossEntropy",
     "Denoising",
+    "Derivative",
+    "Figure",
+    "FiniteDifference",
     "FlowMatching",
+    "Hutchinson",
     "Important",
     "ImportantLikelihood",
     "KarrasWeight",
@@ -30,8 +41,12 @@ __all__ = [
     "Norm",
     "Plain",
     "Precision",
+    "SUREScore",
+    "SampledKSpace",
     "ScorePower",
     "Squares",
+    "Sum",
+    "SupervisedGSURE",
     "TimeLaw",
     "UniformLevels",
     "UniformTime",

@@ -12,8 +12,29 @@ from scorefield.denoiser import Denoises
 from scorefield.random import Generators
 
 
+class Figure(ABC):
+    """A relative error that is logged, not minimised: √(Σ error/Σ power) over all samples, 0 where the estimate is negative.
+
+    Attributes:
+        name: that of its column in the log.
+    """
+
+    name: str
+
+    @abstractmethod
+    def __call__(
+        self, denoiser: Denoises, batch: Batch, *, generator: Generators
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        """The mean square of an error, and of what it is compared with."""
+
+
 class Loss(ABC):
     """A loss per sample; the trainer averages over the global batch."""
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """What else is worth knowing of held-out fields; nothing, unless a loss says so."""
+        return ()
 
     @abstractmethod
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]: ...

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from scorefield.errors import InputError
 
+SINGLE = 1e-5  # of the largest eigenvalue: how far below 0 rounding to float32 may bring the smallest
 CUSTOMARY = 10_000  # fewer samples than this give a distance that is visibly biased upward
 
 
@@ -50,10 +51,10 @@ def frechet_distance(first: Moments, second: Moments) -> float:
 
 
 def root(covariance: Tensor) -> Tensor:
-    """R with R Rᵀ = C; eigenvalues within rounding of 0 are 0."""
+    """R with R Rᵀ = C; eigenvalues within rounding of 0, and those that a covariance kept in float32 has below it, are 0."""
     values, vectors = torch.linalg.eigh(covariance)
     floor = values[-1].clamp(min=0) * len(values) * torch.finfo(values.dtype).eps
-    if values[0] < -1e3 * floor:
+    if values[0] < -SINGLE * values[-1].abs():
         raise InputError(f"The covariance has an eigenvalue {float(values[0]):g} below 0: its file is damaged.")
     return vectors * values.where(values > floor, 0.0).sqrt()
 

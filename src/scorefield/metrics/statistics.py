@@ -196,6 +196,10 @@ def load_npz(path: Path) -> Statistics:
     mean, covariance = (torch.from_numpy(np.asarray(arrays.pop(name), np.float64)) for name in ("mu", "sigma"))
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(f"mu is {tuple(mean.shape)} and sigma {tuple(covariance.shape)}")
+    if not bool(mean.isfinite().all() and covariance.isfinite().all()):
+        raise ValueError("some of its numbers are not finite")
+    if not torch.allclose(covariance, covariance.T, rtol=0, atol=1e-5 * float(covariance.abs().max())):
+        raise ValueError("sigma is not symmetric")
     if about is None:
         return Statistics(mean=mean, covariance=covariance)
     tensors = {name: torch.from_numpy(value) for name, value in arrays.items()}

@@ -13,6 +13,7 @@ from torch import Tensor
 from scorefield.errors import InputError
 from scorefield.operators.operator import LinearOperator
 
+WIDEST = 10  # grids: a kernel's standard deviation at most; of wider ones nothing but the mean is left
 Boundary = Literal["periodic", "zero", "reflect"]
 
 
@@ -50,7 +51,12 @@ class Blur(LinearOperator):
         widths = self._widths(x.ndim - 2)
         if len(widths) != x.ndim - 2:
             raise InputError(f"Blur has {len(widths)} widths, but the fields {x.ndim - 2} axes.")
-        return [blur_matrix(n, width, self.boundary).to(x) for n, width in zip(x.shape[2:], widths, strict=True)]
+        pairs = list(zip(x.shape[2:], widths, strict=True))
+        if any(not width <= WIDEST * n for n, width in pairs):
+            raise InputError(
+                f"A blur of std {self.std} is over {WIDEST} times as wide as the grid {tuple(x.shape[2:])}."
+            )
+        return [blur_matrix(n, width, self.boundary).to(x) for n, width in pairs]
 
     def _widths(self, rank: int) -> tuple[float, ...]:
         return (self.std,) * rank if isinstance(self.std, int | float) else tuple(self.std)

@@ -6,9 +6,17 @@ dx = f x dt + g dw that has these marginals is f = (log α)′, g² = α² (σ²
 Endpoints: σ(0) may be positive (VE, EDM, Tabulated: the smallest level), α(1) may be 0 (Rectified, Cosine).
 """
 
-from scorefield.schedule.base import Numerical, Schedule, Time
+from scorefield.schedule.base import Numerical, Schedule, Time, time_of_noise
 from scorefield.schedule.continuous import EDM, VE, VP, Cosine, LinearBeta, Rectified, SubVP
-from scorefield.schedule.tabulated import Tabulated, ddpm, geometric, level_ratio, table_position
+from scorefield.schedule.tabulated import (
+    Tabulated,
+    ddpm,
+    geometric,
+    langevin_step,
+    level_number,
+    level_ratio,
+    table_position,
+)
 
 __all__ = [
     "EDM",
@@ -24,6 +32,9 @@ __all__ = [
     "Time",
     "ddpm",
     "geometric",
+    "langevin_step",
+    "level_number",
     "level_ratio",
     "table_position",
+    "time_of_noise",
 ]

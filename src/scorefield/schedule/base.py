@@ -11,6 +11,7 @@ from torch import Tensor
 from scorefield.errors import InputError
 
 Time = Float[Tensor, "*batch"]
+OFF = 1e-3  # how far the level of a time may be from the noise it stands for, relatively: far above the rounding of float32
 
 
 class Schedule(ABC):
@@ -75,6 +76,19 @@ def _derivative(function, t: Tensor) -> Tensor:  # noqa: ANN001
         point = t.detach().double().requires_grad_()
         value = function(point).sum() + 0 * point.sum()  # so that a constant, too, has a derivative
         return torch.autograd.grad(value, point)[0].to(t.dtype)
+
+
+def time_of_noise(schedule: Schedule, noise: Time) -> Time:
+    """The t at which σ/α is a given noise: there x_t/α = x + noise n. Raises InputError where the schedule has no such level."""
+    t = schedule.time(-2 * noise.double().log())
+    alpha, sigma = schedule(t)
+    if not bool(((sigma / alpha / noise - 1).abs() < OFF).all()):
+        low, high = ((-schedule.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)) / 2).exp()).tolist()
+        raise InputError(
+            f"The noise of the data, {float(noise.min()):.4g} to {float(noise.max()):.4g} in model space, is no level of the "
+            f"schedule, which has those from {low:.4g} to {high:.4g}: widen model.sde.schedule, or divide the data by less."
+        )
+    return t.to(noise.dtype)
 
 
 def require(condition: bool, message: str) -> None:

@@ -10,6 +10,8 @@ from torch import Tensor
 
 from scorefield.schedule.base import Schedule, Time, require
 
+GOLDEN = (1 + math.sqrt(5)) / 2
+
 
 class Tabulated(Schedule):
     """A table of levels k = 0..N−1 in order of growing noise, at t_k = k/(N−1).
@@ -112,3 +114,30 @@ def level_ratio(dimension: int) -> float:
         middle = (low + high) / 2
         low, high = (middle, high) if overlap(middle) > 0.5 else (low, middle)
     return (low + high) / 2
+
+
+def level_number(sigma_min: float, sigma_max: float, ratio: float) -> int:
+    """How many levels a geometric table needs for neighbours that are at most a ratio apart, ends included."""
+    require(0 < sigma_min < sigma_max and ratio > 1, "levels need 0 < sigma_min < sigma_max and a ratio above 1")
+    return 1 + math.ceil(math.log(sigma_max / sigma_min) / math.log(ratio) - 1e-9)
+
+
+def langevin_step(sigma_min: float, ratio: float, repeats: int) -> float:
+    """ε of the smallest level for T steps on each (Song and Ermon 2020, technique 4).
+
+    With r = ε/σ_L², T steps bring the variance of x on a level, relative to the level's own, from γ² to
+    (1 − r)^{2T} (γ² − 2/(2 − r)) + 2/(2 − r), which is always above 1: r in (0, 1) brings it nearest to 1.
+    """
+    require(
+        sigma_min > 0 and ratio > 1 and repeats >= 1, "a step needs sigma_min > 0, a ratio above 1 and repeats >= 1"
+    )
+
+    def variance(r: float) -> float:
+        left = 2 / (2 - r)
+        return (1 - r) ** (2 * repeats) * (ratio**2 - left) + left
+
+    low, high = 0.0, 1.0
+    for _ in range(200):  # golden section: it falls, then rises
+        a, b = high - (high - low) / GOLDEN, low + (high - low) / GOLDEN
+        low, high = (low, b) if variance(a) < variance(b) else (a, high)
+    return (low + high) / 2 * sigma_min**2

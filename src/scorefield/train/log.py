@@ -65,14 +65,15 @@ class Log:
     Args:
         folder: the run folder.
         start: the step at which the run begins.
+        figures: further columns of the validation log.
     """
 
-    def __init__(self, folder: Path, start: int) -> None:
+    def __init__(self, folder: Path, start: int, figures: tuple[str, ...] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, needed here alone
 
         columns = ("step", "samples", "loss", "gradient_norm", "learning_rate", "samples_per_second")
         self._train = Table(folder / "logs" / "train.csv", columns, start)
-        self._valid = Table(folder / "logs" / "valid.csv", ("step", "samples", "loss", "loss_ema"), start)
+        self._valid = Table(folder / "logs" / "valid.csv", ("step", "samples", "loss", "loss_ema", *figures), start)
         self._board = SummaryWriter(str(folder / "logs"), purge_step=start + 1)
 
     @property

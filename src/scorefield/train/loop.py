@@ -185,7 +185,7 @@ class Loop:
         with evaluating(self.state.model.denoiser):
             raw = self._validation_loss(asked)
             with self.state.ema.applied():
-                averaged = self._validation_loss(asked)
+                averaged, figures = self._validation_loss(asked), self._figures(asked)
         if not math.isfinite(raw + averaged):
             raise InputError(
                 f"The validation loss is {raw} ({averaged} of the averaged weights) at step {self.state.step}: check the "
@@ -193,13 +193,34 @@ class Loop:
             )
         if self.log is not None:
             samples = self.state.step * self.trainer.batch_size
-            self.log.valid({"step": self.state.step, "samples": samples, "loss": raw, "loss_ema": averaged})
+            self.log.valid({"step": self.state.step, "samples": samples, "loss": raw, "loss_ema": averaged, **figures})
 
     def _validation_loss(self, asked: Callable[[], int]) -> float:
+        total = torch.zeros(2, dtype=torch.float64)
+        for batch in self._held_out(asked):
+            losses = self.state.loss(self.trainer.loss, self.state.model.denoiser, batch)
+            total += torch.tensor([float(losses.double().sum()), len(losses)])
+        summed = self._summed(total)
+        return float(summed[0] / summed[1])
+
+    def _figures(self, asked: Callable[[], int]) -> dict[str, float]:
+        """What the loss tells of held-out fields beside its value."""
+        wanted = self.trainer.loss.figures
+        if not wanted:
+            return {}
+        total = torch.zeros(len(wanted), 2, dtype=torch.float64)
+        for batch in self._held_out(asked):
+            total += self.state.figures(self.trainer.loss, batch)
+        error, power = self._summed(total).unbind(1)
+        return {
+            figure.name: float(value) for figure, value in zip(wanted, (error / power).clamp(min=0).sqrt(), strict=True)
+        }
+
+    def _held_out(self, asked: Callable[[], int]) -> Iterator[Batch]:
+        """The share of the validation data that this process has; all processes heed a signal at the same places."""
         fabric = self.fabric
         fields = Subset(self.valid, torch.arange(min(self.trainer.validate_on, len(self.valid))))
         size = max(1, min(self.trainer.batch_size // fabric.world_size, 256))
-        total = torch.zeros(2, dtype=torch.float64)
         batches = iter(
             Sequential(fields, size, epoch=VALIDATION_EPOCH, rank=fabric.global_rank, ranks=fabric.world_size)
         )
@@ -207,11 +228,11 @@ class Loop:
         for batch in (next(batches, None) for _ in range(rounds)):
             self._heed(asked())
             if batch is not None:
-                with fabric.autocast():
-                    losses = self.state.loss(self.trainer.loss, self.state.model.denoiser, batch)
-                total += torch.tensor([float(losses.double().sum()), len(losses)])
-        summed = torch.as_tensor(fabric.all_reduce(total.to(fabric.device), reduce_op="sum"))
-        return float(summed[0] / summed[1])
+                yield batch
+
+    def _summed(self, total: Tensor) -> Tensor:
+        """The sum over all processes."""
+        return torch.as_tensor(self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum"))
 
     def _preview(self, asked: Callable[[], int]) -> None:
         """The first process draws samples, and all wait for it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -42,7 +43,10 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
         raise InputError(
             f"train.accelerator={accelerator} with train.devices={devices} cannot be used here: {error}"
         ) from error
-    fabric.strategy.precision.convert_input = _as_given  # type: ignore[method-assign]
+    plugin = fabric.strategy.precision
+    plugin.convert_input = _as_given  # type: ignore[method-assign]
+    # Autocast is entered around a loss, not, as Fabric does it, around each call of the network: a loss can then leave it.
+    fabric.autocast, plugin.forward_context = plugin.forward_context, nullcontext  # type: ignore[method-assign]
     fabric.launch()
     return fabric
 
@@ -109,8 +113,19 @@ class State:
         if batch.key is None:
             raise ValueError("a training batch carries the key of each sample")
         generator = Generators((self.seed, *key, LOSS) for key in batch.key.tolist())
-        batch = batch.to(self.fabric.device)
-        return loss(denoiser, self.model.prepare(batch), generator=generator)
+        batch = self.model.prepare(batch.to(self.fabric.device))
+        with self.fabric.autocast():
+            return loss(denoiser, batch, generator=generator)
+
+    def figures(self, loss: Loss, batch: Batch) -> Tensor:
+        """For each figure of a loss, the sums over a batch in data units of its error and of what that is compared with."""
+        if batch.key is None:
+            raise ValueError("a training batch carries the key of each sample")
+        keys = [(self.seed, *key, LOSS) for key in batch.key.tolist()]
+        batch = self.model.prepare(batch.to(self.fabric.device))
+        with self.fabric.autocast():
+            found = [figure(self.model.denoiser, batch, generator=Generators(keys)) for figure in loss.figures]
+        return torch.tensor([[float(part.double().sum()) for part in pair] for pair in found], dtype=torch.float64)
 
     # ------------------------------------------------------------------------------------------------ store and restore
     def tensors(self) -> dict[str, Tensor]:

@@ -125,7 +125,8 @@ class Trainer:
         if resume is not None:
             state.restore(resume)
         pending = list(resume.facts["pending"]) if resume is not None else [0.0, 0]
-        log = Log(folder, state.step) if state.fabric.is_global_zero else None
+        figures = tuple(figure.name for figure in self.loss.figures)
+        log = Log(folder, state.step, figures) if state.fabric.is_global_zero else None
         loop = Loop(self, state, valid, folder, config, log, pending)
         with listening() as asked:
             loop.run(self._loader(train, state), asked)

@@ -15,6 +15,7 @@ from torchmetrics.image.kid import KernelInceptionDistance
 
 from scorefield.errors import InputError
 from scorefield.metrics.figures import curve, figures
+from scorefield.metrics.frechet import frechet_distance
 from scorefield.metrics.kernel import kernel_distance
 from scorefield.metrics.manifold import manifold
 from scorefield.metrics.statistics import Statistics
@@ -96,6 +97,34 @@ def test_damage_is_noticed_and_foreign_moments_are_read(tmp_path: Path) -> None:
     theirs = Statistics.load(tmp_path / "theirs.npz")
     assert not theirs.told and figures(x, theirs)["fréchet"] == pytest.approx(0, abs=1e-10)
     assert "precision" not in figures(x, theirs)
+
+
+def test_foreign_moments_in_single_precision_are_no_damage(tmp_path: Path) -> None:
+    """A singular covariance that was rounded to float32 has eigenvalues below 0 by its rounding."""
+    x = features(40, 1, 64).numpy() * np.logspace(0, 2, 64)
+    mean, covariance = x.mean(0), np.cov(x.T)
+    np.savez(tmp_path / "exact.npz", mu=mean, sigma=covariance)
+    np.savez(tmp_path / "single.npz", mu=mean.astype(np.float32), sigma=covariance.astype(np.float32))
+    own = Statistics()
+    own.update(features(80, 0, 64))
+    exact, single = (
+        frechet_distance(own.moments, Statistics.load(tmp_path / f"{n}.npz").moments) for n in ("exact", "single")
+    )
+    assert single == pytest.approx(exact, rel=1e-5)
+
+
+def test_foreign_moments_that_are_none_are_named(tmp_path: Path) -> None:
+    identity = np.eye(3)
+    for i, (mu, sigma) in enumerate(
+        [
+            (np.full(3, np.nan), identity),
+            (np.zeros(3), np.full((3, 3), np.inf)),
+            (np.zeros(3), np.triu(np.ones((3, 3)))),
+        ]
+    ):
+        np.savez(tmp_path / f"{i}.npz", mu=mu, sigma=sigma)
+        with pytest.raises(InputError, match=rf"{i}\.npz.*(finite|symmetric)"):
+            Statistics.load(tmp_path / f"{i}.npz")
 
 
 def test_an_npz_has_the_names_that_other_programs_read(tmp_path: Path) -> None:

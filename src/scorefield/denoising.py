@@ -1,0 +1,104 @@
+"""Denoising as a job: E[x | y] of every field of some files, y = x + σ n."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.config import Parser
+from scorefield.data.noisy import estimate_noise
+from scorefield.data.picture import save_panels
+from scorefield.data.single import read_fields
+from scorefield.errors import InputError
+from scorefield.files import replacing, write_text
+from scorefield.model import Model
+
+
+def add_arguments(parser: Parser) -> None:
+    """What to denoise, and how noisy it is."""
+    parser.add_argument("files", type=Path, nargs="+", help="images or .npy files, each of one field or of several")
+    parser.add_argument(
+        "--noise",
+        type=float | None,
+        default=None,
+        help="standard deviation in data units, per real component; by default estimated for each field",
+    )
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--chunk", type=int, default=16, help="fields at once")
+    parser.add_argument("--device", type=str, default="cpu", help="where to compute: cpu, cuda")
+
+
+def denoise(
+    folder: Path, model: Model, files: Sequence[Path], *, noise: float | None, chunk: int, provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Write NAME.npy, (fields, channels, *grid), and a picture for every file; returns and writes what was done.
+
+    Args:
+        folder: where to.
+        model: of the fields.
+        files: what to denoise.
+        noise: its standard deviation; None to estimate it for each field.
+        chunk: how many fields at once.
+        provenance: facts of the model.
+
+    Raises:
+        InputError: results that are there already, files of one name, or files that hold no such fields.
+    """
+    names = [path.stem for path in files]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise InputError(f"Two files are called {twice}: denoise them into folders of their own.")
+    if there := next((name for name in names if (folder / f"{name}.npy").exists()), None):
+        raise InputError(f"{folder / there}.npy exists: give another --out, or remove it.")
+    if noise is not None and not noise > 0:
+        raise InputError(f"The noise is a standard deviation > 0, not {noise}.")
+    record: dict[str, Any] = {"model": dict(provenance), "estimated": noise is None, "files": {}}
+    for path, name in zip(files, names, strict=True):
+        fields = read_fields(path, model.shape)
+        y = fields.gather(torch.arange(len(fields))).x
+        levels = estimate_noise(y) if noise is None else torch.full((len(y),), noise)
+        if not bool((levels > 0).all()):
+            raise InputError(f"{path} holds a field in which no noise can be found: give --noise.")
+        x = model.denoise(y, levels, chunk=chunk)
+        with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
+            np.save(file, x.numpy())
+        _picture(folder / f"{name}.png", y[:1], x[:1], float(levels[0]))
+        removed = (y - x).flatten(1).std(1) / levels
+        record["files"][name] = {"fields": len(y), "noise": levels.tolist(), "removed_over_noise": removed.tolist()}
+    write_text(folder / "denoising.json", json.dumps(record, indent=2) + "\n")
+    return record
+
+
+def _picture(path: Path, y: Tensor, x: Tensor, noise: float) -> None:
+    """Before, after and what was taken away, as magnitudes where there are two channels."""
+    seen = [_shown(value) for value in (y, x)]
+    high = float(seen[1].max()) or 1.0
+    low = min(0.0, float(seen[1].min()))
+    removed = _shown(y - x)
+    panels = [("measured", seen[0], low, high), ("denoised", seen[1], low, high)]
+    save_panels(
+        path, [*panels, (f"taken away, σ {noise:.3g}", removed, float(removed.min()), float(removed.max()) or 1.0)]
+    )
+
+
+def _shown(x: Tensor) -> Tensor:
+    return x.norm(dim=1, keepdim=True) if x.shape[1] == 2 else x
+
+
+def table(record: Mapping[str, Any], folder: Path) -> str:
+    """A line for each file."""
+    how = "estimated" if record["estimated"] else "as given"
+    lines = []
+    for name, facts in record["files"].items():
+        levels, removed = facts["noise"], facts["removed_over_noise"]
+        span = f"{min(levels):.4g}" + (f" to {max(levels):.4g}" if max(levels) > min(levels) else "")
+        share = sum(removed) / len(removed)
+        lines.append(
+            f"{folder / name}.npy   {facts['fields']} fields, noise {span} ({how}); taken away: {share:.2f} of it"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,80 @@
+"""Super-resolution of functions: draws on a fine grid whose lowest modes are those that a coarse one shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from scorefield import resolution, sampling
+from scorefield.config import Parser
+from scorefield.data.single import read_array, read_field
+from scorefield.errors import InputError
+from scorefield.files import replacing
+from scorefield.guidance import Method, MomentMatching
+from scorefield.operators import CosineCoarsen
+from scorefield.restoring import Case
+
+EXACT = (
+    1e-3  # of the spread of a field, the noise that is assumed where none is told: as much as float32 and solvers have
+)
+
+
+def add_arguments(parser: Parser) -> None:
+    """What is known, and on which grid it is wanted."""
+    parser.add_argument("field", type=Path, help="the coarse function: .npy or image, in data units")
+    resolution.add_arguments(parser)
+    parser.add_argument(
+        "--noise",
+        type=float | None,
+        default=None,
+        help="standard deviation of its noise, in data units; none by default",
+    )
+    parser.add_argument("--truth", type=Path | None, default=None, help="the fine function, to compare the result with")
+    parser.add_argument(
+        "--method",
+        type=Method,
+        default=MomentMatching(),
+        help="MomentMatching, PiGDM, DPS, or Replacement (exact data)",
+    )
+    parser.add_argument("-n", "--samples", type=int, default=8, help="how many draws")
+    parser.add_argument("--seed", type=int, default=0, help="draw i depends on (seed, i) alone")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    sampling.add_arguments(parser)
+
+
+def read_case(
+    path: Path, channels: int, grid: tuple[int, ...], *, noise: float | None = None, truth: Path | None = None
+) -> Case:
+    """The coarse function of a file as a measurement of one on a finer grid of the same domain.
+
+    Args:
+        path: the file, with channels first, last or without.
+        channels: of the functions.
+        grid: the fine grid.
+        noise: standard deviation in data units; by default next to nothing.
+        truth: a file with the fine function.
+
+    Raises:
+        InputError: a file of another domain, or on a grid that is finer than the fine one.
+    """
+    stored, rank = read_array(path), len(grid)
+    coarse = tuple(stored.shape[:rank] if stored.ndim == rank or stored.shape[0] != channels else stored.shape[1:])
+    if len(coarse) != rank:
+        raise InputError(f"{path} is {'×'.join(map(str, stored.shape))}, where a grid of {rank} axes is needed.")
+    resolution.check_domain(grid, coarse)
+    if any(m > n for m, n in zip(coarse, grid, strict=True)):
+        sizes = " to ".join("×".join(map(str, size)) for size in (coarse, grid))
+        raise InputError(f"From {sizes} is no finer grid: give a --resolution above that of {path}.")
+    y = read_field(path, (channels, *coarse))
+    known = None if truth is None else read_field(truth, (channels, *grid))
+    spread = float(y.std()) or 1.0
+    peak = float(y.max() - y.min()) or 1.0
+    return Case(CosineCoarsen(grid, coarse), y, EXACT * spread if noise is None else noise, known, peak, False)
+
+
+def interpolate(folder: Path, case: Case) -> None:
+    """Write the smoothest of all functions that agree with the measurement: what is known without a model."""
+    zero = case.operator.adjoint(case.y) * 0
+    with replacing(folder / "interpolation.npy") as temporary, temporary.open("wb") as file:
+        np.save(file, case.operator.project(zero, case.y)[0].numpy())

@@ -1,0 +1,153 @@
+"""Losses that learn from undersampled, noisy measurements alone: y = A x + σ n, A another one for each example.
+
+u = Aᴴy/σ² is all that y tells of x, u ~ N(Qx, Q) with Q = AᴴA/σ². For such laws Stein's lemma reads
+E (u − Qx)ᵀf(u) = E tr(Q ∂f/∂u) (Eldar 2009, IEEE Trans. Signal Process. 57, theorem 1). Here f(u) = h(v) = x̂(α v, t_w) with
+v = σ²u = Aᴴy, the zero-filled image, hence ∂f/∂u = σ² J with J = ∂h/∂v. Noise that is not white is whitened first: with
+L Lᴴ = C, take L⁻¹y for y and L⁻¹A for A, so that u = AᴴC⁻¹y, and σ = 1.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.denoiser import Denoises
+from scorefield.errors import InputError
+from scorefield.losses.divergence import Derivative, FiniteDifference, coins, full_precision
+from scorefield.losses.loss import Loss
+from scorefield.losses.sure import level_of
+from scorefield.operators import LinearOperator, Sense
+from scorefield.random import Generators
+from scorefield.sde import expand_like
+
+Seen = Literal["projected", "measured"]
+
+
+class Acquisition(ABC):
+    """How the fields of a batch were measured."""
+
+    @abstractmethod
+    def __call__(self, batch: Batch) -> LinearOperator:
+        """A, which may be another for each sample."""
+
+
+@dataclass(frozen=True, eq=False)
+class PerSample(LinearOperator):
+    """Every sample of a batch through an operator of its own.
+
+    Args:
+        operators: one for each sample.
+    """
+
+    operators: Sequence[LinearOperator]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return torch.cat([A(row[None]) for A, row in zip(self.operators, x, strict=True)])
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return torch.cat([A.adjoint(row[None]) for A, row in zip(self.operators, y, strict=True)])
+
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        rows = zip(self.operators, x, y, strict=True)
+        return torch.cat([A.project(first[None], second[None]) for A, first, second in rows])
+
+
+@dataclass(frozen=True)
+class SampledKSpace(Acquisition):
+    """A = M F S: `batch.given` holds the sampled points, `mask` (batch, *grid), and coil maps, `maps` (batch, coils, *grid)."""
+
+    def __call__(self, batch: Batch) -> LinearOperator:
+        missing = [name for name in ("mask", "maps") if name not in batch.given]
+        if missing:
+            raise InputError(
+                f"The data do not bring the {' and '.join(missing)} that their k-space was sampled with: take them from "
+                "scorefield.data.mri.Undersampled, or a source of your own that sets Batch.given."
+            )
+        pairs = zip(batch.given["maps"], batch.given["mask"], strict=True)
+        return PerSample([Sense(maps, mask) for maps, mask in pairs])
+
+
+@dataclass(frozen=True)
+class GSURE(Loss):
+    """mean[‖P h‖² − 2 hᵀA⁺y + 2σ² zᵀJz], z = P w, w = ±1: the error in the range of Aᴴ, P = A⁺A (Eldar 2009, eq. 36).
+
+    Estimand: E GSURE = E[‖P(h(v) − x)‖² − ‖P x‖²]/D with D the elements of x, exactly, for every h. What A never sees, with one
+    and the same A for all examples, is never learnt: A must vary, and training warns where it does not.
+
+    With norm "measured" it is mean[‖A h‖² − 2 hᵀAᴴy + 2σ² zᵀJz], z = Aᴴw, and the estimand E[‖A(h(v) − x)‖² − ‖A x‖²]/D: the
+    same where the singular values of A are 0 or 1, as for one coil; and where they are not, as for many, it needs no A⁺, which
+    takes an iterative solution and amplifies the noise.
+
+    Args:
+        acquisition: A.
+        derivative: how Jz is found.
+        norm: that of the error.
+    """
+
+    acquisition: Acquisition = field(default_factory=SampledKSpace)
+    derivative: Derivative = field(default_factory=FiniteDifference)
+    norm: Seen = "projected"
+
+    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+        y, A = measured(batch, self.acquisition)
+        v = A.adjoint(y)
+        noise, function = input_of(denoiser, batch)
+        whole = self.norm == "measured"
+        w = coins(y.shape if whole else v.shape, generator=generator, like=v)
+        z = A.adjoint(w) if whole else ranged(A, w)
+        with full_precision(v):
+            h, slope = self.derivative(function, v, z, noise)
+        seen, matched = (A(h), v) if whole else (ranged(A, h), A.project(torch.zeros_like(v), y))
+        products = (h * matched).flatten(1).sum(1) - noise.square() * slope.flatten(1).sum(1)
+        return (seen.square().flatten(1).sum(1) - 2 * products) / v[0].numel()
+
+
+@dataclass(frozen=True)
+class SupervisedGSURE(Loss):
+    """mean ‖P(h(v) − x)‖², with the clean x: what `GSURE` estimates without it, up to E ‖P x‖²; the reference for it.
+
+    Estimand: itself. Its gradient is that of `GSURE` in the mean.
+
+    Args:
+        acquisition: A.
+        norm: "projected", or "measured": ‖A(h(v) − x)‖².
+    """
+
+    acquisition: Acquisition = field(default_factory=SampledKSpace)
+    norm: Seen = "projected"
+
+    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+        y, A = measured(batch, self.acquisition)
+        v = A.adjoint(y)
+        error = input_of(denoiser, batch)[1](v) - batch.x
+        seen = A(error) if self.norm == "measured" else ranged(A, error)
+        return seen.square().flatten(1).sum(1) / v[0].numel()
+
+
+def measured(batch: Batch, acquisition: Acquisition) -> tuple[Tensor, LinearOperator]:
+    """y, and its operator. Raises InputError where the data have no measurements."""
+    if batch.y is None:
+        raise InputError(
+            "This loss learns from measurements y = A x + n, and the data have none: take them from "
+            "scorefield.data.mri.Undersampled, or a source of your own that sets Batch.y, given and noise."
+        )
+    return batch.y.to(batch.x), acquisition(batch)
+
+
+def input_of(denoiser: Denoises, batch: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """σ of each sample, and h: v ↦ x̂(α v, t_w)."""
+    noise, t = level_of(denoiser, batch)
+    alpha = denoiser.sde.schedule.alpha(t)
+    return noise, lambda v: denoiser(expand_like(alpha, v) * v, t, batch.cond)
+
+
+def ranged(A: LinearOperator, x: Tensor) -> Tensor:
+    """P x = A⁺A x."""
+    return A.project(torch.zeros_like(x), A(x))

@@ -1,0 +1,94 @@
+"""Sampling at another resolution than that of training: the same domain on another grid, with what a sample is conditioned on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from scorefield.config import Parser
+from scorefield.cosine import resample
+from scorefield.data.fields import Fields
+from scorefield.data.functions import positions
+from scorefield.errors import InputError
+from scorefield.model import Model
+
+
+def add_arguments(parser: Parser) -> None:
+    """The grid to sample on."""
+    parser.add_argument(
+        "--resolution",
+        type=int,
+        nargs="+",
+        default=[],
+        help="points along the longest axis, or along each: the domain of training on another grid",
+    )
+
+
+def grid_of(known: Sequence[int], resolution: Sequence[int]) -> tuple[int, ...]:
+    """The grid that is asked for; of a single number, in the proportions of the known one.
+
+    Args:
+        known: the grid of training.
+        resolution: points along the longest axis, or along each axis; none for the known grid.
+
+    Raises:
+        InputError: other proportions, which are another domain.
+    """
+    if not resolution:
+        return tuple(known)
+    wanted = tuple(resolution)
+    if min(wanted) < 1 or len(wanted) not in (1, len(known)):
+        raise InputError(f"--resolution {' '.join(map(str, wanted))}: give one number, or {len(known)}, of points.")
+    if len(wanted) == 1:
+        scale = wanted[0] / max(known)
+        grid = tuple(max(1, round(scale * points)) for points in known)
+    else:
+        grid = wanted
+    check_domain(known, grid)
+    return grid
+
+
+def check_domain(known: Sequence[int], grid: Sequence[int]) -> None:
+    """Refuse a grid whose cells, were it of the known domain, had other proportions: it is of another domain."""
+    scales = [n / points for n, points in zip(grid, known, strict=True)]
+    if any(abs(n - max(scales) * points) >= 1 for n, points in zip(grid, known, strict=True)):
+        raise InputError(
+            f"A grid of {'×'.join(map(str, grid))} is not the domain of {'×'.join(map(str, known))} on other points: a model "
+            "knows functions on one domain; keep its proportions."
+        )
+
+
+def warn_of_mesh(model: Model, grid: Sequence[int], notify: Callable[[str], None]) -> None:
+    """Say so where the noise is another process on another grid, as white noise is: there, less of it in every mode."""
+    if tuple(grid) == model.shape[1:]:
+        return
+
+    def level(points: Sequence[int]) -> float:
+        """The variance of the noise's mean over the domain, ⟨1, C 1⟩/N²."""
+        one = torch.ones(1, 1, *points, dtype=torch.float64)
+        return float(model.sde.noise.covariance(one).mean()) / math.prod(points)
+
+    ratio = level(grid) / level(model.shape[1:])
+    if not 0.5 < ratio < 2:
+        notify(
+            f"the noise of this model is another process on this grid: its large scales have {ratio:.2g} times the variance that "
+            "they had in training. Train with scorefield.noise.GaussianField to sample at any resolution."
+        )
+
+
+def conditions(fields: Fields, n: int, grid: Sequence[int]) -> dict[str, Tensor]:
+    """What n samples are conditioned on: sample i on what goes with field i, over again where there are fewer, on a grid.
+
+    Conditioning fields are taken for functions with no more modes than their grid has points, which is exact for the windows of
+    `scorefield.data.Windows`.
+    """
+    batch = fields.gather(torch.arange(n) % len(fields))
+    cond = dict(batch.cond)
+    if "field" in cond:
+        cond["field"] = resample(cond["field"], grid)
+    if "coords" in cond:
+        cond["coords"] = positions(grid).expand(n, -1, *grid)
+    return cond

@@ -1,0 +1,122 @@
+"""Losses that see undersampled measurements alone: their means are errors in what was measured, whatever was measured of each."""
+
+import math
+from dataclasses import dataclass, replace
+
+import pytest
+import torch
+
+from laws.test_sure import (
+    DERIVATIVES,
+    DRAWS,
+    EDM,
+    F64,
+    SDE,
+    VP,
+    Denoiser,
+    InputError,
+    Karras,
+    Quick,
+    Waves,
+    mean_within,
+)
+from scorefield.data.batch import Batch
+from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE, ranged
+from scorefield.operators import LinearOperator, Sense
+
+
+@dataclass(frozen=True, eq=False)
+class Matrices(LinearOperator):
+    """A matrix (m, d) for each sample, on flattened fields."""
+
+    matrix: torch.Tensor
+    shape: tuple
+
+    def __call__(self, x):
+        return torch.einsum("bmd,bd->bm", self.matrix, x.flatten(1))
+
+    def adjoint(self, y):
+        return torch.einsum("bmd,bm->bd", self.matrix, y).reshape(-1, *self.shape)
+
+    def project(self, x, y):
+        change = torch.einsum("bdm,bm->bd", torch.linalg.pinv(self.matrix), y - self(x))
+        return x + change.reshape(-1, *self.shape)
+
+
+SHAPE, KINDS = (2, 3), 4
+
+
+@dataclass(frozen=True)
+class Given(Acquisition):
+    """Matrices of rank 4 of 6, by number."""
+
+    choice: torch.Tensor
+
+    def __call__(self, batch):
+        return Matrices(self.choice[batch.given["number"]], SHAPE)
+
+
+def matrices(partial_isometries):
+    """Such as many coils have; or, as partial isometries, such as a mask of k-space, rotated."""
+    choice = torch.randn(KINDS, 4, 6, dtype=F64, generator=torch.Generator().manual_seed(3)) / 2
+    return Given(torch.linalg.qr(choice.mT)[0].mT if partial_isometries else choice)
+
+
+def measurements(acquisition, n=DRAWS):
+    x = torch.randn(n, *SHAPE, dtype=F64, generator=torch.Generator().manual_seed(0))
+    noise = 0.2 + 0.2 * torch.rand(n, dtype=F64, generator=torch.Generator().manual_seed(1))
+    batch = Batch(x, given={"number": torch.arange(n) % KINDS}, noise=noise)
+    clean = acquisition(batch)(x)
+    return replace(batch, y=clean + noise[:, None] * Quick(4).randn(clean.shape, like=clean)), clean
+
+
+@pytest.mark.parametrize("schedule", [EDM(), VP()], ids=["EDM", "VP"])
+@pytest.mark.parametrize("derivative", DERIVATIVES.values(), ids=DERIVATIVES)
+@pytest.mark.parametrize("norm", ["projected", "measured"])
+def test_the_mean_of_gsure_is_the_error_in_what_was_measured(norm, derivative, schedule):
+    acquisition = matrices(partial_isometries=False)
+    batch, clean = measurements(acquisition)
+    denoiser = Denoiser(Waves(), SDE(schedule), Karras(0.5))
+    values = GSURE(acquisition, derivative, norm)(denoiser, batch, generator=Quick(2)).detach()
+    truth = SupervisedGSURE(acquisition, norm)(denoiser, batch, generator=Quick(2)).detach()
+    known = (clean if norm == "measured" else ranged(acquisition(batch), batch.x)).square().flatten(1).sum(1)
+    assert mean_within(values - truth + known / 6)
+    assert not mean_within(values - truth, errors=30)
+
+
+def test_both_norms_are_one_where_singular_values_are_zero_or_one():
+    acquisition = matrices(partial_isometries=True)
+    batch, _ = measurements(acquisition, 200)
+    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    errors = [
+        SupervisedGSURE(acquisition, norm)(denoiser, batch, generator=Quick(2)) for norm in ("projected", "measured")
+    ]
+    torch.testing.assert_close(*errors)
+
+
+def test_sampled_k_space_of_many_coils():
+    """The identity with the operators of parallel imaging, other points for each example, complex fields as two channels."""
+    n, grid = 1000, (4, 3)
+    generator = torch.Generator().manual_seed(0)
+    maps = torch.randn(1, 2, *grid, dtype=torch.complex128, generator=generator)
+    maps = (maps / maps.abs().square().sum(1, keepdim=True).sqrt()).expand(n, -1, -1, -1)
+    mask = torch.rand(n, *grid, generator=generator) < 0.5
+    x = torch.randn(n, 2, *grid, dtype=F64, generator=generator)
+    batch = Batch(x, given={"maps": maps, "mask": mask}, noise=torch.full((n,), 0.3, dtype=F64))
+    A = SampledKSpace()(batch)
+    torch.testing.assert_close(A(x)[7:8], Sense(maps[7], mask[7])(x[7:8]))
+    clean = A(x)
+    white = torch.where(mask[:, None], Quick(4).randn(clean.shape, like=x), 0)
+    batch = replace(batch, y=clean + 0.3 * white)
+    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    values = GSURE(norm="measured")(denoiser, batch, generator=Quick(2)).detach()
+    truth = SupervisedGSURE(norm="measured")(denoiser, batch, generator=Quick(2)).detach()
+    assert mean_within(values - truth + clean.square().flatten(1).sum(1) / (2 * math.prod(grid)))
+
+
+def test_what_is_missing_is_said():
+    denoiser, x = Denoiser(Waves(), SDE(EDM()), Karras(0.5)), torch.randn(3, 2, 4, 4)
+    with pytest.raises(InputError, match="have none"):
+        GSURE()(denoiser, Batch(x), generator=Quick(2))
+    with pytest.raises(InputError, match="bring the mask and maps"):
+        GSURE()(denoiser, Batch(x, y=x, noise=torch.ones(3)), generator=Quick(2))
