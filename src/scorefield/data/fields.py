@@ -28,12 +28,14 @@ class Fields(Dataset[Batch], ABC):
         quantum: the step between neighbouring values in data units; 0 for continuous data.
         dtype: the number type in which the values are stored, before they become float32.
         classes: a name per label value; empty where there are no labels.
+        notes: what else there is to know of them, one line each.
         template: the bytes of a file that tells where the fields lie and what they are called; empty where none is needed.
     """
 
     quantum: float = 0.0
     dtype: str = "float32"
     classes: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
     @abstractmethod

@@ -15,7 +15,7 @@ from scorefield.data.climate.files import Cube, Variables
 from scorefield.data.climate.grid import Grid, grid_of
 from scorefield.data.climate.regrid import Bilinear, Conservative, Regrid, Regridder
 from scorefield.data.climate.split import Division, dates
-from scorefield.data.climate.template import template_bytes
+from scorefield.data.climate.template import calendar_of, template_bytes
 from scorefield.data.climate.tiles import Tiles
 from scorefield.data.source import Source, Split
 from scorefield.errors import InputError
@@ -81,6 +81,7 @@ class Climate(Source):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
         if fields.bytes <= self.memory * 2**30:
             fields.remember()
+        fields.notes = notes_of(fields)
         if split == "train":
             fields.template = describe(self, fields)
         return fields
@@ -186,6 +187,38 @@ def _check_times(targets: Cube, predictors: Cube) -> None:
         raise InputError(
             f"{predictors.origin} has {predictors.members} members and {targets.origin} {targets.members}: select the same."
         )
+
+
+def notes_of(fields: GriddedFields) -> tuple[str, ...]:
+    """What the files tell: variables with their units and ranges, dates and calendar, grids."""
+    targets, predictors = fields.targets, fields.predictors
+    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(LOOKED_AT, len(fields))).long())
+    first, last = (
+        dates(targets.times[i : i + 1])[0] for i in (fields.place(0).number, fields.place(len(fields) - 1).number)
+    )
+    calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
+    rows, columns = fields.domain.shape
+    found = [
+        f"{first} to {last}, {calendar}; {targets.members} member{'s' * (targets.members > 1)}",
+        f"domain {rows} × {columns}, {fields.domain.kind}, steps {fields.domain.step[0]:.4g} and {fields.domain.step[1]:.4g}",
+    ]
+    for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
+        units = targets.dataset[channel[0]].attrs.get("units", "no units")
+        known = slice(None) if chosen.mask is None else chosen.mask[:, number]
+        found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
+    for number, name in enumerate(() if predictors is None else predictors.names):
+        values = chosen.cond["field"][:, number]
+        gaps = float(torch.isnan(values).float().mean())
+        found.append(f"predictor {name}: {_reach(values)}" + (f", {gaps:.1%} unknown" if gaps else ""))
+    return tuple(found)
+
+
+def _reach(values: Tensor) -> str:
+    known = values[values.isfinite()].double()
+    if not len(known):
+        return "unknown everywhere"
+    low, high, mean = float(known.min()), float(known.max()), float(known.mean())
+    return f"{low:.5g} to {high:.5g}, mean {mean:.5g}, std {float(known.std(correction=0)):.4g}"
 
 
 def describe(source: Climate, fields: GriddedFields) -> Tensor:

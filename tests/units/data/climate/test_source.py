@@ -192,3 +192,14 @@ def test_bad_input_is_named(plain, folder) -> None:
             with pytest.raises(kind, match=message):
                 make().load("train")
     assert len(times(3)) == 3
+
+
+def test_check_data_tells_units_ranges_calendar_and_gaps(plain, tmp_path, capsys) -> None:
+    from scorefield.cli import main
+
+    targets = [f"--data.targets.path={plain}", "--data.targets.names=[tas]", "--data.coarsen=4"]
+    division = ["--data.division=scorefield.data.climate.Blocks", "--data.division.days=5"]
+    assert main(["check-data", "Climate", *targets, *division, "--preview", str(tmp_path / "p.png")]) == 0
+    said = capsys.readouterr().out
+    assert "target tas in K: 2" in said and "360_day" in said and "predictor tas: 2" in said and "sigma_data" in said
+    assert "domain 16 × 24, latitude_longitude, steps 1 and 1" in said
