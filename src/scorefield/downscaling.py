@@ -149,6 +149,7 @@ def prepare(
     conserve: Conserve = "no",
     match: str | None = None,
     raw: bool = False,
+    most: int | None = None,
 ) -> tuple[Job, Template, GriddedFields | None]:
     """The job that some predictors make, with the template, and the fields where they are a split's.
 
@@ -165,10 +166,11 @@ def prepare(
         conserve: make area means those of the predictors.
         match: files of the driving model, whose moments at every point are replaced by those of the model trained on.
         raw: keep values in model space, too.
+        most: at most so many fields of a split, evenly spread.
     """
     template, fields = Template.read(model.template.cpu()), None
     if predictors in get_args(Split):
-        given, fields = held(source, predictors)  # type: ignore[arg-type]
+        given, fields = held(source, predictors, most)  # type: ignore[arg-type]
     else:
         given = drive(source, template, predictors)
     grid = model.shape[1:]

@@ -251,6 +251,13 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
         assert found.tas.dims == ("member", "tile", "y", "x") and known.tas.dims == ("tile", "y", "x")
         last = known.isel(tile=-1)
         np.testing.assert_array_equal(last.tas, data.tas.sel(time=last.time, lat=last.lat.values, lon=last.lon.values))
+    few = folder / "few.nc"
+    assert main([*command, "--most", "3", "--out", str(few), *STEPS]) == 0
+    with xr.open_dataset(few, engine="h5netcdf") as some, xr.open_dataset(pred, engine="h5netcdf") as every:
+        rows = np.linspace(0, every.sizes["tile"] - 1, 3).round().astype(int)
+        np.testing.assert_allclose(
+            some.tas, every.tas.isel(tile=rows), rtol=1e-5
+        )  # a tile depends on seed and place alone
     region = coarse_file(path, folder / "region.nc", slice(1))
     part = save(xr.open_dataset(region, engine="h5netcdf").isel(lon=slice(2, 10)), folder / "part.nc")
     out = folder / "region_out.nc"

@@ -24,6 +24,9 @@ def downscale(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="member m at time t depends on the seed, m and t alone")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .nc or .zarr")
     parser.add_argument("--truth", type=Path | None, default=None, help="with a split: write its targets there, too")
+    parser.add_argument(
+        "--most", type=int | None, default=None, help="at most so many fields of a split, evenly spread"
+    )
     parser.add_argument("--raw", action="store_true", help="write values in model space, too, as raw_NAME")
     conserve = "make the means over the predictors' cells theirs: add what is missing, or multiply"
     parser.add_argument("--conserve", type=Literal["no", "add", "multiply"], default="no", help=conserve)
@@ -56,6 +59,7 @@ def downscale(arguments: Sequence[str]) -> int:
         conserve=settings.conserve,
         match=settings.match,
         raw=settings.raw,
+        most=settings.most,
     )
     if settings.truth is not None:
         downscaling.write_truth(settings.truth, job, template, fields)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -166,6 +167,16 @@ class GriddedFields(Fields):
             self._cache = (x, cond)
             self.holes = bool(torch.isnan(x).any())
         return self
+
+    def some(self, most: int) -> GriddedFields:
+        """At most so many of them, evenly spread."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int))
+        found = copy(self)
+        found.places = self.places[rows]
+        if self._cache is not None:
+            x, cond = self._cache
+            found._cache = (x[rows], cond[rows])
+        return found
 
     def gather(self, indices: Tensor) -> Batch:
         if self._cache is not None:

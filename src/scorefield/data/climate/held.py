@@ -23,9 +23,10 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def held(source: Climate, split: Split) -> tuple[Given, GriddedFields]:
-    """What the fields of a split are predicted from, and the fields."""
+def held(source: Climate, split: Split, most: int | None = None) -> tuple[Given, GriddedFields]:
+    """What the fields of a split, or at most so many of them, are predicted from, and the fields."""
     fields = source.load(split)
+    fields = fields if most is None else fields.some(most)
     if fields.predictors is None:
         raise InputError("The data have no predictors to predict from.")
     if source.tiles is not None:

@@ -62,7 +62,7 @@ class Nearest(Regrid):
         if (distance > reach).any():
             raise InputError("The predictors' grid does not cover the target's: the nearest point is two cells away.")
         n, m = int(np.prod(target.shape)), int(np.prod(source.shape))
-        return Gathered(_sparse(np.ones(n), np.arange(n), nearest, (n, m)), target.shape)
+        return Gathered(_sparse(np.ones(n), np.arange(n), np.asarray(nearest), (n, m)), target.shape)
 
 
 @dataclass(frozen=True)
