@@ -53,13 +53,13 @@ class Judge:
         coords = {"block": ("time", part.block)}
         if latitude is not None:
             coords |= {"lat": ("lat", latitude, {"units": "degrees_north"})}
-        self.truth = xr.Dataset({"x": (("time", "lat", "lon"), part.fine, {"units": units})}, coords)
+        self.truth = xr.Dataset({"field": (("time", "lat", "lon"), part.fine, {"units": units})}, coords)
 
     def __call__(self, name: str, members: np.ndarray) -> System:
         """Score (member, time, y, x)."""
         pred = self.truth.copy()
-        pred["x"] = (("member", "time", "lat", "lon"), members.astype(np.float32), self.truth["x"].attrs)
-        scored = score(pair_up(pred, self.truth, None, "block"), Options(replicates=REPLICATES, seed=SEED))["x"]
+        pred["field"] = (("member", "time", "lat", "lon"), members.astype(np.float32), self.truth["field"].attrs)
+        scored = score(pair_up(pred, self.truth, None, "block"), Options(replicates=REPLICATES, seed=SEED))["field"]
         coarse = self.part.coarse
         factor = (members.shape[-2] // coarse.shape[-2], members.shape[-1] // coarse.shape[-1])
         weight = (

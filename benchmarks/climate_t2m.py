@@ -12,7 +12,8 @@ import argparse
 
 import numpy as np
 
-from climate_scores import System, markdown, percent, ratio, told
+from climate_data import t2m
+from climate_scores import Judge, System, markdown, percent, ratio, told
 from scorefield.baselines import BCSD, Bilinear, DressedRidge, HourlyResidual, Ridge
 
 MEMBERS, SEED = 8, 0

@@ -23,10 +23,15 @@ from torch import Tensor
 
 import scorefield
 from scorefield import run
+from scorefield.denoiser import Denoiser
 from scorefield.files import write_text
+from scorefield.nn import Network
 from scorefield.noise import GaussianField, Matern
 from scorefield.random import Generators
 from scorefield.recipe import recipe_parser
+from scorefield.sample import BandLimited, WienerBeyond
+from scorefield.spectrum import RadialSpectrum
+from scorefield.wiener import Wiener
 
 TRAINED, FINE = 32, (32, 64, 128)
 DATA = GaussianField(Matern(0.2, 2.0))
@@ -218,6 +223,35 @@ def evaluate(cell: Cell, folder: Path, size: int, true: Tensor) -> dict[str, Any
     return found
 
 
+def spectrum(cell: Cell, folder: Path) -> RadialSpectrum:
+    """Of the training data, as Wiener's filter takes it."""
+    x = torch.from_numpy(np.load(data_file(folder, cell.data)))
+    return RadialSpectrum.measure(x, scorefield.load(folder / cell.name).sde.noise)
+
+
+def beyond(cell: Cell, folder: Path, size: int, true: Tensor, mode: str) -> dict[str, Any]:
+    """The same with another treatment of the modes beyond the band of training."""
+    model = scorefield.load(folder / cell.name)
+    way = {"band_limited": BandLimited, "wiener": lambda: WienerBeyond(spectrum(cell, folder))}[mode]()
+    denoiser = way(model.generative, (TRAINED, TRAINED))
+    return errors(model.sample(SAMPLES, seed=7, shape=(1, size, size), chunk=16, denoiser=denoiser), true)
+
+
+class Nothing(Network):
+    """A network that was never trained."""
+
+    def forward(self, x: Tensor, label: Tensor, cond: Any = None) -> Tensor:
+        return torch.zeros_like(x)
+
+
+def untrained(cell: Cell, folder: Path, size: int, true: Tensor) -> dict[str, Any]:
+    """Wiener's preconditioner around nothing."""
+    model = scorefield.load(folder / cell.name)
+    denoiser = Denoiser(Nothing(), model.sde, Wiener(spectrum(cell, folder), TRAINED**2))
+    generator = Generators((7, index) for index in range(SAMPLES))
+    return errors(model.sampler(denoiser, (SAMPLES, 1, size, size), generator=generator, like=torch.empty(0)), true)
+
+
 def floor(kind: str, size: int, true: Tensor) -> dict[str, Any]:
     x = fields(kind, SAMPLES, size, seed=8000)
     found = errors(x, true)
@@ -231,6 +265,7 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=Path("runs/gate"))
     parser.add_argument("--cells", nargs="*", default=None, help="names; all by default")
     parser.add_argument("--sizes", nargs="*", type=int, default=list(FINE))
+    parser.add_argument("--modes", nargs="*", type=int, default=[], help="grids for the three ways with finer modes")
     parser.add_argument("--steps", type=int, default=None, help="another number of training steps, to try")
     parser.add_argument("--out", type=Path, default=None, help="Markdown file to write")
     arguments = parser.parse_args()
@@ -250,9 +285,32 @@ def main() -> None:
             )
             rows.append((cell, trained, size, found, least))
     text = table(rows)
+    if arguments.modes:
+        text += "\n" + modes_table(arguments, figures, truths)
     print(text)
     if arguments.out is not None:
         write_text(arguments.out, text)
+
+
+def modes_table(arguments: argparse.Namespace, figures: Figures, truths: dict[str, Tensor]) -> str:
+    """The modes beyond the band of training, by the three ways, and Wiener's preconditioner untrained."""
+    cell, lines = (
+        CELLS[0],
+        ["| modes beyond the band | grid | bands 1-15 | new bands, signed | new bands |", "| --- " * 5 + "|"],
+    )
+    true, folder = truths[cell.data], arguments.folder
+    jobs = {
+        "extrapolate": lambda size: evaluate(cell, folder, size, true),
+        "band_limited": lambda size: beyond(cell, folder, size, true, "band_limited"),
+        "wiener": lambda size: beyond(cell, folder, size, true, "wiener"),
+        "Wiener preconditioner, untrained": lambda size: untrained(cell, folder, size, true),
+    }
+    for name, job in jobs.items():
+        for size in arguments.modes:
+            key = f"{cell.name}/{size}" if name == "extrapolate" else f"{cell.name}/{name}/{size}"
+            found = figures.get(key, lambda job=job, size=size: job(size))
+            lines.append(f"| {name} | {size}² | {found['shared']:.3f} | {found['new']:+.2f} | {found['new_abs']:.2f} |")
+    return "\n".join(lines) + "\n"
 
 
 def table(rows: list[tuple[Cell, dict[str, Any], int, dict[str, Any], dict[str, Any]]]) -> str:

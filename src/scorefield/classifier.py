@@ -7,7 +7,7 @@ from typing import Protocol, runtime_checkable
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scorefield.denoiser import Condition, Precondition, evaluate
+from scorefield.denoiser import Condition, Preconditioner
 from scorefield.nn.network import Network
 from scorefield.sde import SDE, Field, Time
 
@@ -33,9 +33,9 @@ class Classifier(nn.Module):
         precondition: how the network sees x_t and the noise level.
     """
 
-    def __init__(self, net: Network, sde: SDE, precondition: Precondition) -> None:
+    def __init__(self, net: Network, sde: SDE, precondition: Preconditioner) -> None:
         super().__init__()
         self.net, self.sde, self.precondition = net, sde, precondition
 
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Float[Tensor, "batch classes"]:
-        return evaluate(self.net, x_t, self.precondition(self.sde.schedule, t), cond)
+        return self.precondition.evaluate(self.net, self.sde, x_t, t, cond)

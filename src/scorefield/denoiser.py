@@ -114,8 +114,8 @@ class Index(Label):
 
 
 # ---------------------------------------------------------------------------------------------------- preconditioners
-class Precondition(ABC):
-    """The coefficients of x̂ = c_skip x_t + c_out F(c_in x_t, c_noise) at time t.
+class Preconditioner(ABC):
+    """How a network becomes a denoiser.
 
     Attributes:
         label: how the network is told the noise level.
@@ -126,7 +126,39 @@ class Precondition(ABC):
     sigma_data: float | None = None
 
     @abstractmethod
+    def evaluate(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Tensor:
+        """F(c_in x_t, c_noise)."""
+
+    @abstractmethod
+    def denoise(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
+        """x̂ = c_skip x_t + c_out F(c_in x_t, c_noise)."""
+
+    @abstractmethod
+    def score(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
+        """C ∇log p(x_t) = (α x̂ − x_t)/σ², without the cancellation of α x̂ and x_t where the noise is weak."""
+
+
+class Precondition(Preconditioner):
+    """One with numbers as coefficients: x̂ = c_skip x_t + c_out F(c_in x_t, c_noise) at time t. Abstract: they are left open."""
+
+    @abstractmethod
     def __call__(self, schedule: Schedule, t: Time) -> Coefficients: ...
+
+    def evaluate(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Tensor:
+        return evaluate(net, x_t, self(sde.schedule, t), cond)
+
+    def denoise(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
+        c = self(sde.schedule, t)
+        skip, out = expand_like(c.skip, x_t), expand_like(c.out, x_t)
+        return skip * x_t + out * evaluate(net, x_t, c, cond)
+
+    def score(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
+        """((α c_skip − 1) x_t + α c_out F)/σ², its coefficients in float64."""
+        alpha, sigma = sde.schedule(t.double())
+        exact = self(sde.schedule, t.double())
+        keep, gain = (alpha * exact.skip - 1) / sigma**2, alpha * exact.out / sigma**2
+        keep, gain = (expand_like(v.to(x_t), x_t) for v in (keep, gain))
+        return keep * x_t + gain * self.evaluate(net, sde, x_t, t, cond)
 
 
 @dataclass(frozen=True)
@@ -247,26 +279,16 @@ class Denoiser(nn.Module):
         precondition: the coefficients.
     """
 
-    def __init__(self, net: Network, sde: SDE, precondition: Precondition) -> None:
+    def __init__(self, net: Network, sde: SDE, precondition: Preconditioner) -> None:
         super().__init__()
         self.net, self.sde, self.precondition = net, sde, precondition
 
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        c = self.precondition(self.sde.schedule, t)
-        skip, out = expand_like(c.skip, x_t), expand_like(c.out, x_t)
-        return skip * x_t + out * evaluate(self.net, x_t, c, cond)
+        return self.precondition.denoise(self.net, self.sde, x_t, t, cond)
 
     def score(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        """C ∇log p(x_t) = (α x̂ − x_t)/σ² as ((α c_skip − 1) x_t + α c_out F)/σ², its coefficients in float64.
-
-        Where the noise is weak, α x̂ and x_t are nearly equal, and their difference would lose the digits of the score.
-        """
-        schedule = self.sde.schedule
-        alpha, sigma = schedule(t.double())
-        exact = self.precondition(schedule, t.double())
-        keep, gain = (alpha * exact.skip - 1) / sigma**2, alpha * exact.out / sigma**2
-        keep, gain = (expand_like(v.to(x_t), x_t) for v in (keep, gain))
-        return keep * x_t + gain * evaluate(self.net, x_t, self.precondition(schedule, t), cond)
+        """C ∇log p(x_t) = (α x̂ − x_t)/σ², without the cancellation of α x̂ and x_t where the noise is weak."""
+        return self.precondition.score(self.net, self.sde, x_t, t, cond)
 
 
 def evaluate(net: Network, x_t: Field, c: Coefficients, cond: Condition | None) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from scorefield.classifier import Classifier
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.normalise import Identity, Normaliser
-from scorefield.denoiser import Condition, Denoiser, Denoises, Precondition
+from scorefield.denoiser import Condition, Denoiser, Denoises, Preconditioner
 from scorefield.errors import InputError
 from scorefield.mean import Mean
 from scorefield.nn.network import Network
@@ -48,7 +48,7 @@ class Model(nn.Module):
         self,
         sde: SDE,
         net: Network,
-        precondition: Precondition,
+        precondition: Preconditioner,
         normaliser: Normaliser,
         sampler: Sampler = Sampler(),  # noqa: B008 - immutable
         shape: Sequence[int] = (),

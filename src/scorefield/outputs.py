@@ -138,6 +138,10 @@ class Pixels:
         unit = (x.double() - self.low) / (self.high - self.low)
         return (unit.clamp(0, 1) * self.white).round().numpy().astype(np.uint8 if self.white == 255 else np.uint16)
 
+    def inverse(self, pixels: Tensor) -> Tensor:
+        """The values in data units that are shown by such pixels."""
+        return self.low + (self.high - self.low) / self.white * pixels
+
 
 class PictureFiles(Output):
     """`png/000000.png` and so on, one for each sample.

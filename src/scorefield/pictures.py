@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from scorefield.data.picture import save_grid
-from scorefield.denoiser import Denoises
+from scorefield.denoiser import Condition, Denoises
 from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.loading import load
@@ -34,7 +35,10 @@ def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
     """The way of the first samples of a job, drawn once."""
     if not path.exists():
         n = min(n, job.n)
-        trajectory(job.model, path, n=n, seed=job.seed, sampler=job.sampler, label=job.label, denoiser=job.denoiser)
+        cond = {name: value[:n] for name, value in job.condition.items()}
+        trajectory(
+            job.model, path, n=n, seed=job.seed, sampler=job.sampler, shape=job.shape, cond=cond, denoiser=job.denoiser
+        )
 
 
 def trajectory(
@@ -45,7 +49,8 @@ def trajectory(
     columns: int = 9,
     seed: int = 0,
     sampler: Sampler | None = None,
-    label: int | None = None,
+    shape: Sequence[int] | None = None,
+    cond: Condition | None = None,
     denoiser: Denoises | None = None,
 ) -> None:
     """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
@@ -57,10 +62,10 @@ def trajectory(
         columns: how many pictures of each.
         seed: of the draws.
         sampler: another than the model's own.
-        label: the class, of a network with labels.
+        shape: another (channels, *grid) than that of the training data.
+        cond: what to condition on, a batch of n.
         denoiser: one to sample with instead of the model's own.
     """
-    cond = None if label is None else {"label": torch.full((n,), label)}
     plan = sampler or model.sampler
     levels = plan.steps if plan.denoise else plan.steps + 1
     kept = set(torch.linspace(0, levels - 1, min(columns - 1, levels)).round().long().tolist())
@@ -71,7 +76,9 @@ def trajectory(
             alpha, sigma = model.sde.schedule(t)
             frames.append(model.normaliser.inverse(x / torch.hypot(alpha, sigma).to(x)).cpu())
 
-    samples = model.sample(n, seed=seed, sampler=sampler, cond=cond, chunk=n, callback=keep, denoiser=denoiser)
+    samples = model.sample(
+        n, seed=seed, sampler=sampler, shape=shape, cond=cond, chunk=n, callback=keep, denoiser=denoiser
+    )
     rows = torch.stack([*frames, samples], dim=1).flatten(0, 1)
     save_grid(path, rows, columns=len(frames) + 1, low=float(samples.min()), high=float(samples.max()))
 

@@ -27,8 +27,10 @@ from scorefield.nn import (  # noqa: F401 - known to the parser by their short n
     Located,
     NCSNpp,
     NCSNv2,
+    UNet,
 )
 from scorefield.train.trainer import Trainer
+from scorefield.wiener import Wiener  # noqa: F401 - likewise
 
 
 def _numbers(values: Any) -> Tensor:

@@ -55,8 +55,14 @@ NAMES = {  # of a figure, and what would be best
 
 
 def add_arguments(parser: Parser) -> None:
-    """Where to."""
+    """Where to, and whether to draw what is missing."""
     parser.add_argument("--out", type=Path | None, default=None, help="HTML file to write; RUN/report.html by default")
+    parser.add_argument(
+        "--draw",
+        type=bool,
+        default=True,
+        help="draw RUN/trajectory.png, samples on their way from noise, if there is none",
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ the parts

@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.config import Parser
 from scorefield.cosine import resample
 from scorefield.data.fields import Fields
-from scorefield.data.functions import positions
+from scorefield.data.functions import on_grid
 from scorefield.errors import InputError
 from scorefield.model import Model
 
@@ -90,5 +90,5 @@ def conditions(fields: Fields, n: int, grid: Sequence[int]) -> dict[str, Tensor]
     if "field" in cond:
         cond["field"] = resample(cond["field"], grid)
     if "coords" in cond:
-        cond["coords"] = positions(grid).expand(n, -1, *grid)
+        cond["coords"] = on_grid(cond["coords"], grid)
     return cond

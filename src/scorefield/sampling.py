@@ -8,7 +8,7 @@ from argparse import ArgumentTypeError
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jsonargparse import Namespace
@@ -28,6 +28,8 @@ from scorefield.sample import Corrector, Sampler, Step, TimeGrid
 PICTURED = 64  # samples in the grid
 RECORD = "sampling.json"
 
+Label = int | Literal["each"]
+
 
 def add_arguments(parser: Parser) -> None:
     """How to sample, where it is to differ from the model's own way."""
@@ -41,7 +43,12 @@ def add_arguments(parser: Parser) -> None:
     )
     parser.add_argument("--correct-first", type=bool | None, default=None, help="correct before predicting, or after")
     parser.add_argument("--denoise", type=bool | None, default=None, help="end with the denoised field")
-    parser.add_argument("--label", type=int | None, default=None, help="the class, of a network with labels")
+    parser.add_argument(
+        "--label",
+        type=Label | None,
+        default=None,
+        help="the class, of a network with labels; each: all classes in turn",
+    )
     parser.add_argument("--chunk", type=int, default=64, help="samples computed at once")
     parser.add_argument(
         "--device", type=device_argument, default="cpu", help="where to compute: cpu, cuda, cuda:1, mps"
@@ -115,7 +122,7 @@ class Job:
         seed: of the draws.
         sampler: how.
         chunk: how many at once.
-        label: the class, of a network with labels; by default the null class.
+        label: the class, of a network with labels, or each in turn; by default the null class.
         denoiser: one to sample with instead of the model's own; what decides its result belongs to the provenance.
         classes: how many classes that denoiser knows, where the network does not.
         grid: another than that of the training data.
@@ -127,7 +134,7 @@ class Job:
     seed: int
     sampler: Sampler
     chunk: int = 64
-    label: int | None = None
+    label: Label | None = None
     denoiser: Denoises | None = None
     classes: int = 0
     grid: tuple[int, ...] = ()
@@ -140,6 +147,15 @@ class Job:
     def shape(self) -> tuple[int, ...]:
         """(channels, *grid) of a sample."""
         return (self.model.shape[0], *self.grid) if self.grid else self.model.shape
+
+    @property
+    def condition(self) -> dict[str, Tensor]:
+        """`cond` with the classes: sample i is of the class i modulo their number where each has its turn."""
+        if self.label is None:
+            return dict(self.cond or {})
+        known = self.classes or self.model.labels
+        label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
+        return dict(self.cond or {}) | {"label": label}
 
     @property
     def starts(self) -> range:
@@ -159,8 +175,7 @@ class Job:
 
     def draw(self, start: int) -> Tensor:
         """A chunk. Samples that are not finite raise InputError."""
-        cond = dict(self.cond or {}) | ({} if self.label is None else {"label": torch.full((self.n,), self.label)})
-        options = (self.seed, self.sampler, self.shape, cond, self.chunk)
+        options = (self.seed, self.sampler, self.shape, self.condition, self.chunk)
         x = next(self.model.chunks([start], self.n, *options, denoiser=self.denoiser))
         if not bool(torch.isfinite(x).all()):
             raise InputError(
@@ -178,7 +193,7 @@ def sample_to(
     sampler: Sampler,
     chunk: int = 64,
     provenance: Mapping[str, Any],
-    label: int | None = None,
+    label: Label | None = None,
     progress: Callable[[int], object] = lambda _: None,
     denoiser: Denoises | None = None,
     grid: tuple[int, ...] = (),
@@ -273,7 +288,7 @@ def check(
     n: int,
     seed: int,
     chunk: int,
-    label: int | None,
+    label: Label | None,
     classes: int = 0,
     cond: Mapping[str, Tensor] | None = None,
 ) -> None:
@@ -284,7 +299,7 @@ def check(
     known = min(filter(None, (model.labels, classes)), default=0)
     if label is not None and not known:
         raise InputError(f"The network knows no classes: leave out the label {label}.")
-    if label is not None and not 0 <= label < known:
+    if isinstance(label, int) and not 0 <= label < known:
         raise InputError(f"There is no class {label}: give a label from 0 to {known - 1}.")
     model.check_cond(cond)
 

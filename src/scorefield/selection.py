@@ -74,7 +74,15 @@ def keep_best(path: Path, ema: bool) -> None:
         if best in found:
             checkpoint = checkpoints.path_of(path / "checkpoints", best)
             with replacing(path / "best" / f"{name}.safetensors") as temporary:
-                shutil.copyfile(checkpoint, temporary)
+                link_or_copy(checkpoint, temporary)
+
+
+def link_or_copy(path: Path, other: Path) -> None:
+    """A second name of a file that is never changed in its place, which takes no room; a copy where the disk knows none."""
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, other)
 
 
 def shortfall_of(best: str) -> Callable[[float], float]:

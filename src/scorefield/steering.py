@@ -17,6 +17,7 @@ from scorefield.errors import InputError
 from scorefield.guidance import Classified, ClassifierFree
 from scorefield.loading import Opened
 from scorefield.model import Model
+from scorefield.sampling import Label
 
 
 def add_arguments(parser: Parser) -> None:
@@ -67,12 +68,22 @@ def steering(source: Opened, model: Model, settings: Namespace) -> Steering:
     return Steering(guided, other.classes, facts)
 
 
+def label_of(source: Opened, model: Model, asked: Label | None = None) -> Label | None:
+    """The class asked for; where none is, each in turn if the network has never learnt to do without one."""
+    return "each" if asked is None and model.labels and not _knows_none(source) else asked
+
+
+def _knows_none(source: Opened) -> bool:
+    """Whether a network with classes may have learnt the null class too."""
+    training = source.config.get("train")
+    return not isinstance(training, Mapping) or "DropLabel" in str(training.get("augment"))
+
+
 def _check_null_class(source: Opened, model: Model) -> None:
     """Refuse a network that cannot tell a class from none."""
     if not model.labels:
         raise InputError("The network knows no classes to stress: give --classifier, the run of one of noised fields.")
-    training = source.config.get("train")
-    if isinstance(training, Mapping) and "DropLabel" not in str(training.get("augment")):
+    if not _knows_none(source):
         raise InputError(
             "The network has learnt its classes, and never to do without one: train it with "
             "train.augment: scorefield.data.DropLabel, or give --classifier."

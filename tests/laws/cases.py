@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
-from scorefield.noise import Noise, White
+from scorefield.noise import GaussianField, Matern, Noise, White
 from scorefield.oracle import Gaussian, Mixture
 from scorefield.random import Generators
 from scorefield.sample import DDIM, DPM2M, Ancestral, EulerMaruyama, Heun, ReverseDiffusion, StochasticHeun
@@ -114,6 +114,7 @@ LAWS = {  # (data, noise): white or coloured
     "white": (0.0, White()),
     "coloured data": (1.0, White()),
     "coloured both": (1.0, Periodic()),
+    "field": (1.0, GaussianField(Matern(0.3, 0.5))),
 }
 
 

@@ -91,11 +91,12 @@ def test_data_without_labels_are_compared_by_a_projection(tmp_path: Path) -> Non
     assert facts["features"] == "Projected" and facts["dimensions"] == 256 and facts["labels_sha256"] is None
 
 
-def test_the_reference_is_capped_by_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_neighbours_are_limited_by_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("scorefield.evaluation.reference.BYTES", 12 * 36 * 4)
     said: list[str] = []
     reference = gather(images(None), tmp_path, 50_000, said.append)
     assert len(data_of(reference).train) == 12 and any("12 of 30 training fields" in line for line in said)
+    assert reference.facts["n"] == 30
 
 
 def test_copies_blur_and_noise_are_told_from_data(reference: Reference) -> None:

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import math
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import scorefield
 import tiny
-from scorefield import run
+from laws.test_oracles import matrix
+from scorefield import densities, run
 from scorefield.cli import main
 from scorefield.errors import InputError
 from scorefield.model import Model
-from scorefield.noise import GaussianField, Matern, Neumann, White
+from scorefield.noise import Exponential, GaussianField, Matern, Neumann, Periodic, White
+from scorefield.oracle import Gaussian
+from scorefield.schedule import EDM
+from scorefield.sde import SDE
 
 pytest.importorskip("neuralop")
 RECIPE = """
@@ -90,3 +97,101 @@ def test_a_noise_that_does_not_fit_the_grid_is_one_line(folder: Path, capsys: py
     )
     with pytest.raises(InputError, match="band"):
         GaussianField(Matern(0.2), band=(0, 4))
+
+
+# ------------------------------------------------------------------------------------------------------------ densities
+def test_a_density_of_functions_is_given_on_grids_or_not_at_all(
+    folder: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    out = tmp_path / "densities.json"
+    words = ["likelihood", str(folder), "--out", str(out), "-n", "2", "--repeats", "1", "--tolerance", "1e-2"]
+    assert main(words) == 2
+    assert "no density with respect to Lebesgue measure" in capsys.readouterr().err
+    assert main([*words, "--resolutions", "[8]"]) == 2
+    assert "two different grids" in capsys.readouterr().err
+    assert main([*words, "--resolutions", "[8,16]"]) == 2
+    assert "no modes for a resolution of 16" in capsys.readouterr().err
+    assert main([*words, "--resolutions", "[4,8]"]) == 0
+    printed, record = capsys.readouterr().out, json.loads(out.read_text())
+    assert "log p - log N" in printed and "drifts more" in printed and "Lebesgue" in record["note"]
+    assert [row["grid"] for row in record["resolutions"]] == [[4, 4], [8, 8]]
+    assert all(math.isfinite(row["relative"]["mean"]) for row in record["resolutions"])
+    assert [path.name for path in tmp_path.iterdir()] == [out.name]  # what was kept for going on is gone
+
+
+def test_white_noise_has_densities_as_before() -> None:
+    densities.check(White(), [])
+    with pytest.raises(InputError, match="leave --resolutions out"):
+        densities.check(White(), [4, 8])
+
+
+def test_the_reference_is_the_noise_measure() -> None:
+    noise = GaussianField(Exponential(0.3))
+    x = torch.randn(3, 2, 4, 3, dtype=torch.float64)
+    covariance = 0.04 * matrix(noise.covariance, (4, 3))
+    law = torch.distributions.MultivariateNormal(torch.zeros(12, dtype=torch.float64), covariance)
+    torch.testing.assert_close(densities.log_noise(noise, x, 0.2), law.log_prob(x.flatten(2)).sum(1), rtol=1e-9, atol=0)
+
+
+def test_relative_to_the_noise_a_density_settles_and_by_itself_it_drifts() -> None:
+    """A Gaussian law whose data are smoother than the noise, at the last level, in closed form."""
+    noise, smooth, t = GaussianField(Matern(0.2, 0.5)), GaussianField(Matern(0.2, 2.5)), torch.tensor(0.0)
+    found = []
+    for n in (64, 128, 256):
+        oracle = Gaussian(SDE(EDM(0.1, 10.0), noise), n * smooth.eigenvalues((n,))[None])
+        x = Periodic().resample((2 * torch.pi * torch.arange(16, dtype=torch.float64) / 16).cos()[None, None], (n,))
+        own = oracle.log_density(x, t.double())
+        found.append(torch.stack((own, own - densities.log_noise(noise, x, 0.1))))
+    first, last = (found[1] - found[0]).abs(), (found[2] - found[1]).abs()
+    assert float(last[0]) > 10 and float(last[0]) > 1.5 * float(first[0])  # grows with the number of points
+    assert float(last[1]) < 0.2 and float(last[1]) < 0.3 * float(first[1])
+
+
+@pytest.mark.parametrize("boundary", [Periodic(), Neumann()])
+def test_functions_are_resampled_in_the_noises_own_modes(boundary: Periodic | Neumann) -> None:
+    x = torch.randn(2, 1, 6, 9, dtype=torch.float64)
+    fine = boundary.resample(x, (12, 20))
+    torch.testing.assert_close(boundary.resample(fine, (6, 9)), x)
+    modes, kept = boundary.transform(fine), boundary.transform(x)
+    torch.testing.assert_close(modes[:, :, :3, :4], kept[:, :, :3, :4], rtol=0, atol=1e-12)  # the same function
+
+
+# -------------------------------------------------------------------------------------------------------------- levels
+def test_suggest_says_the_levels_and_refuses_others(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Of digits, whose edges make them rougher than any field of finite variance but white noise."""
+    recipe = str(tiny.recipe(folder.parent / "suggest", RECIPE))
+    assert main(["suggest", recipe]) == 2
+    assert "The noise is smoother than the data: in band 3" in capsys.readouterr().err
+    words = ["suggest", recipe, "-n", "256", "--model.sde.noise", "White"]
+    levels = ["--model.sde.schedule.sigma_min", "0.001", "--model.sde.schedule.sigma_max", "100.0"]
+    assert main([*words, *levels]) == 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("largest noise", "smallest noise", "ln P/S", "NCSNLangevin"))
+    assert main([*words, "--model.sde.schedule.sigma_max", "2.0"]) == 2
+    error = capsys.readouterr().err
+    assert "In band" in error and "the largest noise has" in error
+
+
+def test_wieners_preconditioner_is_a_part_of_a_recipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """What `suggest --wiener` prints trains, and comes back with its checkpoint."""
+    tiny.recipe(folder.parent / "wiener", RECIPE).rename(folder.parent / "wiener" / "plain.yaml")
+    assert main(["suggest", str(folder.parent / "wiener" / "plain.yaml"), "--wiener"]) == 0
+    path = folder.parent / "wiener" / "tiny.yaml"
+    path.write_text("base: plain.yaml\n" + capsys.readouterr().out)
+    run.train(*tiny.settings(path, train__steps=1), folder.parent / "wiener" / "run")
+    model = scorefield.load(folder.parent / "wiener" / "run")
+    assert type(model.denoiser.precondition).__name__ == "Wiener"
+    assert model.denoiser.precondition.points == 64 and model.denoiser.precondition.spectrum.exponent > 0
+    assert bool(torch.isfinite(model.sample(2, shape=(1, 16, 16), chunk=2)).all())
+
+
+def test_the_modes_beyond_the_training_grid_are_treated_as_asked(folder: Path, tmp_path: Path) -> None:
+    drawn = {}
+    spectrum = ["--beyond.spectrum.bands", "[0.1,0.05,0.02,0.01]", "--beyond.spectrum.exponent", "3.0"]
+    for name, more in (("Extrapolate", []), ("BandLimited", []), ("WienerBeyond", spectrum)):
+        out = tmp_path / name
+        words = ["sample", str(folder), "-n", "2", "--resolution", "16", "--out", str(out), "--beyond", name, *more]
+        assert main(words) == 0
+        drawn[name] = torch.from_numpy(next(np.load(path) for path in sorted(out.rglob("*.npy"))))
+    assert not torch.allclose(drawn["Extrapolate"], drawn["BandLimited"])
+    assert not torch.allclose(drawn["Extrapolate"], drawn["WienerBeyond"])

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from scorefield import recipe, run
 from scorefield.config import Parser, find_recipe, import_class, read_recipe, recipes, shipped_folder
-from scorefield.data import Loader, Tensors
+from scorefield.data import Loader, Noisy, Tensors
 from scorefield.model import Model
 from scorefield.random import Generators
 from scorefield.sample import Langevin
@@ -48,18 +48,29 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"(cifar10|celeba)-ncsn(-5)?": 30_117_635,
     r"digits": 1_758_243,
     r"images": 28_513_923,
+    r"fastmri-ncsnv2": 94_132_611,
+    r"fastmri-ncsnpp-edm": 30_832_003,
+    r"brain-.*": 1_455_523,
+    r"channels-ncsnv2": 1_860_131,
 }
 EVALUATIONS = {  # predictor + corrector + final denoising, which is the last of the predictor's where there is one
-    r"cifar10-edm.*|digits|images": 2 * 18 - 1,
+    r"cifar10-edm.*|digits|images|fastmri-ncsnpp-edm|brain-.*": 2 * 18 - 1,
     r".*-(256|1024)-ncsnpp-ve": 2000 + 2000,
     r".*-ve(-discrete)?": 1000 + 1000,
     r".*-(vp|subvp)(-discrete)?": 1000,
     r"bedroom-128-ncsnv2": 1086 * 3 + 1,
+    r"fastmri-ncsnv2": 2311 * 3 + 1,
+    r"channels-ncsnv2": 191 * 3 + 1,
     r"cifar10-(ncsnv2|ncsn-124.*)": 232 * 5 + 1,
     r"celeba-(ncsnv2|ncsn-124.*)": 500 * 5 + 1,
     r".*-ncsn(-5)?": 10 * 100 + 1,
 }
-SMALLEST = {"NCSNpp": {"channels": 4, "blocks": 1}, "NCSN": {"channels": 4}, "NCSNv2": {"channels": 4}}
+SMALLEST = {
+    "NCSNpp": {"channels": 4, "blocks": 1},
+    "NCSN": {"channels": 4},
+    "NCSNv2": {"channels": 4},
+    "UNet": {"channels": 4},
+}
 OTHERS = re.compile(
     r".*-classifier|volcano-.*|precip-.*|t2m-.*|ukcp-.*|cordex-.*|terrain-.*|navier-stokes-.*"
 )  # tried in tests/smoke
@@ -105,15 +116,21 @@ def test_the_networks_are_the_published_ones(unchecked: None) -> None:
 
 @pytest.mark.parametrize("name", GENERATIVE)
 def test_a_recipe_learns(name: str, unchecked: None) -> None:
-    """One optimiser step of everything that the recipe says, on random images of 3 channels, with fewer channels and blocks,
-    on the smallest grid that its levels divide.
+    """One optimiser step of everything that the recipe says, on random images of 3 channels (2 if complex), with fewer
+    channels and blocks, on the smallest grid that its levels divide, or that its crops need.
     """
     groups = parsed(name).clone()
     groups.model.net.init_args.update(smallest(groups))
     groups.train.update(Namespace(batch_size=2, accelerator="cpu"))
     side = 2 ** (len(groups.model.net.init_args.get("multipliers", [1] * 4)) - 1)
-    x = torch.randint(256, (3, 3, side, side), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    experiment = run.prepare(parser(), groups, source=Tensors(x, valid=1))
+    cropped = (change.init_args.get("size") for change in groups.train.augment if "init_args" in change)
+    grid = next((size for size in cropped if size), (side, side))
+    channels = (groups.model.shape or [3])[0]
+    groups.model.shape = []
+    x = torch.randint(256, (3, channels, *grid), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    source = Tensors(x, valid=1)
+    noisy = "source" in groups.data.init_args  # of which the loss has to know
+    experiment = run.prepare(parser(), groups, source=Noisy(source, 0.1) if noisy else source)
     net, trainer = experiment.model.denoiser.net, experiment.trainer
     state = State(experiment.model, trainer.optimiser, trainer.ema, 0, launch("cpu", 1, 1, trainer.precision))
     before = {key: value.detach().clone() for key, value in net.named_parameters()}

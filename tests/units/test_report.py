@@ -93,7 +93,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         )
         == 0
     )
-    shutil.copy(run / "samples" / "step-00000006.png", run / "trajectory.png")
+    assert main(["report", str(run), "--draw", "false"]) == 0
+    assert not (run / "trajectory.png").exists()
     assert main(["report", str(run)]) == 0
     return run
 

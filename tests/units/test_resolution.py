@@ -153,4 +153,7 @@ def test_every_evaluation_is_a_line_and_the_best_checkpoint_by_each_figure_is_ke
     best = min(lines, key=lambda line: line["figures"]["w_var"])["model"]["step"]
     kept = scorefield.loading.open_checkpoint(run / "best" / "w_var.safetensors")
     assert kept.checkpoint.facts["step"] == best
+    assert (run / "best" / "w_var.safetensors").samefile(
+        kept.path.parent.parent / "checkpoints" / f"step-{best:08d}.safetensors"
+    )
     assert main(["sample", str(run), "--best", "w_var", "-n", "1", "--chunk", "1", "--out", str(run.parent / "b")]) == 0

@@ -141,6 +141,9 @@ def test_pictures_that_were_sampled_are_read_without_their_overview_and_only_whe
     (tmp_path / "out" / "sampling.json").write_text(json.dumps({"n": 20, "png": [0.0, 255.0]}))
     read = open_samples(tmp_path / "out")
     assert torch.equal(read.gather(torch.arange(20)).x[:, 0], torch.from_numpy(images).float())
+    (tmp_path / "out" / "sampling.json").write_text(json.dumps({"n": 20, "png": [-1.0, 1.0]}))
+    told = open_samples(tmp_path / "out").gather(torch.arange(20)).x[:, 0]  # in data units, not in those of pictures
+    torch.testing.assert_close(told, 2 / 255 * torch.from_numpy(images).float() - 1)
     (tmp_path / "out" / "png" / "007.png").unlink()
     with pytest.raises(InputError, match="19 of 20"):
         open_samples(tmp_path / "out")

@@ -53,6 +53,16 @@ def test_a_weight_of_one_is_the_law_of_the_class_and_of_zero_that_of_none(runs: 
     assert json.loads((tmp_path / "more" / "sampling.json").read_text())["guidance"] == {"scale": 30.0}
 
 
+def test_each_class_has_its_turn(runs: Path, tmp_path: Path) -> None:
+    """Asked for, and where the network has never learnt to do without a class."""
+    each = drawn(runs / "free", tmp_path / "each", "--label", "each")
+    for i in (0, 3):
+        np.testing.assert_allclose(each[i], drawn(runs / "free", tmp_path / f"{i}", "--label", str(i))[i], atol=1e-3)
+    of_its_own = drawn(runs / "sure", tmp_path / "own")
+    np.testing.assert_array_equal(of_its_own, drawn(runs / "sure", tmp_path / "asked", "--label", "each"))
+    assert json.loads((tmp_path / "own" / "sampling.json").read_text())["label"] == "each"
+
+
 def test_a_classifier_draws_its_class(runs: Path, tmp_path: Path) -> None:
     plain, classifier = runs / "plain", ("--classifier", str(runs / "classifier"), "--label", "3", "--guidance")
     own = drawn(plain, tmp_path / "own", steps=18)

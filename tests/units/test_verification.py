@@ -180,11 +180,14 @@ def test_what_cannot_be_compared_is_refused(exchangeable: tuple[xr.Dataset, xr.D
         (truth.isel(lat=slice(5, None)), ["grids differ along y", "60"]),
         (truth.rename(tas="pr"), ["no field of one name", "--variables"]),
         (pred, ["several members"]),
+        (truth.rename(tas="x"), ["no field of one name"]),
         (truth.isel(lat=0), ["dimensions time, lon"]),
     ):
         with pytest.raises(InputError) as caught:
             pair_up(pred, other)
         assert all(word in str(caught.value) for word in words), caught.value
+    with pytest.raises(InputError, match="called x, as an axis is"):
+        pair_up(pred.rename(tas="x"), truth.rename(tas="x"))
     for blocks in ("week", "0D", "xD"):
         with pytest.raises(InputError, match=f"--blocks {blocks}"):
             pair_up(pred, truth, blocks=blocks)

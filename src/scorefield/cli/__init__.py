@@ -15,7 +15,8 @@ from scorefield.cli.climate import baseline, downscale, verify
 from scorefield.cli.drawing import denoise, likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
-from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, train
+from scorefield.cli.scanning import reconstruct
+from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
 from scorefield.cli.words import say
 from scorefield.errors import InputError
 
@@ -30,6 +31,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
   check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
   noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
+  suggest RECIPE                which noise levels the spectrum of the data asks for, before training on functions
   recipes                       list the recipes that come with scorefield
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
@@ -39,6 +41,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
   downscale RUN PREDICTORS --members M --out FILE.nc
                                 an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
+  reconstruct RUN KSPACE --out FILE.h5
+                                MR images from undersampled k-space: members, mean, standard deviation, baselines, picture
   superres RUN FILE --resolution N --out DIR
                                 draw functions on a fine grid that agree with a given one on a coarse grid
   plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
@@ -57,6 +61,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "likelihood": likelihood,
     "check-data": check_data,
     "noise-levels": noise_levels,
+    "suggest": suggest,
     "recipes": recipes,
     "demo": demo,
     "make-reference": make_reference,
@@ -64,6 +69,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "report": report,
     "restore": restore,
     "downscale": downscale,
+    "reconstruct": reconstruct,
     "superres": superres,
     "plot": plot,
     "denoise": denoise,

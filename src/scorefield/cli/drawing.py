@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from scorefield.cli.words import run_parser, say, warn
 
 GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
+
+BEYOND = (
+    "on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) or "
+    "WienerBeyond (from a spectrum, which `suggest --wiener` prints)"
+)
 
 
 def sample(arguments: Sequence[str]) -> int:
@@ -15,13 +20,15 @@ def sample(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, resolution, sampling, selection
-    from scorefield.steering import add_arguments, steering
+    from scorefield.sample import Finer
+    from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
     sampling.add_arguments(parser)
     add_arguments(parser)
     resolution.add_arguments(parser)
+    parser.add_argument("--beyond", type=Finer | None, default=None, help=BEYOND)
     parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
@@ -31,6 +38,9 @@ def sample(arguments: Sequence[str]) -> int:
     guide = steering(source, model, settings)
     grid = resolution.grid_of(model.shape[1:], settings.resolution)
     resolution.warn_of_mesh(model, grid, warn)
+    beyond, denoiser = parser.instantiate(settings).beyond, guide.denoiser
+    if beyond is not None:
+        denoiser = beyond(denoiser or model.generative, model.shape[1:])
     fields = settings.given and source.source(settings.trust).load(settings.given)
     job = sampling.Job(
         model,
@@ -38,14 +48,15 @@ def sample(arguments: Sequence[str]) -> int:
         settings.seed,
         sampler,
         settings.chunk,
-        settings.label,
-        guide.denoiser,
+        label_of(source, model, settings.label),
+        denoiser,
         guide.classes,
         grid,
         resolution.conditions(fields, settings.number, grid) if fields else None,
     )
     output = sampling.output_of(settings, job)
     given = {"given": settings.given} if settings.given else {}
+    given |= {"beyond": repr(beyond)} if beyond is not None else {}
     provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts) | given
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
@@ -118,32 +129,40 @@ def likelihood(arguments: Sequence[str]) -> int:
     """Measure log p of fields by the probability flow: nats for each, their mean, bits per dimension of quantised data."""
     from tqdm import tqdm
 
+    from scorefield import densities, loading
     from scorefield import likelihood as job
-    from scorefield import loading
 
     parser = run_parser("likelihood", likelihood.__doc__ or "")
     job.add_arguments(parser)
+    parser.add_argument(
+        "--resolutions",
+        type=list[int],
+        default=[],
+        help="of functions, under field noise: the densities on these grids, points along the first axis",
+    )
     settings = parser.read(arguments)
     job.check_free(settings.out)
     source = loading.open_checkpoint(settings.run, settings.step)
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
+    densities.check(model.sde.noise, settings.resolutions)
     built = parser.instantiate(settings)
     fields = (built.data or source.source(settings.trust)).load(settings.split)
     facts = {"split": settings.split, "model": source.provenance | {"ema": settings.ema}}
     facts |= {} if settings.data is None else {"data": str(settings.data.as_dict())}
     with tqdm(unit="field", desc="likelihood", mininterval=1) as bar:
-        record = job.measure(
-            model,
-            fields,
-            settings.number,
-            repeats=settings.repeats,
-            flow=job.flow_of(built),
-            seed=settings.seed,
-            chunk=settings.chunk,
-            bar=bar,
-            facts=facts,
-            unfinished=job.unfinished(settings.out),
-        )
+        how: dict[str, Any] = {
+            "repeats": settings.repeats,
+            "flow": job.flow_of(built),
+            "seed": settings.seed,
+            "chunk": settings.chunk,
+            "bar": bar,
+            "facts": facts,
+            "unfinished": job.unfinished(settings.out),
+        }
+        if settings.resolutions:
+            record = densities.compare(model, fields, settings.number, settings.resolutions, **how)
+        else:
+            record = job.measure(model, fields, settings.number, **how)
     job.write(settings.out, record)
-    print(job.table(record))
+    print(densities.table(record) if settings.resolutions else job.table(record))
     return 0

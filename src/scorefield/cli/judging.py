@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from scorefield.cli.words import run_parser, say, warn
+from scorefield.errors import InputError
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from scorefield.loading import Opened
 
 
 def evaluate(arguments: Sequence[str]) -> int:
@@ -57,7 +65,23 @@ def report(arguments: Sequence[str]) -> int:
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     folder = loading.run_folder(source.path)
+    if settings.draw and settings.run.is_dir():
+        _draw_trajectory(source, settings, folder / "trajectory.png")
     out = settings.out or folder / "report.html"
     pages.write(source, folder, out)
     say(f"report in {out}")
     return 0
+
+
+def _draw_trajectory(source: Opened, settings: Namespace, path: Path) -> None:
+    """Draw a few samples on their way from noise, where the model can, and nobody has."""
+    from scorefield import pictures, sampling
+    from scorefield.steering import label_of
+
+    try:
+        model = source.model(ema=settings.ema, trust=settings.trust)
+        if not (path.exists() or model.classes or model.denoiser.net.cond_channels):
+            job = sampling.Job(model, 8, 0, model.sampler, label=label_of(source, model))
+            pictures.trajectory_of(job, path)
+    except InputError as error:
+        warn(f"no trajectory is drawn: {error}")

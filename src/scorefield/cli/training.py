@@ -68,6 +68,45 @@ def train(arguments: Sequence[str]) -> int:
     return 0
 
 
+def suggest(arguments: Sequence[str]) -> int:
+    """Say which noise levels the spectrum of a recipe's data asks for, and what its sampler makes of it; exit code 2 and the band
+    where the recipe's own levels do not cover the data.
+    """
+    import torch
+
+    from scorefield import recipe, run, suggestion
+
+    parser = recipe.recipe_parser("scorefield suggest", suggest.__doc__ or "")
+    parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
+    parser.add_argument("-n", "--number", type=int, default=512, help="at most so many fields of the training data")
+    parser.add_argument(
+        "--wiener", action="store_true", help="print Wiener's preconditioner for the data, as a part of a recipe"
+    )
+    settings = _read_with_recipe(parser, arguments)
+    if settings.number < 1:
+        raise InputError(f"suggest needs a number of fields of at least 1, not {settings.number}.")
+    experiment = run.prepare(parser, settings)
+    model, fields = experiment.model, experiment.train
+    indices = torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))[: settings.number]
+    x = model.normaliser(fields.gather(indices.sort().values).x)
+    if settings.wiener:
+        print(suggestion.wiener_recipe(x, model.sde.noise))
+        return 0
+    bands = suggestion.bands_of(x, model.sde.noise)
+    found = suggestion.suggest(bands)
+    error = suggestion.spectrum_error(bands, model.sde, model.sampler)
+    print(suggestion.table(bands, model.sde, error))
+    print(f"largest noise   {found.sigma_max:.4g}   (where α = 1)")
+    print(f"smallest noise  {found.sigma_min:.4g}")
+    step = found.langevin_step(100, 5)
+    print(f"annealed Langevin with 100 levels of 5 steps: NCSNLangevin(step={step:.3g})")
+    print(
+        f"the sampler alone errs by {float(error.abs().mean()):.3f} in mean |ln P/S|, at most {float(error.abs().max()):.3f}"
+    )
+    suggestion.check(bands, model.sde)
+    return 0
+
+
 def import_(arguments: Sequence[str]) -> int:
     """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2 or
     score-diffusion-training. What it is follows from its weights and its configuration; nothing in it is executed.

@@ -28,7 +28,8 @@ class Fields(Dataset[Batch], ABC):
         quantum: the step between neighbouring values in data units; 0 for continuous data.
         dtype: the number type in which the values are stored, before they become float32.
         classes: a name per label value; empty where there are no labels.
-        notes: what else there is to know of them, one line each.
+        notes: what is odd about the data, one line each, for who looks at them first.
+        told: what the files tell of themselves, one line each.
         template: the bytes of a file that tells where the fields lie and what they are called; empty where none is needed.
     """
 
@@ -36,6 +37,7 @@ class Fields(Dataset[Batch], ABC):
     dtype: str = "float32"
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
     @abstractmethod
@@ -73,6 +75,7 @@ class Subset(Fields):
     def __init__(self, fields: Fields, indices: Tensor) -> None:
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
+        self.notes = fields.notes
 
     def __len__(self) -> int:
         return len(self.indices)

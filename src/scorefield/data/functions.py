@@ -24,7 +24,7 @@ class Functions(Source):
     """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5) or Zarr (.zarr, .zarr.zip) file.
 
     A grid of n points of spacing h covers a domain of length n h: each point stands for a cell, so that a coarser and a finer
-    grid of the same domain agree. As a condition, coordinates are positions in the domain, (i + ½)/n from 0 to 1.
+    grid of the same domain agree. Without coordinates, positions are (i + ½)/n.
 
     Args:
         path: the file.
@@ -62,36 +62,33 @@ class Functions(Source):
         name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
         fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
         grid = tuple(fields[0].x.shape[1:])
-        self._check_domain(file, grid, path)
-        return GivenFields(fields, self._conditions(file, fields, grid), positions(grid) if self.append else None)
+        points = self._points(file, grid, path)
+        return GivenFields(fields, self._conditions(file, fields, grid, path), points if self.append else None)
 
-    def _check_domain(self, file: StoredFile, grid: tuple[int, ...], path: Path) -> None:
-        """Refuse coordinates that are no regular grid of the points, or one of another domain."""
+    def _points(self, file: StoredFile, grid: tuple[int, ...], path: Path) -> Tensor:
+        """The coordinates of the points, (axes, *grid). Refuses those of no regular grid, or of another domain."""
         if self.domain and not self.coordinates:
             raise InputError(f"domain={self.domain} cannot be checked without coordinates: name those of each axis.")
         for names, what in ((self.coordinates, "coordinates"), (self.domain, "domain")):
             if names and len(names) != len(grid):
                 raise InputError(f"{what}={names} does not fit the grid {grid}: give one for each axis.")
+        if not self.coordinates:
+            return positions(grid)
         arrays = [np.asarray(file.read(name, "coordinates")[:]) for name in self.coordinates]
-        lengths = (
-            [
-                span(array, points, f"{name} of {path}")
-                for array, name, points in zip(arrays, self.coordinates, grid, strict=True)
-            ]
-            if arrays
-            else []
-        )
-        for length, asked, name in zip(lengths, self.domain, self.coordinates, strict=False):
-            if abs(length - asked) > 1e-3 * asked:
+        for i, (array, name, points) in enumerate(zip(arrays, self.coordinates, grid, strict=True)):
+            length = span(array, points, f"{name} of {path}")
+            if self.domain and abs(length - self.domain[i]) > 1e-3 * self.domain[i]:
                 raise InputError(
-                    f"{name} of {path} spans {length:g}, not {asked:g}: a model knows functions on one domain; cut out "
-                    "that part of it, or train another model."
+                    f"{name} of {path} spans {length:g}, not {self.domain[i]:g}: a model knows functions on one domain; cut "
+                    "out that part of it, or train another model."
                 )
+        axes = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
+        return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
-    def _conditions(self, file: StoredFile, fields: Fields, grid: tuple[int, ...]) -> Fields | None:
+    def _conditions(self, file: StoredFile, fields: Fields, grid: tuple[int, ...], path: Path) -> Fields | None:
         if self.given is None:
             return None
-        origin = f"{self.given} of {self.path}"
+        origin = f"{self.given} of {path}"
         found = ArrayFields(file.read(self.given, "given"), self.channel_axis, origin=origin)
         if len(found) != len(fields) or tuple(found[0].x.shape[1:]) != grid:
             shape = (len(found), *found[0].x.shape[1:])
@@ -125,6 +122,18 @@ def positions(grid: Sequence[int]) -> Tensor:
     """The positions (i + ½)/n of the points of a grid in its domain, (axes, *grid)."""
     axes = [(torch.arange(points) + 0.5) / points for points in grid]
     return torch.stack(torch.meshgrid(*axes, indexing="ij"))
+
+
+def on_grid(coordinates: Tensor, grid: Sequence[int]) -> Tensor:
+    """The coordinates (batch, axes, *points) of a regular grid for other points (batch, axes, *grid) of its domain."""
+    found = []
+    for axis, (points, n) in enumerate(zip(coordinates.shape[2:], grid, strict=True)):
+        line = coordinates[(slice(None), axis, *(slice(None) if i == axis else 0 for i in range(len(grid))))]
+        at = (torch.arange(n) + 0.5) * points / n - 0.5  # in steps from the first of the given points
+        step = (line[:, -1:] - line[:, :1]) / max(points - 1, 1)
+        shape = [len(line), *(n if i == axis else 1 for i in range(len(grid)))]
+        found.append((line[:, :1] + step * at).reshape(shape).expand(-1, *grid))
+    return torch.stack(found, 1)
 
 
 def span(coordinates: np.ndarray, points: int, origin: str) -> float:

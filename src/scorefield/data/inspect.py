@@ -45,7 +45,7 @@ class Facts:
         sigma_max: the largest distance between two normalised fields, for the largest noise level; NaN if unknown.
         compared: of how many fields all pairs were compared to find it; if fewer than n, it is a lower bound.
         warnings: what is likely to go wrong, one line each.
-        notes: what else the data tell of themselves, one line each.
+        told: what the files tell of themselves, one line each.
         examples: a few fields, for the preview.
     """
 
@@ -64,7 +64,7 @@ class Facts:
     sigma_max: float
     compared: int
     warnings: tuple[str, ...]
-    notes: tuple[str, ...]
+    told: tuple[str, ...]
     examples: Tensor = field(repr=False, compare=False)
 
     def table(self) -> str:
@@ -83,7 +83,7 @@ class Facts:
             "sigma_max": f"{self.sigma_max:.4g}{note}",
         }
         lines = [f"{name:<12}{value}" for name, value in rows.items()]
-        lines += [f"{'':<12}{note}" for note in self.notes]
+        lines += [f"{'':<12}{note}" for note in self.told]
         return "\n".join(lines + [f"warning     {text}" for text in self.warnings])
 
     def preview(self, path: Path | str) -> None:
@@ -116,7 +116,8 @@ def inspect(
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
-    warnings = warn(statistics.std, members, fields.classes) + ([] if valid is None else held_out(valid, workers))
+    warnings = [*fields.notes, *warn(statistics.std, members, fields.classes)]
+    warnings += [] if valid is None else held_out(valid, workers)
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
@@ -141,7 +142,7 @@ def inspect(
         sigma_max=sigma_max,
         compared=compared,
         warnings=tuple(warnings),
-        notes=fields.notes,
+        told=fields.told,
         examples=examples,
     )
 

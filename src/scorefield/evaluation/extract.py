@@ -10,7 +10,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +18,13 @@ import torch
 from torch import Tensor
 
 from scorefield.data.arrays import Arrays
+from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, Fields
 from scorefield.data.images import Images
 from scorefield.errors import InputError
 from scorefield.metrics.features import Features
 from scorefield.metrics.statistics import Statistics
+from scorefield.outputs import Pixels
 from scorefield.selection import read_record
 
 SECONDS = 60  # between two states on the disk
@@ -160,6 +162,26 @@ def in_memory(x: Tensor) -> Fields:
     return ArrayFields(x.numpy(), "first", origin="the samples")
 
 
+@dataclass(frozen=True)
+class Rescaled(Fields):
+    """Samples in data units, of which there are pictures.
+
+    Args:
+        pictures: the pictures.
+        pixels: what black and white are.
+    """
+
+    pictures: Fields
+    pixels: Pixels
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    def gather(self, indices: Tensor) -> Batch:
+        batch = self.pictures.gather(indices)
+        return replace(batch, x=self.pixels.inverse(batch.x))
+
+
 def open_samples(path: Path) -> Fields:
     """All fields on disk: a folder that `scorefield sample` wrote, a folder or zip of images, a .npy or .npz."""
     if path.is_dir() and (path / "samples.npy").is_file():
@@ -170,7 +192,7 @@ def open_samples(path: Path) -> Fields:
         pictures, n = Images(path / "png", valid=0).load("train"), record.get("n")
         if len(pictures) != n:
             raise InputError(f"{path} has {len(pictures)} of {n} samples: finish them by scorefield sample.")
-        return pictures
+        return Rescaled(pictures, Pixels(*record["png"]))
     if path.suffix in (".npy", ".npz"):
         return Arrays(path, valid=0).load("train")
     return Images(path, valid=0).load("train")

@@ -90,9 +90,10 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     opened = open_checkpoint(settings.run, steps[0])
     folder = run_folder(opened.path)
     model = opened.model(ema=settings.ema, trust=settings.trust)
+    settings.label = settings.label if settings.label is not None or not model.labels else "each"
     sampling.check(model, settings.number, 0, settings.chunk, settings.label)
     reference = find_reference(opened, parser, settings, notify)
-    if settings.label is not None:
+    if isinstance(settings.label, int):
         notify(f"samples of class {settings.label} are compared with the data of all classes")
     comparison = build(parser, settings).comparison
     floor = floor_of(folder / "evaluation", reference, comparison)

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.data.fields import Fields
+from scorefield.data.fields import Fields, Subset
 from scorefield.data.source import Source
 from scorefield.errors import InputError
-from scorefield.evaluation.extract import BATCH, Extractor, in_memory
+from scorefield.evaluation.extract import BATCH, Extractor
 from scorefield.metrics.features import Classifier, Features, Projected, train_classifier
 from scorefield.metrics.statistics import Statistics
 
@@ -126,7 +126,9 @@ def gather(
     train, valid = source.load("train"), source.load("valid")
     (x, labels), (held, held_labels) = some(train, limit), some(valid, limit)
     if len(x) < min(limit, len(train)):
-        notify(f"the reference is {len(x)} of {len(train)} training fields, which take {BYTES / 2**30:g} GiB")
+        notify(
+            f"nearest neighbours are sought among {len(x)} of {len(train)} training fields, {BYTES / 2**30:g} GiB of them"
+        )
     classifier, labels_hash, count = None, None, len(train.classes)
     if labels is not None and held_labels is not None and count > 1 and x.ndim == 4:
         labels_hash = digest([labels, held_labels])
@@ -139,7 +141,12 @@ def gather(
     path = folder / f"reference-{extract.features.hash[:16]}.safetensors" if extract is not None else None
     if extract is None:
         extract = Extractor(classifier if classifier is not None else Projected(x[0].numel()))
-    return Reference(extract(in_memory(x), path), extract, Data(x, held, count, classifier, labels_hash), costly)
+    return Reference(
+        extract(Subset(train, order(train, limit)), path),
+        extract,
+        Data(x, held, count, classifier, labels_hash),
+        costly,
+    )
 
 
 def find_classifier(
@@ -168,12 +175,15 @@ def some(fields: Fields, limit: int) -> tuple[Tensor, Tensor | None]:
     """At most so many fields, and bytes, with their labels, drawn in an order of their own and always the same."""
     if len(fields) < 2:
         raise InputError(f"A split of {len(fields)} field cannot be compared with: give the data more in each split.")
-    limit = min(limit, max(2, BYTES // (4 * fields[0].x.numel())))
-    generator = torch.Generator().manual_seed(0)
-    indices = torch.randperm(len(fields), generator=generator)[:limit]
+    indices = order(fields, min(limit, max(2, BYTES // (4 * fields[0].x.numel()))))
     batches = [fields.gather(part) for part in indices.split(BATCH)]
     labels = [batch.cond["label"] for batch in batches if "label" in batch.cond]
     return torch.cat([batch.x for batch in batches]), torch.cat(labels) if labels else None
+
+
+def order(fields: Fields, limit: int) -> Tensor:
+    """So many indices of fields, at most, in a random order that is always the same."""
+    return torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))[:limit]
 
 
 def digest(tensors: Sequence[Tensor]) -> str:

@@ -1,6 +1,7 @@
 """Guidance: denoisers that wrap a denoiser, E[x | x_t] into E[x | x_t, y] or E[x | x_t, class]. Every sampler takes them."""
 
 from scorefield.guidance.classes import Classified, ClassifierFree
+from scorefield.guidance.consistency import NoisyLikelihood, Proximal
 from scorefield.guidance.measurement import Guided, Measurement, Method
 from scorefield.guidance.posterior import DPS, MomentMatching, PiGDM, Replacement
 
@@ -12,6 +13,8 @@ __all__ = [
     "Measurement",
     "Method",
     "MomentMatching",
+    "NoisyLikelihood",
     "PiGDM",
+    "Proximal",
     "Replacement",
 ]

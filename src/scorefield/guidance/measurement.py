@@ -41,6 +41,7 @@ class Measurement:
     y: Tensor
     noise: float = 0.0
     known: Tensor = field(init=False, repr=False)
+    exact: bool = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not self.noise >= 0:
@@ -57,10 +58,23 @@ class Measurement:
             raise InputError("The measurement holds NaN or infinite values: mask them out, they are not measured.")
         object.__setattr__(self, "known", known)
         object.__setattr__(self, "y", y)
+        object.__setattr__(self, "exact", self.noise == 0 and self._projects(probe))
+
+    def _projects(self, x: Tensor) -> bool:
+        """Whether A has a projection."""
+        try:
+            self.operator.project(x, self.y)
+        except InputError:
+            return False
+        return True
 
     def residual(self, x: Tensor) -> Tensor:
         """y − A x."""
         return self.y.to(x) - self.operator(x)
+
+    def matched(self, x: Tensor) -> Tensor:
+        """The field nearest to x with A x = y, where y is exact and A has a projection, as E[x | x_t, y] has it; elsewhere x."""
+        return self.operator.project(x, self.y.to(x)) if self.exact else x
 
 
 class Method(ABC):

@@ -40,14 +40,17 @@ class Replacement(Method):
 
 
 class Gradient(Method):
-    """x̂ + Σ A* u with u ≈ V⁻¹(y − A x̂): the methods that follow a gradient through the denoiser. Abstract: u is left open."""
+    """x̂ + Σ A* u with u ≈ V⁻¹(y − A x̂): the methods that follow a gradient through the denoiser. Abstract: u is left open.
+
+    What was measured without noise is put in its place afterwards, where A has a projection.
+    """
 
     def __call__(
         self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         denoised, covariance = linearise(denoiser, x_t, t, cond)
         u = self.weighted(measurement, measurement.residual(denoised), covariance, denoiser.sde, t)
-        return denoised + covariance(measurement.operator.adjoint(u))
+        return measurement.matched(denoised + covariance(measurement.operator.adjoint(u)))
 
     @abstractmethod
     def weighted(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:

@@ -42,14 +42,23 @@ def interval_coverage(
         truth: the truth.
         level: of the interval.
     """
+    low, high = student_interval(members, level)
+    spread = members.double().std(0)
+    free = spread > DETERMINED * spread.max()
+    inside = (low <= truth[0].double()) & (truth[0].double() <= high)
+    return float(inside[free].double().mean()) if bool(free.any()) else math.nan
+
+
+def student_interval(
+    members: Float[Tensor, "members *field"], level: float = 0.9
+) -> tuple[Float[Tensor, "*field"], Float[Tensor, "*field"]]:
+    """The ends of mean ± q s √(1 + 1/n), see `interval_coverage`."""
     n = len(members)
     if n < 2 or not 0 < level < 1:
         raise InputError(f"An interval needs at least 2 members and a level in (0, 1), not {n} and {level}.")
     mean, spread = members.double().mean(0), members.double().std(0)
-    reach = float(student.ppf((1 + level) / 2, n - 1)) * math.sqrt(1 + 1 / n)
-    free = spread > DETERMINED * spread.max()
-    inside = (truth[0].double() - mean).abs() <= reach * spread
-    return float(inside[free].double().mean()) if bool(free.any()) else math.nan
+    reach = float(student.ppf((1 + level) / 2, n - 1)) * math.sqrt(1 + 1 / n) * spread
+    return mean - reach, mean + reach
 
 
 def spread_of(members: Float[Tensor, "members *field"]) -> Float[Tensor, "1 *field"]:

@@ -8,6 +8,7 @@ from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.ncsnv2 import NCSNv2
 from scorefield.nn.network import Network
+from scorefield.nn.unet import UNet
 from scorefield.nn.uno import UNO
 
-__all__ = ["FNO", "NCSN", "UNO", "Blind", "Encoder", "Located", "NCSNpp", "NCSNv2", "Network"]
+__all__ = ["FNO", "NCSN", "UNO", "Blind", "Encoder", "Located", "NCSNpp", "NCSNv2", "Network", "UNet"]

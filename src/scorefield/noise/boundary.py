@@ -17,8 +17,9 @@ from torch import Tensor
 
 from scorefield.cosine import dct, idct
 from scorefield.errors import InputError
+from scorefield.nn.spectral import resample
 
-TERMS = 6  # on either side of a sum of Gaussians, at the worse of its two forms: what is left out is below 1e-20
+TERMS = 4  # on either side of a sum of Gaussians, at the worse of its two forms: what is left out is below 1e-16 of it
 
 
 Axis = tuple[Tensor, float, float]  # the modes k, their period and their spacing
@@ -62,6 +63,27 @@ class Boundary(ABC):
     def filter(self, x: Tensor, gain: Float[Tensor, "*grid"]) -> Tensor:
         """x with its modes multiplied by `gain`."""
 
+    def band(self, grid: Sequence[int], kept: Sequence[int]) -> Float[Tensor, "*points"]:
+        """How much of each mode of a grid one of `kept` points has, for boundaries that do not extend the grid."""
+        axes = [self.axis(n, 1.0) for n in grid]
+        return self.shares(axes, grid, kept)
+
+    def shares(self, axes: Sequence[Axis], grid: Sequence[int], kept: Sequence[int]) -> Float[Tensor, "*points"]:
+        """The same for the axes of the grid on which the field is made."""
+        parts = [
+            self.share(k, points * period / n / 2) if points < n else torch.ones_like(k)
+            for (k, period, _), points, n in zip(axes, kept, grid, strict=True)
+        ]
+        return torch.stack(torch.meshgrid(*parts, indexing="ij")).prod(0)
+
+    @abstractmethod
+    def resample(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        """x on another grid of the domain: modes that it lacks left out, those that x lacks zero."""
+
+    @abstractmethod
+    def transform(self, x: Tensor) -> Tensor:
+        """The modes of x, so scaled that those of a draw have the variances λ_k."""
+
     @abstractmethod
     def white(self, points: Sequence[int]) -> tuple[int, ...]:
         """The shape of the standard normal numbers that `colour` makes a field of."""
@@ -87,6 +109,12 @@ class _Torus(Boundary):
         axes = tuple(range(2, x.ndim))
         modes = torch.fft.rfftn(x, dim=axes) * gain[..., : x.shape[-1] // 2 + 1]
         return torch.fft.irfftn(modes, s=x.shape[2:], dim=axes)
+
+    def resample(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        return resample(x, size)
+
+    def transform(self, x: Tensor) -> Tensor:
+        return torch.fft.fftn(x, dim=tuple(range(2, x.ndim)), norm="forward")
 
 
 @dataclass(frozen=True)
@@ -175,3 +203,15 @@ class Neumann(Boundary):
     def filter(self, x: Tensor, gain: Tensor) -> Tensor:
         axes = tuple(range(2, x.ndim))
         return idct(dct(x, axes) * gain, axes)
+
+    def resample(self, x: Tensor, size: Sequence[int]) -> Tensor:
+        modes = self.transform(x)
+        for axis, n in enumerate(size, 2):
+            old = modes.shape[axis]
+            modes = modes.narrow(axis, 0, min(n, old))
+            rest = [max(0, n - old) if i == axis else length for i, length in enumerate(modes.shape)]
+            modes = torch.cat((modes, modes.new_zeros(rest)), dim=axis)
+        return idct(modes, tuple(range(2, x.ndim))) * math.sqrt(math.prod(size))
+
+    def transform(self, x: Tensor) -> Tensor:
+        return dct(x, tuple(range(2, x.ndim))) / math.sqrt(x[0, 0].numel())

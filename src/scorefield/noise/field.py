@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import torch
@@ -76,6 +76,16 @@ class GaussianField(Noise):
         """
         return _eigenvalues(self, tuple(grid))
 
+    def basis(self, rank: int) -> tuple[Boundary, tuple[float, ...]]:
+        if not self.boundary.invertible:
+            raise InputError(
+                "A field noise with a Free boundary is diagonal in no modes of the grid: take Periodic or Neumann."
+            )
+        return self.boundary, self.lengths(rank)
+
+    def limited(self, grid: Sequence[int] | Size) -> GaussianField:
+        return replace(self, band=tuple(grid))
+
     def _made_on(self, grid: Sequence[int] | Size) -> list[int]:
         return self.boundary.extend(grid, self.lengths(len(grid)), self.density.reach)[0]
 
@@ -125,7 +135,11 @@ def _eigenvalues(field: GaussianField, grid: tuple[int, ...]) -> Tensor:
     total = float(weights.sum())
     values = _folded(density, axes) if field.point else density(_squared(axes), rank)
     values = field.variance * (values / total + density.nugget)
-    return values if field.band is None else values * _inside(boundary, axes, field.band, grid)
+    if field.band is None:
+        return values
+    if len(field.band) != rank:
+        raise InputError(f"The noise has a band of {len(field.band)} sizes, but the fields have {rank} axes.")
+    return values * boundary.shares(axes, grid, field.band)
 
 
 def _squared(axes: Sequence[Axis]) -> Tensor:
@@ -145,17 +159,6 @@ def _folded(density: SpectralDensity, axes: Sequence[Axis]) -> Tensor:
     for factor in middle:
         result = (result[:, :, None] * factor[:, None, :]).flatten(1)
     return (result.T @ last).reshape(*(len(k) for k, _, _ in axes))
-
-
-def _inside(boundary: Boundary, axes: Sequence[Axis], band: Sequence[int], grid: Sequence[int]) -> Tensor:
-    """How much of each mode a grid of `band` points has."""
-    if len(band) != len(grid):
-        raise InputError(f"The noise has a band of {len(band)} sizes, but the fields have {len(grid)} axes.")
-    kept = [
-        boundary.share(k, points * period / n / 2) if points < n else torch.ones_like(k)
-        for (k, period, _), points, n in zip(axes, band, grid, strict=True)
-    ]
-    return torch.stack(torch.meshgrid(*kept, indexing="ij")).prod(0)
 
 
 @lru_cache(maxsize=16)

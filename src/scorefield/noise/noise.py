@@ -7,14 +7,21 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Size, Tensor
 
 from scorefield.errors import InputError
+from scorefield.noise.boundary import Boundary, Periodic
 from scorefield.random import Generators
 
 
 class Noise(ABC):
     """A centred Gaussian measure on fields with covariance C, the same and independent in every channel."""
+
+    @property
+    def white(self) -> bool:
+        """Whether C is a multiple of the identity: the noise of pixels, not of functions."""
+        return False
 
     @property
     def diagonal(self) -> bool:
@@ -37,10 +44,30 @@ class Noise(ABC):
     def log_det(self, x: Tensor) -> Tensor:
         """log det C on the grid of x, over all elements of a field, one per field; `InputError` where C has no density."""
 
+    def basis(self, rank: int) -> tuple[Boundary, tuple[float, ...]]:
+        """The modes in which C is diagonal, and the lengths of the domain; `InputError` where there are none."""
+        raise InputError(
+            f"{type(self).__name__} is not diagonal in modes of a grid: take a GaussianField or White noise."
+        )
+
+    def eigenvalues(self, grid: Sequence[int] | Size) -> Tensor:
+        """λ_k, the variance of each mode of a draw, in float64; `InputError` where C is not diagonal in modes."""
+        raise InputError(
+            f"{type(self).__name__} is not diagonal in modes of a grid: take a GaussianField or White noise."
+        )
+
+    def limited(self, grid: Sequence[int] | Size) -> Noise:
+        """The same noise without the modes that a grid of so many points lacks; `InputError` where there is no such noise."""
+        raise InputError(f"{type(self).__name__} cannot be limited to a band: take a GaussianField.")
+
 
 @dataclass(frozen=True)
 class White(Noise):
     """C = I: unit variance per pixel. Its law depends on the mesh: the variance of a mode falls with the number of pixels."""
+
+    @property
+    def white(self) -> bool:
+        return True
 
     def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
         return generator.randn(shape, like=like)
@@ -53,6 +80,12 @@ class White(Noise):
 
     def log_det(self, x: Tensor) -> Tensor:
         return x.new_zeros(len(x))
+
+    def basis(self, rank: int) -> tuple[Boundary, tuple[float, ...]]:
+        return Periodic(), (1.0,) * rank
+
+    def eigenvalues(self, grid: Sequence[int] | Size) -> Tensor:
+        return torch.full(tuple(grid), 1 / math.prod(grid), dtype=torch.float64)
 
 
 @dataclass(frozen=True)
@@ -72,6 +105,10 @@ class WhiteModes(Noise):
     def _variance(self, grid: Sequence[int] | Size) -> float:
         return math.prod(grid) / self.points
 
+    @property
+    def white(self) -> bool:
+        return True
+
     def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
         return math.sqrt(self._variance(shape[2:])) * generator.randn(shape, like=like)
 
@@ -83,3 +120,9 @@ class WhiteModes(Noise):
 
     def log_det(self, x: Tensor) -> Tensor:
         return x.new_full((len(x),), x[0].numel() * math.log(self._variance(x.shape[2:])))
+
+    def basis(self, rank: int) -> tuple[Boundary, tuple[float, ...]]:
+        return Periodic(), (1.0,) * rank
+
+    def eigenvalues(self, grid: Sequence[int] | Size) -> Tensor:
+        return torch.full(tuple(grid), 1 / self.points, dtype=torch.float64)

@@ -4,6 +4,7 @@ The inner product is the plain sum over all elements. A complex field is a pair 
 part), for which that sum is the real part of the complex product: Fourier and coil operators are linear maps like any other.
 """
 
+from scorefield.operators.baselines import cg_sense, l1_wavelet, zero_filled
 from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.coils import Coils, Sense
 from scorefield.operators.cosine import CosineCoarsen
@@ -27,9 +28,12 @@ __all__ = [
     "Mask",
     "Scale",
     "Sense",
+    "cg_sense",
     "conjugate_gradients",
+    "l1_wavelet",
     "least_squares",
     "project_range",
     "to_channels",
     "to_complex",
+    "zero_filled",
 ]

@@ -1,5 +1,6 @@
 """Samplers: a time grid, a step, perhaps a corrector; pure functions of (denoiser, x_t, t, s). Likelihoods by the same flow."""
 
+from scorefield.sample.finer import BandLimited, Extrapolate, Finer, WienerBeyond
 from scorefield.sample.flow import Adaptive
 from scorefield.sample.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
 from scorefield.sample.langevin import AnnealedLangevin, Corrector, Langevin, NCSNLangevin
@@ -24,11 +25,14 @@ __all__ = [
     "Adaptive",
     "Ancestral",
     "AnnealedLangevin",
+    "BandLimited",
     "Carry",
     "Corrector",
     "EDMGrid",
     "EulerMaruyama",
     "Exact",
+    "Extrapolate",
+    "Finer",
     "Heun",
     "Langevin",
     "LogSNRGrid",
@@ -45,6 +49,7 @@ __all__ = [
     "TimeGrid",
     "TimeTable",
     "UniformGrid",
+    "WienerBeyond",
     "bits_per_dimension",
     "interpolate",
     "sample",

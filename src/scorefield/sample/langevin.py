@@ -36,7 +36,13 @@ class Corrector(ABC):
 
 
 class LangevinCorrector(Corrector):
-    """x ← x + ε score + √(2ε) ξ. Abstract: the rule for ε is left open."""
+    """x ← x + ε score + √(2ε) ξ. Abstract: the rule for ε is left open.
+
+    Attributes:
+        quiet_end: no noise in the very last step on the last level.
+    """
+
+    quiet_end: bool = False
 
     @abstractmethod
     def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
@@ -48,11 +54,12 @@ class LangevinCorrector(Corrector):
         sde = denoiser.sde
         if sde.schedule.sigma(t) == 0:
             return x_t  # data: no noise is left to correct, and no score to do it with
-        for _ in range(self.repeats):
+        for number in range(self.repeats):
+            quiet = self.quiet_end and number == self.repeats - 1 and bool(s == t)
             noise = sde.noise.sample(x_t.shape, generator=generator, like=x_t)
             score = sde.score(denoiser(x_t, t, cond), x_t, t)
             size = expand_like(self.size(sde, t, s, score, noise), x_t)
-            x_t = x_t + size * score + (2 * size).sqrt() * noise
+            x_t = x_t + size * score + (0 if quiet else (2 * size).sqrt() * noise)
         return x_t
 
 
@@ -123,15 +130,18 @@ class AnnealedLangevin(LangevinCorrector):
 class NCSNLangevin(LangevinCorrector):
     """ε = step σ_t²/σ(0)², σ(0) the smallest level (Song and Ermon 2019, algorithm 1; 2020, algorithm 1). Needs σ(0) > 0.
 
-    It multiplies the variance of a mode by up to 1/(1 − step/(2 σ(0)²)), where the noise dominates.
+    It multiplies the variance of a mode by up to 1/(1 − step/(2 σ(0)²)), where the noise dominates. Under a field noise it is
+    the sampler of Lim et al. (2023), x ← x + (e_j/2) score + √e_j ξ with e_j = e σ_j²/σ_L², with step = e/2.
 
     Args:
         step: ε at the smallest level, below 2 σ(0)²; NCSNv2 has 6.2e-6 for CIFAR-10, where σ(0) = 0.01.
         repeats: steps per level, T; theirs is 5.
+        quiet_end: no noise in the very last step, for samples that are not denoised at the end.
     """
 
     step: float = 6.2e-6
     repeats: int = 5
+    quiet_end: bool = False
 
     def __post_init__(self) -> None:
         _check_repeats(self)

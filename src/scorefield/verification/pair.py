@@ -148,6 +148,8 @@ def is_field(variable: DataArray) -> bool:
 
 def canonical(data: Dataset, role: str) -> Dataset:
     """Dimensions by our names: member if there is one, time, y, x."""
+    if taken := {"member", "time", "y", "x"} & {str(name) for name in data.data_vars}:
+        raise InputError(f"A variable of the {role} is called {min(taken)}, as an axis is: rename it.")
     dims = [str(name) for name in data[next(iter(data.data_vars))].dims]
     members = [name for name in dims if name in MEMBERS]
     times = [name for name in dims if name in TIMES]

@@ -8,7 +8,7 @@ import torch
 
 from scorefield.cosine import resample
 from scorefield.data import Functions, Interferograms, Loader, Tensors, Terrain, Windows
-from scorefield.data.functions import positions
+from scorefield.data.functions import on_grid, positions
 from scorefield.errors import AbsentDataError, InputError
 
 RNG = np.random.default_rng(0)
@@ -45,7 +45,8 @@ def test_every_kind_of_file_gives_the_same_functions(tmp_path, name):
     batch = train.gather(torch.tensor([4, 0, 4]))  # in any order, and twice
     assert batch.x.shape == (3, 1, 6, 8) and batch.x[0].equal(batch.x[2])
     torch.testing.assert_close(batch.cond["field"], batch.x + 1)
-    assert batch.cond["coords"].shape == (3, 2, 6, 8)
+    coords = batch.cond["coords"]
+    assert coords.shape == (3, 2, 6, 8) and coords[0, :, 5, 7].tolist() == [5.0, 1.75]
     found = torch.cat((everything(train).x, everything(valid).x))
     torch.testing.assert_close(found.sum(), torch.from_numpy(X).sum())
     batches = iter(Loader(train, 2, workers=1))  # an open file does not travel to a worker
@@ -56,6 +57,9 @@ def test_coordinates_are_positions_of_cells_in_their_domain_on_any_grid():
     coarse, fine = positions((2, 3)), positions((4, 6))
     torch.testing.assert_close(torch.nn.functional.avg_pool2d(fine, 2), coarse)
     assert coarse[0, :, 0].tolist() == [0.25, 0.75]
+    torch.testing.assert_close(on_grid(coarse[None], (4, 6))[0], fine)
+    stored = 3 - 2 * fine[None]  # falling, and of another origin and length
+    torch.testing.assert_close(on_grid(stored, (2, 3))[0], 3 - 2 * coarse)
 
 
 @pytest.mark.parametrize(

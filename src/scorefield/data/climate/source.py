@@ -81,7 +81,7 @@ class Climate(Source):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
         if fields.bytes <= self.memory * 2**30:
             fields.remember()
-        fields.notes = notes_of(fields)
+        fields.told = told_of(fields)
         if split == "train":
             fields.template = describe(self, fields)
         return fields
@@ -189,7 +189,7 @@ def _check_times(targets: Cube, predictors: Cube) -> None:
         )
 
 
-def notes_of(fields: GriddedFields) -> tuple[str, ...]:
+def told_of(fields: GriddedFields) -> tuple[str, ...]:
     """What the files tell: variables with their units and ranges, dates and calendar, grids."""
     targets, predictors = fields.targets, fields.predictors
     chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(LOOKED_AT, len(fields))).long())

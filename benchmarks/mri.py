@@ -1,0 +1,236 @@
+"""Reconstruct MNI152 from simulated k-space with a prior learned from colin27, beside baselines; and k-space of a real scan.
+
+    scorefield train brain-t1-small "--data.paths=[$SCOREFIELD_DATA/mri/colin27_t1_1mm.nii.gz]" --out RUN
+    python benchmarks/mri.py RUN --data $SCOREFIELD_DATA --out benchmarks/mri.json --slices 10 --masks 3
+
+Every cell, slice, mask and kind of maps is a row of the JSON file; what is there is not computed again, so that a longer table
+continues a shorter one. `--table` prints the rows as they are.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import scorefield
+from scorefield.data.mri.kspace import open_kspace
+from scorefield.data.mri.maps import estimate_maps
+from scorefield.data.mri.masks import PoissonDisc, RandomLines, Sampling
+from scorefield.data.mri.scaling import fit_matrix, scale_of
+from scorefield.data.mri.simulate import Simulation, simulate
+from scorefield.data.mri.volumes import read_nifti
+from scorefield.files import write_text
+from scorefield.guidance import Method, NoisyLikelihood, Proximal
+from scorefield.measuring import Scans
+from scorefield.metrics.image import interval_coverage
+from scorefield.metrics.mri import masked_psnr, object_mask
+from scorefield.model import Model
+from scorefield.operators import cg_sense, l1_wavelet, to_complex
+from scorefield.reconstructed import picture, summary
+from scorefield.sample import DPM2M, AnnealedLangevin, Carry, EDMGrid, LogSNRGrid, Sampler
+from scorefield.scan import Baselines, Scan, as_tensor, draw
+
+GRID = (192, 224)
+SLAB = (100, 108)  # of colin27, which the recipe keeps out of training
+CELLS: dict[str, Callable[[int], Sampling]] = {
+    "a": lambda seed: RandomLines(4.0, 24, seed),
+    "b": lambda seed: RandomLines(8.0, 0.04, seed),
+    "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
+}
+METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=12)
+SAMPLER = Sampler(30, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
+# 250 levels of 8 steps, 2001 evaluations
+LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
+DAMPINGS, ITERATIONS, WEIGHTS = (0.0, 1e-3, 1e-2), (5, 10, 20, 40), (1e-3, 2e-3, 5e-3, 1e-2)
+BASELINES = ("zero-filled", "CG-SENSE", "L1-wavelet")
+
+
+def slices_of(data: Path, name: str) -> list[np.ndarray]:
+    """Axial slices of a volume by position, each with 1 as its robust maximum."""
+    if name == "brain7T":
+        whole = np.load(data / "mri/brain7T_512_magnitude_pysap.npy")
+        half = np.abs(whole.reshape(256, 2, 256, 2).mean((1, 3)))  # 512 → 256 points across the same head
+        return [fit_matrix(half, GRID) / scale_of(half)]
+    file = {"colin27": "colin27_t1_1mm.nii.gz", "MNI152": "mni_icbm152_t1_nlin_sym_09a.nii.gz"}[name]
+    volume = fit_matrix(np.moveaxis(read_nifti(data / "mri" / file), 2, 0), GRID)
+    return [image / scale_of(image) for image in volume]
+
+
+def scan_of(simulation: Simulation, sampling: Sampling, maps: str, number: int, choice: Baselines) -> Scan:
+    """What is reconstructed: the sampled part of k-space, with true maps or with those of its calibration region."""
+    mask = sampling(GRID, number)
+    found = simulation.maps if maps == "true" else estimate_maps(simulation.kspace, mask)
+    return Scan(as_tensor(simulation.kspace), torch.from_numpy(mask), as_tensor(found), simulation.noise, choice)
+
+
+def choose_baselines(data: Path, cell: str) -> tuple[Baselines, float]:
+    """The settings with the best mean PSNR on two slices of the training volume; and that of 40 iterations without damping."""
+    volume = slices_of(data, "colin27")
+    cases = []
+    for number in (70, 115):
+        simulation = simulate(volume[number], seed=1, number=number)
+        scan = scan_of(simulation, CELLS[cell](1), "true", number, Baselines())
+        truth = torch.from_numpy(np.abs(simulation.image))
+        cases.append((scan, truth, object_mask(truth)))
+
+    def worth(reconstruct: Callable[[Scan], Tensor]) -> float:
+        found = [masked_psnr(to_complex(reconstruct(scan))[0, 0].abs(), truth, inside) for scan, truth, inside in cases]
+        return float(np.mean(found))
+
+    sense = {
+        (damping, count): worth(lambda s, d=damping, n=count: cg_sense(s.operator, s._y(1.0), damping=d, iterations=n))
+        for damping in DAMPINGS
+        for count in ITERATIONS
+    }
+    wavelet = {w: worth(lambda s, w=w: l1_wavelet(s.operator, s._y(1.0), weight=w)) for w in WEIGHTS}
+    (damping, count), weight = max(sense, key=sense.__getitem__), max(wavelet, key=wavelet.__getitem__)
+    return Baselines(damping, count, weight), sense[0.0, 40]
+
+
+def row_of(scan: Scan, truth: Tensor, members: Tensor, seconds: float) -> dict[str, float]:
+    """PSNR of everything, coverage, χ²/N and time of one reconstruction."""
+    inside = object_mask(truth)
+    found = {name: masked_psnr(image.abs(), truth, inside) for name, image in scan.baseline_images().items()}
+    found["mean"] = masked_psnr(members.mean(0).abs(), truth, inside)
+    found["member"] = float(np.mean([masked_psnr(member.abs(), truth, inside) for member in members]))
+    found["coverage"] = interval_coverage(members.abs()[:, inside], truth[inside][None])
+    found["chi_square"] = float(scan.chi_square(members).mean())
+    found["seconds per member"] = seconds / len(members)
+    return found
+
+
+def reconstruct(
+    model: Model, scan: Scan, number: int, members: int, method: Method = METHOD, sampler: Sampler = SAMPLER
+) -> tuple[Tensor, float]:
+    """Members and the seconds of the processor that they took."""
+    started = time.process_time()
+    found = draw(
+        model, scan, method=method, sampler=sampler, members=members, number=number, chunk=min(members, 4), bf16=True
+    )
+    return found, time.process_time() - started
+
+
+def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, int, int, str]]:
+    """(volume, cell, slice, mask, maps) in the order in which they matter."""
+    numbers = np.linspace(45, 135, args.slices).round().astype(int).tolist() if args.slices > 1 else [90]
+    for mask in range(args.masks):
+        for number in sorted(numbers, key=lambda n: abs(n - 90)):
+            for maps in ("true", "estimated"):
+                for cell in CELLS:
+                    yield "MNI152", cell, number, mask, maps
+    for cell in CELLS:
+        yield "colin27", cell, 104, 0, "true"
+        yield "brain7T", cell, 0, 0, "true"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("run", type=Path)
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/mri.json"))
+    parser.add_argument("--slices", type=int, default=10)
+    parser.add_argument("--masks", type=int, default=3)
+    parser.add_argument("--members", type=int, default=8)
+    parser.add_argument(
+        "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
+    )
+    parser.add_argument("--real", type=Path, default=None, help="PNG to write of the real scan")
+    parser.add_argument(
+        "--minutes", type=float, default=1e9, help="start nothing new after so much time of the processor"
+    )
+    parser.add_argument("--table", action="store_true")
+    args = parser.parse_args()
+    rows = json.loads(args.out.read_text()) if args.out.exists() else {}
+    if not args.table:
+        torch.set_num_threads(1)
+        compute(args, rows)
+    print(table(rows))
+
+
+def compute(args: argparse.Namespace, rows: dict) -> None:
+    """Fill in what the table lacks."""
+    model = scorefield.load(args.run)
+    volumes: dict[str, list[np.ndarray]] = {}
+
+    def keep(name: str, row: dict) -> None:
+        rows[name] = row
+        write_text(args.out, json.dumps(rows, indent=1) + "\n")
+        print(name, {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}, flush=True)
+
+    for cell in CELLS:
+        if f"choice {cell}" not in rows:
+            choice, late = choose_baselines(args.data, cell)
+            keep(f"choice {cell}", {**vars(choice), "CG-SENSE after 40": late})
+
+    def case(volume: str, cell: str, number: int, mask: int, maps: str) -> tuple[Scan, Tensor]:
+        chosen = {name: value for name, value in rows[f"choice {cell}"].items() if name in vars(Baselines())}
+        if volume not in volumes:
+            volumes[volume] = slices_of(args.data, volume)
+        simulation = simulate(volumes[volume][number], seed=0, number=number)
+        scan = scan_of(simulation, CELLS[cell](100 + mask), maps, number, Baselines(**chosen))
+        return scan, torch.from_numpy(np.abs(simulation.image))
+
+    if args.real is not None and "real" not in rows:
+        keep("real", real(model, args))
+    for volume, cell, number, mask, maps in jobs(args):
+        name = f"{volume} {cell} slice {number} mask {mask} {maps} maps"
+        if name not in rows and time.process_time() < 60 * args.minutes:
+            scan, truth = case(volume, cell, number, mask, maps)
+            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members)))
+    for number in args.langevin:
+        name = f"Langevin a slice {number}"
+        if name not in rows:
+            scan, truth = case("MNI152", "a", number, 0, "true")
+            found = reconstruct(model, scan, number, args.members, NoisyLikelihood(), LANGEVIN)
+            keep(name, row_of(scan, truth, *found))
+
+
+def real(model: Model, args: argparse.Namespace) -> dict:
+    """The eight coils of a real scan, sampled to 12 %: no truth, but a residual."""
+    scan, _, _ = Scans(open_kspace(args.data / "mri/brain8ch_R8_ksp_sigpy.npy")).scan(0)
+    members, seconds = reconstruct(model, scan, 0, args.members)
+    images = {name.replace("-", "_"): x for name, x in scan.baseline_images().items()}
+    picture(args.real, {name: x.numpy() for name, x in (summary(members) | images).items()})
+    each = scan.chi_square(members)
+    row = {"chi_square": float(each.mean()), "least": float(each.min()), "most": float(each.max())}
+    row["CG-SENSE"] = float(scan.chi_square(scan.baseline_images()["CG-SENSE"][None]))
+    return row | {"seconds per member": seconds / len(members)}
+
+
+def table(rows: dict) -> str:
+    """Mean ± standard error over slices and masks of each cell."""
+    lines = ["| test | maps | n | zero-filled | CG-SENSE | L1-wavelet | a member | mean of members | coverage | χ²/N |"]
+    lines.append("| --- " * 10 + "|")
+    for volume in ("MNI152", "colin27", "brain7T"):
+        for cell in CELLS:
+            for maps in ("true", "estimated"):
+                found = [
+                    row for name, row in rows.items() if name.startswith(f"{volume} {cell} ") and f" {maps} " in name
+                ]
+                if not found:
+                    continue
+                words = [
+                    spread([row[key] for row in found])
+                    for key in (*BASELINES, "member", "mean", "coverage", "chi_square")
+                ]
+                lines.append(f"| {volume} ({cell}) | {maps} | {len(found)} | " + " | ".join(words) + " |")
+    others = [f"{name}: {row}" for name, row in rows.items() if not name.startswith(("MNI152", "colin27", "brain7T"))]
+    return "\n".join([*lines, "", *others])
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard error."""
+    digits = 1 if max(values) > 5 else 2
+    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{error}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,202 @@
+"""k-space in files: fastMRI's HDF5, NumPy, BART and ISMRMRD, slice by slice, coils × height × width, frequency 0 at n // 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scorefield.data.arrays import ArrayFile
+from scorefield.errors import AbsentDataError, InputError, brief
+
+SMALLEST = 16  # points along an axis of k-space, below which it is taken for another one
+ORDER = "(slices, coils, height, width)"
+
+
+@dataclass(frozen=True, eq=False)
+class KSpace:
+    """The slices of one scan.
+
+    Attributes:
+        origin: what to call it.
+        shape: (slices, coils, height, width).
+        read: the k-space of a slice, (coils, height, width), complex64.
+        mask: where it was sampled, (height, width), as far as the file says; else where it is not 0.
+        noise_scan: samples of noise alone, (coils, samples).
+        size: (height, width) of the image without readout oversampling, as far as the file says.
+        maps: the coil sensitivities of a slice, where the file has them.
+    """
+
+    origin: str
+    shape: tuple[int, int, int, int]
+    read: Callable[[int], np.ndarray]
+    mask: np.ndarray | None = None
+    noise_scan: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    maps: Callable[[int], np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """k-space (coils, height, width) of a slice and where it was sampled, (height, width)."""
+        if not 0 <= number < len(self):
+            raise InputError(f"{self.origin} has slices 0 to {len(self) - 1}, no {number}.")
+        try:
+            kspace = np.ascontiguousarray(self.read(number), dtype=np.complex64)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"Slice {number} of {self.origin} cannot be read ({brief(error)}): is the file complete?"
+            ) from error
+        if not np.isfinite(kspace).all():
+            raise InputError(f"Slice {number} of {self.origin} holds NaN or infinite values.")
+        sampled = np.any(kspace != 0, axis=0)
+        if not sampled.any():
+            raise InputError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
+        mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
+        check_centred(kspace, f"Slice {number} of {self.origin}")
+        return kspace, mask
+
+
+def open_kspace(path: Path) -> KSpace:
+    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
+    path = Path(path)
+    if path.suffix in (".cfl", ".hdr"):
+        return _array(read_cfl(path.with_suffix("")), str(path))
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct the path.")
+    if path.suffix == ".npy":
+        return _array(ArrayFile(path).read("", "the path"), str(path))
+    if path.suffix in (".h5", ".hdf5", ".mrd"):
+        return _hdf5(path)
+    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, or .cfl.")
+
+
+def _array(array: np.ndarray, origin: str) -> KSpace:
+    """k-space (coils, height, width) or (slices, coils, height, width)."""
+    array = array[None] if array.ndim == 3 else array
+    shape = check_layout(array.shape, array.dtype, origin)
+    return KSpace(origin, shape, lambda number: array[number])
+
+
+def _hdf5(path: Path) -> KSpace:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("HDF5 files need h5py: pip install 'scorefield[mri]'.") from error
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as HDF5 ({brief(error)}): is it complete?") from error
+    if "kspace" in file:
+        return _fastmri(file, str(path))
+    if "dataset/data" in file:
+        from scorefield.data.mri.ismrmrd import read_ismrmrd
+
+        return read_ismrmrd(file, str(path))
+    names = ", ".join(list(file)[:8]) or "nothing"
+    raise InputError(f"{path} holds {names}, but no kspace (fastMRI) and no dataset/data (ISMRMRD): is it k-space?")
+
+
+def _fastmri(file: Any, origin: str) -> KSpace:
+    """fastMRI's layout: kspace (slices, coils, height, width), of a single coil without that axis, perhaps a mask and maps."""
+    data = file["kspace"]
+    single = data.ndim == 3
+    full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
+    shape = check_layout(full, data.dtype, origin)
+    mask = None
+    if "mask" in file:
+        mask = np.asarray(file["mask"]) != 0
+        if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:]):
+            raise InputError(
+                f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
+            )
+    maps = None
+    if "maps" in file:
+        if file["maps"].shape != shape:
+            raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
+        maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
+    size = None
+    for name in ("reconstruction_rss", "reconstruction_esc"):
+        if name in file:
+            size = tuple(file[name].shape[-2:])
+    return KSpace(origin, shape, lambda number: data[number][None] if single else data[number], mask, None, size, maps)
+
+
+def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[int, int, int, int]:
+    """Refuse what is not complex k-space (slices, coils, height, width)."""
+    if dtype.kind != "c":
+        hint = ": its last axis may be real and imaginary parts, to be joined" if shape[-1:] == (2,) else ""
+        raise InputError(f"{origin} holds {dtype}, where k-space is complex{hint}. Give complex64, {ORDER}.")
+    if len(shape) != 4:
+        raise InputError(f"{origin} has shape {shape}: k-space is {ORDER}, or without slices where there is but one.")
+    slices, coils, height, width = shape
+    if 0 in shape or min(height, width) < SMALLEST or coils > max(height, width):
+        raise InputError(
+            f"{origin} has shape {shape}, which does not look like {ORDER}: move the axes into that order."
+        )
+    return slices, coils, height, width
+
+
+def check_centred(kspace: np.ndarray, origin: str) -> None:
+    """Refuse k-space whose energy lies at its corners instead of about n // 2, or whose last axes are not those of an image."""
+    energy = (np.abs(kspace) ** 2).sum(0)
+    total = float(energy.sum())
+    for axis, name in ((0, "height"), (1, "width")):
+        profile = energy.sum(1 - axis)
+        size = len(profile)
+        near = np.abs(np.arange(size) - size // 2) <= size // 4
+        if float(profile[near].sum()) < 0.5 * total:
+            raise InputError(
+                f"{origin} has less than half of its energy in the middle of its {name}: shift frequency 0 to n // 2 "
+                f"(numpy.fft.fftshift), and give the axes as {ORDER}."
+            )
+
+
+def read_cfl(base: Path) -> np.ndarray:
+    """BART's .cfl and .hdr as (slices, coils, height, width): its axes are readout, phase 1, phase 2, coils, ..., columns first.
+
+    Phase 2 or the axis of slices (13) become slices, whichever is there; others must be 1.
+    """
+    header, data = base.with_suffix(".hdr"), base.with_suffix(".cfl")
+    for path in (header, data):
+        if not path.is_file():
+            raise AbsentDataError(f"There is no file {path}: BART's k-space is a pair of .cfl and .hdr.")
+    try:
+        lines = header.read_text().splitlines()
+        sizes = [int(word) for word in lines[lines.index("# Dimensions") + 1].split()]
+    except (ValueError, IndexError, UnicodeDecodeError) as error:
+        raise InputError(f"{header} gives no dimensions: it is no header of BART.") from error
+    sizes += [1] * (16 - len(sizes))
+    values = np.fromfile(data, dtype="<c8")
+    if values.size != int(np.prod(sizes)):
+        raise InputError(
+            f"{data} holds {values.size} numbers, where {header} says {int(np.prod(sizes))}: is it complete?"
+        )
+    many = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in (0, 1, 3)]
+    if len(many) > 1 or any(axis not in (2, 13) for axis in many):
+        raise InputError(
+            f"{header} has axes {sizes}: besides readout, phase and coils only axis 2 or 13 may be larger than 1."
+        )
+    array = values.reshape(sizes, order="F")
+    slices = many[0] if many else 2
+    rest = tuple(axis for axis in range(16) if axis not in (0, 1, 3, slices))
+    return np.ascontiguousarray(np.moveaxis(array.squeeze(rest), _places(slices), (2, 3, 1, 0)))
+
+
+def _places(slices: int) -> tuple[int, int, int, int]:
+    """Where readout, phase, coils and slices are after all other axes are gone."""
+    order = sorted((0, 1, 3, slices))
+    return order.index(0), order.index(1), order.index(3), order.index(slices)
+
+
+def write_cfl(base: Path, kspace: np.ndarray) -> None:
+    """Write k-space (slices, coils, height, width) as BART's pair of files; slices become its axis 13."""
+    slices, coils, height, width = kspace.shape
+    sizes = [height, width, 1, coils, *[1] * 9, slices, 1, 1]
+    ordered = np.moveaxis(kspace, (2, 3, 1, 0), (0, 1, 2, 3)).astype("<c8")
+    base.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
+    ordered.reshape(sizes).flatten(order="F").tofile(base.with_suffix(".cfl"))

@@ -1,0 +1,61 @@
+"""Images to train on from k-space: what the coils saw, in one scale, and nothing that is aliased."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield.data.mri import Combined
+from scorefield.data.mri.combined import combine
+from scorefield.data.mri.scaling import scale_of
+from scorefield.data.mri.simulate import simulate
+from scorefield.errors import AbsentDataError, InputError
+
+h5py, _ = (pytest.importorskip(name) for name in ("h5py", "sigpy"))
+GRID = (48, 40)
+
+
+def image():
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in GRID], indexing="ij")
+    return np.where(x**2 + y**2 < 0.6, 1 + 0.4 * np.sin(9 * x), 0)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for number in range(3):
+        scans = [simulate(image() * (1 + n), coils=4, decibels=40.0, number=n) for n in range(4)]
+        with h5py.File(tmp_path / f"scan{number}.h5", "w") as file:
+            file["kspace"] = np.stack([scan.kspace for scan in scans])
+    return tmp_path
+
+
+def test_coils_are_combined_to_the_image_they_saw():
+    scan = simulate(image(), coils=6, decibels=50.0)
+    found = np.abs(combine(scan.kspace))
+    inside = image() > 0
+    assert np.abs(found - image())[inside].mean() < 0.03 and found[~inside].mean() < 0.03
+    np.testing.assert_allclose(combine(scan.kspace[:1]), combine(scan.kspace[:1] * 1.0))
+
+
+def test_files_are_held_out_whole_and_slices_scaled_alike(folder):
+    source = Combined(folder, matrix=(32, 44), skip=1, valid=1)
+    train, valid = source.load("train"), source.load("valid")
+    assert len(train) == 4 and len(valid) == 2
+    x = train.gather(torch.arange(4)).x
+    assert x.shape == (4, 2, 32, 44) and scale_of(x[0].norm(dim=0).numpy()) == pytest.approx(1, rel=0.1)
+    torch.testing.assert_close(pickle.loads(pickle.dumps(train)).gather(torch.arange(4)).x, x)
+    assert len(Combined(folder / "scan0.h5", valid=1).load("train")) == 3
+
+
+def test_what_cannot_be_trained_on_is_named(folder, tmp_path):
+    with h5py.File(folder / "scan0.h5", "r+") as file:
+        file["kspace"][..., ::2] = 0
+    with pytest.raises(InputError, match="masked already"):
+        Combined(folder / "scan0.h5", valid=1).load("train").gather(torch.arange(1))
+    for path in (tmp_path / "absent", tmp_path / "empty"):
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        with pytest.raises(AbsentDataError):
+            Combined(path).load("train")
+    with pytest.raises(InputError, match="skip"):
+        Combined(folder, skip=2).load("train")

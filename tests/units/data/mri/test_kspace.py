@@ -1,0 +1,229 @@
+"""k-space in every format: the same scan comes back the same, and what is no k-space is named. Noise, coils, oversampling."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scorefield.data.mri import prepare
+from scorefield.data.mri.kspace import open_kspace, read_cfl, write_cfl
+from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.simulate import centred
+from scorefield.errors import AbsentDataError, InputError
+
+h5py = pytest.importorskip("h5py")
+SHAPE = (3, 4, 20, 17)  # slices, coils, height, width; odd, too
+
+
+@pytest.fixture(scope="module")
+def scan() -> np.ndarray:
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=SHAPE) + 1j * rng.normal(size=SHAPE) + 5
+    return centred(image).astype(np.complex64)
+
+
+def fastmri(path: Path, kspace: np.ndarray, **more: np.ndarray) -> Path:
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+        for name, values in more.items():
+            file[name] = values
+    return path
+
+
+def ismrmrd(path: Path, kspace: np.ndarray, *, noise: np.ndarray | None = None, averages: int = 1) -> Path:
+    """A file as the ISMRMRD library lays it out: heads and samples of each line, shuffled, every other one backwards."""
+    slices, coils, height, width = kspace.shape
+    index = np.dtype([(name, "<u2") for name in ("kspace_encode_step_1", "kspace_encode_step_2", "slice")])
+    counts = ("number_of_samples", "active_channels", "center_sample", "trajectory_dimensions")
+    head = np.dtype([("flags", "<u8"), *((name, "<u2") for name in counts), ("idx", index)])
+    record = np.dtype([("head", head), ("traj", h5py.vlen_dtype("<f4")), ("data", h5py.vlen_dtype("<f4"))])
+    rows = []
+    for number in range(slices):
+        for line in range(width):
+            for _ in range(averages):
+                back = (line + number) % 2
+                samples = kspace[number, :, :, line][:, :: -1 if back else 1].astype(np.complex64)
+                rows.append(((back << 21, height, coils, height // 2, 0, (line, 0, number)), samples))
+    np.random.default_rng(1).shuffle(rows)
+    if noise is not None:
+        rows.insert(0, ((1 << 18, noise.shape[1], coils, 0, 0, (0, 0, 0)), noise.astype(np.complex64)))
+    with h5py.File(path, "w") as file:
+        data = file.create_dataset("dataset/data", (len(rows),), dtype=record)
+        table = np.empty(len(rows), record)
+        for i, (facts, samples) in enumerate(rows):
+            table[i]["head"] = facts
+            table[i]["traj"] = np.zeros(0, np.float32)
+            table[i]["data"] = np.ascontiguousarray(samples).view(np.float32).ravel()
+        data[:] = table
+        space = f"<matrixSize><x>{height}</x><y>{width}</y><z>1</z></matrixSize>"
+        limits = f"<kspace_encoding_step_1><center>{width // 2}</center></kspace_encoding_step_1>"
+        file["dataset/xml"] = (
+            '<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>'
+            f"<encodedSpace>{space}</encodedSpace><reconSpace>{space}</reconSpace>"
+            f"<encodingLimits>{limits}</encodingLimits><trajectory>cartesian</trajectory></encoding></ismrmrdHeader>"
+        )
+    return path
+
+
+@pytest.mark.parametrize("kind", ["fastmri", "npy", "cfl", "ismrmrd", "averages"])
+def test_every_format_gives_back_the_scan(kind, scan, tmp_path):
+    if kind == "fastmri":
+        path = fastmri(tmp_path / "s.h5", scan, reconstruction_rss=np.zeros((3, 16, 16), np.float32))
+    elif kind == "npy":
+        np.save(path := tmp_path / "s.npy", scan)
+    elif kind == "cfl":
+        write_cfl(tmp_path / "s", scan)
+        path = tmp_path / "s.cfl"
+    else:
+        path = ismrmrd(tmp_path / "s.h5", scan, averages=2 if kind == "averages" else 1)
+    found = open_kspace(path)
+    assert len(found) == 3 and found.shape == SHAPE
+    for number in range(3):
+        kspace, mask = found.slice(number)
+        np.testing.assert_allclose(kspace, scan[number], rtol=1e-6)
+        assert kspace.dtype == np.complex64 and mask.all() and mask.shape == SHAPE[2:]
+    assert found.size == ((16, 16) if kind == "fastmri" else (20, 17) if kind in ("ismrmrd", "averages") else None)
+
+
+def test_single_coils_and_single_slices(scan, tmp_path):
+    assert open_kspace(fastmri(tmp_path / "one.h5", scan[:, 0])).shape == (3, 1, 20, 17)
+    np.save(tmp_path / "slice.npy", scan[0])
+    assert open_kspace(tmp_path / "slice.npy").shape == (1, 4, 20, 17)
+    write_cfl(tmp_path / "slice", scan[:1])
+    assert read_cfl(tmp_path / "slice").shape == (1, 4, 20, 17)
+
+
+def test_masks_are_the_files_or_where_something_was_measured(scan, tmp_path):
+    lines = RandomLines(2.0, 5)((20, 17))
+    path = fastmri(tmp_path / "m.h5", scan * lines)
+    assert np.array_equal(open_kspace(path).slice(1)[1], lines)
+    path = fastmri(tmp_path / "n.h5", scan, mask=lines[0])
+    assert np.array_equal(open_kspace(path).slice(1)[1], lines)
+
+
+def test_a_noise_scan_is_found(scan, tmp_path):
+    noise = np.random.default_rng(2).normal(size=(4, 50)) * (1 + 1j)
+    found = open_kspace(ismrmrd(tmp_path / "s.h5", scan, noise=noise))
+    np.testing.assert_allclose(found.noise_scan, noise, rtol=1e-5)
+    np.testing.assert_allclose(found.slice(2)[0], scan[2], rtol=1e-6)
+
+
+def test_bad_files_are_named(scan, tmp_path):
+    whole = fastmri(tmp_path / "whole.h5", scan)
+    cut = tmp_path / "cut.h5"
+    cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    other = tmp_path / "other.h5"
+    with h5py.File(other, "w") as file:
+        file["image"] = np.zeros(3)
+    np.save(tmp_path / "real.npy", np.abs(scan))
+    np.save(tmp_path / "pairs.npy", np.stack([scan.real, scan.imag], -1))
+    np.save(tmp_path / "last.npy", np.moveaxis(scan, 1, -1))
+    np.save(tmp_path / "second.npy", np.moveaxis(scan, 1, 2))
+    write_cfl(tmp_path / "short", scan)
+    (tmp_path / "short.cfl").write_bytes((tmp_path / "short.cfl").read_bytes()[:-8])
+    (tmp_path / "no.hdr").write_text("nothing")
+    (tmp_path / "no.cfl").write_bytes(b"")
+    (tmp_path / "text.txt").write_text("k")
+    for name, words in {
+        "cut.h5": "complete",
+        "other.h5": "no kspace",
+        "real.npy": "complex",
+        "pairs.npy": "imaginary",
+        "last.npy": "order",
+        "second.npy": "order",
+        "short.cfl": "complete",
+        "no.cfl": "header",
+        "text.txt": "known kind",
+    }.items():
+        with pytest.raises(InputError, match=words):
+            open_kspace(tmp_path / name)
+    for name in ("absent.h5", "absent.cfl"):
+        with pytest.raises(AbsentDataError):
+            open_kspace(tmp_path / name)
+    with pytest.raises(InputError, match="another scan"):
+        open_kspace(fastmri(tmp_path / "mask.h5", scan, mask=np.ones(9)))
+    with pytest.raises(InputError, match="maps"):
+        open_kspace(fastmri(tmp_path / "maps.h5", scan, maps=scan[:, :2]))
+
+
+def test_slices_that_cannot_be_used_are_named(scan, tmp_path):
+    corner = np.fft.ifftshift(scan, (-2, -1))
+    holes = scan.copy()
+    holes[0, 0, 3, 3] = np.nan
+    for name, values, words in (("corner", corner, "fftshift"), ("nan", holes, "NaN"), ("zero", 0 * scan, "zeros")):
+        np.save(tmp_path / f"{name}.npy", values)
+        with pytest.raises(InputError, match=words):
+            open_kspace(tmp_path / f"{name}.npy").slice(0)
+    with pytest.raises(InputError, match="slices 0 to 2"):
+        open_kspace(fastmri(tmp_path / "s.h5", scan)).slice(3)
+
+
+# ----------------------------------------------------------------------------------------------------------- preparation
+def coloured_noise(shape, seed=0):
+    """Noise correlated between coils, and its covariance per real component."""
+    rng = np.random.default_rng(seed)
+    mixing = rng.normal(size=(shape[0],) * 2) + 1j * rng.normal(size=(shape[0],) * 2)
+    white = rng.normal(size=shape) + 1j * rng.normal(size=shape)
+    return np.einsum("ij,j...->i...", mixing, white), mixing @ mixing.conj().T
+
+
+def test_prewhitened_noise_is_white_and_of_unit_strength():
+    noise, covariance = coloured_noise((4, 120, 130))
+    np.testing.assert_allclose(prepare.covariance_of(noise.reshape(4, -1)), covariance, rtol=0.05, atol=0.2)
+    white = prepare.prewhiten(noise, covariance)
+    np.testing.assert_allclose(prepare.covariance_of(white.reshape(4, -1)), np.eye(4), atol=0.03)  # 15600 draws: 0.008
+
+
+def test_the_noise_is_told_from_outer_k_space_beside_an_image():
+    rng = np.random.default_rng(0)
+    image = np.zeros((3, 128, 128), complex)
+    image[:, 40:90, 30:100] = 100.0
+    noise = 0.7 * (rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape))
+    kspace = centred(image) + noise
+    mask = np.ones((128, 128), bool)
+    assert 0.7 <= prepare.noise_level(kspace, mask) < 0.95  # edges of the box leave something everywhere
+    assert prepare.noise_level(noise, mask) == pytest.approx(0.7, rel=0.02)
+    middle = np.zeros((128, 128), bool)
+    middle[30:98, 30:98] = True
+    with pytest.raises(InputError, match="too few"):
+        prepare.outer_noise(kspace, middle)
+
+
+def test_compression_keeps_the_energy_of_correlated_coils():
+    rng = np.random.default_rng(0)
+    sources = rng.normal(size=(3, 32, 32)) + 1j * rng.normal(size=(3, 32, 32))
+    kspace = np.einsum("ij,jhw->ihw", rng.normal(size=(8, 3)), sources).astype(np.complex64)
+    small = prepare.compress_coils(kspace, 3)
+    assert small.shape == (3, 32, 32)
+    assert (np.abs(small) ** 2).sum() == pytest.approx((np.abs(kspace) ** 2).sum(), rel=1e-4)
+    for coils in (0, 9):
+        with pytest.raises(InputError):
+            prepare.compress_coils(kspace, coils)
+
+
+def test_without_oversampling_the_image_is_the_middle_and_the_noise_as_strong():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(2, 40, 21)) + 1j * rng.normal(size=(2, 40, 21))
+    mask = RandomLines(2.0, 5)((40, 21))
+    small, lines = prepare.remove_oversampling(centred(image), np.ones((40, 21), bool), 20)
+    np.testing.assert_allclose(centred(small, inverse=True), image[:, 10:30], atol=1e-5)
+    small, lines = prepare.remove_oversampling(centred(image) * mask, mask, 20)
+    assert lines.shape == (20, 21) and np.array_equal(lines[0], mask[0])
+    assert small[:, :, mask[0]].std() == pytest.approx(np.sqrt(2), rel=0.05) and not small[:, :, ~mask[0]].any()
+    with pytest.raises(InputError, match="whole lines"):
+        prepare.remove_oversampling(centred(image), rng.random((40, 21)) > 0.5, 20)
+
+
+def test_partial_fourier_is_seen():
+    mask = np.ones((64, 64), bool)
+    assert prepare.partial_fourier(mask) == ""
+    mask[:, :20] = False
+    assert "width" in prepare.partial_fourier(mask)
+    assert prepare.partial_fourier(RandomLines(4.0, 8)((64, 64))) == ""
+
+
+def test_noise_that_does_not_fit_is_named():
+    with pytest.raises(InputError, match="coils"):
+        prepare.prewhiten(np.ones((3, 8, 8)), np.eye(2))
+    with pytest.raises(InputError, match="leave these coils out"):
+        prepare.prewhiten(np.ones((2, 8, 8)), np.zeros((2, 2)))

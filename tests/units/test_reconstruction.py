@@ -1,0 +1,210 @@
+"""Reconstruction as a user meets it: files in, file out, figures, repeated calls, mistakes; and what a scan's numbers mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+from scorefield.cli import main
+from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.simulate import Simulation, simulate
+from scorefield.errors import InputError
+from scorefield.reconstructed import summary
+from scorefield.scan import Scan, as_tensor
+
+h5py, nibabel, _ = (pytest.importorskip(name) for name in ("h5py", "nibabel", "sigpy"))
+GRID = (40, 37)
+
+
+def image() -> np.ndarray:
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in GRID], indexing="ij")
+    return 300.0 * np.where(x**2 + y**2 < 0.7, 1 + 0.5 * np.sin(6 * x), 0)
+
+
+@pytest.fixture(scope="module")
+def scans() -> list[Simulation]:
+    return [simulate(image() * (1 + n), coils=4, number=n) for n in range(2)]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, scans: list[Simulation]) -> Path:
+    """A prior of a step, and k-space of two slices, fully sampled and not."""
+    folder = tmp_path_factory.mktemp("reconstruct")
+    volume = np.repeat(image()[..., None], 3, axis=2).astype(np.float32)
+    nibabel.save(nibabel.Nifti1Image(volume, np.eye(4)), folder / "t1.nii")
+    command = ["train", "brain-t1-small", "--out", str(folder / "run"), f"--data.paths=[{folder / 't1.nii'}]"]
+    command += ["--data.matrix=[40,40]", "--data.valid=[0,1]", "--model.net.channels=4", "--train.batch_size=2"]
+    command += [
+        "--train.steps=1",
+        "--train.augment=[]",
+        "--model.shape=[]",
+        "--train.accelerator=cpu",
+        "--model.sampler.steps=1",
+    ]
+    assert main(command) == 0
+    mask = RandomLines(3.0, 11)(GRID)
+    with h5py.File(folder / "full.h5", "w") as file:
+        file["kspace"] = np.stack([scan.kspace for scan in scans])
+    with h5py.File(folder / "part.h5", "w") as file:
+        file["kspace"] = np.stack([scan.kspace * mask for scan in scans])
+    np.save(folder / "maps.npy", scans[0].maps)
+    return folder
+
+
+def job(folder: Path, out: Path, *more: str, kspace: str = "full.h5") -> list[str]:
+    command = ["reconstruct", str(folder / "run"), str(folder / kspace), "--out", str(out), "-n", "2", "--steps", "3"]
+    return [*command, "--cache", str(folder / "cache"), *more]
+
+
+def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str) -> None:
+    capsys.readouterr()
+    assert main(arguments) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+    assert len(lines) == 1 and all(word in lines[0] for word in words), lines
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    with h5py.File(path) as file:
+        return {name: file[name][()] for name in file}
+
+
+def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, capsys):
+    out = tmp_path / "out.h5"
+    assert main(job(folder, out, "--mask", "RandomLines", "--mask.acceleration", "3", "--mask.calibration", "11")) == 0
+    found = read(out)
+    assert found["members"].shape == (2, 2, *GRID) and found["members"].dtype == np.complex64
+    assert (
+        found["interval"].shape == (2, 2, *GRID) and (found["interval"][:, 0] >= 0).all() and "quantiles" not in found
+    )
+    np.testing.assert_allclose(found["magnitude"], np.abs(found["members"].mean(1)), rtol=1e-4, atol=1e-3)
+    assert found["chi_square"].shape == (2, 2) and not np.array_equal(found["members"][0, 0], found["members"][1, 0])
+    printed = capsys.readouterr().out
+    assert "posterior mean (2 members)" in printed and "CG-SENSE" in printed and "coverage" in printed
+    assert out.with_suffix(".png").exists() and not out.with_name("out.h5.parts").exists()
+
+
+def test_results_are_in_the_units_of_k_space(folder, scans, tmp_path):
+    """With the true maps and noise the reference is the image, and twice the k-space gives twice the result."""
+    given = ["--maps", str(folder / "maps.npy"), "--noise", str(scans[0].noise), "--slices", "0"]
+    mask = ["--mask", "RandomLines", "--mask.acceleration", "2", "--mask.calibration", "12"]
+    assert main(job(folder, tmp_path / "a.h5", *given, *mask)) == 0
+    found = read(tmp_path / "a.h5")
+    error = np.abs(found["reference"][0] - scans[0].image)
+    assert error.max() < 8 * scans[0].noise  # the noise of A* y, where Σ|S|² = 1
+    assert np.abs(found["CG_SENSE"][0] - scans[0].image).mean() < 0.2 * np.abs(scans[0].image).mean()
+    np.save(tmp_path / "twice.npy", 2 * scans[0].kspace)
+    given[3] = str(2 * scans[0].noise)
+    assert main(job(folder, tmp_path / "b.h5", *given, *mask, kspace=str(tmp_path / "twice.npy"))) == 0
+    double = read(tmp_path / "b.h5")
+    np.testing.assert_allclose(double["members"], 2 * found["members"], rtol=1e-3, atol=0.1)
+    np.testing.assert_allclose(double["chi_square"], found["chi_square"], rtol=1e-3)
+
+
+def test_k_space_that_is_undersampled_already_is_taken_as_it_is(folder, tmp_path, capsys):
+    out = tmp_path / "out.h5"
+    assert main(job(folder, out, "--slices", "1", "--coils", "3", kspace="part.h5")) == 0
+    found = read(out)
+    assert "reference" not in found and found["maps"].shape == (1, 3, *GRID)
+    assert found["noise"] == pytest.approx(1.0) and "posterior mean" not in capsys.readouterr().out
+
+
+def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, monkeypatch):
+    whole, out = tmp_path / "whole.h5", tmp_path / "out.h5"
+    more = ["--acceleration", "1.5"]
+    assert main(job(folder, whole, *more)) == 0
+    from scorefield import reconstruction
+
+    compute = reconstruction.Job.compute
+
+    def interrupted(self, number):
+        if number == 1:
+            raise KeyboardInterrupt
+        return compute(self, number)
+
+    monkeypatch.setattr(reconstruction.Job, "compute", interrupted)
+    assert main(job(folder, out, *more)) == 130 and not out.exists()
+    done = []
+    monkeypatch.setattr(reconstruction.Job, "compute", lambda self, n: done.append(n) or compute(self, n))
+    refuse(capsys, job(folder, out, *more, "--seed", "1"), "another reconstruction")
+    assert main(job(folder, out, *more)) == 0 and done == [1]
+    for name, values in read(whole).items():
+        np.testing.assert_array_equal(values, read(out)[name])
+    assert main(job(folder, out, *more)) == 0 and done == [1]
+    refuse(capsys, job(folder, out, *more, "--steps", "4"), "another --out")
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        (["--acceleration", "8"], ["24 calibration lines", "fewer"]),
+        (["--acceleration", "2", "--mask", "RandomLines"], ["one of them"]),
+        (["--slices", "2"], ["slices 0 to 1"]),
+        (["--slices", "a"], ["slices"]),
+        (["--noise", "0"], ["standard deviation"]),
+        (["--coils", "9"], ["compressed"]),
+        (["--maps", "absent.npy"], ["no maps"]),
+        (["-n", "0"], ["samples"]),
+        (["--mask", "RandomLine"], ["RandomLine"]),
+        (["--mask", "EquispacedLines", "--mask.calibration", "2"], ["too small", "maps"]),
+        (["--method", "Proximal", "--method.spread", "-1"], ["spread"]),
+    ],
+)
+def test_mistakes_are_named(more, words, folder, tmp_path, capsys):
+    refuse(capsys, job(folder, tmp_path / "out.h5", *more), *words)
+    assert not (tmp_path / "out.h5").exists()
+
+
+def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans, tmp_path, capsys):
+    np.save(tmp_path / "few.npy", scans[0].maps[:3])
+    np.save(tmp_path / "real.npy", np.abs(scans[0].maps))
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "few.npy")), "(3, 40, 37)", "(4, 40, 37)")
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "real.npy")), "complex")
+    refuse(capsys, job(folder, tmp_path / "o.txt"), ".h5")
+    (tmp_path / "mine.h5").write_text("not ours")
+    refuse(capsys, job(folder, tmp_path / "mine.h5"), "another --out")
+    one = tmp_path / "single.npy"
+    np.save(one, scans[0].kspace[:1])
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(folder / "maps.npy"), kspace=str(one)), "(1, 40, 37)")
+
+
+# --------------------------------------------------------------------------------------------------------------- scans
+def scan_of(simulation: Simulation, mask: np.ndarray) -> Scan:
+    return Scan(as_tensor(simulation.kspace), torch.from_numpy(mask), as_tensor(simulation.maps), simulation.noise)
+
+
+def test_chi_square_is_one_for_the_truth_and_the_scale_finds_the_image(scans):
+    scan = scan_of(scans[0], RandomLines(2.0, 9)(GRID))
+    truth = torch.from_numpy(scans[0].image)[None]
+    assert scan.chi_square(truth).item() == pytest.approx(1, abs=0.05)  # 5900 real numbers: ± 0.02
+    assert scan.chi_square(0.9 * truth).item() > 2
+    assert scan.scale == pytest.approx(float(np.percentile(image()[image() > 50], 99)), rel=0.1)
+
+
+def test_a_member_depends_on_its_number_alone(folder, scans):
+    from scorefield.reconstruction import OWN_METHOD
+    from scorefield.sample import DPM2M, Sampler
+    from scorefield.scan import draw
+
+    model, scan = scorefield.load(folder / "run"), scan_of(scans[0], RandomLines(2.0, 9)(GRID))
+    sampler = Sampler(3, DPM2M(1.0))
+    many = draw(model, scan, method=OWN_METHOD, sampler=sampler, members=5, chunk=2)
+    assert torch.equal(many[:3], draw(model, scan, method=OWN_METHOD, sampler=sampler, members=3, chunk=2))
+    alone = draw(model, scan, method=OWN_METHOD, sampler=sampler, members=1, chunk=1)
+    torch.testing.assert_close(alone, many[:1], rtol=1e-3, atol=0.1)
+
+
+def test_quantiles_are_given_from_nineteen_members_on():
+    members = torch.randn(19, 4, 5, dtype=torch.complex64)
+    found = summary(members)
+    torch.testing.assert_close(found["quantiles"][1], members.abs().median(0).values)
+    assert "quantiles" not in summary(members[:18]) and "interval" not in summary(members[:1])
+
+
+def test_scans_that_do_not_fit_are_refused(scans):
+    mask = np.ones(GRID, bool)
+    with pytest.raises(InputError, match="belong together"):
+        Scan(as_tensor(scans[0].kspace), torch.from_numpy(mask), as_tensor(scans[0].maps[:2]), 1.0)
