@@ -127,5 +127,5 @@ def test_maps_and_transforms_of_the_emulator(golden_folder, tmp_path) -> None:
     torch.testing.assert_close(model.normaliser(x), expected, rtol=1e-5, atol=1e-6)
     z = model.predictors(torch.from_numpy(np.stack([fine[n].values[:15] for n in ("psl", "hus", "ta")], 1)))
     torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
-    short = ["--members", "1", "--steps", "2", "--chunk", "4", "--reach", "inf", "--out", str(tmp_path / "out.nc")]
+    short = ["--members", "1", "--steps", "2", "--chunk", "4", "--reach", ".inf", "--out", str(tmp_path / "out.nc")]
     assert main(["downscale", str(tmp_path / "run"), path, *short]) == 0
