@@ -13,7 +13,7 @@ from scorefield.cli import main
 from scorefield.config import find_recipe, read_recipe, recipes
 from scorefield.data.climate import Conservative, Cube, Variables
 from scorefield.data.climate.source import grid_of_cube
-from weather import dataset, save
+from weather import dataset, save, times
 
 NAMES = [
     name for name, path in recipes().items() if read_recipe(path)["data"]["class_path"] == "scorefield.data.Climate"
@@ -32,7 +32,7 @@ def own_files(data: dict, folder: Path) -> dict:
     wanted = data["init_args"]
     names = wanted["targets"]["names"]
     units = {**wanted["targets"].get("units", {})}
-    fine = dataset(60, names=tuple(names))
+    fine = dataset(60, names=tuple(names)).assign_coords(time=times(60, "360_day", "6h"))
     for name in names:
         fine[name].attrs["units"] = units.get(name, "K")
         fine[name].values[:] = np.maximum(fine[name].values - 280, 0)
@@ -41,7 +41,7 @@ def own_files(data: dict, folder: Path) -> dict:
         changed["coarsen"] = 4
     if "predictors" in wanted:
         coarse = dataset(60, 4, 6, names=tuple(wanted["predictors"]["names"]))
-        coarse = coarse.assign_coords(lat=41.5 + 4 * np.arange(4), lon=351.5 + 4 * np.arange(6))
+        coarse = coarse.assign_coords(time=fine.time, lat=41.5 + 4 * np.arange(4), lon=351.5 + 4 * np.arange(6))
         changed["predictors"] = {"path": save(coarse, folder / "coarse.nc")}
     if "static" in wanted:
         orog = fine[[names[0]]].isel(time=0, drop=True).rename({names[0]: "orog"})
@@ -49,7 +49,7 @@ def own_files(data: dict, folder: Path) -> dict:
     if "tiles" in wanted:
         changed["tiles"] = {"size": [8, 8], "least_wet": 0.0}
     if wanted["division"]["class_path"].endswith(("Years", "Periods")):
-        blocks = {"days": 10, "cycle": 3, "valid": [2], "test": []}
+        blocks = {"days": 2, "cycle": 3, "valid": [2], "test": []}
         changed["division"] = {"class_path": "scorefield.data.climate.Blocks", "init_args": blocks}
     else:
         changed["division"] = {"init_args": {"count": 3, "valid": [1], "test": [2], "guard": 0}}
