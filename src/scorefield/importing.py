@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -101,16 +102,17 @@ def _located(described_net: dict[str, Any], net: Network, maps: Tensor) -> tuple
 def _fit_again(recipe: dict[str, Any], settings: Settings, data: Mapping[str, Any]) -> dict[str, Tensor]:
     """Transforms as the program fits them, written into the recipe, and what they have learnt from the training split."""
     parser = data_parser()
-    given = parser.read_object({"data": dict(data)}, "--data")
+    given = parser.read_object({"data": deepcopy(dict(data))}, "--data")
     train = build(parser, given).data.load("train")
     variables = getattr(train, "variables", ())
     recipe["model"]["normaliser"] = mlde.target_transform(settings, variables)
     recipe["model"]["predictors"] = mlde.input_transform(settings)
     recipe["data"] = yaml.safe_load(parser.dump(given, skip_validation=True))["data"]
     parser = normaliser_parser()
-    built = build(
-        parser, parser.read_object({k: recipe["model"][k] for k in ("normaliser", "predictors")}, "the transforms")
-    )
+    units = deepcopy(
+        {name: recipe["model"][name] for name in ("normaliser", "predictors")}
+    )  # a parser changes what it reads
+    built = build(parser, parser.read_object(units, "the transforms"))
     batches = Sequential(train)
     built.normaliser.fit(batches)
     built.predictors.fit(Conditions(batches))

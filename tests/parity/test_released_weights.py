@@ -94,8 +94,8 @@ def test_maps_and_transforms_of_the_emulator(golden_folder, tmp_path) -> None:
         reference = {name: torch.from_numpy(file[name]) for name in file.files}
     content = torch.load(folder / "checkpoints" / "epoch_1.pth", weights_only=True)
     maps = reference["cond"][:1, -1].clone()  # of the first sample: what the network is given there anyway
-    content["location_params"] = {"params": maps}
-    content["ema"]["shadow_params"].append(maps)
+    name = next(iter(content["location_params"]))  # there is an empty one, and it is the last in the list of averages
+    content["location_params"][name] = content["ema"]["shadow_params"][-1] = maps
     torch.save(content, tmp_path / "located.pth")
     fine = dataset(20, 16, 16, names=("pr", "psl", "hus", "ta"))
     fine["pr"].values[:] = np.maximum(fine.pr.values - 280, 0)

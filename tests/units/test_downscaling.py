@@ -194,7 +194,7 @@ def test_killed_at_any_place_and_called_again_the_result_is_the_same(
         np.testing.assert_array_equal(found.tas.values, whole.tas.values)
 
 
-def test_bad_predictors_are_named_with_what_is_expected(folder, fine, run, capsys) -> None:
+def test_bad_predictors_are_named_with_what_is_expected(folder, fine, run, prediction, capsys) -> None:
     cases = {
         "variable": ({"x": lambda d: d.rename(tas="temp")}, "no variable tas: it has temp"),
         "units": ({"units": "degC"}, "tas is in degC, and the model was trained on K"),
@@ -215,7 +215,7 @@ def test_bad_predictors_are_named_with_what_is_expected(folder, fine, run, capsy
     assert "neither .nc nor .zarr" in capsys.readouterr().err
 
 
-def test_the_validator_fails_the_command(folder, run, capsys) -> None:
+def test_the_validator_fails_the_command(folder, run, prediction, capsys) -> None:
     """An untrained network leaves the range of the training data, and the file stays to be looked at."""
     out = folder / "wild.nc"
     command = [

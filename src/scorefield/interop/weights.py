@@ -91,7 +91,8 @@ def _maps(extra: Mapping[str, Tensor], average: Any, origin: str) -> tuple[Tenso
         )
     shadow = average.get("shadow_params") if isinstance(average, Mapping) else None
     last = shadow[-1] if isinstance(shadow, list) and shadow else None
-    return found[0], last if last is not None and last.shape == found[0].shape else found[0]
+    average_of = last if last is not None and last.shape == found[0].shape else found[0]
+    return found[0], average_of.clone()  # each is stored: they must not share memory
 
 
 def _is_weights(value: Any) -> TypeGuard[Mapping[str, Tensor]]:

@@ -198,7 +198,8 @@ def test_check_data_tells_units_ranges_calendar_and_gaps(plain, tmp_path, capsys
     from scorefield.cli import main
 
     targets = [f"--data.targets.path={plain}", "--data.targets.names=[tas]", "--data.coarsen=4"]
-    division = ["--data.division=scorefield.data.climate.Blocks", "--data.division.days=5"]
+    division = ["--data.division=scorefield.data.climate.Blocks", "--data.division.days=5", "--data.division.cycle=4"]
+    division += ["--data.division.valid=[3]", "--data.division.test=[]"]
     assert main(["check-data", "Climate", *targets, *division, "--preview", str(tmp_path / "p.png")]) == 0
     said = capsys.readouterr().out
     assert "target tas in K: 2" in said and "360_day" in said and "predictor tas: 2" in said and "sigma_data" in said
