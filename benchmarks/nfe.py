@@ -41,7 +41,7 @@ from scorefield.sample import (
 from scorefield.sampling import count_evaluations
 
 BATCH = 500
-BUDGETS = (8, 12, 18, 26, 35, 50, 100)
+BUDGETS = (8, 12, 18, 26, 35, 40, 50, 100)
 TARGET = 40  # evaluations
 PUBLISHED = "PC, reverse diffusion and Langevin"
 N = 1000
@@ -60,6 +60,9 @@ def samplers() -> dict[str, list[Sampler]]:
         name: [Sampler((budget + 1) // 2 if name not in per_step else budget, step, EDMGrid()) for budget in BUDGETS]
         for name, step in fast.items()
     }
+    for eta in (1, 2):  # η and ρ were chosen with seed 7, which is none of those below
+        name = f"DPM++ 2M SDE, η = {eta}, ρ = 4"
+        rows[name] = [Sampler(budget, DPM2M(eta=eta), EDMGrid(rho=4)) for budget in BUDGETS]
     rows["ancestral"] = [Sampler(1000, Ancestral(), UniformGrid(1e-5))]
     rows[PUBLISHED] = [Sampler(1000, ReverseDiffusion(), UniformGrid(1e-5), Langevin(0.16))]
     return rows

@@ -213,7 +213,7 @@ def _check_value(value: Any, kind: Any, trust: Sequence[str], origin: str) -> No
 
 def _check_mapping(value: Mapping[str, Any], kind: Any, trust: Sequence[str], origin: str) -> None:
     if "class_path" not in value:
-        check_trust(value, constructor_types(kind), trust, origin)
+        check_trust(value, _types_inside(kind, value), trust, origin)
         return
     path = str(value["class_path"])
     if not _trusted(path, ("scorefield", *trust)):
@@ -223,6 +223,16 @@ def _check_mapping(value: Mapping[str, Any], kind: Any, trust: Sequence[str], or
     if not isinstance(arguments, Mapping) or value.keys() - {"class_path", "init_args"}:
         raise InputError(f"{origin} is no class_path with init_args: the file was tampered with.")
     check_trust(arguments, constructor_types(import_class(path)), trust, origin)
+
+
+def _types_inside(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of what a mapping holds: a dictionary's values, or the arguments of a class, which may be optional."""
+    if get_origin(kind) is dict:
+        return dict.fromkeys(value, get_args(kind)[1])
+    found = constructor_types(kind)
+    for part in get_args(kind):
+        found = found or _types_inside(part, value)
+    return found
 
 
 def constructor_types(kind: Any) -> dict[str, Any]:

@@ -11,31 +11,22 @@ from scorefield.config import Parser
 from scorefield.data.single import read_array, read_field
 from scorefield.errors import InputError
 from scorefield.files import replacing
-from scorefield.guidance import Method, MomentMatching
+from scorefield.guidance import Method, MomentMatching, Replacement
 from scorefield.operators import CosineCoarsen
 from scorefield.restoring import Case
-
-EXACT = (
-    1e-3  # of the spread of a field, the noise that is assumed where none is told: as much as float32 and solvers have
-)
 
 
 def add_arguments(parser: Parser) -> None:
     """What is known, and on which grid it is wanted."""
     parser.add_argument("field", type=Path, help="the coarse function: .npy or image, in data units")
     resolution.add_arguments(parser)
-    parser.add_argument(
-        "--noise",
-        type=float | None,
-        default=None,
-        help="standard deviation of its noise, in data units; none by default",
-    )
+    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of its noise, in data units")
     parser.add_argument("--truth", type=Path | None, default=None, help="the fine function, to compare the result with")
     parser.add_argument(
         "--method",
-        type=Method,
-        default=MomentMatching(),
-        help="MomentMatching, PiGDM, DPS, or Replacement (exact data)",
+        type=Method | None,
+        default=None,
+        help="Replacement, exact in the modes that are known, where there is no noise; MomentMatching with noise; PiGDM, DPS",
     )
     parser.add_argument("-n", "--samples", type=int, default=8, help="how many draws")
     parser.add_argument("--seed", type=int, default=0, help="draw i depends on (seed, i) alone")
@@ -43,8 +34,15 @@ def add_arguments(parser: Parser) -> None:
     sampling.add_arguments(parser)
 
 
+def usual(noise: float) -> Method:
+    """Without noise the modes that are known take the place of the model's, which a projection does exactly and at no cost;
+    an iterative solver would leave some of them unsolved, since their powers differ by factors of a million.
+    """
+    return MomentMatching() if noise > 0 else Replacement()
+
+
 def read_case(
-    path: Path, channels: int, grid: tuple[int, ...], *, noise: float | None = None, truth: Path | None = None
+    path: Path, channels: int, grid: tuple[int, ...], *, noise: float = 0.0, truth: Path | None = None
 ) -> Case:
     """The coarse function of a file as a measurement of one on a finer grid of the same domain.
 
@@ -52,7 +50,7 @@ def read_case(
         path: the file, with channels first, last or without.
         channels: of the functions.
         grid: the fine grid.
-        noise: standard deviation in data units; by default next to nothing.
+        noise: standard deviation in data units.
         truth: a file with the fine function.
 
     Raises:
@@ -68,9 +66,8 @@ def read_case(
         raise InputError(f"From {sizes} is no finer grid: give a --resolution above that of {path}.")
     y = read_field(path, (channels, *coarse))
     known = None if truth is None else read_field(truth, (channels, *grid))
-    spread = float(y.std()) or 1.0
     peak = float(y.max() - y.min()) or 1.0
-    return Case(CosineCoarsen(grid, coarse), y, EXACT * spread if noise is None else noise, known, peak, False)
+    return Case(CosineCoarsen(grid, coarse), y, noise, known, peak, False)
 
 
 def interpolate(folder: Path, case: Case) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from copy import deepcopy
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,19 +13,25 @@ import yaml
 from torch import Tensor
 
 from scorefield import loading, run
+from scorefield.data.batch import Conditions
+from scorefield.data.loader import Sequential
 from scorefield.errors import InputError
 from scorefield.files import write_text
-from scorefield.interop import ncsnv2, pickles, score_sde, weights
+from scorefield.interop import mlde, ncsnv2, pickles, score_sde, weights
 from scorefield.interop.law import Law, described
 from scorefield.interop.pickles import Settings
 from scorefield.interop.weights import Weights
+from scorefield.nn import Located, Network
+from scorefield.recipe import build, data_parser, normaliser_parser
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.loop import versions
 
 IMAGE_SCALE = 255.0  # our images count from 0 to 255, the ancestors' from 0 to 1
 
 
-def import_weights(checkpoint: Path, out: Path, config: Path | None = None) -> Path:
+def import_weights(
+    checkpoint: Path, out: Path, config: Path | None = None, data: Mapping[str, Any] | None = None
+) -> Path:
     """Write a run folder from a checkpoint of another program. Returns the checkpoint in it.
 
     What the file is follows from its content and configuration, never from its name; nothing in it is executed.
@@ -33,6 +40,7 @@ def import_weights(checkpoint: Path, out: Path, config: Path | None = None) -> P
         checkpoint: of score_sde_pytorch, its rewrite, mlde, ncsnv2 or score-diffusion-training.
         out: the run folder; it must be new or empty.
         config: the configuration that belongs to it (JSON, YAML or pickled), if the checkpoint holds none or another.
+        data: what it was trained on, as the data group of a recipe: mlde's transforms are fitted to them again.
 
     Raises:
         InputError: what cannot be read safely, does not fit together, or is not supported; the message says which.
@@ -50,11 +58,19 @@ def import_weights(checkpoint: Path, out: Path, config: Path | None = None) -> P
         if isinstance(error, InputError):
             raise
         raise InputError(f"{settings.origin} is not as its program writes it: {error}") from error
+    recipe: dict[str, Any] = {"model": _model(settings, found, law, net), "train": _train(settings, law)}
+    if found.maps is not None:
+        recipe["model"]["net"], built = _located(recipe["model"]["net"], built, found.maps[0])
+        raw, averaged = (
+            {f"net.{name}": value for name, value in weights.items()} | {"maps": maps}
+            for weights, maps in zip((raw, averaged), found.maps, strict=True)
+        )
     trained = [name for name, _ in built.named_parameters()]
-    recipe = {"model": _model(settings, found, law, net), "train": _train(settings, law)}
+    fitted = _fit_again(recipe, settings, data) if data is not None else {}
     tensors = {f"net.{name}": value.float() for name, value in raw.items()}
     tensors |= {f"ema.{name}": averaged[name].float() for name in trained}
     tensors |= {f"normaliser.{name}": value for name, value in _normaliser_buffers(settings, found).items()}
+    tensors |= fitted
     file = checkpoints.path_of(out / "checkpoints", found.step)
     facts = {
         "config": recipe,
@@ -74,6 +90,35 @@ def import_weights(checkpoint: Path, out: Path, config: Path | None = None) -> P
         raise
     write_text(out / "config.yaml", yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None))
     return file
+
+
+def _located(described_net: dict[str, Any], net: Network, maps: Tensor) -> tuple[dict[str, Any], Network]:
+    """A network with maps of the grid in front of it, described and built."""
+    arguments = {"maps": len(maps), "grid": list(maps.shape[1:])}
+    described_maps = {"class_path": "scorefield.nn.Located", "init_args": {"net": described_net, **arguments}}
+    return described_maps, Located(net, len(maps), tuple(maps.shape[1:]))
+
+
+def _fit_again(recipe: dict[str, Any], settings: Settings, data: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Transforms as the program fits them, written into the recipe, and what they have learnt from the training split."""
+    parser = data_parser()
+    given = parser.read_object({"data": deepcopy(dict(data))}, "--data")
+    train = build(parser, given).data.load("train")
+    variables = getattr(train, "variables", ())
+    recipe["model"]["normaliser"] = mlde.target_transform(settings, variables)
+    recipe["model"]["predictors"] = mlde.input_transform(settings)
+    recipe["data"] = yaml.safe_load(parser.dump(given, skip_validation=True))["data"]
+    parser = normaliser_parser()
+    units = deepcopy(
+        {name: recipe["model"][name] for name in ("normaliser", "predictors")}
+    )  # a parser changes what it reads
+    built = build(parser, parser.read_object(units, "the transforms"))
+    batches = Sequential(train)
+    built.normaliser.fit(batches)
+    built.predictors.fit(Conditions(batches))
+    fitted = {f"normaliser.{name}": value for name, value in built.normaliser.state_dict().items()}
+    fitted |= {f"predictors.{name}": value for name, value in built.predictors.state_dict().items()}
+    return fitted | ({"data.template": train.template} if train.template.numel() else {})
 
 
 def _settings(found: Weights, checkpoint: Path, config: Path | None) -> Settings:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from torch import Tensor
 
 from scorefield import config as configuration
@@ -66,7 +67,7 @@ class Opened:
         model: Model = build(parser, parser.read_object(stored, str(self.path))).model
         weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
         load_strictly(model.denoiser.net, weights, str(self.path))
-        load_strictly(model.normaliser, self.checkpoint.group("normaliser"), str(self.path))
+        load_fixed(model, self.checkpoint, str(self.path))
         return model.eval().requires_grad_(False)
 
     def source(self, trust: Sequence[str] = ()) -> Source:
@@ -104,6 +105,37 @@ def run_folder(checkpoint: Path) -> Path:
     """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints` or `best`."""
     inside = checkpoint.absolute().parent.name in ("checkpoints", "best")
     return checkpoint.parent.parent if inside else checkpoint.parent
+
+
+def load_fixed(model: Model, checkpoint: Checkpoint, origin: str) -> None:
+    """Load what a model has stored beside its network."""
+    for group, part in model.fixed():
+        load_strictly(part, checkpoint.group(group), origin)
+    model.template = checkpoint.group("data").get("template", model.template)
+
+
+def take_mean(groups: Namespace, opened: Opened, trust: Sequence[str] = ()) -> None:
+    """Write the network of a deterministic run as the mean of a model, and that run's units as its own."""
+    given = {"model": opened.config["model"]}
+    configuration.check_trust(given, {"model": Model}, trust, str(opened.path))
+    if not str(given["model"]["net"].get("class_path", "")).endswith(".Blind"):
+        raise InputError(f"{opened.path} is no deterministic run: give one whose model.net is scorefield.nn.Blind.")
+    stored = model_parser().read_object(given, str(opened.path)).model
+    groups.model.mean = Namespace(class_path="scorefield.mean.Regression", init_args=Namespace(net=stored.net))
+    groups.model.normaliser, groups.model.predictors = stored.normaliser, stored.predictors
+
+
+def load_mean(model: Model, opened: Opened) -> None:
+    """The averaged network of a deterministic run as the mean of a model, with that run's units. See `take_mean`."""
+    checkpoint, origin = opened.checkpoint, str(opened.path)
+    if model.mean is None:
+        raise InputError("The model has no mean to load: leave --mean out.")
+    weights = checkpoint.group("net") | checkpoint.group("ema")
+    own = model.mean.state_dict()
+    rest = {name: value for name, value in own.items() if name.startswith("residual.")}
+    load_strictly(model.mean, rest | {f"net.{name}": value for name, value in weights.items()}, origin)
+    load_strictly(model.normaliser, checkpoint.group("normaliser"), origin)
+    load_strictly(model.predictors, checkpoint.group("predictors"), origin)
 
 
 def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -10,10 +11,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.classifier import Classifier
-from scorefield.data.batch import Batch
-from scorefield.data.normalise import Normaliser
+from scorefield.data.batch import Batch, Conditions
+from scorefield.data.normalise import Identity, Normaliser
 from scorefield.denoiser import Condition, Denoiser, Denoises, Preconditioner
 from scorefield.errors import InputError
+from scorefield.mean import Mean
 from scorefield.nn.network import Network
 from scorefield.random import Generators
 from scorefield.sample import Sampler
@@ -34,9 +36,13 @@ class Model(nn.Module):
         net: the network F.
         precondition: the coefficients around F.
         normaliser: between data units and model space.
+        predictors: the same for the field that x is conditioned on, which is 0 where it is not known; null to leave it as it is.
+        mean: a mean m(cond) that is taken off x in model space, so that only the rest is drawn; null for none.
         sampler: how samples are drawn unless told otherwise.
         shape: (channels, *grid) of the fields; taken from the data in training.
     """
+
+    template: Tensor
 
     def __init__(
         self,
@@ -46,10 +52,13 @@ class Model(nn.Module):
         normaliser: Normaliser,
         sampler: Sampler = Sampler(),  # noqa: B008 - immutable
         shape: Sequence[int] = (),
+        predictors: Normaliser | None = None,
+        mean: Mean | None = None,
     ) -> None:
         super().__init__()
         self.denoiser: Denoiser | Classifier = (Classifier if net.logits else Denoiser)(net, sde, precondition)
-        self.normaliser = normaliser
+        self.normaliser, self.predictors, self.mean = normaliser, predictors or Identity(), mean
+        self.register_buffer("template", torch.empty(0, dtype=torch.uint8))
         self.sampler = sampler
         self.shape = tuple(shape)
         self._check_labels()
@@ -124,6 +133,40 @@ class Model(nn.Module):
         times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
         return self.generative.score(self._own(x), times, cond)
 
+    # ------------------------------------------------------------------------------------------ data units, model space
+    def condition(self, cond: Condition | None) -> dict[str, Tensor]:
+        """Conditions in data units as the network is given them."""
+        given = dict(cond or {})
+        if "field" in given:
+            given["field"] = self.predictors(given["field"]).nan_to_num(0.0, 0.0, 0.0)
+        return given
+
+    def prepare(self, batch: Batch) -> Batch:
+        """A batch in data units as the denoiser learns it: x and its conditions in model space, x without the mean."""
+        batch = replace(batch.normalised(self.normaliser), cond=self.condition(batch.cond))
+        if self.mean is None:
+            return batch
+        x = self.mean.take_off(batch.x, batch.cond)
+        return replace(batch, x=x if batch.mask is None else x.where(batch.mask.bool(), 0.0))
+
+    def restore(self, x: Tensor, cond: Condition) -> Tensor:
+        """What the denoiser draws, in data units; `cond` as the network was given it."""
+        return self.normaliser.inverse(x if self.mean is None else self.mean.put_back(x, cond))
+
+    def fixed(self) -> list[tuple[str, nn.Module]]:
+        """What is not trained but stored, by the names that it has in a checkpoint."""
+        parts: list[tuple[str, nn.Module]] = [("normaliser", self.normaliser), ("predictors", self.predictors)]
+        return parts if self.mean is None else [*parts, ("mean", self.mean)]
+
+    def fit(self, batches: Iterable[Batch]) -> None:
+        """Fit all that is to be fitted to training data, in data units: the units first, then what the mean leaves."""
+        if not has_learnt(self.normaliser):
+            self.normaliser.fit(batches)
+        if not has_learnt(self.predictors):
+            self.predictors.fit(Conditions(batches))
+        if self.mean is not None:
+            self.mean.fit(replace(b.normalised(self.normaliser), cond=self.condition(b.cond)) for b in batches)
+
     @torch.no_grad()
     def denoise(
         self,
@@ -145,7 +188,7 @@ class Model(nn.Module):
             InputError: a σ that is no level of the model's schedule, or that the normaliser makes uneven.
         """
         levels = torch.as_tensor(noise, dtype=torch.float32).expand(len(y))
-        given = {name: value.to(self.device) for name, value in (cond or {}).items()}
+        given = self.condition({name: value.to(self.device) for name, value in (cond or {}).items()})
         whole = Batch(y, given, noise=levels).to(self.device).normalised(self.normaliser)
         x, noise = self._own(whole.x), self._own(cast(Tensor, whole.noise))
         t = time_of_noise(self.sde.schedule, noise)
@@ -216,8 +259,9 @@ class Model(nn.Module):
             given = {name: _take(value, rows).to(self.device) for name, value in (cond or {}).items()}
             generator = Generators((seed, index, SAMPLING) for index in rows)
             like = torch.empty(0, device=self.device)
+            given = self.condition(given)
             x = sampler(denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
-            yield self.normaliser.inverse(x)[: n - start].cpu()
+            yield self.restore(x, given)[: n - start].cpu()
 
     def log_prob(
         self,
@@ -272,6 +316,11 @@ class Model(nn.Module):
         """
         latent = temperature * self._own(latent)
         return self.normaliser.inverse(flow.decode(self.generative, latent, cond=cond).x)
+
+
+def has_learnt(normaliser: Normaliser) -> bool:
+    """Whether it was fitted before; one with nothing to learn is fitted again at no cost."""
+    return normaliser.fitted and any(True for _ in normaliser.buffers())
 
 
 def _take(value: Tensor, rows: range) -> Tensor:

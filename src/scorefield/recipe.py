@@ -13,10 +13,22 @@ from scorefield import config as configuration
 from scorefield.config import Parser
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
+from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source
 from scorefield.errors import InputError
+from scorefield.mean import Regression  # noqa: F401 - known to the parser by its short name
 from scorefield.model import Model
-from scorefield.nn import FNO, NCSN, UNO, Encoder, NCSNpp, NCSNv2, UNet  # noqa: F401 - known to the parser by their short names
+from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
+    FNO,
+    NCSN,
+    UNO,
+    Blind,
+    Encoder,
+    Located,
+    NCSNpp,
+    NCSNv2,
+    UNet,
+)
 from scorefield.train.trainer import Trainer
 from scorefield.wiener import Wiener  # noqa: F401 - likewise
 
@@ -54,6 +66,14 @@ def data_parser() -> Parser:
     return parser
 
 
+def normaliser_parser() -> Parser:
+    """The units of a model alone: of its targets and of its predictors."""
+    parser = Parser.named("model", "")
+    parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
+    parser.add_subclass_arguments(Normaliser, "predictors", required=True)
+    return parser
+
+
 def build(parser: Parser, settings: Namespace) -> Namespace:
     """The objects that a configuration describes. What a constructor refuses is the user's to fix."""
     try:
@@ -76,6 +96,7 @@ def fit_to_data(groups: Namespace, fields: Fields) -> None:
     nets = _from_outside(groups.model.net)
     inner, channels = nets[-1], first.x.shape[0]
     groups.model.shape = list(first.x.shape)
+    _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
     if "spatial" in inner:
         inner.spatial = first.x.ndim - 1
@@ -93,6 +114,21 @@ def _from_outside(net: Namespace) -> list[Namespace]:
     """The arguments of a network, and of those that it is around."""
     arguments = net.get("init_args", Namespace())
     return [arguments, *(_from_outside(arguments.net) if "net" in arguments else [])]
+
+
+def _fit_conditions(nets: list[Namespace], first: Batch) -> None:
+    """Write how many channels a network is conditioned on, maps of its own included, and the grid that these are of."""
+    inner, own = nets[-1], sum(net.get("maps", 0) for net in nets)
+    given = first.cond["field"].shape[0] if "field" in first.cond else 0
+    if "cond_channels" in inner and not inner.cond_channels:
+        inner.cond_channels = given + own
+    elif given and inner.get("cond_channels", 0) not in (0, given + own):
+        raise InputError(
+            f"model.net.cond_channels is {inner.cond_channels}, but the data bring {given} channels to condition on: leave it 0."
+        )
+    for net in nets:
+        if "maps" in net and not net.grid:
+            net.grid = list(first.x.shape[1:])
 
 
 def _check_conditions(net: Namespace, fields: Fields, first: Batch) -> None:

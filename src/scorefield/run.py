@@ -26,7 +26,7 @@ from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source, Tensors
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.files import write_text
-from scorefield.loading import Opened, find_checkpoint, load_strictly
+from scorefield.loading import Opened, find_checkpoint, load_fixed, load_mean, load_strictly, take_mean
 from scorefield.model import Model
 from scorefield.random import stream
 from scorefield.recipe import build, data_parser, fit_to_data
@@ -66,6 +66,7 @@ def prepare(
     resume: Checkpoint | None = None,
     init: Opened | None = None,
     source: Source | None = None,
+    mean: Opened | None = None,
 ) -> Experiment:
     """Build an experiment; sizes that the recipe leaves open are taken from the data.
 
@@ -75,8 +76,11 @@ def prepare(
         resume: a checkpoint of this run, which will be restored.
         init: a checkpoint of another run whose averaged weights and normaliser this one starts from.
         source: data that take the place of the recipe's own.
+        mean: a deterministic run whose prediction is taken off, and whose units are taken over.
     """
     groups = Namespace({name: settings[name] for name in configuration.GROUPS})
+    if mean is not None:
+        take_mean(groups, mean)
     given: Source = source or build(data_parser(), Namespace(data=groups.data)).data
     train, valid = given.load("train"), given.load("valid")
     fit_to_data(groups, train)
@@ -88,9 +92,12 @@ def prepare(
     model: Model = built.model
     if init is not None:
         load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
-        load_strictly(model.normaliser, init.checkpoint.group("normaliser"), str(init.path))
+        load_fixed(model, init.checkpoint, str(init.path))
     elif resume is None:
-        model.normaliser.fit(Sequential(train))
+        if mean is not None:
+            load_mean(model, mean)
+        model.fit(Sequential(train))
+    model.template = train.template
     return Experiment(train, valid, model, built.train, config)
 
 
@@ -101,6 +108,7 @@ def train(
     *,
     resume: bool = False,
     init: Opened | None = None,
+    mean: Opened | None = None,
     notify: Callable[[str], None] = warnings.warn,
 ) -> Model:
     """Train into a run folder; `resume` goes on from its last checkpoint, `init` starts from another run's weights.
@@ -111,6 +119,7 @@ def train(
         folder: the run folder.
         resume: continue the run that the folder holds.
         init: the checkpoint of another run to start from; of no effect once there is something to resume.
+        mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
         notify: is told what looks wrong with the data or the prior.
     """
     checkpoint = (
@@ -119,7 +128,8 @@ def train(
     leader = int(next((os.environ[name] for name in RANKS if name in os.environ), "0")) == 0
     if leader:
         check_free(folder, resume)
-    experiment = prepare(parser, settings, checkpoint, None if checkpoint is not None else init)
+    begun = checkpoint is not None
+    experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
     if checkpoint is not None:
         _check_same(checkpoint.facts["config"], experiment.config, folder)
     elif leader:
@@ -187,7 +197,8 @@ def differences(before: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
 def suspicions(model: Model, fields: Fields, n: int = 512) -> list[str]:
     """What looks wrong before a step is made: a prior that does not match, data of an unexpected scale."""
     first = fields.gather(torch.arange(min(n, len(fields))))
-    x = model.normaliser(first.x)
+    prepared = model.prepare(first)
+    x = prepared.x if prepared.mask is None else prepared.x[prepared.mask.bool().expand_as(prepared.x)]
     alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
     found = []
     if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:

@@ -78,6 +78,11 @@ class Scan:
         )
         return scale_of(to_complex(found)[0, 0].numpy())
 
+    @cached_property
+    def seen(self) -> Tensor:
+        """Where any coil is sensitive, (height, width): of the rest nothing was measured, and images are 0 there."""
+        return self.maps.abs().sum(0) > 0
+
     def _y(self, scale: float) -> Tensor:
         return to_channels(torch.where(self.mask > 0, self.kspace, 0)[None]) / scale
 
@@ -145,7 +150,7 @@ def draw(
             raise InputError(
                 f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."
             )
-        found.append(scan.scale * x)
+        found.append(scan.scale * x * scan.seen)
         progress(len(x))
     return torch.cat(found)
 

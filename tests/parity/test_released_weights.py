@@ -79,3 +79,53 @@ def test_what_is_imported_is_sampled_and_trained_on(imported, tmp_path, capsys) 
         "2",
     ]
     assert main(["train", "--init", str(run), "--out", str(tmp_path / "tuned"), *data, *short]) == 0
+
+
+def test_maps_and_transforms_of_the_emulator(golden_folder, tmp_path) -> None:
+    """Its checkpoint with learnt maps in the place of a conditioning channel gives the score that the field itself gives; its
+    transforms, fitted again to training files, are those of their keys.
+    """
+    import yaml
+
+    from weather import dataset, save
+
+    folder = golden_folder / "mlde_subvp_cncsnpp"
+    with np.load(folder / "score.npz") as file:
+        reference = {name: torch.from_numpy(file[name]) for name in file.files}
+    content = torch.load(folder / "checkpoints" / "epoch_1.pth", weights_only=True)
+    maps = reference["cond"][:1, -1].clone()  # of the first sample: what the network is given there anyway
+    name = next(iter(content["location_params"]))  # there is an empty one, and it is the last in the list of averages
+    content["location_params"][name] = content["ema"]["shadow_params"][-1] = maps
+    torch.save(content, tmp_path / "located.pth")
+    fine = dataset(20, 16, 16, names=("pr", "psl", "hus", "ta"))
+    fine["pr"].values[:] = np.maximum(fine.pr.values - 280, 0)
+    path = save(fine, tmp_path / "fine.nc")
+    blocks = {
+        "class_path": "scorefield.data.climate.Blocks",
+        "init_args": {"days": 5, "cycle": 4, "valid": [3], "test": []},
+    }
+    given = {"targets": {"path": path, "names": ["pr"]}, "predictors": {"path": path, "names": ["psl", "hus", "ta"]}}
+    data = {"class_path": "scorefield.data.Climate", "init_args": {**given, "division": blocks}}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}))
+    command = [
+        "import",
+        str(tmp_path / "located.pth"),
+        "--config",
+        str(folder / "config.yml"),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main([*command, "--data", str(tmp_path / "data.yaml")]) == 0
+    model = scorefield.load(tmp_path / "run")
+    assert model.denoiser.net.cond_channels == 3
+    score = model.score(reference["x"][:1], t=reference["t"][:1], cond={"field": reference["cond"][:1, :-1]})
+    expected = reference["score_ema"][:1]
+    assert (score - expected).abs().max() < 1e-5 * expected.abs().max()
+    train = fine.pr.values[[i for i in range(20) if i % 20 < 15]]
+    x = torch.from_numpy(train[:2, None])
+    expected = 2 * (x.sqrt() / float(np.sqrt(train.max()))) - 1
+    torch.testing.assert_close(model.normaliser(x), expected, rtol=1e-5, atol=1e-6)
+    z = model.predictors(torch.from_numpy(np.stack([fine[n].values[:15] for n in ("psl", "hus", "ta")], 1)))
+    torch.testing.assert_close(z.mean((0, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    short = ["--members", "1", "--steps", "2", "--chunk", "4", "--reach", ".inf", "--out", str(tmp_path / "out.nc")]
+    assert main(["downscale", str(tmp_path / "run"), path, *short]) == 0

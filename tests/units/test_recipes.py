@@ -71,7 +71,9 @@ SMALLEST = {
     "NCSNv2": {"channels": 4},
     "UNet": {"channels": 4},
 }
-OTHERS = re.compile(r".*-classifier|volcano-.*|terrain-.*|navier-stokes-.*")  # tried in tests/smoke
+OTHERS = re.compile(
+    r".*-classifier|volcano-.*|precip-.*|t2m-.*|ukcp-.*|cordex-.*|terrain-.*|navier-stokes-.*"
+)  # tried in tests/smoke
 GENERATIVE = [name for name in recipes() if not OTHERS.fullmatch(name)]
 
 

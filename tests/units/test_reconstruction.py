@@ -197,6 +197,20 @@ def test_a_member_depends_on_its_number_alone(folder, scans):
     torch.testing.assert_close(alone, many[:1], rtol=1e-3, atol=0.1)
 
 
+def test_what_no_coil_sees_is_zero(folder, scans):
+    from scorefield.reconstruction import OWN_METHOD
+    from scorefield.sample import DPM2M, Sampler
+    from scorefield.scan import draw
+
+    maps = scans[0].maps.copy()
+    maps[:, :, :5] = 0
+    scan = Scan(as_tensor(scans[0].kspace), torch.ones(GRID, dtype=torch.bool), as_tensor(maps), scans[0].noise)
+    member = draw(
+        scorefield.load(folder / "run"), scan, method=OWN_METHOD, sampler=Sampler(2, DPM2M(1.0)), members=1, chunk=1
+    )
+    assert not member[..., :5].any() and bool((member[..., 5:] != 0).all())
+
+
 def test_quantiles_are_given_from_nineteen_members_on():
     members = torch.randn(19, 4, 5, dtype=torch.complex64)
     found = summary(members)

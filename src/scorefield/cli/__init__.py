@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorefield.cli.climate import baseline, verify
+from scorefield.cli.climate import baseline, downscale, verify
 from scorefield.cli.drawing import denoise, likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
@@ -39,6 +39,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  downscale RUN PREDICTORS --members M --out FILE.nc
+                                an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
   reconstruct RUN KSPACE --out FILE.h5
                                 MR images from undersampled k-space: members, mean, standard deviation, baselines, picture
   superres RUN FILE --resolution N --out DIR
@@ -66,6 +68,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": restore,
+    "downscale": downscale,
     "reconstruct": reconstruct,
     "superres": superres,
     "plot": plot,

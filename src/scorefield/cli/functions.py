@@ -27,7 +27,7 @@ def superres(arguments: Sequence[str]) -> int:
             settings.out,
             model.to(settings.device),
             case,
-            method=built.method,
+            method=built.method or finer.usual(settings.noise),
             sampler=sampling.chosen(parser, settings, model.sampler),
             n=settings.samples,
             seed=settings.seed,

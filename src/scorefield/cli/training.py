@@ -29,6 +29,9 @@ def train(arguments: Sequence[str]) -> int:
     parser.add_argument("--resume", action="store_true", help="go on from the last checkpoint in --out")
     parser.add_argument("--init", type=Path | None, help="run to take the model and its weights from", default=None)
     parser.add_argument(
+        "--mean", type=Path | None, default=None, help="deterministic run whose prediction is taken off first"
+    )
+    parser.add_argument(
         "--trust",
         type=str,
         action="append",
@@ -57,7 +60,8 @@ def train(arguments: Sequence[str]) -> int:
 
     try:
         init = None if settings.init is None else loading.open_checkpoint(settings.init)
-        run.train(parser, settings, settings.out, resume=settings.resume, init=init, notify=warn)
+        mean = None if settings.mean is None else loading.open_checkpoint(settings.mean)
+        run.train(parser, settings, settings.out, resume=settings.resume, init=init, mean=mean, notify=warn)
     except Stopped as stop:
         say(f"{stop}; all is saved. Go on with: scorefield train --out {settings.out} --resume")
         return 128 + stop.number
@@ -115,11 +119,18 @@ def import_(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--config", type=Path | None, default=None, help="its configuration (JSON or YAML), if not in the checkpoint"
     )
+    parser.add_argument(
+        "--data",
+        type=Path | None,
+        default=None,
+        help="recipe with the data trained on: mlde's transforms are fitted to them again",
+    )
     settings = parser.read(arguments)
-    from scorefield import loading
+    from scorefield import config, loading
     from scorefield.importing import import_weights
 
-    model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config))
+    data = None if settings.data is None else config.read_recipe(settings.data).get("data")
+    model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config, data))
     draws = f"scorefield sample {settings.out} -n 16 --out DIR"
     if channels := model.denoiser.net.cond_channels:
         draws = f"scorefield.load('{settings.out}').sample(n, cond={{'field': ...}}), with {channels} channels,"

@@ -4,6 +4,7 @@ from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
 from scorefield.data.channels import Channels
+from scorefield.data.climate import Climate
 from scorefield.data.crop import CentreCrop, Crop, Square
 from scorefield.data.fields import Fields
 from scorefield.data.functions import Functions
@@ -26,6 +27,7 @@ __all__ = [
     "Centre",
     "CentreCrop",
     "Channels",
+    "Climate",
     "Crop",
     "Dequantise",
     "Digits",

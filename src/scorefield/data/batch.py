@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 import torch
@@ -39,16 +39,18 @@ class Batch:
         return len(self.x)
 
     def normalised(self, normaliser: Callable[[Tensor], Tensor]) -> Batch:
-        """The same batch in model space: x, and what was measured of it with its noise.
+        """The same batch in model space: x, 0 where it is not known, and what was measured of it with its noise.
 
         Raises:
             InputError: a measurement, or noise, that no single factor brings to model space.
         """
+        x = normaliser(self.x)
+        x = x if self.mask is None else x.where(self.mask.bool(), 0.0)
         if self.noise is None and self.y is None:
-            return replace(self, x=normaliser(self.x))
+            return replace(self, x=x)
         factor = _factor(normaliser, self.x, shifted=self.y is None)
         y, noise = (None if value is None else factor * value for value in (self.y, self.noise))
-        return replace(self, x=normaliser(self.x), y=y, noise=noise)
+        return replace(self, x=x, y=y, noise=noise)
 
     def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
@@ -63,6 +65,23 @@ class Batch:
         cond, given = ({name: change(value) for name, value in part.items()} for part in (self.cond, self.given))
         y, mask, key, noise = map(changed, (self.y, self.mask, self.key, self.noise))
         return Batch(change(self.x), cond, y, mask, key, given, noise)
+
+
+class Conditions:
+    """The fields that batches are conditioned on, as batches of their own, as often as they are asked for; NaN is unknown.
+
+    Args:
+        batches: those that they come from.
+    """
+
+    def __init__(self, batches: Iterable[Batch]) -> None:
+        self.batches = batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        for batch in self.batches:
+            if "field" in batch.cond:
+                x = batch.cond["field"]
+                yield Batch(x, mask=~torch.isnan(x), key=batch.key)
 
 
 def _factor(normaliser: Callable[[Tensor], Tensor], x: Tensor, *, shifted: bool) -> float:

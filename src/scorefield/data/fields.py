@@ -29,12 +29,16 @@ class Fields(Dataset[Batch], ABC):
         dtype: the number type in which the values are stored, before they become float32.
         classes: a name per label value; empty where there are no labels.
         notes: what is odd about the data, one line each, for who looks at them first.
+        told: what the files tell of themselves, one line each.
+        template: the bytes of a file that tells where the fields lie and what they are called; empty where none is needed.
     """
 
     quantum: float = 0.0
     dtype: str = "float32"
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    told: tuple[str, ...] = ()
+    template: Tensor = torch.empty(0, dtype=torch.uint8)
 
     @abstractmethod
     def __len__(self) -> int: ...

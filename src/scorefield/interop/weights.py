@@ -24,6 +24,7 @@ class Weights:
         step: of training, where it is told.
         config: the configuration, where the checkpoint holds it.
         images: whether the checkpoint is of a program that is for images in [0, 1] alone.
+        maps: learnt maps of the grid (maps, *grid) as trained and their average, where there are any.
     """
 
     raw: dict[str, Tensor]
@@ -31,6 +32,7 @@ class Weights:
     step: int = 0
     config: dict[str, Any] = field(default_factory=dict)
     images: bool = True
+    maps: tuple[Tensor, Tensor] | None = None
 
 
 def find(content: Any, origin: str) -> Weights:
@@ -60,21 +62,37 @@ def find(content: Any, origin: str) -> Weights:
         average = content.get("ema")
         located = content.get("location_params")
         extra = _named(located) if isinstance(located, Mapping) else {}
-        if any(value.numel() for value in extra.values()):
-            raise InputError(f"{origin} has parameters of locations, which cannot be imported.")
         step = content.get("step", content.get("epoch", 0))
         averaged = raw
         if isinstance(average, Mapping) and isinstance(average.get("shadow_params"), list):
             averaged = _in_order(raw, average["shadow_params"], len(extra), origin)
         elif isinstance(average, Mapping) and _is_weights(average):
             averaged = _by_name(raw, average, origin)
-        return Weights(raw, averaged, step if isinstance(step, int) else 0, images="location_params" not in content)
+        maps = _maps(extra, average, origin)
+        step = step if isinstance(step, int) else 0
+        return Weights(raw, averaged, step, images="location_params" not in content, maps=maps)
     if _is_weights(content):
         raw = _named(content)
         return Weights(raw, raw)
     raise InputError(
         f"{origin} is no checkpoint of a program that is known: it holds {_summary(content)}, and no model with weights."
     )
+
+
+def _maps(extra: Mapping[str, Tensor], average: Any, origin: str) -> tuple[Tensor, Tensor] | None:
+    """Maps of the grid, with their average where the list of averages goes on beyond the network's; some programs forget them."""
+    found = [value for value in extra.values() if value.numel()]
+    if not found:
+        return None
+    if len(found) > 1 or found[0].ndim != 3:
+        shapes = ", ".join(str(tuple(value.shape)) for value in found)
+        raise InputError(
+            f"{origin} has parameters of locations of shapes {shapes}, not one array (maps, rows, columns)."
+        )
+    shadow = average.get("shadow_params") if isinstance(average, Mapping) else None
+    last = shadow[-1] if isinstance(shadow, list) and shadow else None
+    average_of = last if last is not None and last.shape == found[0].shape else found[0]
+    return found[0], average_of.clone()  # each is stored: they must not share memory
 
 
 def _is_weights(value: Any) -> TypeGuard[Mapping[str, Tensor]]:

@@ -75,7 +75,8 @@ class State:
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
         self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
         self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
-        model.normaliser.to(fabric.device)
+        for _, part in model.fixed():
+            part.to(fabric.device)
         self.ema = EMA(model.denoiser.net, ema)
 
     @property
@@ -112,7 +113,7 @@ class State:
         if batch.key is None:
             raise ValueError("a training batch carries the key of each sample")
         generator = Generators((self.seed, *key, LOSS) for key in batch.key.tolist())
-        batch = batch.to(self.fabric.device).normalised(self.model.normaliser)
+        batch = self.model.prepare(batch.to(self.fabric.device))
         with self.fabric.autocast():
             return loss(denoiser, batch, generator=generator)
 
@@ -121,7 +122,7 @@ class State:
         if batch.key is None:
             raise ValueError("a training batch carries the key of each sample")
         keys = [(self.seed, *key, LOSS) for key in batch.key.tolist()]
-        batch = batch.to(self.fabric.device).normalised(self.model.normaliser)
+        batch = self.model.prepare(batch.to(self.fabric.device))
         with self.fabric.autocast():
             found = [figure(self.model.denoiser, batch, generator=Generators(keys)) for figure in loss.figures]
         return torch.tensor([[float(part.double().sum()) for part in pair] for pair in found], dtype=torch.float64)
@@ -131,7 +132,10 @@ class State:
         """All tensors by name, without the prefixes of wrappers."""
         tensors = {f"net.{name}": tensor for name, tensor in self.model.denoiser.net.state_dict().items()}
         tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
-        tensors |= {f"normaliser.{name}": tensor for name, tensor in self.model.normaliser.state_dict().items()}
+        for group, part in self.model.fixed():
+            tensors |= {f"{group}.{name}": tensor for name, tensor in part.state_dict().items()}
+        if self.model.template.numel():
+            tensors["data.template"] = self.model.template
         for name, parameter in self.model.denoiser.net.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = value
@@ -144,7 +148,9 @@ class State:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""
         self.model.denoiser.net.load_state_dict(checkpoint.group("net"), strict=True)
-        self.model.normaliser.load_state_dict(checkpoint.group("normaliser"), strict=True)
+        for group, part in self.model.fixed():
+            part.load_state_dict(checkpoint.group(group), strict=True)
+        self.model.template = checkpoint.group("data").get("template", self.model.template)
         self.ema.load(checkpoint.group("ema"))
         stored = checkpoint.group("optimiser")
         if not stored and checkpoint.facts["step"]:

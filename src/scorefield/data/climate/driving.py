@@ -1,0 +1,302 @@
+"""Predictors to predict from: checked against what a model was trained on, and carried to the targets' grid."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.climate.fields import Predictors
+from scorefield.data.climate.files import Cube, Variables, same_units
+from scorefield.data.climate.grid import Grid
+from scorefield.data.climate.regrid import Conservative, Regridder, spreading
+from scorefield.data.climate.source import Climate, grid_of_cube
+from scorefield.data.climate.split import dates
+from scorefield.data.climate.template import Template, calendar_of
+from scorefield.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+ALIKE = 1e-3  # of a step, by which positions of one grid may differ: files round
+MINUTES_OF_DAY = 1440
+
+
+class Given(ABC):
+    """What an ensemble is drawn from, field by field, and how its file is laid out.
+
+    Attributes:
+        dimension: along which the fields are numbered in a file.
+    """
+
+    dimension: str
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a field."""
+
+    @property
+    @abstractmethod
+    def variables(self) -> int:
+        """How many predictors of the field's own time there are."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many fields there are to predict."""
+
+    @abstractmethod
+    def field(self, position: int) -> Tensor:
+        """cond["field"] of one, (channels, rows, columns), in data units. Unknown values where training had none raise."""
+
+    @abstractmethod
+    def key(self, position: int) -> tuple[int, ...]:
+        """Numbers that tell this field from all others, wherever it stands in a file."""
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """Its date, for messages and for comparison with the file."""
+
+    @abstractmethod
+    def known(self, template: Template) -> np.ndarray:
+        """Where there is anything to predict, (rows, columns) bool."""
+
+    @abstractmethod
+    def frame(self, template: Template) -> tuple[xr.Dataset, tuple[str, str], dict[str, str]]:
+        """Coordinates, names of the rows' and the columns' dimensions, and attributes that every variable needs."""
+
+    @abstractmethod
+    def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
+        """Fields (variables, rows, columns) with the area means of the predictors, see `rescaled`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Driving(Given):
+    """Predictors of a whole region.
+
+    Attributes:
+        predictors: checked.
+        rows: the part of the template's domain that they cover.
+        columns: likewise.
+        grid: of that part.
+        numbers: of the times to predict, each of them with all times of its window.
+        to_coarse: area means of predictions over the cells of the predictors' grid; None where the grids do not allow it.
+        spread: from the cells of that grid to the points in them; likewise.
+        gaps: whether predictors may be unknown somewhere.
+    """
+
+    predictors: Predictors
+    rows: slice
+    columns: slice
+    grid: Grid
+    numbers: np.ndarray
+    to_coarse: Regridder | None
+    spread: Regridder | None
+    gaps: bool
+    dimension: str = "time"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.grid.shape
+
+    @property
+    def variables(self) -> int:
+        return len(self.predictors.cube.names)
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def key(self, position: int) -> tuple[int, ...]:
+        return (minutes(self._date(position)),)
+
+    def name(self, position: int) -> str:
+        return str(self.predictors.cube.times[self.numbers[position]])
+
+    def field(self, position: int) -> Tensor:
+        number = int(self.numbers[position])
+        window = self.predictors.window(number)
+        for values in window:
+            for name, channel in zip(self.predictors.cube.names, values, strict=True):
+                if not self.gaps and np.isnan(channel).any():
+                    raise InputError(
+                        f"{self.predictors.cube.origin}: {name} has {int(np.isnan(channel).sum())} unknown values around "
+                        f"{self._date(position)}, and had none in training: fill them, or cut them off."
+                    )
+        return torch.from_numpy(self.predictors.at(number, window, slice(None), slice(None)))
+
+    def known(self, template: Template) -> np.ndarray:
+        return template.known[self.rows, self.columns]
+
+    def frame(self, template: Template) -> tuple[xr.Dataset, tuple[str, str], dict[str, str]]:
+        y, x = template.facts["y"], template.facts["x"]
+        dataset = template.coordinates(self.rows, self.columns)
+        time, bounds = self._times()
+        dataset = dataset.assign_coords(time=time)
+        if bounds is not None:
+            dataset["time_bnds"] = bounds
+        mapping = template.facts["mapping"]
+        shared = {"grid_mapping": mapping} if mapping else {}
+        flat = sorted(str(name) for name in dataset.variables if set(dataset[name].dims) == {y, x})
+        return dataset, (y, x), shared | ({"coordinates": " ".join(flat)} if flat else {})
+
+    def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
+        if self.to_coarse is None or self.spread is None:
+            raise InputError("The grids do not allow means over the predictors' cells: leave out --conserve.")
+        coarse = self.predictors.coarse(int(self.numbers[position]))[: len(x)].astype(np.float64)
+        return rescaled(x, coarse, self.to_coarse, self.spread, multiply=multiply)
+
+    def _date(self, position: int) -> Any:
+        number = self.numbers[position] % len(self.predictors.cube.times)
+        return dates(self.predictors.cube.times[number : number + 1])[0]
+
+    def _times(self) -> tuple[xr.DataArray, xr.DataArray | None]:
+        """The time coordinate of the predictors with its calendar, and its bounds where they have any."""
+        cube = self.predictors.cube
+        dataset, name = cube.dataset, cube.layout.time
+        if not name:
+            raise InputError(f"{cube.origin} has no time: give it one, as a dimension.")
+        found = dataset[name].isel({name: self.numbers}).load()
+        bounds = str(dataset[name].attrs.get("bounds", dataset[name].encoding.get("bounds", "")))
+        time = found.rename({name: "time"}).reset_coords(drop=True)
+        time.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"}
+        time.encoding = {k: v for k, v in found.encoding.items() if k in ("units", "calendar")} | {"dtype": "float64"}
+        if bounds not in dataset.variables:
+            return time, None
+        time.attrs["bounds"] = "time_bnds"
+        pairs = dataset[bounds].isel({name: self.numbers}).load().rename({name: "time"}).reset_coords(drop=True)
+        pairs.attrs, pairs.encoding = {}, {"dtype": "float64"}
+        return time, pairs
+
+
+def rescaled(
+    x: np.ndarray, coarse: np.ndarray, to_coarse: Regridder, spread: Regridder, *, multiply: bool
+) -> np.ndarray:
+    """Fields whose means over coarse cells are those given: every value of a cell gets what its mean lacks, or its ratio.
+
+    A cell that is dry where it should be wet gets its amount evenly.
+
+    Args:
+        x: (variables, rows, columns).
+        coarse: the means wanted, (variables, y, x).
+        to_coarse: area means.
+        spread: each cell's value to all of its points.
+        multiply: whether to multiply; else to add.
+    """
+    means = to_coarse(x).astype(np.float64)
+    if not multiply:
+        return x + spread(coarse - means)
+    empty = means <= 0
+    ratio = np.where(empty, 1.0, coarse / np.where(empty, 1.0, means))
+    return x * spread(ratio) + spread(np.where(empty, coarse, 0.0))
+
+
+def drive(source: Climate, template: Template, path: str) -> Driving:
+    """Open and check predictors.
+
+    Args:
+        source: the training data's description; its files are not touched.
+        template: what it left in the checkpoint.
+        path: of the predictors.
+
+    Raises:
+        InputError: a variable is missing, in other units, on another grid, of another calendar, or with dates out of order.
+    """
+    wanted = source.targets if source.predictors is None else source.predictors
+    cube = Cube(Variables(path, wanted.names, levels=wanted.levels))
+    required = template.facts["predictors"]
+    for name in wanted.names:
+        found = cube.dataset[name].attrs.get("units", "none")
+        if required["units"].get(name) and not same_units(found, required["units"][name]):
+            raise InputError(
+                f"{cube.origin}: {name} is in {found}, and the model was trained on {required['units'][name]}: convert it."
+            )
+    check_times(cube, template.facts["calendar"])
+    given, domain = grid_of_cube(cube), template.grid
+    rows, columns = parts_covered(given, template, cube.origin)
+    static = template.static
+    part = domain.crop(rows, columns)
+    predictors = source.assembled(cube, None, given, part, (static[0], static[1][:, rows, columns]))
+    numbers = np.flatnonzero(predictors.complete(np.arange(len(cube.times))))
+    if cube.members > 1:
+        raise InputError(f"{cube.origin} has {cube.members} members of the driving model: predict from one at a time.")
+    if not len(numbers):
+        raise InputError(
+            f"{cube.origin} has {len(cube.times)} times, too few for the window of times that is asked for."
+        )
+    return Driving(predictors, rows, columns, part, numbers, *_between(part, given), required["gaps"])
+
+
+def _between(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
+    """From the targets' grid to the predictors' and back."""
+    try:
+        return Conservative().between(part, given), spreading(given, part)
+    except InputError:  # of another mapping, or cut by the domain's edge
+        return None, None
+
+
+def check_times(cube: Cube, calendar: str) -> None:
+    """Refuse dates that do not rise, and another calendar than that of the training data."""
+    found = dates(cube.times)
+    for before, after in pairwise(found):
+        if not before < after:
+            raise InputError(f"{cube.origin}: {after} comes after {before}: sort the times and drop repeated ones.")
+    own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""
+    if own and calendar and own != calendar:
+        raise InputError(f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it.")
+
+
+def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, slice]:
+    """The part of the domain under some predictors: all of it, unless the model was trained on tiles, which know no places."""
+    trained = template.driving
+    for axis, own, theirs in (("y", trained.y, given.y), ("x", trained.x, given.x)):
+        step, other = _step(own), _step(theirs)
+        offset = float(
+            (theirs[0] - own[0] + 180) % 360 - 180 if trained.spherical and axis == "x" else theirs[0] - own[0]
+        )
+        beside = abs(offset / step - round(offset / step)) if step else 0.0
+        same = len(own) == len(theirs) and abs(offset) < ALIKE * abs(step)
+        fits = beside < 10 * ALIKE and (same or not template.facts["whole"])
+        if not given.shares_lines_with(trained) or abs(step - other) > ALIKE * abs(step) or not fits:
+            what = f"{len(theirs)} from {theirs[0]:.5g} to {theirs[-1]:.5g}, not {len(own)} from {own[0]:.5g} to {own[-1]:.5g}"
+            raise InputError(
+                f"{origin} is on another grid than the predictors of training: along {axis} {what}. Regrid it, or cut it to that."
+            )
+    if template.facts["whole"]:
+        return slice(0, template.grid.shape[0]), slice(0, template.grid.shape[1])
+    return tuple(
+        _within(*pair, axis)
+        for pair, axis in (  # type: ignore[return-value]
+            ((template.grid.y, given.y_edges), "y"),
+            ((template.grid.x, given.x_edges), "x"),
+        )
+    )
+
+
+def _within(positions: np.ndarray, edges: np.ndarray, axis: str) -> slice:
+    low, high = edges.min(), edges.max()
+    wrapped = (positions - low) % 360 + low if axis == "x" else positions
+    inside = np.flatnonzero((wrapped > low) & (wrapped < high))
+    if not len(inside):
+        raise InputError("The predictors lie outside the domain of the training data.")
+    return slice(int(inside[0]), int(inside[-1]) + 1)
+
+
+def _step(positions: np.ndarray) -> float:
+    return float(positions[-1] - positions[0]) / (len(positions) - 1) if len(positions) > 1 else 1.0
+
+
+def minutes(date: Any) -> int:
+    """Minutes from the year 1 to a date of any calendar: a number for it that no file's order changes. Never negative."""
+    day = getattr(date, "toordinal", None)
+    if type(date).__module__ == "datetime" and day is not None:
+        whole = day()
+    else:
+        import cftime
+
+        whole = int(cftime.date2num(date, "days since 0001-01-01", calendar=date.calendar))
+    return max(whole, 0) * MINUTES_OF_DAY + date.hour * 60 + date.minute

@@ -1,0 +1,247 @@
+"""Gridded data sets: which variables are to be predicted from which, on what grids, and what is held out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.climate.clock import TimeFeature
+from scorefield.data.climate.fields import GriddedFields, Predictors
+from scorefield.data.climate.files import Cube, Variables
+from scorefield.data.climate.grid import Grid, grid_of
+from scorefield.data.climate.regrid import Bilinear, Conservative, Regrid, Regridder
+from scorefield.data.climate.split import Division, dates
+from scorefield.data.climate.template import calendar_of, template_bytes
+from scorefield.data.climate.tiles import Tiles
+from scorefield.data.source import Source, Split
+from scorefield.errors import InputError
+
+LOOKED_AT = 256  # fields that are too many for memory are described by so many of them
+
+
+@dataclass(frozen=True)
+class Climate(Source):
+    """Fine fields of gridded files beside coarse ones: p(targets | predictors) is to be learnt.
+
+    Every field is one time of one ensemble member, of the whole grid or of a tile of it. Predictors come in files of their own,
+    on their own grid, or are the targets themselves as a coarse model would show them (`coarsen`).
+
+    Args:
+        targets: what is to be predicted.
+        division: what is held out.
+        predictors: from what; without them and without `coarsen`, fields have no conditions.
+        coarsen: take for predictors the area means of the targets, or of the predictors, over cells of so many points squared.
+        regrid: how predictors come to the target's grid.
+        static: fields that do not change, such as orography, on any grid.
+        features: numbers that tell the time.
+        before: steps of time before that of the target from which predictors are taken, too.
+        after: steps after it.
+        tiles: cut the domain into fields of one size.
+        mask_channel: tell the network where the target is known.
+        memory: GiB that the fields may take; beyond it they are read as they are asked for.
+    """
+
+    targets: Variables
+    division: Division
+    predictors: Variables | None = None
+    coarsen: int = 1
+    regrid: Regrid = field(default_factory=Bilinear)
+    static: Variables | None = None
+    features: tuple[TimeFeature, ...] = ()
+    before: int = 0
+    after: int = 0
+    tiles: Tiles | None = None
+    mask_channel: bool = False
+    memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.coarsen < 1 or self.before < 0 or self.after < 0:
+            raise InputError("Climate needs coarsen >= 1, before >= 0 and after >= 0.")
+        if self.predictors is None and self.coarsen == 1 and (self.before or self.after):
+            raise InputError("There are no predictors whose times before and after could be taken: give some.")
+
+    def load(self, split: Split) -> GriddedFields:
+        targets = Cube(self.targets)
+        domain = self.domain(targets)
+        predictors = self.predictors_for(targets, domain)
+        size = domain.shape if self.tiles is None else tuple(self.tiles.size)
+        fields = GriddedFields(
+            targets,
+            predictors,
+            self._places(targets, domain, predictors, split),
+            (size[0], size[1]),
+            domain,
+            mask_channel=self.mask_channel,
+        )
+        if not len(fields):
+            raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
+        if fields.bytes <= self.memory * 2**30:
+            fields.remember()
+        fields.told = told_of(fields)
+        if split == "train":
+            fields.template = describe(self, fields)
+        return fields
+
+    def domain(self, targets: Cube) -> Grid:
+        """The grid of the targets; where they are coarsened, without what is left over at its far ends."""
+        grid = grid_of(targets.dataset, targets.variables.names[0], targets.layouts[0])
+        if self.predictors is not None or self.coarsen == 1:
+            return grid
+        rows, columns = (n // self.coarsen * self.coarsen for n in grid.shape)
+        return grid.crop(slice(rows), slice(columns))
+
+    def driving_grid(self, targets: Cube, domain: Grid) -> Grid | None:
+        """The grid on which predictors drive the model; None where there are none."""
+        if self.predictors is None:
+            return None if self.coarsen == 1 else domain.coarsened(self.coarsen)
+        own = grid_of_cube(Cube(self.predictors))
+        return own if self.coarsen == 1 else own.coarsened(self.coarsen)
+
+    def predictors_for(self, targets: Cube, domain: Grid) -> Predictors | None:
+        """The predictors of training, on the grid of the targets."""
+        driving = self.driving_grid(targets, domain)
+        if driving is None:
+            if self.static is not None or self.features:
+                raise InputError("static and features go with predictors: give predictors, or coarsen.")
+            return None
+        cube = targets if self.predictors is None else Cube(self.predictors)
+        if cube is not targets:
+            _check_times(targets, cube)
+        coarsen = None if self.coarsen == 1 else Conservative().between(grid_of_cube(cube), driving)
+        return self.assembled(cube, coarsen, driving, domain, self.static_on(domain))
+
+    def assembled(
+        self,
+        cube: Cube,
+        coarsen: Regridder | None,
+        driving: Grid,
+        domain: Grid,
+        static: tuple[tuple[str, ...], np.ndarray],
+    ) -> Predictors:
+        """Predictors of any files that carry the variables."""
+        steps = [f"{step:+d}" if step else "" for step in range(-self.before, self.after + 1)]
+        names = [name + step for step in steps for name in cube.names]
+        names += [*static[0], *(name for feature in self.features for name in feature.names)]
+        return Predictors(
+            cube,
+            self.before,
+            self.after,
+            coarsen,
+            self.regrid.between(driving, domain),
+            static[1],
+            tuple(self.features),
+            tuple(names),
+            driving,
+        )
+
+    def static_on(self, domain: Grid) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values of the fields that do not change, on the grid of the targets."""
+        if self.static is None:
+            return (), np.zeros((0, *domain.shape), np.float32)
+        cube = Cube(self.static)
+        values = self.regrid.between(grid_of_cube(cube), domain)(cube.read(0))
+        return cube.names, values
+
+    def _places(self, targets: Cube, domain: Grid, predictors: Predictors | None, split: Split) -> np.ndarray:
+        """Number, first row and first column of every field of a split."""
+        chosen = np.tile(self.division.times(targets.times, split), targets.members)
+        numbers = np.flatnonzero(chosen)
+        if predictors is not None:
+            numbers = numbers[predictors.complete(numbers)]
+        places = self.division.places(domain.shape, split)
+        if self.tiles is None:
+            if not places.all():
+                raise InputError("Bands of a domain are held out, but a field is the whole of it: give tiles.")
+            return np.stack([numbers, np.zeros_like(numbers), np.zeros_like(numbers)], axis=1)
+        corners = self.tiles.corners(places)
+        found = [np.empty((0, 3), int)]
+        for number in numbers:
+            kept = corners[self.tiles.fitting(targets.read(int(number)), corners)]
+            found.append(np.column_stack([np.full(len(kept), number), kept]))
+        return np.concatenate(found)
+
+
+def grid_of_cube(cube: Cube) -> Grid:
+    """The grid of a cube's variables."""
+    return grid_of(cube.dataset, cube.variables.names[0], cube.layouts[0])
+
+
+def _check_times(targets: Cube, predictors: Cube) -> None:
+    """Refuse predictors of other times or members than the targets'."""
+    ours, theirs = dates(targets.times), dates(predictors.times)
+    if len(ours) != len(theirs) or any(str(a) != str(b) for a, b in zip(ours, theirs, strict=True)):
+        differing = next(
+            (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if str(pair[0]) != str(pair[1])), -1
+        )
+        what = (
+            f"time {differing} is {theirs[differing]}, not {ours[differing]}"
+            if differing >= 0
+            else f"{len(theirs)} times, not {len(ours)}"
+        )
+        raise InputError(f"{predictors.origin} has other times than {targets.origin} ({what}): select the same.")
+    if predictors.members != targets.members:
+        raise InputError(
+            f"{predictors.origin} has {predictors.members} members and {targets.origin} {targets.members}: select the same."
+        )
+
+
+def told_of(fields: GriddedFields) -> tuple[str, ...]:
+    """What the files tell: variables with their units and ranges, dates and calendar, grids."""
+    targets, predictors = fields.targets, fields.predictors
+    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(LOOKED_AT, len(fields))).long())
+    first, last = (
+        dates(targets.times[i : i + 1])[0] for i in (fields.place(0).number, fields.place(len(fields) - 1).number)
+    )
+    calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
+    rows, columns = fields.domain.shape
+    found = [
+        f"{first} to {last}, {calendar}; {targets.members} member{'s' * (targets.members > 1)}",
+        f"domain {rows} × {columns}, {fields.domain.kind}, steps {fields.domain.step[0]:.4g} and {fields.domain.step[1]:.4g}",
+    ]
+    for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
+        units = targets.dataset[channel[0]].attrs.get("units", "no units")
+        known = slice(None) if chosen.mask is None else chosen.mask[:, number]
+        found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
+    for number, name in enumerate(() if predictors is None else predictors.names):
+        values = chosen.cond["field"][:, number]
+        gaps = float(torch.isnan(values).float().mean())
+        found.append(f"predictor {name}: {_reach(values)}" + (f", {gaps:.1%} unknown" if gaps else ""))
+    return tuple(found)
+
+
+def _reach(values: Tensor) -> str:
+    known = values[values.isfinite()].double()
+    if not len(known):
+        return "unknown everywhere"
+    low, high, mean = float(known.min()), float(known.max()), float(known.mean())
+    return f"{low:.5g} to {high:.5g}, mean {mean:.5g}, std {float(known.std(correction=0)):.4g}"
+
+
+def describe(source: Climate, fields: GriddedFields) -> Tensor:
+    """The template of a training set: what its predictions will need."""
+    targets, predictors = fields.targets, fields.predictors
+    stored = fields.gather(
+        torch.arange(len(fields)) if fields.remembered else torch.arange(min(LOOKED_AT, len(fields)))
+    )
+    known = torch.ones_like(stored.x, dtype=torch.bool) if stored.mask is None else stored.mask
+    reach = [
+        [float(part.min()), float(part.max())] if len(part := x[k]) else [0.0, 0.0]
+        for x, k in zip(stored.x.unbind(1), known.unbind(1), strict=True)
+    ]
+    whole = source.tiles is None
+    ever = known.any(1).any(0).numpy() if whole else np.ones(fields.domain.shape, bool)
+    facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
+    required: dict[str, Any] = {"units": {}, "gaps": False}
+    if predictors is not None:
+        dataset = predictors.cube.dataset
+        required["units"] = {n: str(dataset[n].attrs.get("units", "")) for n in predictors.cube.variables.names}
+        required["gaps"] = bool(torch.isnan(stored.cond["field"]).any())
+    static = (
+        ((), np.zeros((0, *fields.domain.shape), np.float32)) if predictors is None else source.static_on(fields.domain)
+    )
+    driving = None if predictors is None else predictors.grid
+    return template_bytes(targets, fields.domain, driving, required, ever, facts, static)
