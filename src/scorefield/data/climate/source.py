@@ -193,9 +193,8 @@ def told_of(fields: GriddedFields) -> tuple[str, ...]:
     """What the files tell: variables with their units and ranges, dates and calendar, grids."""
     targets, predictors = fields.targets, fields.predictors
     chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(LOOKED_AT, len(fields))).long())
-    first, last = (
-        dates(targets.times[i : i + 1])[0] for i in (fields.place(0).number, fields.place(len(fields) - 1).number)
-    )
+    ends = [fields.place(i).number % len(targets.times) for i in (0, len(fields) - 1)]  # members follow each other
+    first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
     calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
     rows, columns = fields.domain.shape
     found = [
