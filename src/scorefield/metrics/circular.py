@@ -10,7 +10,6 @@ from typing import NamedTuple
 
 import torch
 from jaxtyping import Complex, Float
-from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
 from scorefield.errors import InputError
@@ -53,6 +52,8 @@ def circular_moments(x: Phases) -> CircularMoments:
 
 def circular_distances(x: Phases, data: Phases) -> dict[str, float]:
     """1-Wasserstein distances of the fields' circular variances (w_var) and skewnesses (w_skew), and their sum (w_total)."""
+    from scipy.stats import wasserstein_distance  # a second to load
+
     ours, theirs = circular_moments(x), circular_moments(data)
     w_var = wasserstein_distance(ours.variance.numpy(), theirs.variance.numpy())
     skewed = [moments.skewness[~moments.skewness.isnan()].numpy() for moments in (ours, theirs)]

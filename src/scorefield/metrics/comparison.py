@@ -9,7 +9,6 @@ from statistics import mean
 from typing import Literal
 
 import torch
-from scipy.stats import wasserstein_distance
 from torch import Generator, Tensor
 
 from scorefield.errors import InputError
@@ -59,6 +58,8 @@ class Spectra(Comparison):
     boundary: Boundary = "cosine"
 
     def __call__(self, x: Tensor, data: Tensor) -> dict[str, float]:
+        from scipy.stats import wasserstein_distance  # a second to load
+
         ours, theirs = self.spectrum(x).power, self.spectrum(data).power
         shared = min(ours.shape[1], theirs.shape[1])  # of two grids of one domain
         distance = band_distance(ours[:, :shared], theirs[:, :shared])

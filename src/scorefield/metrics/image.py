@@ -6,7 +6,7 @@ import math
 
 import torch
 from jaxtyping import Float
-from scipy.stats import t as student
+from scipy.special import stdtrit
 from torch import Tensor
 
 from scorefield.errors import InputError
@@ -57,7 +57,7 @@ def student_interval(
     if n < 2 or not 0 < level < 1:
         raise InputError(f"An interval needs at least 2 members and a level in (0, 1), not {n} and {level}.")
     mean, spread = members.double().mean(0), members.double().std(0)
-    reach = float(student.ppf((1 + level) / 2, n - 1)) * math.sqrt(1 + 1 / n) * spread
+    reach = float(stdtrit(n - 1, (1 + level) / 2)) * math.sqrt(1 + 1 / n) * spread
     return mean - reach, mean + reach
 
 
