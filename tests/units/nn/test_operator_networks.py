@@ -193,7 +193,9 @@ def test_irregular_points_and_other_domains_are_refused() -> None:
         (UNO, "no channels"),
         (lambda: FNO(1, 1, modes=[8]), "one each"),
         (lambda: FNO(1, 1, fraction=0.0), "fraction"),
-        (lambda: FNO(1, 1, layers=0), "at least 1"),
+        (lambda: FNO(1, 1, layers=0), "layers >= 1"),
+        (lambda: FNO(1, 1, rank=0.0), r"fraction in \(0, 1\]"),
+        (lambda: UNO(1, 1, padding=-0.1), "padding"),
         (lambda: UNO(1, 1, modes=16, sizes=(24, 16)), "fall from at most 16"),
     ],
 )
