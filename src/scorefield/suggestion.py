@@ -18,6 +18,7 @@ from torch import Size, Tensor
 
 from scorefield.denoiser import Condition
 from scorefield.errors import InputError
+from scorefield.metrics.spectrum import tapered
 from scorefield.noise import Noise
 from scorefield.random import Generators
 from scorefield.sample import Sampler
@@ -56,12 +57,16 @@ class Suggestion:
 
 
 def bands_of(x: Float[Tensor, "batch channels *grid"], noise: Noise) -> Bands:
-    """The spectra of fields in model space and of the noise, in the bands that the grid has whole."""
-    data = RadialSpectrum.measure(x, noise).bands
-    grid = x.shape[2:]
+    """The spectra of fields in model space and of the noise, in the bands that the grid has whole.
+
+    Under a noise without edges neither is diagonal in modes of the grid: then the data are tapered, as fields that are not
+    periodic have to be, and λ is that of the noise's density on a torus.
+    """
+    torus, grid = noise.on_torus(), x.shape[2:]
+    data = RadialSpectrum.measure(x if torus is noise else tapered(x.double(), len(grid)), torus).bands
     return Bands(
         torch.tensor(data, dtype=torch.float64),
-        band_means(noise.eigenvalues(grid), wavenumbers(noise, grid), len(data)),
+        band_means(torus.eigenvalues(grid), wavenumbers(torus, grid), len(data)),
     )
 
 
