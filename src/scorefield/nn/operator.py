@@ -181,10 +181,10 @@ def pad(x: Tensor, padding: float) -> Tensor:
     widths = [round(padding * n) for n in x.shape[2:]]
     for n, width in zip(x.shape[2:], widths, strict=True):
         if abs(padding * n - width) > 1e-9 * n:
-            near = Fraction(max(width, 1), n)
+            near, step = Fraction(max(width, 1), n), Fraction(padding).limit_denominator(1000).denominator
             raise InputError(
                 f"A padding of {padding:g} is {padding * n:g} points of {n}, and points must be whole at every resolution "
-                f"that is used: the nearest padding is {near} = {float(near):.8g}."
+                f"that is used: the nearest padding is {near} = {float(near):.8g}. With {padding:g} take a multiple of {step}."
             )
     return F.pad(x, [side for width in reversed(widths) for side in (0, width)])
 

@@ -57,7 +57,7 @@ class Noise(ABC):
         )
 
     def on_torus(self) -> Noise:
-        """A noise that is diagonal in modes of the grid, with the spectrum that this one has away from edges: this one, if it is."""
+        """A noise diagonal in modes of the grid, with the spectrum that this one has away from edges: this one, if it is."""
         return self
 
     def limited(self, grid: Sequence[int] | Size) -> Noise:
