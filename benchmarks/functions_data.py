@@ -166,7 +166,7 @@ def terrain_floors(path: Path) -> dict[str, dict[str, float]]:
             [torch.cat([tiles[i] for i in range(len(tiles)) if (i in half) == side]) for side in (True, False)]
             for half in halves
         ]
-        each = [terrain_figures(*pair) for pair in pairs]
+        each = [terrain_figures(one, other) for one, other in pairs]
         rows[f"two halves of the tiles, {size}"] = {key: float(np.mean([row[key] for row in each])) for key in each[0]}
         held = everything(source.load("valid"))
         rows[f"held-out tiles, {size}"] = terrain_figures(held, everything(source.load("train")))

@@ -239,6 +239,16 @@ def test_the_levels_drown_every_band_and_vanish_beside_it():
     check(BANDS, SDE(VP(beta_max=40.0)))  # α(1) counts
 
 
+def test_bands_in_which_the_data_have_nothing_but_rounding_ask_for_no_level():
+    """A flow's mean vorticity is 0, and its last modes are cut off."""
+    empty, last = torch.tensor([1e-18], dtype=F64), torch.tensor([0.03], dtype=F64)
+    bands = Bands(torch.cat((empty, BANDS.data[1:], empty)), torch.cat((BANDS.noise, last)))
+    assert bands.kept.tolist() == [False, *[True] * 5, False]
+    assert suggest(bands) == suggest(Bands(BANDS.data[1:], BANDS.noise[1:]))
+    found = suggest(bands)
+    check(bands, SDE(EDM(0.999 * found.sigma_min, 1.001 * found.sigma_max)))
+
+
 def test_a_noise_smoother_than_the_data_is_refused():
     with pytest.raises(InputError, match=r"smoother than the data: in band 5"):
         suggest(Bands(BANDS.noise, BANDS.data))

@@ -140,7 +140,9 @@ def test_a_padding_must_be_whole_points_at_every_resolution() -> None:
     padded = awake(FNO(1, 1, channels=8, modes=16, padding=0.125))
     for n in (16, 32, 40):
         assert padded(waves((n, n)), LABEL).shape[2:] == (n, n)
-    with pytest.raises(InputError, match=r"2.5 points of 20.*nearest padding is 1/10 = 0.1. With 0.125 take a multiple of 8"):
+    with pytest.raises(
+        InputError, match=r"2.5 points of 20.*nearest padding is 1/10 = 0.1. With 0.125 take a multiple of 8"
+    ):
         padded(waves((20, 20)), LABEL)
 
 
