@@ -153,7 +153,7 @@ class Job:
         """`cond` with the classes: sample i is of the class i modulo their number where each has its turn."""
         if self.label is None:
             return dict(self.cond or {})
-        known = self.classes or self.model.labels
+        known = _known(self.model, self.classes)
         label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
         return dict(self.cond or {}) | {"label": label}
 
@@ -296,12 +296,17 @@ def check(
     for name, value, least in (("number", n, 1), ("chunk", chunk, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"The {name} is {value}: give {least} or more.")
-    known = min(filter(None, (model.labels, classes)), default=0)
+    known = _known(model, classes)
     if label is not None and not known:
         raise InputError(f"The network knows no classes: leave out the label {label}.")
     if isinstance(label, int) and not 0 <= label < known:
         raise InputError(f"There is no class {label}: give a label from 0 to {known - 1}.")
     model.check_cond(cond)
+
+
+def _known(model: Model, classes: int) -> int:
+    """How many classes both the network and the denoiser that guides it know, where either knows any."""
+    return min(filter(None, (model.labels, classes)), default=0)
 
 
 @torch.no_grad()

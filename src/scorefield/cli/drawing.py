@@ -96,6 +96,7 @@ def restore(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, recipe, restoring, sampling, selection
+    from scorefield.steering import class_of
 
     parser = run_parser("restore", restore.__doc__ or "")
     selection.add_arguments(parser)
@@ -123,7 +124,7 @@ def restore(arguments: Sequence[str]) -> int:
             n=settings.samples,
             seed=settings.seed,
             chunk=settings.chunk,
-            label=settings.label,
+            label=class_of(source, model, settings.label),
             provenance=source.provenance | {"ema": settings.ema},
             progress=bar.update,
         )
