@@ -79,9 +79,15 @@ def denoise(arguments: Sequence[str]) -> int:
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     facts = source.provenance | {"ema": settings.ema}
     record = denoising.denoise(
-        settings.out, model, settings.files, noise=settings.noise, chunk=settings.chunk, provenance=facts
+        settings.out,
+        model,
+        settings.files,
+        phases=settings.phases,
+        noise=settings.noise,
+        chunk=settings.chunk,
+        provenance=facts,
     )
-    print(denoising.table(record, settings.out))
+    print(denoising.table(record))
     return 0
 
 
