@@ -12,6 +12,7 @@ def superres(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import finer, loading, recipe, resolution, restoring, sampling, selection
+    from scorefield.steering import class_of
 
     parser = run_parser("superres", superres.__doc__ or "")
     selection.add_arguments(parser)
@@ -34,7 +35,7 @@ def superres(arguments: Sequence[str]) -> int:
             n=settings.samples,
             seed=settings.seed,
             chunk=settings.chunk,
-            label=settings.label,
+            label=class_of(source, model, settings.label),
             provenance=facts if beyond is None else facts | {"beyond": repr(beyond)},
             progress=bar.update,
             grid=grid,
