@@ -24,6 +24,7 @@ from scorefield.recipe import build, data_parser
 
 COARSENING = {"mrms": 8, "t2m": 4}
 DAYS = {"train": range(1, 21), "test": range(23, 32)}
+DAYS |= {"early": range(1, 15), "late": range(17, 21)}  # of training: to choose by, with the same gap between them
 
 
 @dataclass(frozen=True)

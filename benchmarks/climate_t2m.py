@@ -44,8 +44,9 @@ def row(one: System, ridge: System, dressed: System) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", default=[], help="NAME=FILE.npy of members")
+    parser.add_argument("--late", action="store_true", help="learn from days 1-14 and judge days 17-20: to choose by")
     settings = parser.parse_args()
-    train, test = t2m("train"), t2m("test")
+    train, test = (t2m(part) for part in (("early", "late") if settings.late else ("train", "test")))
     judge = Judge(test, "K", float(train.fine.max()), np.linspace(58, 50.25, 32))
     systems = {}
     for name, baseline in BASELINES.items():
