@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 
-from climate_data import t2m
+from climate_data import LATITUDE, t2m
 from climate_scores import Judge, System, markdown, percent, ratio, told
 from scorefield.baselines import BCSD, Bilinear, DressedRidge, HourlyResidual, Ridge
 
@@ -47,7 +47,7 @@ def main() -> None:
     parser.add_argument("--late", action="store_true", help="learn from days 1-14 and judge days 17-20: to choose by")
     settings = parser.parse_args()
     train, test = (t2m(part) for part in (("early", "late") if settings.late else ("train", "test")))
-    judge = Judge(test, "K", float(train.fine.max()), np.linspace(58, 50.25, 32))
+    judge = Judge(test, "K", float(train.fine.max()), LATITUDE)
     systems = {}
     for name, baseline in BASELINES.items():
         drawn = baseline.fit(train.coarse, train.fine, train.when).draw(test.coarse, MEMBERS, SEED, test.when)

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from climate_data import Part, t2m
+from climate_data import COARSENING, LATITUDE, Part, area, t2m
 from scorefield import loading
 from scorefield.baselines import Ridge
-from scorefield.baselines.baseline import When
+from scorefield.baselines.baseline import When, block_mean
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields, Subset
 from scorefield.data.source import Source, Split, hold_out
@@ -40,7 +40,7 @@ def fitted(split: str) -> tuple[Ridge, Part]:
 
 @cache
 def errors(split: str) -> np.ndarray:
-    """Of the hours of training, by regressions that know nothing of the days around them."""
+    """Of the hours of training, by regressions that know nothing of the days around them, but the means of coarse boxes."""
     _, train = fitted(split)
     found, day = np.empty_like(train.fine), train.when.day
     for first in range(day.min(), day.max() + 1, SPELL):
@@ -48,8 +48,19 @@ def errors(split: str) -> np.ndarray:
         kept = (day < first - GAP) | (day >= first + SPELL + GAP)
         hours = (When(*(value[part] for value in train.when)) for part in (kept, out))
         ridge = Ridge().fit(train.coarse[kept], train.fine[kept], next(hours))
-        found[out] = train.fine[out] - ridge.draw(train.coarse[out], 1, 0, next(hours))[0]
+        found[out] = detail(train.fine[out] - ridge.draw(train.coarse[out], 1, 0, next(hours))[0])
     return found
+
+
+def detail(fields: np.ndarray) -> np.ndarray:
+    """Without their means over the coarse boxes, which are known."""
+    factor = (COARSENING["t2m"],) * 2
+    return (fields - spread(block_mean(fields, factor, area(fields.shape[-2:], LATITUDE)))).astype(np.float32)
+
+
+def spread(coarse: np.ndarray) -> np.ndarray:
+    """Each coarse value to the points of its box."""
+    return coarse.repeat(COARSENING["t2m"], -2).repeat(COARSENING["t2m"], -1)
 
 
 def scale(split: str) -> np.ndarray:
@@ -58,7 +69,7 @@ def scale(split: str) -> np.ndarray:
 
 
 def conditions(part: Part, split: str, *, weather: bool) -> Tensor:
-    """(n, channels, y, x): the usual error, the hour, the place; with the weather the coarse field and the regression's detail."""
+    """(n, channels, y, x): the usual error, the hour, the place; with the weather the coarse field and what ridge adds to it."""
     ridge, train = fitted(split)
     angle = 2 * np.pi * part.when.hour[:, None, None] / 24
     usual = np.log(scale(split) / scale(split).mean())
@@ -95,7 +106,7 @@ class Errors(Source):
     """
 
     split: str = "train"
-    weather: bool = True
+    weather: bool = False
 
     def load(self, split: Split) -> Fields:
         fields = ErrorFields(self.split, weather=self.weather)
@@ -116,14 +127,14 @@ def main() -> None:
         cast(Errors, opened.source(("climate_t2m_model",))),
     )
     part = t2m("late" if source.split == "early" else "test")
-    mean = fitted(source.split)[0].draw(part.coarse, 1, 0, part.when)[0]
+    mean = spread(part.coarse) + detail(fitted(source.split)[0].draw(part.coarse, 1, 0, part.when)[0])
     cond = {"field": conditions(part, source.split, weather=source.weather)}
     sampler = replace(model.sampler, steps=settings.steps or model.sampler.steps)
     torch.set_num_threads(1)
     begin, members = time.process_time(), []
     for member in range(settings.members):
         x = model.sample(len(mean), seed=settings.seed + member, sampler=sampler, cond=cond, chunk=72)
-        members.append(mean + x[:, 0].numpy() * scale(source.split))
+        members.append(mean + detail(x[:, 0].numpy() * scale(source.split)))
     np.save(settings.out, np.stack(members).astype(np.float32))
     print(f"{time.process_time() - begin:.0f} CPU-s")
 

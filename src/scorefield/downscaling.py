@@ -33,6 +33,7 @@ from scorefield.files import replacing, write_text
 from scorefield.model import Model
 from scorefield.sample import Sampler
 
+SPLITS: tuple[Split, ...] = get_args(Split)
 JOB = "scorefield_job"  # the attribute of a file that tells which job made it
 
 
@@ -70,8 +71,8 @@ def prepare(
         most: at most so many fields of a split, evenly spread.
     """
     template, fields = Template.read(model.template.cpu()), None
-    if predictors in get_args(Split):
-        given, fields = held(source, predictors, most)  # type: ignore[arg-type]
+    if predictors in SPLITS:
+        given, fields = held(source, predictors, most)
     else:
         given = drive(source, template, predictors)
     grid = model.shape[1:]
@@ -110,7 +111,7 @@ def write_truth(out: Path, job: Job, template: Template, fields: GriddedFields |
 def mirrored(predictors: str, out: Path) -> list[tuple[str, Path]]:
     """Predictors and the file to write for each: one pair, or for a folder the files below it, to be mirrored below `out`."""
     root = Path(predictors)
-    if predictors in get_args(Split) or not root.is_dir() or is_store(root):
+    if predictors in SPLITS or not root.is_dir() or is_store(root):
         return [(predictors, out)]
     stores = {path for path in root.rglob("*") if path.is_dir() and is_store(path)}
     files = {path for path in root.rglob("*.nc") if not stores.intersection(path.parents)}

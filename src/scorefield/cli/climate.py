@@ -1,4 +1,4 @@
-"""Verbs for climate data: downscale, verify, baseline."""
+"""Verbs for climate data: downscale, verify, baseline, correct."""
 
 from __future__ import annotations
 
@@ -118,4 +118,17 @@ def baseline(arguments: Sequence[str]) -> int:
     settings = parser.read(["--baseline", *arguments] if named else arguments)
     job.run(parser.instantiate(settings).baseline, settings)
     say(f"{settings.members} members in {settings.out}")
+    return 0
+
+
+def correct(arguments: Sequence[str]) -> int:
+    """Map the quantiles of predictions to the truth's in each grid box; with --map.wet both are wet equally often."""
+    from scorefield.baselines import correction
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield correct", correct.__doc__ or "")
+    correction.add_arguments(parser)
+    settings = parser.read(arguments)
+    correction.run(parser.instantiate(settings).map, settings)
+    say(f"corrected predictions in {settings.out}")
     return 0

@@ -136,10 +136,10 @@ class Zarr(Writer):
             dataset[name] = (frame.dimensions, empty, dict(attributes))
         encoding = _encoding(frame.dataset) | {name: {"_FillValue": np.float32(np.nan)} for name in frame.variables}
         dataset.to_zarr(temporary, mode="w", compute=False, consolidated=False, encoding=encoding)
-        group = zarr.open_group(temporary, mode="r+")
+        arrays = [zarr.open_array(temporary, path=name, mode="r+") for name in frame.variables]
         for where, values in pieces:
-            for name, field in zip(frame.variables, values, strict=True):
-                group[name][where] = field  # type: ignore[index]
+            for array, field in zip(arrays, values, strict=True):
+                array[where] = field
         temporary.replace(path)
 
 
