@@ -66,7 +66,7 @@ def slices_of(data: Path, name: str) -> list[np.ndarray]:
 def scan_of(simulation: Simulation, sampling: Sampling, maps: str, number: int, choice: Baselines) -> Scan:
     """What is reconstructed: the sampled part of k-space, with true maps or with those of its calibration region."""
     mask = sampling(GRID, number)
-    found = simulation.maps if maps == "true" else estimate_maps(simulation.kspace, mask)
+    found = simulation.maps if maps == "true" else estimate_maps(simulation.kspace, mask, noise=simulation.noise)
     return Scan(as_tensor(simulation.kspace), torch.from_numpy(mask), as_tensor(found), simulation.noise, choice)
 
 

@@ -42,9 +42,9 @@ class Parser(ArgumentParser):
             raise InputError(self.explain(error)) from error
 
     def read_object(self, config: Mapping[str, Any], origin: str) -> Namespace:
-        """Parse a mapping, such as the content of a recipe."""
+        """Parse a mapping, such as the content of a recipe. A class that it names starts from its own defaults."""
         try:
-            return self.parse_object(dict(config))
+            return self.parse_object(dict(config), namespace=without_renamed(self.get_defaults(), config))
         except Exception as error:
             raise InputError(f"{origin}: {self.explain(error)}") from error
 
@@ -158,6 +158,18 @@ def fold(parent: Any, child: Any) -> Any:
         key: fold(parent[key], child[key]) if key in parent and key in child else {**parent, **child}[key]
         for key in {**parent, **child}
     }
+
+
+def without_renamed(base: Namespace, config: Mapping[str, Any]) -> Namespace:
+    """The base without the arguments of classes for which a mapping names others: the parser would keep those of equal names."""
+    base = base.clone()
+    for name, value in config.items():
+        held = base.get(name)
+        if not (isinstance(value, Mapping) and isinstance(held, Namespace)):
+            continue
+        renamed = "class_path" in value and held.get("class_path", value["class_path"]) != value["class_path"]
+        base[name] = None if renamed else without_renamed(held, value)
+    return base
 
 
 def drop_replaced(base: Namespace, arguments: Sequence[str]) -> Namespace:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield.config import Parser
+from scorefield.data.mri.denoised import Volume
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.picture import save_panels
 from scorefield.data.single import read_fields
@@ -22,7 +24,19 @@ from scorefield.model import Model
 
 def add_arguments(parser: Parser) -> None:
     """What to denoise, and how noisy it is."""
-    parser.add_argument("files", type=Path, nargs="+", help="images or .npy files, each of one field or of several")
+    parser.add_argument(
+        "files",
+        type=Path,
+        nargs="+",
+        help="images, .npy files of one field or several, or NIfTI volumes (axial slices)",
+    )
+    parser.add_argument(
+        "--phases",
+        type=Path,
+        nargs="+",
+        default=[],
+        help="NIfTI of the phase of each file, for models of complex images",
+    )
     parser.add_argument(
         "--noise",
         type=float | None,
@@ -35,14 +49,22 @@ def add_arguments(parser: Parser) -> None:
 
 
 def denoise(
-    folder: Path, model: Model, files: Sequence[Path], *, noise: float | None, chunk: int, provenance: Mapping[str, Any]
+    folder: Path,
+    model: Model,
+    files: Sequence[Path],
+    *,
+    noise: float | None,
+    chunk: int,
+    provenance: Mapping[str, Any],
+    phases: Sequence[Path] = (),
 ) -> dict[str, Any]:
-    """Write NAME.npy, (fields, channels, *grid), and a picture for every file; returns and writes what was done.
+    """Write NAME.npy, (fields, channels, *grid), or NAME.nii.gz, and a picture for every file; returns and writes what was done.
 
     Args:
         folder: where to.
         model: of the fields.
         files: what to denoise.
+        phases: of NIfTI volumes, one for each file, where the model is of complex images.
         noise: its standard deviation; None to estimate it for each field.
         chunk: how many fields at once.
         provenance: facts of the model.
@@ -50,28 +72,58 @@ def denoise(
     Raises:
         InputError: results that are there already, files of one name, or files that hold no such fields.
     """
-    names = [path.stem for path in files]
+    names = [path.name.removesuffix(".gz").removesuffix(path.suffix).removesuffix(".nii") for path in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"Two files are called {twice}: denoise them into folders of their own.")
-    if there := next((name for name in names if (folder / f"{name}.npy").exists()), None):
-        raise InputError(f"{folder / there}.npy exists: give another --out, or remove it.")
+    if there := next((path for name in names for path in folder.glob(f"{name}.n*")), None):
+        raise InputError(f"{there} exists: give another --out, or remove it.")
     if noise is not None and not noise > 0:
         raise InputError(f"The noise is a standard deviation > 0, not {noise}.")
+    if phases and len(phases) != len(files):
+        raise InputError(f"There are {len(files)} files and {len(phases)} of phase: give one for each.")
     record: dict[str, Any] = {"model": dict(provenance), "estimated": noise is None, "files": {}}
-    for path, name in zip(files, names, strict=True):
-        fields = read_fields(path, model.shape)
-        y = fields.gather(torch.arange(len(fields))).x
-        levels = estimate_noise(y) if noise is None else torch.full((len(y),), noise)
+    for place, (path, name) in enumerate(zip(files, names, strict=True)):
+        opened = _open(path, phases[place] if phases else None, model.shape)
+        y = opened.fields
+        levels = estimate_noise(y) if noise is None else noise / opened.scale
         if not bool((levels > 0).all()):
             raise InputError(f"{path} holds a field in which no noise can be found: give --noise.")
         x = model.denoise(y, levels, chunk=chunk)
-        with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, x.numpy())
+        written = opened.write(folder / name, x)
         _picture(folder / f"{name}.png", y[:1], x[:1], float(levels[0]))
-        removed = (y - x).flatten(1).std(1) / levels
-        record["files"][name] = {"fields": len(y), "noise": levels.tolist(), "removed_over_noise": removed.tolist()}
+        removed, levels = (y - x).flatten(1).std(1) / levels, levels * opened.scale
+        facts = {"fields": len(y), "noise": levels.tolist(), "removed_over_noise": removed.tolist()}
+        record["files"][name] = facts | {"written": [str(file) for file in written]}
     write_text(folder / "denoising.json", json.dumps(record, indent=2) + "\n")
     return record
+
+
+def _open(path: Path, phase: Path | None, shape: Sequence[int]) -> Array | Volume:
+    """What a file holds, in the units of a model of fields of a shape."""
+    if path.name.endswith((".nii", ".nii.gz")):
+        return Volume.read(path, phase, shape[0])
+    if phase is not None:
+        raise InputError(f"{path} is no NIfTI volume: its phase is part of it, as complex numbers or two channels.")
+    fields = read_fields(path, shape)
+    return Array(fields.gather(torch.arange(len(fields))).x)
+
+
+@dataclass(frozen=True)
+class Array:
+    """Fields in the units of their file."""
+
+    fields: Tensor
+
+    @property
+    def scale(self) -> Tensor:
+        return torch.ones(len(self.fields))
+
+    def write(self, stem: Path, x: Tensor) -> list[Path]:
+        """Write them as .npy."""
+        path = stem.with_name(stem.name + ".npy")
+        with replacing(path) as temporary, temporary.open("wb") as file:
+            np.save(file, x.numpy())
+        return [path]
 
 
 def _picture(path: Path, y: Tensor, x: Tensor, noise: float) -> None:
@@ -90,15 +142,15 @@ def _shown(x: Tensor) -> Tensor:
     return x.norm(dim=1, keepdim=True) if x.shape[1] == 2 else x
 
 
-def table(record: Mapping[str, Any], folder: Path) -> str:
+def table(record: Mapping[str, Any]) -> str:
     """A line for each file."""
     how = "estimated" if record["estimated"] else "as given"
     lines = []
-    for name, facts in record["files"].items():
+    for facts in record["files"].values():
         levels, removed = facts["noise"], facts["removed_over_noise"]
         span = f"{min(levels):.4g}" + (f" to {max(levels):.4g}" if max(levels) > min(levels) else "")
         share = sum(removed) / len(removed)
         lines.append(
-            f"{folder / name}.npy   {facts['fields']} fields, noise {span} ({how}); taken away: {share:.2f} of it"
+            f"{', '.join(facts['written'])}   {facts['fields']} fields, noise {span} ({how}); taken away: {share:.2f} of it"
         )
     return "\n".join(lines)

@@ -56,7 +56,7 @@ class Scans:
         if self.coils is not None:
             kspace = prepare.compress_coils(kspace, self.coils)
         mask = acquired & self.sampling(kspace.shape[1:], number)
-        maps = self._maps(kspace, mask, number)
+        maps = self._maps(kspace, mask, number, noise)
         scan = Scan(as_tensor(kspace), torch.from_numpy(mask), as_tensor(maps), noise, self.baselines)
         reference = None
         if acquired.mean() > 0.99 and not mask.all():
@@ -74,13 +74,13 @@ class Scans:
         samples = prepare.outer_noise(kspace, mask) if scan is None else scan
         return prepare.prewhiten(kspace, prepare.covariance_of(samples)), 1.0
 
-    def _maps(self, kspace: np.ndarray, mask: np.ndarray, number: int) -> np.ndarray:
+    def _maps(self, kspace: np.ndarray, mask: np.ndarray, number: int, noise: float) -> np.ndarray:
         if self.maps is not None:
             maps = self.maps if self.maps.ndim == 3 else self.maps[number]
         elif self.kspace.maps is not None and self.coils is None and self.height is None:
             maps = self.kspace.maps(number)
         else:
-            return estimate_maps(kspace, mask, cache=self.cache)
+            return estimate_maps(kspace, mask, noise=noise, cache=self.cache)
         if maps.shape != kspace.shape:
             raise InputError(
                 f"The maps are {maps.shape} and k-space is {kspace.shape} (coils, height, width): give the maps of this scan, "

@@ -106,7 +106,7 @@ class Model(nn.Module):
         """Raise InputError where the network needs a field that `cond` lacks, or makes no fields."""
         channels = self.generative.net.cond_channels
         if channels and "field" not in (cond or {}):
-            advice = 'give it in Python, Model.sample(n, cond={"field": ...})'
+            advice = "take `scorefield downscale`, `sample --given valid`, or in Python Model.sample(n, cond=...)"
             raise InputError(f"The network is conditioned on a field of {channels} channels: {advice}.")
 
     @torch.no_grad()

@@ -27,12 +27,19 @@ from scorefield.files import replacing, write_text
 from scorefield.guidance import Method, Proximal
 from scorefield.measuring import Scans, read_maps, sampling_of
 from scorefield.model import Model
-from scorefield.reconstructed import LEVEL, QUANTILES, figures, picture, summary
+from scorefield.reconstructed import (
+    LEVEL,
+    QUANTILES,
+    draw_all,
+    figures,
+    summary,
+    volume_figures,
+)
 from scorefield.sample import DPM2M, EDMGrid, Sampler
 from scorefield.scan import Baselines, draw
 
-OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=12)
-OWN = Sampler(30, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
+OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
+OWN = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
 
 
 def add_arguments(parser: Parser) -> None:
@@ -187,7 +194,8 @@ def reconstruct(
     say: Callable[[str], object] = lambda _: None,
     progress: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
-    """Write a file of images, see `Job.compute`; returns the figures. The same call completes what was interrupted.
+    """Write a file of images, see `Job.compute`; returns the figures of its `slices`, and of the `volume` where there is a
+    reference. The same call completes what was interrupted.
 
     Args:
         job: what to draw.
@@ -200,7 +208,7 @@ def reconstruct(
     if out.exists():
         if _record_of(out) != job.record:
             raise InputError(f"{out} exists and holds another reconstruction: give another --out, or delete it.")
-        return json.loads((_attributes(out))["figures"])
+        return json.loads(_attributes(out)["figures"])
     parts = out.with_name(out.name + ".parts")
     _claim(parts, job.record)
     claims = Claims(parts / ".claims")
@@ -248,8 +256,10 @@ def _assemble(job: Job, parts: Path, out: Path) -> None:
                 found[str(number)] = figures(arrays)
             found.setdefault(str(number), {})["chi_square"] = float(arrays["chi_square"].mean())
             if place == len(job.numbers) // 2:
-                picture(out.with_suffix(".png"), arrays)
-        file.attrs["record"], file.attrs["figures"] = json.dumps(job.record), json.dumps(found)
+                draw_all(out, arrays)
+        volume = volume_figures(file) if all("posterior mean" in row for row in found.values()) else {}
+        file.attrs["record"] = json.dumps(job.record)
+        file.attrs["figures"] = json.dumps({"slices": found, "volume": volume})
         file.attrs["interval_level"], file.attrs["quantile_levels"] = LEVEL, QUANTILES
 
 

@@ -172,7 +172,7 @@ def restore(
     n: int = 8,
     seed: int = 0,
     chunk: int = 64,
-    label: int | None = None,
+    label: sampling.Label | None = None,
     provenance: Mapping[str, Any],
     progress: Callable[[int], object] = lambda _: None,
     grid: tuple[int, ...] = (),

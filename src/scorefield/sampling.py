@@ -153,7 +153,7 @@ class Job:
         """`cond` with the classes: sample i is of the class i modulo their number where each has its turn."""
         if self.label is None:
             return dict(self.cond or {})
-        known = self.classes or self.model.labels
+        known = _known(self.model, self.classes)
         label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
         return dict(self.cond or {}) | {"label": label}
 
@@ -242,20 +242,14 @@ def complete(
 
 
 def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[int], object]) -> None:
-    """Take chunks until all are there: first those that nobody is at, then those whose process may have died."""
+    """Take chunks until all are there, our share of them first."""
     rank, processes = place_among()
-    order = sorted(enumerate(job.starts), key=lambda chunk: (chunk[0] - rank) % processes)  # our share first
-    for wait in (False, True):
-        left = []
-        for number, start in order:
-            with claims.hold(number, wait=wait) as ours:
-                if not ours:
-                    left.append((number, start))
-                    continue
-                if not (output.complete or output.holds(start, job.size(start))):
-                    output.write(start, job.draw(start))
-            progress(job.size(start))
-        order = left
+    ours_first = sorted(range(len(job.starts)), key=lambda number: (number - rank) % processes)
+    for number in claims.each(ours_first):
+        start = job.starts[number]
+        if not (output.complete or output.holds(start, job.size(start))):
+            output.write(start, job.draw(start))
+        progress(job.size(start))
 
 
 def _put_together(job: Job, output: Output, claims: Claims) -> None:
@@ -296,12 +290,17 @@ def check(
     for name, value, least in (("number", n, 1), ("chunk", chunk, 1), ("seed", seed, 0)):
         if value < least:
             raise InputError(f"The {name} is {value}: give {least} or more.")
-    known = min(filter(None, (model.labels, classes)), default=0)
+    known = _known(model, classes)
     if label is not None and not known:
         raise InputError(f"The network knows no classes: leave out the label {label}.")
     if isinstance(label, int) and not 0 <= label < known:
         raise InputError(f"There is no class {label}: give a label from 0 to {known - 1}.")
     model.check_cond(cond)
+
+
+def _known(model: Model, classes: int) -> int:
+    """How many classes both the network and the denoiser that guides it know, where either knows any."""
+    return min(filter(None, (model.labels, classes)), default=0)
 
 
 @torch.no_grad()

@@ -73,6 +73,15 @@ def label_of(source: Opened, model: Model, asked: Label | None = None) -> Label 
     return "each" if asked is None and model.labels and not _knows_none(source) else asked
 
 
+def class_of(source: Opened, model: Model, asked: Label | None) -> Label | None:
+    """The class asked for; InputError where none is, and the network has never learnt to do without one."""
+    if asked is None and model.labels and not _knows_none(source):
+        raise InputError(
+            f"The network has learnt its classes, and never to do without one: say which by --label, 0 to {model.labels - 1}."
+        )
+    return asked
+
+
 def _knows_none(source: Opened) -> bool:
     """Whether a network with classes may have learnt the null class too."""
     training = source.config.get("train")

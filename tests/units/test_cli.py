@@ -11,10 +11,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import scorefield
 import tiny
 from scorefield.cli import main
+from scorefield.config import find_recipe, import_class, read_recipe
 from scorefield.train import checkpoint as checkpoints
 
 
@@ -330,6 +332,21 @@ def test_the_printed_configuration_is_a_recipe_that_prints_the_same(
     (tmp_path / "mine.yaml").write_text(first)
     assert main(["train", str(tmp_path / "mine.yaml"), "--print-config"]) == 0
     assert capsys.readouterr().out == first and "steps: 7" in first
+
+
+@pytest.mark.parametrize("other", ["SURE", "SupervisedGSURE"])
+def test_a_class_that_a_recipe_names_starts_from_its_own_defaults(
+    other: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not from what the default class says under the same names: its weight is SNR, SURE's is Plain."""
+    recipe, loss = read_recipe(find_recipe("digits")), import_class(f"scorefield.losses.{other}")()
+    recipe["train"]["loss"] = {"class_path": f"scorefield.losses.{other}"}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["train", str(tmp_path / "mine.yaml"), "--print-config"]) == 0
+    found = yaml.safe_load(capsys.readouterr().out)["train"]["loss"]["init_args"]
+    for name, value in found.items():
+        if "class_path" in (value or {}):
+            assert value["class_path"].split(".")[-1] == type(getattr(loss, name)).__name__
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

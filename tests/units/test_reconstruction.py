@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from scorefield.cli import main
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.simulate import Simulation, simulate
 from scorefield.errors import InputError
+from scorefield.metrics.mri import fastmri_figures
 from scorefield.reconstructed import summary
 from scorefield.scan import Scan, as_tensor
 
@@ -74,16 +76,22 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, capsys):
     out = tmp_path / "out.h5"
-    assert main(job(folder, out, "--mask", "RandomLines", "--mask.acceleration", "3", "--mask.calibration", "11")) == 0
+    mask = ["--mask", "RandomLines", "--mask.acceleration", "3", "--mask.calibration", "11"]
+    assert main([*job(folder, out, *mask), "-n", "4"]) == 0
     found = read(out)
-    assert found["members"].shape == (2, 2, *GRID) and found["members"].dtype == np.complex64
+    assert found["members"].shape == (2, 4, *GRID) and found["members"].dtype == np.complex64
     assert (
         found["interval"].shape == (2, 2, *GRID) and (found["interval"][:, 0] >= 0).all() and "quantiles" not in found
     )
     np.testing.assert_allclose(found["magnitude"], np.abs(found["members"].mean(1)), rtol=1e-4, atol=1e-3)
-    assert found["chi_square"].shape == (2, 2) and not np.array_equal(found["members"][0, 0], found["members"][1, 0])
+    assert found["chi_square"].shape == (2, 4) and not np.array_equal(found["members"][0, 0], found["members"][1, 0])
     printed = capsys.readouterr().out
-    assert "posterior mean (2 members)" in printed and "CG-SENSE" in printed and "coverage" in printed
+    assert "posterior mean (4 members)" in printed and "CG-SENSE" in printed and "coverage" in printed
+    assert "as fastMRI has it" in printed and (tmp_path / "out-uncertainty.png").exists()
+    with h5py.File(out) as file:
+        volume = json.loads(file.attrs["figures"])["volume"]["CG-SENSE"]
+    x, truth = (torch.from_numpy(np.abs(found[name])) for name in ("CG_SENSE", "reference"))
+    assert volume == pytest.approx(fastmri_figures(x, truth), rel=1e-6)
     assert out.with_suffix(".png").exists() and not out.with_name("out.h5.parts").exists()
 
 
@@ -222,3 +230,27 @@ def test_scans_that_do_not_fit_are_refused(scans):
     mask = np.ones(GRID, bool)
     with pytest.raises(InputError, match="belong together"):
         Scan(as_tensor(scans[0].kspace), torch.from_numpy(mask), as_tensor(scans[0].maps[:2]), 1.0)
+
+
+# --------------------------------------------------------------------------------------------------------------- volumes
+def test_volumes_are_denoised_where_they_lie(folder, tmp_path, capsys):
+    """Magnitude and phase in, the same out, in the file's units and at its place; a prior of complex images needs both."""
+    rng, turned = np.random.default_rng(0), np.diag([-2.0, 1.0, 3.0, 1.0])
+    whole = image()[..., None] * np.exp(1j * np.array([0.0, 0.5, 1.0])) * [1, 0, 2]
+    whole = whole + 10 * (rng.standard_normal(whole.shape) + 1j * rng.standard_normal(whole.shape)) * [1, 0, 1]
+    for name, values in (("mag.nii.gz", np.abs(whole)), ("phase.nii", np.angle(whole))):
+        nibabel.save(nibabel.Nifti1Image(values.astype(np.float32), turned), tmp_path / name)
+    command = ["denoise", str(folder / "run"), str(tmp_path / "mag.nii.gz"), "--noise", "10", "--out"]
+    assert main([*command, str(tmp_path / "out"), "--phases", str(tmp_path / "phase.nii")]) == 0
+    capsys.readouterr()
+    found = [nibabel.load(tmp_path / "out" / name) for name in ("mag.nii.gz", "mag-phase.nii.gz")]
+    canonical = nibabel.as_closest_canonical(nibabel.load(tmp_path / "mag.nii.gz"))
+    np.testing.assert_array_equal(found[0].affine, canonical.affine)
+    x = found[0].get_fdata() * np.exp(1j * found[1].get_fdata())
+    assert x.shape == whole.shape and not x[..., 1].any()
+    y = whole[::-1]  # its first axis goes left
+    assert np.linalg.norm(x - y) < 0.2 * np.linalg.norm(y)
+    record = json.loads((tmp_path / "out" / "denoising.json").read_text())["files"]["mag"]
+    assert record["noise"] == pytest.approx([10.0, 10.0])
+    refuse(capsys, [*command, str(tmp_path / "other")], "magnitude alone", "--phases")
+    refuse(capsys, [*command, str(tmp_path / "out"), "--phases", str(tmp_path / "phase.nii")], "exists")

@@ -41,6 +41,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+LONG = 40  # samples: 20 chunks, so that a job is not over when a signal comes
+
+
 def job(run: Path, out: Path, *more: str, n: int = 10, steps: int = 3) -> list[str]:
     return ["sample", str(run), "-n", str(n), "--chunk", "2", "--steps", str(steps), "--out", str(out), *more]
 
@@ -73,7 +76,7 @@ def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
 def whole(request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
     """A job that nothing disturbed: the form of its output, and its files."""
     out = tmp_path_factory.mktemp("whole") / "out"
-    assert main(job(run, out, *request.param)) == 0
+    assert main(job(run, out, *request.param, n=LONG)) == 0
     return request.param, content(out)
 
 
@@ -91,7 +94,7 @@ def cut(arguments: list[str], out: Path, number: signal.Signals) -> int | None:
 def test_a_job_that_is_cut_is_completed_to_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
     form, files = whole
     out = tmp_path / "out"
-    arguments = job(run, out, *form)
+    arguments = job(run, out, *form, n=LONG)
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
         assert cut(arguments, out, number) == code
         assert not (out / "samples.png").exists()  # it was in the middle
@@ -108,7 +111,7 @@ def test_ctrl_c_is_told_from_a_termination(run: Path, tmp_path: Path, capfd: pyt
 
 def test_processes_share_a_job_and_give_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
     form, files = whole
-    both = [start(job(run, tmp_path / "out", *form)) for _ in range(2)]
+    both = [start(job(run, tmp_path / "out", *form, n=LONG)) for _ in range(2)]
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]

@@ -170,6 +170,7 @@ def test_values_that_are_no_numbers_have_no_features(tmp_path: Path, capsys: pyt
     for command in (["compare", samples, data, "--out", str(tmp_path / "x.json")], ["make-reference", samples]):
         out = [] if "--out" in command else ["--out", str(tmp_path / "x.npz")]
         assert "not finite" in refused([*command, *out], capsys)
+        assert "keep 1 feature or more" in refused([*command, *out, "--keep", "0"], capsys)
     assert not (tmp_path / "x.json").exists() and not (tmp_path / "x.npz").exists()
 
 

@@ -107,3 +107,19 @@ def test_what_cannot_guide_is_named(
     error = capsys.readouterr().err
     assert words in error and error.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_a_restoration_asks_for_the_class_that_the_network_cannot_do_without(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "digit.npy", np.arange(64, dtype=np.float32).reshape(1, 8, 8) / 4)
+    for verb in (
+        ["restore", "RUN", str(tmp_path / "digit.npy"), "--degrade", "--task", "superres", "--task.factor", "2"],
+        ["superres", "RUN", str(tmp_path / "digit.npy"), "--resolution", "16"],
+    ):
+        words = [str(runs / "sure") if word == "RUN" else word for word in verb]
+        words += ["--samples", "2", "--steps", "2", "--out", str(tmp_path / verb[0])]
+        assert main(words) == 2
+        assert "never to do without one: say which by --label, 0 to 9" in capsys.readouterr().err
+        assert not (tmp_path / verb[0]).exists()
+        assert main([*words, "--label", "3"]) == 0

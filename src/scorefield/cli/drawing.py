@@ -79,9 +79,15 @@ def denoise(arguments: Sequence[str]) -> int:
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     facts = source.provenance | {"ema": settings.ema}
     record = denoising.denoise(
-        settings.out, model, settings.files, noise=settings.noise, chunk=settings.chunk, provenance=facts
+        settings.out,
+        model,
+        settings.files,
+        phases=settings.phases,
+        noise=settings.noise,
+        chunk=settings.chunk,
+        provenance=facts,
     )
-    print(denoising.table(record, settings.out))
+    print(denoising.table(record))
     return 0
 
 
@@ -90,6 +96,7 @@ def restore(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, recipe, restoring, sampling, selection
+    from scorefield.steering import class_of
 
     parser = run_parser("restore", restore.__doc__ or "")
     selection.add_arguments(parser)
@@ -117,7 +124,7 @@ def restore(arguments: Sequence[str]) -> int:
             n=settings.samples,
             seed=settings.seed,
             chunk=settings.chunk,
-            label=settings.label,
+            label=class_of(source, model, settings.label),
             provenance=source.provenance | {"ema": settings.ema},
             progress=bar.update,
         )

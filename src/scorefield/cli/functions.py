@@ -12,6 +12,7 @@ def superres(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import finer, loading, recipe, resolution, restoring, sampling
+    from scorefield.steering import class_of
 
     parser = run_parser("superres", superres.__doc__ or "")
     finer.add_arguments(parser)
@@ -32,7 +33,7 @@ def superres(arguments: Sequence[str]) -> int:
             n=settings.samples,
             seed=settings.seed,
             chunk=settings.chunk,
-            label=settings.label,
+            label=class_of(source, model, settings.label),
             provenance=source.provenance | {"ema": settings.ema},
             progress=bar.update,
             grid=grid,

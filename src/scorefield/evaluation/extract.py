@@ -47,6 +47,10 @@ class Extractor:
     keep: int = 10_000
     batch: int = BATCH
 
+    def __post_init__(self) -> None:
+        if self.keep < 1:
+            raise InputError(f"--keep is {self.keep}: keep 1 feature or more.")
+
     def __call__(
         self, fields: Fields, path: Path | None = None, progress: Callable[[int], object] = lambda _: None
     ) -> Statistics:

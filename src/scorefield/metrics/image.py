@@ -64,3 +64,26 @@ def student_interval(
 def spread_of(members: Float[Tensor, "members *field"]) -> Float[Tensor, "1 *field"]:
     """The standard deviation over members; 0 of a single one."""
     return members.std(0, keepdim=True) if len(members) > 1 else torch.zeros_like(members)
+
+
+def error_by_spread(
+    members: Float[Tensor, "members *field"], truth: Float[Tensor, "1 *field"], bins: int = 10
+) -> tuple[Float[Tensor, " bins"], Float[Tensor, " bins"]]:
+    """What is expected, √(1 + 1/n) s, and what is found, |truth − mean|, as root mean squares over elements of like spread s.
+
+    Bins of one size, sorted by the spread of the first half of the members; s is that of the other half, as elements that
+    were chosen for a small s would err more than it says. For Gaussian draws of one law both agree in every bin.
+
+    Args:
+        members: n >= 4 draws.
+        truth: the truth.
+        bins: how many.
+    """
+    n, size = len(members), truth[0].numel()
+    if n < 4 or not 1 <= bins <= size:
+        raise InputError(f"Error by spread needs 4 members and 1 to {size} bins, not {n} and {bins}.")
+    x = members.double().flatten(1)
+    order = x[: n // 2].var(0).argsort()
+    expected = ((1 + 1 / n) * x[n // 2 :].var(0))[order].tensor_split(bins)
+    found = (truth[0].double().flatten() - x.mean(0)).square()[order].tensor_split(bins)
+    return torch.stack([part.mean() for part in expected]).sqrt(), torch.stack([part.mean() for part in found]).sqrt()

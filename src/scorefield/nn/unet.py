@@ -34,8 +34,8 @@ class Modulated(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.first(x)
-        gain, shift = self.embed(embedding).to(h.dtype).reshape(len(x), -1, *(1,) * (x.ndim - 2)).chunk(2, dim=1)
-        return x + self.second(F.silu(torch.addcmul(h + shift, h, gain)))
+        gain, shift = self.embed(embedding).reshape(len(x), -1, *(1,) * (x.ndim - 2)).chunk(2, dim=1)
+        return x + self.second(F.silu(torch.addcmul(shift.to(h), h, (1 + gain).to(h))))
 
 
 class UNet(Network):

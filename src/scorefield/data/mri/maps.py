@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 
 import numpy as np
+import torch
 
-from scorefield.data.mri.masks import import_sigpy
+from scorefield.data.mri.scaling import fit_matrix
+from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 from scorefield.files import replacing
 
 KERNEL = 6  # points of ESPIRiT's kernel along an axis, fewer where the calibration region is small
 LEAST = 6  # points of a calibration region along an axis, below which it holds no sensitivities
+REGION = (
+    48,
+    24,
+)  # points that are used of a calibration region, along its longer and its shorter axis: more add nothing
+OVERLAP = 1.4  # by which singular values of the noise of overlapping patches may exceed those of independent entries
+SHARE = (
+    0.02  # of the largest singular value, below which the others are taken for noise where its strength is not known
+)
 
 
 def calibration_box(mask: np.ndarray) -> tuple[int, int]:
@@ -40,49 +51,70 @@ def _box(grid: tuple[int, ...], size: list[int] | tuple[int, ...]) -> tuple[slic
 
 
 def estimate_maps(
-    kspace: np.ndarray, mask: np.ndarray, *, width: int | None = None, crop: float = 0.8, cache: Path | None = None
+    kspace: np.ndarray,
+    mask: np.ndarray,
+    *,
+    noise: float | None = None,
+    width: int | None = None,
+    crop: float = 0.8,
+    cache: Path | None = None,
 ) -> np.ndarray:
     """Sensitivities (coils, height, width) of k-space of the same shape, Σ|S|² = 1 in the object, 0 where there is none.
 
     Args:
         kspace: sampled where the mask is true; nothing else is read.
         mask: (height, width).
-        width: of the calibration box, along both axes; by default as large as the sampling allows, at most 24.
+        noise: its standard deviation per real component; None to take 2 % of the largest singular value for noise.
+        width: most points of the calibration region along an axis; by default 48 and 24 for the longer and the shorter one.
         crop: eigenvalue below which a pixel is outside of the object.
         cache: a folder in which maps are kept, by what they were made of.
     """
     box = calibration_box(mask)
-    width = width or min(*box, 24)
-    if min(box) < width or width < LEAST:
+    limits = (width, width) if width else REGION if box[0] >= box[1] else REGION[::-1]
+    if min(box) < (width or LEAST):
         raise InputError(
-            f"The fully sampled middle of k-space is {box[0]}×{box[1]}, too small to estimate coil maps of {max(width, LEAST)} "
+            f"The fully sampled middle of k-space is {box[0]}×{box[1]}, too small to estimate coil maps of {width or LEAST} "
             "points: give maps, or a calibration scan."
         )
-    region = np.ascontiguousarray(kspace[(slice(None), *_box(mask.shape, (width, width)))], dtype=np.complex64)
+    size = min(box[0], limits[0]), min(box[1], limits[1])
+    region = np.ascontiguousarray(kspace[(slice(None), *_box(mask.shape, size))], dtype=np.complex64)
     if len(kspace) == 1:
         return np.ones_like(kspace)
-    key = hashlib.sha256(region.tobytes() + repr((kspace.shape, width, crop, KERNEL, 1)).encode()).hexdigest()
+    key = hashlib.sha256(region.tobytes() + repr((kspace.shape, size, crop, KERNEL, noise, 2)).encode()).hexdigest()
     path = None if cache is None else cache / f"maps-{key[:32]}.npy"
     if path is not None and path.is_file():
         try:
             return np.load(path, allow_pickle=False)
         except (ValueError, OSError, EOFError):
             path.unlink(missing_ok=True)
-    maps = _espirit(kspace * mask, width, crop)
+    maps = _espirit(region, kspace.shape[1:], noise, crop)
     if path is not None:
         with replacing(path) as temporary, temporary.open("wb") as file:
             np.save(file, maps)
     return maps
 
 
-def _espirit(kspace: np.ndarray, width: int, crop: float) -> np.ndarray:
-    sigpy = import_sigpy("Coil maps")
-    scaled = (kspace / np.abs(kspace).max()).astype(np.complex64)
-    kernel = min(KERNEL, max(3, width // 2))
-    app = sigpy.mri.app.EspiritCalib(
-        scaled, calib_width=width, kernel_width=kernel, crop=crop, max_iter=30, show_pbar=False
-    )
-    maps = np.asarray(app.run(), dtype=np.complex64)
-    if not np.isfinite(maps).all() or not maps.any():
+def _espirit(region: np.ndarray, grid: tuple[int, ...], noise: float | None, crop: float) -> np.ndarray:
+    """At each pixel, the eigenvector of what the signal space of all small patches of the region allows for the coils.
+
+    Singular values that noise alone would give are no signal: white noise of a matrix a × b has them up to √a + √b times its
+    standard deviation, and those of overlapping patches reach a little further.
+    """
+    kernel = min(KERNEL, max(3, min(region.shape[1:]) // 2))
+    patches = np.lib.stride_tricks.sliding_window_view(region, (kernel, kernel), axis=(1, 2)).transpose(1, 2, 0, 3, 4)
+    matrix = patches.reshape(-1, len(region) * kernel**2)
+    _, strengths, vectors = np.linalg.svd(matrix, full_matrices=False)
+    least = SHARE * strengths[0]
+    if noise is not None:
+        least = OVERLAP * math.sqrt(2) * noise * (math.sqrt(matrix.shape[0]) + math.sqrt(matrix.shape[1]))
+    kernels = vectors[strengths > least].reshape(-1, len(region), kernel, kernel)
+    if not len(kernels):
+        raise InputError("The middle of k-space holds nothing but noise: is it centred, and (coils, height, width)?")
+    images = centred(fit_matrix(kernels, grid), inverse=True) * (math.sqrt(math.prod(grid)) / kernel)
+    seen = torch.from_numpy(images.astype(np.complex64)).permute(2, 3, 1, 0)
+    values, found = torch.linalg.eigh(seen @ seen.mH)
+    maps, inside = found[..., -1], values[..., -1:] > crop
+    maps = torch.where(inside, maps * torch.exp(-1j * maps[..., :1].angle()), 0)
+    if not bool(inside.any()):
         raise InputError("ESPIRiT found no coil maps: is k-space centred, and (coils, height, width)?")
-    return maps
+    return np.ascontiguousarray(maps.permute(2, 0, 1).numpy())

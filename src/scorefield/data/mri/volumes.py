@@ -8,6 +8,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,7 +17,11 @@ from scorefield.data.mri.scaling import fit_matrix, foreground, scale_of
 from scorefield.data.source import Source, Split, check_split
 from scorefield.errors import AbsentDataError, InputError, brief
 
+if TYPE_CHECKING:
+    from nibabel.nifti1 import Nifti1Image
+
 ALIKE = 1e-3
+BROKEN = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)  # what reading a file that is not whole raises
 TWICE = (
     "The 99th percentile of every slice is 1 already: the volumes were scaled slice by slice before, and what the slices had in "
     "common, such as their noise, no longer is. Take the volumes as they were."
@@ -105,8 +110,8 @@ def read_volumes(magnitude: Path, phase: Path | None = None) -> list[np.ndarray]
     return list(np.moveaxis(image, -1, 0)) if image.ndim == 4 else [image]
 
 
-def read_nifti(path: Path) -> np.ndarray:
-    """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units that its header says, float32."""
+def load_nifti(path: Path) -> Nifti1Image:
+    """A NIfTI file in canonical orientation, its values not yet read."""
     try:
         import nibabel
         from nibabel.filebasedimages import ImageFileError
@@ -115,15 +120,17 @@ def read_nifti(path: Path) -> np.ndarray:
     if not path.is_file():
         raise AbsentDataError(f"There is no file {path}: correct the path.")
     try:
-        values = nibabel.as_closest_canonical(nibabel.load(path)).get_fdata(dtype=np.float32)
-    except (
-        ImageFileError,
-        OSError,
-        EOFError,
-        ValueError,
-        zlib.error,
-        gzip.BadGzipFile,
-    ) as error:
+        return nibabel.as_closest_canonical(nibabel.load(path))
+    except (ImageFileError, *BROKEN) as error:
+        raise InputError(f"{path} cannot be read as NIfTI ({brief(error)}): is it complete?") from error
+
+
+def read_nifti(path: Path) -> np.ndarray:
+    """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units that its header says, float32."""
+    image = load_nifti(path)
+    try:
+        values = image.get_fdata(dtype=np.float32)
+    except BROKEN as error:
         raise InputError(f"{path} cannot be read as NIfTI ({brief(error)}): is it complete?") from error
     if values.ndim not in (3, 4) or 0 in values.shape:
         raise InputError(f"{path} has shape {values.shape}: a volume has 3 axes, or 4 with echoes or repetitions.")

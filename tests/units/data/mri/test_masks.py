@@ -114,6 +114,33 @@ def test_maps_from_a_calibration_region_explain_the_coils_and_are_kept(tmp_path:
     np.testing.assert_allclose(again, maps, atol=1e-5)
 
 
+def test_few_calibration_lines_give_maps_whose_error_is_below_the_noise():
+    """Nine whole lines and noise of a known strength: what the maps cannot explain of the coils is a quarter of their noise."""
+    scan = simulate(phantom(), decibels=30.0)
+    mask = np.zeros(phantom().shape, dtype=bool)
+    mask[:, mask.shape[1] // 2 - 4 : mask.shape[1] // 2 + 5] = True
+    coils = scan.maps * scan.image
+
+    def unexplained(maps: np.ndarray) -> float:
+        return float(np.linalg.norm(coils - maps * (maps.conj() * coils).sum(0)) / np.linalg.norm(coils))
+
+    known = estimate_maps(scan.kspace * mask, mask, noise=scan.noise)
+    assert unexplained(known) < 0.25 * 10 ** (-30 / 20)
+    assert unexplained(known) < 0.7 * unexplained(estimate_maps(scan.kspace * mask, mask))
+
+
+def test_maps_are_those_of_another_implementation():
+    sigpy = pytest.importorskip("sigpy.mri")
+    scan = simulate(phantom(), decibels=40.0)
+    scaled = scan.kspace / np.abs(scan.kspace).max()
+    options = {"calib_width": 24, "kernel_width": 6, "crop": 0.8, "max_iter": 200, "show_pbar": False}
+    theirs = sigpy.app.EspiritCalib(scaled, thresh=0.02, **options).run()
+    ours = estimate_maps(scan.kspace, np.ones(phantom().shape, bool), width=24)
+    both = (np.abs(ours).sum(0) > 0) & (np.abs(theirs).sum(0) > 0)
+    assert both.sum() > 0.98 * (np.abs(theirs).sum(0) > 0).sum()
+    np.testing.assert_allclose(ours[:, both], theirs[:, both], atol=2e-3)  # as far as its power iterations go
+
+
 def test_maps_need_a_calibration_region():
     with pytest.raises(InputError, match="too small"):
         estimate_maps(np.ones((2, 32, 32), np.complex64), EquispacedLines(4.0, 2)((32, 32)))
