@@ -25,7 +25,7 @@ from scorefield.baselines.baseline import block_mean
 from scorefield.files import replacing
 from scorefield.sample import DPM2M, Heun, Step, StochasticHeun
 
-MEMBERS, SEED, DRY = 8, 0, 0.05
+MEMBERS, SEED = 8, 0
 STEPS: dict[str, Step] = {
     "DPM2M": DPM2M(),
     "SDE": DPM2M(eta=1.0),
@@ -45,12 +45,15 @@ def baselines(train: Part, test: Part) -> dict[str, np.ndarray]:
 
 
 def drawn(run: Path, test: Part, steps: int | None, step: Step | None, kept: Path) -> np.ndarray:
-    """Members of a model, (member, tile, y, x), kept in a file member by member; by default as its recipe draws them."""
+    """Members of a model, (member, tile, y, x), kept in a file member by member; by default as its recipe draws them.
+
+    A deterministic network, whose recipe takes one step, has one.
+    """
     model = scorefield.load(run)
     sampler = replace(model.sampler, steps=steps or model.sampler.steps, step=step or model.sampler.step)
     described = f"{len(test.fine)}-{sampler.steps}-{sampler.step}"
     members = []
-    for member in range(MEMBERS):
+    for member in range(MEMBERS if sampler.steps > 1 else 1):
         path = kept / f"{run.name}-{described}-{member}.npy"
         if not path.exists():
             begin = time.process_time()
@@ -63,8 +66,7 @@ def drawn(run: Path, test: Part, steps: int | None, step: Step | None, kept: Pat
                 np.save(file, x[:, 0].numpy())
             print(f"{path.name}: {time.process_time() - begin:.0f} CPU-s", flush=True)
         members.append(np.load(path))
-    x = np.stack(members)
-    return np.where(x >= DRY, x, 0.0).astype(np.float32)
+    return np.stack(members)
 
 
 def rescaled(members: np.ndarray, coarse: np.ndarray) -> np.ndarray:

@@ -179,22 +179,15 @@ def _claim(parts: Path, text: str) -> None:
 
 
 def _draw_missing(job: Job, parts: Path, claims: Claims, progress: Callable[[int], object]) -> None:
-    """Take chunks until all are there: first those that nobody is at, then those whose process may have died."""
-    order = list(enumerate(job.starts))
-    for wait in (False, True):
-        left = []
-        for number, start in order:
-            with claims.hold(number, wait=wait) as ours:
-                if not ours:
-                    left.append((number, start))
-                    continue
-                path = parts / f"part-{start:09d}.npy"
-                if not _whole(path):
-                    values = job.draw(start)
-                    with replacing(path) as temporary, temporary.open("wb") as file:
-                        np.save(file, values)
-            progress(len(job.fields(start)))
-        order = left
+    """Draw the chunks that are not there yet, each once."""
+    for number in claims.each(range(len(job.starts))):
+        start = job.starts[number]
+        path = parts / f"part-{start:09d}.npy"
+        if not _whole(path):
+            values = job.draw(start)
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.save(file, values)
+        progress(len(job.fields(start)))
 
 
 def _whole(path: Path) -> bool:
