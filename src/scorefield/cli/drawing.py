@@ -3,9 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from scorefield.cli.words import run_parser, say, warn
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from scorefield.config import Parser
+    from scorefield.guidance import Method
+    from scorefield.loading import Opened
+    from scorefield.model import Model
+    from scorefield.restoring import Case
 
 GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
 
@@ -93,10 +102,7 @@ def denoise(arguments: Sequence[str]) -> int:
 
 def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
-    from tqdm import tqdm
-
-    from scorefield import loading, recipe, restoring, sampling, selection
-    from scorefield.steering import class_of
+    from scorefield import loading, recipe, restoring, selection
 
     parser = run_parser("restore", restore.__doc__ or "")
     selection.add_arguments(parser)
@@ -114,12 +120,32 @@ def restore(arguments: Sequence[str]) -> int:
         truth=settings.truth,
         seed=settings.seed,
     )
-    with tqdm(total=settings.samples, unit="sample", desc="restore", mininterval=1) as bar:
-        figures = restoring.restore(
+    figures = draw_case(parser, settings, source, model, case, built.method)
+    print(restoring.table(figures, settings.out))
+    return 0
+
+
+def draw_case(
+    parser: Parser,
+    settings: Namespace,
+    source: Opened,
+    model: Model,
+    case: Case,
+    method: Method,
+    grid: tuple[int, ...] = (),
+) -> dict[str, Any]:
+    """Draw what a measured case may have been, as the arguments of `restore` and `superres` say; returns the figures."""
+    from tqdm import tqdm
+
+    from scorefield import restoring, sampling
+    from scorefield.steering import class_of
+
+    with tqdm(total=settings.samples, unit="sample", mininterval=1) as bar:
+        return restoring.restore(
             settings.out,
             model.to(settings.device),
             case,
-            method=built.method,
+            method=method,
             sampler=sampling.chosen(parser, settings, model.sampler),
             n=settings.samples,
             seed=settings.seed,
@@ -127,9 +153,8 @@ def restore(arguments: Sequence[str]) -> int:
             label=class_of(source, model, settings.label),
             provenance=source.provenance | {"ema": settings.ema},
             progress=bar.update,
+            grid=grid,
         )
-    print(restoring.table(figures, settings.out))
-    return 0
 
 
 def likelihood(arguments: Sequence[str]) -> int:

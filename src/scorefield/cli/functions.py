@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from scorefield.cli.drawing import draw_case
 from scorefield.cli.words import run_parser, say, warn
 
 
 def superres(arguments: Sequence[str]) -> int:
     """Draw functions on a fine grid that agree with a given one on a coarse grid, by the posterior of the model."""
-    from tqdm import tqdm
-
-    from scorefield import finer, loading, recipe, resolution, restoring, sampling
-    from scorefield.steering import class_of
+    from scorefield import finer, loading, recipe, resolution, restoring
 
     parser = run_parser("superres", superres.__doc__ or "")
     finer.add_arguments(parser)
@@ -23,21 +21,8 @@ def superres(arguments: Sequence[str]) -> int:
     grid = resolution.grid_of(model.shape[1:], settings.resolution)
     resolution.warn_of_mesh(model, grid, warn)
     case = finer.read_case(settings.field, model.shape[0], grid, noise=settings.noise, truth=settings.truth)
-    with tqdm(total=settings.samples, unit="sample", desc="superres", mininterval=1) as bar:
-        figures = restoring.restore(
-            settings.out,
-            model.to(settings.device),
-            case,
-            method=built.method or finer.usual(settings.noise),
-            sampler=sampling.chosen(parser, settings, model.sampler),
-            n=settings.samples,
-            seed=settings.seed,
-            chunk=settings.chunk,
-            label=class_of(source, model, settings.label),
-            provenance=source.provenance | {"ema": settings.ema},
-            progress=bar.update,
-            grid=grid,
-        )
+    method = built.method or finer.usual(settings.noise)
+    figures = draw_case(parser, settings, source, model, case, method, grid)
     finer.interpolate(settings.out, case)
     print(restoring.table(figures, settings.out))
     return 0
