@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -39,6 +39,18 @@ class Claims:
         finally:
             if ours:
                 self._unlock(number)
+
+    def each(self, numbers: Iterable[int]) -> Iterator[int]:
+        """Every piece once, ours while the caller is at it: first those nobody is at, then those whose process may have died."""
+        for wait in (False, True):
+            left = []
+            for number in numbers:
+                with self.hold(number, wait=wait) as ours:
+                    if ours:
+                        yield number
+                    else:
+                        left.append(number)
+            numbers = left
 
     def close(self) -> None:
         """Give everything back."""

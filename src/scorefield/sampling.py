@@ -242,20 +242,14 @@ def complete(
 
 
 def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[int], object]) -> None:
-    """Take chunks until all are there: first those that nobody is at, then those whose process may have died."""
+    """Take chunks until all are there, our share of them first."""
     rank, processes = place_among()
-    order = sorted(enumerate(job.starts), key=lambda chunk: (chunk[0] - rank) % processes)  # our share first
-    for wait in (False, True):
-        left = []
-        for number, start in order:
-            with claims.hold(number, wait=wait) as ours:
-                if not ours:
-                    left.append((number, start))
-                    continue
-                if not (output.complete or output.holds(start, job.size(start))):
-                    output.write(start, job.draw(start))
-            progress(job.size(start))
-        order = left
+    ours_first = sorted(range(len(job.starts)), key=lambda number: (number - rank) % processes)
+    for number in claims.each(ours_first):
+        start = job.starts[number]
+        if not (output.complete or output.holds(start, job.size(start))):
+            output.write(start, job.draw(start))
+        progress(job.size(start))
 
 
 def _put_together(job: Job, output: Output, claims: Claims) -> None:

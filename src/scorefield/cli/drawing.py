@@ -3,25 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from scorefield.cli.words import run_parser, say, warn
 
-if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from scorefield.config import Parser
-    from scorefield.guidance import Method
-    from scorefield.loading import Opened
-    from scorefield.model import Model
-    from scorefield.restoring import Case
-
 GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
-
-BEYOND = (
-    "on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) or "
-    "WienerBeyond (from a spectrum, which `suggest --wiener` prints)"
-)
 
 
 def sample(arguments: Sequence[str]) -> int:
@@ -29,7 +15,6 @@ def sample(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield import loading, resolution, sampling, selection
-    from scorefield.sample import Finer
     from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
@@ -37,7 +22,6 @@ def sample(arguments: Sequence[str]) -> int:
     sampling.add_arguments(parser)
     add_arguments(parser)
     resolution.add_arguments(parser)
-    parser.add_argument("--beyond", type=Finer | None, default=None, help=BEYOND)
     parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)
@@ -102,7 +86,10 @@ def denoise(arguments: Sequence[str]) -> int:
 
 def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
-    from scorefield import loading, recipe, restoring, selection
+    from tqdm import tqdm
+
+    from scorefield import loading, recipe, restoring, sampling, selection
+    from scorefield.steering import class_of
 
     parser = run_parser("restore", restore.__doc__ or "")
     selection.add_arguments(parser)
@@ -120,32 +107,12 @@ def restore(arguments: Sequence[str]) -> int:
         truth=settings.truth,
         seed=settings.seed,
     )
-    figures = draw_case(parser, settings, source, model, case, built.method)
-    print(restoring.table(figures, settings.out))
-    return 0
-
-
-def draw_case(
-    parser: Parser,
-    settings: Namespace,
-    source: Opened,
-    model: Model,
-    case: Case,
-    method: Method,
-    grid: tuple[int, ...] = (),
-) -> dict[str, Any]:
-    """Draw what a measured case may have been, as the arguments of `restore` and `superres` say; returns the figures."""
-    from tqdm import tqdm
-
-    from scorefield import restoring, sampling
-    from scorefield.steering import class_of
-
-    with tqdm(total=settings.samples, unit="sample", mininterval=1) as bar:
-        return restoring.restore(
+    with tqdm(total=settings.samples, unit="sample", desc="restore", mininterval=1) as bar:
+        figures = restoring.restore(
             settings.out,
             model.to(settings.device),
             case,
-            method=method,
+            method=built.method,
             sampler=sampling.chosen(parser, settings, model.sampler),
             n=settings.samples,
             seed=settings.seed,
@@ -153,8 +120,9 @@ def draw_case(
             label=class_of(source, model, settings.label),
             provenance=source.provenance | {"ema": settings.ema},
             progress=bar.update,
-            grid=grid,
         )
+    print(restoring.table(figures, settings.out))
+    return 0
 
 
 def likelihood(arguments: Sequence[str]) -> int:
