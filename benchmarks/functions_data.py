@@ -1,16 +1,21 @@
 """Score models of real terrain and of wrapped phases, trained for CPU-minutes, beside the floors of the data themselves.
 
-    SCOREFIELD_DATA=... python benchmarks/functions_data.py terrain|phases [--out runs/functions-data] [--only NAME] [--minutes 4]
+    SCOREFIELD_DATA=... python benchmarks/functions_data.py terrain|phases|sequences [--out FOLDER] [--only NAME] [--minutes 4]
 
 Everything goes through the command line of scorefield, and can be interrupted: training and sampling go on where they stopped.
 A case trains as many steps as a budget of process CPU time allows, by the time of a few steps before the first.
 
-terrain   patches of 128² of SRTM tiles, coarsened to 64² in their modes, split by tile; sampled at 64² and at 128². Figures are
-          mean |E ln P − E ln P_data| over the bands of the cosine series, ln taken per patch: bands of training, and the new ones
-          with their sign; and the Wasserstein distance of the values over their standard deviation. Beside them: two halves of
-          the tiles, held-out tiles, and cubic interpolation of the coarse patches.
+terrain   patches of 128² of SRTM tiles, coarsened to 64² in their modes, split by tile; sampled at 64² and at 128², and drawn at
+          128² given the coarse ones of held-out tiles. Figures are mean |E ln P − E ln P_data| over the bands of the cosine
+          series, ln taken per patch: bands of training, and the new ones with their sign; and the Wasserstein distance of the
+          values over their standard deviation. Beside them: two halves of the tiles, held-out tiles, and interpolations of the
+          coarse patches, cubic and by their modes alone. What agrees with given patches has besides its distance from them,
+          √(mean square), in metres. `WienerBeyond` is fitted to the spectrum of the coarse training patches.
 phases    interferograms of the generator, 44², against middles and parts of the 47 real ones; sampled at 44² and 88². Figures are
           those of `scorefield.metrics.comparison.Phases`, beside halves of the real ones and their shuffled pixels.
+sequences turbulence, 64², of sequences that were held out, given three coarse fields around each; drawn at 64², and at 128² and
+          cut to 64² in their modes. Figures are the distance from the field that was computed, √(mean square), over its
+          standard deviation, of draws and of the coarse field alone, and mean |ln P/P_data| over bands of the shared modes.
 """
 
 from __future__ import annotations
@@ -33,14 +38,22 @@ from scipy.ndimage import zoom
 from scipy.stats import wasserstein_distance
 from torch import Tensor
 
+from scorefield import load
 from scorefield.config import find_recipe, read_recipe
+from scorefield.cosine import resample
 from scorefield.data import Interferograms, Loader, Terrain, Volcano
 from scorefield.data.fields import Fields
 from scorefield.files import write_text
-from scorefield.metrics.comparison import Phases, floor
+from scorefield.guidance import Guided, Replacement
+from scorefield.loading import open_checkpoint
+from scorefield.metrics.comparison import Phases, Spectra, floor
 from scorefield.metrics.spectrum import cosine_spectrum
+from scorefield.operators import CosineCoarsen
 from scorefield.recipe import recipe_parser
+from scorefield.restoring import Case, in_model_space
 from scorefield.run import prepare
+from scorefield.sample import Extrapolate, Finer, WienerBeyond
+from scorefield.spectrum import RadialSpectrum
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.state import State, launch
 
@@ -65,6 +78,7 @@ OWN = (
     "--data.size=44 --data.looks=32 --data.coherence=[0.9,0.995] --data.atmosphere=[0.3,2.0] --data.volume=[0.1,10.0] "
     "--data.depth=[4.0,12.0]"
 )
+GIVEN = CosineCoarsen((128, 128), (64, 64))
 PHASES = {
     "U-Net, field noise": (["volcano-grf", "parts/function-unet.yaml"], ""),
     "U-Net, white noise": (["volcano-indep", "parts/function-unet.yaml"], ""),
@@ -112,10 +126,10 @@ def trained(run: Path, bases: list[str], options: list[str], minutes: float) -> 
     return facts
 
 
-def sampled(run: Path, name: str, size: int) -> Tensor:
+def sampled(run: Path, name: str, size: int, *more: str) -> Tensor:
     """Samples on a grid, drawn once."""
     out = run / name
-    numbers = ["-n", str(SAMPLES), "--chunk", "16", "--steps", str(STEPS), "--resolution", str(size)]
+    numbers = ["-n", str(SAMPLES), "--chunk", "16", "--steps", str(STEPS), "--resolution", str(size), *more]
     command("sample", str(run), *numbers, "--out", str(out))
     return torch.from_numpy(np.load(out / "samples.npy"))
 
@@ -142,7 +156,8 @@ def terrain_figures(x: Tensor, data: Tensor, trained_bands: int = 63) -> dict[st
 
 def terrain_floors(path: Path) -> dict[str, dict[str, float]]:
     """Halves of the tiles, held-out tiles, and cubic interpolation, at both resolutions."""
-    rows = {}
+    rows: dict[str, dict[str, float]] = {}
+    held = torch.empty(0)
     for size in (64, 128):
         source = Terrain(path, size=size)
         tiles = [source.patches(tile) for tile in np.load(path).values()]
@@ -151,14 +166,36 @@ def terrain_floors(path: Path) -> dict[str, dict[str, float]]:
             [torch.cat([tiles[i] for i in range(len(tiles)) if (i in half) == side]) for side in (True, False)]
             for half in halves
         ]
-        each = [terrain_figures(*pair) for pair in pairs]
+        each = [terrain_figures(one, other) for one, other in pairs]
         rows[f"two halves of the tiles, {size}"] = {key: float(np.mean([row[key] for row in each])) for key in each[0]}
         held = everything(source.load("valid"))
         rows[f"held-out tiles, {size}"] = terrain_figures(held, everything(source.load("train")))
-    coarse = everything(Terrain(path, size=64).load("valid"))
-    cubic = torch.from_numpy(zoom(coarse.numpy(), (1, 1, 2, 2), order=3, mode="reflect", grid_mode=True))
-    rows["cubic interpolation of held-out tiles, 128"] = terrain_figures(cubic, held)
+    cubic = torch.from_numpy(zoom(GIVEN(held).numpy(), (1, 1, 2, 2), order=3, mode="reflect", grid_mode=True))
+    for name, guess in (("cubic interpolation", cubic), ("modes alone", resample(GIVEN(held), (128, 128)))):
+        rows[f"{name}, held-out tiles, 128"] = terrain_figures(guess, held) | {"RMSE": rmse(guess, held)}
     return rows
+
+
+def rmse(x: Tensor, y: Tensor) -> float:
+    return float((x - y).double().square().mean().sqrt())
+
+
+def refined(run: Path, name: str, fine: Tensor, way: Finer) -> Tensor:
+    """A draw for each coarse patch of held-out tiles, of p(fine | coarse); kept."""
+    path = run / f"{name}.npy"
+    if not path.is_file():
+        model, parts = load(run), []
+        prior, sampler = way(model.generative, model.shape[1:]), replace(model.sampler, steps=STEPS)
+        for part in fine.split(16):
+            measurement = in_model_space(
+                model.normaliser, Case(GIVEN, GIVEN(part), 0.0, None, 1.0, False), (1, 128, 128)
+            )
+            denoiser = Guided(prior, measurement, Replacement())
+            parts.append(
+                model.sample(16, seed=len(parts), sampler=sampler, shape=(1, 128, 128), denoiser=denoiser, chunk=16)
+            )
+        np.save(path, torch.cat(parts).numpy())
+    return torch.from_numpy(np.load(path))
 
 
 def terrain(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dict[str, float]]:
@@ -172,6 +209,21 @@ def terrain(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dic
         for size in (64, 128):
             data = everything(Terrain(path, size=size).load("train"))
             rows[f"{name}, {size}"] = terrain_figures(sampled(run, f"samples-{size}", size), data) | facts
+        held, ways = everything(Terrain(path, size=128).load("valid"))[:SAMPLES], {"": Extrapolate()}
+        if "field" in name:
+            model = load(run)
+            coarse = model.normaliser(everything(Terrain(path, size=64).load("train")))
+            spectrum = RadialSpectrum.measure(coarse, model.sde.noise)
+            more = [
+                f"--beyond.spectrum.bands={list(spectrum.bands)}",
+                f"--beyond.spectrum.exponent={spectrum.exponent}",
+            ]
+            x = sampled(run, "samples-128-wiener", 128, "--beyond=WienerBeyond", *more)
+            rows[f"{name}, 128, WienerBeyond"] = terrain_figures(x, data)
+            ways |= {", WienerBeyond": WienerBeyond(spectrum)}
+        for key, way in ways.items():
+            draws = refined(run, f"refined{key[2:]}", held, way)
+            rows[f"{name}, 128, given the coarse{key}"] = terrain_figures(draws, held) | {"RMSE": rmse(draws, held)}
     return rows
 
 
@@ -213,6 +265,25 @@ def phases(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dict
     return rows
 
 
+# ------------------------------------------------------------------------------------------------------------ sequences
+def sequences(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dict[str, float]]:
+    out.mkdir(parents=True, exist_ok=True)
+    options = ["--data.sequences.sequences=32", f"--data.sequences.cache={out / 'sequences.npz'}", *UNO.split()]
+    run, compare = out / "sequences", Spectra(boundary="periodic")
+    facts = trained(run, ["navier-stokes-window"], [*options, *COMMON.split()], minutes)
+    batch = open_checkpoint(run).source().load("valid").gather(torch.arange(SAMPLES))
+
+    def figures(x: Tensor) -> dict[str, float]:
+        return {"RMSE": rmse(x, batch.x) / float(batch.x.std()), "spectrum": compare(x, batch.x)["spectrum"]}
+
+    fine = resample(sampled(run, "samples-128", 128, "--given", "valid"), batch.x.shape[2:])
+    return {
+        "the coarse field": figures(batch.cond["field"][:, 1:2]),
+        "U-NO, field noise, 64": figures(sampled(run, "samples-64", 64, "--given", "valid")) | facts,
+        "U-NO, field noise, 128": figures(fine),
+    }
+
+
 def table(rows: dict[str, dict[str, float]]) -> str:
     """Markdown."""
     columns = list(dict.fromkeys(key for row in rows.values() for key in row))
@@ -225,13 +296,17 @@ def table(rows: dict[str, dict[str, float]]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["terrain", "phases"])
+    parser.add_argument("what", choices=["terrain", "phases", "sequences"])
     parser.add_argument("--out", type=Path, default=Path("runs/functions-data"))
     parser.add_argument("--only", default="", help="cases whose name has this")
     parser.add_argument("--minutes", type=float, default=4.0, help="CPU-minutes of training for each case")
     arguments = parser.parse_args()
     folder = Path(os.environ["SCOREFIELD_DATA"])
-    work: Callable[..., dict[str, dict[str, float]]] = {"terrain": terrain, "phases": phases}[arguments.what]
+    work: Callable[..., dict[str, dict[str, float]]] = {
+        "terrain": terrain,
+        "phases": phases,
+        "sequences": sequences,
+    }[arguments.what]
     rows = work(folder, arguments.out, arguments.only, arguments.minutes)
     write_text(arguments.out / f"{arguments.what}{arguments.only}.json", json.dumps(rows, indent=2) + "\n")
     print(table(rows))

@@ -12,6 +12,7 @@ from scorefield.data.single import read_array, read_field
 from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.guidance import Method, MomentMatching, Replacement
+from scorefield.metrics.image import psnr
 from scorefield.operators import CosineCoarsen
 from scorefield.restoring import Case
 
@@ -70,8 +71,16 @@ def read_case(
     return Case(CosineCoarsen(grid, coarse), y, noise, known, peak, False)
 
 
-def interpolate(folder: Path, case: Case) -> None:
-    """Write the smoothest of all functions that agree with the measurement: what is known without a model."""
-    zero = case.operator.adjoint(case.y) * 0
+def interpolate(folder: Path, case: Case) -> str:
+    """Write the smoothest of all functions that agree with the measurement: what is known without a model.
+
+    Returns:
+        a line for people, where the truth is known. Of the exact posterior, the mean of n draws has 1 + 1/n times the mean square
+        error of the best estimate, which this is where nothing is known of the finer modes.
+    """
+    smooth = case.operator.project(case.operator.adjoint(case.y) * 0, case.y)
     with replacing(folder / "interpolation.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, case.operator.project(zero, case.y)[0].numpy())
+        np.save(file, smooth[0].numpy())
+    if case.truth is None or not bool(case.truth.isfinite().all()):
+        return ""
+    return f"  PSNR of interpolation  {float(psnr(smooth, case.truth, case.peak)):.2f} dB   (without a model)"

@@ -14,16 +14,24 @@ from scorefield.data.fields import Fields
 from scorefield.data.functions import on_grid
 from scorefield.errors import InputError
 from scorefield.model import Model
+from scorefield.sample import Finer
 
 
 def add_arguments(parser: Parser) -> None:
-    """The grid to sample on."""
+    """The grid to sample on, and what becomes of modes that are new there."""
     parser.add_argument(
         "--resolution",
         type=int,
         nargs="+",
         default=[],
         help="points along the longest axis, or along each: the domain of training on another grid",
+    )
+    parser.add_argument(
+        "--beyond",
+        type=Finer | None,
+        default=None,
+        help="on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) "
+        "or WienerBeyond (from a spectrum, which `suggest --wiener` prints)",
     )
 
 

@@ -24,6 +24,7 @@ from scorefield.config import Parser, known_classes
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
+from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_json
 from scorefield.guidance import Guided, Measurement, Method, MomentMatching
@@ -176,6 +177,7 @@ def restore(
     provenance: Mapping[str, Any],
     progress: Callable[[int], object] = lambda _: None,
     grid: tuple[int, ...] = (),
+    prior: Denoises | None = None,
 ) -> dict[str, Any]:
     """Write n draws of p(x | y), their mean and standard deviation, pictures and figures; returns the figures.
 
@@ -194,6 +196,7 @@ def restore(
         provenance: facts of the model that decide the result.
         progress: called with the number of new draws.
         grid: of the draws, where it is another than that of the model's data.
+        prior: the denoiser of p(x), where it is not simply the model's own.
     """
     shape = (model.shape[0], *grid) if grid else model.shape
     measurement = in_model_space(model.normaliser.cpu(), case, shape)
@@ -208,7 +211,7 @@ def restore(
         provenance={**provenance, **case.facts, "method": repr(method)},
         label=label,
         progress=progress,
-        denoiser=Guided(model.generative, measurement, method),
+        denoiser=Guided(prior or model.generative, measurement, method),
         grid=grid,
     )
     mean, spread = members.mean(0, keepdim=True), spread_of(members)

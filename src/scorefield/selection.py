@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,7 +17,6 @@ from jsonargparse import Namespace
 
 from scorefield.config import Parser
 from scorefield.errors import InputError
-from scorefield.files import replacing
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.log import read_table
 
@@ -72,17 +70,7 @@ def keep_best(path: Path, ema: bool) -> None:
         shortfall = shortfall_of(name)
         best = min(figures, key=lambda step: (shortfall(figures[step]), -step))
         if best in found:
-            checkpoint = checkpoints.path_of(path / "checkpoints", best)
-            with replacing(path / "best" / f"{name}.safetensors") as temporary:
-                link_or_copy(checkpoint, temporary)
-
-
-def link_or_copy(path: Path, other: Path) -> None:
-    """A second name of a file that is never changed in its place, which takes no room; a copy where the disk knows none."""
-    try:
-        other.hardlink_to(path)
-    except OSError:
-        shutil.copyfile(path, other)
+            checkpoints.keep_best(path / "checkpoints", best, name)
 
 
 def shortfall_of(best: str) -> Callable[[float], float]:

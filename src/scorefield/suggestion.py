@@ -13,11 +13,12 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Bool, Float, Float64
 from torch import Size, Tensor
 
 from scorefield.denoiser import Condition
 from scorefield.errors import InputError
+from scorefield.metrics.spectrum import tapered
 from scorefield.noise import Noise
 from scorefield.random import Generators
 from scorefield.sample import Sampler
@@ -25,6 +26,7 @@ from scorefield.sde import SDE, Field, Time, expand_like
 from scorefield.spectrum import RadialSpectrum, band_means, wavenumbers
 
 DROWNED, NOTHING = 100.0, 0.01
+ROUNDING = 1e-12  # of the largest S: what is below is what float32 made of nothing
 
 
 class Bands(NamedTuple):
@@ -32,6 +34,16 @@ class Bands(NamedTuple):
 
     data: Float64[Tensor, " bands"]
     noise: Float64[Tensor, " bands"]
+
+    @property
+    def kept(self) -> Bool[Tensor, " bands"]:
+        """Where the data have anything but rounding: a flow without a mean, or without its last modes, has none to be found."""
+        return self.data > ROUNDING * self.data.max()
+
+    @property
+    def ratio(self) -> Float64[Tensor, " bands"]:
+        """S/λ in the bands that are kept, NaN elsewhere."""
+        return torch.where(self.kept, self.data / self.noise, torch.nan)
 
 
 @dataclass(frozen=True)
@@ -56,19 +68,23 @@ class Suggestion:
 
 
 def bands_of(x: Float[Tensor, "batch channels *grid"], noise: Noise) -> Bands:
-    """The spectra of fields in model space and of the noise, in the bands that the grid has whole."""
-    data = RadialSpectrum.measure(x, noise).bands
-    grid = x.shape[2:]
+    """The spectra of fields in model space and of the noise, in the bands that the grid has whole.
+
+    Under a noise without edges neither is diagonal in modes of the grid: then the data are tapered, as fields that are not
+    periodic have to be, and λ is that of the noise's density on a torus.
+    """
+    torus, grid = noise.on_torus(), x.shape[2:]
+    data = RadialSpectrum.measure(x if torus is noise else tapered(x.double(), len(grid)), torus).bands
     return Bands(
         torch.tensor(data, dtype=torch.float64),
-        band_means(noise.eigenvalues(grid), wavenumbers(noise, grid), len(data)),
+        band_means(torus.eigenvalues(grid), wavenumbers(torus, grid), len(data)),
     )
 
 
 def suggest(bands: Bands) -> Suggestion:
     """σ_1 and σ_L. Raises InputError where the noise is smoother than the data: no level would do on every grid."""
-    ratio = bands.data / bands.noise
-    upper = torch.arange(len(ratio) // 2, len(ratio))
+    ratio, kept = bands.ratio, bands.kept.nonzero().flatten()
+    upper = kept[len(kept) // 2 :]
     slope = _slope(upper.double().log(), ratio[upper].log())
     if slope > 0.1:
         band = int(upper[ratio[upper].argmax()])
@@ -76,7 +92,7 @@ def suggest(bands: Bands) -> Suggestion:
             f"The noise is smoother than the data: in band {band} the data have {float(ratio[band]):.3g} of the noise's "
             f"variance, and more beyond (as r^{slope:.2f}). Take a noise at least as rough: a smaller smoothness or exponent."
         )
-    return Suggestion(math.sqrt(DROWNED * float(ratio.max())), math.sqrt(NOTHING * float(ratio.min())))
+    return Suggestion(math.sqrt(DROWNED * float(ratio[kept].max())), math.sqrt(NOTHING * float(ratio[kept].min())))
 
 
 def _slope(x: Tensor, y: Tensor) -> float:
@@ -88,19 +104,19 @@ def check(bands: Bands, sde: SDE) -> None:
     """Raise InputError, naming the band, where the levels of a schedule do not cover the data."""
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     (_, alpha), (smallest, largest) = (scale.tolist() for scale in sde.schedule(ends))
-    least, most = largest**2 * bands.noise, smallest**2 * bands.noise
-    for band in (least < DROWNED * alpha**2 * bands.data).nonzero().flatten().tolist()[:1]:
-        share = float(least[band] / (alpha**2 * bands.data[band]))
+    ratio, needed = bands.ratio, suggest(bands)
+    for band in (largest**2 < DROWNED * alpha**2 * ratio).nonzero().flatten().tolist()[:1]:
+        share = largest**2 / (alpha**2 * float(ratio[band]))
         raise InputError(
             f"In band {band} the largest noise has {share:.3g} times the variance of the data, and {DROWNED:g} times is needed: "
-            f"raise it to {math.sqrt(DROWNED * float((bands.data / bands.noise).max())):.3g} (where α = 1), "
+            f"raise it to {needed.sigma_max:.3g} (where α = 1), "
             "or take a noise at least as rough as the data."
         )
-    for band in (most > NOTHING * bands.data).nonzero().flatten().tolist()[-1:]:
-        share = float(most[band] / bands.data[band])
+    for band in (smallest**2 > NOTHING * ratio).nonzero().flatten().tolist()[-1:]:
+        share = smallest**2 / float(ratio[band])
         raise InputError(
             f"In band {band} the smallest noise has {share:.3g} of the variance of the data, and {NOTHING:g} is allowed: "
-            f"lower it to {math.sqrt(NOTHING * float((bands.data / bands.noise).min())):.3g}, "
+            f"lower it to {needed.sigma_min:.3g}, "
             "or take a noise that is not so much rougher than the data."
         )
 
@@ -196,7 +212,7 @@ def table(bands: Bands, sde: SDE, error: Tensor | None) -> str:
     """For people: each band, its share of noise at both ends, and the sampler's own error of the spectrum."""
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     (_, alpha), (smallest, largest) = (scale.tolist() for scale in sde.schedule(ends))
-    ratio = bands.noise / bands.data
+    ratio = 1 / bands.ratio
     lines = [
         "  band   S           λ           noise/data at t = 1   at t = 0" + ("   ln P/S" if error is not None else "")
     ]

@@ -8,11 +8,14 @@ import torch
 
 import laws.matrix as sampling
 from laws.cases import SCHEDULES, STOCHASTIC, Periodic, gaussian, keys, time
+from laws.posterior import Exact
 from laws.test_moments import errors as moment_errors
 from scorefield.denoiser import Denoiser
 from scorefield.errors import InputError
+from scorefield.guidance import Guided, Measurement, Replacement
 from scorefield.nn.network import Network
 from scorefield.noise import Exponential, Free, GaussianField, KernelField, Matern, Neumann, White, WhiteModes
+from scorefield.operators import CosineCoarsen
 from scorefield.oracle import Gaussian
 from scorefield.sample import (
     DDIM,
@@ -189,6 +192,30 @@ def test_without_noise_beyond_the_band_there_is_nothing_there_and_the_band_is_as
     assert float(ratio) == pytest.approx(1, abs=4 / math.sqrt(200 * 49) + 0.02)  # and the error of 32 steps
 
 
+class InCosines:
+    """A Gaussian law with independent cosine modes, for `Exact`."""
+
+    mean = torch.zeros(1, dtype=F64)
+
+    def __init__(self, sde, grid):
+        self.sde, self.spectrum = sde, math.prod(grid) * SPECTRUM(wavenumbers(sde.noise, grid))
+
+    def _filter(self, x, gain):
+        return self.sde.noise.basis(2)[0].filter(x, gain)
+
+
+def test_known_modes_take_the_place_of_the_models_exactly_where_all_are_independent():
+    """Super-resolution: E[x | x_t, y] of Gaussian data in the noise's own modes, at every level."""
+    grid, coarse, t = (6, 8), (3, 5), torch.tensor([0.05, 0.5, 0.95], dtype=F64)
+    sde, operator = SDE(VP(), GaussianField(Matern(0.2), Neumann())), CosineCoarsen(grid, coarse)
+    x_t, y = (keys(n, n).randn((n, 1, *size), like=t) for n, size in ((3, grid), (1, coarse)))
+    prior, exact = Denoiser(Zero(), sde, Wiener(SPECTRUM, 48)), Exact(InCosines(sde, grid), operator, (1, *grid), 0.0)
+    expected = torch.cat([exact.denoise(x, at, y) for x, at in zip(x_t.split(1), t, strict=True)])
+    found = Guided(prior, Measurement(operator, y), Replacement())(x_t, t)
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-8)
+    torch.testing.assert_close(operator(found), y.expand(3, -1, -1, -1), rtol=0, atol=1e-12)
+
+
 def test_a_noise_on_points_has_no_band():
     with pytest.raises(InputError, match="take a GaussianField"):
         BandLimited()(oracle(White(), (8, 8)), (4, 4))
@@ -212,6 +239,16 @@ def test_the_levels_drown_every_band_and_vanish_beside_it():
     check(BANDS, SDE(VP(beta_max=40.0)))  # α(1) counts
 
 
+def test_bands_in_which_the_data_have_nothing_but_rounding_ask_for_no_level():
+    """A flow's mean vorticity is 0, and its last modes are cut off."""
+    empty, last = torch.tensor([1e-18], dtype=F64), torch.tensor([0.03], dtype=F64)
+    bands = Bands(torch.cat((empty, BANDS.data[1:], empty)), torch.cat((BANDS.noise, last)))
+    assert bands.kept.tolist() == [False, *[True] * 5, False]
+    assert suggest(bands) == suggest(Bands(BANDS.data[1:], BANDS.noise[1:]))
+    found = suggest(bands)
+    check(bands, SDE(EDM(0.999 * found.sigma_min, 1.001 * found.sigma_max)))
+
+
 def test_a_noise_smoother_than_the_data_is_refused():
     with pytest.raises(InputError, match=r"smoother than the data: in band 5"):
         suggest(Bands(BANDS.noise, BANDS.data))
@@ -220,6 +257,18 @@ def test_a_noise_smoother_than_the_data_is_refused():
         suggest(bands_of(x, GaussianField(Matern(0.3, 2.5))))
     found = suggest(bands_of(x, GaussianField(Exponential(0.3))))  # of the same law: S = λ
     assert found.sigma_max == pytest.approx(10, rel=0.3) and found.sigma_min == pytest.approx(0.1, rel=0.2)
+
+
+def test_without_edges_the_bands_are_those_of_tapered_data_beside_the_density():
+    """Of data with the law of the noise itself S = λ."""
+    noise = GaussianField(Exponential(0.1), Free())
+    x = noise.sample((256, 1, 24, 24), generator=keys(256), like=torch.empty(0))
+    data, level = bands_of(x, noise)
+    # From band 4 on: below, the taper mixes bands of very different power. There are 24 modes and more, of which it leaves a half
+    # independent: three times 1/√(256·12) is 5 %, and what it still mixes of |k|⁻³ is about 6/k² of the power, 7 % on average.
+    torch.testing.assert_close((data / level)[4:], torch.ones(8, dtype=F64), rtol=0, atol=0.15)
+    plain, _ = bands_of(x, noise.on_torus())
+    assert float((plain / level)[-1]) > 1.2  # edges, which a torus does not have
 
 
 def test_the_surrogates_error_is_the_samplers_own():

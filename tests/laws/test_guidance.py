@@ -55,7 +55,7 @@ def test_moment_matching_is_exact_for_gaussian_data(name, grid, law):
     t = torch.tensor([0.02, 0.3, 0.6, 0.97], dtype=F64)
     x_t = prior.marginal((4, *shape), t, generator=keys(4))
     for label, operator in operators(grid).items():
-        for noise in (0.1, 0.0) if label in ("Mask", "Grey", "Coarsen") else (0.1,):
+        for noise in (0.1, 0.0) if label in ("Mask", "Grey", "Coarsen", "CosineCoarsen") else (0.1,):
             exact = Exact(prior, operator, shape, noise)
             measured = exact.measure()
             found = Guided(prior, measured, SOLVED)(x_t, t)

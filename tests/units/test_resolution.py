@@ -14,6 +14,7 @@ import tiny
 from scorefield.cli import main
 from scorefield.cosine import resample
 from scorefield.errors import InputError
+from scorefield.metrics.image import psnr
 from scorefield.resolution import conditions, grid_of
 
 RECIPE = """
@@ -120,14 +121,23 @@ def test_super_resolution_agrees_with_what_is_known(run, tmp_path, capsys) -> No
     truth_file = ["--truth", str(tmp_path / "truth.npy")]
     assert main([*call, "--out", str(out), "--method", "Replacement", *truth_file, "--noise", "0"]) == 0
     members, smooth = (torch.from_numpy(np.load(out / f"{name}.npy")) for name in ("samples", "interpolation"))
-    assert members.shape == (2, 2, 12, 12) and "PSNR" in capsys.readouterr().out
+    assert members.shape == (2, 2, 12, 12)
+    assert (
+        "PSNR of interpolation  " + f"{float(psnr(smooth[None], truth[None], float(np.ptp(coarse.numpy())))):.2f}"
+        in (capsys.readouterr().out)
+    )
     torch.testing.assert_close(resample(members, (6, 6)), coarse.expand(2, -1, -1, -1), atol=1e-4, rtol=0)
     torch.testing.assert_close(resample(smooth[None], (6, 6))[0], coarse, atol=1e-5, rtol=0)
     torch.testing.assert_close(
         resample(smooth[None], (24, 24))[0], resample(coarse[None], (24, 24))[0], atol=1e-5, rtol=0
     )
-    assert main([*call, "--resolution", "24", "--out", str(tmp_path / "finer")]) == 0  # finer than training
-    assert np.load(tmp_path / "finer" / "mean.npy").shape == (2, 24, 24)
+    beyond = ["--beyond", "WienerBeyond", "--beyond.spectrum.bands", "[0.1,0.05,0.02,0.01]"]
+    found = []
+    for name, more in (("finer", []), ("beyond", [*beyond, "--beyond.spectrum.exponent", "3.0"])):  # than training
+        assert main([*call, "--resolution", "24", "--out", str(tmp_path / name), *more]) == 0
+        found.append(torch.from_numpy(np.load(tmp_path / name / "samples.npy")))
+        torch.testing.assert_close(resample(found[-1], (6, 6)), coarse.expand(2, -1, -1, -1), atol=1e-4, rtol=0)
+    assert found[0].shape == (2, 2, 24, 24) and not torch.allclose(*found)
     refused(capsys, [*call, "--resolution", "4", "--out", str(tmp_path / "x")], "no finer grid")
     np.save(tmp_path / "other.npy", np.zeros((2, 6, 9), np.float32))
     refused(capsys, ["superres", str(run), str(tmp_path / "other.npy"), "--out", str(tmp_path / "x")], "domain")

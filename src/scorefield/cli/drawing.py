@@ -9,18 +9,12 @@ from scorefield.cli.words import run_parser, say, warn
 
 GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
 
-BEYOND = (
-    "on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) or "
-    "WienerBeyond (from a spectrum, which `suggest --wiener` prints)"
-)
-
 
 def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
     from scorefield import loading, resolution, sampling, selection
-    from scorefield.sample import Finer
     from scorefield.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
@@ -28,7 +22,6 @@ def sample(arguments: Sequence[str]) -> int:
     sampling.add_arguments(parser)
     add_arguments(parser)
     resolution.add_arguments(parser)
-    parser.add_argument("--beyond", type=Finer | None, default=None, help=BEYOND)
     parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
     sampling.add_output_arguments(parser)
     settings = parser.read(arguments)

@@ -11,17 +11,19 @@ def superres(arguments: Sequence[str]) -> int:
     """Draw functions on a fine grid that agree with a given one on a coarse grid, by the posterior of the model."""
     from tqdm import tqdm
 
-    from scorefield import finer, loading, recipe, resolution, restoring, sampling
+    from scorefield import finer, loading, recipe, resolution, restoring, sampling, selection
     from scorefield.steering import class_of
 
     parser = run_parser("superres", superres.__doc__ or "")
+    selection.add_arguments(parser)
     finer.add_arguments(parser)
     settings = parser.read(arguments)
-    source = loading.open_checkpoint(settings.run, settings.step)
+    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
     model = source.model(ema=settings.ema, trust=settings.trust)
     built = recipe.build(parser, settings)
     grid = resolution.grid_of(model.shape[1:], settings.resolution)
     resolution.warn_of_mesh(model, grid, warn)
+    beyond, facts = built.beyond, source.provenance | {"ema": settings.ema}
     case = finer.read_case(settings.field, model.shape[0], grid, noise=settings.noise, truth=settings.truth)
     with tqdm(total=settings.samples, unit="sample", desc="superres", mininterval=1) as bar:
         figures = restoring.restore(
@@ -34,12 +36,15 @@ def superres(arguments: Sequence[str]) -> int:
             seed=settings.seed,
             chunk=settings.chunk,
             label=class_of(source, model, settings.label),
-            provenance=source.provenance | {"ema": settings.ema},
+            provenance=facts if beyond is None else facts | {"beyond": repr(beyond)},
             progress=bar.update,
             grid=grid,
+            prior=None if beyond is None else beyond(model.generative, model.shape[1:]),
         )
-    finer.interpolate(settings.out, case)
+    without = finer.interpolate(settings.out, case)
     print(restoring.table(figures, settings.out))
+    if without:
+        print(without)
     return 0
 
 

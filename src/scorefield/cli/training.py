@@ -94,14 +94,15 @@ def suggest(arguments: Sequence[str]) -> int:
         return 0
     bands = suggestion.bands_of(x, model.sde.noise)
     found = suggestion.suggest(bands)
-    error = suggestion.spectrum_error(bands, model.sde, model.sampler)
+    error = torch.where(bands.kept, suggestion.spectrum_error(bands, model.sde, model.sampler), torch.nan)
     print(suggestion.table(bands, model.sde, error))
     print(f"largest noise   {found.sigma_max:.4g}   (where α = 1)")
     print(f"smallest noise  {found.sigma_min:.4g}")
     step = found.langevin_step(100, 5)
     print(f"annealed Langevin with 100 levels of 5 steps: NCSNLangevin(step={step:.3g})")
     print(
-        f"the sampler alone errs by {float(error.abs().mean()):.3f} in mean |ln P/S|, at most {float(error.abs().max()):.3f}"
+        f"the sampler alone errs by {float(error.abs().nanmean()):.3f} in mean |ln P/S|, "
+        f"at most {float(error[bands.kept].abs().max()):.3f}"
     )
     suggestion.check(bands, model.sde)
     return 0

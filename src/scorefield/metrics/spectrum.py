@@ -49,7 +49,7 @@ def radial_spectrum(
     if rings < 1:
         raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
     if taper:
-        fields = _tapered(fields)
+        fields = tapered(fields - fields.mean((-2, -1), keepdim=True), 2)
     power = torch.fft.rfft2(fields, norm="forward").abs().square()
     twice = torch.full_like(k_x, 2.0)  # the half of the modes that a real transform leaves out
     twice[0] = 1.0
@@ -96,13 +96,13 @@ def band_distance(one: Float[Tensor, "n bands"], other: Float[Tensor, "m bands"]
     return (one.double().mean(0) / other.double().mean(0)).log().abs()
 
 
-def _tapered(fields: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch height width"]:
-    """The deviation from the mean under a Hann window that keeps the variance of white noise."""
-    windows = [
-        torch.hann_window(n, periodic=False, dtype=fields.dtype, device=fields.device) for n in fields.shape[-2:]
-    ]
-    window = windows[0][:, None] * windows[1]
-    return (fields - fields.mean((-2, -1), keepdim=True)) * window / window.square().mean().sqrt()
+def tapered(fields: Float[Tensor, "*fields"], rank: int) -> Float[Tensor, "*fields"]:
+    """Fields under a Hann window along each of their last `rank` axes, which keeps the variance of white noise."""
+    for axis in range(-rank, 0):
+        n = fields.shape[axis]
+        window = torch.hann_window(n, periodic=False, dtype=fields.dtype, device=fields.device)
+        fields = fields * (window / window.square().mean().sqrt()).reshape(-1, *(1,) * (-axis - 1))
+    return fields
 
 
 def log_spectral_distance(

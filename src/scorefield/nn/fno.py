@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.errors import InputError
-from scorefield.nn.network import Network
-from scorefield.nn.operator import Level, NoiseLevel, inputs, mixer, pad
+from scorefield.nn.operator import Level, NeuralOperator, mixer, mode_numbers
 from scorefield.nn.spectral import Factorisation
 
 
-class FNO(Network):
+class FNO(NeuralOperator):
     """Layers y = W x + F⁻¹ R_k F x, each modulated by the noise level, between point-wise perceptrons.
 
     R has weights for the modes |k_i| < modes_i/2, whatever the grid; what a finer grid has beyond them passes through W and the
@@ -53,19 +51,12 @@ class FNO(Network):
         domain: Sequence[float] | None = None,
         fourier_scale: float = 1.0,
     ) -> None:
-        super().__init__()
-        if in_channels < 1 or out_channels < 1:
-            raise InputError("FNO has no channels: give in_channels and out_channels, or data to take them from.")
+        super().__init__(
+            in_channels, out_channels, cond_channels, spatial, channels, padding, coordinates, domain, fourier_scale
+        )
         kept = mode_numbers(modes, fraction, spatial)
-        if layers < 1 or channels < 1 or not 0 <= padding < 8 or not 0 < rank <= 1:
-            raise InputError(
-                f"FNO needs layers and channels of at least 1, padding >= 0 and 0 < rank <= 1, not {layers}, {channels}, "
-                f"{padding:g} and {rank:g}."
-            )
-        self.cond_channels, self.padding, self.coordinates, self.domain = cond_channels, padding, coordinates, domain
-        self.level = NoiseLevel(4 * channels, fourier_scale)
-        seen = in_channels + cond_channels + (spatial if coordinates else 0)
-        self.lift = mixer(seen, 2 * channels, channels)
+        if layers < 1:
+            raise InputError(f"FNO needs layers >= 1, not {layers}.")
         self.layers = nn.ModuleList(
             Level(channels, channels, kept, embedding=4 * channels, factorisation=factorisation, rank=rank,
                   last=number == layers - 1)
@@ -73,26 +64,7 @@ class FNO(Network):
         )  # fmt: skip
         self.project = mixer(channels, 2 * channels, out_channels)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch in_channels *grid"],
-        label: Float[Tensor, " batch"],
-        cond: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "batch out_channels *grid"]:
-        embedding = self.level(label)
-        h = pad(self.lift(inputs(x, cond, self.cond_channels, self.coordinates, self.domain)), self.padding)
+    def operate(self, h: Tensor, embedding: Tensor) -> Tensor:
         for layer in self.layers:
             h = layer(h, embedding)
-        h = h[(..., *(slice(n) for n in x.shape[2:]))]
-        return self.project(h.contiguous()).to(x.dtype)
-
-
-def mode_numbers(modes: int | Sequence[int], fraction: float, spatial: int) -> list[int]:
-    """Modes per axis, or InputError."""
-    numbers = [modes] * spatial if isinstance(modes, int) else list(modes)
-    if spatial not in (1, 2, 3) or len(numbers) != spatial or not 0 < fraction <= 1 or min(numbers) < 1:
-        raise InputError(
-            f"A neural operator needs 1 to 3 axes, a number of modes for all or one each, of which a fraction in (0, 1] is kept, "
-            f"not {spatial} axes, {modes} modes and {fraction:g}."
-        )
-    return [max(1, round(fraction * number)) for number in numbers]
+        return h

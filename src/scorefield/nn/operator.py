@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
@@ -13,6 +14,7 @@ from torch import Size, Tensor, nn
 from scorefield.errors import InputError
 from scorefield.nn.embedding import GaussianFourier
 from scorefield.nn.layers import linear
+from scorefield.nn.network import Network
 from scorefield.nn.spectral import MISSING, Factorisation, SpectralConvolution
 
 
@@ -45,6 +47,8 @@ class Level(nn.Module):
         last: bool = False,
     ) -> None:
         super().__init__()
+        if not 0 < rank <= 1:
+            raise InputError(f"The rank of a factorisation is a fraction in (0, 1] of the dense weights, not {rank:g}.")
         try:
             from neuralop.layers.fno_block import FNOBlocks
         except ImportError as error:
@@ -91,6 +95,72 @@ class NoiseLevel(nn.Module):
             return self.layers(self.features(label))
 
 
+class NeuralOperator(Network):
+    """A point-wise lift, layers on the padded domain and a point-wise projection; abstract, the layers are left open.
+
+    Args:
+        in_channels: channels of x; 0 where they are to be taken from the data.
+        out_channels: channels out; 0 likewise.
+        cond_channels: channels of `cond["field"]`.
+        spatial: number of grid axes.
+        channels: width of the outermost layers.
+        padding: zeros after the end of every axis, in lengths of the domain.
+        coordinates: append the coordinates in [0, 1) to the input.
+        domain: lengths of the domain, to be checked where `cond["coords"]` gives coordinates.
+        fourier_scale: of the embedding of the noise label.
+    """
+
+    project: nn.Module
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        cond_channels: int,
+        spatial: int,
+        channels: int,
+        padding: float,
+        coordinates: bool,
+        domain: Sequence[float] | None,
+        fourier_scale: float,
+    ) -> None:
+        super().__init__()
+        name = type(self).__name__
+        if in_channels < 1 or out_channels < 1:
+            raise InputError(f"{name} has no channels: give in_channels and out_channels, or data to take them from.")
+        if channels < 1 or not 0 <= padding < 8:
+            raise InputError(f"{name} needs channels >= 1 and 0 <= padding < 8, not {channels} and {padding:g}.")
+        self.cond_channels, self.padding, self.coordinates, self.domain = cond_channels, padding, coordinates, domain
+        self.level = NoiseLevel(4 * channels, fourier_scale)
+        self.lift = mixer(in_channels + cond_channels + (spatial if coordinates else 0), 2 * channels, channels)
+
+    @abstractmethod
+    def operate(self, h: Tensor, embedding: Tensor) -> Tensor:
+        """What the layers make of the lifted field on the padded domain, given the embedding of the noise level."""
+
+    def forward(
+        self,
+        x: Float[Tensor, "batch in_channels *grid"],
+        label: Float[Tensor, " batch"],
+        cond: Mapping[str, Tensor] | None = None,
+    ) -> Float[Tensor, "batch out_channels *grid"]:
+        seen = inputs(x, cond, self.cond_channels, self.coordinates, self.domain)
+        h = self.operate(pad(self.lift(seen), self.padding), self.level(label))
+        h = h[(..., *(slice(n) for n in x.shape[2:]))]
+        return self.project(h.contiguous()).to(x.dtype)
+
+
+def mode_numbers(modes: int | Sequence[int], fraction: float, spatial: int) -> list[int]:
+    """Modes per axis, or InputError."""
+    numbers = [modes] * spatial if isinstance(modes, int) else list(modes)
+    if spatial not in (1, 2, 3) or len(numbers) != spatial or not 0 < fraction <= 1 or min(numbers) < 1:
+        raise InputError(
+            f"A neural operator needs 1 to 3 axes, a number of modes for all or one each, of which a fraction in (0, 1] is kept, "
+            f"not {spatial} axes, {modes} modes and {fraction:g}."
+        )
+    return [max(1, round(fraction * number)) for number in numbers]
+
+
 def mixer(in_channels: int, hidden: int, out_channels: int) -> nn.Module:
     """neuraloperator's two-layer perceptron over the channels of every point."""
     try:
@@ -111,10 +181,10 @@ def pad(x: Tensor, padding: float) -> Tensor:
     widths = [round(padding * n) for n in x.shape[2:]]
     for n, width in zip(x.shape[2:], widths, strict=True):
         if abs(padding * n - width) > 1e-9 * n:
-            near = Fraction(max(width, 1), n)
+            near, step = Fraction(max(width, 1), n), Fraction(padding).limit_denominator(1000).denominator
             raise InputError(
                 f"A padding of {padding:g} is {padding * n:g} points of {n}, and points must be whole at every resolution "
-                f"that is used: the nearest padding is {near} = {float(near):.8g}."
+                f"that is used: the nearest padding is {near} = {float(near):.8g}. With {padding:g} take a multiple of {step}."
             )
     return F.pad(x, [side for width in reversed(widths) for side in (0, width)])
 

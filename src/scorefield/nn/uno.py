@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.errors import InputError
-from scorefield.nn.fno import mode_numbers
-from scorefield.nn.network import Network
-from scorefield.nn.operator import Level, NoiseLevel, inputs, mixer, pad
+from scorefield.nn.operator import Level, NeuralOperator, mixer, mode_numbers
 from scorefield.nn.spectral import Factorisation, resample
 
 
-class UNO(Network):
+class UNO(NeuralOperator):
     """Down and up again through grids of given sizes, with skip connections; resampled by Fourier modes.
 
     The sizes of the inner levels are absolute, numbers of points (and so of modes) of the whole domain, and not fractions of
@@ -55,21 +52,18 @@ class UNO(Network):
         domain: Sequence[float] | None = None,
         fourier_scale: float = 1.0,
     ) -> None:
-        super().__init__()
-        if in_channels < 1 or out_channels < 1:
-            raise InputError("UNO has no channels: give in_channels and out_channels, or data to take them from.")
+        super().__init__(
+            in_channels, out_channels, cond_channels, spatial, channels, padding, coordinates, domain, fourier_scale
+        )
         outermost = mode_numbers(modes, 1.0, spatial)
         largest = max(outermost)
         if not sizes or min(sizes) < 2 or any(b >= a for a, b in pairwise((largest + 1, *sizes))):
             raise InputError(
                 f"UNO needs sizes that fall from at most {largest}, the modes, to at least 2: not {sizes}."
             )
-        self.cond_channels, self.padding, self.coordinates, self.domain = cond_channels, padding, coordinates, domain
         self.sizes = [[max(2, round(size * n / largest)) for n in outermost] for size in sizes]
         widths = [channels, *(round(channels * largest / size) for size in sizes)]
         kept = [mode_numbers(level, fraction, spatial) for level in (outermost, *self.sizes)]
-        self.level = NoiseLevel(4 * channels, fourier_scale)
-        self.lift = mixer(in_channels + cond_channels + (spatial if coordinates else 0), 2 * channels, channels)
 
         def layer(width: int, out: int, level: int, last: bool = False) -> Level:
             return Level(
@@ -85,14 +79,7 @@ class UNO(Network):
         )
         self.project = mixer(channels, 2 * channels, out_channels)
 
-    def forward(
-        self,
-        x: Float[Tensor, "batch in_channels *grid"],
-        label: Float[Tensor, " batch"],
-        cond: Mapping[str, Tensor] | None = None,
-    ) -> Float[Tensor, "batch out_channels *grid"]:
-        embedding = self.level(label)
-        h = pad(self.lift(inputs(x, cond, self.cond_channels, self.coordinates, self.domain)), self.padding)
+    def operate(self, h: Tensor, embedding: Tensor) -> Tensor:
         padded = list(h.shape[2:])
         h = self.first(h, embedding)
         skips = [h]
@@ -105,8 +92,7 @@ class UNO(Network):
             skip = skips.pop()
             size = padded if not skips else list(skip.shape[2:])
             h = layer(torch.cat((resample(h, size), skip), dim=1), embedding)
-        h = h[(..., *(slice(n) for n in x.shape[2:]))]
-        return self.project(h.contiguous()).to(x.dtype)
+        return h
 
     def _padded(self, size: Sequence[int]) -> list[int]:
         """The size of a level on the padded domain."""

@@ -15,6 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield import cosine
 from scorefield.cosine import dct, idct
 from scorefield.errors import InputError
 from scorefield.nn.spectral import resample
@@ -205,13 +206,7 @@ class Neumann(Boundary):
         return idct(dct(x, axes) * gain, axes)
 
     def resample(self, x: Tensor, size: Sequence[int]) -> Tensor:
-        modes = self.transform(x)
-        for axis, n in enumerate(size, 2):
-            old = modes.shape[axis]
-            modes = modes.narrow(axis, 0, min(n, old))
-            rest = [max(0, n - old) if i == axis else length for i, length in enumerate(modes.shape)]
-            modes = torch.cat((modes, modes.new_zeros(rest)), dim=axis)
-        return idct(modes, tuple(range(2, x.ndim))) * math.sqrt(math.prod(size))
+        return cosine.resample(x, size)
 
     def transform(self, x: Tensor) -> Tensor:
         return dct(x, tuple(range(2, x.ndim))) / math.sqrt(x[0, 0].numel())

@@ -83,6 +83,9 @@ class GaussianField(Noise):
             )
         return self.boundary, self.lengths(rank)
 
+    def on_torus(self) -> GaussianField:
+        return self if self.boundary.invertible else replace(self, boundary=Periodic())
+
     def limited(self, grid: Sequence[int] | Size) -> GaussianField:
         return replace(self, band=tuple(grid))
 

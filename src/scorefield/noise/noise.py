@@ -56,6 +56,10 @@ class Noise(ABC):
             f"{type(self).__name__} is not diagonal in modes of a grid: take a GaussianField or White noise."
         )
 
+    def on_torus(self) -> Noise:
+        """A noise diagonal in modes of the grid, with the spectrum that this one has away from edges: this one, if it is."""
+        return self
+
     def limited(self, grid: Sequence[int] | Size) -> Noise:
         """The same noise without the modes that a grid of so many points lacks; `InputError` where there is no such noise."""
         raise InputError(f"{type(self).__name__} cannot be limited to a band: take a GaussianField.")

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,7 +104,23 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(found[1]) for path in folder.glob("*") if path.is_file() and (found := NAME.fullmatch(path.name)))
 
 
+def keep_best(folder: Path, step: int, name: str) -> None:
+    """Keep the checkpoint of a step as the best by a figure: `best/NAME.safetensors` beside their folder."""
+    with replacing(folder.parent / "best" / f"{name}.safetensors") as temporary:
+        _link_or_copy(path_of(folder, step), temporary)
+
+
+def _link_or_copy(path: Path, other: Path) -> None:
+    """A second name of a file that is never changed in its place, which takes no room; a copy where the disk knows none."""
+    try:
+        other.hardlink_to(path)
+    except OSError:
+        shutil.copyfile(path, other)
+
+
 def prune(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints."""
+    """Delete all but the last `keep` checkpoints and those that have a second name in `best/`."""
+    best = {path.stat().st_ino for path in (folder.parent / "best").glob("*.safetensors")}
     for step in steps(folder)[:-keep]:
-        path_of(folder, step).unlink(missing_ok=True)
+        if path_of(folder, step).stat().st_ino not in best:
+            path_of(folder, step).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ from scorefield.data.picture import save_grid
 from scorefield.errors import InputError
 from scorefield.train import checkpoint as checkpoints
 from scorefield.train.interrupt import Stopped
-from scorefield.train.log import Log
+from scorefield.train.log import Log, read_table
 from scorefield.train.state import State
 
 if TYPE_CHECKING:
@@ -194,6 +194,16 @@ class Loop:
         if self.log is not None:
             samples = self.state.step * self.trainer.batch_size
             self.log.valid({"step": self.state.step, "samples": samples, "loss": raw, "loss_ema": averaged, **figures})
+            self._keep_best()
+
+    def _keep_best(self) -> None:
+        """Of the validated checkpoints that are left, the one with the least loss of averaged weights is not to be pruned."""
+        folder, rows = self.folder / "checkpoints", read_table(self.folder / "logs" / "valid.csv")
+        left = set(checkpoints.steps(folder))
+        losses = {int(row["step"]): float(row["loss_ema"]) for row in rows if int(row["step"]) in left}
+        if losses:
+            checkpoints.keep_best(folder, min(losses, key=lambda step: (losses[step], -step)), "loss")
+            checkpoints.prune(folder, self.trainer.keep)
 
     def _validation_loss(self, asked: Callable[[], int]) -> float:
         total = torch.zeros(2, dtype=torch.float64)

@@ -140,7 +140,9 @@ def test_a_padding_must_be_whole_points_at_every_resolution() -> None:
     padded = awake(FNO(1, 1, channels=8, modes=16, padding=0.125))
     for n in (16, 32, 40):
         assert padded(waves((n, n)), LABEL).shape[2:] == (n, n)
-    with pytest.raises(InputError, match=r"2.5 points of 20.*nearest padding is 1/10 = 0.1"):
+    with pytest.raises(
+        InputError, match=r"2.5 points of 20.*nearest padding is 1/10 = 0.1. With 0.125 take a multiple of 8"
+    ):
         padded(waves((20, 20)), LABEL)
 
 
@@ -193,7 +195,9 @@ def test_irregular_points_and_other_domains_are_refused() -> None:
         (UNO, "no channels"),
         (lambda: FNO(1, 1, modes=[8]), "one each"),
         (lambda: FNO(1, 1, fraction=0.0), "fraction"),
-        (lambda: FNO(1, 1, layers=0), "at least 1"),
+        (lambda: FNO(1, 1, layers=0), "layers >= 1"),
+        (lambda: FNO(1, 1, rank=0.0), r"fraction in \(0, 1\]"),
+        (lambda: UNO(1, 1, padding=-0.1), "padding"),
         (lambda: UNO(1, 1, modes=16, sizes=(24, 16)), "fall from at most 16"),
     ],
 )

@@ -85,10 +85,27 @@ def test_a_full_disk_costs_only_the_new_checkpoint(tmp_path: Path, monkeypatch: 
     assert len([*tmp_path.iterdir()]) == 1
 
 
-def test_pruning_keeps_the_last(tmp_path: Path) -> None:
-    for step in (3, 20, 100):
-        checkpoints.write(checkpoints.path_of(tmp_path, step), {}, {})
-    (tmp_path / "step-mine.safetensors").touch()
-    checkpoints.prune(tmp_path, 2)
-    assert checkpoints.steps(tmp_path) == [20, 100]
-    assert (tmp_path / "step-mine.safetensors").exists()
+def test_pruning_keeps_the_last_and_the_best(tmp_path: Path) -> None:
+    folder = tmp_path / "checkpoints"
+    for step in (1, 3, 20, 100):
+        checkpoints.write(checkpoints.path_of(folder, step), {}, {"step": step})
+    (folder / "step-mine.safetensors").touch()
+    checkpoints.keep_best(folder, 3, "loss")
+    checkpoints.prune(folder, 2)
+    assert checkpoints.steps(folder) == [3, 20, 100]
+    assert (folder / "step-mine.safetensors").exists()
+    checkpoints.keep_best(folder, 20, "loss")  # a better one: the other is one of many again
+    checkpoints.prune(folder, 1)
+    assert checkpoints.steps(folder) == [20, 100]
+    assert checkpoints.read(tmp_path / "best" / "loss.safetensors").facts == {"step": 20}
+
+
+def test_where_a_file_has_but_one_name_the_best_is_a_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints.write(checkpoints.path_of(tmp_path / "checkpoints", 3), {}, {"step": 3})
+
+    def unknown(*_: object) -> None:
+        raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "hardlink_to", unknown)
+    checkpoints.keep_best(tmp_path / "checkpoints", 3, "loss")
+    assert checkpoints.read(tmp_path / "best" / "loss.safetensors").facts == {"step": 3}

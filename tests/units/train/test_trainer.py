@@ -16,6 +16,7 @@ from scorefield import files
 from scorefield.data.loader import Loader, Sequential
 from scorefield.errors import InputError
 from scorefield.run import prepare
+from scorefield.train import checkpoint as checkpoints
 from scorefield.train.loop import VALIDATION_EPOCH, Loop
 from scorefield.train.rehearsal import peak_memory
 from scorefield.train.state import State, launch
@@ -114,3 +115,14 @@ def test_a_network_of_levels_is_refused_where_it_is_given_other_labels(tmp_path:
     table = {"model__precondition": "Score", "model__precondition__label": "Index"}
     fitting = given | table | {"model__precondition__label__levels": 20}
     assert prepare(*tiny.settings(tiny.recipe(tmp_path), **fitting)).model.denoiser.net.label_range == (0, 19)
+
+
+def test_the_checkpoint_with_the_least_validation_loss_is_not_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.1, 3.0, 0.3, 1.0, 0.2, 2.0, 0.4, 2.5])  # of the weights, which do not count, and of their average
+    monkeypatch.setattr(Loop, "_validation_loss", lambda *_: next(losses))
+    often = {"train__steps": 4, "train__keep": 1, "train__checkpoint_every": 1, "train__validate_every": 1}
+    tiny.train(tmp_path, tmp_path / "run", **often, train__preview_every=9)
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [2, 4]
+    assert checkpoints.read(tmp_path / "run" / "best" / "loss.safetensors").facts["step"] == 2
