@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,9 +23,15 @@ from climate_scores import Judge, System, markdown, percent, ratio, told
 from scorefield.baselines import BCSD, Bilinear, DressedBilinear
 from scorefield.baselines.baseline import block_mean
 from scorefield.files import replacing
-from scorefield.sample import DPM2M, EDMGrid, Sampler
+from scorefield.sample import DPM2M, Heun, Step, StochasticHeun
 
-MEMBERS, SEED, DRY = 8, 0, 0.05
+MEMBERS, SEED = 8, 0
+STEPS: dict[str, Step] = {
+    "DPM2M": DPM2M(),
+    "SDE": DPM2M(eta=1.0),
+    "Heun": Heun(),
+    "StochasticHeun": StochasticHeun(churn=0.2),
+}
 
 
 def baselines(train: Part, test: Part) -> dict[str, np.ndarray]:
@@ -37,16 +44,19 @@ def baselines(train: Part, test: Part) -> dict[str, np.ndarray]:
     return found
 
 
-def drawn(run: Path, test: Part, steps: int, kept: Path) -> np.ndarray:
-    """Members of a model, (member, tile, y, x), kept in a file member by member."""
+def drawn(run: Path, test: Part, steps: int | None, step: Step | None, kept: Path) -> np.ndarray:
+    """Members of a model, (member, tile, y, x), kept in a file member by member; by default as its recipe draws them.
+
+    A deterministic network, whose recipe takes one step, has one.
+    """
+    model = scorefield.load(run)
+    sampler = replace(model.sampler, steps=steps or model.sampler.steps, step=step or model.sampler.step)
+    described = f"{len(test.fine)}-{sampler.steps}-{sampler.step}"
     members = []
-    model = None
-    for member in range(MEMBERS):
-        path = kept / f"{run.name}-{len(test.fine)}-{steps}-{member}.npy"
+    for member in range(MEMBERS if sampler.steps > 1 else 1):
+        path = kept / f"{run.name}-{described}-{member}.npy"
         if not path.exists():
-            model = model or scorefield.load(run)
             begin = time.process_time()
-            sampler = Sampler(steps=steps, step=DPM2M(), grid=EDMGrid(rho=7.0))
             torch.set_num_threads(1)
             with torch.autocast("cpu", torch.bfloat16):  # as in training
                 x = model.sample(
@@ -56,8 +66,7 @@ def drawn(run: Path, test: Part, steps: int, kept: Path) -> np.ndarray:
                 np.save(file, x[:, 0].numpy())
             print(f"{path.name}: {time.process_time() - begin:.0f} CPU-s", flush=True)
         members.append(np.load(path))
-    x = np.stack(members)
-    return np.where(x >= DRY, x, 0.0).astype(np.float32)
+    return np.stack(members)
 
 
 def rescaled(members: np.ndarray, coarse: np.ndarray) -> np.ndarray:
@@ -90,20 +99,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="NAME=RUN")
-    parser.add_argument("--steps", type=int, default=14)
-    parser.add_argument("--tiles", type=int, default=None, help="only about so many test tiles, evenly spaced")
+    parser.add_argument("--steps", type=int, default=None, help="another number than the recipe's")
+    parser.add_argument("--sampler", choices=STEPS, default=None, help="another step than the recipe's")
+    parser.add_argument("--valid", action="store_true", help="judge validation tiles, to choose by, and not test tiles")
+    parser.add_argument("--tiles", type=int, default=None, help="only about so many tiles, evenly spaced")
     parser.add_argument("--json", type=Path, default=None, help="all figures")
     settings = parser.parse_args()
     settings.samples.mkdir(parents=True, exist_ok=True)
-    train, test = mrms("train"), mrms("test")
+    train, test = mrms("train"), mrms("valid" if settings.valid else "test")
     test = test if settings.tiles is None else test.thinned(settings.tiles)
     judge = Judge(test, "mm/h", float(train.fine.max()))
     systems = [judge(name, members) for name, members in baselines(train, test).items()]
     for words in settings.run:
         name, _, path = words.partition("=")
-        members = drawn(Path(path), test, settings.steps, settings.samples)
+        members = drawn(Path(path), test, settings.steps, STEPS.get(settings.sampler), settings.samples)
         systems += [judge(name, members), judge(f"{name}, rescaled", rescaled(members, test.coarse))]
-    for part, fields in (("training", train), ("test", test)):
+    for part, fields in (("training", train), ("judged", test)):
         print(f"{len(fields.fine)} {part} tiles at {len(set(fields.block.tolist()))} places")
     for level in ("0.99", "0.999"):
         print(f"quantile {level} of the truth: {told(systems[0].figures['quantiles'][level]['truth'])} mm/h")

@@ -23,7 +23,9 @@ from scorefield.config import find_recipe, read_recipe
 from scorefield.recipe import build, data_parser
 
 COARSENING = {"mrms": 8, "t2m": 4}
+LATITUDE = np.linspace(58, 50.25, 32)  # of the rows of temperature
 DAYS = {"train": range(1, 21), "test": range(23, 32)}
+DAYS |= {"early": range(1, 15), "late": range(17, 21)}  # of training: to choose by, with the same gap between them
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ import argparse
 
 import numpy as np
 
-from climate_data import t2m
+from climate_data import LATITUDE, t2m
 from climate_scores import Judge, System, markdown, percent, ratio, told
 from scorefield.baselines import BCSD, Bilinear, DressedRidge, HourlyResidual, Ridge
 
@@ -44,9 +44,10 @@ def row(one: System, ridge: System, dressed: System) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", action="append", default=[], help="NAME=FILE.npy of members")
+    parser.add_argument("--late", action="store_true", help="learn from days 1-14 and judge days 17-20: to choose by")
     settings = parser.parse_args()
-    train, test = t2m("train"), t2m("test")
-    judge = Judge(test, "K", float(train.fine.max()), np.linspace(58, 50.25, 32))
+    train, test = (t2m(part) for part in (("early", "late") if settings.late else ("train", "test")))
+    judge = Judge(test, "K", float(train.fine.max()), LATITUDE)
     systems = {}
     for name, baseline in BASELINES.items():
         drawn = baseline.fit(train.coarse, train.fine, train.when).draw(test.coarse, MEMBERS, SEED, test.when)

@@ -12,62 +12,82 @@ from __future__ import annotations
 
 import argparse
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
-import scorefield
-from climate_data import Part, t2m
+from climate_data import COARSENING, LATITUDE, Part, area, t2m
+from scorefield import loading
 from scorefield.baselines import Ridge
+from scorefield.baselines.baseline import When, block_mean
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields, Subset
 from scorefield.data.source import Source, Split, hold_out
-from scorefield.sample import DPM2M, EDMGrid, Sampler
 
-MEMBERS = 8
+SPELL, GAP = 4, 2  # days left out together, and on either side of them: as far as the test is from training
 
 
 @cache
-def fitted() -> tuple[Ridge, Part]:
-    train = t2m("train")
+def fitted(split: str) -> tuple[Ridge, Part]:
+    train = t2m(split)
     return Ridge().fit(train.coarse, train.fine, train.when), train
 
 
-def errors() -> np.ndarray:
-    """Of the training hours, by regressions without their days."""
-    ridge, train = fitted()
-    return ridge.errors.reshape(train.fine.shape)
+@cache
+def errors(split: str) -> np.ndarray:
+    """Of the hours of training, by regressions that know nothing of the days around them, but the means of coarse boxes."""
+    _, train = fitted(split)
+    found, day = np.empty_like(train.fine), train.when.day
+    for first in range(day.min(), day.max() + 1, SPELL):
+        out = (day >= first) & (day < first + SPELL)
+        kept = (day < first - GAP) | (day >= first + SPELL + GAP)
+        hours = (When(*(value[part] for value in train.when)) for part in (kept, out))
+        ridge = Ridge().fit(train.coarse[kept], train.fine[kept], next(hours))
+        found[out] = detail(train.fine[out] - ridge.draw(train.coarse[out], 1, 0, next(hours))[0])
+    return found
 
 
-def scale() -> np.ndarray:
+def detail(fields: np.ndarray) -> np.ndarray:
+    """Without their means over the coarse boxes, which are known."""
+    factor = (COARSENING["t2m"],) * 2
+    return (fields - spread(block_mean(fields, factor, area(fields.shape[-2:], LATITUDE)))).astype(np.float32)
+
+
+def spread(coarse: np.ndarray) -> np.ndarray:
+    """Each coarse value to the points of its box."""
+    return coarse.repeat(COARSENING["t2m"], -2).repeat(COARSENING["t2m"], -1)
+
+
+def scale(split: str) -> np.ndarray:
     """Their root mean square at each point."""
-    return np.sqrt(np.square(errors()).mean(0))
+    return np.sqrt(np.square(errors(split)).mean(0))
 
 
-def conditions(part: Part) -> Tensor:
-    """(n, channels, y, x): the coarse field, the regression's detail, its usual error, the hour."""
-    ridge, train = fitted()
-    fine = ridge.draw(part.coarse, 1, 0, part.when)[0]
-    own = part.smooth - part.smooth.mean((1, 2), keepdims=True)
-    detail = fine - part.smooth
+def conditions(part: Part, split: str, *, weather: bool) -> Tensor:
+    """(n, channels, y, x): the usual error, the hour, the place; with the weather the coarse field and what ridge adds to it."""
+    ridge, train = fitted(split)
     angle = 2 * np.pi * part.when.hour[:, None, None] / 24
-    usual = np.log(scale() / scale().mean())
-    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in fine.shape[1:]), indexing="ij")
-    channels = [own / 3, detail, usual, np.sin(angle), np.cos(angle), y, x, (part.smooth - train.smooth.mean()) / 3]
-    return torch.from_numpy(np.stack([np.broadcast_to(c, fine.shape) for c in channels], 1).astype(np.float32))
+    usual = np.log(scale(split) / scale(split).mean())
+    y, x = np.meshgrid(*(np.linspace(-1, 1, n) for n in part.fine.shape[1:]), indexing="ij")
+    channels = [usual, np.sin(angle), np.cos(angle), y, x]
+    if weather:
+        fine = ridge.draw(part.coarse, 1, 0, part.when)[0]
+        own = part.smooth - part.smooth.mean((1, 2), keepdims=True)
+        channels += [own / 3, fine - part.smooth, (part.smooth - train.smooth.mean()) / 3]
+    return torch.from_numpy(np.stack([np.broadcast_to(c, part.fine.shape) for c in channels], 1).astype(np.float32))
 
 
 class ErrorFields(Fields):
     """Errors in units of what is usual at each point, beside their conditions."""
 
-    def __init__(self) -> None:
-        _, train = fitted()
-        self.x = torch.from_numpy((errors() / scale()).astype(np.float32))[:, None]
-        self.cond = conditions(train)
+    def __init__(self, split: str, *, weather: bool) -> None:
+        self.x = torch.from_numpy((errors(split) / scale(split)).astype(np.float32))[:, None]
+        self.cond = conditions(fitted(split)[1], split, weather=weather)
 
     def __len__(self) -> int:
         return len(self.x)
@@ -78,30 +98,43 @@ class ErrorFields(Fields):
 
 @dataclass(frozen=True)
 class Errors(Source):
-    """What ridge regression leaves of the training hours; the last four days are looked at in training, too."""
+    """What ridge regression leaves of the training hours; the last four days are looked at in training, too.
+
+    Args:
+        split: train, or early, to choose by what happens on the late days of training.
+        weather: whether the network is told the coarse field.
+    """
+
+    split: str = "train"
+    weather: bool = False
 
     def load(self, split: Split) -> Fields:
-        fields = ErrorFields()
+        fields = ErrorFields(self.split, weather=self.weather)
         return Subset(fields, hold_out(len(fields), 96, 0, split)) if split == "valid" else fields
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path)
-    parser.add_argument("--steps", type=int, default=12)
+    parser.add_argument("--steps", type=int, default=None, help="by default as in the run's recipe")
+    parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, required=True)
     settings = parser.parse_args()
-    test = t2m("test")
-    ridge, _ = fitted()
-    model = scorefield.load(settings.run)
-    mean, cond = ridge.draw(test.coarse, 1, 0, test.when)[0], conditions(test)
-    sampler = Sampler(steps=settings.steps, step=DPM2M(), grid=EDMGrid(rho=7.0))
+    opened = loading.open_checkpoint(settings.run)
+    model, source = (
+        opened.model(ema=True, trust=("climate_t2m_model",)),
+        cast(Errors, opened.source(("climate_t2m_model",))),
+    )
+    part = t2m("late" if source.split == "early" else "test")
+    mean = spread(part.coarse) + detail(fitted(source.split)[0].draw(part.coarse, 1, 0, part.when)[0])
+    cond = {"field": conditions(part, source.split, weather=source.weather)}
+    sampler = replace(model.sampler, steps=settings.steps or model.sampler.steps)
+    torch.set_num_threads(1)
     begin, members = time.process_time(), []
-    for member in range(MEMBERS):
-        with torch.autocast("cpu", torch.bfloat16):  # as in training
-            x = model.sample(len(mean), seed=settings.seed + member, sampler=sampler, cond={"field": cond}, chunk=72)
-        members.append(mean + x[:, 0].numpy() * scale())
+    for member in range(settings.members):
+        x = model.sample(len(mean), seed=settings.seed + member, sampler=sampler, cond=cond, chunk=72)
+        members.append(mean + detail(x[:, 0].numpy() * scale(source.split)))
     np.save(settings.out, np.stack(members).astype(np.float32))
     print(f"{time.process_time() - begin:.0f} CPU-s")
 

@@ -44,11 +44,12 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "b": lambda seed: RandomLines(8.0, 0.04, seed),
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
-METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=12)
-SAMPLER = Sampler(30, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
+METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
+SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
 DAMPINGS, ITERATIONS, WEIGHTS = (0.0, 1e-3, 1e-2), (5, 10, 20, 40), (2e-4, 5e-4, 1e-3, 2e-3)
+PICTURED = 95  # position of the slice in the picture
 BASELINES = ("zero-filled", "CG-SENSE", "L1-wavelet")
 
 
@@ -142,6 +143,7 @@ def main() -> None:
         "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
     )
     parser.add_argument("--real", type=Path, default=None, help="PNG to write of the real scan")
+    parser.add_argument("--picture", type=Path, default=None, help="PNG to write of a slice of MNI152 in cell a")
     parser.add_argument(
         "--minutes", type=float, default=1e9, help="start nothing new after so much time of the processor"
     )
@@ -179,6 +181,9 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
 
     if args.real is not None and "real" not in rows:
         keep("real", real(model, args))
+    if args.picture is not None:
+        scan, truth = case("MNI152", "a", PICTURED, 0, "estimated")
+        save(args.picture, scan, reconstruct(model, scan, PICTURED, args.members)[0], {"reference": truth})
     for volume, cell, number, mask, maps in jobs(args):
         name = f"{volume} {cell} slice {number} mask {mask} {maps} maps"
         if name not in rows and time.process_time() < 60 * args.minutes:
@@ -196,12 +201,17 @@ def real(model: Model, args: argparse.Namespace) -> dict:
     """The eight coils of a real scan, sampled to 12 %: no truth, but a residual."""
     scan, _, _ = Scans(open_kspace(args.data / "mri/brain8ch_R8_ksp_sigpy.npy")).scan(0)
     members, seconds = reconstruct(model, scan, 0, args.members)
-    images = {name.replace("-", "_"): x for name, x in scan.baseline_images().items()}
-    picture(args.real, {name: x.numpy() for name, x in (summary(members) | images).items()})
+    save(args.real, scan, members, {})
     each = scan.chi_square(members)
     row = {"chi_square": float(each.mean()), "least": float(each.min()), "most": float(each.max())}
     row["CG-SENSE"] = float(scan.chi_square(scan.baseline_images()["CG-SENSE"][None]))
     return row | {"seconds per member": seconds / len(members)}
+
+
+def save(path: Path, scan: Scan, members: Tensor, more: dict[str, Tensor]) -> None:
+    """Draw the images of a scan side by side."""
+    images = {name.replace("-", "_"): x for name, x in scan.baseline_images().items()}
+    picture(path, {name: x.numpy() for name, x in (summary(members) | images | more).items()})
 
 
 def table(rows: dict) -> str:

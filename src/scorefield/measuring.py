@@ -17,6 +17,8 @@ from scorefield.errors import InputError
 from scorefield.operators import to_channels, to_complex, zero_filled
 from scorefield.scan import Baselines, Scan, as_tensor
 
+UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
+
 
 @dataclass(frozen=True, eq=False)
 class Scans:
@@ -86,7 +88,20 @@ class Scans:
                 f"The maps are {maps.shape} and k-space is {kspace.shape} (coils, height, width): give the maps of this scan, "
                 "or none, and they are estimated."
             )
-        return maps
+        return normalised(maps)
+
+
+def normalised(maps: np.ndarray) -> np.ndarray:
+    """Maps divided by √Σ|S|² over the coils, in whatever units they came: the image is what all coils see together.
+
+    Raises:
+        InputError: maps that are 0 everywhere, or not finite.
+    """
+    strength = np.sqrt((np.abs(maps) ** 2).sum(0))
+    if not (np.isfinite(strength).all() and strength.any()):
+        raise InputError("The maps hold NaN or infinite values, or nothing but zeros: no coil sees anything by them.")
+    inside = strength > UNSEEN * strength.max()
+    return np.where(inside, maps / np.where(inside, strength, 1), 0)
 
 
 def read_maps(path: Path) -> np.ndarray:

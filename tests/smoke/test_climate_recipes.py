@@ -18,13 +18,16 @@ from weather import dataset, save, times
 NAMES = [
     name for name, path in recipes().items() if read_recipe(path)["data"]["class_path"] == "scorefield.data.Climate"
 ]
-SMALL = {"channels": 8, "multipliers": [1, 2], "blocks": 1, "attention": []}
+SMALL = {"channels": 8, "multipliers": [1, 2], "blocks": 1}
 SHORT = {"steps": 2, "batch_size": 4, "validate_on": 4, "accelerator": "cpu", "preview_every": 2, "checkpoint_every": 2}
 
 
 def shrunk(net: dict) -> dict:
-    inner = net["init_args"].get("net")
-    return {"init_args": {"net": shrunk(inner)} if inner else dict(SMALL)}
+    arguments = net.get("init_args", {})
+    inner = arguments.get("net")
+    if inner:
+        return {"init_args": {"net": shrunk(inner)}}
+    return {"init_args": SMALL | ({"attention": []} if "attention" in arguments else {})}
 
 
 def own_files(data: dict, folder: Path) -> dict:

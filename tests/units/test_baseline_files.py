@@ -64,6 +64,26 @@ def test_what_is_drawn_is_a_file_that_can_be_verified(files: Path, tmp_path: Pat
     assert 0 < driving["rmse"] < 1
 
 
+def test_predictions_get_the_truths_quantiles_in_each_box(
+    files: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An ensemble that is 2 K too warm and varies twice too much in training: afterwards it has the truth's law of training."""
+    truth = xr.open_dataset(files / "train.nc")
+    mean = truth["t2m"].mean("time")
+    wrong = (mean + 2 + 2 * (truth["t2m"] - mean)).astype("f4").expand_dims(member=3).assign_attrs(units="K")
+    wrong.to_dataset(name="t2m").to_netcdf(tmp_path / "wrong.nc", engine="h5netcdf")
+    words = ["correct", str(tmp_path / "wrong.nc"), "--train-samples", str(tmp_path / "wrong.nc"), "--target", "t2m"]
+    words += ["--train-truth", str(files / "train.nc"), "--out"]
+    assert main([*words, str(tmp_path / "right.nc"), "--map.levels", "60"]) == 0
+    right = xr.open_dataset(tmp_path / "right.nc")
+    assert right["t2m"].dims == ("member", "time", "latitude", "longitude") and right["t2m"].attrs["units"] == "K"
+    np.testing.assert_allclose(right["t2m"][1], truth["t2m"], atol=1e-3)
+    np.testing.assert_array_equal(right["time"], truth["time"])
+    words[1] = str(files / "test-coarse.nc")
+    assert main([*words, str(tmp_path / "other.nc")]) == 2
+    assert "test-coarse.nc is on another grid than" in capsys.readouterr().err
+
+
 def test_options_of_a_baseline(files: Path, tmp_path: Path) -> None:
     assert main(call(files, tmp_path / "a.nc", "--baseline.bins", "3", name="DressedBilinear")) == 0
     assert main(call(files, tmp_path / "b.nc", name="Bilinear")) == 0

@@ -232,6 +232,44 @@ def test_the_validator_fails_the_command(folder, run, prediction, capsys) -> Non
     ]
     assert main([*command, "--reach", "-0.49"]) == 2
     assert "in training from" in capsys.readouterr().err
+    written = out.stat().st_mtime_ns
+    assert main([*command, "--reach", "50"]) == 0  # checked again, not drawn again
+    assert out.stat().st_mtime_ns == written and not list(folder.glob(".wild*"))
+
+
+def test_a_folder_of_predictors_is_mirrored(folder, fine, run, capsys) -> None:
+    """Only what is missing is drawn by a second call, and files of another job are left alone."""
+    for name, times in (("test/a/x.nc", slice(1)), ("test/b/y.nc", slice(2))):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        coarse_file(fine, folder / name, times)
+    command = [
+        "downscale",
+        str(run),
+        str(folder / "test"),
+        "--members",
+        "2",
+        "--reach",
+        "50",
+        "--out",
+        str(folder / "o"),
+    ]
+    assert main([*command, *STEPS]) == 0
+    made = sorted((folder / "o").rglob("*"))
+    assert [str(path.relative_to(folder / "o")) for path in made] == ["a", "a/x.nc", "b", "b/y.nc"]
+    with xr.open_dataset(made[3], engine="h5netcdf") as found:
+        assert found.tas.shape == (2, 2, 16, 24)
+        drawn = found.tas.values
+    kept = made[1].stat().st_mtime_ns
+    made[3].unlink()
+    assert main([*command, *STEPS]) == 0
+    assert made[1].stat().st_mtime_ns == kept
+    with xr.open_dataset(made[3], engine="h5netcdf") as found:
+        np.testing.assert_array_equal(found.tas.values, drawn)
+    assert main([*command, *STEPS, "--seed", "7"]) == 2
+    assert "a/x.nc exists" in capsys.readouterr().err
+    (folder / "empty").mkdir()
+    assert main(["downscale", str(run), str(folder / "empty"), "--out", str(folder / "o3"), *STEPS]) == 2
+    assert "a folder without NetCDF files" in capsys.readouterr().err
 
 
 def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:

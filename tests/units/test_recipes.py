@@ -242,4 +242,4 @@ def test_recipes_are_small_and_say_what_they_are() -> None:
         first, *rest = path.read_text().splitlines()
         assert first.startswith("# ") and len(first) <= 130, path
         if "base" in yaml.safe_load("\n".join(rest)):
-            assert len(rest) < 75, path  # the longest describe climate data: what, where, and in which units
+            assert len(rest) < 65, path

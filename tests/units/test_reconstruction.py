@@ -14,6 +14,7 @@ from scorefield.cli import main
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.simulate import Simulation, simulate
 from scorefield.errors import InputError
+from scorefield.measuring import normalised
 from scorefield.metrics.mri import fastmri_figures
 from scorefield.reconstructed import summary
 from scorefield.scan import Scan, as_tensor
@@ -171,6 +172,8 @@ def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans,
     np.save(tmp_path / "real.npy", np.abs(scans[0].maps))
     refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "few.npy")), "(3, 40, 37)", "(4, 40, 37)")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "real.npy")), "complex")
+    np.save(tmp_path / "none.npy", 0 * scans[0].maps)
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "none.npy")), "nothing but zeros")
     refuse(capsys, job(folder, tmp_path / "o.txt"), ".h5")
     (tmp_path / "mine.h5").write_text("not ours")
     refuse(capsys, job(folder, tmp_path / "mine.h5"), "another --out")
@@ -180,6 +183,16 @@ def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans,
 
 
 # --------------------------------------------------------------------------------------------------------------- scans
+def test_maps_of_any_units_are_normalised(scans):
+    """Three times the maps are the same maps; where no coil sees anything they stay 0."""
+    maps = scans[0].maps.copy()
+    maps[:, :, :3] = 0
+    found = normalised(3 * maps)
+    np.testing.assert_allclose(found, maps, atol=1e-5)
+    with pytest.raises(InputError, match="NaN"):
+        normalised(np.where(maps == 0, np.nan, maps))
+
+
 def scan_of(simulation: Simulation, mask: np.ndarray) -> Scan:
     return Scan(as_tensor(simulation.kspace), torch.from_numpy(mask), as_tensor(simulation.maps), simulation.noise)
 

@@ -40,10 +40,7 @@ def run(baseline: Baseline, settings: Namespace) -> None:
         baseline: not yet fitted.
         settings: of `add_arguments`.
     """
-    if settings.out.suffix != ".nc":
-        raise InputError(f"--out {settings.out} is no NetCDF file: give it the ending .nc.")
-    if settings.out.exists():
-        raise InputError(f"{settings.out} exists: give another --out.")
+    check_out(settings.out)
     if settings.members < 1:
         raise InputError(f"--members {settings.members}: at least 1 is needed.")
     predictor = settings.predictor or settings.target
@@ -56,17 +53,30 @@ def run(baseline: Baseline, settings: Namespace) -> None:
     factor_between(coarse[predictor].shape, fine[settings.target].shape)
     baseline.fit(values(coarse, predictor), values(fine, settings.target), when(fine))
     drawn = baseline.draw(values(given, predictor), settings.members, settings.seed, when(given))
-    write(drawn, given, fine, settings)
+    title = f"{settings.target} by {settings.baseline.class_path}"
+    history = f"scorefield baseline, seed {settings.seed}"
+    write(settings.out, settings.target, drawn, given, fine, title=title, history=history)
 
 
-def read(path: Path, name: str) -> Dataset:
-    """One variable of a file, dimensions (time, y, x)."""
+def check_out(path: Path) -> None:
+    """Refuse a name that cannot be written."""
+    if path.suffix != ".nc":
+        raise InputError(f"--out {path} is no NetCDF file: give it the ending .nc.")
+    if path.exists():
+        raise InputError(f"{path} exists: give another --out.")
+
+
+def read(path: Path, name: str, *, members: bool = False) -> Dataset:
+    """One variable of a file, dimensions (time, y, x), or with `members` (member, time, y, x)."""
     data = open_dataset(path)
     if name not in data.data_vars:
         raise InputError(f"{path} has no variable {name}, only {', '.join(map(str, data.data_vars))}.")
     others = [c for c in data.coords if not set(data[c].dims) <= set(data[name].dims)]
     found = canonical(data[[name]].drop_vars(others), str(path))
     found.attrs["axes"] = [d for d in data[name].dims if d not in (*MEMBERS, *TIMES)][-2:]
+    if members:
+        found = found if "member" in found.dims else found.expand_dims("member")
+        return found.transpose("member", "time", "y", "x", ...)
     if "member" in found.dims:
         raise InputError(f"{path} has several members: select one of them first.")
     return found.transpose("time", "y", "x", ...)
@@ -86,19 +96,28 @@ def when(data: Dataset) -> When:
     return When(dates.hour.astype(int), dates.day)
 
 
-def write(drawn: np.ndarray, given: Dataset, fine: Dataset, settings: Namespace) -> None:
-    """A CF file with the times of the predictors on the grid of the truth."""
+def write(out: Path, name: str, drawn: np.ndarray, given: Dataset, fine: Dataset, *, title: str, history: str) -> None:
+    """A CF file with the times of what was given on the grid of the truth.
+
+    Args:
+        out: the file.
+        name: of the variable.
+        drawn: (members, time, y, x).
+        given: for whose times they were drawn.
+        fine: the truth of training, with its grid and the variable's attributes.
+        title: of the file.
+        history: how it came about; the date is added.
+    """
     import xarray
 
-    grid = {name: value for name, value in fine.coords.items() if "time" not in value.dims and value.dims}
-    coords = grid | {name: value for name, value in given.coords.items() if value.dims == ("time",)}
+    grid = {axis: value for axis, value in fine.coords.items() if "time" not in value.dims and value.dims}
+    coords = grid | {axis: value for axis, value in given.coords.items() if value.dims == ("time",)}
     kept = ("units", "long_name", "standard_name")
-    attrs = {key: value for key, value in fine[settings.target].attrs.items() if key in kept}
-    data = xarray.Dataset({settings.target: (("member", "time", "y", "x"), drawn, attrs)}, coords)
+    attrs = {key: value for key, value in fine[name].attrs.items() if key in kept}
+    data = xarray.Dataset({name: (("member", "time", "y", "x"), drawn, attrs)}, coords)
     data = data.assign_coords(member=("member", np.arange(len(drawn)), {"standard_name": "realization", "units": "1"}))
     data = data.rename(dict(zip("yx", fine.attrs["axes"], strict=True)))
     stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    data.attrs = {"Conventions": "CF-1.8", "title": f"{settings.target} by {settings.baseline.class_path}"}
-    data.attrs["history"] = f"{stamp} scorefield baseline, seed {settings.seed}"
-    with replacing(settings.out) as temporary:
-        data.to_netcdf(temporary, engine="h5netcdf", encoding={settings.target: {"zlib": True, "complevel": 4}})
+    data.attrs = {"Conventions": "CF-1.8", "title": title, "history": f"{stamp} {history}"}
+    with replacing(out) as temporary:
+        data.to_netcdf(temporary, engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 4}})

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from scorefield.cli.climate import baseline, downscale, verify
+from scorefield.cli.climate import baseline, correct, downscale, verify
 from scorefield.cli.drawing import denoise, likelihood, restore, sample
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.judging import compare, evaluate, make_reference, report
@@ -51,6 +51,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
+  correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
 """
 
 VERBS: dict[str, Callable[[Sequence[str]], int]] = {
@@ -75,6 +76,7 @@ VERBS: dict[str, Callable[[Sequence[str]], int]] = {
     "denoise": denoise,
     "verify": verify,
     "baseline": baseline,
+    "correct": correct,
 }
 
 

@@ -1,4 +1,4 @@
-"""Verbs for climate data: downscale, verify, baseline."""
+"""Verbs for climate data: downscale, verify, baseline, correct."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, cast
 
 from scorefield.cli.words import run_parser, say, warn
+from scorefield.errors import InputError
 
 
 def downscale(arguments: Sequence[str]) -> int:
@@ -18,11 +19,13 @@ def downscale(arguments: Sequence[str]) -> int:
 
     parser = run_parser("downscale", downscale.__doc__ or "")
     parser.add_argument(
-        "predictors", type=str, help="NetCDF, Zarr or a pattern; or train, valid, test: of the run's own data"
+        "predictors",
+        type=str,
+        help="NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data",
     )
     parser.add_argument("--members", type=int, default=10, help="how many draws for every time")
     parser.add_argument("--seed", type=int, default=0, help="member m at time t depends on the seed, m and t alone")
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .nc or .zarr")
+    parser.add_argument("--out", type=Path, required=True, help="file to write, .nc or .zarr; for a folder, a folder")
     parser.add_argument("--truth", type=Path | None, default=None, help="with a split: write its targets there, too")
     parser.add_argument(
         "--most", type=int | None, default=None, help="at most so many fields of a split, evenly spread"
@@ -46,37 +49,41 @@ def downscale(arguments: Sequence[str]) -> int:
     settings = parser.read(arguments)
     source = loading.open_checkpoint(settings.run, settings.step)
     model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
-    job, template, fields = downscaling.prepare(
-        model,
-        cast(Climate, source.source(settings.trust)),  # a model with a template was trained on them
-        settings.predictors,
-        members=settings.members,
-        seed=settings.seed,
-        sampler=sampling.chosen(parser, settings, model.sampler),
-        chunk=settings.chunk,
-        tile=settings.tile,
-        margin=settings.margin,
-        conserve=settings.conserve,
-        match=settings.match,
-        raw=settings.raw,
-        most=settings.most,
-    )
-    if settings.truth is not None:
-        downscaling.write_truth(settings.truth, job, template, fields)
-    with tqdm(total=job.size, unit="field", desc="downscale", mininterval=1) as bar:
-        downscaling.downscale(
-            settings.out,
-            job,
-            template,
-            provenance=source.provenance
-            | {"ema": settings.ema, "predictors": settings.predictors, "match": settings.match},
-            attributes={
-                "history": f"scorefield downscale, checkpoint {source.checkpoint.sha256[:16]}, seed {settings.seed}"
-            },
-            reach=settings.reach,
-            progress=bar.update,
+    wanted = downscaling.mirrored(settings.predictors, settings.out)
+    if settings.truth is not None and len(wanted) > 1:
+        raise InputError("--truth goes with train, valid or test for the predictors: a folder of files has no truth.")
+    for predictors, out in wanted:
+        job, template, fields = downscaling.prepare(
+            model,
+            cast(Climate, source.source(settings.trust)),  # a model with a template was trained on them
+            predictors,
+            members=settings.members,
+            seed=settings.seed,
+            sampler=sampling.chosen(parser, settings, model.sampler),
+            chunk=settings.chunk,
+            tile=settings.tile,
+            margin=settings.margin,
+            conserve=settings.conserve,
+            match=settings.match,
+            raw=settings.raw,
+            most=settings.most,
         )
-    say(f"{job.members} members of {len(job.given)} fields in {settings.out}")
+        if settings.truth is not None:
+            downscaling.write_truth(settings.truth, job, template, fields)
+        with tqdm(total=job.size, unit="field", desc=out.name, mininterval=1) as bar:
+            downscaling.downscale(
+                out,
+                job,
+                template,
+                provenance=source.provenance | {"ema": settings.ema, "predictors": predictors, "match": settings.match},
+                attributes={
+                    "history": f"scorefield downscale, checkpoint {source.checkpoint.sha256[:16]}, seed {settings.seed}"
+                },
+                reach=settings.reach,
+                skip=out != settings.out,
+                progress=bar.update,
+            )
+        say(f"{job.members} members of {len(job.given)} fields in {out}")
     return 0
 
 
@@ -111,4 +118,17 @@ def baseline(arguments: Sequence[str]) -> int:
     settings = parser.read(["--baseline", *arguments] if named else arguments)
     job.run(parser.instantiate(settings).baseline, settings)
     say(f"{settings.members} members in {settings.out}")
+    return 0
+
+
+def correct(arguments: Sequence[str]) -> int:
+    """Map the quantiles of predictions to the truth's in each grid box; with --map.wet both are wet equally often."""
+    from scorefield.baselines import correction
+    from scorefield.config import Parser
+
+    parser = Parser.named("scorefield correct", correct.__doc__ or "")
+    correction.add_arguments(parser)
+    settings = parser.read(arguments)
+    correction.run(parser.instantiate(settings).map, settings)
+    say(f"corrected predictions in {settings.out}")
     return 0

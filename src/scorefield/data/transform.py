@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import cast
 
 import torch
 from jaxtyping import Float
@@ -33,28 +34,32 @@ class Chain(Normaliser):
         self.steps = nn.ModuleList(steps)
 
     def fit(self, batches: Iterable[Batch]) -> Normaliser:
-        for number, step in enumerate(self.steps):
-            step.fit(Transformed(batches, list(self.steps)[:number]))  # type: ignore[operator]
+        for number, step in enumerate(self._ordered):
+            step.fit(Transformed(batches, self._ordered[:number]))
         return self
 
     def forward(self, x: Values) -> Values:
         z = x.double()  # each step would round, and an exponential multiplies what is lost before it
-        for step in self.steps:
+        for step in self._ordered:
             z = step(z)
         return z.to(x.dtype)
 
     def inverse(self, x: Values) -> Values:
         z = x.double()
-        for step in reversed(self.steps):
-            z = step.inverse(z)  # type: ignore[operator]
+        for step in reversed(self._ordered):
+            z = step.inverse(z)
         return z.to(x.dtype)
 
     def log_det(self, x: Values) -> Float[Tensor, " batch"]:
         z, total = x.double(), x.new_zeros(len(x), dtype=torch.float64)
-        for step in self.steps:
-            total = total + step.log_det(z)  # type: ignore[operator]
+        for step in self._ordered:
+            total = total + step.log_det(z)
             z = step(z)
         return total.to(x.dtype)
+
+    @property
+    def _ordered(self) -> list[Normaliser]:
+        return cast(list[Normaliser], list(self.steps))
 
 
 class PerVariable(Normaliser):
@@ -97,14 +102,14 @@ class PerVariable(Normaliser):
                 f"PerVariable was fitted to {int(self.channels)} channels and is given {channels}: use the same data."
             )
         last = len(self.transforms) - 1
-        for number, transform in enumerate(self.transforms):
-            yield transform, slice(number, channels if number == last else number + 1)  # type: ignore[misc]
+        for number, transform in enumerate(cast(list[Normaliser], list(self.transforms))):
+            yield transform, slice(number, channels if number == last else number + 1)
 
 
 class Transformed:
     """Batches as some transforms make them, as often as they are asked for."""
 
-    def __init__(self, batches: Iterable[Batch], steps: list[nn.Module]) -> None:
+    def __init__(self, batches: Iterable[Batch], steps: list[Normaliser]) -> None:
         self.batches, self.steps = batches, steps
 
     def __iter__(self) -> Iterator[Batch]:

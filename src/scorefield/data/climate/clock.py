@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -73,17 +74,17 @@ class Position(TimeFeature):
         return ((years - self.first) / (self.last + 1 - self.first)).astype(np.float32)[:, None]
 
 
-def fraction_of_year(date: object) -> float:
+def fraction_of_year(date: Any) -> float:
     """The share of the year that has passed at a date, of any calendar."""
-    start = date.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)  # type: ignore[attr-defined]
+    start = date.replace(month=1, day=1, hour=0, minute=0, second=0, microsecond=0)
     end = start.replace(year=start.year + 1)
     return (date - start).total_seconds() / (end - start).total_seconds()
 
 
-def fraction_of_day(date: object) -> float:
+def fraction_of_day(date: Any) -> float:
     """The share of the day that has passed at a date."""
-    midnight = date.replace(hour=0, minute=0, second=0, microsecond=0)  # type: ignore[attr-defined]
-    return (date - midnight).total_seconds() / 86400  # type: ignore[operator]
+    midnight = date.replace(hour=0, minute=0, second=0, microsecond=0)
+    return (date - midnight).total_seconds() / 86400
 
 
 def _circle(fraction: np.ndarray) -> np.ndarray:

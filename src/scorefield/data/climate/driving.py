@@ -268,13 +268,7 @@ def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, 
             )
     if template.facts["whole"]:
         return slice(0, template.grid.shape[0]), slice(0, template.grid.shape[1])
-    return tuple(
-        _within(*pair, axis)
-        for pair, axis in (  # type: ignore[return-value]
-            ((template.grid.y, given.y_edges), "y"),
-            ((template.grid.x, given.x_edges), "x"),
-        )
-    )
+    return _within(template.grid.y, given.y_edges, "y"), _within(template.grid.x, given.x_edges, "x")
 
 
 def _within(positions: np.ndarray, edges: np.ndarray, axis: str) -> slice:

@@ -68,6 +68,11 @@ def library() -> Any:
     return xarray
 
 
+def is_store(path: Path) -> bool:
+    """Whether a folder is a Zarr store, of either format."""
+    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
+
+
 def engine_of(path: str) -> str:
     """What reads a file, by its first bytes: names of files tell nothing."""
     if Path(path).is_dir():

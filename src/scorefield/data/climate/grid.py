@@ -49,7 +49,8 @@ class Grid:
     @property
     def step(self) -> tuple[float, float]:
         """Mean distance of rows and of columns."""
-        return tuple(abs(float(e[-1] - e[0])) / (len(e) - 1) for e in (self.y_edges, self.x_edges))  # type: ignore[return-value]
+        y, x = (abs(float(e[-1] - e[0])) / (len(e) - 1) for e in (self.y_edges, self.x_edges))
+        return y, x
 
     def shares_lines_with(self, other: Grid) -> bool:
         """Whether rows are parallel to rows: one mapping with one pole."""
@@ -88,7 +89,8 @@ class Grid:
         if self.latitude is not None and self.longitude is not None:
             return self.latitude, self.longitude
         if self.kind == GEOGRAPHIC:
-            return tuple(np.meshgrid(self.y, self.x, indexing="ij"))  # type: ignore[return-value]
+            latitude, longitude = np.meshgrid(self.y, self.x, indexing="ij")
+            return latitude, longitude
         if self.kind == "rotated_latitude_longitude":
             pole = dict(self.pole)
             return unrotate(self.y, self.x, pole["grid_north_pole_latitude"], pole["grid_north_pole_longitude"])

@@ -136,10 +136,10 @@ class Zarr(Writer):
             dataset[name] = (frame.dimensions, empty, dict(attributes))
         encoding = _encoding(frame.dataset) | {name: {"_FillValue": np.float32(np.nan)} for name in frame.variables}
         dataset.to_zarr(temporary, mode="w", compute=False, consolidated=False, encoding=encoding)
-        group = zarr.open_group(temporary, mode="r+")
+        arrays = [zarr.open_array(temporary, path=name, mode="r+") for name in frame.variables]
         for where, values in pieces:
-            for name, field in zip(frame.variables, values, strict=True):
-                group[name][where] = field  # type: ignore[index]
+            for array, field in zip(arrays, values, strict=True):
+                array[where] = field
         temporary.replace(path)
 
 
@@ -162,6 +162,20 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     return found
 
 
+def opened(path: Path) -> xr.Dataset:
+    """A prediction, to be read back."""
+    options: dict[str, Any] = (
+        {"engine": "h5netcdf"} if path.suffix == ".nc" else {"engine": "zarr", "consolidated": False}
+    )
+    return library().open_dataset(path, **options)
+
+
+def attribute_of(path: Path, name: str) -> str:
+    """An attribute of a prediction's file; empty where it has none."""
+    with opened(path) as dataset:
+        return str(dataset.attrs.get(name, ""))
+
+
 def validate(path: Path, template: Template, given: Given, frame: Frame, *, reach: float) -> None:
     """Read a prediction back and refuse one that is not what it should be.
 
@@ -175,10 +189,7 @@ def validate(path: Path, template: Template, given: Given, frame: Frame, *, reac
     Raises:
         InputError: values that are unknown where they should be known, or out of range; other dates, sizes or units.
     """
-    options: dict[str, Any] = (
-        {"engine": "h5netcdf"} if path.suffix == ".nc" else {"engine": "zarr", "consolidated": False}
-    )
-    with library().open_dataset(path, **options) as dataset:
+    with opened(path) as dataset:
         for name, attributes in frame.variables.items():
             if name not in dataset or dataset[name].dims != frame.dimensions or dataset[name].shape != frame.shape:
                 raise InputError(

@@ -69,7 +69,7 @@ class Nearest(Regrid):
 class Conservative(Regrid):
     """The mean over the area of each new cell, on a sphere where the coordinates are angles: sums are kept."""
 
-    def between(self, source: Grid, target: Grid) -> Regridder:
+    def between(self, source: Grid, target: Grid) -> Separable:
         if not source.shares_lines_with(target) or source.kind == "curvilinear":
             raise InputError("Conservative regridding needs grids with parallel lines: use Bilinear or Nearest.")
         y_source, y_target = (_heights(grid) for grid in (source, target))
@@ -100,7 +100,6 @@ def spreading(source: Grid, target: Grid) -> Separable:
     Where the cells of the target make up those of the source exactly, means over the source's cells give its values back.
     """
     back = Conservative().between(target, source)
-    assert isinstance(back, Separable)
     return Separable(_by_column(back.along_y), _by_column(back.along_x))
 
 

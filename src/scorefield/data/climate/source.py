@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -203,13 +204,49 @@ def told_of(fields: GriddedFields) -> tuple[str, ...]:
     ]
     for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
         units = targets.dataset[channel[0]].attrs.get("units", "no units")
-        known = slice(None) if chosen.mask is None else chosen.mask[:, number]
+        known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
         found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
+        found.append(f"target {name} {_told_correlation(chosen.x[:, number], known)}")
     for number, name in enumerate(() if predictors is None else predictors.names):
         values = chosen.cond["field"][:, number]
         gaps = float(torch.isnan(values).float().mean())
         found.append(f"predictor {name}: {_reach(values)}" + (f", {gaps:.1%} unknown" if gaps else ""))
     return tuple(found)
+
+
+def _told_correlation(x: Tensor, known: Tensor) -> str:
+    length = correlation_length(x, known)
+    if length is None:
+        return (
+            f"is correlated over more than {min(x.shape[1:]) // 2} points: larger tiles would show more of its patterns"
+        )
+    return (
+        f"is correlated over {length} points (1/e): a model of tiles needs some {4 * length} points or more on a side"
+    )
+
+
+def correlation_length(x: Tensor, known: Tensor) -> int | None:
+    """The distance in points at which fields' correlation with themselves is below 1/e, along rows and columns together.
+
+    Args:
+        x: (fields, rows, columns).
+        known: where; likewise.
+
+    Returns:
+        None where it stays above to half the shorter side.
+    """
+    weight = known.double()
+    away = torch.where(known, x.double() - (x * weight).sum() / weight.sum().clamp(min=1), 0.0)
+    variance = away.square().sum() / weight.sum().clamp(min=1)
+    for distance in range(1, min(x.shape[1:]) // 2 + 1):
+        products, pairs = 0.0, 0.0
+        for axis in (1, 2):
+            n = x.shape[axis] - distance
+            products += float((away.narrow(axis, 0, n) * away.narrow(axis, distance, n)).sum())
+            pairs += float((weight.narrow(axis, 0, n) * weight.narrow(axis, distance, n)).sum())
+        if products <= float(variance) * pairs / math.e:
+            return distance
+    return None
 
 
 def _reach(values: Tensor) -> str:

@@ -21,7 +21,7 @@ from scorefield.data.climate import (
     Variables,
     Years,
 )
-from scorefield.data.climate.source import grid_of_cube
+from scorefield.data.climate.source import correlation_length, grid_of_cube
 from scorefield.errors import AbsentDataError, InputError
 from weather import dataset, save, times
 
@@ -192,6 +192,22 @@ def test_bad_input_is_named(plain, folder) -> None:
             with pytest.raises(kind, match=message):
                 make().load("train")
     assert len(times(3)) == 3
+
+
+def test_the_length_of_correlation_tells_how_large_tiles_must_be() -> None:
+    """φ^d falls below 1/e at d = −1/log φ; with 0.8 at 4.5 points, also where a third is unknown."""
+    draw = torch.Generator().manual_seed(0)
+    x = torch.zeros(4, 300, 300)
+    noise = torch.randn(4, 300, 300, generator=draw)
+    for i in range(1, 300):
+        x[:, i] = 0.8 * x[:, i - 1] + 0.6 * noise[:, i]
+    for j in range(1, 300):
+        x[:, :, j] = 0.8 * x[:, :, j - 1] + 0.6 * x[:, :, j]
+    x = x[:, 50:, 50:]
+    known = torch.rand(x.shape, generator=draw) > 0.3
+    assert correlation_length(x, known) == correlation_length(x, known | True) == 5
+    even = torch.tensor([1.0, -1.0])[:, None, None].expand(2, 8, 8)
+    assert correlation_length(even, even < 2) is None
 
 
 def test_check_data_tells_units_ranges_calendar_and_gaps(plain, tmp_path, capsys) -> None:
