@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -46,23 +47,33 @@ class Combined(Source):
 
     def load(self, split: Split) -> Fields:
         check_split(split)
-        files = self._files()
+        files = files_of(self.path)
         if len(files) == 1:
             fields = CombinedFields(files, self.matrix, self.skip)
             return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
         chosen = hold_out(len(files), self.valid, self.seed, split).tolist()
         return CombinedFields([files[index] for index in chosen], self.matrix, self.skip)
 
-    def _files(self) -> list[Path]:
-        path = Path(self.path)
-        if path.suffix in KINDS:
-            return [path]
-        if not path.is_dir():
-            raise AbsentDataError(f"There is no folder {path} of k-space: correct data.path.")
-        files = sorted(file for file in path.iterdir() if file.suffix in KINDS)
-        if not files:
-            raise AbsentDataError(f"{path} holds no k-space ({', '.join(KINDS)}): correct data.path.")
-        return files
+
+def files_of(path: Path) -> list[Path]:
+    """The files of k-space in a folder, by name, or the one that is given."""
+    path = Path(path)
+    if path.suffix in KINDS:
+        return [path]
+    if not path.is_dir():
+        raise AbsentDataError(f"There is no folder {path} of k-space: correct data.path.")
+    files = sorted(file for file in path.iterdir() if file.suffix in KINDS)
+    if not files:
+        raise AbsentDataError(f"{path} holds no k-space ({', '.join(KINDS)}): correct data.path.")
+    return files
+
+
+def places_of(scans: Sequence[KSpace], skip: int) -> list[tuple[int, int]]:
+    """(scan, slice) of all slices but so many at either end of each scan."""
+    places = [(index, number) for index, scan in enumerate(scans) for number in range(skip, len(scan) - skip)]
+    if not places:
+        raise InputError(f"skip={skip} leaves no slices of {scans[0].origin} and {len(scans) - 1} others: give less.")
+    return places
 
 
 class CombinedFields(Fields):
@@ -70,11 +81,7 @@ class CombinedFields(Fields):
 
     def __init__(self, files: list[Path], matrix: tuple[int, int], skip: int) -> None:
         self.files, self.matrix = files, matrix
-        self.places = [
-            (file, number) for file, scan in enumerate(self.scans) for number in range(skip, len(scan) - skip)
-        ]
-        if not self.places:
-            raise InputError(f"skip={skip} leaves no slices of {files[0]} and {len(files) - 1} others: give less.")
+        self.places = places_of(self.scans, skip)
         self.dtype = "complex64"
 
     @cached_property
@@ -96,7 +103,7 @@ class CombinedFields(Fields):
         if mask.mean() < WHOLE:
             raise InputError(
                 f"{self.files[file]} is sampled to {100 * mask.mean():.0f} %: k-space that is masked already gives aliased "
-                "images, of which no prior should be learned. Take fully sampled files."
+                "images, of which no prior should be learned. Take fully sampled files, or learn from Scanned by GSURE."
             )
         image = fit_matrix(combine(kspace), self.matrix)
         image = (image / scale_of(image)).astype(np.complex64)

@@ -83,8 +83,8 @@ class UndersampledFields(Fields):
             "mask": torch.from_numpy(mask),
             "maps": torch.from_numpy(maps.astype(np.complex64)).expand(len(mask), *maps.shape),
         }
-        x = clean if self.scan.truth else _channels(filled[:, None])
-        return Batch(x, y=_channels(kspace), given=given, noise=torch.full((len(mask),), self.scan.noise))
+        x = clean if self.scan.truth else as_channels(filled[:, None])
+        return Batch(x, y=as_channels(kspace), given=given, noise=torch.full((len(mask),), self.scan.noise))
 
     def _mask(self, index: int, grid: tuple[int, ...]) -> np.ndarray:
         return self.scan.sampling((grid[0], grid[1]), 2 * index + self.split if self.scan.vary else 0)
@@ -103,7 +103,7 @@ class UndersampledFields(Fields):
         return found
 
 
-def _channels(z: np.ndarray) -> Tensor:
+def as_channels(z: np.ndarray) -> Tensor:
     """Complex (batch, channels, *grid) as pairs of real channels."""
     pairs = np.stack((np.real(z), np.imag(z)), axis=2)
     return torch.from_numpy(pairs.reshape(len(z), -1, *z.shape[2:]).astype(np.float32))

@@ -1,0 +1,138 @@
+"""Measured k-space to learn from as it is, undersampled and noisy: with what was sampled, what the coils see, and the noise."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.data.fields import Fields, Subset
+from scorefield.data.mri import prepare
+from scorefield.data.mri.combined import files_of, places_of
+from scorefield.data.mri.kspace import KSpace, open_kspace
+from scorefield.data.mri.maps import estimate_maps
+from scorefield.data.mri.masks import Everything, Sampling
+from scorefield.data.mri.scaling import scale_of
+from scorefield.data.mri.simulate import centred
+from scorefield.data.mri.undersampled import as_channels
+from scorefield.data.source import Source, Split, check_split, hold_out
+from scorefield.errors import InputError
+
+
+@dataclass(frozen=True)
+class Scanned(Source):
+    """Slices of files of k-space, y = M F S x + n, for losses that learn from measurements alone, such as `GSURE`.
+
+    Noise of covariance C = L Lᴴ between the coils is made white: L⁻¹y is taken for y and L⁻¹S for S, so that Aᴴy/σ² is AᴴC⁻¹y.
+    Maps are those of the file, or estimated from the whitened calibration region, with Σ|S|² = 1. All is divided by the 99th
+    percentile of the foreground of Aᴴy. A batch holds y (batch, 2 · coils, height, width), 0 where nothing was sampled, `given`
+    mask and maps, the noise of y, and x = Aᴴy, known where any coil sees. Where all of k-space was sampled and Σ|S|² = 1, the
+    noise in x is white and as strong as in y, as `SURE` wants it.
+
+    Args:
+        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size.
+        sampling: which of the points that were acquired are used; where all files have the same ones, let them vary.
+        noise: standard deviation per real component in all coils; None to take it from the noise scan or from outer k-space.
+        coils: how many they are compressed to, where maps are estimated.
+        cache: a folder in which estimated maps are kept; else they are estimated whenever a slice is asked for.
+        skip: so many slices are left out at either end of each file.
+        valid: how many files are held out (integer) or which fraction (float); of a single file, slices.
+        seed: draws which ones.
+    """
+
+    path: Path
+    sampling: Sampling = Everything()
+    noise: float | None = None
+    coils: int | None = None
+    cache: Path | None = None
+    skip: int = 0
+    valid: int | float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.noise is not None and not self.noise > 0:
+            raise InputError(f"The noise of Scanned is a standard deviation > 0, not {self.noise}.")
+
+    def load(self, split: Split) -> Fields:
+        check_split(split)
+        files = files_of(self.path)
+        if len(files) == 1:
+            fields = ScannedFields(self, files)
+            return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
+        chosen = hold_out(len(files), self.valid, self.seed, split).tolist()
+        return ScannedFields(self, [files[index] for index in chosen])
+
+
+class ScannedFields(Fields):
+    """The slices of some files, prepared when they are asked for.
+
+    Args:
+        source: how.
+        files: of k-space.
+    """
+
+    def __init__(self, source: Scanned, files: list[Path]) -> None:
+        self.source, self.files = source, files
+        shapes = [scan.shape for scan in self.scans]
+        for file, shape in zip(files, shapes, strict=True):
+            if shape[1:] != shapes[0][1:]:
+                raise InputError(
+                    f"{file} is {shape[1:]} (coils, height, width), and {files[0]} {shapes[0][1:]}: batches are of one size, so "
+                    "give files of each size a folder of their own."
+                )
+        self.places = places_of(self.scans, source.skip)
+        self.dtype = "complex64"
+
+    @cached_property
+    def scans(self) -> list[KSpace]:
+        return [open_kspace(file) for file in self.files]
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "scans"}  # open files go to no worker
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def gather(self, indices: Tensor) -> Batch:
+        rows = [self._row(index) for index in indices.tolist()]
+        kspace, mask, maps, noise = (np.stack(part) for part in zip(*rows, strict=True))
+        filled = (maps.conj() * centred(kspace, inverse=True)).sum(1, keepdims=True)
+        given = {"mask": torch.from_numpy(mask), "maps": torch.from_numpy(maps)}
+        seen = torch.from_numpy(np.any(maps != 0, axis=1, keepdims=True))
+        return Batch(as_channels(filled), y=as_channels(kspace), mask=seen, given=given, noise=torch.from_numpy(noise))
+
+    def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
+        """k-space, mask, maps and noise of a slice, in units in which its image is about 1."""
+        file, number = self.places[index]
+        scan = self.scans[file]
+        kspace, acquired = scan.slice(number)
+        mask = acquired & self.source.sampling((kspace.shape[1], kspace.shape[2]), index)
+        kspace, maps, noise = self._white(scan, number, kspace, acquired, mask)
+        kspace = np.where(mask, kspace, 0)
+        scale = scale_of((maps.conj() * centred(kspace, inverse=True)).sum(0))
+        return (kspace / scale).astype(np.complex64), mask, maps.astype(np.complex64), np.float32(noise / scale)
+
+    def _white(
+        self, scan: KSpace, number: int, kspace: np.ndarray, acquired: np.ndarray, mask: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, float]:
+        """k-space of white noise, the maps that go with it, and the standard deviation."""
+        source, noise = self.source, 1.0 if self.source.noise is None else self.source.noise
+        covariance = None
+        if source.noise is None:
+            samples = scan.noise_scan if scan.noise_scan is not None else prepare.outer_noise(kspace, acquired)
+            covariance = prepare.covariance_of(samples)
+            kspace = prepare.prewhiten(kspace, covariance)
+        if scan.maps is None or source.coils is not None:
+            kspace = kspace if source.coils is None else prepare.compress_coils(kspace, source.coils)
+            return kspace, estimate_maps(kspace, mask, noise=noise, cache=source.cache), noise
+        maps = scan.maps(number)
+        maps = maps if covariance is None else prepare.prewhiten(maps, covariance)
+        strength = float(np.sqrt((np.abs(maps) ** 2).sum(0).max()))
+        if not (np.isfinite(strength) and strength > 0):
+            raise InputError(f"The maps of {scan.origin} hold NaN or infinite values, or nothing but zeros.")
+        return kspace / strength, maps / strength, noise / strength  # Σ|S|² <= 1, as operators want it

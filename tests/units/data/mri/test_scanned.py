@@ -1,0 +1,112 @@
+"""Files of k-space to learn from without truth: they say what the simulator of the same measurements says."""
+
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from scorefield.cli import main
+from scorefield.data import Tensors
+from scorefield.data.mri import Scanned, Undersampled, prepare
+from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.simulate import centred
+from scorefield.errors import InputError
+from scorefield.losses.gsure import SampledKSpace
+
+h5py, _ = (pytest.importorskip(name) for name in ("h5py", "sigpy"))
+GRID, NOISE, EVERY = (32, 28), 0.05, torch.arange(4)
+
+
+def images() -> Tensors:
+    y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in GRID], indexing="ij")
+    flat = [np.where(x**2 + y**2 < 0.7, 1 + 0.5 * np.sin((5 + n) * x), 0) * np.exp(1j * y) for n in range(5)]
+    return Tensors(torch.from_numpy(np.stack(flat)[:, None].astype(np.complex64)), valid=1)
+
+
+def complexes(pairs: torch.Tensor) -> np.ndarray:
+    return (pairs[:, ::2] + 1j * pairs[:, 1::2]).numpy()
+
+
+@pytest.fixture(scope="module")
+def simulated():
+    return Undersampled(images(), RandomLines(2.0, 8), noise=NOISE, coils=4, truth=True).load("train").gather(EVERY)
+
+
+def written(path, batch, maps=True):
+    with h5py.File(path, "w") as file:
+        file["kspace"] = complexes(batch.y)
+        if maps:
+            file["maps"] = batch.given["maps"].numpy()
+    return path
+
+
+def all_of(source):
+    """Training and held-out slices, in the order of the file."""
+    train, valid = source.load("train"), source.load("valid")
+    place = torch.cat((train.indices, valid.indices)).argsort()
+    parts = [fields.gather(torch.arange(len(fields))) for fields in (train, valid)]
+    return lambda of: torch.cat([of(part) for part in parts])[place]
+
+
+def test_a_file_says_what_the_simulator_of_it_says(simulated, tmp_path):
+    found = all_of(Scanned(written(tmp_path / "k.h5", simulated), noise=NOISE, valid=1))
+    for name in ("mask", "maps"):
+        torch.testing.assert_close(found(lambda b, n=name: b.given[n]), simulated.given[name])
+    white = found(lambda b: b.y / b.noise[:, None, None, None])
+    torch.testing.assert_close(white, simulated.y / NOISE, rtol=1e-4, atol=1e-4)
+    assert 0.7 < float(found(lambda b: b.x).square().sum(1).sqrt().amax()) < 1.5  # in units of the foreground
+    torch.testing.assert_close(found(lambda b: SampledKSpace()(b).adjoint(b.y)), found(lambda b: b.x))
+
+
+def test_coloured_noise_is_whitened_with_the_maps(simulated, tmp_path):
+    """Aᴴy/σ² is AᴴC⁻¹y, up to the unit of each slice."""
+    rng = np.random.default_rng(0)
+    mixing = np.eye(4) + 0.4 * (rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4)))
+    mask = simulated.given["mask"].numpy()[:, None]
+    white = rng.normal(size=(4, 4, *GRID)) + 1j * rng.normal(size=(4, 4, *GRID))
+    y = (complexes(simulated.y) + mask * np.einsum("ij,bjhw->bihw", mixing, white)).astype(np.complex64)
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"], file["maps"] = y, simulated.given["maps"].numpy()
+    found = all_of(Scanned(tmp_path / "k.h5", valid=1))
+    u = complexes(found(lambda b: SampledKSpace()(b).adjoint(b.y) / b.noise[:, None, None, None].square()))[:, 0]
+    for row, (slice_y, maps) in enumerate(zip(y, simulated.given["maps"].numpy(), strict=True)):
+        covariance = prepare.covariance_of(prepare.outer_noise(slice_y, mask[row, 0]))
+        solved = np.linalg.solve(covariance, slice_y.reshape(4, -1)).reshape(slice_y.shape)
+        expected = (maps.conj() * centred(solved, inverse=True)).sum(0)
+        unit = (expected.conj() * u[row]).sum() / (np.abs(expected) ** 2).sum()
+        assert abs(unit.imag) < 1e-4 * unit.real
+        np.testing.assert_allclose(u[row], unit * expected, rtol=1e-3, atol=1e-4 * np.abs(u[row]).max())
+
+
+def test_the_noise_of_an_image_of_all_of_k_space_is_known(tmp_path):
+    full = Undersampled(images(), RandomLines(1.0, 8), noise=NOISE, coils=4, truth=True).load("train").gather(EVERY)
+    found = all_of(Scanned(written(tmp_path / "k.h5", full), noise=NOISE, valid=1))
+    level = found(lambda b: b.noise)[:, None, None, None]
+    error = found(lambda b: b.x) * NOISE / level - full.x
+    assert float(error.std()) == pytest.approx(NOISE, rel=0.05)  # 7168 numbers: 0.8 %
+
+
+def test_training_by_gsure_on_files_with_estimated_maps(simulated, tmp_path):
+    path = written(tmp_path / "k.h5", simulated, maps=False)
+    command = ["train", "brain-t1-small", "--data=scorefield.data.mri.Scanned", f"--data.path={path}", "--data.valid=1"]
+    command += [f"--data.cache={tmp_path / 'maps'}", "--train.augment=[scorefield.data.mri.RandomGain]"]
+    command += ["--train.loss=scorefield.losses.GSURE", "--train.loss.norm=measured", "--train.steps=1"]
+    command += ["--model.shape=[]", "--model.net.channels=4", "--train.batch_size=2", "--train.accelerator=cpu"]
+    assert main([*command, "--model.sampler.steps=1", "--out", str(tmp_path / "run")]) == 0
+    assert len(list((tmp_path / "maps").iterdir())) == 4
+
+
+def test_what_cannot_be_learnt_from_is_named(simulated, tmp_path):
+    written(tmp_path / "a.h5", simulated)
+    with h5py.File(tmp_path / "b.h5", "w") as file:
+        file["kspace"] = complexes(simulated.y)[:, :3]
+    with pytest.raises(InputError, match="one size"):
+        Scanned(tmp_path, valid=0).load("train")
+    with pytest.raises(InputError, match="noise"):
+        Scanned(tmp_path, noise=0.0)
+    with pytest.raises(InputError, match="skip"):
+        Scanned(tmp_path / "a.h5", skip=2).load("train")
+    fields = Scanned(tmp_path / "a.h5", valid=1).load("train")
+    copy = pickle.loads(pickle.dumps(fields)).gather(torch.arange(2))
+    torch.testing.assert_close(copy.y, fields.gather(torch.arange(2)).y)
