@@ -49,7 +49,8 @@ METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
-DAMPINGS, ITERATIONS, WEIGHTS = (0.0, 1e-3, 1e-2), (5, 10, 20, 40), (2e-4, 5e-4, 1e-3, 2e-3)
+DAMPINGS, ITERATIONS = (0.0, 1e-4, 1e-3, 1e-2), (5, 10, 20, 40, 80, 160)
+WEIGHTS = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
 PICTURED = 95  # position of the slice in the picture
 BASELINES = ("zero-filled", "CG-SENSE", "L1-wavelet")
 
