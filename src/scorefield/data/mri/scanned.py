@@ -28,7 +28,7 @@ from scorefield.errors import InputError
 class Scanned(Source):
     """Slices of files of k-space, y = M F S x + n, for losses that learn from measurements alone, such as `GSURE`.
 
-    Noise of covariance C = L Lᴴ between the coils is made white: L⁻¹y is taken for y and L⁻¹S for S, so that Aᴴy/σ² is AᴴC⁻¹y.
+    Noise of covariance C = L Lᴴ between the coils is made white, L⁻¹y taken for y and L⁻¹S for S, so that Aᴴy/σ² is AᴴC⁻¹y.
     Maps are those of the file, or estimated from the whitened calibration region, with Σ|S|² = 1. All is divided by the 99th
     percentile of the foreground of Aᴴy. A batch holds y (batch, 2 · coils, height, width), 0 where nothing was sampled, `given`
     mask and maps, the noise of y, and x = Aᴴy, known where any coil sees. Where all of k-space was sampled and Σ|S|² = 1, the
@@ -37,7 +37,7 @@ class Scanned(Source):
     Args:
         path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size.
         sampling: which of the points that were acquired are used; where all files have the same ones, let them vary.
-        noise: standard deviation per real component in all coils; None to take it from the noise scan or from outer k-space.
+        noise: standard deviation per real component in all coils; None to whiten it by the noise scan (ISMRMRD).
         coils: how many they are compressed to, where maps are estimated.
         cache: a folder in which estimated maps are kept; else they are estimated whenever a slice is asked for.
         skip: so many slices are left out at either end of each file.
@@ -109,30 +109,38 @@ class ScannedFields(Fields):
     def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
         """k-space, mask, maps and noise of a slice, in units in which its image is about 1."""
         file, number = self.places[index]
-        scan = self.scans[file]
+        scan, source = self.scans[file], self.source
         kspace, acquired = scan.slice(number)
-        mask = acquired & self.source.sampling((kspace.shape[1], kspace.shape[2]), index)
-        kspace, maps, noise = self._white(scan, number, kspace, acquired, mask)
-        kspace = np.where(mask, kspace, 0)
+        mask = acquired & source.sampling((kspace.shape[1], kspace.shape[2]), index)
+        mixing, noise = self._whitening(file)
+        kspace = np.where(mask, np.tensordot(mixing, kspace, 1), 0)
+        if scan.maps is None or source.coils is not None:
+            kspace = kspace if source.coils is None else prepare.compress_coils(kspace, source.coils)
+            maps = estimate_maps(kspace, mask, noise=noise, cache=source.cache)
+        else:
+            maps = np.tensordot(mixing, scan.maps(number), 1)
+            strength = float(np.sqrt((np.abs(maps) ** 2).sum(0).max()))
+            if not (np.isfinite(strength) and strength > 0):
+                raise InputError(f"The maps of {scan.origin} hold NaN or infinite values, or nothing but zeros.")
+            kspace, maps, noise = (
+                kspace / strength,
+                maps / strength,
+                noise / strength,
+            )  # Σ|S|² <= 1, as operators want it
         scale = scale_of((maps.conj() * centred(kspace, inverse=True)).sum(0))
         return (kspace / scale).astype(np.complex64), mask, maps.astype(np.complex64), np.float32(noise / scale)
 
-    def _white(
-        self, scan: KSpace, number: int, kspace: np.ndarray, acquired: np.ndarray, mask: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, float]:
-        """k-space of white noise, the maps that go with it, and the standard deviation."""
-        source, noise = self.source, 1.0 if self.source.noise is None else self.source.noise
-        covariance = None
-        if source.noise is None:
-            samples = scan.noise_scan if scan.noise_scan is not None else prepare.outer_noise(kspace, acquired)
-            covariance = prepare.covariance_of(samples)
-            kspace = prepare.prewhiten(kspace, covariance)
-        if scan.maps is None or source.coils is not None:
-            kspace = kspace if source.coils is None else prepare.compress_coils(kspace, source.coils)
-            return kspace, estimate_maps(kspace, mask, noise=noise, cache=source.cache), noise
-        maps = scan.maps(number)
-        maps = maps if covariance is None else prepare.prewhiten(maps, covariance)
-        strength = float(np.sqrt((np.abs(maps) ** 2).sum(0).max()))
-        if not (np.isfinite(strength) and strength > 0):
-            raise InputError(f"The maps of {scan.origin} hold NaN or infinite values, or nothing but zeros.")
-        return kspace / strength, maps / strength, noise / strength  # Σ|S|² <= 1, as operators want it
+    def _whitening(self, file: int) -> tuple[np.ndarray, float]:
+        """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
+        scan, noise = self.scans[file], self.source.noise
+        if noise is not None:
+            return np.eye(scan.shape[1]), noise
+        if scan.noise_scan is None or len(scan.noise_scan) != scan.shape[1]:
+            raise InputError(
+                f"{scan.origin} has no noise scan of its coils: give the standard deviation as data.noise."
+            )
+        try:
+            lower = np.linalg.cholesky(prepare.covariance_of(scan.noise_scan))
+        except np.linalg.LinAlgError as error:
+            raise InputError(f"The noise of some coils of {scan.origin} is 0 or a copy of others'.") from error
+        return np.linalg.inv(lower), 1.0

@@ -1,6 +1,7 @@
 """Files of k-space to learn from without truth: they say what the simulator of the same measurements says."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from scorefield.cli import main
 from scorefield.data import Tensors
 from scorefield.data.mri import Scanned, Undersampled, prepare
 from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.scanned import ScannedFields
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 from scorefield.losses.gsure import SampledKSpace
@@ -60,23 +62,21 @@ def test_a_file_says_what_the_simulator_of_it_says(simulated, tmp_path):
 
 
 def test_coloured_noise_is_whitened_with_the_maps(simulated, tmp_path):
-    """Aᴴy/σ² is AᴴC⁻¹y, up to the unit of each slice."""
+    """Aᴴy/σ² is AᴴC⁻¹y, up to the unit of each slice, with C of the noise scan."""
     rng = np.random.default_rng(0)
     mixing = np.eye(4) + 0.4 * (rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4)))
-    mask = simulated.given["mask"].numpy()[:, None]
-    white = rng.normal(size=(4, 4, *GRID)) + 1j * rng.normal(size=(4, 4, *GRID))
-    y = (complexes(simulated.y) + mask * np.einsum("ij,bjhw->bihw", mixing, white)).astype(np.complex64)
-    with h5py.File(tmp_path / "k.h5", "w") as file:
-        file["kspace"], file["maps"] = y, simulated.given["maps"].numpy()
-    found = all_of(Scanned(tmp_path / "k.h5", valid=1))
-    u = complexes(found(lambda b: SampledKSpace()(b).adjoint(b.y) / b.noise[:, None, None, None].square()))[:, 0]
-    for row, (slice_y, maps) in enumerate(zip(y, simulated.given["maps"].numpy(), strict=True)):
-        covariance = prepare.covariance_of(prepare.outer_noise(slice_y, mask[row, 0]))
-        solved = np.linalg.solve(covariance, slice_y.reshape(4, -1)).reshape(slice_y.shape)
-        expected = (maps.conj() * centred(solved, inverse=True)).sum(0)
-        unit = (expected.conj() * u[row]).sum() / (np.abs(expected) ** 2).sum()
-        assert abs(unit.imag) < 1e-4 * unit.real
-        np.testing.assert_allclose(u[row], unit * expected, rtol=1e-3, atol=1e-4 * np.abs(u[row]).max())
+    noise = mixing @ (rng.normal(size=(4, 500)) + 1j * rng.normal(size=(4, 500)))
+    fields = ScannedFields(Scanned(tmp_path), [written(tmp_path / "k.h5", simulated)])
+    with pytest.raises(InputError, match="as data"):
+        fields.gather(EVERY)
+    fields.__dict__["scans"] = [replace(fields.scans[0], noise_scan=noise)]
+    batch = fields.gather(EVERY)
+    u = complexes(SampledKSpace()(batch).adjoint(batch.y) / batch.noise[:, None, None, None].square())[:, 0]
+    solved = np.einsum("ij,bjhw->bihw", np.linalg.inv(prepare.covariance_of(noise)), complexes(simulated.y))
+    expected = (simulated.given["maps"].numpy().conj() * centred(solved, inverse=True)).sum(1)
+    unit = (expected.conj() * u).sum((1, 2), keepdims=True) / (np.abs(expected) ** 2).sum((1, 2), keepdims=True)
+    assert (np.abs(unit.imag) < 1e-4 * unit.real).all()
+    np.testing.assert_allclose(u, unit * expected, rtol=1e-3, atol=1e-4 * np.abs(u).max())
 
 
 def test_the_noise_of_an_image_of_all_of_k_space_is_known(tmp_path):
@@ -90,7 +90,11 @@ def test_the_noise_of_an_image_of_all_of_k_space_is_known(tmp_path):
 def test_training_by_gsure_on_files_with_estimated_maps(simulated, tmp_path):
     path = written(tmp_path / "k.h5", simulated, maps=False)
     command = ["train", "brain-t1-small", "--data=scorefield.data.mri.Scanned", f"--data.path={path}", "--data.valid=1"]
-    command += [f"--data.cache={tmp_path / 'maps'}", "--train.augment=[scorefield.data.mri.RandomGain]"]
+    command += [
+        f"--data.cache={tmp_path / 'maps'}",
+        f"--data.noise={NOISE}",
+        "--train.augment=[scorefield.data.mri.RandomGain]",
+    ]
     command += ["--train.loss=scorefield.losses.GSURE", "--train.loss.norm=measured", "--train.steps=1"]
     command += ["--model.shape=[]", "--model.net.channels=4", "--train.batch_size=2", "--train.accelerator=cpu"]
     assert main([*command, "--model.sampler.steps=1", "--out", str(tmp_path / "run")]) == 0
@@ -107,6 +111,6 @@ def test_what_cannot_be_learnt_from_is_named(simulated, tmp_path):
         Scanned(tmp_path, noise=0.0)
     with pytest.raises(InputError, match="skip"):
         Scanned(tmp_path / "a.h5", skip=2).load("train")
-    fields = Scanned(tmp_path / "a.h5", valid=1).load("train")
+    fields = Scanned(tmp_path / "a.h5", noise=NOISE, valid=1).load("train")
     copy = pickle.loads(pickle.dumps(fields)).gather(torch.arange(2))
     torch.testing.assert_close(copy.y, fields.gather(torch.arange(2)).y)
