@@ -24,6 +24,7 @@ SMALLEST = 1e-14  # λ below this part of the largest are rounding: C⁻¹ would
 class GaussianField(Noise):
     """ξ(x) = Σ_k √λ_k ζ_k e_k(x) over the modes of the grid, λ_k = variance · (S(ω_k)/Z + nugget), Z = Σ S over *all* modes.
 
+    With `Free` the modes are those of a larger domain, and the nugget of each is so much smaller that a point has the same variance.
     Since Z knows no grid, a coarser grid's field is the finer one's with modes removed: its variance per pixel is smaller by
     what those modes carry. O(n log n) time and O(n) memory, in one to three dimensions, on grids of any sizes.
 
@@ -137,7 +138,8 @@ def _eigenvalues(field: GaussianField, grid: tuple[int, ...]) -> Tensor:
         weights = weights * boundary.all_modes(terms, length)
     total = float(weights.sum())
     values = _folded(density, axes) if field.point else density(_squared(axes), rank)
-    values = field.variance * (values / total + density.nugget)
+    part = math.prod(field.lengths(rank)) / math.prod(lengths)  # of the torus: a larger one has more modes on the same points
+    values = field.variance * (values / total + part * density.nugget)
     if field.band is None:
         return values
     if len(field.band) != rank:
