@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.errors import InputError
+from scorefield.fourier import resample
 
 Factorisation = Literal["dense", "tucker", "cp", "tt"]
 MISSING = "Neural operators need neuraloperator and tensorly-torch ({}): pip install 'scorefield[functions]'."
