@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scorefield.baselines.baseline import factor_between
 from scorefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 DEGREES = ("degrees", "degree", "degrees_north", "degree_north", "degrees_east", "degree_east")
 NAMES = {"lat": "latitude", "lon": "longitude", "rlat": "grid_latitude", "rlon": "grid_longitude"}
-ROLES = ("predictions", "the truth")  # of two data sets, as messages call them
+ROLES = ("the predictions", "the truth")  # of two data sets, as messages call them
 TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
 
 
@@ -87,6 +88,38 @@ def nearest(
             f"{theirs[place[worst]]:g}. Bring them onto one grid first."
         )
     return place
+
+
+def over(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Dataset:
+    """Coarse fields whose boxes are those that as many fine ones each make up, in the order of the fine ones.
+
+    Args:
+        coarse: fields on a grid whose boxes hold the same number of fine ones, along each axis.
+        fine: on their grid.
+        roles: what the two are called in messages.
+
+    Raises:
+        InputError: the boxes are not evenly divided, or lie elsewhere: half a fine box is the most that they may be off.
+    """
+    factor_between((coarse.sizes["y"], coarse.sizes["x"]), (fine.sizes["y"], fine.sizes["x"]))
+    for axis in "yx":
+        if axis not in coarse.indexes or axis not in fine.indexes:
+            continue
+        theirs, ours = (np.asarray(data[axis], float) for data in (coarse, fine))
+        if len(theirs) > 1 and (theirs[-1] - theirs[0]) * (ours[-1] - ours[0]) < 0:
+            coarse, theirs = coarse.isel({axis: slice(None, None, -1)}), theirs[::-1]
+        centres = ours.reshape(len(theirs), -1).mean(1)
+        away = theirs - centres
+        if axis == "x" and is_angle(coarse[axis]) and is_angle(fine[axis]):
+            away = (away + 180) % 360 - 180
+        spacing = np.abs(np.diff(ours)).min() if len(ours) > 1 else np.inf
+        if np.abs(away).max() > (0.5 + TOLERANCE) * spacing:
+            worst = int(np.abs(away).argmax())
+            raise InputError(
+                f"The grids differ along {axis}: {roles[0]} have a box at {theirs[worst]:g}, and the boxes of {roles[1]} that "
+                f"should make it up lie around {centres[worst]:g}. Crop or regrid one of them."
+            )
+    return coarse
 
 
 def positions(data: Dataset) -> tuple[np.ndarray, np.ndarray] | None:
