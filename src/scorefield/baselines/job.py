@@ -102,9 +102,6 @@ def when(data: Dataset) -> When:
 def write(out: Path, name: str, drawn: np.ndarray, given: Dataset, fine: Dataset, *, title: str, history: str) -> None:
     """A CF file with the times of what was given on the grid of the truth.
 
-    Raises:
-        InputError: a value is not finite.
-
     Args:
         out: the file.
         name: of the variable.
@@ -113,6 +110,9 @@ def write(out: Path, name: str, drawn: np.ndarray, given: Dataset, fine: Dataset
         fine: the truth of training, with its grid and the variable's attributes.
         title: of the file.
         history: how it came about; the date is added.
+
+    Raises:
+        InputError: a value is not finite.
     """
     import xarray
 
