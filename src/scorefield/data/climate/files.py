@@ -196,6 +196,25 @@ class Cube:
         """Of the channels: of the variable, with the level where it has several."""
         return tuple(name if level is None else f"{name}@{level:g}" for name, level in self.channels)
 
+    @property
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        """Name and units of every channel."""
+        units = (str(self.dataset[name].attrs.get("units", "none")) for name, _ in self.channels)
+        return tuple(zip(self.names, units, strict=True))
+
+    def check_dates(self) -> None:
+        """Raises InputError where times are no dates."""
+        name = self.layout.time or "time"
+        if self.times.dtype.kind not in "MO":
+            raise InputError(
+                f"{self.origin}: {name} has no dates but {self.times[:1].tolist()}...: give it a coordinate of CF units, such "
+                "as hours since 2000-01-01."
+            )
+        if self.times.dtype.kind == "M" and (unknown := np.flatnonzero(np.isnat(self.times))).size:
+            raise InputError(
+                f"{self.origin}: {name} is no date (NaT) at position {unknown[0]}: give every field a date, or drop it."
+            )
+
     def read(self, number: int) -> np.ndarray:
         """The field of a number, (channels, y, x) float32, NaN where it is not known; not to be written to."""
         if self._last is None or self._last[0] != number:
