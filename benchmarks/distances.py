@@ -1,8 +1,9 @@
 """Memory and time of the largest distance between all pairs of fields on disk.
 
-    python benchmarks/distances.py [--n 10000] [--size 384] [--folder DIR]
+    python benchmarks/distances.py [--n 10000] [--size 384] [--spread 0.2] [--folder DIR]
 
-White noise, whose fields all lie equally far from their middle: no pair can be left out. Memory is what the process holds beside
+White noise, whose fields all lie equally far from their middle: no pair can be left out. With --spread the strength of each field
+is drawn log-normally, as that of images differs, and most blocks of pairs are left out. Memory is what the process holds beside
 the pages of the file (RssAnon), sampled every 50 ms, less what it held before.
 """
 
@@ -43,6 +44,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--n", type=int, default=10_000)
     parser.add_argument("--size", type=int, default=384)
+    parser.add_argument("--spread", type=float, default=0.0, help="standard deviation of the logarithm of strengths")
     parser.add_argument("--folder", type=Path, default=None, help="where the file is written for the while")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -51,7 +53,8 @@ def main() -> None:
         array = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
         generator = np.random.default_rng(0)
         for row in array:
-            row[:] = generator.standard_normal(row.shape, dtype=np.float32)
+            strength = np.float32(np.exp(asked.spread * generator.standard_normal()))
+            row[:] = strength * generator.standard_normal(row.shape, dtype=np.float32)
         array.flush()
         del array
         fields = Arrays(path, valid=1, channel_axis="first").load("train")

@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -193,6 +194,8 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         name = f"Langevin a slice {number}"
         if name not in rows:
             scan, truth = case("MNI152", "a", number, 0, "true")
+            ours = reconstruct(model, scan, number, args.members)
+            keep(f"{args.members} members beside Langevin a slice {number}", row_of(scan, truth, *ours))
             found = reconstruct(model, scan, number, args.members, NoisyLikelihood(), LANGEVIN)
             keep(name, row_of(scan, truth, *found))
 
@@ -215,31 +218,24 @@ def save(path: Path, scan: Scan, members: Tensor, more: dict[str, Tensor]) -> No
 
 
 def table(rows: dict) -> str:
-    """Mean ± standard error over slices and masks of each cell."""
-    lines = ["| test | maps | n | zero-filled | CG-SENSE | L1-wavelet | a member | mean of members | coverage | χ²/N |"]
-    lines.append("| --- " * 10 + "|")
-    for volume in ("MNI152", "colin27", "brain7T"):
-        for cell in CELLS:
-            for maps in ("true", "estimated"):
-                found = [
-                    row for name, row in rows.items() if name.startswith(f"{volume} {cell} ") and f" {maps} " in name
-                ]
-                if not found:
-                    continue
-                words = [
-                    spread([row[key] for row in found])
-                    for key in (*BASELINES, "member", "mean", "coverage", "chi_square")
-                ]
-                lines.append(f"| {volume} ({cell}) | {maps} | {len(found)} | " + " | ".join(words) + " |")
+    """Mean ± standard error over slices and masks of each cell, of images and of what the mean of members is above them."""
+    gains = [f"above {name}" for name in ("CG-SENSE", "L1-wavelet", "zero-filled")]
+    columns = [*BASELINES, "member", "mean", *gains, "coverage", "chi_square", "seconds per member"]
+    lines = [f"| test | maps | n | {' | '.join(columns)} |", "| --- " * (len(columns) + 3) + "|"]
+    for volume, cell, maps in product(("MNI152", "colin27", "brain7T"), CELLS, ("true", "estimated")):
+        found = [row for name, row in rows.items() if name.startswith(f"{volume} {cell} ") and f" {maps} " in name]
+        found = [row | {gain: row["mean"] - row[gain.removeprefix("above ")] for gain in gains} for row in found]
+        if found:
+            words = [spread([row[column] for row in found]) for column in columns]
+            lines.append(f"| {volume} ({cell}) | {maps} | {len(found)} | {' | '.join(words)} |")
     others = [f"{name}: {row}" for name, row in rows.items() if not name.startswith(("MNI152", "colin27", "brain7T"))]
     return "\n".join([*lines, "", *others])
 
 
 def spread(values: list[float]) -> str:
     """Mean ± standard error."""
-    digits = 1 if max(values) > 5 else 2
-    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.{digits}f}" if len(values) > 1 else ""
-    return f"{np.mean(values):.{digits}f}{error}"
+    error = f" ± {np.std(values, ddof=1) / len(values) ** 0.5:.2f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.2f}{error}"
 
 
 if __name__ == "__main__":

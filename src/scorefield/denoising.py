@@ -75,7 +75,8 @@ def denoise(
     names = [path.name.removesuffix(".gz").removesuffix(path.suffix).removesuffix(".nii") for path in files]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise InputError(f"Two files are called {twice}: denoise them into folders of their own.")
-    if there := next((path for name in names for path in folder.glob(f"{name}.n*")), None):
+    results = (folder / f"{name}{ending}" for name in names for ending in (".npy", ".nii.gz"))
+    if there := next((path for path in results if path.exists()), None):
         raise InputError(f"{there} exists: give another --out, or remove it.")
     if noise is not None and not noise > 0:
         raise InputError(f"The noise is a standard deviation > 0, not {noise}.")

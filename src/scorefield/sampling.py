@@ -197,9 +197,10 @@ def sample_to(
     progress: Callable[[int], object] = lambda _: None,
     denoiser: Denoises | None = None,
     grid: tuple[int, ...] = (),
+    cond: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
     """Write n samples in data units to `samples.npy`, see `complete`; returns them, left on disk until they are used."""
-    job = Job(model, n, seed, sampler, chunk, label, denoiser, grid=grid)
+    job = Job(model, n, seed, sampler, chunk, label, denoiser, grid=grid, cond=cond)
     output = ArrayFile(folder, (n, *job.shape))
     complete(job, output, provenance=provenance, progress=progress)
     return output.read()
@@ -304,13 +305,19 @@ def _known(model: Model, classes: int) -> int:
 
 
 @torch.no_grad()
-def count_evaluations(model: Model, sampler: Sampler) -> int:
+def count_evaluations(model: Model, sampler: Sampler, cond: Mapping[str, Tensor] | None = None) -> int:
     """Network evaluations per sample, counted."""
     calls = []
     hook = model.denoiser.register_forward_hook(lambda *_: calls.append(1))
-    model.sample(1, sampler=sampler, chunk=1)
+    one = {name: value[:1] for name, value in (cond or {}).items()}
+    model.sample(1, sampler=sampler, chunk=1, shape=_shape(model, one), cond=one)
     hook.remove()
     return len(calls)
+
+
+def _shape(model: Model, cond: Mapping[str, Tensor]) -> tuple[int, ...]:
+    """That of the model's fields, on the grid of what they are conditioned on."""
+    return (model.shape[0], *cond["field"].shape[2:]) if "field" in cond else model.shape
 
 
 def _refuse_foreign(folder: Path) -> None:

@@ -61,6 +61,12 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return train(tmp_path_factory.mktemp("volcano"), VOLCANO)
 
 
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Conditioned on windows of a flow."""
+    return train(tmp_path_factory.mktemp("flow"), FLOW, model__net__cond_channels=3)
+
+
 def refused(capsys: pytest.CaptureFixture[str], arguments: list[str], words: str) -> None:
     capsys.readouterr()
     assert main(arguments) == 2
@@ -98,15 +104,14 @@ def test_one_number_is_the_longest_axis() -> None:
             grid_of((72, 47), wrong)
 
 
-def test_windows_condition_samples_on_any_grid(tmp_path, capsys) -> None:
-    run = train(tmp_path, FLOW, model__net__cond_channels=3)
+def test_windows_condition_samples_on_any_grid(flow, tmp_path, capsys) -> None:
     out = tmp_path / "s"
-    call = ["sample", str(run), "-n", "3", "--chunk", "3", "--steps", "2", "--out", str(out), "--resolution", "24"]
+    call = ["sample", str(flow), "-n", "3", "--chunk", "3", "--steps", "2", "--out", str(out), "--resolution", "24"]
     refused(capsys, call, "conditioned")
     assert main([*call, "--given", "valid"]) == 0
     assert np.load(out / "samples.npy").shape == (3, 1, 24, 24)
     refused(capsys, [*call, "--given", "train"], "given")
-    fields = scorefield.loading.open_checkpoint(run).source().load("valid")
+    fields = scorefield.loading.open_checkpoint(flow).source().load("valid")
     coarse, fine = conditions(fields, 3, (16, 16))["field"], conditions(fields, 3, (24, 24))["field"]
     torch.testing.assert_close(resample(fine, (16, 16)), coarse, atol=1e-5, rtol=0)
 
@@ -167,3 +172,24 @@ def test_every_evaluation_is_a_line_and_the_best_checkpoint_by_each_figure_is_ke
         kept.path.parent.parent / "checkpoints" / f"step-{best:08d}.safetensors"
     )
     assert main(["sample", str(run), "--best", "w_var", "-n", "1", "--chunk", "1", "--out", str(run.parent / "b")]) == 0
+
+
+def test_what_is_sampled_on_a_finer_grid_is_evaluated(run, tmp_path, capsys) -> None:
+    """By a comparison alone where the data are of the training grid; by everything where they are as fine as the samples."""
+    call = ["evaluate", str(run), "-n", "4", "--seeds", "1", "--steps", "2", "--resolution", "24"]
+    refused(capsys, call, "give --data of that grid")
+    assert main([*call, "--comparison", "Phases"]) == 0
+    coarse = json.loads((run / "metrics.json").read_text())
+    assert "w_var" in coarse["figures"] and "fréchet" not in coarse["figures"]
+    assert coarse["model"]["resolution"] == [24, 24]
+    data = ["--data", "Volcano", "--data.n", "8", "--data.size", "24", "--data.valid", "4"]
+    assert main([*call, "--comparison", "Spectra", "--comparison.known", "11", *data]) == 0
+    assert {"fréchet", "spectrum", "spectrum_new"} <= json.loads((run / "metrics.json").read_text())["figures"].keys()
+
+
+def test_a_conditioned_run_is_evaluated_given_what_goes_with_the_held_out_data(flow, tmp_path) -> None:
+    assert main(["evaluate", str(flow), "-n", "4", "--seeds", "1", "--steps", "2", "--comparison", "Spectra"]) == 0
+    record = json.loads((flow / "metrics.json").read_text())
+    assert record["model"]["given"] == "valid" and record["evaluations_per_sample"] == 3
+    assert {"fréchet", "spectrum"} <= record["figures"].keys() and record["held_out_data"]["spectrum"] >= 0
+    assert (flow / "best" / "spectrum.safetensors").exists()

@@ -112,7 +112,7 @@ class Volcano(Source):
         atmosphere: least and largest standard deviation of the atmosphere's phase in rad.
         outer: outer scale of the turbulence in km.
         coherence: least and largest coherence of an interferogram.
-        looks: independent pixels that are averaged.
+        looks: independent pixels that are averaged to one; on the same ground at twice the `size`, take a quarter of them.
         incidence: angle of the beam to the vertical, in degrees.
         valid: how many for validation.
         seed: of the draws.

@@ -9,6 +9,9 @@ memorisation       mean distance to the nearest training field, generated over h
 classes            classes that occur among the samples, by a classifier's word
 w_total, spectrum  of fields as such, by `--comparison`; beside them what two halves of the held-out data score
 
+Samples on another grid than the data's have the figures of a comparison alone. A network that is conditioned on fields is given
+what goes with the held-out data.
+
 Every evaluation is a line of `evaluation/results.jsonl`, and the best checkpoint by each figure is kept in `best/`.
 """
 
@@ -18,8 +21,8 @@ import csv
 import hashlib
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,9 +30,10 @@ from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
-from scorefield import sampling, selection
+from scorefield import resolution, sampling, selection
 from scorefield.config import Parser
 from scorefield.data.source import Source
+from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.evaluation.extract import Extractor, in_memory
 from scorefield.evaluation.record import add_line, compare, notes, record_of, table
@@ -43,7 +47,7 @@ from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
 from scorefield.recipe import build
-from scorefield.sample import Sampler
+from scorefield.sample import Finer, Sampler
 from scorefield.selection import keep_best
 from scorefield.train import checkpoint as checkpoints
 
@@ -66,6 +70,7 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument(
         "--comparison", type=Comparison | None, default=None, help="figures of fields as such: Phases, Spectra"
     )
+    resolution.add_arguments(parser)
     add_features(parser)
 
 
@@ -80,6 +85,39 @@ def add_features(parser: Parser) -> None:
     parser.add_argument("--keep", type=int, default=10_000, help="features kept for all but the Fréchet distance")
 
 
+@dataclass(frozen=True)
+class Drawing:
+    """How the samples of each checkpoint and seed are drawn.
+
+    Attributes:
+        grid: of the samples.
+        beyond: what becomes of modes that the training grid lacks.
+        cond: what samples are conditioned on.
+    """
+
+    grid: tuple[int, ...] = ()
+    beyond: Finer | None = None
+    cond: Mapping[str, Tensor] | None = None
+
+    @classmethod
+    def asked(cls, model: Model, settings: Namespace, beyond: Finer | None, source: Callable[[], Source]) -> Drawing:
+        """What the arguments ask for; `source` gives the data that a conditioned network needs."""
+        grid = resolution.grid_of(model.shape[1:], settings.resolution)
+        if not model.generative.net.cond_channels:
+            return cls(grid, beyond)
+        return cls(grid, beyond, resolution.conditions(source().load("valid"), settings.number, grid))
+
+    def denoiser(self, model: Model) -> Denoises | None:
+        """The model's, or one that changes it; None for the model's own."""
+        return None if self.beyond is None else self.beyond(model.generative, model.shape[1:])
+
+    def facts(self, model: Model) -> dict[str, Any]:
+        """What tells these samples from the model's own."""
+        found: dict[str, Any] = {} if self.grid == tuple(model.shape[1:]) else {"resolution": list(self.grid)}
+        found |= {} if self.beyond is None else {"beyond": repr(self.beyond)}
+        return found if self.cond is None else found | {"given": "valid"}
+
+
 def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None]) -> str:
     """Sample and compare; write `metrics.json`, or of several checkpoints `metrics-by-step.csv`; return a table."""
     if settings.number < 2 or settings.seeds < 1 or settings.reference < 2 or settings.keep < 1:
@@ -91,17 +129,20 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
     folder = run_folder(opened.path)
     model = opened.model(ema=settings.ema, trust=settings.trust)
     settings.label = settings.label if settings.label is not None or not model.labels else "each"
-    sampling.check(model, settings.number, 0, settings.chunk, settings.label)
+    built = build(parser, settings)
+    drawing = Drawing.asked(model, settings, built.beyond, lambda: built.data or opened.source(settings.trust))
+    sampling.check(model, settings.number, 0, settings.chunk, settings.label, cond=drawing.cond)
     reference = find_reference(opened, parser, settings, notify)
+    check_comparable(drawing, reference, built.comparison, settings)
+    resolution.warn_of_mesh(model, drawing.grid, notify)
     if isinstance(settings.label, int):
         notify(f"samples of class {settings.label} are compared with the data of all classes")
-    comparison = build(parser, settings).comparison
-    floor = floor_of(folder / "evaluation", reference, comparison)
-    settings.features = settings.data = None  # built above, not to be read again for each checkpoint
+    floor = floor_of(folder / "evaluation", reference, built.comparison)
+    settings.features = settings.data = settings.beyond = None  # built above, not to be read again for each checkpoint
     records = []
     for step in steps:
         opened = opened if step == steps[0] else open_checkpoint(settings.run, step)
-        records.append(measure(opened, parser, settings, reference, floor, comparison))
+        records.append(measure(opened, parser, settings, reference, floor, built.comparison, drawing))
         add_line(folder / "evaluation" / "results.jsonl", records[-1])
     keep_best(folder, settings.ema)
     if not settings.checkpoints:
@@ -109,6 +150,30 @@ def evaluate(parser: Parser, settings: Namespace, notify: Callable[[str], None])
         return headline(records[0]) + "\n" + table(records[0])
     write_text(folder / "metrics-by-step.csv", by_step(records))
     return "\n".join(f"step {record['model']['step']}: {headline(record)}\n{table(record)}" for record in records)
+
+
+def on_one_grid(drawing: Drawing, reference: Reference) -> bool:
+    """Whether samples and data have values at the same points; where only statistics are at hand, the features decide."""
+    return reference.data is None or not drawing.grid or tuple(reference.data.valid.shape[2:]) == drawing.grid
+
+
+def check_comparable(
+    drawing: Drawing, reference: Reference, comparison: Comparison | None, settings: Namespace
+) -> None:
+    """Refuse what cannot be compared, before anything is drawn."""
+    if comparison is not None and reference.data is None:
+        raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
+    if reference.data is None or on_one_grid(drawing, reference):
+        return
+    if comparison is None or settings.curve:
+        raise InputError(
+            f"Samples of {_size(drawing.grid)} have no features in common with data of {_size(reference.data.valid.shape[2:])}: "
+            "give --data of that grid, or --comparison Spectra or Phases without --curve."
+        )
+
+
+def _size(grid: Sequence[int]) -> str:
+    return "×".join(map(str, grid))
 
 
 def chosen_steps(settings: Namespace, notify: Callable[[str], None]) -> Sequence[int | None]:
@@ -158,31 +223,32 @@ def measure(
     settings: Namespace,
     reference: Reference,
     floor: dict[str, float],
-    comparison: Comparison | None = None,
+    comparison: Comparison | None,
+    drawing: Drawing,
 ) -> dict[str, Any]:
     """The record of one checkpoint."""
-    if comparison is not None and reference.data is None:
-        raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
     model = opened.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     sampler = sampling.chosen(parser, settings, model.sampler)
-    provenance = opened.provenance | {"ema": settings.ema}
+    provenance = opened.provenance | {"ema": settings.ema} | drawing.facts(model)
     told = [] if settings.label is None else [settings.label]
     key = json.dumps([provenance, repr(sampler), settings.number, settings.chunk, *told])
     place = run_folder(opened.path) / "evaluation" / hashlib.sha256(key.encode()).hexdigest()[:8]
 
     rows, states = [], []
-    for seed, samples in enumerate(draw(place, model, settings, sampler, provenance)):
-        path = place / f"features-{reference.extractor.features.hash[:16]}-seed-{seed}.safetensors"
-        state = reference.extractor(in_memory(samples), path if reference.costly else None)
-        rows.append(compare(state, samples, reference))
+    for seed, samples in enumerate(draw(place, model, settings, sampler, provenance, drawing)):
+        row: dict[str, float] = {}
+        if on_one_grid(drawing, reference):
+            path = place / f"features-{reference.extractor.features.hash[:16]}-seed-{seed}.safetensors"
+            states.append(reference.extractor(in_memory(samples), path if reference.costly else None))
+            row |= compare(states[-1], samples, reference)
         if comparison is not None and reference.data is not None:
-            rows[-1] |= comparison(samples, reference.data.valid)
-        states.append(state)
+            row |= comparison(samples, reference.data.valid)
+        rows.append(row)
     record = record_of(rows, settings.number, reference) | {
         "seeds": list(range(settings.seeds)),
         "label": settings.label,
         "sampler": repr(sampler),
-        "evaluations_per_sample": sampling.count_evaluations(model, sampler),
+        "evaluations_per_sample": sampling.count_evaluations(model, sampler, drawing.cond),
         "model": provenance,
     }
     if settings.curve:
@@ -195,7 +261,7 @@ def measure(
 
 
 def draw(
-    place: Path, model: Model, settings: Namespace, sampler: Sampler, provenance: dict[str, Any]
+    place: Path, model: Model, settings: Namespace, sampler: Sampler, provenance: dict[str, Any], drawing: Drawing
 ) -> Iterator[Tensor]:
     """The samples of one seed after the other, which go on where they stopped."""
     with tqdm(total=settings.number * settings.seeds, unit="sample", desc="sample", mininterval=1) as bar:
@@ -210,6 +276,9 @@ def draw(
                 provenance=provenance,
                 label=settings.label,
                 progress=bar.update,
+                denoiser=drawing.denoiser(model),
+                grid=drawing.grid,
+                cond=drawing.cond,
             )
             bar.n = settings.number * (seed + 1)
 

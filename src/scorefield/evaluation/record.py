@@ -34,10 +34,12 @@ LINES = (  # name, figure, note
     ("circular variance", "w_var", "Wasserstein distance, 0 is best"),
     ("circular skewness", "w_skew", "Wasserstein distance, 0 is best"),
     ("circular variance + skewness", "w_total", "blind to order in space"),
+    ("fields with a skewness", "skewed", "share of samples or data, the less"),
     ("density of phase residues", "residues", "difference, 0 is best"),
     ("spectrum of the phasor", "phase_spectrum", "mean |ln ratio| over bands"),
     ("spectrum", "spectrum", "mean |ln ratio| over bands"),
     ("spectrum, worst band", "spectrum_worst", "|ln ratio|"),
+    ("spectrum, new bands", "spectrum_new", "mean ln ratio, above 0 for too much power"),
     ("values", "values", "Wasserstein distance / standard deviation"),
     ("classes that occur", "classes", "classifier of accuracy {classifier_accuracy:.3f}"),
     ("samples of the rarest class", "rarest_class", ""),
@@ -110,7 +112,7 @@ def table(record: dict[str, Any]) -> str:
     for name, key, note in LINES:
         if key in figures:
             lines.append(line(name, figures[key], floor.get(key), note.format_map(facts)))
-        if key == "fréchet":
+        if key == "fréchet" and key in figures:
             who = {"samples": "samples", "held_out_data": "held out"}
             lines += [f"    {who[kind]}: {text}" for kind, text in said.items() if text]
     return "\n".join([*lines, *curve_lines(record)])

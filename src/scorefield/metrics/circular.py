@@ -18,6 +18,7 @@ from scorefield.metrics.spectrum import Spectrum, radial_spectrum
 CONCENTRATED = 0.05  # circular variance below which the skewness is 0/0 but for noise
 
 Phases = Float[Tensor, "n two height width"]
+Others = Float[Tensor, "m two rows columns"]  # as many as there are, on a grid of their own
 
 
 class CircularMoments(NamedTuple):
@@ -50,15 +51,20 @@ def circular_moments(x: Phases) -> CircularMoments:
     return CircularMoments(variance, torch.where(variance > CONCENTRATED, skewness, torch.nan))
 
 
-def circular_distances(x: Phases, data: Phases) -> dict[str, float]:
-    """1-Wasserstein distances of the fields' circular variances (w_var) and skewnesses (w_skew), and their sum (w_total)."""
+def circular_distances(x: Phases, data: Others) -> dict[str, float]:
+    """1-Wasserstein distances of the fields' circular variances (w_var) and skewnesses (w_skew), and their sum (w_total).
+
+    `skewed` is the share of fields that have a skewness, of samples or data, whichever have fewer: w_skew and w_total are of
+    these alone, and NaN where there are none.
+    """
     from scipy.stats import wasserstein_distance  # a second to load
 
     ours, theirs = circular_moments(x), circular_moments(data)
     w_var = wasserstein_distance(ours.variance.numpy(), theirs.variance.numpy())
     skewed = [moments.skewness[~moments.skewness.isnan()].numpy() for moments in (ours, theirs)]
     w_skew = float(wasserstein_distance(*skewed)) if all(map(len, skewed)) else float("nan")
-    return {"w_var": float(w_var), "w_skew": w_skew, "w_total": float(w_var) + w_skew}
+    share = min(len(part) / len(whole) for part, whole in zip(skewed, (x, data), strict=True))
+    return {"w_var": float(w_var), "w_skew": w_skew, "w_total": float(w_var) + w_skew, "skewed": share}
 
 
 def residue_density(x: Phases) -> Float[Tensor, " n"]:

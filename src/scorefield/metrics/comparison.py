@@ -53,18 +53,28 @@ class Spectra(Comparison):
 
     Args:
         boundary: the modes: of the cosine series, of the Fourier series under a Hann window, or of periodic fields.
+        known: how many bands are compared so; of the others, which are new on a finer grid, the mean ln of the ratio is told with
+            its sign: above 0 for too much power. 0 compares all that both have.
     """
 
     boundary: Boundary = "cosine"
+    known: int = 0
+
+    def __post_init__(self) -> None:
+        if self.known < 0:
+            raise InputError(f"Spectra of {self.known} known bands: give 1 or more, or 0 for all.")
 
     def __call__(self, x: Tensor, data: Tensor) -> dict[str, float]:
         from scipy.stats import wasserstein_distance  # a second to load
 
         ours, theirs = self.spectrum(x).power, self.spectrum(data).power
         shared = min(ours.shape[1], theirs.shape[1])  # of two grids of one domain
-        distance = band_distance(ours[:, :shared], theirs[:, :shared])
+        known = min(self.known or shared, shared)
+        distance = band_distance(ours[:, :known], theirs[:, :known])
         values = [part.flatten()[:: max(1, part.numel() // VALUES)].double().numpy() for part in (x, data)]
-        return {
+        new = (ours[:, known:shared].mean(0) / theirs[:, known:shared].mean(0)).log()
+        beyond = {"spectrum_new": float(new.mean())} if known < shared else {}
+        return beyond | {
             "spectrum": float(distance.mean()),
             "spectrum_worst": float(distance.max()),
             "values": float(wasserstein_distance(*values)) / (float(data.double().std()) or 1.0),

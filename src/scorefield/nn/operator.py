@@ -196,7 +196,7 @@ def inputs(
     coordinates: bool,
     domain: Sequence[float] | None = None,
 ) -> Tensor:
-    """x, the field that it is conditioned on and, if asked for, its coordinates in [0, 1), as channels.
+    """x, the field that it is conditioned on and, if asked for, its coordinates in (0, 1), as channels.
 
     Args:
         x: the field.
@@ -213,7 +213,7 @@ def inputs(
     if "coords" in cond:
         check_regular(cond["coords"], x.shape[2:], domain)
     if coordinates:
-        axes = [torch.arange(n, device=x.device, dtype=x.dtype) / n for n in x.shape[2:]]
+        axes = [(torch.arange(n, device=x.device, dtype=x.dtype) + 0.5) / n for n in x.shape[2:]]  # of cells' centres
         parts.append(torch.stack(torch.meshgrid(*axes, indexing="ij")).expand(len(x), -1, *x.shape[2:]))
     return torch.cat(parts, dim=1)
 

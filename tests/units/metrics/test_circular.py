@@ -6,6 +6,7 @@ import pytest
 import torch
 from scipy.special import i0, i1, iv
 
+from scorefield.cosine import dct, idct
 from scorefield.errors import InputError
 from scorefield.metrics.circular import (
     circular_distances,
@@ -80,7 +81,7 @@ def test_shuffled_pixels_score_zero_in_moments_but_not_in_space():
     assert mixed.flatten(2).sort(2).values.equal(x.flatten(2).sort(2).values)
     assert circular_distances(x, x)["w_total"] == 0
     same = Phases()(x, x)
-    assert set(same.values()) == {0.0}
+    assert same.pop("skewed") == 1 and set(same.values()) == {0.0}
 
 
 def test_the_floor_falls_with_the_number_of_fields_and_is_below_a_difference():
@@ -111,6 +112,28 @@ def test_distances_of_spectra_are_logarithms_and_see_two_resolutions_of_one_doma
     assert band_distance(torch.ones(3, 2), torch.full((1, 2), math.e)).tolist() == pytest.approx([1.0, 1.0])
     assert Spectra("periodic")(x, x)["spectrum_worst"] == 0
     assert math.isfinite(Spectra()(noise(4, 32)[:, None], x)["spectrum"])
+
+
+def test_new_bands_are_told_apart_with_their_sign():
+    """A field with double amplitude from band 6 on: nothing is wrong with the five that are known, ln 4 is with the others."""
+    x = noise(16, 16)[:, None]
+    high = dct(x, (-1, -2))
+    high[..., torch.arange(16)[:, None].square() + torch.arange(16).square() < 5.5**2] = 0
+    high = idct(high, (-1, -2))
+    figures = Spectra(known=5)(x + high, x)
+    assert figures["spectrum_new"] == pytest.approx(math.log(4)) and figures["spectrum_worst"] < 1e-9
+    assert Spectra(known=5)(x - 0.5 * high, x)["spectrum_new"] == pytest.approx(-math.log(4))
+    assert "spectrum_new" not in Spectra()(x, x)
+    with pytest.raises(InputError, match="known bands"):
+        Spectra(known=-1)
+
+
+def test_it_is_said_how_many_fields_have_a_skewness():
+    """Fields of nearly equal phases have none; where all are such, their distance is no number."""
+    skewed, quiet = fields(noise(4, 16)), fields(0.01 * noise(4, 16))
+    assert circular_distances(skewed, torch.cat((skewed, quiet)))["skewed"] == 0.5
+    found = circular_distances(quiet, quiet)
+    assert found["skewed"] == found["w_var"] == 0 and math.isnan(found["w_skew"]) and math.isnan(found["w_total"])
 
 
 def test_what_is_no_phase_is_refused():

@@ -153,7 +153,8 @@ def template_bytes(
     for variable in frame.variables.values():
         variable.encoding = {k: v for k, v in variable.encoding.items() if k == "_FillValue" and v is None}
     file = BytesIO()
-    frame.to_netcdf(file, engine="h5netcdf")
+    fields = [name for name in (KNOWN, STATIC) if name in frame]
+    frame.to_netcdf(file, engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 4} for name in fields})
     return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
 
 

@@ -68,10 +68,11 @@ class Volume:
         result[..., list(self.numbers)] = np.moveaxis(whole.numpy(), 0, 2)
         parts = {"": np.abs(result), "-phase": np.angle(result)} if x.shape[1] == 2 else {"": result}
         place, written = load_nifti(self.origin), []
+        place.header.set_data_dtype(np.float32)
         for name, values in parts.items():
             path = stem.with_name(f"{stem.name}{name}.nii.gz")
             with replacing(path) as temporary:
-                image = nibabel.Nifti1Image(values.astype(np.float32), place.affine)
+                image = nibabel.Nifti1Image(values.astype(np.float32), place.affine, place.header)
                 temporary.write_bytes(gzip.compress(image.to_bytes(), mtime=0))
             written.append(path)
         return written

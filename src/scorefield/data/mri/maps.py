@@ -8,22 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from scorefield.data.mri.scaling import fit_matrix
-from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 from scorefield.files import replacing
 
 KERNEL = 6  # points of ESPIRiT's kernel along an axis, fewer where the calibration region is small
 LEAST = 6  # points of a calibration region along an axis, below which it holds no sensitivities
-REGION = (
-    48,
-    24,
-)  # points that are used of a calibration region, along its longer and its shorter axis: more add nothing
-OVERLAP = 1.4  # by which singular values of the noise of overlapping patches may exceed those of independent entries
-SHARE = (
-    0.02  # of the largest singular value, below which the others are taken for noise where its strength is not known
-)
+# points that are used of a calibration region, along its longer and its shorter axis: more add nothing
+REGION = (48, 24)
+# by which singular values of the noise of overlapping patches may exceed those of independent entries
+OVERLAP = 1.4
+# of the largest singular value, below which the others are taken for noise where its strength is not known
+SHARE = 0.02
+ROWS = 16  # of the image that are computed at once
 
 
 def calibration_box(mask: np.ndarray) -> tuple[int, int]:
@@ -110,11 +108,29 @@ def _espirit(region: np.ndarray, grid: tuple[int, ...], noise: float | None, cro
     kernels = vectors[strengths > least].reshape(-1, len(region), kernel, kernel)
     if not len(kernels):
         raise InputError("The middle of k-space holds nothing but noise: is it centred, and (coils, height, width)?")
-    images = centred(fit_matrix(kernels, grid), inverse=True) * (math.sqrt(math.prod(grid)) / kernel)
-    seen = torch.from_numpy(images.astype(np.complex64)).permute(2, 3, 1, 0)
-    values, found = torch.linalg.eigh(seen @ seen.mH)
-    maps, inside = found[..., -1], values[..., -1:] > crop
-    maps = torch.where(inside, maps * torch.exp(-1j * maps[..., :1].angle()), 0)
+    maps, inside = _strongest(torch.from_numpy(kernels), grid, crop)
     if not bool(inside.any()):
         raise InputError("ESPIRiT found no coil maps: is k-space centred, and (coils, height, width)?")
-    return np.ascontiguousarray(maps.permute(2, 0, 1).numpy())
+    return maps.numpy()
+
+
+def _strongest(kernels: Tensor, grid: tuple[int, ...], crop: float) -> tuple[Tensor, Tensor]:
+    """The first eigenvectors (coils, height, width), 0 where their values are not above `crop`; and where they are.
+
+    The coils' matrix of a pixel is G G*, G the transform of the kernels (kernels, coils, k, k), which is found row by row: as a
+    whole it would take gigabytes.
+    """
+    k = kernels.shape[-1]
+    waves = [
+        torch.exp(2j * math.pi / n * torch.outer(torch.arange(n) - n // 2, torch.arange(k) - k // 2)).to(kernels)
+        for n in grid
+    ]
+    across = torch.einsum("ncij,xj->icnx", kernels, waves[1]) / k
+    maps, inside = [], []
+    for rows in waves[0].split(ROWS):
+        seen = torch.einsum("yi,icnx->yxcn", rows, across)
+        values, found = torch.linalg.eigh(seen @ seen.mH)
+        inside.append(values[..., -1] > crop)
+        aligned = found[..., -1] * torch.exp(-1j * found[..., :1, -1].angle())
+        maps.append(torch.where(inside[-1][..., None], aligned, 0))
+    return torch.cat(maps).permute(2, 0, 1).contiguous(), torch.cat(inside)
