@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
 GEOGRAPHIC, CURVILINEAR = "latitude_longitude", "curvilinear"  # the latter's lines are numbered: y and x are indices
+LENGTHS = ("m", "km", "metre", "metres", "meter", "meters", "kilometre", "kilometres")
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,6 +125,8 @@ def grid_of(dataset: xr.Dataset, name: str, layout: Layout) -> Grid:
     y, x = (_positions(dataset, dimension) for dimension in (layout.y, layout.x))
     if layout.y not in dataset.coords and curved is not None:
         kind = CURVILINEAR
+    elif kind == GEOGRAPHIC and layout.y in dataset.coords and dataset[layout.y].attrs.get("units") in LENGTHS:
+        kind = "projection"  # one that the file does not name
     spherical = kind in (GEOGRAPHIC, "rotated_latitude_longitude")
     y_edges, x_edges = _edges(dataset, layout.y, y), _edges(dataset, layout.x, x)
     if spherical:

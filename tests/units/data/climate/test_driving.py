@@ -10,9 +10,10 @@ import pytest
 import xarray as xr
 
 from scorefield.data.climate import Blocks, Climate, Conservative, Variables
-from scorefield.data.climate.driving import Driving, _within, drive, rescaled
-from scorefield.data.climate.files import open_dataset
-from scorefield.data.climate.grid import Grid, edges_between
+from scorefield.data.climate.covered import _within
+from scorefield.data.climate.driving import Driving, drive, rescaled
+from scorefield.data.climate.files import Layout, open_dataset
+from scorefield.data.climate.grid import Grid, edges_between, grid_of
 from scorefield.data.climate.regrid import spreading
 from scorefield.data.climate.template import Template
 from scorefield.downscaling import check_conserved
@@ -108,6 +109,10 @@ def test_windows_have_no_holes(folder) -> None:
 def test_longitudes_turn_around_and_metres_do_not() -> None:
     metres = np.arange(1100.0, 440_000, 2200)
     assert _within(metres, np.array([0.0, 44_000]), circle=False) == slice(0, 20)
+    lines = {axis: (axis, metres[:8], {"units": "m"}) for axis in ("y", "x")}
+    data = xr.Dataset({"pr": (("y", "x"), np.zeros((8, 8)))}, lines)
+    grid = grid_of(data, "pr", Layout("x", "y"))  # a file that does not say which projection
+    assert not grid.spherical and grid.step == (2200, 2200) and np.ptp(grid.areas()) == 0
     assert _within(np.arange(350.0, 374), np.array([-5.5, 4.5]), circle=True) == slice(5, 15)
 
 
