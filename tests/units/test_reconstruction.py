@@ -96,6 +96,18 @@ def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, ca
     assert out.with_suffix(".png").exists() and not out.with_name("out.h5.parts").exists()
 
 
+def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys):
+    np.save(tmp_path / "m.npy", RandomLines(3.0, 11)(GRID)[0])
+    np.save(tmp_path / "wide.npy", np.ones(50))
+    with h5py.File(tmp_path / "one.h5", "w") as file:
+        file["kspace"] = scans[0].kspace
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--mask", str(tmp_path / "wide.npy")), "(50,)", str(GRID))
+    more = ["--slices", "0", "--mask", str(tmp_path / "m.npy")]
+    assert main(job(folder, tmp_path / "o.h5", *more, kspace=str(tmp_path / "one.h5"))) == 0
+    said = capsys.readouterr().err
+    assert "slices 4, coils 1, height 40, width 37" in said and "single-coil: 4 slices" in said
+
+
 def test_results_are_in_the_units_of_k_space(folder, scans, tmp_path):
     """With the true maps and noise the reference is the image, and twice the k-space gives twice the result."""
     given = ["--maps", str(folder / "maps.npy"), "--noise", str(scans[0].noise), "--slices", "0"]

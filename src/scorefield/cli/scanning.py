@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from scorefield.cli.words import run_parser, say, warn
+from scorefield.errors import InputError
 
 
 def reconstruct(arguments: Sequence[str]) -> int:
@@ -16,12 +18,16 @@ def reconstruct(arguments: Sequence[str]) -> int:
 
     parser = run_parser("reconstruct", reconstruct.__doc__ or "")
     reconstruction.add_arguments(parser)
-    settings = parser.read(arguments)
+    settings = parser.read(with_mask_files(arguments))
     opened = loading.open_checkpoint(settings.run, settings.step)
+    kspace = open_kspace(settings.kspace)
+    say(kspace.layout)
+    if kspace.note:
+        warn(kspace.note)
     model = opened.model(ema=settings.ema, trust=settings.trust).to(settings.device)
     job = reconstruction.job_of(
         model,
-        open_kspace(settings.kspace),
+        kspace,
         recipe.build(parser, settings),
         sampler=sampling.chosen(parser, settings, reconstruction.OWN),
         facts=opened.provenance | {"ema": settings.ema},
@@ -31,3 +37,18 @@ def reconstruct(arguments: Sequence[str]) -> int:
     print(reconstructed.table(found["slices"], found["volume"], settings.samples))
     say(f"images in {settings.out}, a picture beside it")
     return 0
+
+
+def with_mask_files(arguments: Sequence[str]) -> list[str]:
+    """`--mask FILE.npy`, as a path is what one types first, for `--mask MaskFile --mask.path FILE.npy`."""
+    found: list[str] = []
+    for word in arguments:
+        name = word.removeprefix("--mask=") if word.startswith("--mask=") else word if found[-1:] == ["--mask"] else ""
+        if not name.endswith(".npy") and not Path(name).is_file():
+            found.append(word)
+        elif not name.endswith(".npy"):
+            raise InputError(f"--mask {name} is a file of no known kind: give a mask as .npy.")
+        else:
+            found = found[:-1] if found[-1:] == ["--mask"] else found
+            found += ["--mask", "MaskFile", "--mask.path", name]
+    return found

@@ -62,6 +62,8 @@ class Dequantise(Augment):
     quantum: float = 1.0
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
+        if batch.y is not None:
+            raise InputError("Fields with a measurement y cannot be dequantised, as y would not be: remove Dequantise.")
         return replace(batch, x=batch.x + self.quantum * draw(batch, seed, DEQUANTISE, batch.x.shape[1:]))
 
 

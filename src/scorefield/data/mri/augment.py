@@ -48,7 +48,8 @@ class RandomCrop(Augment):
 class RandomPhase(Augment):
     """Multiply each complex field, a pair of channels, by e^{iφ} with a smooth random φ; its magnitude stays.
 
-    φ is uniform plus Σ_k a_k Π_j cos(π k_j (u_j + n_j/length)), a_k ~ N(0, (strength/(1 + |k|²))²), u_j uniform.
+    φ is uniform plus Σ_k a_k Π_j cos(π k_j (u_j + n_j/length)), a_k ~ N(0, (strength/(1 + |k|²))²), u_j uniform. With strength 0
+    it is the same everywhere, and turns what was measured by a complex-linear A in the same way; else such fields are refused.
 
     Args:
         strength: of the modulation, in radians; 0 leaves the uniform part.
@@ -65,16 +66,27 @@ class RandomPhase(Augment):
             raise InputError("RandomPhase needs strength >= 0, length > 0 and modes >= 1.")
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
+        if batch.y is not None and self.strength > 0:
+            raise InputError(
+                "RandomPhase would turn the fields and not the measurement y of them: give strength 0, the same phase "
+                "everywhere, or remove it."
+            )
         rank = batch.x.ndim - 2
         count = self.modes**rank
         u = draw(batch, seed, PHASE, (1 + rank + count,)).double()
         phase = smooth_phase(u, batch.x.shape[2:], self.strength, self.length, self.modes)
-        return replace(batch, x=rotate(batch.x, phase.to(batch.x)))
+        x = rotate(batch.x, phase.to(batch.x))
+        if batch.y is None:
+            return replace(batch, x=x)
+        angle = phase.flatten(1)[:, 0].reshape(-1, *(1,) * (batch.y.ndim - 2))
+        return replace(batch, x=x, y=rotate(batch.y, angle.to(batch.y)))
 
 
 @dataclass(frozen=True)
 class RandomGain(Augment):
     """Multiply each field by a random factor, log-uniform: the scale of an image is known but roughly when it is reconstructed.
+
+    What was measured of it, and the noise, are multiplied with it.
 
     Args:
         low: the least.
@@ -89,10 +101,16 @@ class RandomGain(Augment):
             raise InputError(f"RandomGain needs 0 < low <= high, not {self.low} and {self.high}.")
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        u = draw(batch, seed, GAIN, (1,) * (batch.x.ndim - 1))
+        u = draw(batch, seed, GAIN, ())
         gain = (math.log(self.low) + u * math.log(self.high / self.low)).exp()
-        noise = None if batch.noise is None else batch.noise * gain.flatten()
-        return replace(batch, x=batch.x * gain, noise=noise)
+        noise = None if batch.noise is None else batch.noise * gain
+        y = None if batch.y is None else batch.y * expanded(gain, batch.y)
+        return replace(batch, x=batch.x * expanded(gain, batch.x), y=y, noise=noise)
+
+
+def expanded(factor: Tensor, like: Tensor) -> Tensor:
+    """One number for each sample, (batch), against all axes of another tensor."""
+    return factor.to(like).reshape(-1, *(1,) * (like.ndim - 1))
 
 
 def smooth_phase(u: Tensor, grid: torch.Size | tuple[int, ...], strength: float, length: float, modes: int) -> Tensor:

@@ -14,6 +14,8 @@ from scorefield.errors import AbsentDataError, InputError, brief
 
 SMALLEST = 16  # points along an axis of k-space, below which it is taken for another one
 ORDER = "(slices, coils, height, width)"
+NEAR = 1 / 16  # of an axis: the strongest point of k-space lies no further from n // 2
+UNEVEN = 1.5  # times the E e²/(E e)² of white noise: the energy e of anything else varies more
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +30,7 @@ class KSpace:
         noise_scan: samples of noise alone, (coils, samples).
         size: (height, width) of the image without readout oversampling, as far as the file says.
         maps: the coil sensitivities of a slice, where the file has them.
+        note: what is to be said of how the file was taken.
     """
 
     origin: str
@@ -37,9 +40,16 @@ class KSpace:
     noise_scan: np.ndarray | None = None
     size: tuple[int, int] | None = None
     maps: Callable[[int], np.ndarray] | None = None
+    note: str = ""
 
     def __len__(self) -> int:
         return self.shape[0]
+
+    @property
+    def layout(self) -> str:
+        """Which axis was taken for what, in a line."""
+        slices, coils, height, width = self.shape
+        return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
 
     def slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """k-space (coils, height, width) of a slice and where it was sampled, (height, width)."""
@@ -56,6 +66,10 @@ class KSpace:
         sampled = np.any(kspace != 0, axis=0)
         if not sampled.any():
             raise InputError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
+        if not kspace.imag.any():
+            raise InputError(
+                f"Slice {number} of {self.origin} has no imaginary part: magnitudes are no k-space. Give it as it was measured."
+            )
         mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
@@ -119,11 +133,16 @@ def _fastmri(file: Any, origin: str) -> KSpace:
         if file["maps"].shape != shape:
             raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
         maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
+    note = (
+        f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
+        f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
+    )
     size = None
     for name in ("reconstruction_rss", "reconstruction_esc"):
         if name in file:
             size = tuple(file[name].shape[-2:])
-    return KSpace(origin, shape, lambda number: data[number][None] if single else data[number], mask, None, size, maps)
+    read = (lambda number: data[number][None]) if single else (lambda number: data[number])
+    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "")
 
 
 def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[int, int, int, int]:
@@ -134,15 +153,21 @@ def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[
     if len(shape) != 4:
         raise InputError(f"{origin} has shape {shape}: k-space is {ORDER}, or without slices where there is but one.")
     slices, coils, height, width = shape
-    if 0 in shape or min(height, width) < SMALLEST or coils > max(height, width):
+    if 0 in shape or min(height, width) < SMALLEST or coils > min(height, width):
+        last = width < min(coils, height)
+        hint = (
+            f"if the last axis is that of its {width} coils, numpy.moveaxis(kspace, -1, 1)" if last else "move the axes"
+        )
         raise InputError(
-            f"{origin} has shape {shape}, which does not look like {ORDER}: move the axes into that order."
+            f"{origin} has shape {shape}, which is not in the order {ORDER}, as {coils} coils of {height}×{width}: {hint}."
         )
     return slices, coils, height, width
 
 
 def check_centred(kspace: np.ndarray, origin: str) -> None:
-    """Refuse k-space whose energy lies at its corners instead of about n // 2, or whose last axes are not those of an image."""
+    """Refuse k-space whose energy lies at its corners instead of about n // 2, or whose last axes are not those of an image; and
+    images. A slice of noise alone has its strongest point anywhere, and is taken.
+    """
     energy = (np.abs(kspace) ** 2).sum(0)
     total = float(energy.sum())
     for axis, name in ((0, "height"), (1, "width")):
@@ -152,8 +177,18 @@ def check_centred(kspace: np.ndarray, origin: str) -> None:
         if float(profile[near].sum()) < 0.5 * total:
             raise InputError(
                 f"{origin} has less than half of its energy in the middle of its {name}: shift frequency 0 to n // 2 "
-                f"(numpy.fft.fftshift), and give the axes as {ORDER}."
+                f"(numpy.fft.fftshift), and give the axes as {ORDER}; images are no k-space."
             )
+    peak = [int(place) for place in np.unravel_index(int(energy.argmax()), energy.shape)]
+    away = [abs(place - size // 2) > max(4, NEAR * size) for place, size in zip(peak, energy.shape, strict=True)]
+    sampled = energy[energy > 0].astype(np.float64)
+    even = (sampled**2).mean() / sampled.mean() ** 2 < UNEVEN * (1 + 1 / len(kspace))
+    if any(away) and not even:
+        middle = [size // 2 for size in energy.shape]
+        raise InputError(
+            f"{origin} is strongest at {peak}, where k-space is at {middle}: is it images? Give their Fourier transform, "
+            "with frequency 0 at n // 2."
+        )
 
 
 def read_cfl(base: Path) -> np.ndarray:

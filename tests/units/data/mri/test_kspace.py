@@ -86,7 +86,9 @@ def test_every_format_gives_back_the_scan(kind, scan, tmp_path):
 
 
 def test_single_coils_and_single_slices(scan, tmp_path):
-    assert open_kspace(fastmri(tmp_path / "one.h5", scan[:, 0])).shape == (3, 1, 20, 17)
+    single = open_kspace(fastmri(tmp_path / "one.h5", scan[:, 0]))
+    assert single.shape == (3, 1, 20, 17) and "single-coil: 3 slices" in single.note and "(1, 3, 20, 17)" in single.note
+    assert single.layout.endswith("slices 3, coils 1, height 20, width 17")
     np.save(tmp_path / "slice.npy", scan[0])
     assert open_kspace(tmp_path / "slice.npy").shape == (1, 4, 20, 17)
     write_cfl(tmp_path / "slice", scan[:1])
@@ -118,6 +120,7 @@ def test_bad_files_are_named(scan, tmp_path):
     np.save(tmp_path / "real.npy", np.abs(scan))
     np.save(tmp_path / "pairs.npy", np.stack([scan.real, scan.imag], -1))
     np.save(tmp_path / "last.npy", np.moveaxis(scan, 1, -1))
+    np.save(tmp_path / "many.npy", np.ones((2, 40, 48, 24), np.complex64))
     np.save(tmp_path / "second.npy", np.moveaxis(scan, 1, 2))
     write_cfl(tmp_path / "short", scan)
     (tmp_path / "short.cfl").write_bytes((tmp_path / "short.cfl").read_bytes()[:-8])
@@ -130,6 +133,7 @@ def test_bad_files_are_named(scan, tmp_path):
         "real.npy": "complex",
         "pairs.npy": "imaginary",
         "last.npy": "order",
+        "many.npy": r"24 coils, numpy.moveaxis",
         "second.npy": "order",
         "short.cfl": "complete",
         "no.cfl": "header",
@@ -150,10 +154,23 @@ def test_slices_that_cannot_be_used_are_named(scan, tmp_path):
     corner = np.fft.ifftshift(scan, (-2, -1))
     holes = scan.copy()
     holes[0, 0, 3, 3] = np.nan
-    for name, values, words in (("corner", corner, "fftshift"), ("nan", holes, "NaN"), ("zero", 0 * scan, "zeros")):
+    y, x = np.ogrid[-16:16, -24:24]  # brightest 6 points off the middle
+    images = np.exp(0.1j * x - (x - 6) ** 2 / 50 - y**2 / 50).astype(np.complex64)[None, None]
+    for name, values, words in (
+        ("corner", corner, "fftshift"),
+        ("nan", holes, "NaN"),
+        ("zero", 0 * scan, "zeros"),
+        ("magnitude", np.abs(scan).astype(np.complex64), "imaginary"),
+        ("images", images, "is it images"),
+    ):
         np.save(tmp_path / f"{name}.npy", values)
         with pytest.raises(InputError, match=words):
             open_kspace(tmp_path / f"{name}.npy").slice(0)
+    rng = np.random.default_rng(3)
+    noise = (rng.normal(size=(9, 1, 32, 24)) + 1j * rng.normal(size=(9, 1, 32, 24))).astype(np.complex64)
+    np.save(tmp_path / "noise.npy", noise)
+    for number in range(9):  # what lies beyond the head is measured, too
+        open_kspace(tmp_path / "noise.npy").slice(number)
     with pytest.raises(InputError, match="slices 0 to 2"):
         open_kspace(fastmri(tmp_path / "s.h5", scan)).slice(3)
 

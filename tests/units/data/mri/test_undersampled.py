@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from scorefield import run
-from scorefield.data import Divide, Noisy, Tensors
-from scorefield.data.mri import RandomGain, Undersampled
+from scorefield.data import Dequantise, Divide, DropLabel, Flip, Noisy, Tensors
+from scorefield.data.mri import RandomCrop, RandomGain, RandomPhase, Undersampled
 from scorefield.data.mri.masks import EquispacedLines, RandomLines
 from scorefield.denoiser import Denoiser, Karras
 from scorefield.errors import InputError
@@ -81,3 +81,34 @@ def test_a_gain_changes_the_noise_with_the_field() -> None:
     gain = (louder.x / batch.x).flatten(1).median(1).values
     torch.testing.assert_close(louder.noise, 0.2 * gain)
     assert float(gain.max() / gain.min()) > 1.5
+
+
+@pytest.mark.parametrize(
+    ("augment", "allowed"),
+    [
+        (RandomGain(0.5, 2.0), True),
+        (RandomPhase(strength=0.0), True),
+        (DropLabel(1.0), True),
+        (RandomPhase(), False),
+        (RandomCrop((8, 8)), False),
+        (Flip((-2,)), False),
+        (Dequantise(0.1), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_an_augmented_field_is_still_what_was_measured(augment, allowed: bool) -> None:
+    """y − A x stays the same white noise, as strong as the batch says, or the change is refused."""
+    batch = Undersampled(IMAGES, RandomLines(2.0, 4), noise=0.1, truth=True).load("train").gather(EVERY)
+    batch = replace(batch, key=torch.stack((EVERY, EVERY), 1), cond={"label": EVERY})
+    if not allowed:
+        with pytest.raises(InputError, match="remove"):
+            augment(batch, 0)
+        return
+    changed = augment(batch, 0)
+    A = SampledKSpace()(batch)
+    before, after = (
+        ((b.y - A(b.x)) / b.noise[:, None, None, None]).square().flatten(1).sum(1) for b in (batch, changed)
+    )
+    torch.testing.assert_close(after, before, rtol=1e-3, atol=0)
+    same = torch.equal(changed.x, batch.x)
+    assert same == isinstance(augment, DropLabel) and same == torch.equal(changed.y, batch.y)
