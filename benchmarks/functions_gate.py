@@ -146,7 +146,7 @@ def fields(kind: str, n: int, size: int, seed: int) -> Tensor:
     """Draws of one function each on a grid: what is not Gaussian is made on the finest grid and cut by mode."""
     if kind == "gaussian":
         return draws(kind, n, size, seed)
-    from scorefield.nn.spectral import resample
+    from scorefield.fourier import resample
 
     return resample(draws(kind, n, FINE[-1], seed), (size, size))
 

@@ -13,7 +13,7 @@ from scorefield.errors import InputError
 from scorefield.files import replacing
 from scorefield.guidance import Method, MomentMatching, Replacement
 from scorefield.metrics.image import psnr
-from scorefield.operators import CosineCoarsen
+from scorefield.operators import CosineCoarsen, FourierCoarsen
 from scorefield.restoring import Case
 
 
@@ -43,14 +43,24 @@ def usual(noise: float) -> Method:
 
 
 def read_case(
-    path: Path, channels: int, grid: tuple[int, ...], *, noise: float = 0.0, truth: Path | None = None
+    path: Path,
+    channels: int,
+    grid: tuple[int, ...],
+    *,
+    periodic: bool = False,
+    noise: float = 0.0,
+    truth: Path | None = None,
 ) -> Case:
     """The coarse function of a file as a measurement of one on a finer grid of the same domain.
+
+    On a torus the grids share their first point, and the known modes are Fourier's; else they share their edges, and the modes
+    are cosines. In those of the model's own noise the known modes are independent of the others.
 
     Args:
         path: the file, with channels first, last or without.
         channels: of the functions.
         grid: the fine grid.
+        periodic: the domain is a torus.
         noise: standard deviation in data units.
         truth: a file with the fine function.
 
@@ -68,7 +78,8 @@ def read_case(
     y = read_field(path, (channels, *coarse))
     known = None if truth is None else read_field(truth, (channels, *grid))
     peak = float(y.max() - y.min()) or 1.0
-    return Case(CosineCoarsen(grid, coarse), y, noise, known, peak, False)
+    operator = FourierCoarsen(grid, coarse) if periodic else CosineCoarsen(grid, coarse)
+    return Case(operator, y, noise, known, peak, False)
 
 
 def interpolate(folder: Path, case: Case) -> float | None:

@@ -8,13 +8,15 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from scorefield import cosine, fourier
 from scorefield.config import Parser
-from scorefield.cosine import resample
 from scorefield.data.fields import Fields
 from scorefield.data.functions import on_grid
-from scorefield.errors import InputError
+from scorefield.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.sample import Finer
+
+MEASURED = 512  # training fields that a spectrum is measured on
 
 
 def add_arguments(parser: Parser) -> None:
@@ -31,8 +33,38 @@ def add_arguments(parser: Parser) -> None:
         type=Finer | None,
         default=None,
         help="on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) "
-        "or WienerBeyond (from a spectrum, which `suggest --wiener` prints)",
+        "or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum)",
     )
+
+
+def fitted(beyond: Finer | None, model: Model, load: Callable[[], Fields]) -> Finer | None:
+    """A way beyond the band with what it has to know of the training data.
+
+    Args:
+        beyond: the way, where one is asked for.
+        model: whose normaliser and noise they are seen by.
+        load: the training data, called where they are needed.
+
+    Raises:
+        InputError: they are needed and not at hand.
+    """
+
+    def fields() -> Tensor:
+        try:
+            train = load()
+        except InputError as error:
+            raise InputError(
+                f"WienerBeyond takes the spectrum from the training data, which are not at hand ({brief(error)}): give "
+                '--beyond.spectrum \'{"exponent": ..., "bands": [...]}\', which `suggest --wiener` prints where they are.'
+            ) from error
+        return model.normaliser(train.gather(spread(len(train), MEASURED)).x.to(model.device)).cpu()
+
+    return None if beyond is None else beyond.fitted(fields, model.sde.noise)
+
+
+def spread(count: int, at_most: int) -> Tensor:
+    """So many of the indices below a count, drawn at random but always the same, in order."""
+    return torch.randperm(count, generator=torch.Generator().manual_seed(0))[:at_most].sort().values
 
 
 def grid_of(known: Sequence[int], resolution: Sequence[int]) -> tuple[int, ...]:
@@ -96,6 +128,7 @@ def conditions(fields: Fields, n: int, grid: Sequence[int]) -> dict[str, Tensor]
     batch = fields.gather(torch.arange(n) % len(fields))
     cond = dict(batch.cond)
     if "field" in cond:
+        resample = fourier.resample if fields.periodic else cosine.resample
         cond["field"] = resample(cond["field"], grid)
     if "coords" in cond:
         cond["coords"] = on_grid(cond["coords"], grid)

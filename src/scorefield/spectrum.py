@@ -7,11 +7,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float, Float64
+from jaxtyping import Float, Float64, Int64
 from torch import Size, Tensor
 
 from scorefield.errors import InputError
 from scorefield.noise import Noise
+
+ROUNDING = 1e-12  # of the largest S: what is below is what float32 made of nothing
+STEEPEST = 12.0  # steeper than any power law of nature: the tail of a dissipation, or of an interpolation
 
 
 def wavenumbers(noise: Noise, grid: Sequence[int] | Size) -> Float64[Tensor, "*grid"]:
@@ -32,12 +35,27 @@ def band_means(
     return total / band[inside].bincount(minlength=bands)
 
 
-def _at_integers(values: Tensor, radii: Tensor) -> Tensor:
+def _at_integers(values: Tensor, radii: Tensor, wanted: Tensor) -> Tensor:
     """Means of bands, moved from the mean wavenumber of their modes to the integer, along the slope between neighbours."""
-    logs, places = values[1:].log(), radii[1:].log()
+    logs, places = values.log(), radii.log()
     (slopes,) = torch.gradient(logs, spacing=(places,))
-    wanted = torch.arange(1, len(values), dtype=torch.float64).log()
-    return torch.cat((values[:1], (logs + slopes * (wanted - places)).exp()))
+    return (logs + slopes * (wanted.double().log() - places)).exp()
+
+
+def _above_rounding(values: Float64[Tensor, " bands"]) -> Int64[Tensor, " kept"]:
+    """The bands, beside the mean, that have more than rounding."""
+    largest = float(values.max())
+    if not 0 < largest < math.inf:
+        raise InputError(
+            "Fields that are zero, or not finite, have no spectrum: look at them with scorefield check-data."
+        )
+    kept = (values[1:] > ROUNDING * largest).nonzero().flatten() + 1
+    if len(kept) < 3:
+        raise InputError(
+            f"A spectrum needs fields with more than rounding in three bands at least, and these have it in {len(kept)}: "
+            "they are constant, or all but; look at them with scorefield check-data."
+        )
+    return kept
 
 
 @dataclass(frozen=True)
@@ -59,7 +77,12 @@ class RadialSpectrum:
 
     @classmethod
     def measure(cls, x: Float[Tensor, "batch channels *grid"], noise: Noise) -> RadialSpectrum:
-        """Of fields, over samples and channels; the exponent from the upper half of the bands that all directions have."""
+        """Of fields, over samples and channels, in the bands that all directions have; the exponent from the upper half of those
+        that have more than rounding. Those without have what rounding allows, 1e-12 of the largest.
+
+        Raises:
+            InputError: fields of too few points, or with next to nothing in all but a few bands.
+        """
         boundary, lengths = noise.basis(x.ndim - 2)
         power = boundary.transform(x.double()).abs().square().mean((0, 1))
         nyquist = min(n / length for n, length in zip(x.shape[2:], lengths, strict=True)) * max(lengths) / 2
@@ -69,11 +92,26 @@ class RadialSpectrum:
                 f"A spectrum needs fields of at least 8 points along every axis, not {tuple(x.shape[2:])}."
             )
         radii = wavenumbers(noise, x.shape[2:])
-        values = _at_integers(band_means(power, radii, bands), band_means(radii, radii, bands))
-        upper = torch.arange(bands // 2, bands, dtype=torch.float64)
-        logs, slopes = values[bands // 2 :].log(), upper.log() - upper.log().mean()
-        exponent = -float((slopes * logs).sum() / slopes.square().sum())
-        return cls(tuple(values.tolist()), exponent)
+        values, places = band_means(power, radii, bands), band_means(radii, radii, bands)
+        at = _above_rounding(values)  # log r has no 0
+        found = torch.zeros_like(values)
+        found[0], found[at] = values[0], _at_integers(values[at], places[at], at)
+        found = found.clamp(min=ROUNDING * float(found.max()))
+        upper = at[(len(at) - 1) // 2 :]
+        logs, places = found[upper].log(), upper.double().log()
+        places = places - places.mean()
+        return cls(tuple(found.tolist()), -float((places * logs).sum() / places.square().sum()))
+
+    @property
+    def doubt(self) -> str:
+        """What is odd about the law beyond the bands, one line; empty where it is a law that fields have."""
+        if 0 < self.exponent <= STEEPEST:
+            return ""
+        cause = "they end before the grid does" if self.exponent > 0 else "they do not fall towards the finest modes"
+        return (
+            f"the data have no power law in the upper half of their bands ({cause}): beyond the grid r^{-self.exponent:.3g} is a "
+            f"guess; take fields on another grid, or an exponent of your own in 0..{STEEPEST:g}"
+        )
 
     def __call__(self, radii: Float64[Tensor, "*grid"]) -> Float64[Tensor, "*grid"]:
         """S at wavenumbers."""

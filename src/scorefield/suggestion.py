@@ -23,10 +23,9 @@ from scorefield.noise import Noise
 from scorefield.random import Generators
 from scorefield.sample import Sampler
 from scorefield.sde import SDE, Field, Time, expand_like
-from scorefield.spectrum import RadialSpectrum, band_means, wavenumbers
+from scorefield.spectrum import ROUNDING, RadialSpectrum, band_means, wavenumbers
 
 DROWNED, NOTHING = 100.0, 0.01
-ROUNDING = 1e-12  # of the largest S: what is below is what float32 made of nothing
 
 
 class Bands(NamedTuple):
@@ -195,17 +194,23 @@ def spectrum_error(bands: Bands, sde: SDE, sampler: Sampler) -> Float64[Tensor, 
     return (rows[:, 0].square().sum(0) / bands.data).log()
 
 
-def wiener_recipe(x: Float[Tensor, "batch channels *grid"], noise: Noise) -> str:
-    """The preconditioner `Wiener` with the spectrum of fields in model space, as a part of a recipe."""
-    found = RadialSpectrum.measure(x, noise)
+def wiener_recipe(found: RadialSpectrum, points: int) -> str:
+    """The preconditioner `Wiener` with a measured spectrum, as a part of a recipe.
+
+    Args:
+        found: S of fields in model space.
+        points: of their grid.
+    """
     bands = ", ".join(f"{value:.6g}" for value in found.bands)
+    spectrum = f"{{exponent: {found.exponent:.6g}, bands: [{bands}]}}"
     return f"""\
+# for data that are not at hand: sample RUN --beyond WienerBeyond --beyond.spectrum '{spectrum}'
 model:
   precondition:
     class_path: Wiener
     init_args:
-      spectrum: {{exponent: {found.exponent:.6g}, bands: [{bands}]}}
-      points: {x[0, 0].numel()}"""
+      spectrum: {spectrum}
+      points: {points}"""
 
 
 def table(bands: Bands, sde: SDE, error: Tensor | None) -> str:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from scorefield.denoiser import Condition, Label, LogNoise, Preconditioner
 from scorefield.errors import InputError
 from scorefield.nn.network import Network
-from scorefield.noise import Boundary
+from scorefield.noise import Boundary, Noise
 from scorefield.sde import SDE, Field, Time, expand_like
 from scorefield.spectrum import RadialSpectrum, wavenumbers
 
@@ -38,8 +40,7 @@ class Wiener(Preconditioner):
     def _modes(self, sde: SDE, x_t: Field, t: Time) -> tuple[Boundary, Tensor, Tensor, Tensor, Tensor]:
         """The basis, α²S, σ²λ per mode with a batch axis, α, and S, in float64."""
         grid = x_t.shape[2:]
-        data = self.spectrum(wavenumbers(sde.noise, grid)).to(x_t.device)
-        noise = sde.noise.eigenvalues(grid).to(x_t.device)
+        data, noise = _spectra(self.spectrum, sde.noise, tuple(grid), x_t.device)
         alpha, sigma = (
             v.double().reshape(-1, *(1,) * (len(grid) + 1)).to(x_t.device) for v in sde.schedule(t.double())
         )
@@ -65,3 +66,11 @@ class Wiener(Preconditioner):
         gain = alpha * (self.points * data * noise / (signal + noise)).sqrt() / variance
         output = self.evaluate(net, sde, x_t, t, cond)
         return basis.filter(x_t, keep.to(x_t)) + basis.filter(output, gain.to(x_t))
+
+
+@lru_cache(maxsize=4)
+def _spectra(
+    spectrum: RadialSpectrum, noise: Noise, grid: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """S and λ of every mode, in float64."""
+    return spectrum(wavenumbers(noise, grid)).to(device), noise.eigenvalues(grid).to(device)

@@ -15,7 +15,8 @@ from scorefield.errors import InputError
 from scorefield.guidance import Guided, Measurement, Replacement
 from scorefield.nn.network import Network
 from scorefield.noise import Exponential, Free, GaussianField, KernelField, Matern, Neumann, White, WhiteModes
-from scorefield.operators import CosineCoarsen
+from scorefield.noise import Periodic as Torus
+from scorefield.operators import CosineCoarsen, FourierCoarsen
 from scorefield.oracle import Gaussian
 from scorefield.sample import (
     DDIM,
@@ -31,11 +32,13 @@ from scorefield.sample import (
     WienerBeyond,
     sample,
 )
+from scorefield.sample.finer import _modes as of_beyond
 from scorefield.schedule import EDM, VP, geometric
 from scorefield.sde import SDE
 from scorefield.spectrum import RadialSpectrum, wavenumbers
 from scorefield.suggestion import Bands, Suggestion, bands_of, check, spectrum_error, suggest
 from scorefield.wiener import Wiener
+from scorefield.wiener import _spectra as of_wiener
 
 F64 = torch.float64
 NOISE = GaussianField(Matern(0.2, 1.0))
@@ -155,6 +158,25 @@ def test_a_spectrum_is_measured_and_goes_on_as_a_power_law():
     assert float(law(torch.tensor([2.5], dtype=F64))) == pytest.approx(2.5**-3)  # straight in logarithms
 
 
+def test_bands_of_nothing_but_rounding_are_no_part_of_a_power_law():
+    """Fields without a mean and without their last modes, as float32 or exactly."""
+    law = RadialSpectrum([1.0, *(r**-3.0 for r in range(1, 24))], 3.0)
+    radii = wavenumbers(NOISE, (48, 48))
+    x = oracle(NOISE, (48, 48), spectrum=law).marginal((64, 1, 48, 48), time(0.0), generator=keys(64))
+    x = NOISE.boundary.filter(x, ((radii > 0) & (radii < 16.5)).double())
+    for fields in (x, x.float()):
+        found = RadialSpectrum.measure(fields, NOISE)
+        assert found.exponent == pytest.approx(3.0, abs=0.15) and not found.doubt
+        assert found.bands[0] == found.bands[-1] == pytest.approx(1e-12 * max(found.bands))
+        assert bands_of(fields, NOISE).kept.tolist() == [False, *[True] * 16, *[False] * 7]
+    steep = RadialSpectrum.measure(NOISE.boundary.filter(x, (-(radii**2) / 40).exp()), NOISE)
+    assert "no power law" in steep.doubt and "not fall" in RadialSpectrum([1.0, 1.0], -1.0).doubt
+    with pytest.raises(InputError, match="have no spectrum"):
+        RadialSpectrum.measure(torch.zeros(2, 1, 16, 16), NOISE)
+    with pytest.raises(InputError, match="three bands at least, and these have it in 0"):
+        RadialSpectrum.measure(torch.ones(2, 1, 16, 16), NOISE)
+
+
 def test_noises_without_modes_are_refused_by_name():
     for noise, name in ((KernelField([[0.0], [1.0]], Matern(0.1)), "KernelField"), (Periodic(), "Periodic")):
         with pytest.raises(InputError, match=name):
@@ -172,6 +194,31 @@ def test_beyond_the_band_wieners_filter_is_exact_and_within_it_the_network_is(no
     nothing = WienerBeyond(SPECTRUM)(Denoiser(Zero(), exact.sde, Wiener(SPECTRUM, 1)), (24, 24))
     torch.testing.assert_close(nothing(x_t, t), exact(x_t, t), rtol=1e-9, atol=1e-11)
     assert Extrapolate()(exact, (8, 8)) is exact
+
+
+def test_what_wieners_filter_is_made_of_is_made_once_for_a_grid():
+    x, device = torch.randn(1, 1, 16, 16, dtype=F64), torch.device("cpu")
+    beyond = WienerBeyond(SPECTRUM)(oracle(NOISE, (16, 16)), (8, 8))
+    network = Denoiser(Zero(), beyond.sde, Wiener(SPECTRUM, 1))
+    for denoiser, made in ((beyond, of_beyond), (network, of_wiener)):
+        denoiser(x, time(0.5))
+        before = made.cache_info()
+        first = denoiser(x, time(0.5))
+        assert made.cache_info().misses == before.misses and made.cache_info().hits > before.hits
+        made.cache_clear()
+        assert torch.equal(denoiser(x, time(0.5)), first)
+    assert of_wiener(SPECTRUM, NOISE, (16, 16), device)[0] is of_wiener(SPECTRUM, NOISE, (16, 16), device)[0]
+
+
+def test_wieners_filter_beyond_the_band_measures_what_it_is_not_told():
+    x = NOISE.sample((64, 1, 16, 16), generator=keys(64), like=torch.empty(0, dtype=F64))
+    assert WienerBeyond().fitted(lambda: x, NOISE) == WienerBeyond(RadialSpectrum.measure(x, NOISE))
+    told = WienerBeyond(SPECTRUM)
+    assert told.fitted(pytest.fail, NOISE) is told and Extrapolate().fitted(pytest.fail, NOISE) == Extrapolate()
+    with pytest.raises(InputError, match="knows no spectrum"):
+        WienerBeyond()(oracle(NOISE, (16, 16)), (8, 8))
+    with pytest.raises(InputError, match="Wiener's filter has no form there"):
+        WienerBeyond().fitted(lambda: x, GaussianField(Matern(0.1), Free()))
 
 
 def spectrum_of(denoiser, grid, n=200):
@@ -204,10 +251,18 @@ class InCosines:
         return self.sde.noise.basis(2)[0].filter(x, gain)
 
 
-def test_known_modes_take_the_place_of_the_models_exactly_where_all_are_independent():
+@pytest.mark.parametrize(
+    ("boundary", "operator"),
+    [
+        (Neumann(), CosineCoarsen((6, 8), (3, 5))),
+        (Torus(), FourierCoarsen((6, 8), (3, 5))),
+        (Torus(), FourierCoarsen((6, 8), (4, 4))),  # whose last modes are sums of two
+    ],
+)
+def test_known_modes_take_the_place_of_the_models_exactly_where_all_are_independent(boundary, operator):
     """Super-resolution: E[x | x_t, y] of Gaussian data in the noise's own modes, at every level."""
-    grid, coarse, t = (6, 8), (3, 5), torch.tensor([0.05, 0.5, 0.95], dtype=F64)
-    sde, operator = SDE(VP(), GaussianField(Matern(0.2), Neumann())), CosineCoarsen(grid, coarse)
+    grid, coarse, t = operator.fine, operator.coarse, torch.tensor([0.05, 0.5, 0.95], dtype=F64)
+    sde = SDE(VP(), GaussianField(Matern(0.2), boundary))
     x_t, y = (keys(n, n).randn((n, 1, *size), like=t) for n, size in ((3, grid), (1, coarse)))
     prior, exact = Denoiser(Zero(), sde, Wiener(SPECTRUM, 48)), Exact(InCosines(sde, grid), operator, (1, *grid), 0.0)
     expected = torch.cat([exact.denoise(x, at, y) for x, at in zip(x_t.split(1), t, strict=True)])
@@ -259,16 +314,17 @@ def test_a_noise_smoother_than_the_data_is_refused():
     assert found.sigma_max == pytest.approx(10, rel=0.3) and found.sigma_min == pytest.approx(0.1, rel=0.2)
 
 
-def test_without_edges_the_bands_are_those_of_tapered_data_beside_the_density():
+@pytest.mark.parametrize(("nugget", "rough"), [(0.0, 1.2), (1e-3, 1.0)])
+def test_without_edges_the_bands_are_those_of_tapered_data_beside_the_density(nugget, rough):
     """Of data with the law of the noise itself S = λ."""
-    noise = GaussianField(Exponential(0.1), Free())
+    noise = GaussianField(Exponential(0.1, nugget), Free())
     x = noise.sample((256, 1, 24, 24), generator=keys(256), like=torch.empty(0))
     data, level = bands_of(x, noise)
     # From band 4 on: below, the taper mixes bands of very different power. There are 24 modes and more, of which it leaves a half
     # independent: three times 1/√(256·12) is 5 %, and what it still mixes of |k|⁻³ is about 6/k² of the power, 7 % on average.
     torch.testing.assert_close((data / level)[4:], torch.ones(8, dtype=F64), rtol=0, atol=0.15)
     plain, _ = bands_of(x, noise.on_torus())
-    assert float((plain / level)[-1]) > 1.2  # edges, which a torus does not have
+    assert float((plain / level)[-1]) > rough  # edges, which a torus does not have; beside a nugget they are little
 
 
 def test_the_surrogates_error_is_the_samplers_own():

@@ -151,9 +151,7 @@ def test_sampled_by_point_the_kernel_is_exact(density, grid):
     tail = 1e-4 if density in ("rough Matern", "VonKarman") else 1e-6  # images further away
     images = images / images[0, 0]  # a point of the torus has unit variance too
     torch.testing.assert_close(dense(noise, grid), images + diagonal, rtol=0, atol=tail)
-    made_on = free.boundary.extend(grid, free.lengths(rank), free.density.reach)[0]
-    extended = nugget * math.prod(made_on) * torch.eye(len(images), dtype=F64)
-    exact = free.density.kernel(distances(free, grid), rank) + extended
+    exact = free.density.kernel(distances(free, grid), rank) + diagonal
     wrapped = {"rough Matern": 0.2, "VonKarman": 0.05, "Exponential": 0.02}.get(density, 1e-3)
     torch.testing.assert_close(matrix(free.covariance, grid), exact, rtol=0, atol=wrapped)
 
@@ -248,6 +246,16 @@ def test_beyond_its_band_a_noise_has_no_modes_and_within_it_those_of_the_coarse_
     if boundary == "periodic":
         with pytest.raises(InputError, match="no variance"):
             banded.precision(torch.zeros(1, 1, 12, 18))
+
+
+@pytest.mark.parametrize("grid", [(8,), (12, 9)])
+def test_what_a_nugget_adds_does_not_depend_on_the_torus(grid):
+    noises = (GaussianField(Matern(0.1, 2.0, nugget=0.01), b) for b in (Periodic(), Free(2.0), Free(4.0)))
+    plain = (GaussianField(Matern(0.1, 2.0), b) for b in (Periodic(), Free(2.0), Free(4.0)))
+    for noise, without in zip(noises, plain, strict=True):
+        added = matrix(noise.covariance, grid) - matrix(without.covariance, grid)
+        white = 0.01 * math.prod(grid) * torch.eye(math.prod(grid), dtype=F64)
+        torch.testing.assert_close(added, white, rtol=0, atol=1e-12)
 
 
 def test_white_modes_have_the_same_variance_on_every_grid():

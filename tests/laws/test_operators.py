@@ -7,7 +7,18 @@ import torch
 
 from laws.cases import keys
 from scorefield.errors import InputError
-from scorefield.operators import Blur, Coarsen, Compose, CosineCoarsen, Grey, Hole, Identity, Mask, Scale
+from scorefield.operators import (
+    Blur,
+    Coarsen,
+    Compose,
+    CosineCoarsen,
+    FourierCoarsen,
+    Grey,
+    Hole,
+    Identity,
+    Mask,
+    Scale,
+)
 
 F64 = torch.float64
 GRIDS = {"1d": (12,), "2d": (6, 4), "3d": (4, 2, 6)}
@@ -28,6 +39,8 @@ def operators(grid):
         "Coarsen": Coarsen(2),
         "Coarsen(each)": Coarsen((2,) + (1,) * (len(grid) - 1)),
         "CosineCoarsen": CosineCoarsen(grid, tuple(max(1, n // 2 + (n > 4)) for n in grid)),
+        "FourierCoarsen": FourierCoarsen(grid, tuple(max(1, n // 2 + (n > 4)) for n in grid)),
+        "FourierCoarsen(half)": FourierCoarsen(grid, tuple(max(1, n // 2) for n in grid)),
         "Blur": Blur(0.8),
         "Blur(zero)": Blur(0.8, "zero"),
         "Blur(reflect)": Blur(5.0, "reflect"),
@@ -96,6 +109,12 @@ def test_cosine_coarsening_is_the_function_at_fewer_points_and_without_the_modes
     torch.testing.assert_close(CosineCoarsen((16,), (6,))(x)[0, 0], kept(coarse))
     through = CosineCoarsen((11,), (6,))(CosineCoarsen((16,), (11,))(x))
     torch.testing.assert_close(through, CosineCoarsen((16,), (6,))(x))  # in one step or two
+
+
+def test_fourier_coarsening_is_the_function_on_a_torus_at_fewer_points():
+    fine, coarse = (2 * math.pi * torch.arange(n, dtype=F64) / n for n in (16, 6))
+    kept, lost = (lambda u: 1 + torch.cos(2 * u + 0.3)), torch.cos(5 * fine + 0.1)
+    torch.testing.assert_close(FourierCoarsen((16,), (6,))((kept(fine) + lost)[None, None])[0, 0], kept(coarse))
 
 
 def test_what_a_mask_hides_is_never_read():

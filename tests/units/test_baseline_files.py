@@ -12,7 +12,9 @@ import xarray as xr
 from scorefield.baselines import Bilinear, When
 from scorefield.baselines.baseline import block_mean
 from scorefield.cli import main
+from scorefield.errors import InputError
 from scorefield.verification.driving import consistency
+from scorefield.verification.job import driven
 from scorefield.verification.pair import pair_up
 
 
@@ -81,7 +83,68 @@ def test_predictions_get_the_truths_quantiles_in_each_box(
     np.testing.assert_array_equal(right["time"], truth["time"])
     words[1] = str(files / "test-coarse.nc")
     assert main([*words, str(tmp_path / "other.nc")]) == 2
-    assert "test-coarse.nc is on another grid than" in capsys.readouterr().err
+    assert "The grids differ along y" in capsys.readouterr().err
+    turned = xr.open_dataset(tmp_path / "wrong.nc").isel(latitude=slice(None, None, -1))
+    turned.to_netcdf(tmp_path / "turned.nc", engine="h5netcdf")
+    words[1], words[3] = (str(tmp_path / "turned.nc"),) * 2
+    assert main([*words, str(tmp_path / "again.nc"), "--map.levels", "60"]) == 0
+    xr.testing.assert_equal(xr.open_dataset(tmp_path / "again.nc"), right)
+
+
+@pytest.fixture(scope="module")
+def coarse(files: Path) -> dict[str, Path]:
+    """The coarse fields to draw for, as they are, told in another way, and as they must not be."""
+    data = xr.open_dataset(files / "test-coarse.nc").load()
+    warm = data.copy(deep=True)
+    warm["t2m"] = (data["t2m"] - 273.15).assign_attrs(units="degC")
+    changed = {
+        "turned": data.isel(latitude=slice(None, None, -1)).assign_coords(longitude=data["longitude"] + 360),
+        "celsius": warm,
+        "moved": data.assign_coords(longitude=data["longitude"] + 0.25),
+        "broken": data.where(data["latitude"] > data["latitude"].min(), np.inf),
+    }
+    for name, one in changed.items():
+        one.to_netcdf(files / f"{name}.nc", engine="h5netcdf")
+    return {name: files / f"{name}.nc" for name in changed} | {"same": files / "test-coarse.nc"}
+
+
+def test_rows_and_longitudes_told_in_another_way_are_the_same_fields(
+    files: Path, coarse: dict[str, Path], tmp_path: Path
+) -> None:
+    pair = pair_up(xr.open_dataset(files / "test.nc"), xr.open_dataset(files / "test.nc"))
+    assert driven(pair, coarse["turned"]) == driven(pair, coarse["same"])
+    for name, given in coarse.items():
+        if name in ("same", "turned"):
+            words = call(files, tmp_path / f"{name}.nc", name="Bilinear")
+            words[2] = str(given)
+            assert main(words) == 0
+    xr.testing.assert_equal(*(xr.open_dataset(tmp_path / f"{name}.nc") for name in ("same", "turned")))
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "of_driving"),
+    [
+        ("celsius", "degC", "degC"),
+        ("moved", "grids differ along x", "grids differ along x"),
+        ("broken", "not finite: nothing is written", None),
+    ],
+)
+def test_other_units_and_places_are_refused(
+    files: Path,
+    coarse: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    name: str,
+    words: str,
+    of_driving: str | None,
+) -> None:
+    arguments = call(files, tmp_path / "pred.nc", name="Bilinear")
+    arguments[2] = str(coarse[name])
+    assert main(arguments) == 2 and words in capsys.readouterr().err and not (tmp_path / "pred.nc").exists()
+    if of_driving:
+        pair = pair_up(xr.open_dataset(files / "test.nc"), xr.open_dataset(files / "test.nc"))
+        with pytest.raises(InputError, match=of_driving):
+            driven(pair, coarse[name])
 
 
 def test_options_of_a_baseline(files: Path, tmp_path: Path) -> None:
@@ -97,7 +160,7 @@ def test_options_of_a_baseline(files: Path, tmp_path: Path) -> None:
         ({"--target": "tas"}, ["no variable tas", "t2m"]),
         ({"--out": "pred.zarr"}, ["pred.zarr", ".nc"]),
         ({"--members": "0"}, ["--members 0"]),
-        ({"--train-predictors": "{files}/train.nc"}, ["another grid", "along y"]),
+        ({"--train-predictors": "{files}/train.nc"}, ["grids differ along y"]),
         ({"--train-truth": "{files}/test.nc"}, ["lacks 20 of the 20 times"]),
         ({"--train-truth": "{files}/gone.nc"}, ["no file", "gone.nc"]),
     ],

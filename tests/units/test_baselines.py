@@ -147,3 +147,14 @@ def test_bcsd_corrects_a_biased_model_and_adds_the_fine_climate() -> None:
     moved = block_mean(fine, (4, 4)) + 5
     shifted = BCSD().fit(moved, fine, When.unknown(N)).draw(moved, 1, 0, When.unknown(N))[0]
     np.testing.assert_allclose(shifted.mean(0), fine.mean(0), rtol=0.02)
+
+
+def test_bcsd_spreads_evenly_what_falls_where_it_never_fell() -> None:
+    fine = RANDOM.gamma(0.5, 5, (N, 12, 12))
+    fine[:, 4:8, 4:8] = 0
+    coarse = block_mean(fine, (4, 4))
+    given = coarse[:5].copy()
+    given[:, 1, 1] = 3
+    found = BCSD(ratio=True).fit(coarse, fine, When.unknown(N)).draw(given, 1, 0, When.unknown(5))[0]
+    np.testing.assert_allclose(found[:, 4:8, 4:8], 3, rtol=1e-6)
+    assert found.max() < 10 * fine.max()

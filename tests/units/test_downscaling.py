@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -47,6 +48,19 @@ def coarse_file(fine: str, path: Path, times: slice = slice(4), **changes) -> st
     return save(found, path)
 
 
+def check_conventions(path: Path) -> None:
+    """What the CF checker says of a file with the table of names that it brings: nothing, and no excuse but that it is absent."""
+    pytest.importorskip("compliance_checker", exc_type=ModuleNotFoundError)
+    from compliance_checker.runner import CheckSuite, ComplianceChecker
+
+    CheckSuite.load_all_available_checkers()
+    report = path.with_suffix(".txt")
+    passed, errors = ComplianceChecker.run_checker(
+        str(path), ["cf:1.8"], 0, "normal", output_filename=str(report), output_format="text"
+    )
+    assert passed and not errors, report.read_text()
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     return tmp_path_factory.mktemp("downscaling")
@@ -90,18 +104,7 @@ def test_the_file_has_members_units_coordinates_and_dates(prediction, fine) -> N
 
 
 def test_the_cf_checker_finds_nothing(prediction) -> None:
-    checker = pytest.importorskip("compliance_checker.runner")
-    suite = pytest.importorskip("compliance_checker.suite").CheckSuite
-    suite.load_all_available_checkers()
-    report = prediction.with_suffix(".txt")
-    try:
-        passed, errors = checker.ComplianceChecker.run_checker(
-            str(prediction), ["cf:1.8"], 0, "normal", output_filename=str(report), output_format="text"
-        )
-    except (OSError, RuntimeError) as error:  # it fetches tables of names
-        pytest.skip(f"the checker needs the network: {error}")
-    text = report.read_text()
-    assert passed and not errors, text
+    check_conventions(prediction)
 
 
 def test_a_member_at_a_time_depends_on_seed_member_and_date_alone(folder, fine, run, prediction) -> None:
@@ -310,11 +313,28 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     model = train(folder, "tiled", recipe(given))
     pred, truth = folder / "tiles.nc", folder / "tiles_truth.nc"
     command = ["downscale", str(model), "test", "--members", "2", "--reach", "50", "--conserve", "add"]
-    assert main([*command, "--out", str(pred), "--truth", str(truth), *STEPS]) == 0
+    assert main([*command, "--raw", "--out", str(pred), "--truth", str(truth), *STEPS]) == 0
     with xr.open_dataset(pred, engine="h5netcdf") as found, xr.open_dataset(truth, engine="h5netcdf") as known:
         assert found.tas.dims == ("member", "tile", "y", "x") and known.tas.dims == ("tile", "y", "x")
         last = known.isel(tile=-1)
         np.testing.assert_array_equal(last.tas, data.tas.sel(time=last.time, lat=last.lat.values, lon=last.lon.values))
+        assert len(set(known.place.values)) * 24 == known.sizes["tile"]  # one place at 24 times
+    scores = folder / "scores"
+    command_of_scores = [
+        "verify",
+        str(pred),
+        str(truth),
+        "--blocks",
+        "place",
+        "--replicates",
+        "5",
+        "--out",
+        str(scores),
+    ]
+    assert main(command_of_scores) == 0
+    facts = json.loads((scores / "verification.json").read_text())["facts"]
+    assert facts["blocks"] == 2 and facts["times"] == 48
+    check_conventions(pred)
     few = folder / "few.nc"
     assert main([*command, "--most", "3", "--out", str(few), *STEPS]) == 0
     with xr.open_dataset(few, engine="h5netcdf") as some, xr.open_dataset(pred, engine="h5netcdf") as every:

@@ -15,10 +15,13 @@ import tiny
 from laws.test_oracles import matrix
 from scorefield import densities, run
 from scorefield.cli import main
-from scorefield.errors import InputError
+from scorefield.data.fields import Fields
+from scorefield.errors import AbsentDataError, InputError
 from scorefield.model import Model
 from scorefield.noise import Exponential, GaussianField, Matern, Neumann, Periodic, White
 from scorefield.oracle import Gaussian
+from scorefield.resolution import fitted
+from scorefield.sample import BandLimited, WienerBeyond
 from scorefield.schedule import EDM
 from scorefield.sde import SDE
 
@@ -187,11 +190,22 @@ def test_wieners_preconditioner_is_a_part_of_a_recipe(folder: Path, capsys: pyte
 
 def test_the_modes_beyond_the_training_grid_are_treated_as_asked(folder: Path, tmp_path: Path) -> None:
     drawn = {}
-    spectrum = ["--beyond.spectrum.bands", "[0.1,0.05,0.02,0.01]", "--beyond.spectrum.exponent", "3.0"]
-    for name, more in (("Extrapolate", []), ("BandLimited", []), ("WienerBeyond", spectrum)):
-        out = tmp_path / name
+    """Where no spectrum is given, that of the run's own data."""
+    spectrum = ["--beyond.spectrum", "{exponent: 3.0, bands: [0.1, 0.05, 0.02, 0.01]}"]
+    for name, more in (("Extrapolate", []), ("BandLimited", []), ("WienerBeyond", []), ("WienerBeyond", spectrum)):
+        out = tmp_path / (name + "-told" * bool(more))
         words = ["sample", str(folder), "-n", "2", "--resolution", "16", "--out", str(out), "--beyond", name, *more]
         assert main(words) == 0
-        drawn[name] = torch.from_numpy(next(np.load(path) for path in sorted(out.rglob("*.npy"))))
+        drawn[out.name] = torch.from_numpy(next(np.load(path) for path in sorted(out.rglob("*.npy"))))
     assert not torch.allclose(drawn["Extrapolate"], drawn["BandLimited"])
     assert not torch.allclose(drawn["Extrapolate"], drawn["WienerBeyond"])
+    assert not torch.allclose(drawn["WienerBeyond-told"], drawn["WienerBeyond"])
+
+
+def test_without_the_training_data_a_spectrum_has_to_be_given(model: Model) -> None:
+    def load() -> Fields:
+        raise AbsentDataError("There is no data.npy.")
+
+    with pytest.raises(InputError, match=r"not at hand \(There is no data.npy\): give --beyond.spectrum"):
+        fitted(WienerBeyond(), model, load)
+    assert fitted(BandLimited(), model, load) == BandLimited()

@@ -30,7 +30,13 @@ class When(NamedTuple):
 
 
 class Baseline(ABC):
-    """A map from coarse to fine fields. It is fitted once."""
+    """A map from coarse to fine fields. It is fitted once.
+
+    Attributes:
+        same_quantity: whether coarse values are taken for values of the fine variable, so that units have to be the same.
+    """
+
+    same_quantity = True
 
     @abstractmethod
     def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> Baseline:

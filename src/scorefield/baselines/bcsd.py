@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Float, Num
+from jaxtyping import Float, Num, Shaped
 
 from scorefield.baselines.baseline import Baseline, When, bilinear, block_mean, factor_between, same_for_all
 from scorefield.baselines.quantiles import QuantileMap
+
+DRY = 0.01  # of the mean over all coarse boxes: below, a ratio to the mean of a box says nothing
 
 
 class BCSD(Baseline):
     """Map the quantiles of each coarse box to the truth's there, then add the fine pattern that its climate has.
 
     The corrected coarse field is divided by the mean coarse truth, interpolated, and multiplied by the mean fine truth; with
-    differences instead of ratios for what is not precipitation. Only laws are compared: pairs of fields need not belong together.
+    differences instead of ratios for what is not precipitation. Where the climate is dry, below a hundredth of the mean over all
+    boxes, there is no pattern to scale: what falls there all the same falls evenly. Only laws are compared: pairs of fields
+    need not belong together.
 
     Args:
         ratio: of ratios, as for precipitation, or of differences.
@@ -40,6 +44,13 @@ class BCSD(Baseline):
         corrected = self.map(coarse)
         if not self.ratio:
             return same_for_all(bilinear(corrected - self.coarse_mean, self.factor) + self.fine_mean, members)
-        tiny = np.finfo(np.float32).tiny
-        fine = bilinear(corrected / np.maximum(self.coarse_mean, tiny), self.factor) * self.fine_mean
+        dry = self.coarse_mean <= DRY * self.coarse_mean.mean()
+        ratio = np.where(dry, 1.0, corrected / np.where(dry, 1.0, self.coarse_mean))
+        fine = bilinear(ratio, self.factor) * np.where(spread(dry, self.factor), 0.0, self.fine_mean)
+        fine = (fine + spread(np.where(dry, corrected, 0.0), self.factor)).astype(np.float32)
         return same_for_all(np.where(fine >= self.wet, fine, 0.0) if self.wet is not None else fine, members)
+
+
+def spread(coarse: Shaped[np.ndarray, "*batch Y X"], factor: tuple[int, int]) -> Shaped[np.ndarray, "*batch y x"]:
+    """The value of each coarse box in all fine ones within it."""
+    return coarse.repeat(factor[0], -2).repeat(factor[1], -1)

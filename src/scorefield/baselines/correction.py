@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from scorefield.baselines.job import check_out, read, values, write
 from scorefield.baselines.quantiles import QuantileMap
 from scorefield.config import Parser
-from scorefield.errors import InputError
+from scorefield.verification.grid import same_grid
 from scorefield.verification.pair import check_units
 
 
@@ -36,9 +36,9 @@ def run(quantile_map: QuantileMap, settings: Namespace) -> None:
     truth = read(settings.train_truth, settings.target)
     learnt, given = (read(path, settings.target, members=True) for path in (settings.train_samples, settings.samples))
     for path, data in ((settings.train_samples, learnt), (settings.samples, given)):
-        check_units(data, truth)
-        if any(data.sizes[axis] != truth.sizes[axis] for axis in "yx"):
-            raise InputError(f"{path} is on another grid than {settings.train_truth}: bring both onto one grid.")
+        check_units(data, truth, (str(path), str(settings.train_truth)))
+    learnt = same_grid(truth, learnt, (str(settings.train_truth), str(settings.train_samples)))
+    given = same_grid(truth, given, (str(settings.train_truth), str(settings.samples)))
     source = values(learnt, settings.target)
     quantile_map.fit(source.reshape(-1, *source.shape[-2:]), values(truth, settings.target))
     corrected = quantile_map(values(given, settings.target))

@@ -55,6 +55,8 @@ class DressedBilinear(Baseline):
         dry: largest bilinear value of the bin of dry points.
     """
 
+    same_quantity = False
+
     def __init__(self, bins: int = 100, dry: float = 1e-3) -> None:
         self.bins, self.dry = bins, dry
 

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jsonargparse import Namespace
 
-from scorefield.baselines.baseline import Baseline, When, factor_between
+from scorefield.baselines.baseline import Baseline, When
 from scorefield.config import Parser
 from scorefield.errors import InputError
 from scorefield.files import replacing
-from scorefield.verification.pair import MEMBERS, TIMES, canonical, open_dataset
+from scorefield.verification.grid import over, same_grid
+from scorefield.verification.pair import MEMBERS, TIMES, canonical, check_units, open_dataset
 from scorefield.verification.times import dates_of, same_times
 
 if TYPE_CHECKING:
@@ -47,10 +48,12 @@ def run(baseline: Baseline, settings: Namespace) -> None:
     fine = read(settings.train_truth, settings.target)
     coarse = same_times(fine, read(settings.train_predictors, predictor))
     given = read(settings.predictors, predictor)
-    for axis in "yx":
-        if given.sizes[axis] != coarse.sizes[axis]:
-            raise InputError(f"{settings.predictors} has another grid than the coarse fields of training along {axis}.")
-    factor_between(coarse[predictor].shape, fine[settings.target].shape)
+    roles = str(settings.train_predictors), str(settings.train_truth)
+    if baseline.same_quantity:
+        check_units(coarse, fine, roles)
+    check_units(given, coarse, (str(settings.predictors), roles[0]))
+    coarse = over(coarse, fine, roles)
+    given = same_grid(coarse, given, (roles[0], str(settings.predictors)))
     baseline.fit(values(coarse, predictor), values(fine, settings.target), when(fine))
     drawn = baseline.draw(values(given, predictor), settings.members, settings.seed, when(given))
     title = f"{settings.target} by {settings.baseline.class_path}"
@@ -107,9 +110,14 @@ def write(out: Path, name: str, drawn: np.ndarray, given: Dataset, fine: Dataset
         fine: the truth of training, with its grid and the variable's attributes.
         title: of the file.
         history: how it came about; the date is added.
+
+    Raises:
+        InputError: a value is not finite.
     """
     import xarray
 
+    if broken := int((~np.isfinite(drawn)).sum()):
+        raise InputError(f"{broken} of the {drawn.size} values drawn of {name} are not finite: nothing is written.")
     grid = {axis: value for axis, value in fine.coords.items() if "time" not in value.dims and value.dims}
     coords = grid | {axis: value for axis, value in given.coords.items() if value.dims == ("time",)}
     kept = ("units", "long_name", "standard_name")

@@ -21,6 +21,8 @@ class Ridge(Baseline):
         penalty: on squared coefficients; by default chosen among powers of ten.
     """
 
+    same_quantity = False
+
     def __init__(self, penalty: float | None = None) -> None:
         self.penalty = penalty
 
@@ -79,6 +81,8 @@ class DressedRidge(Baseline):
     Args:
         penalty: as of `Ridge`.
     """
+
+    same_quantity = False
 
     def __init__(self, penalty: float | None = None) -> None:
         self.ridge = Ridge(penalty)

@@ -32,6 +32,7 @@ def sample(arguments: Sequence[str]) -> int:
     grid = resolution.grid_of(model.shape[1:], settings.resolution)
     resolution.warn_of_mesh(model, grid, warn)
     beyond, denoiser = parser.instantiate(settings).beyond, guide.denoiser
+    beyond = resolution.fitted(beyond, model, lambda: source.source(settings.trust).load("train"))
     if beyond is not None:
         denoiser = beyond(denoiser or model.generative, model.shape[1:])
     fields = settings.given and source.source(settings.trust).load(settings.given)

@@ -23,8 +23,12 @@ def superres(arguments: Sequence[str]) -> int:
     built = recipe.build(parser, settings)
     grid = resolution.grid_of(model.shape[1:], settings.resolution)
     resolution.warn_of_mesh(model, grid, warn)
-    beyond, facts = built.beyond, source.provenance | {"ema": settings.ema}
-    case = finer.read_case(settings.field, model.shape[0], grid, noise=settings.noise, truth=settings.truth)
+    beyond = resolution.fitted(built.beyond, model, lambda: source.source(settings.trust).load("train"))
+    facts = source.provenance | {"ema": settings.ema}
+    torus = model.sde.noise.periodic
+    case = finer.read_case(
+        settings.field, model.shape[0], grid, periodic=torus, noise=settings.noise, truth=settings.truth
+    )
     with tqdm(total=settings.samples, unit="sample", desc="superres", mininterval=1) as bar:
         figures = restoring.restore(
             settings.out,

@@ -74,7 +74,8 @@ def suggest(arguments: Sequence[str]) -> int:
     """
     import torch
 
-    from scorefield import recipe, run, suggestion
+    from scorefield import recipe, resolution, run, suggestion
+    from scorefield.spectrum import RadialSpectrum
 
     parser = recipe.recipe_parser("scorefield suggest", suggest.__doc__ or "")
     parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
@@ -87,10 +88,12 @@ def suggest(arguments: Sequence[str]) -> int:
         raise InputError(f"suggest needs a number of fields of at least 1, not {settings.number}.")
     experiment = run.prepare(parser, settings)
     model, fields = experiment.model, experiment.train
-    indices = torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))[: settings.number]
-    x = model.normaliser(fields.gather(indices.sort().values).x)
+    x = model.normaliser(fields.gather(resolution.spread(len(fields), settings.number)).x)
     if settings.wiener:
-        print(suggestion.wiener_recipe(x, model.sde.noise))
+        spectrum = RadialSpectrum.measure(x, model.sde.noise)
+        if spectrum.doubt:
+            warn(spectrum.doubt)
+        print(suggestion.wiener_recipe(spectrum, x[0, 0].numel()))
         return 0
     bands = suggestion.bands_of(x, model.sde.noise)
     found = suggestion.suggest(bands)

@@ -30,6 +30,7 @@ class Fields(Dataset[Batch], ABC):
         classes: a name per label value; empty where there are no labels.
         notes: what is odd about the data, one line each, for who looks at them first.
         told: what the files tell of themselves, one line each.
+        periodic: what the fields are conditioned on are functions on a torus.
         template: the bytes of a file that tells where the fields lie and what they are called; empty where none is needed.
     """
 
@@ -38,6 +39,7 @@ class Fields(Dataset[Batch], ABC):
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     told: tuple[str, ...] = ()
+    periodic: bool = False
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
     @abstractmethod

@@ -1,7 +1,7 @@
-"""Spectral resampling and convolution: the grid-independent parts of neural operators, on grids of any size, odd ones too.
+"""Spectral convolution: the grid-independent part of neural operators, on grids of any size, odd ones too.
 
-A field is the trigonometric polynomial through its points. `resample` evaluates that polynomial on another grid, with what the
-grid cannot carry left out; `SpectralConvolution` multiplies its modes |k| <= h by weights that know nothing of the grid.
+A field is the trigonometric polynomial through its points, which `scorefield.fourier` evaluates on other grids, with what these
+cannot carry left out. `SpectralConvolution` multiplies its modes |k| <= h by weights that know nothing of the grid.
 """
 
 from __future__ import annotations
@@ -11,35 +11,13 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float
-from torch import Size, Tensor, nn
+from torch import Tensor, nn
 
 from scorefield.errors import InputError
+from scorefield.fourier import resample
 
 Factorisation = Literal["dense", "tucker", "cp", "tt"]
 MISSING = "Neural operators need neuraloperator and tensorly-torch ({}): pip install 'scorefield[functions]'."
-
-
-def resample(x: Float[Tensor, "batch channels *grid"], size: Sequence[int] | Size) -> Tensor:
-    """x on another grid of the same periodic domain, whose first point is the same."""
-    for axis, n in enumerate(size, 2):
-        if x.shape[axis] != n:
-            x = _resample_axis(x.movedim(axis, -1), n).movedim(-1, axis)
-    return x
-
-
-def _resample_axis(x: Tensor, n: int) -> Tensor:
-    """Along the last axis. The last mode of an even grid stands for both k = n/2 and −n/2: half of it for each."""
-    old = x.shape[-1]
-    with torch.autocast(x.device.type, enabled=False):
-        modes = torch.fft.rfft(x if x.dtype == torch.float64 else x.float(), norm="forward")
-        modes = modes[..., : n // 2 + 1]
-        weight = modes.real.new_ones(modes.shape[-1])
-        if n > old and old % 2 == 0:
-            weight[old // 2] = 0.5
-        if n < old and n % 2 == 0:
-            weight[n // 2] = 2
-        return torch.fft.irfft(modes * weight, n=n, norm="forward").to(x.dtype)
 
 
 class SpectralConvolution(nn.Module):

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from scorefield.errors import InputError
+from scorefield.fourier import resample
 from scorefield.nn.operator import Level, NeuralOperator, mixer, mode_numbers
-from scorefield.nn.spectral import Factorisation, resample
+from scorefield.nn.spectral import Factorisation
 
 
 class UNO(NeuralOperator):

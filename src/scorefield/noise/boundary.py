@@ -18,7 +18,7 @@ from torch import Tensor
 from scorefield import cosine
 from scorefield.cosine import dct, idct
 from scorefield.errors import InputError
-from scorefield.nn.spectral import resample
+from scorefield.fourier import resample
 
 TERMS = 4  # on either side of a sum of Gaussians, at the worse of its two forms: what is left out is below 1e-16 of it
 
@@ -40,9 +40,11 @@ class Boundary(ABC):
 
     Attributes:
         invertible: the covariance of the field on the domain itself is diagonal in the basis, and so has an inverse.
+        torus: opposite sides of the domain are the same.
     """
 
     invertible: bool = True
+    torus: bool = False
 
     @abstractmethod
     def extend(self, grid: Sequence[int], domain: Sequence[float], reach: float) -> tuple[list[int], list[float]]:
@@ -121,6 +123,8 @@ class _Torus(Boundary):
 @dataclass(frozen=True)
 class Periodic(_Torus):
     """The domain is a torus."""
+
+    torus = True
 
     def extend(self, grid: Sequence[int], domain: Sequence[float], reach: float) -> tuple[list[int], list[float]]:
         return list(grid), list(domain)

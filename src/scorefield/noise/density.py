@@ -25,7 +25,7 @@ class SpectralDensity(ABC):
     """S(ω), ω in radians per unit of length.
 
     Attributes:
-        nugget: variance that every mode has besides, relative to that of the field: it keeps C invertible.
+        nugget: variance that every mode of the domain has besides, relative to that of the field: it keeps C invertible.
     """
 
     nugget: float = 0.0
@@ -88,7 +88,7 @@ class Matern(InversePower):
     Args:
         length: ℓ, in units of length.
         smoothness: ν.
-        nugget: variance of every mode besides, relative to that of the field.
+        nugget: variance of every mode of the domain besides, relative to that of the field.
     """
 
     length: float
@@ -117,7 +117,7 @@ class Exponential(InversePower):
 
     Args:
         length: ℓ, in units of length.
-        nugget: variance of every mode besides, relative to that of the field.
+        nugget: variance of every mode of the domain besides, relative to that of the field.
     """
 
     length: float
@@ -148,7 +148,7 @@ class VonKarman(InversePower):
     Args:
         outer: the outer scale, in units of length.
         exponent: p, above the number of dimensions.
-        nugget: variance of every mode besides, relative to that of the field.
+        nugget: variance of every mode of the domain besides, relative to that of the field.
     """
 
     outer: float
@@ -182,7 +182,7 @@ class SquaredExponential(SpectralDensity):
 
     Args:
         length: ℓ, in units of length.
-        nugget: variance of every mode besides, relative to that of the field.
+        nugget: variance of every mode of the domain besides, relative to that of the field.
     """
 
     length: float

@@ -24,6 +24,8 @@ SMALLEST = 1e-14  # λ below this part of the largest are rounding: C⁻¹ would
 class GaussianField(Noise):
     """ξ(x) = Σ_k √λ_k ζ_k e_k(x) over the modes of the grid, λ_k = variance · (S(ω_k)/Z + nugget), Z = Σ S over *all* modes.
 
+    With `Free` the modes are those of a larger domain, and each has the smaller nugget that gives a point the same variance.
+
     Since Z knows no grid, a coarser grid's field is the finer one's with modes removed: its variance per pixel is smaller by
     what those modes carry. O(n log n) time and O(n) memory, in one to three dimensions, on grids of any sizes.
 
@@ -57,6 +59,10 @@ class GaussianField(Noise):
     def diagonal(self) -> bool:
         return self.boundary.invertible and self.band is None
 
+    @property
+    def periodic(self) -> bool:
+        return self.boundary.torus
+
     @staticmethod
     def _numbers(value: float | Sequence[float]) -> Sequence[float]:
         return (value,) if isinstance(value, int | float) else value
@@ -79,7 +85,8 @@ class GaussianField(Noise):
     def basis(self, rank: int) -> tuple[Boundary, tuple[float, ...]]:
         if not self.boundary.invertible:
             raise InputError(
-                "A field noise with a Free boundary is diagonal in no modes of the grid: take Periodic or Neumann."
+                "A field noise with a Free boundary is diagonal in no modes of the grid, so that Wiener's filter has no "
+                "form there: take Periodic or Neumann, or do without Wiener and WienerBeyond."
             )
         return self.boundary, self.lengths(rank)
 
@@ -137,7 +144,10 @@ def _eigenvalues(field: GaussianField, grid: tuple[int, ...]) -> Tensor:
         weights = weights * boundary.all_modes(terms, length)
     total = float(weights.sum())
     values = _folded(density, axes) if field.point else density(_squared(axes), rank)
-    values = field.variance * (values / total + density.nugget)
+    part = math.prod(field.lengths(rank)) / math.prod(
+        lengths
+    )  # of the torus: a larger one has more modes on the same points
+    values = field.variance * (values / total + part * density.nugget)
     if field.band is None:
         return values
     if len(field.band) != rank:

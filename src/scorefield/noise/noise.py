@@ -28,6 +28,11 @@ class Noise(ABC):
         """Whether C, no multiple of the identity, has an inverse and is diagonal in modes of the grid: `precision` is cheap."""
         return False
 
+    @property
+    def periodic(self) -> bool:
+        """Whether a draw is a function on a torus. White noise, as well in Fourier modes as in others, is on none."""
+        return False
+
     @abstractmethod
     def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
         """C^½ z of the full shape (batch, channels, *grid), z standard normal."""

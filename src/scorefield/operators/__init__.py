@@ -7,7 +7,7 @@ part), for which that sum is the real part of the complex product: Fourier and c
 from scorefield.operators.baselines import cg_sense, l1_wavelet, zero_filled
 from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.coils import Coils, Sense
-from scorefield.operators.cosine import CosineCoarsen
+from scorefield.operators.cosine import CosineCoarsen, FourierCoarsen
 from scorefield.operators.fourier import Fourier, to_channels, to_complex
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
 from scorefield.operators.parts import Coarsen, Grey, Hole, Mask
@@ -21,6 +21,7 @@ __all__ = [
     "Compose",
     "CosineCoarsen",
     "Fourier",
+    "FourierCoarsen",
     "Grey",
     "Hole",
     "Identity",

@@ -6,12 +6,16 @@ The three ways are denoisers that wrap a denoiser, so that every sampler takes t
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
+import torch
 from torch import Tensor
 
 from scorefield.denoiser import Condition, Denoises
+from scorefield.errors import InputError
+from scorefield.noise import Noise
 from scorefield.sde import SDE, Field, Time, expand_like
 from scorefield.spectrum import RadialSpectrum, wavenumbers
 
@@ -27,6 +31,15 @@ class Finer(ABC):
             denoiser: that of a model.
             trained: the grid of its training.
         """
+
+    def fitted(self, fields: Callable[[], Field], noise: Noise) -> Finer:
+        """The same way with what it has to know of the data, where nobody told it.
+
+        Args:
+            fields: training fields in model space, asked for only where they are needed.
+            noise: that of the model.
+        """
+        return self
 
 
 @dataclass(frozen=True)
@@ -52,12 +65,17 @@ class WienerBeyond(Finer):
     The new modes are Gaussian, independent of the band, and have the extrapolated spectrum.
 
     Args:
-        spectrum: S of the normalised data, fitted on the grid of training.
+        spectrum: S of the normalised data on the grid of training; by default measured there, by `fitted`.
     """
 
-    spectrum: RadialSpectrum
+    spectrum: RadialSpectrum | None = None
+
+    def fitted(self, fields: Callable[[], Field], noise: Noise) -> WienerBeyond:
+        return self if self.spectrum is not None else WienerBeyond(RadialSpectrum.measure(fields(), noise))
 
     def __call__(self, denoiser: Denoises, trained: Sequence[int]) -> Denoises:
+        if self.spectrum is None:
+            raise InputError("WienerBeyond knows no spectrum: give one, or call fitted with training fields first.")
         return _Beyond(denoiser, tuple(trained), self.spectrum)
 
 
@@ -85,14 +103,22 @@ class _Beyond:
         return self.denoiser.sde
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        grid = x_t.shape[2:]
-        basis, _ = self.sde.noise.basis(len(grid))
-        values = self.sde.noise.eigenvalues(grid)
-        inside = (basis.band(grid, self.trained) == 1).double()  # without the mode that an even grid has half of
-        alpha, sigma = (expand_like(v.double(), x_t) for v in self.sde.schedule(t.double()))
-        data = self.spectrum(wavenumbers(self.sde.noise, grid))
-        filtered = (1 - inside).to(x_t.device) * (alpha * data.to(x_t.device))
-        filtered = filtered / (alpha**2 * data.to(x_t.device) + sigma**2 * values.to(x_t.device))
+        noise = self.sde.noise
+        basis, _ = noise.basis(x_t.ndim - 2)
+        inside, data, values = _modes(self.spectrum, noise, self.trained, tuple(x_t.shape[2:]), x_t.device)
+        alpha, sigma = (expand_like(v.double(), x_t).to(x_t.device) for v in self.sde.schedule(t.double()))
+        filtered = alpha * data / (alpha**2 * data + sigma**2 * values)
         band = inside.to(x_t)
         within: Tensor = self.denoiser(basis.filter(x_t, band), t, cond)
-        return basis.filter(within, band) + basis.filter(x_t, filtered.to(x_t))
+        return basis.filter(within, band) + basis.filter(x_t, ((1 - inside) * filtered).to(x_t))
+
+
+@lru_cache(maxsize=4)
+def _modes(
+    spectrum: RadialSpectrum, noise: Noise, trained: tuple[int, ...], grid: tuple[int, ...], device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Which modes the network is asked for (not the one that an even grid has half of), S and λ, in float64."""
+    basis, _ = noise.basis(len(grid))
+    inside = (basis.band(grid, trained) == 1).double()
+    data = spectrum(wavenumbers(noise, grid))
+    return inside.to(device), data.to(device), noise.eigenvalues(grid).to(device)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.metrics.marginal import correlation, wasserstein
 from scorefield.verification.pair import Pair
-from scorefield.verification.rain import WET_DAY, millimetres_per_day
+from scorefield.verification.rain import WET_DAY, rain_per_day
 from scorefield.verification.times import Dates
 
 VALUES = 2**25  # read at once
@@ -90,7 +90,7 @@ def _maps(
         maps = {"wasserstein": wasserstein(members, truth).numpy()}
         maps |= _memory(ours, theirs, chosen, dates)
         if dates.dated:
-            maps |= _extremes(ours, theirs, chosen, dates, str(pair.truth[name].attrs.get("units", "")))
+            maps |= _extremes(ours, theirs, chosen, dates, rain_per_day(pair.truth[name], dates.step))
         found[name] = maps
     for one, other in combinations(read, 2):
         if chosen.sum() > 2:
@@ -125,14 +125,13 @@ def _correlated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _extremes(
-    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, units: str
+    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, per_day: float | None
 ) -> dict[str, np.ndarray]:
     """The largest value of a year, and of precipitation the largest day and the intensity of wet days, both in mm/day."""
     found: dict[str, np.ndarray] = {}
     both = {"": ours, "_truth": theirs[None]}
     for suffix, x in both.items():
         found[f"yearly_maximum{suffix}"] = _yearly(x[:, chosen], dates.year[chosen])
-    per_day = millimetres_per_day(units, dates.step)
     if per_day is None or not dates.step <= 24:
         return found
     day, years = _full_days(chosen, dates)

@@ -14,7 +14,8 @@ from scorefield.config import Parser
 from scorefield.errors import InputError
 from scorefield.files import write_text
 from scorefield.verification.driving import consistency
-from scorefield.verification.pair import Pair, canonical, open_dataset, pair_up
+from scorefield.verification.grid import over
+from scorefield.verification.pair import Pair, canonical, check_units, open_dataset, pair_up
 from scorefield.verification.pictures import draw
 from scorefield.verification.score import SCALES, Options, Scored, score
 from scorefield.verification.times import same_times
@@ -79,7 +80,7 @@ def verify(
     regions = {name: bounds(name, text) for name, text in (settings.regions or {}).items()}
     pair = pair_up(open_dataset(settings.pred), open_dataset(settings.truth), settings.variables, settings.blocks)
     parts = {name: pair.within(*corners) for name, corners in regions.items()}
-    warn(pair, notify)
+    warn(pair, settings.blocks, notify)
     found = score(pair, options, progress)
     record = {"facts": facts(pair, settings, options), "variables": {name: one.record for name, one in found.items()}}
     if settings.driving is not None:
@@ -100,7 +101,11 @@ def driven(pair: Pair, path: Path) -> dict[str, Any]:
     names = [str(name) for name in pair.truth.data_vars if name in data.data_vars]
     if not names:
         raise InputError(f"{path} has none of the variables {', '.join(map(str, pair.truth.data_vars))}.")
-    coarse = same_times(pair.pred, canonical(data[names], str(path))).transpose("time", "y", "x", ...)
+    coarse = same_times(pair.pred, canonical(data[names], str(path)))
+    if "member" in coarse.dims:
+        raise InputError(f"{path} has several members: select one of them first.")
+    check_units(coarse, pair.truth[names], (str(path), "the truth"))
+    coarse = over(coarse, pair.truth, (str(path), "the truth")).transpose("time", "y", "x", ...)
     return {name: consistency(pair, name, coarse[name].to_numpy()) for name in names}
 
 
@@ -115,13 +120,20 @@ def bounds(name: str, text: str) -> tuple[tuple[float, float], tuple[float, floa
     return (south, north), (west, east)
 
 
-def warn(pair: Pair, notify: Callable[[str], object]) -> None:
+def warn(pair: Pair, blocks: str | None, notify: Callable[[str], object]) -> None:
     """What limits the meaning of the figures."""
     if pair.members == 1:
         notify("Predictions have one member: its CRPS is its absolute error, and spread and ranks do not exist.")
-    blocks = len(set(pair.block.tolist()))
-    if blocks < 10:
-        notify(f"There are {blocks} independent blocks: intervals mean little. --blocks tells what is independent.")
+    if (count := len(set(pair.block.tolist()))) < 10:
+        notify(f"There are {count} independent blocks: intervals mean little. --blocks tells what is independent.")
+    if blocks is None and pair.dates.dated and pair.dates.step >= 24:
+        notify(
+            "Each day is taken for independent of the next: intervals are too narrow. Give --blocks 5D, month or year."
+        )
+    if blocks is None and "place" in pair.pred.coords:
+        notify(
+            "Each tile is taken for independent of all others: intervals are too narrow. Give --blocks place or day."
+        )
 
 
 def facts(pair: Pair, settings: Namespace, options: Options) -> dict[str, Any]:

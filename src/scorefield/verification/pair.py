@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scorefield.errors import InputError, brief
-from scorefield.verification.grid import areas, named_axes, positions, same_grid
-from scorefield.verification.times import Dates, blocks_of, dates_of, same_times
+from scorefield.verification.grid import ROLES, areas, named_axes, positions, same_grid
+from scorefield.verification.times import Dates, blocks_of, dates_of, same_cases, same_times
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -107,7 +107,7 @@ def pair_up(
         truth: what happened, at least where predictions are.
         variables: name in the predictions to name in the truth; by default all fields of one name, a `pred_` taken away.
         blocks: what is independent of what else: `day`, `month`, `year`, a number of days such as `5D`, or the name of a
-            coordinate along time whose values tell blocks. By default days, or single cases where time is no date.
+            coordinate along time, or along tiles, whose values tell blocks. By default days, or single cases without dates.
 
     Raises:
         InputError: variables, units, dates, calendars or grids differ.
@@ -122,8 +122,9 @@ def pair_up(
         raise InputError("The truth has several members: select one of them first.")
     if "member" not in ours.dims:
         ours = ours.expand_dims("member")
-    check_units(ours, theirs)
+    check_units(ours[list(theirs.data_vars)], theirs)
     theirs = same_grid(ours, same_times(ours, theirs))
+    same_cases(ours, theirs)
     ours, theirs = ours.transpose("member", "time", "y", "x", ...), theirs.transpose("time", "y", "x", ...)
     dates = dates_of(ours)
     return Pair(ours, theirs, areas(theirs), blocks_of(ours, theirs, dates, blocks), dates)
@@ -161,16 +162,37 @@ def canonical(data: Dataset, role: str) -> Dataset:
             f"The {role} have the dimensions {', '.join(dims)}: needed are two of a grid, one of times, at most one of members."
         )
     renamed = dict(zip(members, ["member"], strict=False)) | dict(zip(times, ["time"], strict=False))
+    data = beside(data, {new for old, new in renamed.items() if old != new})
     data = data.rename({old: new for old, new in renamed.items() if old != new})
     data = named_axes(data, dict(zip(rest, "yx", strict=True)))
     return data if "time" in data.dims else data.expand_dims("time")
 
 
-def check_units(pred: Dataset, truth: Dataset) -> None:
-    """Refuse to compare millimetres with kilograms per second."""
-    for name in truth.data_vars:
-        one, other = (data[name].attrs.get("units") for data in (pred, truth))
-        if one is not None and other is not None and " ".join(str(one).split()) != " ".join(str(other).split()):
+def beside(data: Dataset, names: set[str]) -> Dataset:
+    """Make way for axes of these names: dates along numbered cases, as tiles are, become `date`; what else has them goes.
+
+    Args:
+        data: fields.
+        names: that dimensions are about to get.
+    """
+    taken = [name for name in names if name in data.coords and name not in data.dims]
+    dates = [name for name in taken if name == "time" and data[name].ndim == 1 and "date" not in data.variables]
+    return data.rename(dict.fromkeys(dates, "date")).drop_vars([name for name in taken if name not in dates])
+
+
+def check_units(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> None:
+    """Refuse to compare millimetres with kilograms per second; `mm h-1` is `mm/h`, and units that are not told are not compared.
+
+    Args:
+        pred: variables.
+        truth: one by one what they are compared with, whatever their names.
+        roles: what the two are called in messages.
+    """
+    from scorefield.data.climate.files import same_units
+
+    for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
+        one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
+        if one is not None and other is not None and not same_units(one, other):
             raise InputError(
-                f"{name} is in {one} in the predictions and in {other} in the truth: convert one of them first."
+                f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )

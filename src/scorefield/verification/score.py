@@ -15,7 +15,7 @@ from scorefield.metrics.marginal import quantile_edges
 from scorefield.verification.boxes import Boxes, Range, box_figures
 from scorefield.verification.figures import added, curves, with_intervals
 from scorefield.verification.pair import Pair
-from scorefield.verification.rain import millimetres_per_day, wet_threshold
+from scorefield.verification.rain import rain_per_day, wet_threshold
 from scorefield.verification.sums import Measures, sums_of
 
 VALUES = 2**22  # held at once for one variable
@@ -85,7 +85,7 @@ def score(
 
 def measures_of(pair: Pair, name: str, values: Range, options: Options) -> Measures:
     """Thresholds and bins that suit a variable."""
-    per_day = millimetres_per_day(str(pair.truth[name].attrs.get("units", "")), pair.dates.step)
+    per_day = rain_per_day(pair.truth[name], pair.dates.step)
     wet = options.wet if options.wet is not None or per_day is None else wet_threshold(per_day, pair.dates.step)
     thresholds = options.thresholds
     if not thresholds:

@@ -105,7 +105,7 @@ def _counted(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures)
 
 
 def _fractions(members: Tensor, truth: Tensor, measures: Measures) -> dict[str, Tensor]:
-    """Of every member by itself, and of the share of members that exceed the threshold as a probability."""
+    """Of every member by itself, added over members."""
     found = {}
     for i, threshold in enumerate(measures.thresholds):
         for scale in measures.scales:

@@ -52,13 +52,13 @@ def is_date(time: DataArray) -> bool:
     return time.dtype.kind == "M" or (time.dtype == object and hasattr(time.to_numpy().flat[0], "calendar"))
 
 
-def dates_of(data: Dataset) -> Dates:
-    """What the times of a data set are."""
+def dates_of(data: Dataset, told: str = "time") -> Dates:
+    """What the times of a data set are, told by a coordinate along time."""
     n = data.sizes["time"]
-    if "time" not in data.coords or not is_date(data["time"]):
+    if told not in data.coords or not is_date(data[told]):
         none = np.zeros(n, int)
         return Dates(none, none, none, np.full(n, np.nan), np.arange(n), float("nan"), dated=False)
-    time = data["time"]
+    time = data[told]
     values = time.to_numpy()
     since = values - values[0]
     hours = since / np.timedelta64(1, "h") if time.dtype.kind == "M" else [d.total_seconds() / 3600 for d in since]
@@ -97,15 +97,34 @@ def same_times(pred: Dataset, truth: Dataset) -> Dataset:
     return truth.sel(time=pred["time"])
 
 
+def same_cases(pred: Dataset, truth: Dataset) -> None:
+    """Refuse cases of one number whose dates or places are not the same.
+
+    Raises:
+        InputError: `date` or `place` differ.
+    """
+    for name, told in (("date", "time"), ("place", "place")):
+        if all(name in data.coords and data[name].dims == ("time",) for data in (pred, truth)):
+            ours, theirs = (data[name].to_numpy() for data in (pred, truth))
+            if (differ := ours != theirs).any():
+                first = int(differ.argmax())
+                raise InputError(
+                    f"The {told} of {int(differ.sum())} of the {len(ours)} predictions is another than the truth's, the first "
+                    f"{ours[first]}, not {theirs[first]}: the files are of different fields."
+                )
+
+
 def blocks_of(pred: Dataset, truth: Dataset, dates: Dates, blocks: str | None) -> np.ndarray:
     """The number of the block of each time; see `pair_up`."""
     for data in (pred, truth):
         if blocks in data.coords and data[blocks].dims == ("time",):
             return np.unique(data[blocks].to_numpy(), return_inverse=True)[1]
     if not dates.dated:
-        if blocks is not None:
+        if blocks is None:
+            return dates.day
+        if "date" not in pred.coords:
             raise InputError(f"There is no coordinate {blocks} along time, and time is no date: name one by --blocks.")
-        return dates.day
+        dates = dates_of(pred, "date")
     if blocks in ("month", "year"):
         return np.unique(dates.year * 12 + (dates.month if blocks == "month" else 0), return_inverse=True)[1]
     days = 1 if blocks in (None, "day") else days_in(str(blocks))

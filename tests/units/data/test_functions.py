@@ -10,6 +10,7 @@ from scorefield.cosine import resample
 from scorefield.data import Functions, Interferograms, Loader, Tensors, Terrain, Windows
 from scorefield.data.functions import on_grid, positions
 from scorefield.errors import AbsentDataError, InputError
+from scorefield.resolution import conditions
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 6, 8)).astype(np.float32)
@@ -207,6 +208,19 @@ def test_a_window_is_what_is_left_of_the_times_around_a_field():
     torch.testing.assert_close(batch.cond["field"][7], resample(coarse, (8, 8))[0])
     again = resample(resample(batch.cond["field"], (16, 16)), (2, 2))  # the same functions on a finer grid
     torch.testing.assert_close(again[7], coarse[0])
+
+
+def test_on_a_torus_the_modes_of_windows_are_fouriers():
+    """A wave that the coarse grid holds is what is left of itself, on every grid; in cosines it is not."""
+
+    def wave(points):
+        at = 2 * torch.pi * torch.arange(points, dtype=torch.float64) / points
+        return (at[:, None] + at + 0.3).sin().float().expand(3, 1, -1, -1)
+
+    torus, edges = (Windows(Tensors(wave(16), valid=1), 0, 4, periodic).load("train") for periodic in (True, False))
+    torch.testing.assert_close(torus[0].cond["field"], torus[0].x)
+    torch.testing.assert_close(conditions(torus, 1, (24, 24))["field"][0], wave(24)[0], rtol=0, atol=1e-6)
+    assert float((edges[0].cond["field"] - edges[0].x).abs().max()) > 0.1
 
 
 def test_windows_that_do_not_fit_are_refused():

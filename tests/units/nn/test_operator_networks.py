@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from scorefield.errors import InputError
+from scorefield.fourier import resample
 from scorefield.nn import FNO, UNO, Network
-from scorefield.nn.spectral import SpectralConvolution, resample
+from scorefield.nn.spectral import SpectralConvolution
 
 pytest.importorskip("neuralop")
 RELEASE = importlib.metadata.version("neuraloperator")

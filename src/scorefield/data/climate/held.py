@@ -101,6 +101,11 @@ class HeldTiles(Given):
         times = np.asarray([self.fields.time(i) for i in range(len(self))])
         coords = {
             "tile": ("tile", np.arange(len(self), dtype=np.int32), {"long_name": "number of the tile", "units": "1"}),
+            "place": (
+                "tile",
+                self._places(),
+                {"long_name": "number of the tile's first point in the domain", "units": "1"},
+            ),
             "time": ("tile", times, {"standard_name": "time", "long_name": "time"}),
             "y": ("y", np.arange(self.shape[0], dtype=np.int32), {"long_name": "row in the tile", "units": "1"}),
             "x": ("x", np.arange(self.shape[1], dtype=np.int32), {"long_name": "column in the tile", "units": "1"}),
@@ -110,7 +115,7 @@ class HeldTiles(Given):
         dataset.attrs = dict(template.facts["attrs"])
         if kind:
             dataset[kind] = template.frame[kind]
-        names = " ".join(["time", *(k for k in lines if k not in ("y", "x"))])
+        names = " ".join(["time", "place", *(k for k in lines if k not in ("y", "x"))])
         return dataset, ("y", "x"), {"coordinates": names} | ({"grid_mapping": kind} if kind else {})
 
     def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
@@ -138,6 +143,10 @@ class HeldTiles(Given):
             return own
         standard, units = DEGREES[axis]
         return {"standard_name": standard, "long_name": standard, "units": units}
+
+    def _places(self) -> np.ndarray:
+        """Where each tile lies, whatever its time: the number of its first point, row by row."""
+        return (self.fields.places[:, 1] * self.fields.domain.shape[1] + self.fields.places[:, 2]).astype(np.int32)
 
     def _dates(self, positions: list[int]) -> list:
         return dates(np.asarray([self.fields.time(i) for i in positions]))
