@@ -18,6 +18,7 @@ from scorefield.metrics.mri import fastmri_figures, masked_psnr, nmse, object_ma
 
 LEVEL = 0.9
 QUANTILES = (0.05, 0.5, 0.95)
+JUDGED = 8  # members below which their coverage says little
 FEWEST = 19  # members for a quantile of 5 % to be one of their own values
 IMAGES = {"zero_filled": "zero-filled", "CG_SENSE": "CG-SENSE", "L1_wavelet": "L1-wavelet", "mean": "posterior mean"}
 
@@ -44,7 +45,7 @@ def summary(members: Tensor) -> dict[str, Tensor]:
 
 
 def figures(found: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """What a slice is worth against its reference: PSNR in dB of each image, SSIM and NMSE of the mean, coverage."""
+    """What a slice is worth against its reference: PSNR in dB of each image, SSIM and NMSE of the mean; of 8 members coverage."""
     truth = torch.from_numpy(np.abs(found["reference"]))
     inside = object_mask(truth)
     result = {
@@ -53,7 +54,7 @@ def figures(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     mean = torch.from_numpy(found["magnitude"])
     result |= {"SSIM": ssim(mean, truth, float(truth.max())), "NMSE": nmse(mean, truth)}
     members = torch.from_numpy(np.abs(found["members"]))
-    if len(members) > 1:
+    if len(members) >= JUDGED:
         result["coverage"] = interval_coverage(members[:, inside], truth[inside][None], LEVEL)
     return result
 

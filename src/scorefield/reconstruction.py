@@ -211,7 +211,7 @@ def reconstruct(
         return json.loads(_attributes(out)["figures"])
     parts = out.with_name(out.name + ".parts")
     _claim(parts, job.record)
-    claims = Claims(parts / ".claims")
+    claims, said = Claims(parts / ".claims"), set()
     try:
         for wait in (False, True):
             for place, number in enumerate(job.numbers):
@@ -220,7 +220,9 @@ def reconstruct(
                     if ours and not _readable(path):
                         found, notes = job.compute(number)
                         for note in notes:
-                            say(f"slice {number}: {note}")
+                            if note not in said:  # of most slices the same holds
+                                say(f"slice {number}: {note}")
+                        said.update(notes)
                         with replacing(path) as temporary, temporary.open("wb") as file:
                             np.savez(file, **cast(Any, found))
                         progress(1)

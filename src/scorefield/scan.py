@@ -47,7 +47,7 @@ class Scan:
     Args:
         kspace: (coils, height, width), complex.
         mask: where it was sampled, (height, width).
-        maps: coil sensitivities, (coils, height, width), Σ|S|² = 1 in the object.
+        maps: coil sensitivities, (coils, height, width), Σ|S|² = 1 in the object, or less.
         noise: its standard deviation per real component.
         baselines: how the baselines are regularised.
     """
@@ -89,7 +89,12 @@ class Scan:
     @property
     def measurement(self) -> Measurement:
         """y = A x + n in model units."""
-        return Measurement(self.operator, self._y(self.scale), self.noise / self.scale)
+        return self.measurement_on(self.kspace.device)
+
+    def measurement_on(self, device: torch.device | str) -> Measurement:
+        """`measurement` on a device: what many steps use is copied there once."""
+        operator = Sense(self.maps.to(device), self.mask.to(device))
+        return Measurement(operator, self._y(self.scale).to(device), self.noise / self.scale)
 
     def baseline_images(self) -> dict[str, Tensor]:
         """The complex images (height, width) of the baselines by name."""
@@ -137,7 +142,7 @@ def draw(
         progress: told of members that are done.
     """
     grid = tuple(scan.mask.shape)
-    guided = Guided(model.generative, scan.measurement, method)
+    guided = Guided(model.generative, scan.measurement_on(model.device), method)
     found = []
     for start in range(0, members, chunk):
         rows = range(start, start + chunk)  # full size, so that a member does not depend on how many there are

@@ -11,12 +11,13 @@ import torch
 
 import scorefield
 from scorefield.cli import main
+from scorefield.data.mri.kspace import KSpace
 from scorefield.data.mri.masks import RandomLines
-from scorefield.data.mri.simulate import Simulation, simulate
+from scorefield.data.mri.simulate import Simulation, centred, simulate
 from scorefield.errors import InputError
-from scorefield.measuring import normalised
+from scorefield.measuring import Scans, normalised
 from scorefield.metrics.mri import fastmri_figures
-from scorefield.reconstructed import summary
+from scorefield.reconstructed import figures, summary
 from scorefield.scan import Scan, as_tensor
 
 h5py, nibabel, _ = (pytest.importorskip(name) for name in ("h5py", "nibabel", "sigpy"))
@@ -87,7 +88,7 @@ def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, ca
     np.testing.assert_allclose(found["magnitude"], np.abs(found["members"].mean(1)), rtol=1e-4, atol=1e-3)
     assert found["chi_square"].shape == (2, 4) and not np.array_equal(found["members"][0, 0], found["members"][1, 0])
     printed = capsys.readouterr().out
-    assert "posterior mean (4 members)" in printed and "CG-SENSE" in printed and "coverage" in printed
+    assert "posterior mean (4 members)" in printed and "CG-SENSE" in printed
     assert "as fastMRI has it" in printed and (tmp_path / "out-uncertainty.png").exists()
     with h5py.File(out) as file:
         volume = json.loads(file.attrs["figures"])["volume"]["CG-SENSE"]
@@ -125,12 +126,59 @@ def test_results_are_in_the_units_of_k_space(folder, scans, tmp_path):
     np.testing.assert_allclose(double["chi_square"], found["chi_square"], rtol=1e-3)
 
 
-def test_k_space_that_is_undersampled_already_is_taken_as_it_is(folder, tmp_path, capsys):
+@pytest.fixture(scope="module")
+def pair(folder) -> Path:
+    """Two slices of one image with the same noise level, the second half as bright."""
+    path, clean = folder / "pair.npy", simulate(image(), coils=4, decibels=300).kspace
+    rng = np.random.default_rng(0)
+    noise = 3 * (rng.normal(size=(2, *clean.shape)) + 1j * rng.normal(size=(2, *clean.shape)))
+    np.save(path, np.stack([clean, clean / 2]) + noise)
+    return path
+
+
+def test_what_is_measured_of_the_noise_leaves_the_units_of_k_space(folder, pair, tmp_path):
+    """Nothing is given: half the brightness is half the result, and c times k-space is c times everything."""
+    mask = ["--mask", "RandomLines", "--mask.acceleration", "2", "--mask.calibration", "12", "--mask.seed", "3"]
+    assert main(job(folder, tmp_path / "a.h5", *mask, kspace=str(pair))) == 0
+    found = read(tmp_path / "a.h5")
+    for name in ("reference", "CG_SENSE", "mean"):
+        ratio = np.linalg.norm(found[name][1]) / np.linalg.norm(found[name][0])
+        assert ratio == pytest.approx(0.5, rel=0.05), name  # the noise of the slices, and of members
+    strength = np.sqrt((np.abs(centred(np.load(pair)[0], inverse=True)) ** 2).sum(0))
+    assert np.linalg.norm(found["reference"][0]) == pytest.approx(np.linalg.norm(strength), rel=0.05)
+    assert found["noise"][0] == found["noise"][1] == pytest.approx(3, rel=0.1)
+    np.save(tmp_path / "large.npy", 1000 * np.load(pair))
+    assert main(job(folder, tmp_path / "b.h5", *mask, kspace=str(tmp_path / "large.npy"))) == 0
+    large = read(tmp_path / "b.h5")
+    for name in ("reference", "CG_SENSE", "L1_wavelet", "members", "std", "noise", "scale"):
+        size = np.abs(large[name]).max()
+        np.testing.assert_allclose(large[name], 1000 * found[name], rtol=1e-3, atol=1e-3 * size, err_msg=name)
+    np.testing.assert_allclose(large["chi_square"], found["chi_square"], rtol=1e-3)
+
+
+def test_given_maps_are_whitened_with_k_space(scans):
+    """Unequal coils and a noise scan: the image keeps its units, χ²/N of the truth is 1."""
+    gains, rng = np.array([1.0, 3.0, 1.0, 0.5]), np.random.default_rng(0)
+    scan, spread = scans[0], scans[0].noise * 2
+    white = rng.normal(size=(2, 4, 3000, 1)) * spread
+    noise_scan = (gains[:, None] * (white[0] + 1j * white[1])[..., 0]).astype(np.complex64)
+    parts = rng.normal(size=(2, *scan.kspace.shape)) * spread
+    noisy = centred(scan.maps * scan.image) + gains[:, None, None] * (parts[0] + 1j * parts[1])
+    source = KSpace("scan", (1, *scan.kspace.shape), lambda _: noisy, noise_scan=noise_scan)
+    found, reference, _ = Scans(source, RandomLines(2.0, 11), scan.maps).scan(0)
+    truth = torch.from_numpy(scan.image)
+    assert found.chi_square(truth[None]).item() == pytest.approx(1, abs=0.06)
+    assert reference is not None and (reference - truth).abs().mean() < 5 * spread
+    assert found.maps.abs().square().sum(0).max() == pytest.approx(1, rel=1e-5)
+
+
+def test_k_space_that_is_undersampled_already_is_taken_as_it_is(folder, scans, tmp_path, capsys):
     out = tmp_path / "out.h5"
     assert main(job(folder, out, "--slices", "1", "--coils", "3", kspace="part.h5")) == 0
     found = read(out)
     assert "reference" not in found and found["maps"].shape == (1, 3, *GRID)
-    assert found["noise"] == pytest.approx(1.0) and "posterior mean" not in capsys.readouterr().out
+    together = np.hypot(scans[0].noise, scans[1].noise) / np.sqrt(2)  # of the scan, not of a slice
+    assert found["noise"] == pytest.approx(together, rel=0.1) and "posterior mean" not in capsys.readouterr().out
 
 
 def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, monkeypatch):
@@ -242,6 +290,48 @@ def test_what_no_coil_sees_is_zero(folder, scans):
         scorefield.load(folder / "run"), scan, method=OWN_METHOD, sampler=Sampler(2, DPM2M(1.0)), members=1, chunk=1
     )
     assert not member[..., :5].any() and bool((member[..., 5:] != 0).all())
+
+
+def source_of(scans, **more) -> KSpace:
+    return KSpace("scan", (1, *scans[0].kspace.shape), lambda _: scans[0].kspace, **more)
+
+
+def test_what_is_masked_already_is_said_and_compared_with_nothing(scans):
+    lines = RandomLines(2.0, 12, seed=1)(GRID)
+    again = Scans(source_of(scans, mask=lines), RandomLines(2.0, 12), scans[0].maps, noise=1.0)
+    found, reference, notes = again.scan(0)
+    share = float(found.mask.float().mean())
+    assert reference is None and any(f"R = {1 / share:.1f}" in note and "already" in note for note in notes)
+    _, reference, notes = Scans(source_of(scans), maps=scans[0].maps, noise=1.0).scan(0)
+    assert reference is None and "--acceleration" in notes[0]
+    nearly = np.ones(GRID, bool)
+    nearly[:, :1] = False  # 97 %, as files of a scanner that fill up with zeros
+    assert Scans(source_of(scans, mask=nearly), RandomLines(2.0, 12), scans[0].maps, noise=1.0).scan(0)[1] is not None
+    assert Scans(source_of(scans, mask=nearly), maps=scans[0].maps, noise=1.0).scan(0)[1] is None
+
+
+def test_the_reference_does_not_depend_on_what_is_used(scans):
+    """Its maps are of all the data."""
+    found = [Scans(source_of(scans), RandomLines(2.0, n), noise=scans[0].noise).scan(0)[1] for n in (8, 14)]
+    torch.testing.assert_close(found[0], found[1])
+
+
+def test_oversampling_is_removed_as_the_file_says(scans):
+    whole = source_of(scans, size=(30, 37))
+    found, _, notes = Scans(whole, RandomLines(2.0, 12), noise=scans[0].noise).scan(0)
+    assert found.mask.shape == (30, 37) and any("middle 30" in note and "--height 40" in note for note in notes)
+    for more in ({"height": 40}, {"maps": scans[0].maps}):
+        found, _, notes = Scans(whole, RandomLines(2.0, 12), noise=scans[0].noise, **more).scan(0)
+        assert found.mask.shape == GRID and not any("middle" in note for note in notes)
+
+
+def test_coverage_is_judged_from_eight_members_on():
+    generator = torch.Generator().manual_seed(0)
+    members = torch.randn(8, 16, 16, dtype=torch.complex64, generator=generator) + 4
+    found = {name: members.mean(0).numpy() for name in ("zero_filled", "CG_SENSE", "L1_wavelet", "mean", "reference")}
+    found["magnitude"] = np.abs(found["mean"])
+    for count in (2, 7, 8):
+        assert ("coverage" in figures(found | {"members": members[:count].numpy()})) == (count == 8)
 
 
 def test_quantiles_are_given_from_nineteen_members_on():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 from xml.etree import ElementTree
 
@@ -13,11 +14,16 @@ from scorefield.errors import InputError
 NOISE_SCAN = 1 << 18  # flags count from 1: ACQ_IS_NOISE_MEASUREMENT is 19
 # 20-23: parallel calibration alone (it is measured data, too: kept), navigation 23, phase correction 24, dummy 27
 OTHER = (1 << 22) | (1 << 23) | (1 << 26)
+SEPARATE = ("contrast", "phase", "repetition", "set")  # counters of different images of a slice
 REVERSED = 1 << 21  # ACQ_IS_REVERSE is 22
 
 
 def read_ismrmrd(file: Any, origin: str) -> KSpace:
-    """The first encoding of a scan; averages are added up and divided by their number."""
+    """The first encoding of a scan; averages are added up and divided by their number.
+
+    The noise scan comes in the units of k-space: divided by the root of the averages, and of the time that a sample takes over
+    that of its own (the variance is as the bandwidth).
+    """
     size, image, centre = _header(file, origin)
     records = file["dataset/data"]
     heads = records["head"]
@@ -30,6 +36,12 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
     coils = int(heads["active_channels"][lines[0]])
     slices = int(index["slice"][lines].max()) + 1
     shape = check_layout((slices, coils, *size), np.dtype(np.complex64), origin)
+    for name in SEPARATE:
+        if name in (index.dtype.names or ()) and len(found := np.unique(index[name][lines])) > 1:
+            raise InputError(
+                f"{origin} holds {len(found)} of the counter '{name}' ({found[0]} to {found[-1]}), each of them another image: "
+                "split the file, and give one at a time."
+            )
     if (index["kspace_encode_step_2"][lines] > 0).any() or (heads["trajectory_dimensions"][lines] > 0).any():
         raise InputError(f"{origin} is a 3-D or non-Cartesian scan: only Cartesian slices are read.")
 
@@ -50,7 +62,20 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
         return kspace / np.maximum(count, 1).astype(np.float32)
 
     scan = np.concatenate([_samples(records[int(n)], coils, origin) for n in noise], axis=1) if len(noise) else None
+    if scan is not None:
+        scan = scan * np.float32(_noise_units(heads, lines, noise))
     return KSpace(origin, shape, read, None, scan, image)
+
+
+def _noise_units(heads: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> float:
+    """What a noise scan is to be multiplied by: √(its time per sample / that of the lines / averages of a line)."""
+    index = heads["idx"][lines]
+    places = np.unique(np.stack([index["slice"], index["kspace_encode_step_1"]]), axis=1, return_counts=True)[1]
+    ratio = float(np.mean(1 / places))
+    if "sample_time_us" in (heads.dtype.names or ()):
+        times = [float(np.median(heads["sample_time_us"][chosen])) for chosen in (noise, lines)]
+        ratio *= times[0] / times[1] if min(times) > 0 else 1.0
+    return math.sqrt(ratio)
 
 
 def _samples(record: Any, coils: int, origin: str) -> np.ndarray:

@@ -2,38 +2,19 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from scorefield.data.mri.scaling import fit_matrix
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 
-OUTER = 0.8  # of the largest frequency: beyond that there is next to nothing but noise
 LOPSIDED = 0.8  # of the longer side of k-space: if the shorter one reaches less far, it was sampled in part
 
 
-def outer_noise(kspace: np.ndarray, mask: np.ndarray, radius: float = OUTER) -> np.ndarray:
-    """The sampled points beyond `radius` k_max, (coils, points), taken for noise.
-
-    Args:
-        kspace: (coils, height, width).
-        mask: (height, width).
-        radius: in ellipses about the centre, 1 at the middles of the edges.
-
-    Raises:
-        InputError: too few points out there.
-    """
-    places = [(np.arange(n) - n // 2) / (n / 2) for n in mask.shape]
-    distance = np.sqrt(places[0][:, None] ** 2 + places[1][None] ** 2)
-    samples = kspace[:, (distance > radius) & mask & np.any(kspace != 0, axis=0)]
-    if samples.shape[1] < 8 * len(kspace):
-        raise InputError(
-            f"Only {samples.shape[1]} points of k-space lie beyond {radius:g} k_max, too few to tell the noise of {len(kspace)} "
-            "coils: give --noise, or a noise scan."
-        )
-    return samples
+def distance_of(grid: tuple[int, ...]) -> np.ndarray:
+    """How far points of k-space (height, width) are from its centre, in ellipses: 1 at the middles of the edges."""
+    places = [(np.arange(n) - n // 2) / (n / 2) for n in grid]
+    return np.sqrt(places[0][:, None] ** 2 + places[1][None] ** 2)
 
 
 def covariance_of(samples: np.ndarray) -> np.ndarray:
@@ -42,30 +23,35 @@ def covariance_of(samples: np.ndarray) -> np.ndarray:
     return centred_samples @ centred_samples.conj().T / (2 * max(samples.shape[1] - 1, 1))
 
 
-def noise_level(kspace: np.ndarray, mask: np.ndarray, radius: float = OUTER) -> float:
-    """The standard deviation of the noise per real component, over all coils, from outer k-space: by the median, which a rest of
-    image hardly moves (the median of |n|² is 2 σ² log 2).
-    """
-    square = np.abs(outer_noise(kspace, mask, radius)) ** 2
-    return math.sqrt(float(np.median(square)) / (2 * math.log(2)))
+def whitening(covariance: np.ndarray) -> tuple[np.ndarray, float]:
+    """W = g L⁻¹ with L Lᴴ the covariance, and g: W y has white noise of standard deviation g per real component.
 
-
-def prewhiten(kspace: np.ndarray, covariance: np.ndarray) -> np.ndarray:
-    """L⁻¹ y with L Lᴴ the covariance: noise of standard deviation 1 per real component, independent between coils.
+    g is the geometric mean of the standard deviations that C has along its axes, det(C)^(1/2 coils), so that results stay in the
+    units of y: of independent coils of equal noise W is the identity.
 
     Args:
-        kspace: (coils, height, width).
-        covariance: from `covariance_of`, of the same coils.
+        covariance: (coils, coils), from `covariance_of`.
     """
-    if covariance.shape != (len(kspace),) * 2:
-        raise InputError(
-            f"The noise is of {len(covariance)} coils, and k-space of {len(kspace)}: give a noise scan of the same coils."
-        )
     try:
         lower = np.linalg.cholesky(covariance)
     except np.linalg.LinAlgError as error:
         raise InputError("The noise of some coils is 0 or a copy of others': leave these coils out.") from error
-    return np.linalg.solve(lower, kspace.reshape(len(kspace), -1)).reshape(kspace.shape).astype(np.complex64)
+    gain = float(np.exp(np.log(np.diag(lower).real).mean()))
+    return gain * np.linalg.inv(lower), gain
+
+
+def mix_coils(mixing: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Combinations of coils: W y of y (coils, height, width), be it k-space or maps.
+
+    Args:
+        mixing: W, (combinations, coils).
+        values: y.
+    """
+    if mixing.shape[1] != len(values):
+        raise InputError(
+            f"The noise is of {mixing.shape[1]} coils, and k-space of {len(values)}: give a noise scan of the same coils."
+        )
+    return np.tensordot(mixing, values, 1).astype(np.complex64)
 
 
 def compress_coils(kspace: np.ndarray, coils: int) -> np.ndarray:

@@ -30,23 +30,40 @@ def fastmri(path: Path, kspace: np.ndarray, **more: np.ndarray) -> Path:
     return path
 
 
-def ismrmrd(path: Path, kspace: np.ndarray, *, noise: np.ndarray | None = None, averages: int = 1) -> Path:
-    """A file as the ISMRMRD library lays it out: heads and samples of each line, shuffled, every other one backwards."""
+COUNTERS = (
+    "kspace_encode_step_1",
+    "kspace_encode_step_2",
+    "average",
+    "slice",
+    "contrast",
+    "phase",
+    "repetition",
+    "set",
+)
+
+
+def ismrmrd(
+    path: Path, kspace: np.ndarray, *, noise: np.ndarray | None = None, averages: int = 1, counter: str = "average"
+) -> Path:
+    """A file as the ISMRMRD library lays it out: heads and samples of each line, shuffled, every other one backwards; samples of
+    the noise scan take twice as long as those of lines."""
     slices, coils, height, width = kspace.shape
-    index = np.dtype([(name, "<u2") for name in ("kspace_encode_step_1", "kspace_encode_step_2", "slice")])
+    index = np.dtype([(name, "<u2") for name in (*COUNTERS, "segment")])
     counts = ("number_of_samples", "active_channels", "center_sample", "trajectory_dimensions")
-    head = np.dtype([("flags", "<u8"), *((name, "<u2") for name in counts), ("idx", index)])
+    head = np.dtype([("flags", "<u8"), *((name, "<u2") for name in counts), ("sample_time_us", "<f4"), ("idx", index)])
     record = np.dtype([("head", head), ("traj", h5py.vlen_dtype("<f4")), ("data", h5py.vlen_dtype("<f4"))])
     rows = []
     for number in range(slices):
         for line in range(width):
-            for _ in range(averages):
+            for repeat in range(averages):
                 back = (line + number) % 2
                 samples = kspace[number, :, :, line][:, :: -1 if back else 1].astype(np.complex64)
-                rows.append(((back << 21, height, coils, height // 2, 0, (line, 0, number)), samples))
+                place = {"kspace_encode_step_1": line, "slice": number, counter: repeat}
+                counters = tuple(place.get(name, 0) for name in (*COUNTERS, "segment"))
+                rows.append(((back << 21, height, coils, height // 2, 0, 5.0, counters), samples))
     np.random.default_rng(1).shuffle(rows)
     if noise is not None:
-        rows.insert(0, ((1 << 18, noise.shape[1], coils, 0, 0, (0, 0, 0)), noise.astype(np.complex64)))
+        rows.insert(0, ((1 << 18, noise.shape[1], coils, 0, 0, 10.0, (0,) * 9), noise.astype(np.complex64)))
     with h5py.File(path, "w") as file:
         data = file.create_dataset("dataset/data", (len(rows),), dtype=record)
         table = np.empty(len(rows), record)
@@ -106,8 +123,22 @@ def test_masks_are_the_files_or_where_something_was_measured(scan, tmp_path):
 def test_a_noise_scan_is_found(scan, tmp_path):
     noise = np.random.default_rng(2).normal(size=(4, 50)) * (1 + 1j)
     found = open_kspace(ismrmrd(tmp_path / "s.h5", scan, noise=noise))
-    np.testing.assert_allclose(found.noise_scan, noise, rtol=1e-5)
+    np.testing.assert_allclose(found.noise_scan, np.sqrt(2) * noise, rtol=1e-5)  # lines have twice its bandwidth
     np.testing.assert_allclose(found.slice(2)[0], scan[2], rtol=1e-6)
+
+
+def test_the_noise_scan_is_that_of_averages(scan, tmp_path):
+    """Of 4 averages k-space has half the noise of one, and so the noise scan has."""
+    noise = np.random.default_rng(2).normal(size=(4, 50)) * (1 + 1j)
+    found = open_kspace(ismrmrd(tmp_path / "s.h5", scan, noise=noise, averages=4))
+    np.testing.assert_allclose(found.noise_scan, np.sqrt(2) * noise / 2, rtol=1e-5)
+
+
+@pytest.mark.parametrize("counter", ["contrast", "phase", "repetition", "set"])
+def test_different_images_of_a_slice_are_not_averaged(counter, scan, tmp_path):
+    with pytest.raises(InputError, match=f"2 of the counter '{counter}'"):
+        open_kspace(ismrmrd(tmp_path / "s.h5", scan[:1], averages=2, counter=counter))
+    assert len(open_kspace(ismrmrd(tmp_path / "t.h5", scan[:1], averages=2, counter="segment"))) == 1
 
 
 def test_bad_files_are_named(scan, tmp_path):
@@ -184,26 +215,17 @@ def coloured_noise(shape, seed=0):
     return np.einsum("ij,j...->i...", mixing, white), mixing @ mixing.conj().T
 
 
-def test_prewhitened_noise_is_white_and_of_unit_strength():
+def test_whitened_noise_is_white_and_of_the_strength_that_is_told():
+    """Of units of k-space: whitening keeps the volume, and does nothing to coils that are white already."""
     noise, covariance = coloured_noise((4, 120, 130))
     np.testing.assert_allclose(prepare.covariance_of(noise.reshape(4, -1)), covariance, rtol=0.05, atol=0.2)
-    white = prepare.prewhiten(noise, covariance)
-    np.testing.assert_allclose(prepare.covariance_of(white.reshape(4, -1)), np.eye(4), atol=0.03)  # 15600 draws: 0.008
-
-
-def test_the_noise_is_told_from_outer_k_space_beside_an_image():
-    rng = np.random.default_rng(0)
-    image = np.zeros((3, 128, 128), complex)
-    image[:, 40:90, 30:100] = 100.0
-    noise = 0.7 * (rng.normal(size=image.shape) + 1j * rng.normal(size=image.shape))
-    kspace = centred(image) + noise
-    mask = np.ones((128, 128), bool)
-    assert 0.7 <= prepare.noise_level(kspace, mask) < 0.95  # edges of the box leave something everywhere
-    assert prepare.noise_level(noise, mask) == pytest.approx(0.7, rel=0.02)
-    middle = np.zeros((128, 128), bool)
-    middle[30:98, 30:98] = True
-    with pytest.raises(InputError, match="too few"):
-        prepare.outer_noise(kspace, middle)
+    mixing, gain = prepare.whitening(covariance)
+    white = prepare.mix_coils(mixing, noise).reshape(4, -1)
+    np.testing.assert_allclose(prepare.covariance_of(white), gain**2 * np.eye(4), atol=0.03 * gain**2)  # ± 0.008
+    assert np.linalg.det(mixing) == pytest.approx(1)
+    mixing, gain = prepare.whitening(9 * np.eye(3))
+    np.testing.assert_allclose(mixing, np.eye(3))
+    assert gain == pytest.approx(3)
 
 
 def test_compression_keeps_the_energy_of_correlated_coils():
@@ -241,6 +263,6 @@ def test_partial_fourier_is_seen():
 
 def test_noise_that_does_not_fit_is_named():
     with pytest.raises(InputError, match="coils"):
-        prepare.prewhiten(np.ones((3, 8, 8)), np.eye(2))
+        prepare.mix_coils(np.eye(2), np.ones((3, 8, 8)))
     with pytest.raises(InputError, match="leave these coils out"):
-        prepare.prewhiten(np.ones((2, 8, 8)), np.zeros((2, 2)))
+        prepare.whitening(np.zeros((2, 2)))

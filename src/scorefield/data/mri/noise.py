@@ -1,0 +1,126 @@
+"""The noise of k-space, told from k-space itself: from what neighbours do not foretell, and from the highest frequencies."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from scorefield.data.mri.maps import calibration_box
+from scorefield.data.mri.prepare import covariance_of, distance_of
+from scorefield.data.mri.scaling import fit_matrix
+from scorefield.errors import InputError
+
+RINGS = (1.0, 0.9, 0.8)  # of the largest frequency: the outermost that holds enough points is taken for noise
+ENOUGH = 32  # points for each coil
+FEWEST = 8  # points for each coil, of the innermost ring
+KEPT = 0.5  # of outer points, the weakest: as many may be image
+CLEAR = 2.0  # how many times stronger than the outermost points those about 0.8 k_max are where image reaches out there
+LARGEST = 96  # points along an axis of the box in which neighbours are compared
+AMPLE = 5  # points of the box for each neighbour's coefficient
+CONDITION = 1e-4  # smallest eigenvalue over the largest, below which a covariance is no noise of working coils
+
+
+def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, str]:
+    """E[n nᴴ]/2 over the coils of a scan, (coils, coils), and a warning or nothing.
+
+    The one of two estimates with the smaller determinant, since both are too large where they fail: `foretold_noise`, which takes
+    for noise what of the image does not follow from its neighbours, and the highest frequencies, where an image may reach.
+
+    Args:
+        slices: k-space (coils, height, width) and where it is used, (height, width), of several slices.
+
+    Raises:
+        InputError: neither a box about the centre nor enough points at high frequencies.
+    """
+    near, far = [], []
+    for kspace, mask in slices:
+        near.append(foretold_noise(kspace, mask))
+        distance, used = distance_of(mask.shape), mask & np.any(kspace != 0, axis=0)
+        chosen = used & (distance > RINGS[-1])
+        far.append((kspace[:, chosen], distance[chosen]))
+    samples, distance = (np.concatenate(parts, axis=-1) for parts in zip(*far, strict=True))
+    foretold = [found for found in near if found is not None]
+    inner = np.mean(foretold, axis=0) if foretold else None
+    if samples.shape[1] < FEWEST * len(samples):
+        if inner is None:
+            raise InputError(
+                f"Only {samples.shape[1]} points of k-space lie beyond {RINGS[-1]:g} k_max, and no box of "
+                f"{AMPLE * len(samples) * 8} about its centre is sampled: too few to tell the noise of {len(samples)} coils. "
+                "Give --noise, or a noise scan."
+            )
+        return inner, ""
+    beyond = [distance > radius for radius in RINGS]
+    place = next((i for i, ring in enumerate(beyond) if ring.sum() >= ENOUGH * len(samples)), len(RINGS) - 1)
+    outer = robust_covariance(samples[:, beyond[place]])
+    if inner is not None and np.linalg.slogdet(inner)[1] < np.linalg.slogdet(outer)[1]:
+        return inner, ""
+    energy = (np.abs(samples) ** 2).sum(0)
+    if beyond[place].all() or (rise := energy[~beyond[place]].mean() / energy[beyond[place]].mean()) < CLEAR:
+        return outer, ""
+    return outer, (
+        f"k-space is {rise:.1f} times stronger at {RINGS[-1]:g} k_max than farther out: the image may reach there too, and the "
+        "noise be less than was estimated. Give --noise, or a noise scan."
+    )
+
+
+def foretold_noise(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
+    """The covariance of the noise from linear prediction of each point by its neighbours in all coils, or None.
+
+    Coil images share one image and their sensitivities are smooth, so that y_k = Σ_j W_j y_{k+j} + n_k − Σ_j W_j n_{k+j} (SPIRiT,
+    Lustig and Pauly 2010). With W by least squares the residual has the covariance R = C + Σ_j W_j C W_jᴴ, linear in C.
+
+    Args:
+        kspace: (coils, height, width).
+        mask: (height, width); the box about the centre that is sampled as a whole is used.
+    """
+    box = tuple(min(size, LARGEST) for size in calibration_box(mask))
+    region = fit_matrix(kspace, box).astype(np.complex128)
+    count = len(region)
+    for reach in (2, 1):
+        width = 2 * reach + 1
+        points, unknown = max(box[0] - 2 * reach, 0) * max(box[1] - 2 * reach, 0), count * (width**2 - 1)
+        if points >= AMPLE * unknown:
+            break
+    else:
+        return None
+    patches = np.lib.stride_tricks.sliding_window_view(region, (width, width), axis=(1, 2)).transpose(1, 2, 3, 4, 0)
+    patches = patches.reshape(points, width**2, count)
+    neighbours = np.delete(patches, width**2 // 2, axis=1).reshape(points, -1)
+    target = patches[:, width**2 // 2]
+    try:
+        weights = np.linalg.solve(neighbours.conj().T @ neighbours, neighbours.conj().T @ target)
+    except np.linalg.LinAlgError:
+        return None  # without any noise neighbours tell all
+    residual = target - neighbours @ weights
+    spread = residual.T @ residual.conj() / (2 * (points - unknown))
+    each = weights.reshape(-1, count, count).transpose(0, 2, 1)
+    system = np.eye(count**2) + np.einsum("jac,jbd->abcd", each, each.conj()).reshape(count**2, count**2)
+    found = np.linalg.solve(system, spread.ravel()).reshape(count, count)
+    found = (found + found.conj().T) / 2
+    values = np.linalg.eigvalsh(found)
+    return found if values[0] > CONDITION * values[-1] else None
+
+
+def robust_covariance(samples: np.ndarray, kept: float = KEPT, rounds: int = 20) -> np.ndarray:
+    """E[n nᴴ]/2 of complex Gaussian noise (coils, points) among which there are others: minimum covariance determinant.
+
+    In turn the covariance of the points that are nearest in its own metric (Rousseeuw and Van Driessen 1999). Of noise alone
+    nᴴ C⁻¹ n/2 has a gamma distribution with as many degrees as coils, which tells by how much the nearest are too weak.
+    """
+    from scipy.stats import gamma
+
+    coils, points = samples.shape
+    most = gamma.ppf(kept, coils)
+    share = gamma.cdf(most, coils + 1) / kept
+    strength = np.median(np.abs(samples) ** 2, axis=1, keepdims=True)
+    distance = (np.abs(samples) ** 2 / np.where(strength > 0, strength, 1)).sum(0)
+    covariance = covariance_of(samples)
+    for _ in range(rounds):
+        nearest = samples[:, np.argsort(distance, kind="stable")[: max(round(kept * points), coils + 1)]]
+        covariance = nearest @ nearest.conj().T / (2 * nearest.shape[1] * share)
+        values = np.linalg.eigvalsh(covariance)
+        if not values[0] > 1e-12 * values[-1]:
+            break
+        distance = (samples.conj() * np.linalg.solve(covariance, samples)).real.sum(0)
+    return covariance
