@@ -19,9 +19,9 @@ import torch
 from scorefield.claims import Claims
 from scorefield.data.batch import Batch
 from scorefield.data.climate import Climate
-from scorefield.data.climate.driving import drive
+from scorefield.data.climate.driving import Given, drive
 from scorefield.data.climate.fields import GriddedFields
-from scorefield.data.climate.files import is_store
+from scorefield.data.climate.files import is_store, same_units
 from scorefield.data.climate.held import held
 from scorefield.data.climate.output import attribute_of, frame_of, validate, writer_of
 from scorefield.data.climate.template import Template
@@ -75,6 +75,8 @@ def prepare(
         given, fields = held(source, predictors, most)
     else:
         given = drive(source, template, predictors)
+    if conserve != "no":
+        check_conserved(given, template)
     grid = model.shape[1:]
     large = any(n > size for n, size in zip(given.shape, grid, strict=True))
     size = (tile,) * 2 if tile else (() if tile == 0 or not large else tuple(grid))
@@ -85,8 +87,22 @@ def prepare(
         model.predictors, (Batch(other.field(i)[None]) for i in range(len(other)))
     )  # fmt: skip
     known, sampler = given.known(template), sampler or model.sampler
-    job = Job(model, given, known, members, seed, sampler, chunk, size, margin or 0, conserve, matched, raw)
+    history = "" if other is None else other.digest()
+    job = Job(model, given, known, members, seed, sampler, chunk, size, margin or 0, conserve, matched, history, raw)
     return job, template, fields
+
+
+def check_conserved(given: Given, template: Template) -> None:
+    """Refuse predictors whose means are not those of the targets: other variables, or other units."""
+    told = template.facts["attributes"]
+    wanted = [(name, str(told[name.split("@")[0]].get("units", "none"))) for name in template.variables]
+    for index, (name, units) in enumerate(wanted):
+        found, other = given.quantities[index] if index < len(given.quantities) else ("none", "")
+        if found != name or not same_units(units, other):
+            raise InputError(
+                f"--conserve needs the targets as the first predictors, in their units: predictor {index + 1} is "
+                f"{found} ({other}), and the target is {name} ({units}). Leave it out, or train on such predictors."
+            )
 
 
 def write_truth(out: Path, job: Job, template: Template, fields: GriddedFields | None) -> None:
@@ -137,7 +153,7 @@ def downscale(
         out: the file, .nc or .zarr.
         job: what to draw.
         template: of the training data.
-        provenance: which weights and which predictors these are; compared before a job is continued.
+        provenance: which weights these are; compared, with the job's own record, before it is continued.
         attributes: of the file.
         reach: by how many times the training range values may go beyond it.
         skip: leave a file that this job has finished as it is, and do not refuse to go on.

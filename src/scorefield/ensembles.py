@@ -37,6 +37,7 @@ class Job:
         margin: points at inner edges of a tile that are not used.
         conserve: make the means over the cells of the predictors' grid theirs: add what is missing, or multiply.
         matched: the correction of predictors of another driving model.
+        history: the digest of what it was found from.
         raw: keep values in model space, too.
     """
 
@@ -51,16 +52,13 @@ class Job:
     margin: int = 0
     conserve: Conserve = "no"
     matched: Matched | None = None
+    history: str = ""
     raw: bool = False
 
     def __post_init__(self) -> None:
         for name, value, least in (("members", self.members, 1), ("chunk", self.chunk, 1), ("seed", self.seed, 0)):
             if value < least:
                 raise InputError(f"The number of {name} is {value}: give {least} or more.")
-        if self.conserve != "no" and self.given.variables < self.model.shape[0]:
-            raise InputError(
-                "--conserve needs the targets' own variables among the predictors, first and in the same order."
-            )
 
     @property
     def size(self) -> int:
@@ -74,13 +72,15 @@ class Job:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What decides the values, beside model and predictors."""
+        """What decides the values, beside the model."""
         facts = {"members": self.members, "seed": self.seed, "sampler": repr(self.sampler), "chunk": self.chunk}
         return facts | {
             "tile": list(self.tile),
             "margin": self.margin,
             "conserve": self.conserve,
             "raw": self.raw,
+            "predictors": self.given.digest(),
+            "history": self.history,
         }
 
     def fields(self, start: int) -> list[tuple[int, int]]:

@@ -34,7 +34,8 @@ def own_files(data: dict, folder: Path) -> dict:
     """Files with the variables that a recipe asks for, and what in it has to be another then."""
     wanted = data["init_args"]
     names = wanted["targets"]["names"]
-    units = {**wanted["targets"].get("units", {})}
+    units = wanted["targets"].get("units", {})
+    units = dict.fromkeys(names, units) if isinstance(units, str) else units
     fine = dataset(60, names=tuple(names)).assign_coords(time=times(60, "360_day", "6h"))
     for name in names:
         fine[name].attrs["units"] = units.get(name, "K")

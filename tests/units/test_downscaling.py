@@ -20,6 +20,7 @@ import scorefield
 from scorefield.cli import main
 from scorefield.data.climate import Conservative, Cube, Variables
 from scorefield.data.climate.source import grid_of_cube
+from scorefield.ensembles import Job
 from weather import dataset, described, recipe, save
 
 STEPS = ["--steps", "3", "--chunk", "4"]
@@ -197,6 +198,27 @@ def test_killed_at_any_place_and_called_again_the_result_is_the_same(
         np.testing.assert_array_equal(found.tas.values, whole.tas.values)
 
 
+def test_a_job_is_continued_from_the_same_fields_wherever_they_lie(folder, fine, run, prediction, monkeypatch, capsys):
+    """Interrupted; then with other fields at the same path; then with the same ones at another."""
+    draw, given, out = Job.draw, folder / "moved.nc", folder / "moved_out.nc"
+    coarse_file(fine, given)
+    command = ["--members", "3", "--seed", "5", "--reach", "50", "--out", str(out), *STEPS]
+    monkeypatch.setattr(Job, "draw", lambda job, start: draw(job, start) if start == 0 else _interrupt())
+    assert main(["downscale", str(run), str(given), *command]) == 130
+    monkeypatch.setattr(Job, "draw", draw)
+    given.unlink()
+    coarse_file(fine, given, x=lambda d: d.assign(tas=(d.tas + 1).assign_attrs(units="K")))
+    assert main(["downscale", str(run), str(given), *command]) == 2
+    assert "the parts of another job" in capsys.readouterr().err
+    assert main(["downscale", str(run), coarse_file(fine, folder / "elsewhere.nc"), *command]) == 0
+    with xr.open_dataset(out, engine="h5netcdf") as found, xr.open_dataset(prediction, engine="h5netcdf") as whole:
+        np.testing.assert_array_equal(found.tas.values, whole.tas.values)
+
+
+def _interrupt() -> None:
+    raise KeyboardInterrupt
+
+
 def test_bad_predictors_are_named_with_what_is_expected(folder, fine, run, prediction, capsys) -> None:
     cases = {
         "variable": ({"x": lambda d: d.rename(tas="temp")}, "no variable tas: it has temp"),
@@ -269,6 +291,10 @@ def test_a_folder_of_predictors_is_mirrored(folder, fine, run, capsys) -> None:
     with xr.open_dataset(made[3], engine="h5netcdf") as found:
         np.testing.assert_array_equal(found.tas.values, drawn)
     assert main([*command, *STEPS, "--seed", "7"]) == 2
+    assert "a/x.nc exists" in capsys.readouterr().err
+    (folder / "test/a/x.nc").unlink()  # another field at the same path is another job
+    coarse_file(fine, folder / "test/a/x.nc", slice(1), x=lambda d: d.assign(tas=(d.tas + 1).assign_attrs(units="K")))
+    assert main([*command, *STEPS]) == 2
     assert "a/x.nc exists" in capsys.readouterr().err
     (folder / "empty").mkdir()
     assert main(["downscale", str(run), str(folder / "empty"), "--out", str(folder / "o3"), *STEPS]) == 2

@@ -75,13 +75,17 @@ def downscale(arguments: Sequence[str]) -> int:
                 out,
                 job,
                 template,
-                provenance=source.provenance | {"ema": settings.ema, "predictors": predictors, "match": settings.match},
+                provenance=source.provenance | {"ema": settings.ema},
                 attributes={
                     "history": f"scorefield downscale, checkpoint {source.checkpoint.sha256[:16]}, seed {settings.seed}"
                 },
                 reach=settings.reach,
                 skip=out != settings.out,
                 progress=bar.update,
+            )
+        if job.given.left_out:
+            warn(
+                f"{job.given.left_out} times of {predictors} are left out: the times before or after them are not there"
             )
         say(f"{job.members} members of {len(job.given)} fields in {out}")
     return 0

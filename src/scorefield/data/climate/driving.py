@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -11,20 +12,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.climate.covered import parts_covered
 from scorefield.data.climate.fields import Predictors
 from scorefield.data.climate.files import Cube, Variables, same_units
-from scorefield.data.climate.grid import Grid
+from scorefield.data.climate.grid import CURVILINEAR, Grid
 from scorefield.data.climate.regrid import Conservative, Regridder, spreading
 from scorefield.data.climate.source import Climate, grid_of_cube
-from scorefield.data.climate.split import dates
+from scorefield.data.climate.split import dates, usual_step
 from scorefield.data.climate.template import Template, calendar_of
 from scorefield.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-ALIKE = 1e-3  # of a step, by which positions of one grid may differ: files round
+FAR = 5.0  # ranges of training by which predictors may go beyond them: other units go further
 MINUTES_OF_DAY = 1440
+LARGEST = 10.0  # ratio by which `rescaled` multiplies: a trace in a dry cell must not become a downpour at one point
 
 
 class Given(ABC):
@@ -32,9 +35,11 @@ class Given(ABC):
 
     Attributes:
         dimension: along which the fields are numbered in a file.
+        left_out: how many times have no prediction, as those before or after them are not in the files.
     """
 
     dimension: str
+    left_out: int = 0
 
     @property
     @abstractmethod
@@ -43,8 +48,8 @@ class Given(ABC):
 
     @property
     @abstractmethod
-    def variables(self) -> int:
-        """How many predictors of the field's own time there are."""
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        """Name and units of every predictor of the field's own time."""
 
     @abstractmethod
     def __len__(self) -> int:
@@ -57,6 +62,10 @@ class Given(ABC):
     @abstractmethod
     def key(self, position: int) -> tuple[int, ...]:
         """Numbers that tell this field from all others, wherever it stands in a file."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """What decides the predictions of all fields, dates and values, as a SHA-256; wherever the files lie."""
 
     @abstractmethod
     def name(self, position: int) -> str:
@@ -88,6 +97,8 @@ class Driving(Given):
         to_coarse: area means of predictions over the cells of the predictors' grid; None where the grids do not allow it.
         spread: from the cells of that grid to the points in them; likewise.
         gaps: whether predictors may be unknown somewhere.
+        ranges: lowest and highest value of every predictor in training, by its name.
+        left_out: how many times of the files are not among the numbers.
     """
 
     predictors: Predictors
@@ -98,6 +109,8 @@ class Driving(Given):
     to_coarse: Regridder | None
     spread: Regridder | None
     gaps: bool
+    ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    left_out: int = 0
     dimension: str = "time"
 
     @property
@@ -105,14 +118,17 @@ class Driving(Given):
         return self.grid.shape
 
     @property
-    def variables(self) -> int:
-        return len(self.predictors.cube.names)
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        return self.predictors.cube.quantities
 
     def __len__(self) -> int:
         return len(self.numbers)
 
     def key(self, position: int) -> tuple[int, ...]:
         return (minutes(self._date(position)),)
+
+    def digest(self) -> str:
+        return self.predictors.digest(self.numbers[:, None])
 
     def name(self, position: int) -> str:
         return str(self.predictors.cube.times[self.numbers[position]])
@@ -122,12 +138,28 @@ class Driving(Given):
         window = self.predictors.window(number)
         for values in window:
             for name, channel in zip(self.predictors.cube.names, values, strict=True):
-                if not self.gaps and np.isnan(channel).any():
-                    raise InputError(
-                        f"{self.predictors.cube.origin}: {name} has {int(np.isnan(channel).sum())} unknown values around "
-                        f"{self._date(position)}, and had none in training: fill them, or cut them off."
-                    )
+                self._check(name, channel, position)
         return torch.from_numpy(self.predictors.at(number, window, slice(None), slice(None)))
+
+    def _check(self, name: str, values: np.ndarray, position: int) -> None:
+        """Refuse values that are not known, or of another order than those of training."""
+        what = f"{self.predictors.cube.origin}: {name} has"
+        unknown = np.isinf(values) if self.gaps else ~np.isfinite(values)
+        if unknown.any():
+            kind = "unknown" if np.isnan(values).any() else "infinite"
+            raise InputError(
+                f"{what} {int(unknown.sum())} {kind} values around {self._date(position)}, and had none in training: "
+                "fill them, or cut them off."
+            )
+        low, high = self.ranges.get(name, (-np.inf, np.inf))
+        slack = FAR * ((high - low) or max(abs(high), 1.0))
+        known = values[np.isfinite(values)]
+        far = known[(known < low - slack) | (known > high + slack)]
+        if len(far):
+            raise InputError(
+                f"{what} a value of {far[np.abs(far).argmax()]:.5g} around {self._date(position)}, and had {low:.5g} to "
+                f"{high:.5g} in training: check its units."
+            )
 
     def known(self, template: Template) -> np.ndarray:
         return template.known[self.rows, self.columns]
@@ -178,7 +210,7 @@ def rescaled(
 ) -> np.ndarray:
     """Fields whose means over coarse cells are those given: every value of a cell gets what its mean lacks, or its ratio.
 
-    A cell that is dry where it should be wet gets its amount evenly.
+    A ratio is at most `LARGEST`; what is still lacking, as where a cell is dry and should be wet, its points get evenly.
 
     Args:
         x: (variables, rows, columns).
@@ -191,8 +223,8 @@ def rescaled(
     if not multiply:
         return x + spread(coarse - means)
     empty = means <= 0
-    ratio = np.where(empty, 1.0, coarse / np.where(empty, 1.0, means))
-    return x * spread(ratio) + spread(np.where(empty, coarse, 0.0))
+    ratio = np.where(empty, 0.0, np.minimum(coarse / np.where(empty, 1.0, means), LARGEST))
+    return x * spread(ratio) + spread(coarse - ratio * means)
 
 
 def drive(source: Climate, template: Template, path: str) -> Driving:
@@ -216,19 +248,31 @@ def drive(source: Climate, template: Template, path: str) -> Driving:
                 f"{cube.origin}: {name} is in {found}, and the model was trained on {required['units'][name]}: convert it."
             )
     check_times(cube, template.facts["calendar"])
+    step = usual_step(cube.times)
+    if len(cube.times) > 1 and (trained := required.get("step")) and not 0.5 < step / trained < 1.5:
+        raise InputError(
+            f"{cube.origin} has steps of {step:g} days, and the model was trained on {trained:g}: select times."
+        )
     given, domain = grid_of_cube(cube), template.grid
     rows, columns = parts_covered(given, template, cube.origin)
+    given = template.driving if given.kind == CURVILINEAR else given
     static = template.static
     part = domain.crop(rows, columns)
     predictors = source.assembled(cube, None, given, part, (static[0], static[1][:, rows, columns]))
     numbers = np.flatnonzero(predictors.complete(np.arange(len(cube.times))))
     if cube.members > 1:
-        raise InputError(f"{cube.origin} has {cube.members} members of the driving model: predict from one at a time.")
+        raise InputError(
+            f"{cube.origin} has {cube.members} members of the driving model: write each to a file of its own, with xarray "
+            f".isel({cube.layout.member}=0), and give the folder of them."
+        )
     if not len(numbers):
         raise InputError(
-            f"{cube.origin} has {len(cube.times)} times, too few for the window of times that is asked for."
+            f"{cube.origin} has {len(cube.times)} times, and none of them with the {source.before} before and the "
+            f"{source.after} after it that the model was trained on."
         )
-    return Driving(predictors, rows, columns, part, numbers, *_between(part, given), required["gaps"])
+    back, left_out = _between(part, given), len(cube.times) - len(numbers)
+    ranges = required.get("ranges", {})  # runs of before have none
+    return Driving(predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out)
 
 
 def _between(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
@@ -240,7 +284,8 @@ def _between(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | Non
 
 
 def check_times(cube: Cube, calendar: str) -> None:
-    """Refuse dates that do not rise, and another calendar than that of the training data."""
+    """Refuse what is no date, dates that do not rise, and another calendar than that of the training data."""
+    cube.check_dates()
     found = dates(cube.times)
     for before, after in pairwise(found):
         if not before < after:
@@ -248,40 +293,6 @@ def check_times(cube: Cube, calendar: str) -> None:
     own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""
     if own and calendar and own != calendar:
         raise InputError(f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it.")
-
-
-def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, slice]:
-    """The part of the domain under some predictors: all of it, unless the model was trained on tiles, which know no places."""
-    trained = template.driving
-    for axis, own, theirs in (("y", trained.y, given.y), ("x", trained.x, given.x)):
-        step, other = _step(own), _step(theirs)
-        offset = float(
-            (theirs[0] - own[0] + 180) % 360 - 180 if trained.spherical and axis == "x" else theirs[0] - own[0]
-        )
-        beside = abs(offset / step - round(offset / step)) if step else 0.0
-        same = len(own) == len(theirs) and abs(offset) < ALIKE * abs(step)
-        fits = beside < 10 * ALIKE and (same or not template.facts["whole"])
-        if not given.shares_lines_with(trained) or abs(step - other) > ALIKE * abs(step) or not fits:
-            what = f"{len(theirs)} from {theirs[0]:.5g} to {theirs[-1]:.5g}, not {len(own)} from {own[0]:.5g} to {own[-1]:.5g}"
-            raise InputError(
-                f"{origin} is on another grid than the predictors of training: along {axis} {what}. Regrid it, or cut it to that."
-            )
-    if template.facts["whole"]:
-        return slice(0, template.grid.shape[0]), slice(0, template.grid.shape[1])
-    return _within(template.grid.y, given.y_edges, "y"), _within(template.grid.x, given.x_edges, "x")
-
-
-def _within(positions: np.ndarray, edges: np.ndarray, axis: str) -> slice:
-    low, high = edges.min(), edges.max()
-    wrapped = (positions - low) % 360 + low if axis == "x" else positions
-    inside = np.flatnonzero((wrapped > low) & (wrapped < high))
-    if not len(inside):
-        raise InputError("The predictors lie outside the domain of the training data.")
-    return slice(int(inside[0]), int(inside[-1]) + 1)
-
-
-def _step(positions: np.ndarray) -> float:
-    return float(positions[-1] - positions[0]) / (len(positions) - 1) if len(positions) > 1 else 1.0
 
 
 def minutes(date: Any) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from copy import copy
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from scorefield.data.climate.clock import TimeFeature
 from scorefield.data.climate.files import Cube
 from scorefield.data.climate.grid import Grid
 from scorefield.data.climate.regrid import Regridder
+from scorefield.data.climate.split import dates, irregular
 from scorefield.data.fields import Fields
 from scorefield.errors import InputError
 
@@ -56,6 +58,17 @@ class Predictors:
         """Those of a time and of the times around it."""
         return [self.coarse(number + step) for step in range(-self.before, self.after + 1)]
 
+    def digest(self, places: np.ndarray) -> str:
+        """SHA-256 of places (n, 1 or more), numbers of times first, of the grid, and of dates and values to predict from."""
+        found = hashlib.sha256(repr((self.names, self.cube.quantities, places.shape)).encode())
+        for lines in (places, self.grid.y, self.grid.x):
+            found.update(np.ascontiguousarray(lines).tobytes())
+        steps = np.arange(-self.before, self.after + 1)
+        for number in np.unique(places[:, :1] + steps):
+            found.update(str(dates(self.cube.times[[number % len(self.cube.times)]])[0]).encode())
+            found.update(np.ascontiguousarray(self.cube.read(int(number))).tobytes())
+        return found.hexdigest()
+
     def at(self, number: int, window: Sequence[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
         """All channels on a part of the target's grid, (channels, rows, columns)."""
         parts = [self.regrid(field, rows, columns) for field in window] + [self.static[:, rows, columns]]
@@ -70,9 +83,11 @@ class Predictors:
         return np.concatenate(parts)
 
     def complete(self, numbers: np.ndarray) -> np.ndarray:
-        """Which fields have all times of their window, none of another member, (numbers) bool."""
-        time = numbers % len(self.cube.times)
-        return (time >= self.before) & (time < len(self.cube.times) - self.after)
+        """Which fields have all times of their window, one step apart and none of another member, (numbers) bool."""
+        time, n = numbers % len(self.cube.times), len(self.cube.times)
+        found = (time >= self.before) & (time < n - self.after)
+        holes = np.append(0, np.cumsum(irregular(self.cube.times)))  # before each time
+        return found & (holes[(time + self.after).clip(0, n - 1)] == holes[(time - self.before).clip(0, n - 1)])
 
 
 @dataclass(frozen=True)

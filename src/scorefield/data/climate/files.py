@@ -38,13 +38,13 @@ class Variables:
         path: a NetCDF file, a Zarr store, a pattern such as `pr_*.nc`, or a list of them, which follow one another in time.
             Environment variables in it are filled in.
         names: of the variables, in the order of the channels.
-        units: of a variable by its name: what they must be; others raise InputError.
+        units: what they must be, of all variables or of each by its name; others raise InputError.
         levels: which values of the vertical axis to take, for variables that have one; all by default. Each is a channel.
     """
 
     path: str | list[str]
     names: list[str]
-    units: dict[str, str] = field(default_factory=dict)
+    units: str | dict[str, str] = field(default_factory=dict)
     levels: list[float] | None = None
 
     def files(self) -> list[str]:
@@ -196,6 +196,25 @@ class Cube:
         """Of the channels: of the variable, with the level where it has several."""
         return tuple(name if level is None else f"{name}@{level:g}" for name, level in self.channels)
 
+    @property
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        """Name and units of every channel."""
+        units = (str(self.dataset[name].attrs.get("units", "none")) for name, _ in self.channels)
+        return tuple(zip(self.names, units, strict=True))
+
+    def check_dates(self) -> None:
+        """Raises InputError where times are no dates."""
+        name = self.layout.time or "time"
+        if self.times.dtype.kind not in "MO":
+            raise InputError(
+                f"{self.origin}: {name} has no dates but {self.times[:1].tolist()}...: give it a coordinate of CF units, such "
+                "as hours since 2000-01-01."
+            )
+        if self.times.dtype.kind == "M" and (unknown := np.flatnonzero(np.isnat(self.times))).size:
+            raise InputError(
+                f"{self.origin}: {name} is no date (NaT) at position {unknown[0]}: give every field a date, or drop it."
+            )
+
     def read(self, number: int) -> np.ndarray:
         """The field of a number, (channels, y, x) float32, NaN where it is not known; not to be written to."""
         if self._last is None or self._last[0] != number:
@@ -233,12 +252,17 @@ class Cube:
         return [(name, float(level)) for level in wanted]
 
     def _check_units(self, dataset: xr.Dataset) -> None:
-        for name, expected in self.variables.units.items():
+        wanted = self.variables.units
+        for name, expected in (
+            dict.fromkeys(self.variables.names, wanted) if isinstance(wanted, str) else wanted
+        ).items():
             if name not in self.variables.names:
                 raise InputError(f"Units are given for {name}, which is none of {', '.join(self.variables.names)}.")
             found = dataset[name].attrs.get("units", "none")
             if not same_units(found, expected):
-                raise InputError(f"{self.origin}: {name} is in {found}, and {expected} is expected: convert it.")
+                raise InputError(
+                    f"{self.origin}: {name} is in {found}, and {expected} is expected: convert it, or give units."
+                )
 
     def _scalar_time(self, dataset: xr.Dataset) -> np.ndarray:
         return np.atleast_1d(dataset["time"].values) if "time" in dataset.variables else np.zeros(1, "datetime64[ns]")

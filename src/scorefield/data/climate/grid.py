@@ -13,7 +13,8 @@ from scorefield.errors import InputError
 if TYPE_CHECKING:
     import xarray as xr
 
-GEOGRAPHIC = "latitude_longitude"
+GEOGRAPHIC, CURVILINEAR = "latitude_longitude", "curvilinear"  # the latter's lines are numbered: y and x are indices
+LENGTHS = ("m", "km", "metre", "metres", "meter", "meters", "kilometre", "kilometres")
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +83,19 @@ class Grid:
             raise InputError(f"A grid of {self.shape[0]}×{self.shape[1]} cannot be coarsened {factor} times.")
         y_edges, x_edges = self.y_edges[: rows * factor + 1 : factor], self.x_edges[: columns * factor + 1 : factor]
         y, x = ((edges[1:] + edges[:-1]) / 2 for edges in (y_edges, x_edges))
-        return Grid(y, x, y_edges, x_edges, self.kind, self.pole, None, None, self.spherical)
+        latitude, longitude = (None, None) if self.spherical else self._middles(factor)
+        return Grid(y, x, y_edges, x_edges, self.kind, self.pole, latitude, longitude, self.spherical)
+
+    def _middles(self, factor: int) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+        """Latitude and longitude of cells of factor × factor points: of the mean of their unit vectors."""
+        if self.latitude is None or self.longitude is None:
+            return None, None
+        rows, columns = (n // factor for n in self.shape)
+        vectors = unit_vectors(self.latitude, self.longitude)[: rows * factor, : columns * factor]
+        x, y, z = np.moveaxis(vectors.reshape(rows, factor, columns, factor, 3).mean((1, 3)), -1, 0)
+        turn = 360 * (self.longitude.max() > 180)  # the branch of the file
+        longitude = np.degrees(np.arctan2(y, x))
+        return np.degrees(np.arctan2(z, np.hypot(x, y))), np.where(longitude < 0, longitude + turn, longitude)
 
     def points(self) -> tuple[np.ndarray, np.ndarray]:
         """Latitude and longitude of every point in degrees, (rows, columns) each."""
@@ -98,6 +111,9 @@ class Grid:
 
     def areas(self) -> np.ndarray:
         """Relative areas of the cells, (rows, columns)."""
+        if self.kind == CURVILINEAR and min(self.shape) > 1:  # |∂r/∂i × ∂r/∂j| on the unit sphere
+            along = np.gradient(unit_vectors(*self.points()), axis=(0, 1))
+            return np.linalg.norm(np.cross(*along), axis=-1)
         heights = np.abs(np.diff(np.sin(np.radians(self.y_edges)) if self.spherical else self.y_edges))
         return heights[:, None] * np.abs(np.diff(self.x_edges))[None]
 
@@ -108,7 +124,9 @@ def grid_of(dataset: xr.Dataset, name: str, layout: Layout) -> Grid:
     curved = _curvilinear(dataset, layout)
     y, x = (_positions(dataset, dimension) for dimension in (layout.y, layout.x))
     if layout.y not in dataset.coords and curved is not None:
-        kind = "curvilinear"
+        kind = CURVILINEAR
+    elif kind == GEOGRAPHIC and layout.y in dataset.coords and dataset[layout.y].attrs.get("units") in LENGTHS:
+        kind = "projection"  # one that the file does not name
     spherical = kind in (GEOGRAPHIC, "rotated_latitude_longitude")
     y_edges, x_edges = _edges(dataset, layout.y, y), _edges(dataset, layout.x, x)
     if spherical:
@@ -126,6 +144,12 @@ def mapping_of(dataset: xr.Dataset, name: str) -> tuple[str, tuple[tuple[str, fl
     told = {k: np.asarray(v) for k, v in attributes.items() if "pole" in k}
     numbers = {k: float(v) for k, v in told.items() if v.dtype.kind in "iuf" and not v.ndim}
     return str(attributes.get("grid_mapping_name", GEOGRAPHIC)), tuple(sorted(numbers.items()))
+
+
+def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
+    """Points on the unit sphere, (..., 3), of latitude and longitude (...) in degrees."""
+    phi, lam = np.radians(latitude), np.radians(longitude)
+    return np.stack((np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)), axis=-1)
 
 
 def unrotate(

@@ -33,7 +33,8 @@ def held(source: Climate, split: Split, most: int | None = None) -> tuple[Given,
         return HeldTiles(fields), fields
     if fields.targets.members > 1:
         raise InputError(
-            f"{fields.targets.origin} has {fields.targets.members} members: predict from a file of one at a time."
+            f"{fields.targets.origin} has {fields.targets.members} members: write the predictors of each to a file of its own, "
+            f"with xarray .isel({fields.targets.layout.member}=0), and give the folder of them."
         )
     everything = slice(0, fields.domain.shape[0]), slice(0, fields.domain.shape[1])
     try:
@@ -62,8 +63,8 @@ class HeldTiles(Given):
         return self.fields.size
 
     @property
-    def variables(self) -> int:
-        return 0 if self.fields.predictors is None else len(self.fields.predictors.cube.names)
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        return () if self.fields.predictors is None else self.fields.predictors.cube.quantities
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -72,6 +73,9 @@ class HeldTiles(Given):
         place = self.fields.place(position)
         number = place.number // len(self.fields.targets.times)
         return minutes(self._dates([position])[0]), number, place.row, place.column
+
+    def digest(self) -> str:
+        return "" if self.fields.predictors is None else self.fields.predictors.digest(self.fields.places)
 
     def name(self, position: int) -> str:
         return str(self.fields.time(position))

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scorefield.data.climate.grid import GEOGRAPHIC, Grid
+from scorefield.data.climate.grid import CURVILINEAR, GEOGRAPHIC, Grid, unit_vectors
 from scorefield.errors import InputError
 
 KNOWN = 0.5  # the least share of the weight that must be known
@@ -39,7 +39,7 @@ class Bilinear(Regrid):
     """Linear in both coordinates between the four points around; constant from the outermost points to their cells' edges."""
 
     def between(self, source: Grid, target: Grid) -> Regridder:
-        if source.shares_lines_with(target) and source.kind != "curvilinear":
+        if source.shares_lines_with(target) and (source.kind != CURVILINEAR or coarsens(target, source)):
             along_y, along_x = _along_y(source, target.y), _along_x(source, target.x)
             return Separable(along_y.matrix(len(source.y)), along_x.matrix(len(source.x)))
         if source.kind != GEOGRAPHIC:
@@ -69,14 +69,22 @@ class Nearest(Regrid):
 class Conservative(Regrid):
     """The mean over the area of each new cell, on a sphere where the coordinates are angles: sums are kept."""
 
-    def between(self, source: Grid, target: Grid) -> Separable:
-        if not source.shares_lines_with(target) or source.kind == "curvilinear":
+    def between(self, source: Grid, target: Grid) -> Regridder:
+        if not source.shares_lines_with(target):
             raise InputError("Conservative regridding needs grids with parallel lines: use Bilinear or Nearest.")
+        if source.kind == CURVILINEAR:
+            if not coarsens(source, target):
+                raise InputError("Curvilinear grids are averaged over blocks of their own points alone: use Nearest.")
+            along = overlap(source.y_edges, target.y_edges), overlap(source.x_edges, target.x_edges)
+            return Weighted(source.areas(), Separable(*along))
         y_source, y_target = (_heights(grid) for grid in (source, target))
-        edges = target.x_edges
-        if source.spherical:  # on the source's branch of longitude
-            edges = edges - 360 * np.floor((edges.mean() - source.x_edges.min()) / 360)
-        return Separable(overlap(y_source, y_target), overlap(source.x_edges, edges))
+        return Separable(overlap(y_source, y_target), overlap(source.x_edges, _branch(source, target)))
+
+
+def _branch(source: Grid, target: Grid) -> np.ndarray:
+    """Edges of the target's columns, on the source's branch of longitude."""
+    edges = target.x_edges
+    return edges - 360 * np.floor((edges.mean() - source.x_edges.min()) / 360) if source.spherical else edges
 
 
 class Separable(Regridder):
@@ -94,13 +102,44 @@ class Separable(Regridder):
         return _weighted(part, lambda flat: np.stack([(along_x @ (along_y @ f).T).T for f in flat]))
 
 
+class Weighted(Regridder):
+    """Σ a f / Σ a with areas a of single points: what a mean over lines of latitude cannot tell."""
+
+    def __init__(self, areas: np.ndarray, mean: Separable) -> None:
+        self.areas, self.mean = areas / areas.mean(), mean
+
+    def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
+        known = np.where(np.isfinite(field), self.areas, np.nan)
+        return self.mean(field * self.areas, rows, columns) / self.mean(known, rows, columns)
+
+
+def coarsens(fine: Grid, coarse: Grid) -> bool:
+    """Whether the cells of one curvilinear grid are blocks of the other's: their middles are where its points are."""
+    factor = round(coarse.step[0] / fine.step[0])
+    if factor < 1 or any(n // factor < m for n, m in zip(fine.shape, coarse.shape, strict=True)):
+        return False
+    ours = fine.coarsened(factor)
+    return ours.shape == coarse.shape and alike(ours.points(), coarse.points())
+
+
+def alike(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether points, given by latitude and longitude, are the same to a hundredth of their spacing."""
+    away = np.abs(unit_vectors(*ours) - unit_vectors(*theirs)).max()
+    return bool(away < 1e-2 * np.radians(_spacing(*theirs)))
+
+
 def spreading(source: Grid, target: Grid) -> Separable:
     """Each cell's value to the points inside of it; a point on a line between cells gets the mean of both by their shares.
 
     Where the cells of the target make up those of the source exactly, means over the source's cells give its values back.
     """
-    back = Conservative().between(target, source)
-    return Separable(_by_column(back.along_y), _by_column(back.along_x))
+    blocks = source.kind != CURVILINEAR or coarsens(target, source)
+    if not source.shares_lines_with(target) or not blocks:
+        raise InputError("Values spread to grids with parallel lines alone.")
+    y_target, y_source = (_heights(grid) for grid in (target, source))
+    return Separable(
+        _by_column(overlap(y_target, y_source)), _by_column(overlap(target.x_edges, _branch(target, source)))
+    )
 
 
 def _by_column(weights: Any) -> Any:
@@ -231,8 +270,7 @@ def _sparse(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: t
 
 
 def _on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
-    phi, lam = np.radians(latitude.ravel()), np.radians(longitude.ravel())
-    return np.stack((np.cos(phi) * np.cos(lam), np.cos(phi) * np.sin(lam), np.sin(phi)), axis=1)
+    return unit_vectors(latitude.ravel(), longitude.ravel())
 
 
 def _spacing(latitude: np.ndarray, longitude: np.ndarray) -> float:

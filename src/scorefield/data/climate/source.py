@@ -15,13 +15,14 @@ from scorefield.data.climate.fields import GriddedFields, Predictors
 from scorefield.data.climate.files import Cube, Variables
 from scorefield.data.climate.grid import Grid, grid_of
 from scorefield.data.climate.regrid import Bilinear, Conservative, Regrid, Regridder
-from scorefield.data.climate.split import Division, dates
+from scorefield.data.climate.split import Division, dates, usual_step
 from scorefield.data.climate.template import calendar_of, template_bytes
 from scorefield.data.climate.tiles import Tiles
 from scorefield.data.source import Source, Split
 from scorefield.errors import InputError
 
-LOOKED_AT = 256  # fields that are too many for memory are described by so many of them
+LOOKED_AT = 256  # fields of which people are told statistics
+SURVEYED = 2**28  # bytes of fields in memory while all are gone through
 
 
 @dataclass(frozen=True)
@@ -67,6 +68,7 @@ class Climate(Source):
 
     def load(self, split: Split) -> GriddedFields:
         targets = Cube(self.targets)
+        targets.check_dates()
         domain = self.domain(targets)
         predictors = self.predictors_for(targets, domain)
         size = domain.shape if self.tiles is None else tuple(self.tiles.size)
@@ -111,6 +113,7 @@ class Climate(Source):
             return None
         cube = targets if self.predictors is None else Cube(self.predictors)
         if cube is not targets:
+            cube.check_dates()
             _check_times(targets, cube)
         coarsen = None if self.coarsen == 1 else Conservative().between(grid_of_cube(cube), driving)
         return self.assembled(cube, coarsen, driving, domain, self.static_on(domain))
@@ -152,7 +155,7 @@ class Climate(Source):
         chosen = np.tile(self.division.times(targets.times, split), targets.members)
         numbers = np.flatnonzero(chosen)
         if predictors is not None:
-            numbers = numbers[predictors.complete(numbers)]
+            numbers = numbers[predictors.complete(numbers)]  # `told_of` says how many are left out
         places = self.division.places(domain.shape, split)
         if self.tiles is None:
             if not places.all():
@@ -198,10 +201,16 @@ def told_of(fields: GriddedFields) -> tuple[str, ...]:
     first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
     calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
     rows, columns = fields.domain.shape
+    everything = np.arange(len(targets))
+    cut = 0 if predictors is None else int((~predictors.complete(everything)).sum())
     found = [
         f"{first} to {last}, {calendar}; {targets.members} member{'s' * (targets.members > 1)}",
         f"domain {rows} × {columns}, {fields.domain.kind}, steps {fields.domain.step[0]:.4g} and {fields.domain.step[1]:.4g}",
     ]
+    if cut:
+        found.append(
+            f"{cut} of {len(targets)} fields are in no split: the times before or after them are not in the files"
+        )
     for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
         units = targets.dataset[channel[0]].attrs.get("units", "no units")
         known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
@@ -257,25 +266,42 @@ def _reach(values: Tensor) -> str:
     return f"{low:.5g} to {high:.5g}, mean {mean:.5g}, std {float(known.std(correction=0)):.4g}"
 
 
+def surveyed(fields: GriddedFields) -> tuple[list[list[float]], list[list[float]], np.ndarray, bool]:
+    """Ranges of the targets and of the predictors, where the targets are ever known, (rows, columns), and whether predictors
+    have gaps: over all fields, a part of them in memory at a time.
+    """
+    channels = len(fields.variables), 0 if fields.predictors is None else len(fields.predictors.names)
+    low, high = (np.full(sum(channels), value) for value in (np.inf, -np.inf))
+    ever, gaps = np.zeros(fields.size, bool), False
+    step = max(1, SURVEYED * len(fields) // max(fields.bytes, 1))
+    for first in range(0, len(fields), step):
+        batch = fields.gather(torch.arange(first, min(first + step, len(fields))))
+        x = batch.x if batch.mask is None else batch.x.where(batch.mask, torch.nan)
+        ever |= x.isfinite().any(1).any(0).numpy()
+        parts = [x]
+        if fields.predictors is not None:
+            parts.append(batch.cond["field"][:, : channels[1]])
+            gaps |= bool(parts[1].isnan().any())
+        for sign, ends in ((-1, high), (1, low)):
+            found = [(sign * v).where(v.isfinite(), torch.inf).amin((0, 2, 3)).double().numpy() for v in parts]
+            ends[:] = sign * np.minimum(sign * ends, np.concatenate(found))
+    reach = [[float(a), float(b)] if a <= b else [0.0, 0.0] for a, b in zip(low, high, strict=True)]
+    return reach[: channels[0]], reach[channels[0] :], ever, gaps
+
+
 def describe(source: Climate, fields: GriddedFields) -> Tensor:
     """The template of a training set: what its predictions will need."""
     targets, predictors = fields.targets, fields.predictors
-    stored = fields.gather(
-        torch.arange(len(fields)) if fields.remembered else torch.arange(min(LOOKED_AT, len(fields)))
-    )
-    known = torch.ones_like(stored.x, dtype=torch.bool) if stored.mask is None else stored.mask
-    reach = [
-        [float(part.min()), float(part.max())] if len(part := x[k]) else [0.0, 0.0]
-        for x, k in zip(stored.x.unbind(1), known.unbind(1), strict=True)
-    ]
+    reach, given, ever, gaps = surveyed(fields)
     whole = source.tiles is None
-    ever = known.any(1).any(0).numpy() if whole else np.ones(fields.domain.shape, bool)
+    ever = ever if whole else np.ones(fields.domain.shape, bool)
     facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
-    required: dict[str, Any] = {"units": {}, "gaps": False}
+    required: dict[str, Any] = {"units": {}, "gaps": gaps}
     if predictors is not None:
         dataset = predictors.cube.dataset
         required["units"] = {n: str(dataset[n].attrs.get("units", "")) for n in predictors.cube.variables.names}
-        required["gaps"] = bool(torch.isnan(stored.cond["field"]).any())
+        required["step"] = usual_step(predictors.cube.times) if source.before or source.after else None
+        required["ranges"] = dict(zip(predictors.names, given, strict=True))
     static = (
         ((), np.zeros((0, *fields.domain.shape), np.float32)) if predictors is None else source.static_on(fields.domain)
     )

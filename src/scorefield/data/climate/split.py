@@ -175,6 +175,22 @@ def dates(times: np.ndarray) -> list[Any]:
     return times.astype("datetime64[us]").tolist() if times.dtype.kind == "M" else list(times)
 
 
+def irregular(times: np.ndarray) -> np.ndarray:
+    """Which steps between neighbouring times are none of the usual length, (times - 1) bool: months and leap days pass, holes
+    and what comes twice do not.
+    """
+    if len(times) < 2 or times.dtype.kind not in "MO":
+        return np.zeros(max(len(times) - 1, 0), bool)
+    share = np.diff(days_since_first(times)) / usual_step(times)
+    return (share < 0.5) | (share > 1.5)
+
+
+def usual_step(times: np.ndarray) -> float:
+    """The median of the steps, in days; 1 where there are none."""
+    steps = np.diff(days_since_first(times)) if len(times) > 1 else np.ones(1)
+    return float(np.median(steps)) or 1.0
+
+
 def days_since_first(times: np.ndarray) -> np.ndarray:
     """Days since the first of the times, in their own calendar."""
     found = dates(times)

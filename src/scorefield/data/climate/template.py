@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.climate.files import NAMES, Cube, Layout, library
-from scorefield.data.climate.grid import Grid, grid_of
+from scorefield.data.climate.grid import CURVILINEAR, Grid, grid_of
 from scorefield.errors import InputError
 
 if TYPE_CHECKING:
@@ -66,8 +66,13 @@ class Template:
         """The grid of the predictors."""
         stored = {name: np.asarray(values) for name, values in self.facts["driving"]["lines"].items()}
         other = self.facts["driving"]
+        points = {name: np.asarray(values) for name, values in other.get("points", {}).items()}
         return Grid(
-            **stored, kind=other["kind"], pole=tuple((k, v) for k, v in other["pole"]), spherical=other["spherical"]
+            **stored,
+            **points,
+            kind=other["kind"],
+            pole=tuple((k, v) for k, v in other["pole"]),
+            spherical=other["spherical"],
         )
 
     @property
@@ -189,7 +194,15 @@ def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube
 
 def _lines(grid: Grid) -> dict[str, Any]:
     lines = {name: getattr(grid, name).tolist() for name in ("y", "x", "y_edges", "x_edges")}
-    return {"lines": lines, "kind": grid.kind, "pole": [list(p) for p in grid.pole], "spherical": grid.spherical}
+    told = grid.kind == CURVILINEAR and grid.latitude is not None and grid.longitude is not None
+    points = {name: getattr(grid, name).tolist() for name in ("latitude", "longitude") if told}
+    return {
+        "lines": lines,
+        "points": points,
+        "kind": grid.kind,
+        "pole": [list(p) for p in grid.pole],
+        "spherical": grid.spherical,
+    }
 
 
 def _plain(attributes: Any) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from scorefield.data.climate import (
     Years,
 )
 from scorefield.data.climate.source import correlation_length, grid_of_cube
+from scorefield.data.climate.template import Template
 from scorefield.errors import AbsentDataError, InputError
 from weather import dataset, save, times
 
@@ -100,6 +101,19 @@ def test_what_is_read_as_it_is_asked_for_is_what_memory_holds(plain) -> None:
     one, many = (Loader(lazy, 4, workers=w) for w in (0, 2))
     for _, a, b in zip(range(3), one, many, strict=False):
         assert torch.equal(a.x, b.x)
+
+
+def test_what_is_told_of_data_does_not_depend_on_memory(folder, monkeypatch) -> None:
+    """The last field alone is hot, has a gap of its predictor, and is known at a point where no other is."""
+    monkeypatch.setattr("scorefield.data.climate.source.SURVEYED", 2**14)
+    fine = dataset(12)
+    driving = fine.coarsen(lat=4, lon=4).mean(keep_attrs=True)
+    fine["tas"][:-1, 0, 0], fine["tas"][-1, 5, 5], driving["tas"][-1, 2, 2] = np.nan, 400, np.nan
+    path, other = save(fine, folder / "late.nc"), save(driving, folder / "late_coarse.nc")
+    more = {"division": Blocks(100, 2, (1,), ()), "predictors": Variables(other, ["tas"]), "coarsen": 1}
+    held, lazy = (Template.read(source(path, memory=m, **more).load("train").template) for m in (4.0, 0.0))
+    assert lazy.facts == held.facts and np.array_equal(lazy.known, held.known)
+    assert lazy.facts["ranges"][0][1] == 400 and lazy.facts["predictors"]["gaps"] and lazy.known.all()
 
 
 def test_a_window_of_times_stays_within_its_member(folder) -> None:
