@@ -20,9 +20,9 @@ import torch
 import scorefield
 from climate_data import COARSENING, Part, mrms
 from climate_scores import Judge, System, markdown, percent, ratio, told
-from scorefield.baselines import BCSD, Bilinear, DressedBilinear
-from scorefield.baselines.baseline import block_mean
 from scorefield.files import replacing
+from scorefield.jobs.baselines import BCSD, Bilinear, DressedBilinear
+from scorefield.jobs.baselines.baseline import block_mean
 from scorefield.sample import DPM2M, Heun, Step, StochasticHeun
 
 MEMBERS, SEED = 8, 0

@@ -18,8 +18,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from scorefield.baselines.baseline import When, bilinear, block_mean
 from scorefield.config import find_recipe, read_recipe
+from scorefield.jobs.baselines.baseline import When, bilinear, block_mean
 from scorefield.recipe import build, data_parser
 
 COARSENING = {"mrms": 8, "t2m": 4}

@@ -23,11 +23,11 @@ from torch import Tensor
 
 from climate_data import COARSENING, LATITUDE, Part, area, t2m
 from scorefield import loading
-from scorefield.baselines import Ridge
-from scorefield.baselines.baseline import When, block_mean
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields, Subset
 from scorefield.data.source import Source, Split, hold_out
+from scorefield.jobs.baselines import Ridge
+from scorefield.jobs.baselines.baseline import When, block_mean
 
 SPELL, GAP = 4, 2  # days left out together, and on either side of them: as far as the test is from training
 

@@ -45,12 +45,12 @@ from scorefield.data import Interferograms, Loader, Terrain, Volcano
 from scorefield.data.fields import Fields
 from scorefield.files import write_text
 from scorefield.guidance import Guided, Replacement
+from scorefield.jobs.restoring import Case, in_model_space
 from scorefield.loading import open_checkpoint
 from scorefield.metrics.comparison import Phases, Spectra, floor
 from scorefield.metrics.spectrum import cosine_spectrum
 from scorefield.operators import CosineCoarsen
 from scorefield.recipe import recipe_parser
-from scorefield.restoring import Case, in_model_space
 from scorefield.run import prepare
 from scorefield.sample import Extrapolate, Finer, WienerBeyond
 from scorefield.spectrum import RadialSpectrum

@@ -26,7 +26,7 @@ from scorefield.data.augment import Dequantise
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, Fields
 from scorefield.denoiser import Karras
-from scorefield.likelihood import measure
+from scorefield.jobs.likelihood import measure
 from scorefield.losses import SNR, Denoising, Important, ImportantLikelihood, UniformTime
 from scorefield.model import Model
 from scorefield.nn import NCSNpp

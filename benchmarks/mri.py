@@ -29,14 +29,14 @@ from scorefield.data.mri.simulate import Simulation, simulate
 from scorefield.data.mri.volumes import read_nifti
 from scorefield.files import write_text
 from scorefield.guidance import Method, NoisyLikelihood, Proximal
-from scorefield.measuring import Scans
+from scorefield.jobs.mri.measuring import Scans
+from scorefield.jobs.mri.reconstructed import picture, summary
+from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor, draw
 from scorefield.metrics.image import interval_coverage
 from scorefield.metrics.mri import masked_psnr, object_mask
 from scorefield.model import Model
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
-from scorefield.reconstructed import picture, summary
 from scorefield.sample import DPM2M, AnnealedLangevin, Carry, EDMGrid, LogSNRGrid, Sampler
-from scorefield.scan import Baselines, Scan, as_tensor, draw
 
 GRID = (192, 224)
 SLAB = (100, 108)  # of colin27, which the recipe keeps out of training

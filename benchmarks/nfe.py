@@ -21,8 +21,9 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import scorefield
-from scorefield.evaluation.extract import Extractor, in_memory
 from scorefield.files import replacing, write_text
+from scorefield.jobs.evaluation.extract import Extractor, in_memory
+from scorefield.jobs.sampling import count_evaluations
 from scorefield.metrics.features import Classifier, train_classifier
 from scorefield.metrics.frechet import Moments, frechet_distance
 from scorefield.model import Model
@@ -38,7 +39,6 @@ from scorefield.sample import (
     StochasticHeun,
     UniformGrid,
 )
-from scorefield.sampling import count_evaluations
 
 BATCH = 500
 BUDGETS = (8, 12, 18, 26, 35, 40, 50, 100)

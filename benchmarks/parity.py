@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import scorefield
-from scorefield.importing import import_weights
+from scorefield.jobs.importing import import_weights
 
 
 def errors(run: Path, reference: dict[str, torch.Tensor]) -> list[float]:

@@ -13,6 +13,7 @@ from laws.test_moments import errors as moment_errors
 from scorefield.denoiser import Denoiser
 from scorefield.errors import InputError
 from scorefield.guidance import Guided, Measurement, Replacement
+from scorefield.jobs.suggestion import Bands, Suggestion, bands_of, check, spectrum_error, suggest
 from scorefield.nn.network import Network
 from scorefield.noise import Exponential, Free, GaussianField, KernelField, Matern, Neumann, White, WhiteModes
 from scorefield.noise import Periodic as Torus
@@ -36,7 +37,6 @@ from scorefield.sample.finer import _modes as of_beyond
 from scorefield.schedule import EDM, VP, geometric
 from scorefield.sde import SDE
 from scorefield.spectrum import RadialSpectrum, wavenumbers
-from scorefield.suggestion import Bands, Suggestion, bands_of, check, spectrum_error, suggest
 from scorefield.wiener import Wiener
 from scorefield.wiener import _spectra as of_wiener
 

@@ -8,7 +8,7 @@ import torch
 
 import scorefield
 from scorefield.cli import main
-from scorefield.importing import import_weights
+from scorefield.jobs.importing import import_weights
 
 GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
     "ve_ncsnpp_continuous": ("checkpoint_1.pth", "config.json"),

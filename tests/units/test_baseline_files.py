@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scorefield.baselines import Bilinear, When
-from scorefield.baselines.baseline import block_mean
 from scorefield.cli import main
 from scorefield.errors import InputError
-from scorefield.verification.driving import consistency
-from scorefield.verification.job import driven
-from scorefield.verification.pair import pair_up
+from scorefield.jobs.baselines import Bilinear, When
+from scorefield.jobs.baselines.baseline import block_mean
+from scorefield.jobs.verification.driving import consistency
+from scorefield.jobs.verification.job import driven
+from scorefield.jobs.verification.pair import pair_up
 
 
 @pytest.fixture(scope="module")

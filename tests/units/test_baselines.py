@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from scorefield.baselines import (
+from scorefield.errors import InputError
+from scorefield.jobs.baselines import (
     BCSD,
     Baseline,
     Bilinear,
@@ -16,8 +17,7 @@ from scorefield.baselines import (
     Ridge,
     When,
 )
-from scorefield.baselines.baseline import block_mean
-from scorefield.errors import InputError
+from scorefield.jobs.baselines.baseline import block_mean
 
 RANDOM = np.random.default_rng(0)
 DAYS, HOURS = 30, 6

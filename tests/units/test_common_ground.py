@@ -7,11 +7,11 @@ import pytest
 import xarray as xr
 
 from scorefield.errors import InputError
-from scorefield.verification.grid import nearest
-from scorefield.verification.job import warn
-from scorefield.verification.pair import pair_up
-from scorefield.verification.rain import rain_per_day
-from scorefield.verification.score import Options, score
+from scorefield.jobs.verification.grid import nearest
+from scorefield.jobs.verification.job import warn
+from scorefield.jobs.verification.pair import pair_up
+from scorefield.jobs.verification.rain import rain_per_day
+from scorefield.jobs.verification.score import Options, score
 
 KILOMETRES = 12000.0
 

@@ -20,7 +20,7 @@ import scorefield
 from scorefield.cli import main
 from scorefield.data.climate import Conservative, Cube, Variables
 from scorefield.data.climate.source import grid_of_cube
-from scorefield.ensembles import Job
+from scorefield.jobs.ensembles import Job
 from weather import dataset, described, recipe, save
 
 STEPS = ["--steps", "3", "--chunk", "4"]

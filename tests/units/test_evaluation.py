@@ -17,14 +17,14 @@ from scorefield.cli import main
 from scorefield.data import Digits, Identity, Tensors
 from scorefield.denoiser import Karras
 from scorefield.errors import InputError
-from scorefield.evaluation.extract import Extractor, in_memory
-from scorefield.evaluation.record import compare
-from scorefield.evaluation.reference import Data, Reference, gather
+from scorefield.jobs.evaluation.extract import Extractor, in_memory
+from scorefield.jobs.evaluation.record import compare
+from scorefield.jobs.evaluation.reference import Data, Reference, gather
+from scorefield.jobs.sampling import device, sample_to
 from scorefield.metrics.features import Pixels, train_classifier
 from scorefield.metrics.statistics import Statistics
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
-from scorefield.sampling import device, sample_to
 from scorefield.schedule import EDM
 from scorefield.sde import SDE
 
@@ -50,7 +50,9 @@ def images(labels: torch.Tensor | None, n: int = 40) -> Tensors:
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scorefield.evaluation.reference.train_classifier", partial(train_classifier, steps=2, width=4))
+    monkeypatch.setattr(
+        "scorefield.jobs.evaluation.reference.train_classifier", partial(train_classifier, steps=2, width=4)
+    )
 
 
 @pytest.mark.usefixtures("quick")
@@ -92,7 +94,7 @@ def test_data_without_labels_are_compared_by_a_projection(tmp_path: Path) -> Non
 
 
 def test_only_neighbours_are_limited_by_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("scorefield.evaluation.reference.BYTES", 12 * 36 * 4)
+    monkeypatch.setattr("scorefield.jobs.evaluation.reference.BYTES", 12 * 36 * 4)
     said: list[str] = []
     reference = gather(images(None), tmp_path, 50_000, said.append)
     assert len(data_of(reference).train) == 12 and any("12 of 30 training fields" in line for line in said)

@@ -13,14 +13,15 @@ import torch
 import scorefield
 import tiny
 from laws.test_oracles import matrix
-from scorefield import densities, run
+from scorefield import run
 from scorefield.cli import main
 from scorefield.data.fields import Fields
 from scorefield.errors import AbsentDataError, InputError
+from scorefield.jobs import densities
+from scorefield.jobs.resolution import fitted
 from scorefield.model import Model
 from scorefield.noise import Exponential, GaussianField, Matern, Neumann, Periodic, White
 from scorefield.oracle import Gaussian
-from scorefield.resolution import fitted
 from scorefield.sample import BandLimited, WienerBeyond
 from scorefield.schedule import EDM
 from scorefield.sde import SDE

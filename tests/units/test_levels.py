@@ -7,13 +7,14 @@ import pytest
 import torch
 import yaml
 
-from scorefield import cli, levels
+from scorefield import cli
 from scorefield.data import Centre, Divide, Identity, Tensors
 from scorefield.data.arrays import Arrays
 from scorefield.data.batch import Batch
 from scorefield.data.distance import largest_distance
 from scorefield.data.fields import Fields
 from scorefield.errors import InputError
+from scorefield.jobs import levels
 from scorefield.schedule import langevin_step, level_number, level_ratio
 
 

@@ -11,14 +11,14 @@ import pytest
 import torch
 
 import tiny
-from scorefield import likelihood as job
 from scorefield import load
 from scorefield.cli import main
 from scorefield.data import Digits
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
 from scorefield.errors import InputError
-from scorefield.likelihood import measure, summary
+from scorefield.jobs import likelihood as job
+from scorefield.jobs.likelihood import measure, summary
 from scorefield.sample import ProbabilityFlow
 
 

@@ -15,10 +15,10 @@ from scorefield.data.mri.kspace import KSpace
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.simulate import Simulation, centred, simulate
 from scorefield.errors import InputError
-from scorefield.measuring import Scans, normalised
+from scorefield.jobs.mri.measuring import Scans, normalised
+from scorefield.jobs.mri.reconstructed import figures, summary
+from scorefield.jobs.mri.scan import Scan, as_tensor
 from scorefield.metrics.mri import fastmri_figures
-from scorefield.reconstructed import figures, summary
-from scorefield.scan import Scan, as_tensor
 
 h5py, nibabel, _ = (pytest.importorskip(name) for name in ("h5py", "nibabel", "sigpy"))
 GRID = (40, 37)
@@ -185,7 +185,7 @@ def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, 
     whole, out = tmp_path / "whole.h5", tmp_path / "out.h5"
     more = ["--acceleration", "1.5"]
     assert main(job(folder, whole, *more)) == 0
-    from scorefield import reconstruction
+    from scorefield.jobs.mri import reconstruction
 
     compute = reconstruction.Job.compute
 
@@ -266,9 +266,9 @@ def test_chi_square_is_one_for_the_truth_and_the_scale_finds_the_image(scans):
 
 
 def test_a_member_depends_on_its_number_alone(folder, scans):
-    from scorefield.reconstruction import OWN_METHOD
+    from scorefield.jobs.mri.reconstruction import OWN_METHOD
+    from scorefield.jobs.mri.scan import draw
     from scorefield.sample import DPM2M, Sampler
-    from scorefield.scan import draw
 
     model, scan = scorefield.load(folder / "run"), scan_of(scans[0], RandomLines(2.0, 9)(GRID))
     sampler = Sampler(3, DPM2M(1.0))
@@ -279,9 +279,9 @@ def test_a_member_depends_on_its_number_alone(folder, scans):
 
 
 def test_what_no_coil_sees_is_zero(folder, scans):
-    from scorefield.reconstruction import OWN_METHOD
+    from scorefield.jobs.mri.reconstruction import OWN_METHOD
+    from scorefield.jobs.mri.scan import draw
     from scorefield.sample import DPM2M, Sampler
-    from scorefield.scan import draw
 
     maps = scans[0].maps.copy()
     maps[:, :, :5] = 0

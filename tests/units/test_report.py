@@ -19,8 +19,9 @@ import pytest
 from PIL import Image
 
 import tiny
-from scorefield import loading, report
+from scorefield import loading
 from scorefield.cli import main
+from scorefield.jobs import report
 from scorefield.metrics.features import train_classifier
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "use", "path", "rect"}
@@ -85,7 +86,9 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = folder / "a run <b>"
     tiny.train(folder, run, train__steps=6, train__validate_every=2, train__preview_every=3, train__log_every=1)
     with pytest.MonkeyPatch.context() as patch:  # what the features are is of no concern here
-        patch.setattr("scorefield.evaluation.reference.train_classifier", partial(train_classifier, steps=2, width=4))
+        patch.setattr(
+            "scorefield.jobs.evaluation.reference.train_classifier", partial(train_classifier, steps=2, width=4)
+        )
         assert main(["evaluate", str(run), "-n", "8", "--seeds", "2", "--steps", "2"]) == 0
     assert (
         main(

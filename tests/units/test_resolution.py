@@ -15,8 +15,8 @@ from scorefield import fourier
 from scorefield.cli import main
 from scorefield.cosine import resample
 from scorefield.errors import InputError
+from scorefield.jobs.resolution import conditions, grid_of
 from scorefield.metrics.image import psnr
-from scorefield.resolution import conditions, grid_of
 
 RECIPE = """
 base: [parts/functions.yaml, parts/function-unet.yaml]

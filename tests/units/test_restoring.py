@@ -15,12 +15,12 @@ import scorefield
 import tiny
 from laws.cases import gaussian, keys, time
 from laws.posterior import Exact
-from scorefield import restoring
 from scorefield.cli import main
 from scorefield.data import Batch, Digits, Normaliser, Standardise
 from scorefield.data.single import read_field
 from scorefield.errors import InputError
 from scorefield.guidance import Guided, MomentMatching
+from scorefield.jobs import restoring
 from scorefield.metrics.image import error_by_spread, interval_coverage, psnr
 from scorefield.operators import Coarsen, Compose, Grey, Identity, Mask
 from scorefield.oracle import Gaussian

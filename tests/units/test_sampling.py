@@ -25,8 +25,8 @@ from scorefield.cli import main
 from scorefield.data import Images
 from scorefield.data.picture import GAP, SMALL, grid
 from scorefield.errors import InputError
-from scorefield.outputs import ArrayFile, PictureFiles, Pixels
-from scorefield.sampling import local
+from scorefield.jobs.outputs import ArrayFile, PictureFiles, Pixels
+from scorefield.jobs.sampling import local
 
 resource = pytest.importorskip("resource")  # POSIX: there are no such locks, signals and limits elsewhere
 

@@ -13,7 +13,7 @@ from jsonargparse import Namespace
 import tiny
 from scorefield.cli import main
 from scorefield.errors import InputError
-from scorefield.selection import chosen_step
+from scorefield.jobs.selection import chosen_step
 from scorefield.train.checkpoint import path_of
 
 

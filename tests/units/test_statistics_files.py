@@ -20,8 +20,8 @@ from torch import Tensor, nn
 import tiny
 from scorefield.cli import main
 from scorefield.errors import InputError
-from scorefield.evaluation import extract as extraction
-from scorefield.evaluation.extract import Extractor, in_memory, open_samples
+from scorefield.jobs.evaluation import extract as extraction
+from scorefield.jobs.evaluation.extract import Extractor, in_memory, open_samples
 from scorefield.metrics.features import Features
 from scorefield.metrics.statistics import Statistics
 

@@ -11,9 +11,9 @@ import xarray as xr
 
 from scorefield.cli import main
 from scorefield.errors import InputError
-from scorefield.verification.pair import pair_up
-from scorefield.verification.rain import millimetres_per_day, wet_threshold
-from scorefield.verification.score import Options, score
+from scorefield.jobs.verification.pair import pair_up
+from scorefield.jobs.verification.rain import millimetres_per_day, wet_threshold
+from scorefield.jobs.verification.score import Options, score
 
 RANDOM = np.random.default_rng(0)
 

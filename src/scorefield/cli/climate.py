@@ -14,8 +14,9 @@ def downscale(arguments: Sequence[str]) -> int:
     """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on."""
     from tqdm import tqdm
 
-    from scorefield import downscaling, loading, sampling
+    from scorefield import loading
     from scorefield.data import Climate
+    from scorefield.jobs import downscaling, sampling
 
     parser = run_parser("downscale", downscale.__doc__ or "")
     parser.add_argument(
@@ -96,7 +97,7 @@ def verify(arguments: Sequence[str]) -> int:
     from tqdm import tqdm
 
     from scorefield.config import Parser
-    from scorefield.verification import job
+    from scorefield.jobs.verification import job
 
     parser = Parser.named("scorefield verify", verify.__doc__ or "")
     job.add_arguments(parser)
@@ -112,9 +113,9 @@ def baseline(arguments: Sequence[str]) -> int:
     """Fit what a downscaling model has to beat - Bilinear, DressedBilinear, HourlyResidual, Ridge, DressedRidge, BCSD - and
     write what it draws.
     """
-    from scorefield import baselines
-    from scorefield.baselines import job
     from scorefield.config import Parser
+    from scorefield.jobs import baselines
+    from scorefield.jobs.baselines import job
 
     parser = Parser.named("scorefield baseline", baseline.__doc__ or "")
     job.add_arguments(parser)
@@ -127,8 +128,8 @@ def baseline(arguments: Sequence[str]) -> int:
 
 def correct(arguments: Sequence[str]) -> int:
     """Map the quantiles of predictions to the truth's in each grid box; with --map.wet both are wet equally often."""
-    from scorefield.baselines import correction
     from scorefield.config import Parser
+    from scorefield.jobs.baselines import correction
 
     parser = Parser.named("scorefield correct", correct.__doc__ or "")
     correction.add_arguments(parser)

@@ -14,8 +14,9 @@ def sample(arguments: Sequence[str]) -> int:
     """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
     from tqdm import tqdm
 
-    from scorefield import loading, resolution, sampling, selection
-    from scorefield.steering import add_arguments, label_of, steering
+    from scorefield import loading
+    from scorefield.jobs import resolution, sampling, selection
+    from scorefield.jobs.steering import add_arguments, label_of, steering
 
     parser = run_parser("sample", sample.__doc__ or "")
     selection.add_arguments(parser)
@@ -55,7 +56,7 @@ def sample(arguments: Sequence[str]) -> int:
     with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
         sampling.complete(job, output, provenance=provenance, progress=bar.update)
     if settings.trajectory:
-        from scorefield import pictures
+        from scorefield.jobs import pictures
 
         pictures.trajectory_of(job, settings.out / "trajectory.png")
     say(f"{settings.number} samples in {settings.out}")
@@ -64,7 +65,8 @@ def sample(arguments: Sequence[str]) -> int:
 
 def denoise(arguments: Sequence[str]) -> int:
     """Denoise fields in files: the mean of all that each may have been, given white noise of a known or estimated strength."""
-    from scorefield import denoising, loading
+    from scorefield import loading
+    from scorefield.jobs import denoising
 
     parser = run_parser("denoise", denoise.__doc__ or "")
     denoising.add_arguments(parser)
@@ -89,8 +91,9 @@ def restore(arguments: Sequence[str]) -> int:
     """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur."""
     from tqdm import tqdm
 
-    from scorefield import loading, recipe, restoring, sampling, selection
-    from scorefield.steering import class_of
+    from scorefield import loading, recipe
+    from scorefield.jobs import restoring, sampling, selection
+    from scorefield.jobs.steering import class_of
 
     parser = run_parser("restore", restore.__doc__ or "")
     selection.add_arguments(parser)
@@ -130,8 +133,9 @@ def likelihood(arguments: Sequence[str]) -> int:
     """Measure log p of fields by the probability flow: nats for each, their mean, bits per dimension of quantised data."""
     from tqdm import tqdm
 
-    from scorefield import densities, loading
-    from scorefield import likelihood as job
+    from scorefield import loading
+    from scorefield.jobs import densities
+    from scorefield.jobs import likelihood as job
 
     parser = run_parser("likelihood", likelihood.__doc__ or "")
     job.add_arguments(parser)

@@ -11,8 +11,9 @@ def superres(arguments: Sequence[str]) -> int:
     """Draw functions on a fine grid that agree with a given one on a coarse grid, by the posterior of the model."""
     from tqdm import tqdm
 
-    from scorefield import finer, loading, recipe, resolution, restoring, sampling, selection
-    from scorefield.steering import class_of
+    from scorefield import loading, recipe
+    from scorefield.jobs import finer, resolution, restoring, sampling, selection
+    from scorefield.jobs.steering import class_of
 
     parser = run_parser("superres", superres.__doc__ or "")
     selection.add_arguments(parser)
@@ -54,7 +55,8 @@ def superres(arguments: Sequence[str]) -> int:
 
 def plot(arguments: Sequence[str]) -> int:
     """Picture the noise of a run, its covariance, an example under growing noise, and samples; as PNG and PDF."""
-    from scorefield import illustrate, loading
+    from scorefield import loading
+    from scorefield.jobs import illustrate
 
     parser = run_parser("plot", plot.__doc__ or "")
     illustrate.add_arguments(parser)

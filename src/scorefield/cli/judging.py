@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 def evaluate(arguments: Sequence[str]) -> int:
     """Compare samples of a run with its data; writes metrics.json and pictures into the run folder."""
-    from scorefield import sampling, selection
-    from scorefield.evaluation import job
+    from scorefield.jobs import sampling, selection
+    from scorefield.jobs.evaluation import job
 
     parser = run_parser("evaluate", evaluate.__doc__ or "")
     selection.add_arguments(parser)
@@ -32,7 +32,7 @@ def evaluate(arguments: Sequence[str]) -> int:
 def make_reference(arguments: Sequence[str]) -> int:
     """Write statistics of the features of data, to evaluate samples against without the data."""
     from scorefield.config import Parser
-    from scorefield.evaluation import standalone
+    from scorefield.jobs.evaluation import standalone
 
     parser = Parser.named("scorefield make-reference", make_reference.__doc__ or "")
     standalone.add_reference_arguments(parser)
@@ -45,7 +45,7 @@ def make_reference(arguments: Sequence[str]) -> int:
 def compare(arguments: Sequence[str]) -> int:
     """Compare samples on disk with statistics of data, with data or with other samples; writes a JSON file."""
     from scorefield.config import Parser
-    from scorefield.evaluation import standalone
+    from scorefield.jobs.evaluation import standalone
 
     parser = Parser.named("scorefield compare", compare.__doc__ or "")
     standalone.add_compare_arguments(parser)
@@ -56,8 +56,9 @@ def compare(arguments: Sequence[str]) -> int:
 
 def report(arguments: Sequence[str]) -> int:
     """Write one HTML page about a run: configuration, curves, samples, metrics. It loads nothing and runs no script."""
-    from scorefield import loading, selection
-    from scorefield import report as pages
+    from scorefield import loading
+    from scorefield.jobs import report as pages
+    from scorefield.jobs import selection
 
     parser = run_parser("report", report.__doc__ or "")
     selection.add_arguments(parser)
@@ -75,8 +76,8 @@ def report(arguments: Sequence[str]) -> int:
 
 def _draw_trajectory(source: Opened, settings: Namespace, path: Path) -> None:
     """Draw a few samples on their way from noise, where the model can, and nobody has."""
-    from scorefield import pictures, sampling
-    from scorefield.steering import label_of
+    from scorefield.jobs import pictures, sampling
+    from scorefield.jobs.steering import label_of
 
     try:
         model = source.model(ema=settings.ema, trust=settings.trust)

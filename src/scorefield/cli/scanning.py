@@ -13,8 +13,10 @@ def reconstruct(arguments: Sequence[str]) -> int:
     """Reconstruct MR images from undersampled k-space: members of p(image | k-space), their mean and spread, and baselines."""
     from tqdm import tqdm
 
-    from scorefield import loading, recipe, reconstructed, reconstruction, sampling
+    from scorefield import loading, recipe
     from scorefield.data.mri.kspace import open_kspace
+    from scorefield.jobs import sampling
+    from scorefield.jobs.mri import reconstructed, reconstruction
 
     parser = run_parser("reconstruct", reconstruct.__doc__ or "")
     reconstruction.add_arguments(parser)

@@ -74,7 +74,8 @@ def suggest(arguments: Sequence[str]) -> int:
     """
     import torch
 
-    from scorefield import recipe, resolution, run, suggestion
+    from scorefield import recipe, run
+    from scorefield.jobs import resolution, suggestion
     from scorefield.spectrum import RadialSpectrum
 
     parser = recipe.recipe_parser("scorefield suggest", suggest.__doc__ or "")
@@ -131,7 +132,7 @@ def import_(arguments: Sequence[str]) -> int:
     )
     settings = parser.read(arguments)
     from scorefield import config, loading
-    from scorefield.importing import import_weights
+    from scorefield.jobs.importing import import_weights
 
     data = None if settings.data is None else config.read_recipe(settings.data).get("data")
     model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config, data))
@@ -168,9 +169,10 @@ def noise_levels(arguments: Sequence[str]) -> int:
     """Choose the noise levels of a recipe from its data, and write the recipe with them, complete, to train with."""
     import yaml
 
-    from scorefield import levels, recipe
+    from scorefield import recipe
     from scorefield.data.loader import Sequential
     from scorefield.files import write_text
+    from scorefield.jobs import levels
     from scorefield.run import data_and_normaliser
 
     parser = recipe.recipe_parser("scorefield noise-levels", noise_levels.__doc__ or "")
@@ -212,8 +214,8 @@ def recipes(arguments: Sequence[str]) -> int:
 
 def demo(arguments: Sequence[str]) -> int:
     """Train on handwritten digits, sample and evaluate, into runs/demo."""
-    from scorefield import pictures
     from scorefield.config import Parser
+    from scorefield.jobs import pictures
 
     parser = Parser.named("scorefield demo", demo.__doc__ or "")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")

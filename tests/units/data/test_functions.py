@@ -10,7 +10,7 @@ from scorefield.cosine import resample
 from scorefield.data import Functions, Interferograms, Loader, Tensors, Terrain, Windows
 from scorefield.data.functions import on_grid, positions
 from scorefield.errors import AbsentDataError, InputError
-from scorefield.resolution import conditions
+from scorefield.jobs.resolution import conditions
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(10, 6, 8)).astype(np.float32)

@@ -11,9 +11,10 @@ import torch
 import scorefield
 from scorefield.cli import main
 from scorefield.errors import InputError
-from scorefield.importing import import_weights
 from scorefield.interop import score_sde
 from scorefield.interop.pickles import Settings
+from scorefield.jobs.importing import import_weights
+from scorefield.jobs.sampling import count_evaluations
 from scorefield.nn import NCSN, NCSNpp, NCSNv2
 from scorefield.sample import (
     Ancestral,
@@ -26,7 +27,6 @@ from scorefield.sample import (
     Sampler,
     UniformGrid,
 )
-from scorefield.sampling import count_evaluations
 from units.interop.ancestors import (
     NCSNV2,
     SCORE_SDE,

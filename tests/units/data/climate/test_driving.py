@@ -16,8 +16,8 @@ from scorefield.data.climate.files import Layout, open_dataset
 from scorefield.data.climate.grid import Grid, edges_between, grid_of
 from scorefield.data.climate.regrid import spreading
 from scorefield.data.climate.template import Template
-from scorefield.downscaling import check_conserved
 from scorefield.errors import InputError
+from scorefield.jobs.downscaling import check_conserved
 from weather import dataset, save
 
 

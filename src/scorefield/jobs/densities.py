@@ -1,0 +1,144 @@
+"""Densities of functions: there are none with respect to Lebesgue measure, and what there is on grids.
+
+In function space no measure is shift-invariant, so log p(x) means nothing there. On a grid of N points the model has a density,
+which changes with N. A density with respect to the noise measure N(0, σ²C), σ that of the level at which data are taken, may
+exist in function space: then log p − log N(·; 0, σ²C) settles as the grid is refined, and log p drifts. Both are computed on two
+grids or more, so that one sees which of them does.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from tqdm import tqdm
+
+from scorefield.data.batch import Batch
+from scorefield.data.fields import Fields
+from scorefield.errors import InputError
+from scorefield.jobs.likelihood import measure, summary
+from scorefield.model import Model
+from scorefield.noise import Boundary, Noise
+from scorefield.sample.likelihood import ProbabilityFlow
+
+NOTE = (
+    "Functions have no density with respect to Lebesgue measure: log p is that on the values of a grid, and changes with it. "
+    "log p - log N(0, s²C) is relative to the noise measure, and may have a limit."
+)
+
+
+def check(noise: Noise, resolutions: Sequence[int]) -> None:
+    """Refuse a density of functions without grids, and grids where the noise is one of pixels."""
+    if noise.white and resolutions:
+        raise InputError("The model's noise is white, of pixels and not of functions: leave --resolutions out.")
+    if noise.white:
+        return
+    if not resolutions:
+        raise InputError(
+            "The model's noise is a field: functions have no density with respect to Lebesgue measure. Give --resolutions "
+            "[16,32] for the densities on two grids, and those relative to the noise, to see which drifts."
+        )
+    if len(set(resolutions)) < 2 or min(resolutions) < 2:
+        raise InputError(f"--resolutions needs two different grids or more, to compare, not {list(resolutions)}.")
+
+
+class Resampled(Fields):
+    """Fields on another grid, by their modes.
+
+    Args:
+        fields: without conditions or masks.
+        boundary: of the modes.
+        size: of the grid.
+    """
+
+    def __init__(self, fields: Fields, boundary: Boundary, size: Sequence[int]) -> None:
+        self.fields, self.boundary, self.size = fields, boundary, list(size)
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def gather(self, indices: Tensor) -> Batch:
+        batch = self.fields.gather(indices)
+        if "field" in batch.cond or batch.mask is not None:
+            raise InputError("Densities on several grids are for fields that no field conditions, and without masks.")
+        return replace(batch, x=self.boundary.resample(batch.x.double(), self.size).to(torch.get_default_dtype()))
+
+
+def grid_of(shape: Sequence[int], resolution: int) -> list[int]:
+    """So many points along the first axis, and in proportion along the others. Raises InputError beyond the data's own."""
+    if resolution > shape[0]:
+        raise InputError(
+            f"The data have {shape[0]} points along the first axis, and no modes for a resolution of {resolution}."
+        )
+    grid = [n * resolution / shape[0] for n in shape]
+    if any(abs(n - round(n)) > 1e-9 for n in grid):
+        raise InputError(
+            f"A resolution of {resolution} makes {grid} points of {list(shape)}: give one that makes whole ones."
+        )
+    return [round(n) for n in grid]
+
+
+def log_noise(noise: Noise, x: Float[Tensor, "batch channels *grid"], sigma: float) -> Float[Tensor, " batch"]:
+    """log N(x; 0, σ²C) in nats, on the grid of x."""
+    square = (x * noise.precision(x)).double().flatten(1).sum(1) / sigma**2
+    return -0.5 * (square + noise.log_det(x.double()) + x[0].numel() * math.log(2 * math.pi * sigma**2))
+
+
+def compare(
+    model: Model,
+    fields: Fields,
+    n: int,
+    resolutions: Sequence[int],
+    *,
+    flow: ProbabilityFlow,
+    facts: Mapping[str, Any] | None = None,
+    unfinished: Path | None = None,
+    repeats: int,
+    seed: int = 0,
+    chunk: int = 64,
+    bar: tqdm | None = None,
+) -> dict[str, Any]:
+    """log p and log p − log N(·; 0, σ²C) of the same functions on several grids; arguments as of `likelihood.measure`."""
+    noise = model.sde.noise
+    check(noise, resolutions)
+    shape = list(fields[0].x.shape[1:])
+    boundary, _ = noise.basis(len(shape))
+    t_min, _ = flow.ends(model.sde.schedule)
+    sigma = float(model.sde.schedule.sigma(t_min) / model.sde.schedule.alpha(t_min))
+    record: dict[str, Any] = {"note": NOTE, "sigma": sigma, "resolutions": []}
+    for resolution in sorted(set(resolutions)):
+        grid = grid_of(shape, resolution)
+        noise.log_det(torch.zeros(1, 1, *grid, dtype=torch.float64))  # refuses before anything is computed
+        part = None if unfinished is None else unfinished.with_name(f"{unfinished.name}.{resolution}.npz")
+        on_grid = Resampled(fields, boundary, grid)
+        found = measure(
+            model, on_grid, n, repeats=repeats, flow=flow, seed=seed, chunk=chunk, bar=bar, facts=facts, unfinished=part
+        )
+        x = on_grid.gather(torch.tensor(found["indices"])).x.to(model.device)
+        z = model.normaliser(x)
+        reference = log_noise(noise, z, sigma).cpu() + model.normaliser.log_det(x).double().cpu()
+        relative = torch.tensor(found["nats_per_field"], dtype=torch.float64).T - reference
+        record["resolutions"].append({"resolution": resolution, "grid": grid, **found, "relative": summary(relative)})
+    for part in () if unfinished is None else unfinished.parent.glob(f"{unfinished.name}.*.npz"):
+        part.unlink()
+    return record
+
+
+def table(record: Mapping[str, Any]) -> str:
+    """For people: both densities on every grid, and how far each moved."""
+    rows = record["resolutions"]
+    lines = [record["note"], f"  grid            log p           log p - log N(0, s²C), s = {record['sigma']:.3g}"]
+    for row in rows:
+        lines.append(
+            f"  {'x'.join(map(str, row['grid'])):12s}{row['nats']['mean']:14.2f}  {row['relative']['mean']:16.2f}"
+        )
+    moves = [rows[-1][key]["mean"] - rows[-2][key]["mean"] for key in ("nats", "relative")]
+    drifting = "log p" if abs(moves[0]) > abs(moves[1]) else "the density relative to the noise"
+    lines.append(f"  last change {moves[0]:+14.2f}  {moves[1]:+16.2f}   {drifting} drifts more")
+    return "\n".join(lines)

@@ -1,0 +1,188 @@
+"""From a file of k-space to scans that can be reconstructed: one strength of noise, coil maps, the points that are used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.mri import prepare
+from scorefield.data.mri.combined import WHOLE
+from scorefield.data.mri.kspace import KSpace, read_cfl
+from scorefield.data.mri.maps import estimate_maps
+from scorefield.data.mri.masks import Everything, RandomLines, Sampling
+from scorefield.data.mri.noise import noise_covariance
+from scorefield.errors import InputError
+from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor
+from scorefield.operators import Sense, to_channels, to_complex, zero_filled
+
+UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
+MEASURED = 8  # slices, spread over the scan, from which its noise is told
+
+
+@dataclass(frozen=True, eq=False)
+class Scans:
+    """Scans from a file, prepared one by one.
+
+    Args:
+        kspace: the file.
+        sampling: which of the points that were acquired are used.
+        maps: coil maps (coils, height, width), or for each slice; by default the file's own, or estimated.
+        cache: a folder for estimated maps.
+        noise: standard deviation per real component in all coils; by default they are whitened by what is measured of it in the
+            scan as a whole, maps alike, and keep their units.
+        coils: how many they are compressed to.
+        height: of the image, where the readout is oversampled; by default as the file says, where it has no maps.
+        baselines: how these are regularised.
+    """
+
+    kspace: KSpace
+    sampling: Sampling = Everything()
+    maps: np.ndarray | None = None
+    cache: Path | None = None
+    noise: float | None = None
+    coils: int | None = None
+    height: int | None = None
+    baselines: Baselines = Baselines()
+
+    def __post_init__(self) -> None:
+        if self.maps is not None and (self.coils is not None or self.height is not None):
+            raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
+
+    def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
+        """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
+        kspace, acquired, mask = self._slice(number)
+        notes = [note] if (note := prepare.partial_fourier(acquired)) else []
+        if self.height is None and len(mask) < self.kspace.shape[2]:
+            notes.append(
+                f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
+                f"says; --height {self.kspace.shape[2]} keeps all."
+            )
+        given = self._given(number, kspace.shape)
+        mixing, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
+        notes += [note] if note else []
+        kspace = prepare.mix_coils(mixing, kspace)
+        if self.coils is not None:
+            kspace = prepare.compress_coils(kspace, self.coils)
+        if given is None:
+            maps = estimate_maps(kspace, mask, noise=noise, cache=self.cache)
+        else:
+            maps = prepare.mix_coils(mixing, given)
+            largest = float(np.sqrt((np.abs(maps) ** 2).sum(0)).max())  # Σ|S|² <= 1, and A x = y as before
+            maps, kspace, noise = maps / largest, kspace / largest, noise / largest
+        scan = Scan(as_tensor(kspace), torch.from_numpy(mask), as_tensor(maps), noise, self.baselines)
+        reference, note = self._reference(scan, acquired, given)
+        return scan, reference, [*notes, *note]
+
+    def _reference(self, scan: Scan, acquired: np.ndarray, given: np.ndarray | None) -> tuple[Tensor | None, list[str]]:
+        """The image of all that was sampled, by maps of all of it; or none, and why nothing is compared."""
+        share, used = float(acquired.mean()), float(scan.mask.numpy().mean())
+        if share < WHOLE and used < share:
+            return None, [
+                f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
+                "reference nothing is compared."
+            ]
+        if share >= WHOLE and used == share:
+            return None, [
+                "k-space is sampled as a whole, and all of it used: nothing is compared without --acceleration."
+            ]
+        if share < WHOLE:
+            return None, []
+        maps = scan.maps
+        if given is None:
+            kspace = scan.kspace.numpy()
+            maps = as_tensor(estimate_maps(kspace, acquired, noise=scan.noise, cache=self.cache))
+        together = zero_filled(Sense(maps, torch.from_numpy(acquired)), to_channels(scan.kspace[None]))
+        weight = maps.abs().square().sum(0)
+        return to_complex(together)[0, 0] / torch.where(weight > 0, weight, 1), []
+
+    def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
+        kspace, acquired = self.kspace.slice(number)
+        height = self.height
+        if height is None and self.kspace.size and (acquired == acquired.any(0)).all():
+            height = None if self.maps is not None or self.kspace.maps is not None else self.kspace.size[0]
+        if height is not None:
+            kspace, acquired = prepare.remove_oversampling(kspace, acquired, height)
+        return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+
+    @cached_property
+    def _whitening(self) -> tuple[np.ndarray, float, str]:
+        """W of all slices alike, the standard deviation of the noise of W y, and a warning or nothing."""
+        if self.kspace.noise_scan is not None:
+            return *prepare.whitening(prepare.covariance_of(self.kspace.noise_scan)), ""
+        numbers = np.unique(np.linspace(0, len(self.kspace) - 1, MEASURED).round().astype(int))
+        slices, wrong = [], None
+        for number in numbers.tolist():
+            try:
+                slices.append(self._slice(number)[::2])
+            except InputError as error:  # of a slice that perhaps nobody asks for
+                wrong = error
+        if wrong is not None and not slices:
+            raise wrong
+        covariance, note = noise_covariance(slices)
+        return *prepare.whitening(covariance), note
+
+    def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Maps of the coils as they are, from outside or from the file, Σ|S|² = 1; None where they are to be estimated."""
+        if self.maps is not None:
+            maps = self.maps if self.maps.ndim == 3 else self.maps[number]
+        elif self.kspace.maps is not None and self.coils is None and self.height is None:
+            maps = self.kspace.maps(number)
+        else:
+            return None
+        if maps.shape != shape:
+            raise InputError(
+                f"The maps are {maps.shape} and k-space is {shape} (coils, height, width): give the maps of this scan, "
+                "or none, and they are estimated."
+            )
+        return normalised(maps)
+
+
+def normalised(maps: np.ndarray) -> np.ndarray:
+    """Maps divided by √Σ|S|² over the coils, in whatever units they came: the image is what all coils see together.
+
+    Raises:
+        InputError: maps that are 0 everywhere, or not finite.
+    """
+    strength = np.sqrt((np.abs(maps) ** 2).sum(0))
+    if not (np.isfinite(strength).all() and strength.any()):
+        raise InputError("The maps hold NaN or infinite values, or nothing but zeros: no coil sees anything by them.")
+    inside = strength > UNSEEN * strength.max()
+    return np.where(inside, maps / np.where(inside, strength, 1), 0)
+
+
+def read_maps(path: Path) -> np.ndarray:
+    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or the `maps` of .h5."""
+    if path.suffix in (".h5", ".hdf5"):
+        import h5py
+
+        try:
+            with h5py.File(path, "r") as file:
+                if "maps" not in file:
+                    raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
+                return np.asarray(file["maps"], dtype=np.complex64)
+        except OSError as error:
+            raise InputError(f"{path} cannot be read as HDF5: is it there, and complete?") from error
+    opened = np.load(path, allow_pickle=False) if path.suffix == ".npy" and path.is_file() else None
+    maps = read_cfl(path.with_suffix("")) if path.suffix in (".cfl", ".hdr") else opened
+    if maps is None:
+        raise InputError(f"There are no maps in {path}: give .npy, .h5 or .cfl.")
+    if maps.dtype.kind != "c" or maps.ndim not in (3, 4):
+        raise InputError(
+            f"The maps in {path} are {maps.dtype} {maps.shape}: complex, (coils, height, width) are needed."
+        )
+    return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
+
+
+def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:
+    """The sampling that `--mask` or `--acceleration` asks for; all that was acquired by default."""
+    if mask is not None and acceleration is not None:
+        raise InputError("--mask and --acceleration both say what is used of k-space: give one of them.")
+    if acceleration is not None:
+        return RandomLines(acceleration)
+    return mask or Everything()
