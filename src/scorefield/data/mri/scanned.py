@@ -17,11 +17,14 @@ from scorefield.data.mri.combined import files_of, places_of
 from scorefield.data.mri.kspace import KSpace, open_kspace
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, Sampling
+from scorefield.data.mri.noise import noise_covariance
 from scorefield.data.mri.scaling import scale_of
 from scorefield.data.mri.simulate import centred
 from scorefield.data.mri.undersampled import as_channels
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.errors import InputError
+
+MEASURED = 8  # slices of a scan from which its noise is told
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Scanned(Source):
     Args:
         path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size.
         sampling: which of the points that were acquired are used; where all files have the same ones, let them vary.
-        noise: standard deviation per real component in all coils; None to whiten it by the noise scan (ISMRMRD).
+        noise: standard deviation per real component in all coils; None to whiten it by the noise scan, or by k-space.
         coils: how many they are compressed to, where maps are estimated.
         cache: a folder in which estimated maps are kept; else they are estimated whenever a slice is asked for.
         skip: so many slices are left out at either end of each file.
@@ -87,6 +90,7 @@ class ScannedFields(Fields):
                 )
         self.places = places_of(self.scans, source.skip)
         self.dtype = "complex64"
+        self._found: dict[int, tuple[np.ndarray, float]] = {}
 
     @cached_property
     def scans(self) -> list[KSpace]:
@@ -113,12 +117,12 @@ class ScannedFields(Fields):
         kspace, acquired = scan.slice(number)
         mask = acquired & source.sampling((kspace.shape[1], kspace.shape[2]), index)
         mixing, noise = self._whitening(file)
-        kspace = np.where(mask, np.tensordot(mixing, kspace, 1), 0)
+        kspace = np.where(mask, prepare.mix_coils(mixing, kspace), 0)
         if scan.maps is None or source.coils is not None:
             kspace = kspace if source.coils is None else prepare.compress_coils(kspace, source.coils)
             maps = estimate_maps(kspace, mask, noise=noise, cache=source.cache)
         else:
-            maps = np.tensordot(mixing, scan.maps(number), 1)
+            maps = prepare.mix_coils(mixing, scan.maps(number))
             strength = float(np.sqrt((np.abs(maps) ** 2).sum(0).max()))
             if not (np.isfinite(strength) and strength > 0):
                 raise InputError(f"The maps of {scan.origin} hold NaN or infinite values, or nothing but zeros.")
@@ -132,15 +136,18 @@ class ScannedFields(Fields):
 
     def _whitening(self, file: int) -> tuple[np.ndarray, float]:
         """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
-        scan, noise = self.scans[file], self.source.noise
-        if noise is not None:
-            return np.eye(scan.shape[1]), noise
-        if scan.noise_scan is None or len(scan.noise_scan) != scan.shape[1]:
-            raise InputError(
-                f"{scan.origin} has no noise scan of its coils: give the standard deviation as data.noise."
-            )
-        try:
-            lower = np.linalg.cholesky(prepare.covariance_of(scan.noise_scan))
-        except np.linalg.LinAlgError as error:
-            raise InputError(f"The noise of some coils of {scan.origin} is 0 or a copy of others'.") from error
-        return np.linalg.inv(lower), 1.0
+        scan = self.scans[file]
+        if self.source.noise is not None:
+            return np.eye(scan.shape[1]), self.source.noise
+        if file not in self._found:
+            self._found[file] = prepare.whitening(self._covariance(file))
+        return self._found[file]
+
+    def _covariance(self, file: int) -> np.ndarray:
+        """That of the noise, by the noise scan, or by some of the slices."""
+        scan = self.scans[file]
+        if scan.noise_scan is not None:
+            return prepare.covariance_of(scan.noise_scan)
+        numbers = [number for which, number in self.places if which == file]
+        some = np.unique(np.linspace(0, len(numbers) - 1, MEASURED).round().astype(int))
+        return noise_covariance(scan.slice(numbers[place]) for place in some)[0]
