@@ -243,6 +243,16 @@ def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans,
 
 
 # --------------------------------------------------------------------------------------------------------------- scans
+def test_members_that_do_not_fit_k_space_are_spoken_of(folder, scans, tmp_path, capsys):
+    """Maps of the right sizes, in another order of coils."""
+    np.save(tmp_path / "rolled.npy", np.roll(scans[0].maps, 2, axis=0))
+    for maps, said in ((folder / "maps.npy", False), (tmp_path / "rolled.npy", True)):
+        more = ["--maps", str(maps), "--noise", str(scans[0].noise), "--slices", "0"]
+        assert main(job(folder, tmp_path / f"{maps.stem}.h5", *more)) == 0
+        assert ("the members do not fit k-space" in capsys.readouterr().err) == said
+        assert (read(tmp_path / f"{maps.stem}.h5")["chi_square"].mean() > 3) == said
+
+
 def test_maps_of_any_units_are_normalised(scans):
     """Three times the maps are the same maps; where no coil sees anything they stay 0."""
     maps = scans[0].maps.copy()

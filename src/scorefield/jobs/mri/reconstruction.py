@@ -42,6 +42,12 @@ OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 OWN = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
 
 
+MISFIT = 3.0  # χ²/N beyond which something other than chance is wrong
+MISFITTING = (
+    "χ²/N is {:.3g}, about 1 where they do. Are the maps of this scan, its coils in the same order? Is --noise right?"
+)
+
+
 def add_arguments(parser: Parser) -> None:
     """What was measured, what of it is used, and how to reconstruct it."""
     parser.add_argument("kspace", type=Path, help="k-space: .h5 (fastMRI or ISMRMRD), .npy, or .cfl")
@@ -150,7 +156,10 @@ class Job:
             bf16=self.bf16,
         )
         found = summary(members) | {name.replace("-", "_"): x for name, x in scan.baseline_images().items()}
-        found |= {"chi_square": scan.chi_square(members), "mask": scan.mask, "maps": scan.maps}
+        fit = scan.chi_square(members)
+        if float(fit.mean()) > MISFIT:
+            notes = [*notes, f"the members do not fit k-space: {MISFITTING.format(float(fit.mean()))}"]
+        found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.maps}
         found |= {"noise": torch.tensor(scan.noise), "scale": torch.tensor(scan.scale)}
         if reference is not None:
             found["reference"] = reference
