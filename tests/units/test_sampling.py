@@ -57,6 +57,8 @@ def start(arguments: list[str], before: Callable[[], object] = lambda: None) -> 
     """The command line in a process of its own."""
 
     def work() -> None:
+        # a shell has what it starts in the background ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         before()
         sys.exit(main(arguments))
 
