@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +10,13 @@ import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields, Subset
-from scorefield.data.mri.kspace import KSpace, open_kspace
+from scorefield.data.fields import Fields
 from scorefield.data.mri.scaling import fit_matrix, scale_of
 from scorefield.data.mri.simulate import centred
-from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.errors import AbsentDataError, InputError
+from scorefield.data.mri.slices import ScanSlices, of_split
+from scorefield.data.source import Source, Split
+from scorefield.errors import InputError
 
-KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
 SMOOTH = 24  # frequencies of a coil's image that are taken for its sensitivity
 WHOLE = 0.95  # of k-space: sampled less, its images are aliased
 
@@ -46,53 +43,17 @@ class Combined(Source):
     seed: int = 0
 
     def load(self, split: Split) -> Fields:
-        check_split(split)
-        files = files_of(self.path)
-        if len(files) == 1:
-            fields = CombinedFields(files, self.matrix, self.skip)
-            return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
-        chosen = hold_out(len(files), self.valid, self.seed, split).tolist()
-        return CombinedFields([files[index] for index in chosen], self.matrix, self.skip)
+        return of_split(
+            self.path, lambda files: CombinedFields(files, self.matrix, self.skip), self.valid, self.seed, split
+        )
 
 
-def files_of(path: Path) -> list[Path]:
-    """The files of k-space in a folder, by name, or the one that is given."""
-    path = Path(path)
-    if path.suffix in KINDS:
-        return [path]
-    if not path.is_dir():
-        raise AbsentDataError(f"There is no folder {path} of k-space: correct data.path.")
-    files = sorted(file for file in path.iterdir() if file.suffix in KINDS)
-    if not files:
-        raise AbsentDataError(f"{path} holds no k-space ({', '.join(KINDS)}): correct data.path.")
-    return files
-
-
-def places_of(scans: Sequence[KSpace], skip: int) -> list[tuple[int, int]]:
-    """(scan, slice) of all slices but so many at either end of each scan."""
-    places = [(index, number) for index, scan in enumerate(scans) for number in range(skip, len(scan) - skip)]
-    if not places:
-        raise InputError(f"skip={skip} leaves no slices of {scans[0].origin} and {len(scans) - 1} others: give less.")
-    return places
-
-
-class CombinedFields(Fields):
+class CombinedFields(ScanSlices):
     """The slices of some files, combined when they are asked for."""
 
     def __init__(self, files: list[Path], matrix: tuple[int, int], skip: int) -> None:
-        self.files, self.matrix = files, matrix
-        self.places = places_of(self.scans, skip)
-        self.dtype = "complex64"
-
-    @cached_property
-    def scans(self) -> list[KSpace]:
-        return [open_kspace(file) for file in self.files]
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "scans"}  # open files go to no worker
-
-    def __len__(self) -> int:
-        return len(self.places)
+        super().__init__(files, skip)
+        self.matrix = matrix
 
     def gather(self, indices: Tensor) -> Batch:
         return Batch(torch.stack([self._field(index) for index in indices.tolist()]))

@@ -7,10 +7,11 @@ from collections.abc import Iterable
 import numpy as np
 
 from scorefield.data.mri.maps import calibration_box
-from scorefield.data.mri.prepare import covariance_of, distance_of
+from scorefield.data.mri.prepare import covariance_of, distance_of, whitening
 from scorefield.data.mri.scaling import fit_matrix
 from scorefield.errors import InputError
 
+MEASURED = 8  # slices of a scan from which its noise is told
 RINGS = (1.0, 0.9, 0.8)  # of the largest frequency: the outermost that holds enough points is taken for noise
 ENOUGH = 32  # points for each coil
 FEWEST = 8  # points for each coil, of the innermost ring
@@ -19,6 +20,26 @@ CLEAR = 2.0  # how many times stronger than the outermost points those about 0.8
 LARGEST = 96  # points along an axis of the box in which neighbours are compared
 AMPLE = 5  # points of the box for each neighbour's coefficient
 CONDITION = 1e-4  # smallest eigenvalue over the largest, below which a covariance is no noise of working coils
+
+
+def whitening_of(
+    noise_scan: np.ndarray | None, slices: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> tuple[np.ndarray, float, str]:
+    """W of a whole scan, see `whitening`, the standard deviation of the noise of W y, and a warning or nothing.
+
+    Args:
+        noise_scan: noise alone, (coils, points); None to tell it from k-space.
+        slices: as `noise_covariance` takes them; read where there is no noise scan.
+    """
+    if noise_scan is not None:
+        return *whitening(covariance_of(noise_scan)), ""
+    covariance, note = noise_covariance(slices)
+    return *whitening(covariance), note
+
+
+def spread_over(count: int) -> list[int]:
+    """The numbers of some slices of a scan, evenly spread, from which its noise is told."""
+    return np.unique(np.linspace(0, count - 1, MEASURED).round().astype(int)).tolist()
 
 
 def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, str]:

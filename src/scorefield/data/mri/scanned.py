@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -11,20 +10,17 @@ import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields, Subset
+from scorefield.data.fields import Fields
 from scorefield.data.mri import prepare
-from scorefield.data.mri.combined import files_of, places_of
-from scorefield.data.mri.kspace import KSpace, open_kspace
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, Sampling
-from scorefield.data.mri.noise import noise_covariance
+from scorefield.data.mri.noise import spread_over, whitening_of
 from scorefield.data.mri.scaling import scale_of
 from scorefield.data.mri.simulate import centred
+from scorefield.data.mri.slices import ScanSlices, of_split
 from scorefield.data.mri.undersampled import as_channels
-from scorefield.data.source import Source, Split, check_split, hold_out
+from scorefield.data.source import Source, Split
 from scorefield.errors import InputError
-
-MEASURED = 8  # slices of a scan from which its noise is told
 
 
 @dataclass(frozen=True)
@@ -62,16 +58,10 @@ class Scanned(Source):
             raise InputError(f"The noise of Scanned is a standard deviation > 0, not {self.noise}.")
 
     def load(self, split: Split) -> Fields:
-        check_split(split)
-        files = files_of(self.path)
-        if len(files) == 1:
-            fields = ScannedFields(self, files)
-            return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
-        chosen = hold_out(len(files), self.valid, self.seed, split).tolist()
-        return ScannedFields(self, [files[index] for index in chosen])
+        return of_split(self.path, lambda files: ScannedFields(self, files), self.valid, self.seed, split)
 
 
-class ScannedFields(Fields):
+class ScannedFields(ScanSlices):
     """The slices of some files, prepared when they are asked for.
 
     Args:
@@ -80,7 +70,8 @@ class ScannedFields(Fields):
     """
 
     def __init__(self, source: Scanned, files: list[Path]) -> None:
-        self.source, self.files = source, files
+        super().__init__(files, source.skip)
+        self.source = source
         shapes = [scan.shape for scan in self.scans]
         for file, shape in zip(files, shapes, strict=True):
             if shape[1:] != shapes[0][1:]:
@@ -88,19 +79,7 @@ class ScannedFields(Fields):
                     f"{file} is {shape[1:]} (coils, height, width), and {files[0]} {shapes[0][1:]}: batches are of one size, so "
                     "give files of each size a folder of their own."
                 )
-        self.places = places_of(self.scans, source.skip)
-        self.dtype = "complex64"
         self._found: dict[int, tuple[np.ndarray, float]] = {}
-
-    @cached_property
-    def scans(self) -> list[KSpace]:
-        return [open_kspace(file) for file in self.files]
-
-    def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "scans"}  # open files go to no worker
-
-    def __len__(self) -> int:
-        return len(self.places)
 
     def gather(self, indices: Tensor) -> Batch:
         rows = [self._row(index) for index in indices.tolist()]
@@ -140,14 +119,7 @@ class ScannedFields(Fields):
         if self.source.noise is not None:
             return np.eye(scan.shape[1]), self.source.noise
         if file not in self._found:
-            self._found[file] = prepare.whitening(self._covariance(file))
+            numbers = [number for which, number in self.places if which == file]
+            slices = (scan.slice(numbers[place]) for place in spread_over(len(numbers)))
+            self._found[file] = whitening_of(scan.noise_scan, slices)[:2]
         return self._found[file]
-
-    def _covariance(self, file: int) -> np.ndarray:
-        """That of the noise, by the noise scan, or by some of the slices."""
-        scan = self.scans[file]
-        if scan.noise_scan is not None:
-            return prepare.covariance_of(scan.noise_scan)
-        numbers = [number for which, number in self.places if which == file]
-        some = np.unique(np.linspace(0, len(numbers) - 1, MEASURED).round().astype(int))
-        return noise_covariance(scan.slice(numbers[place]) for place in some)[0]

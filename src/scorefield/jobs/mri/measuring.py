@@ -15,13 +15,12 @@ from scorefield.data.mri.combined import WHOLE
 from scorefield.data.mri.kspace import KSpace, read_cfl
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
-from scorefield.data.mri.noise import noise_covariance
+from scorefield.data.mri.noise import spread_over, whitening_of
 from scorefield.errors import InputError
 from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor
 from scorefield.operators import Sense, to_channels, to_complex, zero_filled
 
 UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
-MEASURED = 8  # slices, spread over the scan, from which its noise is told
 
 
 @dataclass(frozen=True, eq=False)
@@ -113,19 +112,15 @@ class Scans:
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float, str]:
         """W of all slices alike, the standard deviation of the noise of W y, and a warning or nothing."""
-        if self.kspace.noise_scan is not None:
-            return *prepare.whitening(prepare.covariance_of(self.kspace.noise_scan)), ""
-        numbers = np.unique(np.linspace(0, len(self.kspace) - 1, MEASURED).round().astype(int))
         slices, wrong = [], None
-        for number in numbers.tolist():
+        for number in [] if self.kspace.noise_scan is not None else spread_over(len(self.kspace)):
             try:
                 slices.append(self._slice(number)[::2])
             except InputError as error:  # of a slice that perhaps nobody asks for
                 wrong = error
         if wrong is not None and not slices:
             raise wrong
-        covariance, note = noise_covariance(slices)
-        return *prepare.whitening(covariance), note
+        return whitening_of(self.kspace.noise_scan, slices)
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps of the coils as they are, from outside or from the file, Σ|S|² = 1; None where they are to be estimated."""

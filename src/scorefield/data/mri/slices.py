@@ -1,0 +1,78 @@
+"""Slices of files of k-space: which files and slices there are, which are held out, and the noise of each scan."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+from scorefield.data.fields import Fields, Subset
+from scorefield.data.mri.kspace import KSpace, open_kspace
+from scorefield.data.source import Split, check_split, hold_out
+from scorefield.errors import AbsentDataError, InputError
+
+KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
+
+
+class ScanSlices(Fields):
+    """The slices of some files, to be read when they are asked for; each process opens the files for itself.
+
+    Args:
+        files: of k-space.
+        skip: so many slices are left out at either end of each file.
+    """
+
+    def __init__(self, files: list[Path], skip: int) -> None:
+        self.files = files
+        self.places = places_of(self.scans, skip)
+        self.dtype = "complex64"
+
+    @cached_property
+    def scans(self) -> list[KSpace]:
+        """The files, opened."""
+        return [open_kspace(file) for file in self.files]
+
+    def __getstate__(self) -> dict:
+        return {name: value for name, value in self.__dict__.items() if name != "scans"}  # open files go to no worker
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+
+def of_split(path: Path, make: Callable[[list[Path]], Fields], valid: int | float, seed: int, split: Split) -> Fields:
+    """The slices of a split.
+
+    Args:
+        path: a folder of k-space, or one file.
+        make: the slices of some files.
+        valid: how many files are held out (integer) or which fraction (float); of a single file, slices.
+        seed: draws which ones.
+        split: which.
+    """
+    check_split(split)
+    files = files_of(path)
+    if len(files) == 1:
+        fields = make(files)
+        return Subset(fields, hold_out(len(fields), valid, seed, split))
+    return make([files[index] for index in hold_out(len(files), valid, seed, split).tolist()])
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of k-space in a folder, by name, or the one that is given."""
+    path = Path(path)
+    if path.suffix in KINDS:
+        return [path]
+    if not path.is_dir():
+        raise AbsentDataError(f"There is no folder {path} of k-space: correct data.path.")
+    files = sorted(file for file in path.iterdir() if file.suffix in KINDS)
+    if not files:
+        raise AbsentDataError(f"{path} holds no k-space ({', '.join(KINDS)}): correct data.path.")
+    return files
+
+
+def places_of(scans: Sequence[KSpace], skip: int) -> list[tuple[int, int]]:
+    """(scan, slice) of all slices but so many at either end of each scan."""
+    places = [(index, number) for index, scan in enumerate(scans) for number in range(skip, len(scan) - skip)]
+    if not places:
+        raise InputError(f"skip={skip} leaves no slices of {scans[0].origin} and {len(scans) - 1} others: give less.")
+    return places
