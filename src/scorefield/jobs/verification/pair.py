@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.errors import InputError, brief
+from scorefield.data.climate import files
+from scorefield.errors import InputError
 from scorefield.jobs.verification.grid import ROLES, areas, named_axes, positions, same_grid
 from scorefield.jobs.verification.times import Dates, blocks_of, dates_of, same_cases, same_times
 
@@ -82,19 +83,10 @@ class Pair:
 
 def open_dataset(path: Path) -> Dataset:
     """A NetCDF file, a Zarr store, or a folder of NetCDF files one after another in time; values are read when needed."""
-    try:
-        import xarray
-    except ImportError as error:
-        raise InputError("Climate data need xarray: pip install 'scorefield[climate]'.") from error
     if not path.exists():
         raise InputError(f"There is no file {path}.")
     parts = sorted(path.glob("*.nc")) if path.is_dir() else []
-    try:
-        if parts:
-            return xarray.open_mfdataset(parts)
-        return xarray.open_dataset(path)
-    except (OSError, ValueError, TypeError) as error:
-        raise InputError(f"{path} cannot be read as NetCDF or Zarr: {brief(error)}.") from error
+    return files.open_dataset([str(part) for part in parts or [path]])
 
 
 def pair_up(
