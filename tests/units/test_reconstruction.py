@@ -101,12 +101,14 @@ def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys
     np.save(tmp_path / "m.npy", RandomLines(3.0, 11)(GRID)[0])
     np.save(tmp_path / "wide.npy", np.ones(50))
     with h5py.File(tmp_path / "one.h5", "w") as file:
-        file["kspace"] = scans[0].kspace
+        file["kspace"] = np.stack([scan.kspace[0] for scan in scans])
+    np.save(tmp_path / "exchanged.npy", np.stack([scan.kspace for scan in scans], axis=1))
+    refuse(capsys, job(folder, tmp_path / "o.h5", kspace=str(tmp_path / "exchanged.npy")), "swapaxes")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--mask", str(tmp_path / "wide.npy")), "(50,)", str(GRID))
     more = ["--slices", "0", "--mask", str(tmp_path / "m.npy")]
     assert main(job(folder, tmp_path / "o.h5", *more, kspace=str(tmp_path / "one.h5"))) == 0
     said = capsys.readouterr().err
-    assert "slices 4, coils 1, height 40, width 37" in said and "single-coil: 4 slices" in said
+    assert "slices 2, coils 1, height 40, width 37" in said and "single-coil: 2 slices" in said
 
 
 def test_results_are_in_the_units_of_k_space(folder, scans, tmp_path):

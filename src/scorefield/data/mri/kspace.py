@@ -31,6 +31,7 @@ class KSpace:
         size: (height, width) of the image without readout oversampling, as far as the file says.
         maps: the coil sensitivities of a slice, where the file has them.
         note: what is to be said of how the file was taken.
+        guessed: the file has an axis for slices or for coils, not for both.
     """
 
     origin: str
@@ -41,6 +42,7 @@ class KSpace:
     size: tuple[int, int] | None = None
     maps: Callable[[int], np.ndarray] | None = None
     note: str = ""
+    guessed: bool = False
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -91,9 +93,10 @@ def open_kspace(path: Path) -> KSpace:
 
 def _array(array: np.ndarray, origin: str) -> KSpace:
     """k-space (coils, height, width) or (slices, coils, height, width)."""
-    array = array[None] if array.ndim == 3 else array
+    guessed = array.ndim == 3
+    array = array[None] if guessed else array
     shape = check_layout(array.shape, array.dtype, origin)
-    return KSpace(origin, shape, lambda number: array[number])
+    return KSpace(origin, shape, lambda number: array[number], guessed=guessed)
 
 
 def _hdf5(path: Path) -> KSpace:
@@ -142,7 +145,7 @@ def _fastmri(file: Any, origin: str) -> KSpace:
         if name in file:
             size = tuple(file[name].shape[-2:])
     read = (lambda number: data[number][None]) if single else (lambda number: data[number])
-    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "")
+    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single)
 
 
 def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[int, int, int, int]:

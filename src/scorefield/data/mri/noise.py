@@ -105,10 +105,7 @@ def foretold_noise(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
             break
     else:
         return None
-    patches = np.lib.stride_tricks.sliding_window_view(region, (width, width), axis=(1, 2)).transpose(1, 2, 3, 4, 0)
-    patches = patches.reshape(points, width**2, count)
-    neighbours = np.delete(patches, width**2 // 2, axis=1).reshape(points, -1)
-    target = patches[:, width**2 // 2]
+    neighbours, target = neighbourhoods(region, reach)
     try:
         weights = np.linalg.solve(neighbours.conj().T @ neighbours, neighbours.conj().T @ target)
     except np.linalg.LinAlgError:
@@ -121,6 +118,19 @@ def foretold_noise(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
     found = (found + found.conj().T) / 2
     values = np.linalg.eigvalsh(found)
     return found if values[0] > CONDITION * values[-1] else None
+
+
+def neighbourhoods(region: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
+    """The neighbours of each point in all coils, (points, (w² − 1) coils), w = 2 · reach + 1, and itself, (points, coils).
+
+    Args:
+        region: of k-space, (coils, height, width).
+        reach: how far neighbours are along an axis.
+    """
+    count, width = len(region), 2 * reach + 1
+    patches = np.lib.stride_tricks.sliding_window_view(region, (width, width), axis=(1, 2)).transpose(1, 2, 3, 4, 0)
+    patches = patches.reshape(-1, width**2, count)
+    return np.delete(patches, width**2 // 2, axis=1).reshape(len(patches), -1), patches[:, width**2 // 2]
 
 
 def robust_covariance(samples: np.ndarray, kept: float = KEPT, rounds: int = 20) -> np.ndarray:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 
 from scorefield.data.fields import Fields, Subset
+from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.kspace import KSpace, open_kspace
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.errors import AbsentDataError, InputError
@@ -26,6 +28,8 @@ class ScanSlices(Fields):
         self.files = files
         self.places = places_of(self.scans, skip)
         self.dtype = "complex64"
+        if note := check_axes(self.scans[0]):  # the others are of the same make
+            warnings.warn(note, stacklevel=2)
 
     @cached_property
     def scans(self) -> list[KSpace]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.mri import prepare
+from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.combined import WHOLE
 from scorefield.data.mri.kspace import KSpace, read_cfl
 from scorefield.data.mri.maps import estimate_maps
@@ -55,7 +56,7 @@ class Scans:
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
         kspace, acquired, mask = self._slice(number)
-        notes = [note] if (note := prepare.partial_fourier(acquired)) else []
+        notes = [note for note in (self._axes, prepare.partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
             notes.append(
                 f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
@@ -108,6 +109,11 @@ class Scans:
         if height is not None:
             kspace, acquired = prepare.remove_oversampling(kspace, acquired, height)
         return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+
+    @cached_property
+    def _axes(self) -> str:
+        """A warning where coils may be slices, or nothing; an error where they are."""
+        return check_axes(self.kspace)
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float, str]:

@@ -1,0 +1,75 @@
+"""Slices and coils are told apart by what coils share: on a real brain, and on a real scan of eight coils."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from scorefield.data.mri.axes import check_axes
+from scorefield.data.mri.combined import Combined
+from scorefield.data.mri.kspace import open_kspace
+from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.simulate import simulate
+from scorefield.data.mri.volumes import read_nifti
+from scorefield.errors import InputError
+
+h5py = pytest.importorskip("h5py")
+pytest.importorskip("sigpy")
+DATA = Path(os.environ.get("SCOREFIELD_DATA", "absent")) / "mri"
+brains = pytest.mark.skipif(not DATA.is_dir(), reason="SCOREFIELD_DATA holds no mri")
+
+
+@pytest.fixture(scope="module", params=[(3, 30.0), (20, 10.0)], ids=["thin", "noisy"])
+def scan(request: pytest.FixtureRequest) -> np.ndarray:
+    """Six slices, some mm apart, of four coils: (6, 4, height, width), noise some dB below the signal."""
+    apart, decibels = request.param
+    volume = read_nifti(DATA / "mni_icbm152_t1_nlin_sym_09a.nii.gz")
+    images = [volume[:, :, 60 + apart * number if apart < 10 else 40 + apart * number] for number in range(6)]
+    return np.stack([simulate(x, coils=4, decibels=decibels, number=n).kspace for n, x in enumerate(images)])
+
+
+def saved(path: Path, kspace: np.ndarray) -> Path:
+    np.save(path, kspace)
+    return path
+
+
+@brains
+@pytest.mark.parametrize("lines", [None, RandomLines(4.0, 24), RandomLines(8.0, 9)], ids=["whole", "R=4", "R=8"])
+def test_slices_given_for_coils_are_refused_and_coils_are_not(scan, lines, tmp_path):
+    scan = scan if lines is None else scan * lines(scan.shape[2:], 0)
+    assert check_axes(open_kspace(saved(tmp_path / "right.npy", scan))) == ""
+    assert check_axes(open_kspace(saved(tmp_path / "single.npy", scan[:, :1]))) == ""
+    with pytest.raises(InputError, match=r"6 coils.*numpy.swapaxes"):
+        check_axes(open_kspace(saved(tmp_path / "exchanged.npy", scan.swapaxes(0, 1))))
+
+
+@brains
+def test_where_one_axis_is_missing_what_it_would_be_is_told(tmp_path):
+    volume = read_nifti(DATA / "mni_icbm152_t1_nlin_sym_09a.nii.gz")
+    scan = np.stack([simulate(volume[:, :, 50 + 10 * n], coils=6, seed=1).kspace for n in range(6)])  # of one phase
+    for name, values in {"coils": scan[0], "slices": scan[:, 0]}.items():
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"] = values
+        np.save(tmp_path / f"{name}.npy", values)
+    assert check_axes(open_kspace(tmp_path / "coils.npy")) == ""
+    assert "slices of a single coil" in check_axes(open_kspace(tmp_path / "slices.npy"))
+    assert check_axes(open_kspace(tmp_path / "slices.h5")) == ""
+    with pytest.raises(InputError, match=r"give \(1, 6, .*of coils, \(6, 1, "):
+        check_axes(open_kspace(tmp_path / "coils.h5"))
+    np.save(tmp_path / "explicit.npy", scan[0][:, None])  # whoever gives the axis means it
+    assert check_axes(open_kspace(tmp_path / "explicit.npy")) == ""
+    with pytest.raises(InputError, match="of coils"):
+        Combined(tmp_path / "coils.h5", matrix=(96, 96)).load("train")
+
+
+@brains
+def test_the_coils_of_a_real_scan_are_coils():
+    assert check_axes(open_kspace(DATA / "brain8ch_R8_ksp_sigpy.npy")) == ""
+
+
+def test_noise_and_what_cannot_be_read_say_nothing(tmp_path):
+    rng = np.random.default_rng(0)
+    noise = rng.normal(size=(4, 4, 32, 24)) + 1j * rng.normal(size=(4, 4, 32, 24))
+    assert check_axes(open_kspace(saved(tmp_path / "noise.npy", noise))) == ""
+    assert check_axes(open_kspace(saved(tmp_path / "zeros.npy", 0 * noise))) == ""
