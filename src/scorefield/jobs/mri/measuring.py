@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
-from scorefield.data.mri.combined import WHOLE
+from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
 from scorefield.data.mri.kspace import KSpace, read_cfl
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
@@ -56,7 +56,7 @@ class Scans:
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
         kspace, acquired, mask = self._slice(number)
-        notes = [note for note in (self._axes, prepare.partial_fourier(acquired)) if note]
+        notes = [note for note in (self._axes, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
             notes.append(
                 f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
@@ -80,7 +80,7 @@ class Scans:
 
     def _reference(self, scan: Scan, acquired: np.ndarray, given: np.ndarray | None) -> tuple[Tensor | None, list[str]]:
         """The image of all that was sampled, by maps of all of it; or none, and why nothing is compared."""
-        share, used = float(acquired.mean()), float(scan.mask.numpy().mean())
+        share, used = share_of(acquired), share_of(scan.mask.numpy(), acquired)
         if share < WHOLE and used < share:
             return None, [
                 f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
