@@ -1,4 +1,4 @@
-"""How far k-space was encoded, and how much of that was sampled: scanners fill up its edges with zeros to the matrix of the image.
+"""How far k-space was encoded, and how much of that was sampled: scanners fill up its edges with zeros to an image's matrix.
 
 Such zeros leave an image what it is but for its resolution, whereas lines that were left out between others alias it, and
 lines that are missing on one side (partial Fourier) blur it and hide what its phase does.
@@ -17,7 +17,8 @@ ONE_SIDED = 7  # lines that are the outermost and all on one side: by chance onc
 def encoded(mask: np.ndarray) -> tuple[slice, ...]:
     """The box of k-space beyond which nothing was sampled on either side, symmetric about the centre n // 2 of each axis.
 
-    Of k-space that was sampled in part, on one side, it has both sides; and all of an axis of which less than half is sampled.
+    Of k-space that was sampled in part, on one side, it has both sides. It has all of an axis of which less than half lies in it,
+    and where the edges are no wider than gaps between lines: undersampled k-space ends anywhere.
 
     Args:
         mask: where k-space was sampled, of any number of axes.
@@ -29,9 +30,10 @@ def encoded(mask: np.ndarray) -> tuple[slice, ...]:
             found.append(slice(0, size))
             continue
         below, above = _reach(places, size)
+        edge = min(size // 2 - below, size - 1 - size // 2 - above)
         below, above = max(below, above), max(above, below - 1)  # an even number of points has one more below
-        wide = below + above + 1 >= LEAST * size
-        found.append(slice(max(size // 2 - below, 0), size // 2 + above + 1) if wide else slice(0, size))
+        padded = below + above + 1 >= LEAST * size and edge >= int(np.diff(places).max(initial=1))
+        found.append(slice(max(size // 2 - below, 0), size // 2 + above + 1) if padded else slice(0, size))
     return tuple(found)
 
 

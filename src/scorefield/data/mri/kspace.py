@@ -74,7 +74,9 @@ class KSpace:
             )
         mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
         if not mask.any():
-            raise InputError(f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it.")
+            raise InputError(
+                f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
+            )
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
 
