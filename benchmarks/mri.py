@@ -13,6 +13,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
@@ -46,7 +47,7 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
 METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
+SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))  # as `scorefield reconstruct` has it
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
 DAMPINGS, ITERATIONS = (0.0, 1e-4, 1e-3, 1e-2), (5, 10, 20, 40, 80, 160)
@@ -125,10 +126,10 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, int, int, str]]:
     numbers = np.linspace(45, 135, args.slices).round().astype(int).tolist() if args.slices > 1 else [90]
     for mask in range(args.masks):
         for number in sorted(numbers, key=lambda n: abs(n - 90)):
-            for maps in ("true", "estimated"):
-                for cell in CELLS:
+            for maps in args.maps:
+                for cell in args.cells:
                     yield "MNI152", cell, number, mask, maps
-    for cell in CELLS:
+    for cell in args.cells:
         yield "colin27", cell, 104, 0, "true"
         yield "brain7T", cell, 0, 0, "true"
 
@@ -141,6 +142,11 @@ def main() -> None:
     parser.add_argument("--slices", type=int, default=10)
     parser.add_argument("--masks", type=int, default=3)
     parser.add_argument("--members", type=int, default=8)
+    parser.add_argument("--cells", nargs="*", choices=CELLS, default=[*CELLS])
+    parser.add_argument("--maps", nargs="*", choices=("true", "estimated"), default=["true", "estimated"])
+    parser.add_argument(
+        "--least", type=float, default=0.005, help="noise at which members end, that of the prior's data"
+    )
     parser.add_argument(
         "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
     )
@@ -162,13 +168,14 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
     """Fill in what the table lacks."""
     model = scorefield.load(args.run)
     volumes: dict[str, list[np.ndarray]] = {}
+    sampler = replace(SAMPLER, grid=EDMGrid(ratio_min=args.least, ratio_max=3.0))
 
     def keep(name: str, row: dict) -> None:
         rows[name] = row
         write_text(args.out, json.dumps(rows, indent=1) + "\n")
         print(name, {k: round(v, 3) for k, v in row.items() if isinstance(v, float)}, flush=True)
 
-    for cell in CELLS:
+    for cell in args.cells:
         if f"choice {cell}" not in rows:
             choice, late = choose_baselines(args.data, cell)
             keep(f"choice {cell}", {**vars(choice), "CG-SENSE after 40": late})
@@ -190,7 +197,7 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         name = f"{volume} {cell} slice {number} mask {mask} {maps} maps"
         if name not in rows and time.process_time() < 60 * args.minutes:
             scan, truth = case(volume, cell, number, mask, maps)
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members)))
+            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, sampler=sampler)))
     for number in args.langevin:
         name = f"Langevin a slice {number}"
         if name not in rows:

@@ -21,7 +21,7 @@ from PIL import Image
 import tiny
 from scorefield import loading
 from scorefield.cli import main
-from scorefield.jobs import report
+from scorefield.jobs.report.figures import history
 from scorefield.metrics.features import train_classifier
 
 VOID = {"meta", "link", "img", "br", "hr", "input", "use", "path", "rect"}
@@ -188,9 +188,9 @@ def test_only_what_was_measured_alike_stands_in_one_table() -> None:
         facts = {"n": n, "sampler": "Heun", "label": None, "reference": {"moments_sha256": "a"}}
         return {**facts, "model": {"step": step, "ema": ema}, "figures": {"fréchet": {"mean": float(step)}}}
 
-    found = report.history([record(1), record(2, n=50), record(3, ema=False), record(4)])
+    found = history([record(1), record(2, n=50), record(3, ema=False), record(4)])
     assert found is not None and [row["step"] for row in found["rows"]] == ["1", "4"]
-    assert report.history([record(1, n=50), record(2)]) is None
+    assert history([record(1, n=50), record(2)]) is None
 
 
 def test_text_of_others_stays_text(run: Path, tmp_path: Path) -> None:

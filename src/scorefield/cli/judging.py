@@ -57,8 +57,8 @@ def compare(arguments: Sequence[str]) -> int:
 def report(arguments: Sequence[str]) -> int:
     """Write one HTML page about a run: configuration, curves, samples, metrics. It loads nothing and runs no script."""
     from scorefield import loading
-    from scorefield.jobs import report as pages
     from scorefield.jobs import selection
+    from scorefield.jobs.report import page as pages
 
     parser = run_parser("report", report.__doc__ or "")
     selection.add_arguments(parser)

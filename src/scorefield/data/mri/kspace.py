@@ -73,6 +73,10 @@ class KSpace:
                 f"Slice {number} of {self.origin} has no imaginary part: magnitudes are no k-space. Give it as it was measured."
             )
         mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
+        if not mask.any():
+            raise InputError(
+                f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
+            )
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
 

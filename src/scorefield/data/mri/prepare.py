@@ -11,7 +11,6 @@ from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 
 UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
-LOPSIDED = 0.8  # of the longer side of k-space: if the shorter one reaches less far, it was sampled in part
 
 
 def distance_of(grid: tuple[int, ...]) -> np.ndarray:
@@ -143,17 +142,3 @@ def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tu
     cut = fit_matrix(np.moveaxis(image, -2, -1), (height,))
     small = centred(np.moveaxis(cut, -1, -2), axes=(-2,)) * lines
     return small.astype(np.complex64), np.broadcast_to(lines, small.shape[1:]).copy()
-
-
-def partial_fourier(mask: np.ndarray) -> str:
-    """A warning where one side of k-space reaches much less far from the centre than the other; else nothing."""
-    for axis, name in ((0, "height"), (1, "width")):
-        found = np.flatnonzero(mask.any(1 - axis))
-        centre = mask.shape[axis] // 2
-        below, above = centre - int(found[0]), int(found[-1]) - centre
-        if min(below, above) < LOPSIDED * max(below, above) and max(below, above) > 0.5 * centre:
-            return (
-                f"k-space reaches {below} points to one side of the centre of its {name} and {above} to the other: "
-                "with partial Fourier sampling, what is missing is left to the prior, not to symmetry."
-            )
-    return ""

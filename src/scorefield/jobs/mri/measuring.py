@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
-from scorefield.data.mri.combined import WHOLE
+from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
 from scorefield.data.mri.kspace import KSpace, read_cfl
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
@@ -55,7 +55,7 @@ class Scans:
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
         kspace, acquired, mask = self._slice(number)
-        notes = [note for note in (self._axes, prepare.partial_fourier(acquired)) if note]
+        notes = [note for note in (self._axes, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
             notes.append(
                 f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
@@ -134,12 +134,12 @@ def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
     """Whether there is a whole reference for what is made of a part."""
-    return bool(acquired.mean() >= WHOLE and mask.sum() < acquired.sum())
+    return share_of(acquired) >= WHOLE and mask.sum() < acquired.sum()
 
 
 def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
     """Why nothing is compared, where that may surprise; or nothing."""
-    share, used = float(acquired.mean()), float(mask.mean())
+    share, used = share_of(acquired), share_of(mask, acquired)
     if share < WHOLE and used < share:
         return (
             f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "

@@ -202,6 +202,8 @@ def test_slices_that_cannot_be_used_are_named(scan, tmp_path):
     np.save(tmp_path / "noise.npy", noise)
     for number in range(9):  # what lies beyond the head is measured, too
         open_kspace(tmp_path / "noise.npy").slice(number)
+    with pytest.raises(InputError, match="wherever its mask"):
+        open_kspace(fastmri(tmp_path / "no.h5", scan, mask=np.zeros(17))).slice(0)
     with pytest.raises(InputError, match="slices 0 to 2"):
         open_kspace(fastmri(tmp_path / "s.h5", scan)).slice(3)
 
@@ -254,14 +256,6 @@ def test_without_oversampling_the_image_is_the_middle_and_the_noise_as_strong():
     assert small[:, :, mask[0]].std() == pytest.approx(np.sqrt(2), rel=0.05) and not small[:, :, ~mask[0]].any()
     with pytest.raises(InputError, match="whole lines"):
         prepare.remove_oversampling(centred(image), rng.random((40, 21)) > 0.5, 20)
-
-
-def test_partial_fourier_is_seen():
-    mask = np.ones((64, 64), bool)
-    assert prepare.partial_fourier(mask) == ""
-    mask[:, :20] = False
-    assert "width" in prepare.partial_fourier(mask)
-    assert prepare.partial_fourier(RandomLines(4.0, 8)((64, 64))) == ""
 
 
 def test_noise_that_does_not_fit_is_named():

@@ -1,0 +1,150 @@
+"""A report of a run: one HTML page that holds everything it shows, loads nothing and runs no script.
+
+What a run folder has is shown (configuration, curves, samples, trajectory, metrics, likelihoods), what it lacks is left out or
+named with the command that makes it. Every figure is written twice: rounded for people, and in full in its `value` attribute.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jinja2 import Environment, StrictUndefined
+
+from scorefield.config import Parser
+from scorefield.errors import InputError
+from scorefield.files import write_text
+from scorefield.jobs.report.figures import describe, history, likelihood, measured, name_of
+from scorefield.jobs.report.parts import Picture, Row
+from scorefield.jobs.report.views import draw_curves, latest_samples, progress
+from scorefield.jobs.selection import evaluations, losses
+from scorefield.loading import Opened
+
+MARK = "· scorefield</title>"  # by which a page of ours is told
+
+
+def add_arguments(parser: Parser) -> None:
+    """Where to, and whether to draw what is missing."""
+    parser.add_argument("--out", type=Path | None, default=None, help="HTML file to write; RUN/report.html by default")
+    parser.add_argument(
+        "--draw",
+        type=bool,
+        default=True,
+        help="draw RUN/trajectory.png, samples on their way from noise, if there is none",
+    )
+
+
+def write(opened: Opened, folder: Path, out: Path) -> None:
+    """Write the page; a file that is there is replaced if it is such a page.
+
+    Args:
+        opened: the checkpoint to tell of.
+        folder: its run folder.
+        out: where to.
+    """
+    if out.is_dir() or (out.exists() and MARK not in _text(out)):
+        raise InputError(f"{out} exists and is no report: give another --out.")
+    write_text(out, page(opened, folder))
+
+
+def page(opened: Opened, folder: Path) -> str:
+    """The page of a run."""
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string(
+        (files("scorefield.jobs.report") / "page.html.jinja").read_text(encoding="utf-8")
+    )
+    return template.render(content(opened, folder)) + "\n"
+
+
+def content(opened: Opened, folder: Path) -> dict[str, Any]:
+    """All that the page shows."""
+    records = evaluations(folder)
+    evaluation = describe(records[-1], opened) if records else None
+    likelihoods = [likelihood(path.stem, record) for path, record in measured(folder)]
+    curves, trajectory = (
+        draw_curves(folder),
+        Picture.read(
+            folder / "trajectory.png",
+            "A row for each sample: noise on the left, less of it in each column, the sample on the right.",
+            "Samples on their way from noise (left) to data (right).",
+        ),
+    )
+    sections = [("samples", "Samples")]
+    sections += [("trajectory", "From noise to data")] if trajectory else []
+    sections += [("metrics", "Metrics")]
+    sections += [("likelihood-1", "Likelihood")] if likelihoods else []
+    sections += [("curves", "Training")] if curves else []
+    return {
+        "title": folder.absolute().name,
+        "lead": lead(opened.config),
+        "folder": str(folder),
+        "version": version("scorefield"),
+        "tiles": tiles(opened, folder, records),
+        "sections": [*sections, ("run", "The run"), ("configuration", "Configuration")],
+        "latest": latest_samples(folder),
+        "progress": progress(folder),
+        "trajectory": trajectory,
+        "evaluation": evaluation,
+        "history": history(records),
+        "likelihoods": likelihoods,
+        "curves": curves,
+        "details": details(opened),
+        "configuration": [(name.capitalize(), _yaml(group)) for name, group in opened.config.items()],
+    }
+
+
+def lead(config: Mapping[str, Any]) -> str:
+    """What is learnt, from what: network, law, data, in the names of their classes."""
+    model = config["model"]
+    parts = [_short(model.get("net")), _short(model.get("precondition")), _short(model.get("sde", {}).get("schedule"))]
+    shape = "×".join(map(str, model.get("shape", ())))
+    return " · ".join(part for part in (*parts, f"{_short(config.get('data'))} {shape}".strip()) if part)
+
+
+def parameters(opened: Opened) -> int:
+    """Trained numbers: all that are averaged; imported weights may lack an average and are counted as they are."""
+    weights = opened.checkpoint.group("ema") or opened.checkpoint.group("net")
+    return sum(tensor.numel() for tensor in weights.values())
+
+
+def tiles(opened: Opened, folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Row]:
+    """The figures that are asked for first."""
+    facts = opened.checkpoint.facts
+    found = {"Parameters": parameters(opened), "Steps": facts["step"], "Samples seen": facts.get("samples")}
+    rows = losses(folder)
+    last = rows.get(facts["step"]) or (rows[max(rows)] if rows else {})
+    found["Validation loss, averaged weights"] = last.get("loss_ema")
+    for name, figure in list(records[-1]["figures"].items())[:1] if records else []:
+        found[name_of(name)[0]] = figure["mean"] if isinstance(figure, Mapping) else None
+    return [Row.of(name, value) for name, value in found.items() if value is not None]
+
+
+def details(opened: Opened) -> list[Row]:
+    """Which weights these are, and what made them."""
+    facts = opened.checkpoint.facts
+    train = opened.config.get("train", {})
+    rows = {"Checkpoint": opened.path.name, "Step": facts["step"], "Planned steps": train.get("steps")}
+    rows |= {"Batch size": train.get("batch_size"), "Samples seen": facts.get("samples"), "Seed": facts.get("seed")}
+    rows |= {"Parameters": parameters(opened), "SHA-256 of the checkpoint": opened.checkpoint.sha256}
+    rows |= {f"Version of {name}": text for name, text in facts.get("versions", {}).items()}
+    return [Row.of(name, value) for name, value in rows.items() if value is not None]
+
+
+def _short(part: Any) -> str:
+    """The class of a part of a configuration, without its module."""
+    return str(part.get("class_path", "")).rpartition(".")[2] if isinstance(part, Mapping) else ""
+
+
+def _yaml(group: Any) -> str:
+    return yaml.safe_dump(group, sort_keys=False, allow_unicode=True)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError:
+        return ""
