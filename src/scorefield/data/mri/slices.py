@@ -32,7 +32,9 @@ class ScanSlices(Fields):
     def __init__(self, files: list[Path], skip: int) -> None:
         self.files = files
         self.shapes = [self.scan(number).shape for number in range(len(files))]
-        self.places = [(file, number) for file, shape in enumerate(self.shapes) for number in range(skip, shape[0] - skip)]
+        self.places = [
+            (file, number) for file, shape in enumerate(self.shapes) for number in range(skip, shape[0] - skip)
+        ]
         if not self.places:
             raise InputError(f"skip={skip} leaves no slices of {files[0]} and {len(files) - 1} others: give less.")
         self.dtype = "complex64"

@@ -1,6 +1,5 @@
 """Images to train on from k-space: what the coils saw, in one scale, and nothing that is aliased."""
 
-import os
 import pickle
 import resource
 import shutil
@@ -22,6 +21,7 @@ from scorefield.jobs.mri.measuring import Scans
 
 h5py, _ = (pytest.importorskip(name) for name in ("h5py", "sigpy"))
 GRID = (48, 40)
+HANDLES = Path("/proc/self/fd")  # a file for each that is open
 
 
 def image():
@@ -56,19 +56,19 @@ def test_files_are_held_out_whole_and_slices_scaled_alike(folder):
     assert len(Combined(folder / "scan0.h5", valid=1).load("train")) == 3
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").is_dir(), reason="open files cannot be counted here")
+@pytest.mark.skipif(not HANDLES.is_dir(), reason="open files cannot be counted here")
 def test_a_folder_has_more_files_than_a_process_may_open(folder):
     """Of 83 files with 40 open at most; a few of them stay open."""
     for number in range(80):
         shutil.copy(folder / "scan0.h5", folder / f"copy{number}.h5")
-    here = len(os.listdir("/proc/self/fd"))
+    here = len(list(HANDLES.iterdir()))
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (here + 40, limits[1]))
     try:
         fields = Combined(folder, matrix=GRID, valid=2).load("train")
         assert len(fields) == 4 * 81
         x = fields.gather(torch.arange(0, len(fields), 4)).x
-        assert len(x) == 81 and len(os.listdir("/proc/self/fd")) <= here + OPEN
+        assert len(x) == 81 and len(list(HANDLES.iterdir())) <= here + OPEN
         torch.testing.assert_close(fields.gather(torch.tensor([0])).x[0], x[0])
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
