@@ -13,9 +13,10 @@ import scorefield
 from scorefield.cli import main
 from scorefield.data.mri.kspace import KSpace
 from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.prepare import normalised
 from scorefield.data.mri.simulate import Simulation, centred, simulate
 from scorefield.errors import InputError
-from scorefield.jobs.mri.measuring import Scans, normalised
+from scorefield.jobs.mri.measuring import Scans
 from scorefield.jobs.mri.reconstructed import figures, summary
 from scorefield.jobs.mri.scan import Scan, as_tensor
 from scorefield.metrics.mri import fastmri_figures

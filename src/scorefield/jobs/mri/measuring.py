@@ -18,11 +18,10 @@ from scorefield.data.mri.kspace import KSpace
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
+from scorefield.data.mri.prepare import Mixing, normalised, strongest
+from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor
-from scorefield.operators import Sense, to_channels, to_complex, zero_filled
-
-UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +34,7 @@ class Scans:
         maps: coil maps (coils, height, width), or for each slice; by default the file's own, or estimated.
         cache: a folder for estimated maps.
         noise: standard deviation per real component in all coils; by default they are whitened by what is measured of it in the
-            scan as a whole, maps alike, and keep their units.
+            scan as a whole, maps alike. The image stays that of the coils as they are, its magnitude their root sum of squares.
         coils: how many they are compressed to.
         height: of the image, where the readout is oversampled; by default as the file says, where it has no maps.
         baselines: how these are regularised.
@@ -64,42 +63,25 @@ class Scans:
                 f"says; --height {self.kspace.shape[2]} keeps all."
             )
         given = self._given(number, kspace.shape)
-        mixing, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
+        whitening, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
         notes += [note] if note else []
-        kspace = prepare.mix_coils(mixing, kspace)
+        mixing = Mixing.by(whitening)
+        kspace = mixing(kspace)
         if self.coils is not None:
-            kspace = prepare.compress_coils(kspace, self.coils)
-        if given is None:
-            maps = estimate_maps(kspace, mask, noise=noise, cache=self.cache)
-        else:
-            maps = prepare.mix_coils(mixing, given)
-            largest = float(np.sqrt((np.abs(maps) ** 2).sum(0)).max())  # Σ|S|² <= 1, and A x = y as before
-            maps, kspace, noise = maps / largest, kspace / largest, noise / largest
-        scan = Scan(as_tensor(kspace), torch.from_numpy(mask), as_tensor(maps), noise, self.baselines)
-        reference, note = self._reference(scan, acquired, given)
-        return scan, reference, [*notes, *note]
+            mixing, kspace = mixing.compressed(kspace, self.coils)
 
-    def _reference(self, scan: Scan, acquired: np.ndarray, given: np.ndarray | None) -> tuple[Tensor | None, list[str]]:
-        """The image of all that was sampled, by maps of all of it; or none, and why nothing is compared."""
-        share, used = share_of(acquired), share_of(scan.mask.numpy(), acquired)
-        if share < WHOLE and used < share:
-            return None, [
-                f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
-                "reference nothing is compared."
-            ]
-        if share >= WHOLE and used == share:
-            return None, [
-                "k-space is sampled as a whole, and all of it used: nothing is compared without --acceleration."
-            ]
-        if share < WHOLE:
-            return None, []
-        maps = scan.maps
-        if given is None:
-            kspace = scan.kspace.numpy()
-            maps = as_tensor(estimate_maps(kspace, acquired, noise=scan.noise, cache=self.cache))
-        together = zero_filled(Sense(maps, torch.from_numpy(acquired)), to_channels(scan.kspace[None]))
-        weight = maps.abs().square().sum(0)
-        return to_complex(together)[0, 0] / torch.where(weight > 0, weight, 1), []
+        def maps_by(sampled: np.ndarray) -> np.ndarray:
+            if given is not None:
+                return mixing(given)
+            return mixing.rescaled(estimate_maps(kspace, sampled, noise=noise, cache=self.cache))
+
+        maps, why = maps_by(mask), _incomparable(acquired, mask)
+        largest = strongest(maps)
+        parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
+        reference = None
+        if _comparable(acquired, mask):
+            reference = as_tensor(together(np.where(acquired, kspace, 0), maps_by(acquired)))
+        return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
@@ -145,17 +127,28 @@ class Scans:
         return normalised(maps)
 
 
-def normalised(maps: np.ndarray) -> np.ndarray:
-    """Maps divided by √Σ|S|² over the coils, in whatever units they came: the image is what all coils see together.
+def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Σ s̄_c x_c/Σ|s_c|², (height, width), of whole k-space (coils, height, width) of white noise: the best estimate of x."""
+    weight = (np.abs(maps) ** 2).sum(0)
+    return (maps.conj() * centred(kspace, inverse=True)).sum(0) / np.where(weight > 0, weight, 1)
 
-    Raises:
-        InputError: maps that are 0 everywhere, or not finite.
-    """
-    strength = np.sqrt((np.abs(maps) ** 2).sum(0))
-    if not (np.isfinite(strength).all() and strength.any()):
-        raise InputError("The maps hold NaN or infinite values, or nothing but zeros: no coil sees anything by them.")
-    inside = strength > UNSEEN * strength.max()
-    return np.where(inside, maps / np.where(inside, strength, 1), 0)
+
+def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether there is a whole reference for what is made of a part."""
+    return share_of(acquired) >= WHOLE and mask.sum() < acquired.sum()
+
+
+def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
+    """Why nothing is compared, where that may surprise; or nothing."""
+    share, used = share_of(acquired), share_of(mask, acquired)
+    if share < WHOLE and used < share:
+        return (
+            f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
+            "reference nothing is compared."
+        )
+    if share >= WHOLE and used == share:
+        return "k-space is sampled as a whole, and all of it used: nothing is compared without --acceleration."
+    return ""
 
 
 def read_maps(path: Path) -> np.ndarray:

@@ -159,8 +159,8 @@ class Job:
         fit = scan.chi_square(members)
         if float(fit.mean()) > MISFIT:
             notes = [*notes, f"the members do not fit k-space: {MISFITTING.format(float(fit.mean()))}"]
-        found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.maps}
-        found |= {"noise": torch.tensor(scan.noise), "scale": torch.tensor(scan.scale)}
+        found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.unit * scan.maps}
+        found |= {"noise": torch.tensor(scan.unit * scan.noise), "scale": torch.tensor(scan.scale)}
         if reference is not None:
             found["reference"] = reference
         return {name: x.cpu().numpy() for name, x in found.items()}, notes

@@ -266,12 +266,15 @@ def test_compression_keeps_the_energy_of_correlated_coils():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(3, 32, 32)) + 1j * rng.normal(size=(3, 32, 32))
     kspace = np.einsum("ij,jhw->ihw", rng.normal(size=(8, 3)), sources).astype(np.complex64)
-    small = prepare.compress_coils(kspace, 3)
+    strong = prepare.compression(kspace, 3)
+    small = prepare.mix_coils(strong, kspace)
     assert small.shape == (3, 32, 32)
+    np.testing.assert_allclose(strong @ strong.conj().T, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(prepare.mix_coils(strong.conj().T, small), kspace, atol=1e-4 * np.abs(kspace).max())
     assert (np.abs(small) ** 2).sum() == pytest.approx((np.abs(kspace) ** 2).sum(), rel=1e-4)
     for coils in (0, 9):
         with pytest.raises(InputError):
-            prepare.compress_coils(kspace, coils)
+            prepare.compression(kspace, coils)
 
 
 def test_without_oversampling_the_image_is_the_middle_and_the_noise_as_strong():
