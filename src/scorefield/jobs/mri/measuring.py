@@ -135,7 +135,7 @@ def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
 
 def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
     """Whether there is a whole reference for what is made of a part."""
-    return share_of(acquired) >= WHOLE and mask.sum() < acquired.sum()
+    return bool(share_of(acquired) >= WHOLE and mask.sum() < acquired.sum())
 
 
 def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
