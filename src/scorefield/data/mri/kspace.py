@@ -100,7 +100,9 @@ def open_kspace(path: Path) -> KSpace:
     """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
     path = Path(path)
     if path.suffix in (".cfl", ".hdr"):
-        return _array(read_cfl(path.with_suffix("")), str(path))
+        from scorefield.data.mri.bart import open_cfl
+
+        return open_cfl(path.with_suffix(""), str(path))
     if not path.is_file():
         raise AbsentDataError(f"There is no file {path}: correct the path.")
     if path.suffix == ".npy":
@@ -213,49 +215,3 @@ def check_centred(kspace: np.ndarray, origin: str) -> None:
             f"{origin} is strongest at {peak}, where k-space is at {middle}: is it images? Give their Fourier transform, "
             "with frequency 0 at n // 2."
         )
-
-
-def read_cfl(base: Path) -> np.ndarray:
-    """BART's .cfl and .hdr as (slices, coils, height, width): its axes are readout, phase 1, phase 2, coils, ..., columns first.
-
-    Phase 2 or the axis of slices (13) become slices, whichever is there; others must be 1.
-    """
-    header, data = base.with_suffix(".hdr"), base.with_suffix(".cfl")
-    for path in (header, data):
-        if not path.is_file():
-            raise AbsentDataError(f"There is no file {path}: BART's k-space is a pair of .cfl and .hdr.")
-    try:
-        lines = header.read_text().splitlines()
-        sizes = [int(word) for word in lines[lines.index("# Dimensions") + 1].split()]
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
-        raise InputError(f"{header} gives no dimensions: it is no header of BART.") from error
-    sizes += [1] * (16 - len(sizes))
-    values = np.fromfile(data, dtype="<c8")
-    if values.size != int(np.prod(sizes)):
-        raise InputError(
-            f"{data} holds {values.size} numbers, where {header} says {int(np.prod(sizes))}: is it complete?"
-        )
-    many = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in (0, 1, 3)]
-    if len(many) > 1 or any(axis not in (2, 13) for axis in many):
-        raise InputError(
-            f"{header} has axes {sizes}: besides readout, phase and coils only axis 2 or 13 may be larger than 1."
-        )
-    array = values.reshape(sizes, order="F")
-    slices = many[0] if many else 2
-    rest = tuple(axis for axis in range(16) if axis not in (0, 1, 3, slices))
-    return np.ascontiguousarray(np.moveaxis(array.squeeze(rest), _places(slices), (2, 3, 1, 0)))
-
-
-def _places(slices: int) -> tuple[int, int, int, int]:
-    """Where readout, phase, coils and slices are after all other axes are gone."""
-    order = sorted((0, 1, 3, slices))
-    return order.index(0), order.index(1), order.index(3), order.index(slices)
-
-
-def write_cfl(base: Path, kspace: np.ndarray) -> None:
-    """Write k-space (slices, coils, height, width) as BART's pair of files; slices become its axis 13."""
-    slices, coils, height, width = kspace.shape
-    sizes = [height, width, 1, coils, *[1] * 9, slices, 1, 1]
-    ordered = np.moveaxis(kspace, (2, 3, 1, 0), (0, 1, 2, 3)).astype("<c8")
-    base.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
-    ordered.reshape(sizes).flatten(order="F").tofile(base.with_suffix(".cfl"))

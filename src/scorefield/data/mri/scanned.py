@@ -73,11 +73,11 @@ class ScannedFields(ScanSlices):
     def __init__(self, source: Scanned, files: list[Path]) -> None:
         super().__init__(files, source.skip)
         self.source = source
-        shapes = [scan.shape for scan in self.scans]
-        for file, shape in zip(files, shapes, strict=True):
-            if shape[1:] != shapes[0][1:]:
+        first = self.shapes[0][1:]
+        for file, shape in zip(files, self.shapes, strict=True):
+            if shape[1:] != first:
                 raise InputError(
-                    f"{file} is {shape[1:]} (coils, height, width), and {files[0]} {shapes[0][1:]}: batches are of one size, so "
+                    f"{file} is {shape[1:]} (coils, height, width), and {files[0]} {first}: batches are of one size, so "
                     "give files of each size a folder of their own."
                 )
         self._found: dict[int, tuple[np.ndarray, float]] = {}
@@ -93,7 +93,7 @@ class ScannedFields(ScanSlices):
     def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
         """k-space, mask, maps and noise of a slice, in units in which its image is about 1."""
         file, number = self.places[index]
-        scan, source = self.scans[file], self.source
+        scan, source = self.scan(file), self.source
         kspace, acquired = scan.slice(number)
         mask = acquired & source.sampling((kspace.shape[1], kspace.shape[2]), index)
         whitening, noise = self._whitening(file)
@@ -112,7 +112,7 @@ class ScannedFields(ScanSlices):
 
     def _whitening(self, file: int) -> tuple[np.ndarray, float]:
         """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
-        scan = self.scans[file]
+        scan = self.scan(file)
         if self.source.noise is not None:
             return np.eye(scan.shape[1]), self.source.noise
         if file not in self._found:

@@ -14,8 +14,9 @@ from torch import Tensor
 
 from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
+from scorefield.data.mri.bart import read_cfl
 from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
-from scorefield.data.mri.kspace import EmptySliceError, KSpace, read_cfl
+from scorefield.data.mri.kspace import EmptySliceError, KSpace
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of

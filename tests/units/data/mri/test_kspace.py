@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scorefield.data.mri import prepare
-from scorefield.data.mri.kspace import open_kspace, read_cfl, write_cfl
+from scorefield.data.mri.bart import read_cfl, write_cfl
+from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import AbsentDataError, InputError
@@ -100,6 +101,37 @@ def test_every_format_gives_back_the_scan(kind, scan, tmp_path):
         np.testing.assert_allclose(kspace, scan[number], rtol=1e-6)
         assert kspace.dtype == np.complex64 and mask.all() and mask.shape == SHAPE[2:]
     assert found.size == ((16, 16) if kind == "fastmri" else (20, 17) if kind in ("ismrmrd", "averages") else None)
+
+
+def volume_cfl(base: Path, kspace: np.ndarray) -> Path:
+    """(partitions, coils, height, width) as a 3-D scan of BART: partitions on axis 2."""
+    write_cfl(base, kspace)
+    partitions, coils, height, width = kspace.shape
+    base.with_suffix(".hdr").write_text(f"# Dimensions\n{height} {width} {partitions} {coils}\n")
+    np.moveaxis(kspace, (2, 3, 0, 1), (0, 1, 2, 3)).flatten(order="F").astype("<c8").tofile(base.with_suffix(".cfl"))
+    return base.with_suffix(".cfl")
+
+
+def test_partitions_of_a_3d_scan_of_bart_become_slices(scan, tmp_path):
+    many = np.concatenate([scan * factor for factor in (1, 2, 3, 4)])  # 12 slices
+    mask = RandomLines(2.0, 5)((20, 17))
+    found = open_kspace(volume_cfl(tmp_path / "whole", centred(many * mask, axes=(0,))))
+    assert found.shape == (12, 4, 20, 17) and "3-D" in found.note and "axis 13" in found.note
+    for number in (0, 7):
+        kspace, sampled = found.slice(number)
+        np.testing.assert_allclose(kspace, many[number] * mask, atol=1e-5 * np.abs(many).max())
+        assert np.array_equal(sampled, mask)
+    padded = centred(many, axes=(0,))
+    padded[:2], padded[10:] = 0, 0  # as interpolating scanners leave it
+    assert open_kspace(volume_cfl(tmp_path / "padded", padded)).slice(0)[1].all()
+    holes = centred(many, axes=(0,))
+    holes[1::2, ..., ::3] = 0
+    for values in (holes, padded * (np.arange(12) > 3)[:, None, None, None]):
+        with pytest.raises(InputError, match=r"undersampled along phase encoding 2.*readout"):
+            open_kspace(volume_cfl(tmp_path / "holes", values))
+    for values in (many, np.concatenate([scan] * 4)):  # slices there, as some tools leave them
+        with pytest.raises(InputError, match="axis 13"):
+            open_kspace(volume_cfl(tmp_path / "slices", values))
 
 
 def test_single_coils_and_single_slices(scan, tmp_path):
