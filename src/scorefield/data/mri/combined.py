@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
+from scorefield.data.mri.extent import WHOLE, share_of
 from scorefield.data.mri.scaling import fit_matrix, scale_of
 from scorefield.data.mri.simulate import centred
 from scorefield.data.mri.slices import ScanSlices, of_split
@@ -18,7 +19,6 @@ from scorefield.data.source import Source, Split
 from scorefield.errors import InputError
 
 SMOOTH = 24  # frequencies of a coil's image that are taken for its sensitivity
-WHOLE = 0.95  # of k-space: sampled less, its images are aliased
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class CombinedFields(ScanSlices):
 
     def _field(self, index: int) -> Tensor:
         file, number = self.places[index]
-        kspace, mask = self.scans[file].slice(number)
-        if mask.mean() < WHOLE:
+        kspace, mask = self.scan(file).slice(number)
+        if (share := share_of(mask)) < WHOLE:
             raise InputError(
-                f"{self.files[file]} is sampled to {100 * mask.mean():.0f} %: k-space that is masked already gives aliased "
+                f"{self.files[file]} is sampled to {100 * share:.0f} %: k-space that is masked already gives aliased "
                 "images, of which no prior should be learned. Take fully sampled files, or learn from Scanned by GSURE."
             )
         image = fit_matrix(combine(kspace), self.matrix)

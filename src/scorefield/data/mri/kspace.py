@@ -18,6 +18,10 @@ NEAR = 1 / 16  # of an axis: the strongest point of k-space lies no further from
 UNEVEN = 1.5  # times the E e²/(E e)² of white noise: the energy e of anything else varies more
 
 
+class EmptySliceError(InputError):
+    """A slice is all zeros, as files are filled up at the ends of a volume. Nothing is wrong with the others."""
+
+
 @dataclass(frozen=True, eq=False)
 class KSpace:
     """The slices of one scan.
@@ -32,6 +36,8 @@ class KSpace:
         maps: the coil sensitivities of a slice, where the file has them.
         note: what is to be said of how the file was taken.
         guessed: the file has an axis for slices or for coils, not for both.
+        target: the magnitude image of a slice that the file has been given with, (height, width).
+        target_name: what the file calls it.
     """
 
     origin: str
@@ -43,6 +49,8 @@ class KSpace:
     maps: Callable[[int], np.ndarray] | None = None
     note: str = ""
     guessed: bool = False
+    target: Callable[[int], np.ndarray] | None = None
+    target_name: str = ""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -54,7 +62,12 @@ class KSpace:
         return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
 
     def slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """k-space (coils, height, width) of a slice and where it was sampled, (height, width)."""
+        """k-space (coils, height, width) of a slice and where it was sampled, (height, width).
+
+        Raises:
+            EmptySliceError: it is all zeros.
+            InputError: it cannot be read, or is no k-space.
+        """
         if not 0 <= number < len(self):
             raise InputError(f"{self.origin} has slices 0 to {len(self) - 1}, no {number}.")
         try:
@@ -67,12 +80,18 @@ class KSpace:
             raise InputError(f"Slice {number} of {self.origin} holds NaN or infinite values.")
         sampled = np.any(kspace != 0, axis=0)
         if not sampled.any():
-            raise InputError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
+            raise EmptySliceError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
         if not kspace.imag.any():
             raise InputError(
                 f"Slice {number} of {self.origin} has no imaginary part: magnitudes are no k-space. Give it as it was measured."
             )
         mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
+        if not mask.any():
+            raise InputError(
+                f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
+            )
+        if not mask.any():
+            raise InputError(f"The mask of {self.origin} leaves nothing of slice {number}: it is of another scan.")
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
 
@@ -81,7 +100,9 @@ def open_kspace(path: Path) -> KSpace:
     """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
     path = Path(path)
     if path.suffix in (".cfl", ".hdr"):
-        return _array(read_cfl(path.with_suffix("")), str(path))
+        from scorefield.data.mri.bart import open_cfl
+
+        return open_cfl(path.with_suffix(""), str(path))
     if not path.is_file():
         raise AbsentDataError(f"There is no file {path}: correct the path.")
     if path.suffix == ".npy":
@@ -140,12 +161,14 @@ def _fastmri(file: Any, origin: str) -> KSpace:
         f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
         f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
     )
-    size = None
-    for name in ("reconstruction_rss", "reconstruction_esc"):
-        if name in file:
-            size = tuple(file[name].shape[-2:])
+    size, target, called = None, None, ""
+    names = ("reconstruction_rss", "reconstruction_esc")
+    for name in [name for name in (names if shape[1] == 1 else names[::-1]) if name in file]:  # the last is the best
+        size = tuple(file[name].shape[-2:])
+        if file[name].ndim == 3 and len(file[name]) == shape[0]:
+            target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
     read = (lambda number: data[number][None]) if single else (lambda number: data[number])
-    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single)
+    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
 
 
 def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[int, int, int, int]:
@@ -192,49 +215,3 @@ def check_centred(kspace: np.ndarray, origin: str) -> None:
             f"{origin} is strongest at {peak}, where k-space is at {middle}: is it images? Give their Fourier transform, "
             "with frequency 0 at n // 2."
         )
-
-
-def read_cfl(base: Path) -> np.ndarray:
-    """BART's .cfl and .hdr as (slices, coils, height, width): its axes are readout, phase 1, phase 2, coils, ..., columns first.
-
-    Phase 2 or the axis of slices (13) become slices, whichever is there; others must be 1.
-    """
-    header, data = base.with_suffix(".hdr"), base.with_suffix(".cfl")
-    for path in (header, data):
-        if not path.is_file():
-            raise AbsentDataError(f"There is no file {path}: BART's k-space is a pair of .cfl and .hdr.")
-    try:
-        lines = header.read_text().splitlines()
-        sizes = [int(word) for word in lines[lines.index("# Dimensions") + 1].split()]
-    except (ValueError, IndexError, UnicodeDecodeError) as error:
-        raise InputError(f"{header} gives no dimensions: it is no header of BART.") from error
-    sizes += [1] * (16 - len(sizes))
-    values = np.fromfile(data, dtype="<c8")
-    if values.size != int(np.prod(sizes)):
-        raise InputError(
-            f"{data} holds {values.size} numbers, where {header} says {int(np.prod(sizes))}: is it complete?"
-        )
-    many = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in (0, 1, 3)]
-    if len(many) > 1 or any(axis not in (2, 13) for axis in many):
-        raise InputError(
-            f"{header} has axes {sizes}: besides readout, phase and coils only axis 2 or 13 may be larger than 1."
-        )
-    array = values.reshape(sizes, order="F")
-    slices = many[0] if many else 2
-    rest = tuple(axis for axis in range(16) if axis not in (0, 1, 3, slices))
-    return np.ascontiguousarray(np.moveaxis(array.squeeze(rest), _places(slices), (2, 3, 1, 0)))
-
-
-def _places(slices: int) -> tuple[int, int, int, int]:
-    """Where readout, phase, coils and slices are after all other axes are gone."""
-    order = sorted((0, 1, 3, slices))
-    return order.index(0), order.index(1), order.index(3), order.index(slices)
-
-
-def write_cfl(base: Path, kspace: np.ndarray) -> None:
-    """Write k-space (slices, coils, height, width) as BART's pair of files; slices become its axis 13."""
-    slices, coils, height, width = kspace.shape
-    sizes = [height, width, 1, coils, *[1] * 9, slices, 1, 1]
-    ordered = np.moveaxis(kspace, (2, 3, 1, 0), (0, 1, 2, 3)).astype("<c8")
-    base.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
-    ordered.reshape(sizes).flatten(order="F").tofile(base.with_suffix(".cfl"))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from scorefield.data.mri.scaling import fit_matrix
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 
-LOPSIDED = 0.8  # of the longer side of k-space: if the shorter one reaches less far, it was sampled in part
+UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
 
 
 def distance_of(grid: tuple[int, ...]) -> np.ndarray:
@@ -54,14 +56,73 @@ def mix_coils(mixing: np.ndarray, values: np.ndarray) -> np.ndarray:
     return np.tensordot(mixing, values, 1).astype(np.complex64)
 
 
-def compress_coils(kspace: np.ndarray, coils: int) -> np.ndarray:
-    """The `coils` strongest combinations of coils, by the singular vectors of k-space: white noise stays white."""
+def compression(kspace: np.ndarray, coils: int) -> np.ndarray:
+    """V (coils, all coils), with orthonormal rows: the strongest combinations of coils, by the singular vectors of k-space.
+
+    White noise of y is white in V y, and Vᴴ V y is as near to y as so many combinations can be.
+    """
     if not 1 <= coils <= len(kspace):
         raise InputError(f"{len(kspace)} coils cannot be compressed to {coils}: give 1 to {len(kspace)}.")
     flat = kspace.reshape(len(kspace), -1)
     _, vectors = np.linalg.eigh(flat @ flat.conj().T)
-    basis = vectors[:, ::-1][:, :coils]
-    return (basis.conj().T @ flat).reshape(coils, *kspace.shape[1:]).astype(np.complex64)
+    return vectors[:, ::-1][:, :coils].conj().T
+
+
+@dataclass(frozen=True, eq=False)
+class Mixing:
+    """Combinations of coils with white noise, and what they say of the coils: the image is that of the coils as they are.
+
+    Attributes:
+        forward: V W, (combinations, coils), where W whitens and V compresses.
+        back: W⁻¹ Vᴴ, (coils, combinations), which undoes it but for what compression left out.
+    """
+
+    forward: np.ndarray
+    back: np.ndarray
+
+    @classmethod
+    def by(cls, whitening: np.ndarray) -> Mixing:
+        """W, of all coils."""
+        return cls(whitening, np.linalg.inv(whitening))
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        """Coils (coils, height, width), be it k-space or maps, as combinations."""
+        return mix_coils(self.forward, values)
+
+    def compressed(self, kspace: np.ndarray, coils: int) -> tuple[Mixing, np.ndarray]:
+        """The strongest of these combinations of k-space, and k-space in them.
+
+        Args:
+            kspace: in these combinations.
+            coils: how many.
+        """
+        strong = compression(kspace, coils)
+        return Mixing(strong @ self.forward, self.back @ strong.conj().T), mix_coils(strong, kspace)
+
+    def rescaled(self, maps: np.ndarray) -> np.ndarray:
+        """Maps of these combinations, known but for a factor at each pixel, such that Σ|S|² = 1 of the coils themselves.
+
+        Else whitening would shade the image: where Σ|W S|² = 1, it is x √Σ|W S|² instead of x, x the root sum of squares.
+        """
+        return self(normalised(mix_coils(self.back, maps)))
+
+
+def normalised(maps: np.ndarray) -> np.ndarray:
+    """Maps divided by √Σ|S|² over the coils, in whatever units they came: the image is what all coils see together.
+
+    Raises:
+        InputError: maps that are 0 everywhere, or not finite.
+    """
+    strength = np.sqrt((np.abs(maps) ** 2).sum(0))
+    if not (np.isfinite(strength).all() and strength.any()):
+        raise InputError("The maps hold NaN or infinite values, or nothing but zeros: no coil sees anything by them.")
+    inside = strength > UNSEEN * strength.max()
+    return np.where(inside, maps / np.where(inside, strength, 1), 0)
+
+
+def strongest(maps: np.ndarray) -> float:
+    """The largest √Σ|S|² of all pixels. Maps, k-space and noise divided by it are of the same image, and Σ|S|² <= 1."""
+    return float(np.sqrt((np.abs(maps) ** 2).sum(0)).max())
 
 
 def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -81,17 +142,3 @@ def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tu
     cut = fit_matrix(np.moveaxis(image, -2, -1), (height,))
     small = centred(np.moveaxis(cut, -1, -2), axes=(-2,)) * lines
     return small.astype(np.complex64), np.broadcast_to(lines, small.shape[1:]).copy()
-
-
-def partial_fourier(mask: np.ndarray) -> str:
-    """A warning where one side of k-space reaches much less far from the centre than the other; else nothing."""
-    for axis, name in ((0, "height"), (1, "width")):
-        found = np.flatnonzero(mask.any(1 - axis))
-        centre = mask.shape[axis] // 2
-        below, above = centre - int(found[0]), int(found[-1]) - centre
-        if min(below, above) < LOPSIDED * max(below, above) and max(below, above) > 0.5 * centre:
-            return (
-                f"k-space reaches {below} points to one side of the centre of its {name} and {above} to the other: "
-                "with partial Fourier sampling, what is missing is left to the prior, not to symmetry."
-            )
-    return ""

@@ -11,10 +11,10 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.fields import Fields
-from scorefield.data.mri import prepare
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
+from scorefield.data.mri.prepare import Mixing, normalised, strongest
 from scorefield.data.mri.scaling import scale_of
 from scorefield.data.mri.simulate import centred
 from scorefield.data.mri.slices import ScanSlices, of_split
@@ -28,10 +28,11 @@ class Scanned(Source):
     """Slices of files of k-space, y = M F S x + n, for losses that learn from measurements alone, such as `GSURE`.
 
     Noise of covariance C = L Lᴴ between the coils is made white, L⁻¹y taken for y and L⁻¹S for S, so that Aᴴy/σ² is AᴴC⁻¹y.
-    Maps are those of the file, or estimated from the whitened calibration region, with Σ|S|² = 1. All is divided by the 99th
-    percentile of the foreground of Aᴴy. A batch holds y (batch, 2 · coils, height, width), 0 where nothing was sampled, `given`
-    mask and maps, the noise of y, and x = Aᴴy, known where any coil sees. Where all of k-space was sampled and Σ|S|² = 1, the
-    noise in x is white and as strong as in y, as `SURE` wants it.
+    Maps are those of the file, or estimated from the whitened calibration region, with Σ|S|² = 1 before whitening, so that x is
+    what the coils see together. All is divided by the 99th percentile of the foreground of Aᴴy. A batch holds y (batch,
+    2 · coils, height, width), 0 where nothing was sampled, `given` mask and maps, the noise of y, and x = Aᴴy, known where any
+    coil sees. Where all of k-space was sampled, the noise in x is √Σ|S|² as strong as in y: white, as `SURE` wants it, of coils
+    whose noise is independent and alike, or with `noise` given.
 
     Args:
         path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size.
@@ -72,11 +73,11 @@ class ScannedFields(ScanSlices):
     def __init__(self, source: Scanned, files: list[Path]) -> None:
         super().__init__(files, source.skip)
         self.source = source
-        shapes = [scan.shape for scan in self.scans]
-        for file, shape in zip(files, shapes, strict=True):
-            if shape[1:] != shapes[0][1:]:
+        first = self.shapes[0][1:]
+        for file, shape in zip(files, self.shapes, strict=True):
+            if shape[1:] != first:
                 raise InputError(
-                    f"{file} is {shape[1:]} (coils, height, width), and {files[0]} {shapes[0][1:]}: batches are of one size, so "
+                    f"{file} is {shape[1:]} (coils, height, width), and {files[0]} {first}: batches are of one size, so "
                     "give files of each size a folder of their own."
                 )
         self._found: dict[int, tuple[np.ndarray, float]] = {}
@@ -92,30 +93,26 @@ class ScannedFields(ScanSlices):
     def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
         """k-space, mask, maps and noise of a slice, in units in which its image is about 1."""
         file, number = self.places[index]
-        scan, source = self.scans[file], self.source
+        scan, source = self.scan(file), self.source
         kspace, acquired = scan.slice(number)
         mask = acquired & source.sampling((kspace.shape[1], kspace.shape[2]), index)
-        mixing, noise = self._whitening(file)
-        kspace = np.where(mask, prepare.mix_coils(mixing, kspace), 0)
+        whitening, noise = self._whitening(file)
+        mixing = Mixing.by(whitening)
+        kspace = np.where(mask, mixing(kspace), 0)
+        if source.coils is not None:
+            mixing, kspace = mixing.compressed(kspace, source.coils)
         if scan.maps is None or source.coils is not None:
-            kspace = kspace if source.coils is None else prepare.compress_coils(kspace, source.coils)
-            maps = estimate_maps(kspace, mask, noise=noise, cache=source.cache)
+            maps = mixing.rescaled(estimate_maps(kspace, mask, noise=noise, cache=source.cache))
         else:
-            maps = prepare.mix_coils(mixing, scan.maps(number))
-            strength = float(np.sqrt((np.abs(maps) ** 2).sum(0).max()))
-            if not (np.isfinite(strength) and strength > 0):
-                raise InputError(f"The maps of {scan.origin} hold NaN or infinite values, or nothing but zeros.")
-            kspace, maps, noise = (
-                kspace / strength,
-                maps / strength,
-                noise / strength,
-            )  # Σ|S|² <= 1, as operators want it
+            maps = mixing(normalised(scan.maps(number)))
+        largest = strongest(maps)
+        kspace, maps, noise = kspace / largest, maps / largest, noise / largest
         scale = scale_of((maps.conj() * centred(kspace, inverse=True)).sum(0))
         return (kspace / scale).astype(np.complex64), mask, maps.astype(np.complex64), np.float32(noise / scale)
 
     def _whitening(self, file: int) -> tuple[np.ndarray, float]:
         """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
-        scan = self.scans[file]
+        scan = self.scan(file)
         if self.source.noise is not None:
             return np.eye(scan.shape[1]), self.source.noise
         if file not in self._found:

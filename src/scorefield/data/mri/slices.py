@@ -1,10 +1,10 @@
-"""Slices of files of k-space: which files and slices there are, which are held out, and the noise of each scan."""
+"""Slices of files of k-space: which files and slices there are, and which are held out."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
-from functools import cached_property
+from collections.abc import Callable
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 from scorefield.data.fields import Fields, Subset
@@ -13,31 +13,44 @@ from scorefield.data.mri.kspace import KSpace, open_kspace
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.errors import AbsentDataError, InputError
 
+OPEN = 16  # files at most at once in a process: data sets have more than a system lets it have
 KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
 
 
 class ScanSlices(Fields):
-    """The slices of some files, to be read when they are asked for; each process opens the files for itself.
+    """The slices of some files, to be read when they are asked for; each process opens the files for itself, a few at a time.
 
     Args:
         files: of k-space.
         skip: so many slices are left out at either end of each file.
+
+    Attributes:
+        shapes: (slices, coils, height, width) of each file.
+        places: (file, slice) of each field.
     """
 
     def __init__(self, files: list[Path], skip: int) -> None:
         self.files = files
-        self.places = places_of(self.scans, skip)
+        self.shapes = [self.scan(number).shape for number in range(len(files))]
+        self.places = [
+            (file, number) for file, shape in enumerate(self.shapes) for number in range(skip, shape[0] - skip)
+        ]
+        if not self.places:
+            raise InputError(f"skip={skip} leaves no slices of {files[0]} and {len(files) - 1} others: give less.")
         self.dtype = "complex64"
-        if note := check_axes(self.scans[0]):  # the others are of the same make
+        if note := check_axes(self.scan(0)):  # the others are of the same make
             warnings.warn(note, stacklevel=2)
 
+    def scan(self, file: int) -> KSpace:
+        """A file by its number, opened."""
+        return self._opened(self.files[file])
+
     @cached_property
-    def scans(self) -> list[KSpace]:
-        """The files, opened."""
-        return [open_kspace(file) for file in self.files]
+    def _opened(self) -> Callable[[Path], KSpace]:
+        return lru_cache(OPEN)(open_kspace)
 
     def __getstate__(self) -> dict:
-        return {name: value for name, value in self.__dict__.items() if name != "scans"}  # open files go to no worker
+        return {name: value for name, value in self.__dict__.items() if name != "_opened"}  # open files go to no worker
 
     def __len__(self) -> int:
         return len(self.places)
@@ -72,11 +85,3 @@ def files_of(path: Path) -> list[Path]:
     if not files:
         raise AbsentDataError(f"{path} holds no k-space ({', '.join(KINDS)}): correct data.path.")
     return files
-
-
-def places_of(scans: Sequence[KSpace], skip: int) -> list[tuple[int, int]]:
-    """(scan, slice) of all slices but so many at either end of each scan."""
-    places = [(index, number) for index, scan in enumerate(scans) for number in range(skip, len(scan) - skip)]
-    if not places:
-        raise InputError(f"skip={skip} leaves no slices of {scans[0].origin} and {len(scans) - 1} others: give less.")
-    return places

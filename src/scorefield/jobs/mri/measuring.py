@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,16 +14,16 @@ from torch import Tensor
 
 from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
-from scorefield.data.mri.combined import WHOLE
-from scorefield.data.mri.kspace import KSpace, read_cfl
+from scorefield.data.mri.bart import read_cfl
+from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
+from scorefield.data.mri.kspace import EmptySliceError, KSpace
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
+from scorefield.data.mri.prepare import Mixing, normalised, strongest
+from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
 from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor
-from scorefield.operators import Sense, to_channels, to_complex, zero_filled
-
-UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +36,7 @@ class Scans:
         maps: coil maps (coils, height, width), or for each slice; by default the file's own, or estimated.
         cache: a folder for estimated maps.
         noise: standard deviation per real component in all coils; by default they are whitened by what is measured of it in the
-            scan as a whole, maps alike, and keep their units.
+            scan as a whole, maps alike. The image stays that of the coils as they are, its magnitude their root sum of squares.
         coils: how many they are compressed to.
         height: of the image, where the readout is oversampled; by default as the file says, where it has no maps.
         baselines: how these are regularised.
@@ -56,59 +58,92 @@ class Scans:
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
         kspace, acquired, mask = self._slice(number)
-        notes = [note for note in (self._axes, prepare.partial_fourier(acquired)) if note]
+        notes = [note for note in (self._axes, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
             notes.append(
                 f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
                 f"says; --height {self.kspace.shape[2]} keeps all."
             )
         given = self._given(number, kspace.shape)
-        mixing, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
+        whitening, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
         notes += [note] if note else []
-        kspace = prepare.mix_coils(mixing, kspace)
+        mixing = Mixing.by(whitening)
+        kspace = mixing(kspace)
         if self.coils is not None:
-            kspace = prepare.compress_coils(kspace, self.coils)
-        if given is None:
-            maps = estimate_maps(kspace, mask, noise=noise, cache=self.cache)
-        else:
-            maps = prepare.mix_coils(mixing, given)
-            largest = float(np.sqrt((np.abs(maps) ** 2).sum(0)).max())  # Σ|S|² <= 1, and A x = y as before
-            maps, kspace, noise = maps / largest, kspace / largest, noise / largest
-        scan = Scan(as_tensor(kspace), torch.from_numpy(mask), as_tensor(maps), noise, self.baselines)
-        reference, note = self._reference(scan, acquired, given)
-        return scan, reference, [*notes, *note]
+            mixing, kspace = mixing.compressed(kspace, self.coils)
 
-    def _reference(self, scan: Scan, acquired: np.ndarray, given: np.ndarray | None) -> tuple[Tensor | None, list[str]]:
-        """The image of all that was sampled, by maps of all of it; or none, and why nothing is compared."""
-        share, used = float(acquired.mean()), float(scan.mask.numpy().mean())
-        if share < WHOLE and used < share:
-            return None, [
-                f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
-                "reference nothing is compared."
-            ]
-        if share >= WHOLE and used == share:
-            return None, [
-                "k-space is sampled as a whole, and all of it used: nothing is compared without --acceleration."
-            ]
-        if share < WHOLE:
-            return None, []
-        maps = scan.maps
-        if given is None:
-            kspace = scan.kspace.numpy()
-            maps = as_tensor(estimate_maps(kspace, acquired, noise=scan.noise, cache=self.cache))
-        together = zero_filled(Sense(maps, torch.from_numpy(acquired)), to_channels(scan.kspace[None]))
-        weight = maps.abs().square().sum(0)
-        return to_complex(together)[0, 0] / torch.where(weight > 0, weight, 1), []
+        def maps_by(sampled: np.ndarray) -> np.ndarray:
+            if given is not None:
+                return mixing(given)
+            return mixing.rescaled(estimate_maps(kspace, sampled, noise=noise, cache=self.cache))
+
+        maps, why = maps_by(mask), _incomparable(acquired, mask)
+        largest = strongest(maps)
+        parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
+        reference = None
+        if _comparable(acquired, mask):
+            reference = as_tensor(together(np.where(acquired, kspace, 0), maps_by(acquired)))
+        return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
+
+    def fingerprint(self, numbers: Sequence[int]) -> str:
+        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices.
+
+        It holds one slice at a time, and reads those from which the noise is told as well.
+
+        Raises:
+            InputError: one of `numbers` cannot be read, or is no k-space; or all of them are zeros.
+        """
+        parts, held = hashlib.sha256(repr((self.kspace.shape, self.kspace.size)).encode()), 0
+
+        def add(array: np.ndarray | None) -> None:
+            parts.update(b"none" if array is None else repr((array.shape, array.dtype.str)).encode())
+            parts.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
+
+        add(self.kspace.noise_scan)
+        for number in sorted({*numbers, *self._noisy}):
+            try:
+                kspace, acquired = self.kspace.slice(number)
+            except EmptySliceError:
+                parts.update(b"empty")
+                continue
+            except InputError:  # of a slice that nobody asks for, its noise is not told from it
+                if number in numbers:
+                    raise
+                parts.update(b"left out")
+                continue
+            held += number in numbers
+            for array in (kspace, acquired, self.sampling((self._height(acquired), kspace.shape[2]), number)):
+                add(array)
+            for array in (self._maps(number), self.target(number)) if number in numbers else ():
+                add(array)
+        if not held:
+            raise InputError(f"The slices of {self.kspace.origin} that are asked for are all zeros: ask for others.")
+        return parts.hexdigest()
+
+    def target(self, number: int) -> np.ndarray | None:
+        """The magnitude image that the file has been given with, if there is one."""
+        return None if self.kspace.target is None else self.kspace.target(number)
 
     def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
         kspace, acquired = self.kspace.slice(number)
-        height = self.height
-        if height is None and self.kspace.size and (acquired == acquired.any(0)).all():
-            height = None if self.maps is not None or self.kspace.maps is not None else self.kspace.size[0]
-        if height is not None:
-            kspace, acquired = prepare.remove_oversampling(kspace, acquired, height)
+        kspace, acquired = prepare.remove_oversampling(kspace, acquired, self._height(acquired))
         return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+
+    def _height(self, acquired: np.ndarray) -> int:
+        """Of the image of a slice, without oversampling."""
+        if self.height is not None:
+            return self.height
+        size, mapped = self.kspace.size, self.maps is not None or self.kspace.maps is not None
+        if size is None or mapped or not (acquired == acquired.any(0)).all():
+            return len(acquired)
+        return min(size[0], len(acquired))
+
+    @property
+    def _noisy(self) -> list[int]:
+        """The slices from which the noise is told, where nothing else tells it."""
+        told = self.noise is not None or self.kspace.noise_scan is not None
+        return [] if told else spread_over(len(self.kspace))
 
     @cached_property
     def _axes(self) -> str:
@@ -119,7 +154,7 @@ class Scans:
     def _whitening(self) -> tuple[np.ndarray, float, str]:
         """W of all slices alike, the standard deviation of the noise of W y, and a warning or nothing."""
         slices, wrong = [], None
-        for number in [] if self.kspace.noise_scan is not None else spread_over(len(self.kspace)):
+        for number in self._noisy:
             try:
                 slices.append(self._slice(number)[::2])
             except InputError as error:  # of a slice that perhaps nobody asks for
@@ -130,31 +165,47 @@ class Scans:
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps of the coils as they are, from outside or from the file, Σ|S|² = 1; None where they are to be estimated."""
-        if self.maps is not None:
-            maps = self.maps if self.maps.ndim == 3 else self.maps[number]
-        elif self.kspace.maps is not None and self.coils is None and self.height is None:
-            maps = self.kspace.maps(number)
-        else:
-            return None
-        if maps.shape != shape:
+        maps = self._maps(number)
+        if maps is not None and maps.shape != shape:
             raise InputError(
                 f"The maps are {maps.shape} and k-space is {shape} (coils, height, width): give the maps of this scan, "
                 "or none, and they are estimated."
             )
-        return normalised(maps)
+        return None if maps is None else normalised(maps)
+
+    def _maps(self, number: int) -> np.ndarray | None:
+        """Maps from outside, or from the file where they fit."""
+        if self.maps is not None:
+            if self.maps.ndim == 4 and number >= len(self.maps):
+                raise InputError(f"The maps are of {len(self.maps)} slices, and there is a slice {number}: give all.")
+            return self.maps if self.maps.ndim == 3 else self.maps[number]
+        if self.kspace.maps is not None and self.coils is None and self.height is None:
+            return self.kspace.maps(number)
+        return None
 
 
-def normalised(maps: np.ndarray) -> np.ndarray:
-    """Maps divided by √Σ|S|² over the coils, in whatever units they came: the image is what all coils see together.
+def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Σ s̄_c x_c/Σ|s_c|², (height, width), of whole k-space (coils, height, width) of white noise: the best estimate of x."""
+    weight = (np.abs(maps) ** 2).sum(0)
+    return (maps.conj() * centred(kspace, inverse=True)).sum(0) / np.where(weight > 0, weight, 1)
 
-    Raises:
-        InputError: maps that are 0 everywhere, or not finite.
-    """
-    strength = np.sqrt((np.abs(maps) ** 2).sum(0))
-    if not (np.isfinite(strength).all() and strength.any()):
-        raise InputError("The maps hold NaN or infinite values, or nothing but zeros: no coil sees anything by them.")
-    inside = strength > UNSEEN * strength.max()
-    return np.where(inside, maps / np.where(inside, strength, 1), 0)
+
+def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether there is a whole reference for what is made of a part."""
+    return bool(share_of(acquired) >= WHOLE and mask.sum() < acquired.sum())
+
+
+def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
+    """Why nothing is compared, where that may surprise; or nothing."""
+    share, used = share_of(acquired), share_of(mask, acquired)
+    if share < WHOLE and used < share:
+        return (
+            f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
+            "reference nothing is compared."
+        )
+    if share >= WHOLE and used == share:
+        return "k-space is sampled as a whole, and all of it used: nothing is compared without --acceleration."
+    return ""
 
 
 def read_maps(path: Path) -> np.ndarray:

@@ -50,6 +50,7 @@ class Scan:
         maps: coil sensitivities, (coils, height, width), Σ|S|² = 1 in the object, or less.
         noise: its standard deviation per real component.
         baselines: how the baselines are regularised.
+        unit: what k-space, maps and noise were divided by, for the sake of Σ|S|² <= 1.
     """
 
     kspace: Tensor
@@ -57,6 +58,7 @@ class Scan:
     maps: Tensor
     noise: float
     baselines: Baselines = Baselines()
+    unit: float = 1.0
 
     def __post_init__(self) -> None:
         if self.kspace.shape != self.maps.shape or self.kspace.shape[1:] != self.mask.shape:

@@ -1,6 +1,9 @@
 """Images to train on from k-space: what the coils saw, in one scale, and nothing that is aliased."""
 
 import pickle
+import resource
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +11,17 @@ import torch
 
 from scorefield.data.mri import Combined
 from scorefield.data.mri.combined import combine
+from scorefield.data.mri.kspace import open_kspace
+from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.scaling import scale_of
 from scorefield.data.mri.simulate import simulate
+from scorefield.data.mri.slices import OPEN
 from scorefield.errors import AbsentDataError, InputError
+from scorefield.jobs.mri.measuring import Scans
 
 h5py, _ = (pytest.importorskip(name) for name in ("h5py", "sigpy"))
 GRID = (48, 40)
+HANDLES = Path("/proc/self/fd")  # a file for each that is open
 
 
 def image():
@@ -46,6 +54,39 @@ def test_files_are_held_out_whole_and_slices_scaled_alike(folder):
     assert x.shape == (4, 2, 32, 44) and scale_of(x[0].norm(dim=0).numpy()) == pytest.approx(1, rel=0.1)
     torch.testing.assert_close(pickle.loads(pickle.dumps(train)).gather(torch.arange(4)).x, x)
     assert len(Combined(folder / "scan0.h5", valid=1).load("train")) == 3
+
+
+@pytest.mark.skipif(not HANDLES.is_dir(), reason="open files cannot be counted here")
+def test_a_folder_has_more_files_than_a_process_may_open(folder):
+    """Of 83 files with 40 open at most; a few of them stay open."""
+    for number in range(80):
+        shutil.copy(folder / "scan0.h5", folder / f"copy{number}.h5")
+    here = len(list(HANDLES.iterdir()))
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (here + 40, limits[1]))
+    try:
+        fields = Combined(folder, matrix=GRID, valid=2).load("train")
+        assert len(fields) == 4 * 81
+        x = fields.gather(torch.arange(0, len(fields), 4)).x
+        assert len(x) == 81 and len(list(HANDLES.iterdir())) <= here + OPEN
+        torch.testing.assert_close(fields.gather(torch.tensor([0])).x[0], x[0])
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_edges_that_the_scanner_filled_with_zeros_are_not_left_out(folder):
+    """fastMRI's files are padded to the width of the image: 12 of 40 columns here."""
+    before = Combined(folder / "scan0.h5", matrix=GRID, valid=1).load("train").gather(torch.arange(3)).x
+    with h5py.File(folder / "scan0.h5", "r+") as file:
+        file["kspace"][..., :6] = 0
+        file["kspace"][..., -6:] = 0
+    found = Combined(folder / "scan0.h5", matrix=GRID, valid=1).load("train").gather(torch.arange(3)).x
+    assert float((found - before).norm() / before.norm()) < 0.1  # the same images, a little smoother
+    kspace = open_kspace(folder / "scan0.h5")
+    _, reference, notes = Scans(kspace, RandomLines(2.0, 12)).scan(0)
+    assert reference is not None and not notes
+    _, reference, (note,) = Scans(kspace).scan(0)
+    assert reference is None and "sampled as a whole" in note
 
 
 def test_what_cannot_be_trained_on_is_named(folder, tmp_path):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from scorefield.data.mri import prepare
-from scorefield.data.mri.kspace import open_kspace, read_cfl, write_cfl
+from scorefield.data.mri.bart import read_cfl, write_cfl
+from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import AbsentDataError, InputError
@@ -100,6 +101,37 @@ def test_every_format_gives_back_the_scan(kind, scan, tmp_path):
         np.testing.assert_allclose(kspace, scan[number], rtol=1e-6)
         assert kspace.dtype == np.complex64 and mask.all() and mask.shape == SHAPE[2:]
     assert found.size == ((16, 16) if kind == "fastmri" else (20, 17) if kind in ("ismrmrd", "averages") else None)
+
+
+def volume_cfl(base: Path, kspace: np.ndarray) -> Path:
+    """(partitions, coils, height, width) as a 3-D scan of BART: partitions on axis 2."""
+    write_cfl(base, kspace)
+    partitions, coils, height, width = kspace.shape
+    base.with_suffix(".hdr").write_text(f"# Dimensions\n{height} {width} {partitions} {coils}\n")
+    np.moveaxis(kspace, (2, 3, 0, 1), (0, 1, 2, 3)).flatten(order="F").astype("<c8").tofile(base.with_suffix(".cfl"))
+    return base.with_suffix(".cfl")
+
+
+def test_partitions_of_a_3d_scan_of_bart_become_slices(scan, tmp_path):
+    many = np.concatenate([scan * factor for factor in (1, 2, 3, 4)])  # 12 slices
+    mask = RandomLines(2.0, 5)((20, 17))
+    found = open_kspace(volume_cfl(tmp_path / "whole", centred(many * mask, axes=(0,))))
+    assert found.shape == (12, 4, 20, 17) and "3-D" in found.note and "axis 13" in found.note
+    for number in (0, 7):
+        kspace, sampled = found.slice(number)
+        np.testing.assert_allclose(kspace, many[number] * mask, atol=1e-5 * np.abs(many).max())
+        assert np.array_equal(sampled, mask)
+    padded = centred(many, axes=(0,))
+    padded[:2], padded[10:] = 0, 0  # as interpolating scanners leave it
+    assert open_kspace(volume_cfl(tmp_path / "padded", padded)).slice(0)[1].all()
+    holes = centred(many, axes=(0,))
+    holes[1::2, ..., ::3] = 0
+    for values in (holes, padded * (np.arange(12) > 3)[:, None, None, None]):
+        with pytest.raises(InputError, match=r"undersampled along phase encoding 2.*readout"):
+            open_kspace(volume_cfl(tmp_path / "holes", values))
+    for values in (many, np.concatenate([scan] * 4)):  # slices there, as some tools leave them
+        with pytest.raises(InputError, match="axis 13"):
+            open_kspace(volume_cfl(tmp_path / "slices", values))
 
 
 def test_single_coils_and_single_slices(scan, tmp_path):
@@ -202,6 +234,8 @@ def test_slices_that_cannot_be_used_are_named(scan, tmp_path):
     np.save(tmp_path / "noise.npy", noise)
     for number in range(9):  # what lies beyond the head is measured, too
         open_kspace(tmp_path / "noise.npy").slice(number)
+    with pytest.raises(InputError, match="wherever its mask"):
+        open_kspace(fastmri(tmp_path / "no.h5", scan, mask=np.zeros(17))).slice(0)
     with pytest.raises(InputError, match="slices 0 to 2"):
         open_kspace(fastmri(tmp_path / "s.h5", scan)).slice(3)
 
@@ -228,16 +262,35 @@ def test_whitened_noise_is_white_and_of_the_strength_that_is_told():
     assert gain == pytest.approx(3)
 
 
+def test_images_that_a_file_has_been_given_with_are_read_where_they_are_of_its_slices(tmp_path):
+    """Of several coils their root sum of squares, of a single coil what was made of that one."""
+    rng = np.random.default_rng(0)
+    kspace = (rng.normal(size=(3, 4, 20, 20)) + 1j).astype(np.complex64)
+    rss, esc = rng.random((2, 3, 16, 16)).astype(np.float32)
+    for values, wanted, name in ((kspace, rss, "reconstruction_rss"), (kspace[:, :1], esc, "reconstruction_esc")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"], file["reconstruction_rss"], file["reconstruction_esc"] = values, rss, esc
+        found = open_kspace(tmp_path / f"{name}.h5")
+        assert found.target_name == name and found.size == (16, 16)
+        np.testing.assert_array_equal(found.target(1), wanted[1])
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"], file["reconstruction_rss"] = kspace, rss[:2]
+    assert open_kspace(tmp_path / "k.h5").target is None
+
+
 def test_compression_keeps_the_energy_of_correlated_coils():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(3, 32, 32)) + 1j * rng.normal(size=(3, 32, 32))
     kspace = np.einsum("ij,jhw->ihw", rng.normal(size=(8, 3)), sources).astype(np.complex64)
-    small = prepare.compress_coils(kspace, 3)
+    strong = prepare.compression(kspace, 3)
+    small = prepare.mix_coils(strong, kspace)
     assert small.shape == (3, 32, 32)
+    np.testing.assert_allclose(strong @ strong.conj().T, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(prepare.mix_coils(strong.conj().T, small), kspace, atol=1e-4 * np.abs(kspace).max())
     assert (np.abs(small) ** 2).sum() == pytest.approx((np.abs(kspace) ** 2).sum(), rel=1e-4)
     for coils in (0, 9):
         with pytest.raises(InputError):
-            prepare.compress_coils(kspace, coils)
+            prepare.compression(kspace, coils)
 
 
 def test_without_oversampling_the_image_is_the_middle_and_the_noise_as_strong():
@@ -251,14 +304,6 @@ def test_without_oversampling_the_image_is_the_middle_and_the_noise_as_strong():
     assert small[:, :, mask[0]].std() == pytest.approx(np.sqrt(2), rel=0.05) and not small[:, :, ~mask[0]].any()
     with pytest.raises(InputError, match="whole lines"):
         prepare.remove_oversampling(centred(image), rng.random((40, 21)) > 0.5, 20)
-
-
-def test_partial_fourier_is_seen():
-    mask = np.ones((64, 64), bool)
-    assert prepare.partial_fourier(mask) == ""
-    mask[:, :20] = False
-    assert "width" in prepare.partial_fourier(mask)
-    assert prepare.partial_fourier(RandomLines(4.0, 8)((64, 64))) == ""
 
 
 def test_noise_that_does_not_fit_is_named():

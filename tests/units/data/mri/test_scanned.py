@@ -10,6 +10,7 @@ import torch
 from scorefield.cli import main
 from scorefield.data import Tensors
 from scorefield.data.mri import Scanned, Undersampled, prepare
+from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.scanned import ScannedFields
 from scorefield.data.mri.simulate import centred
@@ -61,7 +62,7 @@ def test_a_file_says_what_the_simulator_of_it_says(simulated, tmp_path):
     torch.testing.assert_close(found(lambda b: SampledKSpace()(b).adjoint(b.y)), found(lambda b: b.x))
 
 
-def test_coloured_noise_is_whitened_with_the_maps(simulated, tmp_path):
+def test_coloured_noise_is_whitened_with_the_maps(simulated, tmp_path, monkeypatch):
     """Aᴴy/σ² is AᴴC⁻¹y, up to the unit of each slice, with C of the noise scan."""
     rng = np.random.default_rng(0)
     mixing = np.eye(4) + 0.4 * (rng.normal(size=(4, 4)) + 1j * rng.normal(size=(4, 4)))
@@ -71,7 +72,7 @@ def test_coloured_noise_is_whitened_with_the_maps(simulated, tmp_path):
     ratio = float((alone.noise[:, None, None, None] / alone.y.abs().amax((1, 2, 3), keepdim=True)).mean())
     assert ratio == pytest.approx(NOISE / float(simulated.y.abs().amax((1, 2, 3)).mean()), rel=0.3)
     fields._found.clear()
-    fields.__dict__["scans"] = [replace(fields.scans[0], noise_scan=noise)]
+    monkeypatch.setattr(fields, "_opened", lambda path: replace(open_kspace(path), noise_scan=noise))
     batch = fields.gather(EVERY)
     u = complexes(SampledKSpace()(batch).adjoint(batch.y) / batch.noise[:, None, None, None].square())[:, 0]
     solved = np.einsum("ij,bjhw->bihw", np.linalg.inv(prepare.covariance_of(noise)), complexes(simulated.y))
