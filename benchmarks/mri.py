@@ -50,7 +50,13 @@ METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))  # as `scorefield reconstruct` has it
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
-METHODS = (METHOD, MomentMatching(), PiGDM(), DPS(), NoisyLikelihood())  # each by SAMPLER, as `reconstruct --method` has it
+METHODS = (
+    METHOD,
+    MomentMatching(),
+    PiGDM(),
+    DPS(),
+    NoisyLikelihood(),
+)  # each by SAMPLER, as `reconstruct --method` has it
 DAMPINGS, ITERATIONS = (0.0, 1e-4, 1e-3, 1e-2), (5, 10, 20, 40, 80, 160)
 WEIGHTS = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
 PICTURED = 95  # position of the slice in the picture
@@ -152,7 +158,11 @@ def main() -> None:
         "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
     )
     parser.add_argument(
-        "--methods", type=int, nargs="*", default=[], help="slices of cell a to draw by every method, each as it is by default"
+        "--methods",
+        type=int,
+        nargs="*",
+        default=[],
+        help="slices of cell a to draw by every method, each as it is by default",
     )
     parser.add_argument("--real", type=Path, default=None, help="PNG to write of the real scan")
     parser.add_argument("--picture", type=Path, default=None, help="PNG to write of a slice of MNI152 in cell a")
