@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from scorefield.data.mri.kspace import KSpace
-from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.masks import MaskFile, RandomLines
 from scorefield.data.mri.simulate import centred, simulate
+from scorefield.errors import InputError
 from scorefield.jobs.mri.measuring import Scans
 
 pytest.importorskip("sigpy")
@@ -35,6 +38,52 @@ def measured(clean: np.ndarray, covariance: np.ndarray, sigma: float) -> KSpace:
 
 def root_sum_of_squares(kspace: KSpace) -> np.ndarray:
     return np.sqrt((np.abs(centred(kspace.read(0), inverse=True)) ** 2).sum(0))
+
+
+def told_apart(scans: Scans, changed: Scans) -> bool:
+    return scans.fingerprint([0]) != changed.fingerprint([0])
+
+
+def test_all_that_decides_a_result_tells_it_from_others(clean, tmp_path):
+    """A file that was changed under its name is another one: so a job that goes on mixes nothing, and returns nothing stale."""
+    rng, lines = np.random.default_rng(0), np.ones(GRID, bool)
+    lines[:, ::3] = False
+    both = (clean + rng.normal(size=(20, *clean.shape))).astype(np.complex64)
+    maps, image = rng.normal(size=(2, *both.shape)), rng.random((2, 20, *GRID))
+    scan = KSpace("scan", both.shape, lambda n: both[n])
+    whole = Scans(scan, noise=1.0)
+    assert not told_apart(whole, Scans(replace(scan), noise=1.0))
+
+    def with_slice(number: int, values: np.ndarray) -> KSpace:
+        return replace(scan, read=lambda n: values if n == number else both[n])
+
+    assert told_apart(whole, Scans(with_slice(0, both[0] + 1e-3), noise=1.0))
+    assert not told_apart(whole, Scans(with_slice(11, 2 * both[11]), noise=1.0))  # which nothing depends on
+    assert told_apart(Scans(scan), Scans(with_slice(11, 2 * both[11])))  # but for its noise
+    assert told_apart(whole, Scans(replace(scan, mask=lines), noise=1.0))
+    assert told_apart(whole, Scans(replace(scan, size=(40, GRID[1])), noise=1.0))
+    for name, old, new in (("maps", *maps), ("target", *image)):
+        before, after = (replace(scan, **{name: lambda n, v=v: v[n]}) for v in (old, new))
+        assert told_apart(whole, Scans(before, noise=1.0))
+        assert told_apart(Scans(before, noise=1.0), Scans(after, noise=1.0))
+    assert told_apart(Scans(scan, maps=maps[0][0]), Scans(scan, maps=maps[0][1]))
+    noisy = [replace(scan, noise_scan=rng.normal(size=(COILS, 99))) for _ in range(2)]
+    assert told_apart(Scans(noisy[0]), Scans(noisy[1]))
+
+    path, found = tmp_path / "mask.npy", []
+    for mask in (lines, ~lines):
+        np.save(path, mask)
+        found.append(Scans(scan, MaskFile(path), noise=1.0).fingerprint([0]))
+    assert found[0] != found[1]
+
+
+def test_slices_of_zeros_are_no_mistake_and_broken_ones_are(clean):
+    values = np.stack([clean, 0 * clean, clean + np.nan])
+    scans = Scans(KSpace("scan", values.shape, lambda n: values[n]), noise=1.0)
+    assert scans.fingerprint([0, 1]) != scans.fingerprint([0])
+    for numbers, message in (([1], "all zeros"), ([0, 2], "Slice 2 of scan holds NaN")):
+        with pytest.raises(InputError, match=message):
+            scans.fingerprint(numbers)
 
 
 @pytest.mark.parametrize("told", [True, False], ids=["noise scan", "k-space alone"])

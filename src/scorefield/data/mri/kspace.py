@@ -18,6 +18,10 @@ NEAR = 1 / 16  # of an axis: the strongest point of k-space lies no further from
 UNEVEN = 1.5  # times the E e²/(E e)² of white noise: the energy e of anything else varies more
 
 
+class EmptySliceError(InputError):
+    """A slice is all zeros, as files are filled up at the ends of a volume. Nothing is wrong with the others."""
+
+
 @dataclass(frozen=True, eq=False)
 class KSpace:
     """The slices of one scan.
@@ -32,6 +36,8 @@ class KSpace:
         maps: the coil sensitivities of a slice, where the file has them.
         note: what is to be said of how the file was taken.
         guessed: the file has an axis for slices or for coils, not for both.
+        target: the magnitude image of a slice that the file has been given with, (height, width).
+        target_name: what the file calls it.
     """
 
     origin: str
@@ -43,6 +49,8 @@ class KSpace:
     maps: Callable[[int], np.ndarray] | None = None
     note: str = ""
     guessed: bool = False
+    target: Callable[[int], np.ndarray] | None = None
+    target_name: str = ""
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -54,7 +62,12 @@ class KSpace:
         return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
 
     def slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
-        """k-space (coils, height, width) of a slice and where it was sampled, (height, width)."""
+        """k-space (coils, height, width) of a slice and where it was sampled, (height, width).
+
+        Raises:
+            EmptySliceError: it is all zeros.
+            InputError: it cannot be read, or is no k-space.
+        """
         if not 0 <= number < len(self):
             raise InputError(f"{self.origin} has slices 0 to {len(self) - 1}, no {number}.")
         try:
@@ -67,7 +80,7 @@ class KSpace:
             raise InputError(f"Slice {number} of {self.origin} holds NaN or infinite values.")
         sampled = np.any(kspace != 0, axis=0)
         if not sampled.any():
-            raise InputError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
+            raise EmptySliceError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
         if not kspace.imag.any():
             raise InputError(
                 f"Slice {number} of {self.origin} has no imaginary part: magnitudes are no k-space. Give it as it was measured."
@@ -77,6 +90,8 @@ class KSpace:
             raise InputError(
                 f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
             )
+        if not mask.any():
+            raise InputError(f"The mask of {self.origin} leaves nothing of slice {number}: it is of another scan.")
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
 
@@ -147,12 +162,14 @@ def _fastmri(file: Any, origin: str) -> KSpace:
         f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
         f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
     )
-    size = None
-    for name in ("reconstruction_rss", "reconstruction_esc"):
-        if name in file:
-            size = tuple(file[name].shape[-2:])
+    size, target, called = None, None, ""
+    names = ("reconstruction_rss", "reconstruction_esc")
+    for name in [name for name in (names if shape[1] == 1 else names[::-1]) if name in file]:  # the last is the best
+        size = tuple(file[name].shape[-2:])
+        if file[name].ndim == 3 and len(file[name]) == shape[0]:
+            target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
     read = (lambda number: data[number][None]) if single else (lambda number: data[number])
-    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single)
+    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
 
 
 def check_maps(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +17,7 @@ from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.bart import read_cfl
 from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
-from scorefield.data.mri.kspace import KSpace, check_maps
+from scorefield.data.mri.kspace import EmptySliceError, KSpace, check_maps
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
@@ -84,15 +86,65 @@ class Scans:
             reference = as_tensor(together(np.where(acquired, kspace, 0), maps_by(acquired)))
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
+    def fingerprint(self, numbers: Sequence[int]) -> str:
+        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices.
+
+        It holds one slice at a time, and reads those from which the noise is told as well.
+
+        Raises:
+            InputError: one of `numbers` cannot be read, or is no k-space; or all of them are zeros.
+        """
+        parts, held = hashlib.sha256(repr((self.kspace.shape, self.kspace.size)).encode()), 0
+
+        def add(array: np.ndarray | None) -> None:
+            parts.update(b"none" if array is None else repr((array.shape, array.dtype.str)).encode())
+            parts.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
+
+        add(self.kspace.noise_scan)
+        for number in sorted({*numbers, *self._noisy}):
+            try:
+                kspace, acquired = self.kspace.slice(number)
+            except EmptySliceError:
+                parts.update(b"empty")
+                continue
+            except InputError:  # of a slice that nobody asks for, its noise is not told from it
+                if number in numbers:
+                    raise
+                parts.update(b"left out")
+                continue
+            held += number in numbers
+            for array in (kspace, acquired, self.sampling((self._height(acquired), kspace.shape[2]), number)):
+                add(array)
+            for array in (self._maps(number), self.target(number)) if number in numbers else ():
+                add(array)
+        if not held:
+            raise InputError(f"The slices of {self.kspace.origin} that are asked for are all zeros: ask for others.")
+        return parts.hexdigest()
+
+    def target(self, number: int) -> np.ndarray | None:
+        """The magnitude image that the file has been given with, if there is one."""
+        return None if self.kspace.target is None else self.kspace.target(number)
+
     def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
         kspace, acquired = self.kspace.slice(number)
-        height = self.height
-        if height is None and self.kspace.size and (acquired == acquired.any(0)).all():
-            height = None if self.maps is not None or self.kspace.maps is not None else self.kspace.size[0]
-        if height is not None:
-            kspace, acquired = prepare.remove_oversampling(kspace, acquired, height)
+        kspace, acquired = prepare.remove_oversampling(kspace, acquired, self._height(acquired))
         return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+
+    def _height(self, acquired: np.ndarray) -> int:
+        """Of the image of a slice, without oversampling."""
+        if self.height is not None:
+            return self.height
+        size, mapped = self.kspace.size, self.maps is not None or self.kspace.maps is not None
+        if size is None or mapped or not (acquired == acquired.any(0)).all():
+            return len(acquired)
+        return min(size[0], len(acquired))
+
+    @property
+    def _noisy(self) -> list[int]:
+        """The slices from which the noise is told, where nothing else tells it."""
+        told = self.noise is not None or self.kspace.noise_scan is not None
+        return [] if told else spread_over(len(self.kspace))
 
     @cached_property
     def _axes(self) -> str:
@@ -103,7 +155,7 @@ class Scans:
     def _whitening(self) -> tuple[np.ndarray, float, str]:
         """W of all slices alike, the standard deviation of the noise of W y, and a warning or nothing."""
         slices, wrong = [], None
-        for number in [] if self.kspace.noise_scan is not None else spread_over(len(self.kspace)):
+        for number in self._noisy:
             try:
                 slices.append(self._slice(number)[::2])
             except InputError as error:  # of a slice that perhaps nobody asks for
@@ -114,18 +166,23 @@ class Scans:
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps of the coils as they are, from outside or from the file, Σ|S|² = 1; None where they are to be estimated."""
-        if self.maps is not None:
-            maps = self.maps if self.maps.ndim == 3 else self.maps[number]
-        elif self.kspace.maps is not None and self.coils is None and self.height is None:
-            maps = self.kspace.maps(number)
-        else:
-            return None
-        if maps.shape != shape:
+        maps = self._maps(number)
+        if maps is not None and maps.shape != shape:
             raise InputError(
                 f"The maps are {maps.shape} and k-space is {shape} (coils, height, width): give the maps of this scan, "
                 "or none, and they are estimated."
             )
-        return normalised(maps)
+        return None if maps is None else normalised(maps)
+
+    def _maps(self, number: int) -> np.ndarray | None:
+        """Maps from outside, or from the file where they fit."""
+        if self.maps is not None:
+            if self.maps.ndim == 4 and number >= len(self.maps):
+                raise InputError(f"The maps are of {len(self.maps)} slices, and there is a slice {number}: give all.")
+            return self.maps if self.maps.ndim == 3 else self.maps[number]
+        if self.kspace.maps is not None and self.coils is None and self.height is None:
+            return self.kspace.maps(number)
+        return None
 
 
 def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:

@@ -5,7 +5,6 @@ Beside FILE.h5 a folder FILE.h5.parts holds the slices that are done; at the end
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -181,7 +180,7 @@ def job_of(model: Model, kspace: KSpace, settings: Namespace, *, sampler: Sample
     )
     numbers = numbers_of(settings.slices, len(kspace), kspace.origin)
     decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
-    measured = digest(*(kspace.slice(number)[0] for number in numbers), maps)
+    measured = source.fingerprint(numbers)
     return Job(
         model,
         source,
@@ -272,14 +271,6 @@ def _assemble(job: Job, parts: Path, out: Path) -> None:
         file.attrs["record"] = json.dumps(job.record)
         file.attrs["figures"] = json.dumps({"slices": found, "volume": volume})
         file.attrs["interval_level"], file.attrs["quantile_levels"] = LEVEL, QUANTILES
-
-
-def digest(*arrays: np.ndarray | None) -> str:
-    """What tells one measurement from another."""
-    parts = hashlib.sha256()
-    for array in arrays:
-        parts.update(b"none" if array is None else np.ascontiguousarray(array).tobytes())
-    return parts.hexdigest()
 
 
 def _claim(parts: Path, record: Mapping[str, Any]) -> None:

@@ -271,6 +271,22 @@ def test_whitened_noise_is_white_and_of_the_strength_that_is_told():
     assert gain == pytest.approx(3)
 
 
+def test_images_that_a_file_has_been_given_with_are_read_where_they_are_of_its_slices(tmp_path):
+    """Of several coils their root sum of squares, of a single coil what was made of that one."""
+    rng = np.random.default_rng(0)
+    kspace = (rng.normal(size=(3, 4, 20, 20)) + 1j).astype(np.complex64)
+    rss, esc = rng.random((2, 3, 16, 16)).astype(np.float32)
+    for values, wanted, name in ((kspace, rss, "reconstruction_rss"), (kspace[:, :1], esc, "reconstruction_esc")):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["kspace"], file["reconstruction_rss"], file["reconstruction_esc"] = values, rss, esc
+        found = open_kspace(tmp_path / f"{name}.h5")
+        assert found.target_name == name and found.size == (16, 16)
+        np.testing.assert_array_equal(found.target(1), wanted[1])
+    with h5py.File(tmp_path / "k.h5", "w") as file:
+        file["kspace"], file["reconstruction_rss"] = kspace, rss[:2]
+    assert open_kspace(tmp_path / "k.h5").target is None
+
+
 def test_compression_keeps_the_energy_of_correlated_coils():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(3, 32, 32)) + 1j * rng.normal(size=(3, 32, 32))
