@@ -61,6 +61,18 @@ class KSpace:
         slices, coils, height, width = self.shape
         return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
 
+    def height(self, acquired: np.ndarray) -> int:
+        """Of the image of a slice without readout oversampling, as far as the file says.
+
+        It is that of k-space where the file has maps, which are of all of it, or where lines along it are not whole.
+
+        Args:
+            acquired: where the slice was sampled, (height, width).
+        """
+        if self.size is None or self.maps is not None or not (acquired == acquired.any(0)).all():
+            return len(acquired)
+        return min(self.size[0], len(acquired))
+
     def slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """k-space (coils, height, width) of a slice and where it was sampled, (height, width).
 

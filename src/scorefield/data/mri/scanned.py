@@ -14,7 +14,7 @@ from scorefield.data.fields import Fields
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
-from scorefield.data.mri.prepare import Mixing, normalised, strongest
+from scorefield.data.mri.prepare import Mixing, normalised, remove_oversampling, strongest
 from scorefield.data.mri.scaling import scale_of
 from scorefield.data.mri.simulate import centred
 from scorefield.data.mri.slices import ScanSlices, of_split
@@ -29,13 +29,14 @@ class Scanned(Source):
 
     Noise of covariance C = L Lᴴ between the coils is made white, L⁻¹y taken for y and L⁻¹S for S, so that Aᴴy/σ² is AᴴC⁻¹y.
     Maps are those of the file, or estimated from the whitened calibration region, with Σ|S|² = 1 before whitening, so that x is
-    what the coils see together. All is divided by the 99th percentile of the foreground of Aᴴy. A batch holds y (batch,
+    what the coils see together. Readout oversampling is removed where the file tells the height of the image, has no maps, and
+    its lines are whole. All is divided by the 99th percentile of the foreground of Aᴴy. A batch holds y (batch,
     2 · coils, height, width), 0 where nothing was sampled, `given` mask and maps, the noise of y, and x = Aᴴy, known where any
     coil sees. Where all of k-space was sampled, the noise in x is √Σ|S|² as strong as in y: white, as `SURE` wants it, of coils
     whose noise is independent and alike, or with `noise` given.
 
     Args:
-        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size.
+        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size, without oversampling.
         sampling: which of the points that were acquired are used; where all files have the same ones, let them vary.
         noise: standard deviation per real component in all coils; None to whiten it by the noise scan, or by k-space.
         coils: how many they are compressed to, where maps are estimated.
@@ -73,6 +74,7 @@ class ScannedFields(ScanSlices):
     def __init__(self, source: Scanned, files: list[Path]) -> None:
         super().__init__(files, source.skip)
         self.source = source
+        self.shapes = self._without_oversampling()
         first = self.shapes[0][1:]
         for file, shape in zip(files, self.shapes, strict=True):
             if shape[1:] != first:
@@ -81,6 +83,21 @@ class ScannedFields(ScanSlices):
                     "give files of each size a folder of their own."
                 )
         self._found: dict[int, tuple[np.ndarray, float]] = {}
+
+    def _without_oversampling(self) -> list[tuple[int, int, int, int]]:
+        """`shapes` of what is left. Whether lines are whole, a slice of one file tells: the others are of the same make."""
+        shorter = [file for file, height in enumerate(self.heights) if height < self.shapes[file][2]]
+        for file, number in self.places:
+            if file not in shorter[:1]:
+                continue
+            try:
+                acquired = self.scan(file).slice(number)[1]
+            except InputError:  # which is said when the slice is asked for
+                continue
+            if self.scan(file).height(acquired) == len(acquired):
+                return self.shapes
+            break
+        return [(n, c, height, width) for (n, c, _, width), height in zip(self.shapes, self.heights, strict=True)]
 
     def gather(self, indices: Tensor) -> Batch:
         rows = [self._row(index) for index in indices.tolist()]
@@ -94,7 +111,7 @@ class ScannedFields(ScanSlices):
         """k-space, mask, maps and noise of a slice, in units in which its image is about 1."""
         file, number = self.places[index]
         scan, source = self.scan(file), self.source
-        kspace, acquired = scan.slice(number)
+        kspace, acquired = self._slice(file, number)
         mask = acquired & source.sampling((kspace.shape[1], kspace.shape[2]), index)
         whitening, noise = self._whitening(file)
         mixing = Mixing.by(whitening)
@@ -110,6 +127,17 @@ class ScannedFields(ScanSlices):
         scale = scale_of((maps.conj() * centred(kspace, inverse=True)).sum(0))
         return (kspace / scale).astype(np.complex64), mask, maps.astype(np.complex64), np.float32(noise / scale)
 
+    def _slice(self, file: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """k-space of a slice without oversampling, and where it was sampled."""
+        scan, height = self.scan(file), self.shapes[file][2]
+        kspace, acquired = scan.slice(number)
+        if height < scan.height(acquired):
+            raise InputError(
+                f"Slice {number} of {scan.origin} is sampled in single points, where others are in whole lines, and readout "
+                "oversampling is removed: give such files a folder of their own."
+            )
+        return remove_oversampling(kspace, acquired, height)
+
     def _whitening(self, file: int) -> tuple[np.ndarray, float]:
         """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
         scan = self.scan(file)
@@ -117,6 +145,6 @@ class ScannedFields(ScanSlices):
             return np.eye(scan.shape[1]), self.source.noise
         if file not in self._found:
             numbers = [number for which, number in self.places if which == file]
-            slices = (scan.slice(numbers[place]) for place in spread_over(len(numbers)))
+            slices = (self._slice(file, numbers[place]) for place in spread_over(len(numbers)))
             self._found[file] = whitening_of(scan.noise_scan, slices)[:2]
         return self._found[file]

@@ -7,6 +7,8 @@ from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
 
+import numpy as np
+
 from scorefield.data.fields import Fields, Subset
 from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.kspace import KSpace, open_kspace
@@ -26,12 +28,15 @@ class ScanSlices(Fields):
 
     Attributes:
         shapes: (slices, coils, height, width) of each file.
+        heights: of the images of each file, without readout oversampling where lines along it are whole.
         places: (file, slice) of each field.
     """
 
     def __init__(self, files: list[Path], skip: int) -> None:
         self.files = files
-        self.shapes = [self.scan(number).shape for number in range(len(files))]
+        scans = map(self.scan, range(len(files)))
+        found = [(scan.shape, scan.height(np.ones(scan.shape[2:], bool))) for scan in scans]
+        self.shapes, self.heights = [shape for shape, _ in found], [height for _, height in found]
         self.places = [
             (file, number) for file, shape in enumerate(self.shapes) for number in range(skip, shape[0] - skip)
         ]

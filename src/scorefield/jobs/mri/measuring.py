@@ -135,10 +135,7 @@ class Scans:
         """Of the image of a slice, without oversampling."""
         if self.height is not None:
             return self.height
-        size, mapped = self.kspace.size, self.maps is not None or self.kspace.maps is not None
-        if size is None or mapped or not (acquired == acquired.any(0)).all():
-            return len(acquired)
-        return min(size[0], len(acquired))
+        return len(acquired) if self.maps is not None else self.kspace.height(acquired)
 
     @property
     def _noisy(self) -> list[int]:

@@ -12,12 +12,14 @@ from scorefield.data import Tensors
 from scorefield.data.mri import Scanned, Undersampled, prepare
 from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.scaling import fit_matrix
 from scorefield.data.mri.scanned import ScannedFields
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import InputError
+from scorefield.jobs.mri.measuring import Scans
 from scorefield.losses.gsure import SampledKSpace
 
-h5py, _ = (pytest.importorskip(name) for name in ("h5py", "sigpy"))
+h5py, birdcage_maps = pytest.importorskip("h5py"), pytest.importorskip("sigpy.mri").birdcage_maps
 GRID, NOISE, EVERY = (32, 28), 0.05, torch.arange(4)
 
 
@@ -88,6 +90,74 @@ def test_the_noise_of_an_image_of_all_of_k_space_is_known(tmp_path):
     level = found(lambda b: b.noise)[:, None, None, None]
     error = found(lambda b: b.x) * NOISE / level - full.x
     assert float(error.std()) == pytest.approx(NOISE, rel=0.05)  # 7168 numbers: 0.8 %
+
+
+@pytest.fixture(scope="module")
+def oversampled():
+    """k-space (4, coils, 64, width) by lines, of the images of 32 and what lies above and below, and maps of all of it."""
+    rng, maps = np.random.default_rng(0), birdcage_maps((4, 64, GRID[1]), r=1.5)
+    x = fit_matrix(complexes(images().load("train").gather(EVERY).x), (64, GRID[1])) + 0.3
+    noise = NOISE * (rng.normal(size=(4, *maps.shape)) + 1j * rng.normal(size=(4, *maps.shape)))
+    lines = np.stack([RandomLines(2.0, 8)((64, GRID[1]), n) for n in range(4)])[:, None]
+    return ((centred(maps * x) + noise) * lines).astype(np.complex64), prepare.normalised(maps)
+
+
+def file_of(path, kspace, height=None, **more):
+    with h5py.File(path, "w") as file:
+        file["kspace"] = kspace
+        for name, values in more.items():
+            file[name] = values
+        if height is not None:
+            file["reconstruction_rss"] = np.ones((len(kspace), height, GRID[1]), np.float32)
+    return path
+
+
+def test_without_readout_oversampling_an_image_is_the_middle(oversampled, tmp_path, monkeypatch):
+    """In units of the file, x/noise · σ, as each is divided by the foreground of its own image."""
+    kspace, maps = oversampled
+    monkeypatch.setattr(
+        "scorefield.data.mri.scanned.estimate_maps", lambda kspace, *_, **__: fit_matrix(maps, kspace.shape[1:])
+    )
+    paths = file_of(tmp_path / "cut.h5", kspace, 32), file_of(tmp_path / "all.h5", kspace)
+    cut, whole = (all_of(Scanned(path, noise=NOISE, valid=1)) for path in paths)
+    for name, shape in (("mask", (4, 32, 28)), ("maps", (4, 4, 32, 28))):
+        assert cut(lambda b, n=name: b.given[n]).shape == shape
+    assert cut(lambda b: b.y).shape == (4, 8, 32, 28)
+    found, expected = (of(lambda b: b.x * NOISE / b.noise[:, None, None, None]) for of in (cut, whole))
+    torch.testing.assert_close(found, expected[:, :, 16:48], rtol=1e-5, atol=1e-5)  # float32 of numbers of about 1
+
+
+def test_the_noise_is_told_without_oversampling(oversampled, tmp_path):
+    """As it is when such a file is reconstructed."""
+    path = file_of(tmp_path / "k.h5", oversampled[0], 32)
+    expected = Scans(open_kspace(path))._whitening
+    for found, wanted in zip(ScannedFields(Scanned(path), [path])._whitening(0), expected[:2], strict=True):
+        np.testing.assert_allclose(found, wanted)
+
+
+def test_oversampling_stays_with_maps_and_where_points_are_sampled(oversampled, tmp_path):
+    kspace, maps = oversampled
+    points = np.random.default_rng(1).random((64, 28)) < 0.5
+    points[28:36, 10:18] = True
+    for n, (values, more) in enumerate(((kspace, {"maps": np.stack([maps] * 4)}), (kspace * points, {}))):
+        paths = [file_of(tmp_path / f"{n}{height}.h5", values, height, **more) for height in (32, None)]
+        parts = [ScannedFields(Scanned(path, noise=NOISE, coils=1), [path]).gather(EVERY) for path in paths]
+        assert parts[0].x.shape == (4, 2, 64, 28)
+        torch.testing.assert_close(parts[0].x, parts[1].x, rtol=0, atol=0)
+
+
+def test_files_are_of_one_size_without_oversampling(oversampled, tmp_path):
+    kspace = oversampled[0]
+    small = np.stack([prepare.remove_oversampling(part, part[0] != 0, 32)[0] for part in kspace])
+    mixed, points = np.concatenate((0 * kspace[:1], kspace[1:])), np.arange(64)[:, None] % 2 == 0
+    mixed[3] *= points | (abs(np.arange(28) - 14) < 4)
+    paths = [file_of(tmp_path / f"{n}.h5", *given) for n, given in enumerate(((mixed, 32), (small,), (kspace,)))]
+    fields = ScannedFields(Scanned(tmp_path, noise=NOISE, coils=1), paths[:2])  # whose first slice is empty
+    assert fields.gather(torch.tensor([1, 5])).x.shape == (2, 2, 32, 28)
+    with pytest.raises(InputError, match=r"Slice 3 of .*0.h5.* single points"):
+        fields.gather(torch.tensor([3]))
+    with pytest.raises(InputError, match=r"2.h5 is \(4, 64, 28\)"):
+        ScannedFields(Scanned(tmp_path), paths)
 
 
 def test_training_by_gsure_on_files_with_estimated_maps(simulated, tmp_path):
