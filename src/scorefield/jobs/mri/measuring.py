@@ -12,17 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.arrays import ArrayFile
 from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.bart import read_cfl
 from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
-from scorefield.data.mri.kspace import EmptySliceError, KSpace
+from scorefield.data.mri.kspace import EmptySliceError, KSpace, check_maps
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
 from scorefield.data.mri.prepare import Mixing, normalised, strongest
 from scorefield.data.mri.simulate import centred
-from scorefield.errors import InputError
+from scorefield.errors import AbsentDataError, InputError, brief
 from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor
 
 
@@ -210,25 +211,31 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
 
 def read_maps(path: Path) -> np.ndarray:
     """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or the `maps` of .h5."""
-    if path.suffix in (".h5", ".hdf5"):
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                if "maps" not in file:
-                    raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
-                return np.asarray(file["maps"], dtype=np.complex64)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read as HDF5: is it there, and complete?") from error
-    opened = np.load(path, allow_pickle=False) if path.suffix == ".npy" and path.is_file() else None
-    maps = read_cfl(path.with_suffix("")) if path.suffix in (".cfl", ".hdr") else opened
-    if maps is None:
-        raise InputError(f"There are no maps in {path}: give .npy, .h5 or .cfl.")
-    if maps.dtype.kind != "c" or maps.ndim not in (3, 4):
-        raise InputError(
-            f"The maps in {path} are {maps.dtype} {maps.shape}: complex, (coils, height, width) are needed."
-        )
+    if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
+        raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
+    if path.suffix in (".cfl", ".hdr"):
+        maps = read_cfl(path.with_suffix(""))
+    elif path.suffix == ".npy":
+        maps = ArrayFile(path).read("", "--maps")
+    else:
+        maps = _maps_of(path)
+    check_maps(maps.shape, maps.dtype, str(path))
     return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
+
+
+def _maps_of(path: Path) -> np.ndarray:
+    """The `maps` of an HDF5 file, as they are."""
+    import h5py
+
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct --maps.")
+    try:
+        with h5py.File(path, "r") as file:
+            if "maps" not in file:
+                raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
+            return np.asarray(file["maps"])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({brief(error)}): is it complete?") from error
 
 
 def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:
