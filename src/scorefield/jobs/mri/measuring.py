@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.mri import prepare
-from scorefield.data.mri.axes import check_axes
+from scorefield.data.mri.axes import check_axes, check_shift
 from scorefield.data.mri.bart import read_cfl
 from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
 from scorefield.data.mri.kspace import EmptySliceError, KSpace, check_maps
@@ -59,7 +59,7 @@ class Scans:
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
         kspace, acquired, mask = self._slice(number)
-        notes = [note for note in (self._axes, partial_fourier(acquired)) if note]
+        notes = [note for note in (*self._doubts, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
             notes.append(
                 f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
@@ -147,9 +147,9 @@ class Scans:
         return [] if told else spread_over(len(self.kspace))
 
     @cached_property
-    def _axes(self) -> str:
-        """A warning where coils may be slices, or nothing; an error where they are."""
-        return check_axes(self.kspace)
+    def _doubts(self) -> tuple[str, ...]:
+        """What may be wrong with the axes of the scan as a whole; an error where it is."""
+        return check_axes(self.kspace), check_shift(self.kspace)
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float, str]:
