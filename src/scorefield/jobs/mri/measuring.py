@@ -77,7 +77,7 @@ class Scans:
                 return mixing(given)
             return mixing.rescaled(estimate_maps(kspace, sampled, noise=noise, cache=self.cache))
 
-        maps, why = maps_by(mask), _incomparable(acquired, mask)
+        maps, why = maps_by(mask), "" if self.kspace.target else _incomparable(acquired, mask)
         largest = strongest(maps)
         parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
         reference = None
@@ -106,9 +106,10 @@ class Scans:
             except EmptySliceError:
                 parts.update(b"empty")
                 continue
-            except InputError:  # of a slice that nobody asks for, its noise is not told from it
+            except InputError as error:  # of a slice that nobody asks for, its noise is not told from it
                 if number in numbers:
-                    raise
+                    others = f"0:{number},{number + 1}:{len(self.kspace)}"
+                    raise InputError(f"{error} The others are --slices {others}.") from error
                 parts.update(b"left out")
                 continue
             held += number in numbers
