@@ -12,7 +12,7 @@ import torch
 import scorefield
 from scorefield.cli import main
 from scorefield.data.mri.kspace import KSpace
-from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.masks import MaskFile, RandomLines
 from scorefield.data.mri.prepare import normalised
 from scorefield.data.mri.scaling import fit_matrix
 from scorefield.data.mri.simulate import Simulation, centred, simulate
@@ -274,6 +274,11 @@ def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, 
         (["--slices", "a"], ["slices"]),
         (["--slices", "0:1,1:3"], ["slices 0 to 1"]),
         (["--noise", "0"], ["standard deviation"]),
+        (["--noise=-1"], ["standard deviation"]),
+        (["--noise", "nan"], ["noise", "nan"]),
+        (["--height", "0"], ["--height 0", "1 to 40"]),
+        (["--height", "-3"], ["--height -3", "1 to 40"]),
+        (["--height", "41"], ["40 points", "--height 41"]),
         (["--coils", "9"], ["compressed"]),
         (["--maps", "absent.npy"], ["no maps"]),
         (["-n", "0"], ["samples"]),
@@ -290,6 +295,11 @@ def test_mistakes_are_named(more, words, folder, tmp_path, capsys):
 def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans, tmp_path, capsys):
     np.save(tmp_path / "few.npy", scans[0].maps[:3])
     np.save(tmp_path / "real.npy", np.abs(scans[0].maps))
+    np.save(tmp_path / "three.npy", np.repeat(scans[0].maps[None], 3, axis=0))
+    with h5py.File(tmp_path / "four.h5", "w") as file:
+        file["kspace"] = np.repeat(scans[0].kspace[None], 4, axis=0)
+    maps = ["--maps", str(tmp_path / "three.npy")]
+    refuse(capsys, job(folder, tmp_path / "o.h5", *maps, kspace=str(tmp_path / "four.h5")), "3 slices", "slice 3")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "few.npy")), "(3, 40, 37)", "(4, 40, 37)")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "real.npy")), "complex")
     np.save(tmp_path / "none.npy", 0 * scans[0].maps)
@@ -404,6 +414,26 @@ def test_oversampling_is_removed_as_the_file_says(scans):
     for more in ({"height": 40}, {"maps": scans[0].maps}):
         found, _, notes = Scans(whole, RandomLines(2.0, 12), noise=scans[0].noise, **more).scan(0)
         assert found.mask.shape == GRID and not any("middle" in note for note in notes)
+
+
+def test_a_mask_of_whole_lines_holds_without_oversampling(scans, tmp_path):
+    """Of the file's own size; of single points it cannot be cut."""
+    whole, lines = source_of(scans, size=(30, 37)), RandomLines(2.0, 12)(GRID)
+    np.save(tmp_path / "m.npy", lines)
+    found, _, _ = Scans(whole, MaskFile(tmp_path / "m.npy"), noise=scans[0].noise).scan(0)
+    np.testing.assert_array_equal(found.mask, lines[:30])
+    lines[3, 4] = ~lines[3, 4]
+    np.save(tmp_path / "m.npy", lines)
+    with pytest.raises(InputError, match="whole lines"):
+        Scans(whole, MaskFile(tmp_path / "m.npy"), noise=scans[0].noise).scan(0)
+
+
+def test_a_single_coil_needs_no_calibration(scans):
+    """Its map is 1: lines that leave the centre out are as good as others."""
+    kspace = centred(scans[0].image)[None].astype(np.complex64)
+    kspace[..., GRID[1] // 2 + 1 :: 2] = 0
+    scan, _, _ = Scans(KSpace("scan", (1, *kspace.shape), lambda _: kspace), RandomLines(2.0, 0), noise=1.0).scan(0)
+    assert bool((scan.maps == 1).all())
 
 
 def test_coverage_is_judged_from_eight_members_on():

@@ -143,6 +143,8 @@ class Radial(Sampling):
 class MaskFile(Sampling):
     """A mask from a .npy file: (width) for lines, (height, width), or one of these for each slice.
 
+    One of whole lines holds for a readout without oversampling, too, which has fewer points.
+
     Args:
         path: the file.
     """
@@ -151,9 +153,12 @@ class MaskFile(Sampling):
 
     def __call__(self, grid: tuple[int, int], number: int = 0) -> np.ndarray:
         mask = ArrayFile(Path(self.path)).read("", "the mask") != 0
+        if mask.ndim > 1 and mask.shape[-2] > grid[0] and (mask == mask[..., :1, :]).all():
+            mask = mask[..., :1, :]
         if mask.shape[-1:] != grid[1:] or mask.ndim > 3 or (mask.ndim > 1 and mask.shape[-2] not in (1, grid[0])):
             raise InputError(
-                f"The mask {self.path} is {mask.shape}, where k-space is {grid}: give one of width {grid[1]}, or of both."
+                f"The mask {self.path} is {mask.shape}, where k-space is {grid}: give one of width {grid[1]}, or of both; where "
+                "the readout is oversampled, one of whole lines."
             )
         if mask.ndim == 3:
             if number >= len(mask):

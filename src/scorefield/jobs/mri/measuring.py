@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.arrays import ArrayFile
 from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.bart import read_cfl
@@ -54,6 +55,13 @@ class Scans:
     def __post_init__(self) -> None:
         if self.maps is not None and (self.coils is not None or self.height is not None):
             raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
+        if self.noise is not None and not 0 < self.noise < np.inf:
+            raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}: correct --noise.")
+        if self.height is not None and not 1 <= self.height <= self.kspace.shape[2]:
+            raise InputError(
+                f"k-space has {self.kspace.shape[2]} points along its height, and --height {self.height} is no part of them: "
+                f"give 1 to {self.kspace.shape[2]}."
+            )
 
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
@@ -210,26 +218,32 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or the `maps` of .h5."""
+    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or the `maps` of .h5; of one slice they hold for all."""
     if path.suffix in (".h5", ".hdf5"):
-        import h5py
-
-        try:
-            with h5py.File(path, "r") as file:
-                if "maps" not in file:
-                    raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
-                return np.asarray(file["maps"], dtype=np.complex64)
-        except OSError as error:
-            raise InputError(f"{path} cannot be read as HDF5: is it there, and complete?") from error
-    opened = np.load(path, allow_pickle=False) if path.suffix == ".npy" and path.is_file() else None
-    maps = read_cfl(path.with_suffix("")) if path.suffix in (".cfl", ".hdr") else opened
-    if maps is None:
+        maps = _maps_of(path)
+    elif path.suffix in (".cfl", ".hdr"):
+        maps = read_cfl(path.with_suffix(""))
+    elif path.suffix == ".npy" and path.is_file():
+        maps = ArrayFile(path).read("", "the maps")
+    else:
         raise InputError(f"There are no maps in {path}: give .npy, .h5 or .cfl.")
     if maps.dtype.kind != "c" or maps.ndim not in (3, 4):
         raise InputError(
             f"The maps in {path} are {maps.dtype} {maps.shape}: complex, (coils, height, width) are needed."
         )
     return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
+
+
+def _maps_of(path: Path) -> np.ndarray:
+    import h5py
+
+    try:
+        with h5py.File(path, "r") as file:
+            if "maps" not in file:
+                raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
+            return np.asarray(file["maps"])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5: is it there, and complete?") from error
 
 
 def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:
