@@ -218,7 +218,7 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or the `maps` of .h5; of one slice they hold for all."""
+    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
     if path.suffix in (".h5", ".hdf5"):
         maps = _maps_of(path)
     elif path.suffix in (".cfl", ".hdr"):
