@@ -94,7 +94,8 @@ class Scans:
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def fingerprint(self, numbers: Sequence[int]) -> str:
-        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices.
+        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices; the fields of
+        this object but for maps are left to be recorded as they are.
 
         It holds one slice at a time, and reads those from which the noise is told as well.
 
@@ -108,6 +109,7 @@ class Scans:
             parts.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
 
         add(self.kspace.noise_scan)
+        add(self.sampling.content)
         for number in sorted({*numbers, *self._noisy}):
             try:
                 kspace, acquired = self.kspace.slice(number)
@@ -121,9 +123,7 @@ class Scans:
                 parts.update(b"left out")
                 continue
             held += number in numbers
-            for array in (kspace, acquired, self.sampling((self._height(acquired), kspace.shape[2]), number)):
-                add(array)
-            for array in (self._maps(number), self.target(number)) if number in numbers else ():
+            for array in (kspace, acquired, *((self._maps(number), self.target(number)) if number in numbers else ())):
                 add(array)
         if not held:
             raise InputError(f"The slices of {self.kspace.origin} that are asked for are all zeros: ask for others.")
