@@ -30,7 +30,7 @@ SHAPE, LEVELS, DRAWS, MEAN = (3, 2, 4), 65, 20_000, 0.3
 METHODS: dict[str, Method] = {
     "Replacement": Replacement(),
     "DPS": DPS(),
-    "ΠGDM": PiGDM(sigma_data=0.37, iterations=100, tolerance=1e-10),
+    "ΠGDM": PiGDM(iterations=100, tolerance=1e-10),
     "MomentMatching": MomentMatching(iterations=100, tolerance=1e-10),
 }
 STEPS: dict[str, tuple[Step, int]] = {"Heun": (Heun(), 1), "Ancestral": (Ancestral(), LEVELS)}

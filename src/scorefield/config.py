@@ -35,9 +35,12 @@ class Parser(ArgumentParser):
         return cls(prog=prog, description=description, exit_on_error=False, default_env=False)
 
     def read(self, arguments: Sequence[str], base: Namespace | None = None) -> Namespace:
-        """Parse command-line arguments on top of a base. A class that they change starts afresh, with its own defaults."""
+        """Parse command-line arguments on top of a base, or of the parser's own defaults. A class that they change starts afresh,
+        with its own defaults.
+        """
         try:
-            return self.parse_args(list(arguments), namespace=None if base is None else drop_replaced(base, arguments))
+            below = drop_replaced(self.get_defaults() if base is None else base, arguments)
+            return self.parse_args(list(arguments), namespace=below)
         except Exception as error:
             raise InputError(self.explain(error)) from error
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -16,7 +17,10 @@ import yaml
 import scorefield
 import tiny
 from scorefield.cli import main
+from scorefield.cli.words import run_parser
 from scorefield.config import find_recipe, import_class, read_recipe
+from scorefield.guidance import DPS, MomentMatching, PiGDM
+from scorefield.jobs.mri import reconstruction
 from scorefield.train import checkpoint as checkpoints
 
 
@@ -347,6 +351,23 @@ def test_a_class_that_a_recipe_names_starts_from_its_own_defaults(
     for name, value in found.items():
         if "class_path" in (value or {}):
             assert value["class_path"].split(".")[-1] == type(getattr(loss, name)).__name__
+
+
+@pytest.mark.parametrize("word", [["--method", "{}"], ["--method=scorefield.guidance.{}"]])
+def test_a_class_that_the_command_line_names_starts_from_its_own_defaults(word: list[str]) -> None:
+    """Not from what the default of the verb has under the same names; changes beside it count, and so does the default itself."""
+    parser = run_parser("reconstruct", "")
+    reconstruction.add_arguments(parser)
+
+    def method(*words: str) -> object:
+        return parser.instantiate(parser.read(["RUN", "scan.npy", "--out", "images.h5", *words])).method
+
+    for kind in (MomentMatching, PiGDM, DPS):
+        assert method(*(part.format(kind.__name__) for part in word)) == kind()
+    named = [part.format("PiGDM") for part in word]
+    assert method(*named, "--method.sigma_data", "0.7") == PiGDM(0.7)
+    assert method() == reconstruction.OWN_METHOD
+    assert method("--method.iterations=7") == dataclasses.replace(reconstruction.OWN_METHOD, iterations=7)
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,6 @@
 """Four approximations of p(y | x_t), from a projection to the one that is exact for Gaussian data.
 
-With r = y − A x̂ and Σ = Cov[x | x_t], all but the first give x̂ + Σ A* u, where u stands for (noise² I + A Σ A*)⁻¹ r.
+With r = y − A x̂ and Σ = Cov[x | x_t], all but the first give x̂ + c Σ A* u, u for (noise² I + A Σ A*)⁻¹ r and 0 <= c <= 1.
 """
 
 from __future__ import annotations
@@ -40,7 +40,11 @@ class Replacement(Method):
 
 
 class Gradient(Method):
-    """x̂ + Σ A* u with u ≈ V⁻¹(y − A x̂): the methods that follow a gradient through the denoiser. Abstract: u is left open.
+    """x̂ + c Σ w with w ≈ A* V⁻¹ r: the methods that follow a gradient through the denoiser. Abstract: w is left open.
+
+    0 <= c <= 1 is where ‖r − c A Σ w‖ is least: ‖y − A x̂‖ never grows, whatever the denoiser. c = 1 where w and Σ are of one law.
+    Where Σ is larger than w takes it for, Σ w goes too far, by a factor of up to σ²/σ_d² for the low frequencies of images; the
+    next step swings back further, and without c all is lost within 20 steps. It costs one A.
 
     What was measured without noise is put in its place afterwards, where A has a projection.
     """
@@ -49,12 +53,14 @@ class Gradient(Method):
         self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         denoised, covariance = linearise(denoiser, x_t, t, cond)
-        u = self.weighted(measurement, measurement.residual(denoised), covariance, denoiser.sde, t)
-        return measurement.matched(denoised + covariance(measurement.operator.adjoint(u)))
+        residual = measurement.residual(denoised)
+        change = covariance(self.pulled(measurement, residual, covariance, denoiser.sde, t))
+        share = along(residual, measurement.operator(change)).clamp(0, 1)
+        return measurement.matched(denoised + share * change)
 
     @abstractmethod
-    def weighted(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        """u."""
+    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+        """w, a field."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,8 @@ class DPS(Gradient):
 
     That approximation has no room for the uncertainty of x̂, and with the true noise its steps would be far too long; Chung et al.
     divide by ‖r‖ instead and tune ζ for each sampler. A denoiser knows no steps: here the residual itself is the
-    estimate of its variance. The posterior is too narrow or too wide, depending on ζ.
+    estimate of its variance. The posterior is too narrow or too wide, depending on ζ. A long step does not fit all that was
+    measured at once: it takes more steps than the others.
 
     Args:
         scale: ζ.
@@ -75,22 +82,22 @@ class DPS(Gradient):
         if not self.scale > 0:
             raise InputError(f"DPS needs a scale > 0, not {self.scale}.")
 
-    def weighted(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
         known = measurement.known.to(residual).expand_as(residual).flatten(1).sum(1)
         mean_square = residual.square().flatten(1).sum(1) / known.clamp(min=1)
         variance = mean_square.clamp(min=max(measurement.noise**2, torch.finfo(residual.dtype).tiny))
-        return self.scale * residual / expand_like(variance, residual)
+        return measurement.operator.adjoint(self.scale * residual / expand_like(variance, residual))
 
 
 @dataclass(frozen=True)
 class PiGDM(Gradient):
     """u = (noise² I + ρ² A C A*)⁻¹ r, ρ² = σ²σ_d²/(σ² + α²σ_d²): Cov[x | x_t] ≈ ρ² C (Song et al. 2023, ΠGDM).
 
-    Exact where the data are N(0, σ_d² C). The system is solved by conjugate residuals, in one iteration where A A* is a multiple
-    of the identity.
+    Exact where the data are N(0, σ_d² C). Song et al. weight the gradient by ρ² instead of σ²/α: stable, but not exact.
+    w = (noise² I + ρ² A* A C)⁻¹ A* r is found by conjugate residuals, in one iteration where A* A is a projection and C white.
 
     Args:
-        sigma_data: σ_d, the standard deviation of the data in model space.
+        sigma_data: σ_d, the standard deviation of the data in model space. Only where σ exceeds it does it matter much.
         iterations: at most so many of the solver.
         tolerance: of the solver, relative to r.
     """
@@ -104,14 +111,14 @@ class PiGDM(Gradient):
         if not self.sigma_data > 0:
             raise InputError(f"PiGDM needs sigma_data > 0, not {self.sigma_data}.")
 
-    def weighted(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
         operator, (alpha, sigma) = measurement.operator, sde.scales(t, residual)
         variance = ((sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)).to(residual)
 
         def matrix(v: Tensor) -> Tensor:
-            return measurement.noise**2 * v + operator(variance * sde.noise.covariance(operator.adjoint(v)))
+            return measurement.noise**2 * v + operator.normal(variance * sde.noise.covariance(v))
 
-        return conjugate_residuals(matrix, residual, self.iterations, self.tolerance)
+        return conjugate_residuals(matrix, operator.adjoint(residual), self.iterations, self.tolerance)
 
 
 @dataclass(frozen=True)
@@ -133,13 +140,13 @@ class MomentMatching(Gradient):
     def __post_init__(self) -> None:
         check_solver("MomentMatching", self.iterations, self.tolerance)
 
-    def weighted(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
         operator = measurement.operator
 
         def matrix(v: Tensor) -> Tensor:
             return measurement.noise**2 * v + operator(covariance(operator.adjoint(v)))
 
-        return conjugate_residuals(matrix, residual, self.iterations, self.tolerance)
+        return operator.adjoint(conjugate_residuals(matrix, residual, self.iterations, self.tolerance))
 
 
 def check_solver(name: str, iterations: int, tolerance: float) -> None:
@@ -155,15 +162,6 @@ def conjugate_residuals(matrix: Callable[[Tensor], Tensor], b: Tensor, iteration
     gradients do. But the covariance of a network's denoiser is neither where the noise is strong, and there conjugate gradients
     take steps of any length, while this residual never grows. A sample rests once ‖b − M x‖ <= tolerance ‖b‖.
     """
-
-    def dot(a: Tensor, b: Tensor) -> Tensor:
-        return (a * b).flatten(1).sum(1)
-
-    def along(a: Tensor, b: Tensor) -> Tensor:
-        """⟨a, b⟩/⟨b, b⟩, shaped to multiply fields; 0 where b is."""
-        square = dot(b, b)
-        return expand_like(torch.where(square > 0, dot(a, b) / square, 0), b)
-
     x, residual = torch.zeros_like(b), b
     enough = tolerance**2 * dot(b, b)
     directions: list[tuple[Tensor, Tensor]] = []
@@ -179,3 +177,14 @@ def conjugate_residuals(matrix: Callable[[Tensor], Tensor], b: Tensor, iteration
         x, residual = x + step * direction, residual - step * moved
         directions.append((direction, moved))
     return x
+
+
+def dot(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a, b⟩ of each sample."""
+    return (a * b).flatten(1).sum(1)
+
+
+def along(a: Tensor, b: Tensor) -> Tensor:
+    """⟨a, b⟩/⟨b, b⟩ of each sample, shaped to multiply fields; 0 where b is."""
+    square = dot(b, b)
+    return expand_like(torch.where(square > 0, dot(a, b) / square, 0), b)

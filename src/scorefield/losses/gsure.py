@@ -28,6 +28,11 @@ from scorefield.random import Generators
 from scorefield.sde import expand_like
 
 Seen = Literal["projected", "measured"]
+ITERATIONS, TOLERANCE = (
+    1000,
+    1e-10,
+)  # of the solver for A⁺y, in float64: to 1e-6 where σ_min is 1e-2 σ_max
+CONVERGED = 1e-8  # of AᴴA A⁺y = Aᴴy, relative
 
 
 class Acquisition(ABC):
@@ -71,29 +76,33 @@ class SampledKSpace(Acquisition):
                 "scorefield.data.mri.Undersampled, or a source of your own that sets Batch.given."
             )
         pairs = zip(batch.given["maps"], batch.given["mask"], strict=True)
-        return PerSample([Sense(maps, mask) for maps, mask in pairs])
+        return PerSample([Sense(maps, mask, ITERATIONS, TOLERANCE) for maps, mask in pairs])
 
 
 @dataclass(frozen=True)
 class GSURE(Loss):
-    """mean[‖P h‖² − 2 hᵀA⁺y + 2σ² zᵀJz], z = P w, w = ±1: the error in the range of Aᴴ, P = A⁺A (Eldar 2009, eq. 36).
+    """mean[‖A h‖² − 2 hᵀAᴴy + 2σ² zᵀJz], z = Aᴴw, w = ±1: the error in what was measured (after Eldar 2009, eq. 36).
 
-    Estimand: E GSURE = E[‖P(h(v) − x)‖² − ‖P x‖²]/D with D the elements of x, exactly, for every h. What A never sees, with one
+    Estimand: E GSURE = E[‖A(h(v) − x)‖² − ‖A x‖²]/D with D the elements of x, exactly, for every h. What A never sees, with one
     and the same A for all examples, is never learnt: A must vary, and training warns where it does not.
 
-    With norm "measured" it is mean[‖A h‖² − 2 hᵀAᴴy + 2σ² zᵀJz], z = Aᴴw, and the estimand E[‖A(h(v) − x)‖² − ‖A x‖²]/D: the
-    same where the singular values of A are 0 or 1, as for one coil; and where they are not, as for many, it needs no A⁺, which
-    takes an iterative solution and amplifies the noise.
+    With norm "projected" it is Eldar's mean[‖P h‖² − 2 hᵀA⁺y + 2σ² zᵀJz], z = P w, P = A⁺A, and the estimand
+    E[‖P(h(v) − x)‖² − ‖P x‖²]/D: the same where the singular values of A are 0 or 1, as for one coil. Where they are not, as for
+    many coils, A⁺ amplifies the noise by their inverse, and takes hundreds of iterations in float64: fewer are no projection, and
+    bias the estimate.
 
     Args:
         acquisition: A.
         derivative: how Jz is found.
         norm: that of the error.
+
+    Raises:
+        InputError: "projected", where A⁺y is not found.
     """
 
     acquisition: Acquisition = field(default_factory=SampledKSpace)
     derivative: Derivative = field(default_factory=FiniteDifference)
-    norm: Seen = "projected"
+    norm: Seen = "measured"
 
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, A = measured(batch, self.acquisition)
@@ -104,31 +113,29 @@ class GSURE(Loss):
         z = A.adjoint(w) if whole else ranged(A, w)
         with full_precision(v):
             h, slope = self.derivative(function, v, z, noise)
-        seen, matched = (A(h), v) if whole else (ranged(A, h), A.project(torch.zeros_like(v), y))
+        matched = v if whole else pseudo_inverse(A, y)
         products = (h * matched).flatten(1).sum(1) - noise.square() * slope.flatten(1).sum(1)
-        return (seen.square().flatten(1).sum(1) - 2 * products) / v[0].numel()
+        return (energy(A, h, self.norm) - 2 * products) / v[0].numel()
 
 
 @dataclass(frozen=True)
 class SupervisedGSURE(Loss):
-    """mean ‖P(h(v) − x)‖², with the clean x: what `GSURE` estimates without it, up to E ‖P x‖²; the reference for it.
+    """mean ‖A(h(v) − x)‖², with the clean x: what `GSURE` estimates without it, up to E ‖A x‖²; the reference for it.
 
     Estimand: itself. Its gradient is that of `GSURE` in the mean.
 
     Args:
         acquisition: A.
-        norm: "projected", or "measured": ‖A(h(v) − x)‖².
+        norm: "measured", or "projected": ‖P(h(v) − x)‖².
     """
 
     acquisition: Acquisition = field(default_factory=SampledKSpace)
-    norm: Seen = "projected"
+    norm: Seen = "measured"
 
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, A = measured(batch, self.acquisition)
         v = A.adjoint(y)
-        error = input_of(denoiser, batch)[1](v) - batch.x
-        seen = A(error) if self.norm == "measured" else ranged(A, error)
-        return seen.square().flatten(1).sum(1) / v[0].numel()
+        return energy(A, input_of(denoiser, batch)[1](v) - batch.x, self.norm) / v[0].numel()
 
 
 def measured(batch: Batch, acquisition: Acquisition) -> tuple[Tensor, LinearOperator]:
@@ -148,6 +155,28 @@ def input_of(denoiser: Denoises, batch: Batch) -> tuple[Tensor, Callable[[Tensor
     return noise, lambda v: denoiser(expand_like(alpha, v) * v, t, batch.cond)
 
 
+def energy(A: LinearOperator, x: Tensor, norm: Seen) -> Float[Tensor, " batch"]:
+    """‖A x‖², or ‖P x‖² = xᵀP x, of which the gradient 2 P x needs none of the solver."""
+    if norm == "measured":
+        return A(x).square().flatten(1).sum(1)
+    seen = ranged(A, x)
+    return (seen * (2 * x - seen)).flatten(1).sum(1)
+
+
 def ranged(A: LinearOperator, x: Tensor) -> Tensor:
-    """P x = A⁺A x."""
-    return A.project(torch.zeros_like(x), A(x))
+    """P x = A⁺A x, a constant to what x depends on."""
+    return pseudo_inverse(A, A(x.detach().double())).to(x)
+
+
+@torch.no_grad()
+def pseudo_inverse(A: LinearOperator, y: Tensor) -> Tensor:
+    """A⁺y, solved for in float64. Raises InputError where AᴴA A⁺y = Aᴴy is not reached."""
+    whole = y.double()
+    pulled = A.adjoint(whole)
+    found = A.project(torch.zeros_like(pulled), whole)
+    left = (A.normal(found) - pulled).flatten(1).norm(dim=1)
+    if bool((left > CONVERGED * pulled.flatten(1).norm(dim=1)).any()):
+        raise InputError(
+            "What these measurements project on is not found: their singular values are too small. Take norm measured."
+        )
+    return found.to(y)
