@@ -94,8 +94,8 @@ class Scans:
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def fingerprint(self, numbers: Sequence[int]) -> str:
-        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices; the fields of
-        this object but for maps are left to be recorded as they are.
+        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices. The other
+        fields of this object decide it, too, and are recorded as they are.
 
         It holds one slice at a time, and reads those from which the noise is told as well.
 
