@@ -29,7 +29,7 @@ from scorefield.data.mri.scaling import fit_matrix, scale_of
 from scorefield.data.mri.simulate import Simulation, simulate
 from scorefield.data.mri.volumes import read_nifti
 from scorefield.files import write_text
-from scorefield.guidance import Method, NoisyLikelihood, Proximal
+from scorefield.guidance import DPS, Method, MomentMatching, NoisyLikelihood, PiGDM, Proximal
 from scorefield.jobs.mri.measuring import Scans
 from scorefield.jobs.mri.reconstructed import picture, summary
 from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor, draw
@@ -50,6 +50,13 @@ METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))  # as `scorefield reconstruct` has it
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
+METHODS = (
+    METHOD,
+    MomentMatching(),
+    PiGDM(),
+    DPS(),
+    NoisyLikelihood(),
+)  # each by SAMPLER, as `reconstruct --method` has it
 DAMPINGS, ITERATIONS = (0.0, 1e-4, 1e-3, 1e-2), (5, 10, 20, 40, 80, 160)
 WEIGHTS = (2e-5, 5e-5, 1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3)
 PICTURED = 95  # position of the slice in the picture
@@ -150,6 +157,13 @@ def main() -> None:
     parser.add_argument(
         "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
     )
+    parser.add_argument(
+        "--methods",
+        type=int,
+        nargs="*",
+        default=[],
+        help="slices of cell a to draw by every method, each as it is by default",
+    )
     parser.add_argument("--real", type=Path, default=None, help="PNG to write of the real scan")
     parser.add_argument("--picture", type=Path, default=None, help="PNG to write of a slice of MNI152 in cell a")
     parser.add_argument(
@@ -198,6 +212,11 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         if name not in rows and time.process_time() < 60 * args.minutes:
             scan, truth = case(volume, cell, number, mask, maps)
             keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, sampler=sampler)))
+    for number, method in product(args.methods, METHODS):
+        name = f"{type(method).__name__} a slice {number}"
+        if name not in rows:
+            scan, truth = case("MNI152", "a", number, 0, "true")
+            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, method)))
     for number in args.langevin:
         name = f"Langevin a slice {number}"
         if name not in rows:
