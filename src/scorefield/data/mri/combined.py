@@ -66,20 +66,46 @@ class CombinedFields(ScanSlices):
                 f"{self.files[file]} is sampled to {100 * share:.0f} %: k-space that is masked already gives aliased "
                 "images, of which no prior should be learned. Take fully sampled files, or learn from Scanned by GSURE."
             )
-        image = fit_matrix(combine(kspace), self.matrix)
+        image = combine(kspace, self.matrix)
         image = (image / scale_of(image)).astype(np.complex64)
         return torch.view_as_real(torch.from_numpy(image)).movedim(-1, 0).contiguous()
 
 
-def combine(kspace: np.ndarray) -> np.ndarray:
-    """One complex image (height, width) of k-space (coils, height, width); a single coil's is its own."""
-    images = centred(kspace, inverse=True)
-    if len(kspace) == 1:
-        return images[0]
-    window = np.ones(())
-    for size in kspace.shape[1:]:
-        near = np.abs(np.arange(size) - size // 2) / (min(SMOOTH, size) / 2)
-        window = np.multiply.outer(window, np.where(near < 1, 0.5 + 0.5 * np.cos(np.pi * np.minimum(near, 1)), 0))
-    smooth = centred(kspace * window, inverse=True)
-    strength = np.sqrt((np.abs(smooth) ** 2).sum(0))
-    return (smooth.conj() * images).sum(0) / np.maximum(strength, 1e-6 * strength.max())
+def combine(kspace: np.ndarray, matrix: tuple[int, int] | None = None) -> np.ndarray:
+    """One complex image (height, width) of k-space (coils, height, width), complex64; a single coil's is its own.
+
+    Args:
+        kspace: of a slice.
+        matrix: the middle of the image that is wanted; the rest of the readout is left out before the second transform.
+    """
+    size = tuple(min(sizes) for sizes in zip(matrix or kspace.shape[1:], kspace.shape[1:], strict=True))
+    images = np.asarray(kspace, dtype=np.complex64)
+    for axis, points in zip((-2, -1), size, strict=True):
+        images = _middle(centred(images, inverse=True, axes=(axis,)), axis, points)
+    if len(kspace) > 1:
+        smooth = _smooth(kspace, size)
+        strength = np.sqrt(np.einsum("cyx,cyx->yx", smooth, smooth.conj(), optimize=False).real)
+        images = np.einsum("cyx,cyx->yx", smooth.conj(), images) / np.maximum(strength, 1e-6 * strength.max())
+    else:
+        images = images[0]
+    return images if matrix is None else fit_matrix(images, matrix)
+
+
+def _smooth(kspace: np.ndarray, size: tuple[int, ...]) -> np.ndarray:
+    """The coils' images of the lowest frequencies under a Hann window, of the middle points of the image."""
+    low, waves = kspace, []
+    for axis, points in zip((-2, -1), size, strict=True):
+        whole = kspace.shape[axis]
+        count = min(SMOOTH, whole)
+        places = np.arange(count) - count // 2
+        window = 0.5 + 0.5 * np.cos(2 * np.pi * places / count)
+        along = np.arange(points) - points // 2
+        wave = np.exp(2j * np.pi / whole * np.outer(along, places)) * (window / np.sqrt(whole))
+        waves.append(wave.astype(np.complex64))
+        low = _middle(low, axis, count)
+    return waves[0] @ low.astype(np.complex64) @ waves[1].T
+
+
+def _middle(values: np.ndarray, axis: int, points: int) -> np.ndarray:
+    first = values.shape[axis] // 2 - points // 2
+    return np.take(values, range(first, first + points), axis) if points < values.shape[axis] else values

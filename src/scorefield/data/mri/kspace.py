@@ -154,6 +154,7 @@ def _fastmri(file: Any, origin: str) -> KSpace:
     if "maps" in file:
         if file["maps"].shape != shape:
             raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
+        check_maps(file["maps"].shape, file["maps"].dtype, origin)
         maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
     note = (
         f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
@@ -167,6 +168,12 @@ def _fastmri(file: Any, origin: str) -> KSpace:
             target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
     read = (lambda number: data[number][None]) if single else (lambda number: data[number])
     return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
+
+
+def check_maps(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> None:
+    """Refuse what is no complex maps (coils, height, width), or one of these for each slice."""
+    if dtype.kind != "c" or len(shape) not in (3, 4):
+        raise InputError(f"The maps in {origin} are {dtype} {shape}: complex, (coils, height, width) are needed.")
 
 
 def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[int, int, int, int]:

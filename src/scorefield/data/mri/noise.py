@@ -1,4 +1,4 @@
-"""The noise of k-space, told from k-space itself: from what neighbours do not foretell, and from the highest frequencies."""
+"""The noise of k-space, told from itself: from what neighbours do not foretell, from the highest frequencies, and from air."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
+from scorefield.data.mri.air import air_samples
 from scorefield.data.mri.maps import calibration_box
 from scorefield.data.mri.prepare import covariance_of, distance_of, whitening
 from scorefield.data.mri.scaling import fit_matrix
@@ -19,6 +20,15 @@ KEPT = 0.5  # of outer points, the weakest: as many may be image
 CLEAR = 2.0  # how many times stronger than the outermost points those about 0.8 k_max are where image reaches out there
 LARGEST = 96  # points along an axis of the box in which neighbours are compared
 AMPLE = 5  # points of the box for each neighbour's coefficient
+EMPTY = (
+    0.02  # of the other estimates, below which air was filled with zeros: of a single coil at 60 dB it has 0.03 of them
+)
+MOST = 2**14  # points of air of a slice: more add nothing
+FEW = 4  # coils, which foretell little of each other: noise 50 dB below the signal comes out 3 times too large, of one coil 9
+UNTOLD = (
+    "undersampled k-space of few coils, with no air at the ends of its readout, does not well tell its noise: it may be several "
+    "times less than was estimated. Give --noise, or a noise scan."
+)
 CONDITION = 1e-4  # smallest eigenvalue over the largest, below which a covariance is no noise of working coils
 
 
@@ -45,44 +55,73 @@ def spread_over(count: int) -> list[int]:
 def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, str]:
     """E[n nᴴ]/2 over the coils of a scan, (coils, coils), and a warning or nothing.
 
-    The one of two estimates with the smaller determinant, since both are too large where they fail: `foretold_noise`, which takes
-    for noise what of the image does not follow from its neighbours, and the highest frequencies, where an image may reach.
+    The one of three estimates with the smallest determinant, since all are too large where they fail: `foretold_noise`, which
+    takes for noise what of the image does not follow from its neighbours; the highest frequencies, where an image may reach; and
+    the air about the object (`air_samples`), which an object may fill. Air that somebody filled with zeros is left out.
 
     Args:
         slices: k-space (coils, height, width) and where it is used, (height, width), of several slices.
 
     Raises:
-        InputError: neither a box about the centre nor enough points at high frequencies.
+        InputError: neither a box about the centre nor enough points at high frequencies, nor air.
     """
-    near, far = [], []
+    near, far, air = [], [], []
     for kspace, mask in slices:
         near.append(foretold_noise(kspace, mask))
         distance, used = distance_of(mask.shape), mask & np.any(kspace != 0, axis=0)
         chosen = used & (distance > RINGS[-1])
         far.append((kspace[:, chosen], distance[chosen]))
+        air.append(_empty(air_samples(kspace, used)))
     samples, distance = (np.concatenate(parts, axis=-1) for parts in zip(*far, strict=True))
-    foretold = [found for found in near if found is not None]
-    inner = np.mean(foretold, axis=0) if foretold else None
-    if samples.shape[1] < FEWEST * len(samples):
-        if inner is None:
-            raise InputError(
-                f"Only {samples.shape[1]} points of k-space lie beyond {RINGS[-1]:g} k_max, and no box of "
-                f"{AMPLE * len(samples) * 8} about its centre is sampled: too few to tell the noise of {len(samples)} coils. "
-                "Give --noise, or a noise scan."
-            )
-        return inner, ""
+    coils = len(samples)
+    outer, note = outer_noise(samples, distance) if samples.shape[1] >= FEWEST * coils else (None, "")
+    told = [*_mean(near), *([] if outer is None else [outer])]
+    told += [one for one in _mean(air) if not told or _level(one) > EMPTY * min(map(_level, told))]
+    if not told:
+        raise InputError(
+            f"Only {samples.shape[1]} points of k-space lie beyond {RINGS[-1]:g} k_max, and no box of {AMPLE * coils * 8} about "
+            f"its centre is sampled: too few to tell the noise of {coils} coils. Give --noise, or a noise scan."
+        )
+    best = min(told, key=_level)
+    if coils <= FEW and not any(one is not None for one in air):
+        return best, UNTOLD
+    return best, note if best is outer else ""
+
+
+def outer_noise(samples: np.ndarray, distance: np.ndarray) -> tuple[np.ndarray, str]:
+    """The covariance of the weaker ones of the outermost points, (coils, points), and a warning where an image may reach there.
+
+    Args:
+        samples: points beyond the innermost of `RINGS`.
+        distance: of each from the centre.
+    """
     beyond = [distance > radius for radius in RINGS]
     place = next((i for i, ring in enumerate(beyond) if ring.sum() >= ENOUGH * len(samples)), len(RINGS) - 1)
-    outer = robust_covariance(samples[:, beyond[place]])
-    if inner is not None and np.linalg.slogdet(inner)[1] < np.linalg.slogdet(outer)[1]:
-        return inner, ""
-    energy = (np.abs(samples) ** 2).sum(0)
+    outer, energy = robust_covariance(samples[:, beyond[place]]), (np.abs(samples) ** 2).sum(0)
     if beyond[place].all() or (rise := energy[~beyond[place]].mean() / energy[beyond[place]].mean()) < CLEAR:
         return outer, ""
     return outer, (
         f"k-space is {rise:.1f} times stronger at {RINGS[-1]:g} k_max than farther out: the image may reach there too, and the "
         "noise be less than was estimated. Give --noise, or a noise scan."
     )
+
+
+def _empty(samples: np.ndarray | None) -> np.ndarray | None:
+    """The covariance of what air has, (coils, points), if that is enough."""
+    if samples is None or samples.shape[1] < FEWEST * len(samples):
+        return None
+    return robust_covariance(samples[:, :: 1 + samples.shape[1] // MOST])
+
+
+def _mean(found: list[np.ndarray | None]) -> list[np.ndarray]:
+    """The mean over the slices that tell anything, or nothing."""
+    told = [one for one in found if one is not None]
+    return [np.mean(told, axis=0)] if told else []
+
+
+def _level(covariance: np.ndarray) -> float:
+    """The geometric mean of standard deviations, det(C)^(1/2 coils); 0 where some coils are copies."""
+    return float(np.exp(np.linalg.slogdet(covariance)[1] / (2 * len(covariance))))
 
 
 def foretold_noise(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray | None:

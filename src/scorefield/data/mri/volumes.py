@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import math
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scorefield.data.fields import ArrayFields, Fields
+from scorefield.data.mri.phase import radians
 from scorefield.data.mri.scaling import fit_matrix, foreground, scale_of
 from scorefield.data.source import Source, Split, check_split
 from scorefield.errors import AbsentDataError, InputError, brief
@@ -39,7 +39,7 @@ class Volumes(Source):
 
     Args:
         paths: files of magnitude.
-        phases: a file of phase for each of them, or none: the phase is 0. Any linear unit is scaled to −π..π.
+        phases: a file of phase for each of them, or none: the phase is 0. In radians, or whatever the circle is stored as.
         axes: the axes that are cut across: 2 gives axial slices, 1 coronal, 0 sagittal ones.
         matrix: (height, width) of the fields; 0 for as many as the largest slice has.
         valid: the validation split: positions first to last − 1 along the first of `axes`, in voxels. They are kept out of the
@@ -137,25 +137,6 @@ def read_nifti(path: Path) -> np.ndarray:
     if not np.isfinite(values).all():
         raise InputError(f"{path} holds NaN or infinite values: replace them by 0.")
     return values
-
-
-def radians(phase: np.ndarray, path: Path) -> np.ndarray:
-    """Phase in radians, whatever its unit: its range is taken for 2π, as scanners store it, unless it lies within ±π already.
-
-    Raises:
-        InputError: a range with which neither goes: phase that was unwrapped, or no phase at all.
-    """
-    low, high = float(phase.min()), float(phase.max())
-    if high == low:
-        raise InputError(f"{path} is constant: it holds no phase.")
-    if 0.95 * math.pi < max(-low, high) <= math.pi * 1.01:
-        return phase
-    middle = (high + low) / 2
-    if abs(middle) > 0.02 * (high - low) and abs(low) > 0.02 * (high - low):
-        raise InputError(
-            f"{path} goes from {low:g} to {high:g}, neither from −a to a nor from 0 to a: is it wrapped phase?"
-        )
-    return (phase - middle) * (2 * math.pi / (high - low))
 
 
 def filled(slices: Sequence[np.ndarray] | np.ndarray) -> Iterator[np.ndarray]:

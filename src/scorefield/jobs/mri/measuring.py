@@ -17,13 +17,13 @@ from scorefield.data.mri import prepare
 from scorefield.data.mri.axes import check_axes
 from scorefield.data.mri.bart import read_cfl
 from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
-from scorefield.data.mri.kspace import EmptySliceError, KSpace
+from scorefield.data.mri.kspace import EmptySliceError, KSpace, check_maps
 from scorefield.data.mri.maps import estimate_maps
 from scorefield.data.mri.masks import Everything, RandomLines, Sampling
 from scorefield.data.mri.noise import spread_over, whitening_of
 from scorefield.data.mri.prepare import Mixing, normalised, strongest
 from scorefield.data.mri.simulate import centred
-from scorefield.errors import InputError
+from scorefield.errors import AbsentDataError, InputError, brief
 from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor
 
 
@@ -219,31 +219,31 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
 
 def read_maps(path: Path) -> np.ndarray:
     """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
-    if path.suffix in (".h5", ".hdf5"):
-        maps = _maps_of(path)
-    elif path.suffix in (".cfl", ".hdr"):
+    if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
+        raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
+    if path.suffix in (".cfl", ".hdr"):
         maps = read_cfl(path.with_suffix(""))
-    elif path.suffix == ".npy" and path.is_file():
-        maps = ArrayFile(path).read("", "the maps")
+    elif path.suffix == ".npy":
+        maps = ArrayFile(path).read("", "--maps")
     else:
-        raise InputError(f"There are no maps in {path}: give .npy, .h5 or .cfl.")
-    if maps.dtype.kind != "c" or maps.ndim not in (3, 4):
-        raise InputError(
-            f"The maps in {path} are {maps.dtype} {maps.shape}: complex, (coils, height, width) are needed."
-        )
+        maps = _maps_of(path)
+    check_maps(maps.shape, maps.dtype, str(path))
     return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
 
 
 def _maps_of(path: Path) -> np.ndarray:
+    """The `maps` of an HDF5 file, as they are."""
     import h5py
 
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct --maps.")
     try:
         with h5py.File(path, "r") as file:
             if "maps" not in file:
                 raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
             return np.asarray(file["maps"])
     except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5: is it there, and complete?") from error
+        raise InputError(f"{path} cannot be read as HDF5 ({brief(error)}): is it complete?") from error
 
 
 def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:

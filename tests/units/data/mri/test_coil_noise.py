@@ -47,6 +47,41 @@ def test_the_strength_is_found_in_k_space_of_a_head(head, decibels, sampling):
     assert np.sqrt((np.abs(outer) ** 2).mean() / 2) > 1.3 * scan.noise  # the image reaches there
 
 
+@pytest.mark.parametrize("decibels", [30.0, 40.0, 50.0])
+@pytest.mark.parametrize("coils", [1, 2, 4])
+@pytest.mark.parametrize("size", [(192, 224), (144, 176)], ids=["in air", "filling the image"])
+def test_few_coils_are_told_by_the_air_about_the_head(head, size, coils, decibels):
+    """Neighbours foretell less, the fewer coils there are: 1.5 to 20 times the noise was told without air."""
+    scan = simulate(fit_matrix(head, size), coils=coils, decibels=decibels)
+    found, note = noise_covariance([(scan.kspace, np.ones(size, bool))])
+    assert np.linalg.det(found).real ** (1 / 2 / coils) == pytest.approx(scan.noise, rel=0.1) and not note
+
+
+def test_zeros_at_the_edges_of_k_space_hold_no_noise(head):
+    scan, padded = simulate(head, coils=1, decibels=40.0), np.zeros(head.shape, bool)
+    padded[:, 28:-28] = True
+    found, _ = noise_covariance([(np.where(padded, scan.kspace, 0), padded)])
+    assert np.sqrt(found[0, 0].real) == pytest.approx(scan.noise, rel=0.1)  # and not √0.75 of it
+
+
+def test_a_single_coil_of_lines_is_told_by_the_ends_of_the_readout_and_of_points_is_not(head):
+    scan = simulate(head, coils=1, decibels=40.0)
+    for sampling in (RandomLines(4.0, 24), RandomLines(8.0, 9)):
+        found, note = noise_covariance([(scan.kspace, sampling(head.shape))])
+        assert np.sqrt(found[0, 0].real) == pytest.approx(scan.noise, rel=0.1) and not note
+    assert "--noise" in noise_covariance([(scan.kspace, PoissonDisc(8.0)(head.shape))])[1]
+    full = simulate(fit_matrix(head, (144, 176)), coils=1, decibels=40.0)  # the head reaches both ends
+    assert "--noise" in noise_covariance([(full.kspace, RandomLines(4.0, 24)((144, 176)))])[1]
+
+
+def test_air_that_was_filled_with_zeros_tells_nothing(head):
+    scan = simulate(head, coils=4, decibels=30.0)
+    images = centred(scan.kspace, inverse=True) * (head > 0)
+    kspace = centred(images).astype(np.complex64)
+    found, _ = noise_covariance([(kspace, np.ones(head.shape, bool))])
+    assert np.sqrt(np.trace(found).real / 4) > 0.3 * scan.noise
+
+
 def test_correlations_between_coils_are_found(head):
     """Noise of unequal, correlated coils, 9 times apart in variance."""
     scan, mixing = (

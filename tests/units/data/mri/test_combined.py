@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from scorefield.data.mri import Combined
-from scorefield.data.mri.combined import combine
+from scorefield.data.mri.combined import SMOOTH, combine
 from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
-from scorefield.data.mri.scaling import scale_of
-from scorefield.data.mri.simulate import simulate
+from scorefield.data.mri.scaling import fit_matrix, scale_of
+from scorefield.data.mri.simulate import centred, simulate
 from scorefield.data.mri.slices import OPEN
 from scorefield.errors import AbsentDataError, InputError
 from scorefield.jobs.mri.measuring import Scans
@@ -44,6 +44,24 @@ def test_coils_are_combined_to_the_image_they_saw():
     inside = image() > 0
     assert np.abs(found - image())[inside].mean() < 0.03 and found[~inside].mean() < 0.03
     np.testing.assert_allclose(combine(scan.kspace[:1]), combine(scan.kspace[:1] * 1.0))
+
+
+@pytest.mark.parametrize(
+    ("grid", "matrix"), [((96, 40), (48, 40)), ((97, 41), (48, 64)), ((20, 18), (20, 18)), ((64, 32), (80, 20))]
+)
+def test_the_middle_of_the_image_is_what_two_whole_transforms_give(grid, matrix):
+    """Σ s̄_c x_c/√Σ|s_c|² in double precision, s_c the images of k-space under a window; then cut."""
+    rng = np.random.default_rng(0)
+    kspace = centred(rng.normal(size=(3, *grid)) + 1j * rng.normal(size=(3, *grid)) + 2)
+    window = np.ones(())
+    for size in grid:
+        near = np.abs(np.arange(size) - size // 2) / (min(SMOOTH, size) / 2)
+        window = np.multiply.outer(window, np.where(near < 1, 0.5 + 0.5 * np.cos(np.pi * np.minimum(near, 1)), 0))
+    images, smooth = centred(kspace, inverse=True), centred(kspace * window, inverse=True)
+    whole = (smooth.conj() * images).sum(0) / np.sqrt((np.abs(smooth) ** 2).sum(0))
+    found, expected = combine(kspace, matrix), fit_matrix(whole, matrix)
+    assert found.dtype == np.complex64
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
 def test_files_are_held_out_whole_and_slices_scaled_alike(folder):

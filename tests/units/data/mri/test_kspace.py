@@ -11,6 +11,7 @@ from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
 from scorefield.data.mri.simulate import centred
 from scorefield.errors import AbsentDataError, InputError
+from scorefield.jobs.mri.measuring import read_maps
 
 h5py = pytest.importorskip("h5py")
 SHAPE = (3, 4, 20, 17)  # slices, coils, height, width; odd, too
@@ -211,6 +212,14 @@ def test_bad_files_are_named(scan, tmp_path):
         open_kspace(fastmri(tmp_path / "mask.h5", scan, mask=np.ones(9)))
     with pytest.raises(InputError, match="maps"):
         open_kspace(fastmri(tmp_path / "maps.h5", scan, maps=scan[:, :2]))
+    magnitudes = fastmri(tmp_path / "real.h5", scan, maps=np.abs(scan))
+    np.save(tmp_path / "magnitudes.npy", np.abs(scan[0]))
+    for read, path in ((open_kspace, magnitudes), (read_maps, magnitudes), (read_maps, tmp_path / "magnitudes.npy")):
+        with pytest.raises(InputError, match=r"maps in .* are float32 .*complex"):
+            read(path)
+    for path in (tmp_path / "absent.h5", tmp_path / "absent.npy"):
+        with pytest.raises(AbsentDataError, match="no file"):
+            read_maps(path)
 
 
 def test_slices_that_cannot_be_used_are_named(scan, tmp_path):
