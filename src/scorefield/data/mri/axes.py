@@ -75,8 +75,8 @@ def check_shift(scan: KSpace) -> str:
     if not wrapped:
         return ""
     return (
-        f"the images of {scan.origin} are stronger at the edges of their {' and '.join(wrapped)} than in the middle, as if halves "
-        "had changed places: k-space is to be F x with x centred, fftshift(fftn(ifftshift(x)))."
+        f"the images of {scan.origin} are stronger at the edges of their {' and '.join(wrapped)} than in the middle, as if "
+        "halves had changed places: k-space is to be F x with x centred, fftshift(fftn(ifftshift(x)))."
     )
 
 
