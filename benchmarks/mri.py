@@ -40,7 +40,7 @@ from scorefield.operators import cg_sense, l1_wavelet, to_complex
 from scorefield.sample import DPM2M, AnnealedLangevin, Carry, EDMGrid, LogSNRGrid, Sampler
 
 GRID = (192, 224)
-SLAB = (100, 108)  # of colin27, which the recipe keeps out of training
+KEPT_OUT = (104, 102, 106)  # slices of the slab of colin27, 100 to 107, that the recipe keeps out of training
 CELLS: dict[str, Callable[[int], Sampling]] = {
     "a": lambda seed: RandomLines(4.0, 24, seed),
     "b": lambda seed: RandomLines(8.0, 0.04, seed),
@@ -137,7 +137,8 @@ def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, int, int, str]]:
                 for cell in args.cells:
                     yield "MNI152", cell, number, mask, maps
     for cell in args.cells:
-        yield "colin27", cell, 104, 0, "true"
+        for number in KEPT_OUT:
+            yield "colin27", cell, number, 0, "true"
         yield "brain7T", cell, 0, 0, "true"
 
 
@@ -154,6 +155,7 @@ def main() -> None:
     parser.add_argument(
         "--least", type=float, default=0.005, help="noise at which members end, that of the prior's data"
     )
+    parser.add_argument("--spread", type=float, default=METHOD.spread, help="of `Proximal`")
     parser.add_argument(
         "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
     )
@@ -183,6 +185,7 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
     model = scorefield.load(args.run)
     volumes: dict[str, list[np.ndarray]] = {}
     sampler = replace(SAMPLER, grid=EDMGrid(ratio_min=args.least, ratio_max=3.0))
+    method = replace(METHOD, spread=args.spread)
 
     def keep(name: str, row: dict) -> None:
         rows[name] = row
@@ -211,12 +214,12 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         name = f"{volume} {cell} slice {number} mask {mask} {maps} maps"
         if name not in rows and time.process_time() < 60 * args.minutes:
             scan, truth = case(volume, cell, number, mask, maps)
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, sampler=sampler)))
-    for number, method in product(args.methods, METHODS):
-        name = f"{type(method).__name__} a slice {number}"
+            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, method, sampler)))
+    for number, other in product(args.methods, METHODS):
+        name = f"{type(other).__name__} a slice {number}"
         if name not in rows:
             scan, truth = case("MNI152", "a", number, 0, "true")
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, method)))
+            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, other)))
     for number in args.langevin:
         name = f"Langevin a slice {number}"
         if name not in rows:

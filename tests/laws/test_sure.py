@@ -303,7 +303,8 @@ def test_the_logged_errors_are_those_of_the_truth():
     batch = noisy(x, noise)
     denoised = oracle(batch.x, time_of_noise(oracle.sde.schedule, batch.noise))
     error, found = (denoised - x).norm(), {}
-    for figure in SURE().figures:
+    assert [figure.name for figure in Sum([Ambient(), SURE()]).figures] == ["noise_nrmse", "image_nrmse"]
+    for figure in Ambient().figures:
         square, power = figure(oracle, batch, generator=Quick(2))
         found[figure.name] = float((square.sum() / power.sum()).sqrt())
     # the sums of 4000 estimates of 8 values each: 2 % apart from what they estimate

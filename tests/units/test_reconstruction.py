@@ -12,12 +12,13 @@ import torch
 import scorefield
 from scorefield.cli import main
 from scorefield.data.mri.kspace import KSpace
-from scorefield.data.mri.masks import RandomLines
+from scorefield.data.mri.masks import MaskFile, RandomLines
 from scorefield.data.mri.prepare import normalised
+from scorefield.data.mri.scaling import fit_matrix
 from scorefield.data.mri.simulate import Simulation, centred, simulate
 from scorefield.errors import InputError
 from scorefield.jobs.mri.measuring import Scans
-from scorefield.jobs.mri.reconstructed import figures, summary
+from scorefield.jobs.mri.reconstructed import figures, misfit, summary
 from scorefield.jobs.mri.scan import Scan, as_tensor
 from scorefield.metrics.mri import fastmri_figures
 
@@ -87,12 +88,19 @@ def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, ca
         found["interval"].shape == (2, 2, *GRID) and (found["interval"][:, 0] >= 0).all() and "quantiles" not in found
     )
     np.testing.assert_allclose(found["magnitude"], np.abs(found["members"].mean(1)), rtol=1e-4, atol=1e-3)
+    with h5py.File(out) as file:  # every array says what it is
+        assert all({"description", "axes", "units"} <= set(data.attrs) for data in file.values())
+        named = {name: len(data.attrs["axes"].split(",")) for name, data in file.items()}
+        assert all(file[name].ndim == axes for name, axes in named.items()), named
+    assert found["slices"].tolist() == [0, 1]
     assert found["chi_square"].shape == (2, 4) and not np.array_equal(found["members"][0, 0], found["members"][1, 0])
     printed = capsys.readouterr().out
     assert "posterior mean (4 members)" in printed and "CG-SENSE" in printed
-    assert "as fastMRI has it" in printed and (tmp_path / "out-uncertainty.png").exists()
+    assert (
+        "as fastMRI has it, against all of k-space by maps:" in printed and (tmp_path / "out-uncertainty.png").exists()
+    )
     with h5py.File(out) as file:
-        volume = json.loads(file.attrs["figures"])["volume"]["CG-SENSE"]
+        volume = json.loads(file.attrs["figures"])["volume"]["all of k-space by maps"]["CG-SENSE"]
     x, truth = (torch.from_numpy(np.abs(found[name])) for name in ("CG_SENSE", "reference"))
     assert volume == pytest.approx(fastmri_figures(x, truth), rel=1e-6)
     assert out.with_suffix(".png").exists() and not out.with_name("out.h5.parts").exists()
@@ -186,6 +194,52 @@ def test_k_space_that_is_undersampled_already_is_taken_as_it_is(folder, scans, t
     assert found["noise"] == pytest.approx(together, rel=0.1) and "posterior mean" not in capsys.readouterr().out
 
 
+def test_slices_of_zeros_are_images_of_zeros_that_count_in_no_figure(folder, scans, tmp_path, capsys):
+    """As files are filled up at the ends of a volume; and one member has no spread."""
+    values = np.stack([0 * scans[0].kspace, scans[0].kspace, scans[1].kspace])
+    np.save(tmp_path / "k.npy", values)
+    mask = ["--mask", "RandomLines", "--mask.acceleration", "2", "--mask.calibration", "12"]
+    assert main([*job(folder, tmp_path / "o.h5", *mask, kspace=str(tmp_path / "k.npy")), "-n", "1"]) == 0
+    said, found = capsys.readouterr(), read(tmp_path / "o.h5")
+    assert "Slice 0" in said.err and "all zeros" in said.err and "mean of 2 slices" in said.out
+    assert found["slices"].tolist() == [0, 1, 2] and "std" not in found and "interval" not in found
+    for name in ("members", "mean", "reference", "CG_SENSE"):
+        assert not found[name][0].any() and found[name][1:].any()
+    assert np.isnan(found["chi_square"][0]).all() and np.isfinite(found["chi_square"][1:]).all()
+    with h5py.File(tmp_path / "o.h5") as file:
+        figures = json.loads(file.attrs["figures"])
+    x, truth = (torch.from_numpy(np.abs(found[name][1:])) for name in ("mean", "reference"))
+    assert set(figures["slices"]) == {"1", "2"}
+    assert figures["volume"]["all of k-space by maps"]["posterior mean"] == pytest.approx(fastmri_figures(x, truth))
+    values[1, 0, 3, 3] = np.nan
+    np.save(tmp_path / "n.npy", values)
+    refuse(capsys, job(folder, tmp_path / "n.h5", *mask, kspace=str(tmp_path / "n.npy")), "Slice 1", "--slices 0:1,2:3")
+
+
+def test_images_are_compared_with_those_that_the_file_came_with(folder, scans, tmp_path, capsys):
+    """fastMRI's layout: a readout of twice the height, and the root sum of squares of all coils, cut to the middle. Of all of
+    k-space, noise 60 dB below it, the image is that but for the noise where there is no object.
+    """
+    clean = [centred(scan.maps * scan.image) for scan in scans]
+    wide = centred(fit_matrix(centred(np.stack(clean), inverse=True), (2 * GRID[0], GRID[1])))
+    rng, sigma = np.random.default_rng(0), 1e-3 * np.sqrt((np.abs(wide) ** 2).mean())
+    wide = (wide + sigma * (rng.normal(size=wide.shape) + 1j * rng.normal(size=wide.shape))).astype(np.complex64)
+    rss = np.sqrt((np.abs(centred(wide, inverse=True)) ** 2).sum(1))
+    with h5py.File(tmp_path / "fast.h5", "w") as file:
+        file["kspace"], file["reconstruction_rss"] = wide, fit_matrix(rss, (GRID[0], 30)).astype(np.float32)
+    assert main(job(folder, tmp_path / "o.h5", kspace=str(tmp_path / "fast.h5"))) == 0
+    said, found = capsys.readouterr(), read(tmp_path / "o.h5")
+    assert "against the file's reconstruction_rss:" in said.out and "nothing is compared" not in said.err
+    with h5py.File(tmp_path / "o.h5") as file:
+        rows = json.loads(file.attrs["figures"])["volume"]["the file's reconstruction_rss"]
+    target = torch.from_numpy(found["target"])
+    assert found["mean"].shape[1:] == GRID and target.shape[1:] == (GRID[0], 30)
+    for name, label in (("mean", "posterior mean"), ("zero_filled", "zero-filled")):
+        x = torch.from_numpy(np.abs(found[name]))[:, :, 3:33]  # the middle, 18 to 15
+        assert rows[label] == pytest.approx(fastmri_figures(x, target))
+    assert rows["posterior mean"]["nmse"] < 1e-4 and rows["posterior mean"]["ssim"] > 0.99
+
+
 def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, monkeypatch):
     whole, out = tmp_path / "whole.h5", tmp_path / "out.h5"
     more = ["--acceleration", "1.5"]
@@ -218,7 +272,13 @@ def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, 
         (["--acceleration", "2", "--mask", "RandomLines"], ["one of them"]),
         (["--slices", "2"], ["slices 0 to 1"]),
         (["--slices", "a"], ["slices"]),
+        (["--slices", "0:1,1:3"], ["slices 0 to 1"]),
         (["--noise", "0"], ["standard deviation"]),
+        (["--noise=-1"], ["standard deviation"]),
+        (["--noise", "nan"], ["noise", "nan"]),
+        (["--height", "0"], ["--height 0", "1 to 40"]),
+        (["--height", "-3"], ["--height -3", "1 to 40"]),
+        (["--height", "41"], ["40 points", "--height 41"]),
         (["--coils", "9"], ["compressed"]),
         (["--maps", "absent.npy"], ["no file absent.npy"]),
         (["-n", "0"], ["samples"]),
@@ -235,6 +295,11 @@ def test_mistakes_are_named(more, words, folder, tmp_path, capsys):
 def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans, tmp_path, capsys):
     np.save(tmp_path / "few.npy", scans[0].maps[:3])
     np.save(tmp_path / "real.npy", np.abs(scans[0].maps))
+    np.save(tmp_path / "three.npy", np.repeat(scans[0].maps[None], 3, axis=0))
+    with h5py.File(tmp_path / "four.h5", "w") as file:
+        file["kspace"] = np.repeat(scans[0].kspace[None], 4, axis=0)
+    maps = ["--maps", str(tmp_path / "three.npy")]
+    refuse(capsys, job(folder, tmp_path / "o.h5", *maps, kspace=str(tmp_path / "four.h5")), "3 slices", "slice 3")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "few.npy")), "(3, 40, 37)", "(4, 40, 37)")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--maps", str(tmp_path / "real.npy")), "complex")
     np.save(tmp_path / "none.npy", 0 * scans[0].maps)
@@ -249,13 +314,24 @@ def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans,
 
 # --------------------------------------------------------------------------------------------------------------- scans
 def test_members_that_do_not_fit_k_space_are_spoken_of(folder, scans, tmp_path, capsys):
-    """Maps of the right sizes, in another order of coils."""
+    """Maps of the right sizes, in another order of coils; noise that is told four times too strong."""
+    more = ["--maps", str(folder / "maps.npy"), "--noise", str(4 * scans[0].noise), "--slices", "0"]
+    assert main(job(folder, tmp_path / "loud.h5", *more)) == 0
+    said = capsys.readouterr().err
+    assert "better than their noise allows" in said and "--noise" in said and "zeros" in said
     np.save(tmp_path / "rolled.npy", np.roll(scans[0].maps, 2, axis=0))
     for maps, said in ((folder / "maps.npy", False), (tmp_path / "rolled.npy", True)):
         more = ["--maps", str(maps), "--noise", str(scans[0].noise), "--slices", "0"]
         assert main(job(folder, tmp_path / f"{maps.stem}.h5", *more)) == 0
         assert ("the members do not fit k-space" in capsys.readouterr().err) == said
         assert (read(tmp_path / f"{maps.stem}.h5")["chi_square"].mean() > 3) == said
+
+
+def test_a_misfit_names_what_may_be_wrong():
+    """The method, where linear least squares reach the data and it does not; else maps and noise; nothing where all is well."""
+    assert "--method" in misfit(50.0, 1.2) and "maps" not in misfit(50.0, 1.2)
+    assert "maps" in misfit(50.0, 40.0) and "--method" not in misfit(50.0, 40.0)
+    assert "--noise" in misfit(0.3, 0.2) and not misfit(1.0, 0.9) and not misfit(0.6, 0.3)
 
 
 def test_maps_of_any_units_are_normalised(scans):
@@ -338,6 +414,26 @@ def test_oversampling_is_removed_as_the_file_says(scans):
     for more in ({"height": 40}, {"maps": scans[0].maps}):
         found, _, notes = Scans(whole, RandomLines(2.0, 12), noise=scans[0].noise, **more).scan(0)
         assert found.mask.shape == GRID and not any("middle" in note for note in notes)
+
+
+def test_a_mask_of_whole_lines_holds_without_oversampling(scans, tmp_path):
+    """Of the file's own size; of single points it cannot be cut."""
+    whole, lines = source_of(scans, size=(30, 37)), RandomLines(2.0, 12)(GRID)
+    np.save(tmp_path / "m.npy", lines)
+    found, _, _ = Scans(whole, MaskFile(tmp_path / "m.npy"), noise=scans[0].noise).scan(0)
+    np.testing.assert_array_equal(found.mask, lines[:30])
+    lines[3, 4] = ~lines[3, 4]
+    np.save(tmp_path / "m.npy", lines)
+    with pytest.raises(InputError, match="whole lines"):
+        Scans(whole, MaskFile(tmp_path / "m.npy"), noise=scans[0].noise).scan(0)
+
+
+def test_a_single_coil_needs_no_calibration(scans):
+    """Its map is 1: lines that leave the centre out are as good as others."""
+    kspace = centred(scans[0].image)[None].astype(np.complex64)
+    kspace[..., GRID[1] // 2 + 1 :: 2] = 0
+    scan, _, _ = Scans(KSpace("scan", (1, *kspace.shape), lambda _: kspace), RandomLines(2.0, 0), noise=1.0).scan(0)
+    assert bool((scan.maps == 1).all())
 
 
 def test_coverage_is_judged_from_eight_members_on():

@@ -36,7 +36,7 @@ def reconstruct(arguments: Sequence[str]) -> int:
     )
     with tqdm(total=len(job.numbers), unit="slice", desc="reconstruct", mininterval=1) as bar:
         found = reconstruction.reconstruct(job, settings.out, say=warn, progress=bar.update)
-    print(reconstructed.table(found["slices"], found["volume"], settings.samples))
+    print(reconstructed.table(found, settings.samples))
     say(f"images in {settings.out}, a picture beside it")
     return 0
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 import torch
@@ -21,8 +21,8 @@ from scorefield.data.batch import Batch
 from scorefield.denoiser import Denoises
 from scorefield.errors import InputError
 from scorefield.losses.divergence import Derivative, FiniteDifference, coins, full_precision
-from scorefield.losses.loss import Loss
-from scorefield.losses.sure import level_of
+from scorefield.losses.loss import Figure, Loss
+from scorefield.losses.sure import level_of, noise_of
 from scorefield.operators import LinearOperator, Sense
 from scorefield.random import Generators
 from scorefield.sde import expand_like
@@ -104,6 +104,12 @@ class GSURE(Loss):
     derivative: Derivative = field(default_factory=FiniteDifference)
     norm: Seen = "measured"
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """NRMSE of noise and image, as far as A sees it."""
+        loss = replace(self, norm="measured")
+        return MeasuredError(loss, of_noise=True), MeasuredError(loss, of_noise=False)
+
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, A = measured(batch, self.acquisition)
         v = A.adjoint(y)
@@ -136,6 +142,35 @@ class SupervisedGSURE(Loss):
         y, A = measured(batch, self.acquisition)
         v = A.adjoint(y)
         return energy(A, input_of(denoiser, batch)[1](v) - batch.x, self.norm) / v[0].numel()
+
+
+@dataclass(frozen=True)
+class MeasuredError(Figure):
+    """NRMSE of what was measured, ‖A(h − x)‖/‖A x‖, or of its noise, ‖n̂ − n‖/‖n‖ with n̂ = y − A h: the same error.
+
+    From measurements alone: ‖A x‖² = ‖y‖² − σ² M and ‖n‖² = σ² M in the mean, M the real numbers that were measured, where y ≠ 0.
+
+    Args:
+        loss: whose estimate it is, of norm "measured".
+        of_noise: what the error is compared with.
+    """
+
+    loss: GSURE
+    of_noise: bool
+
+    @property
+    def name(self) -> str:
+        """That of `SURE`'s, too."""
+        return "noise_nrmse" if self.of_noise else "image_nrmse"
+
+    def __call__(
+        self, denoiser: Denoises, batch: Batch, *, generator: Generators
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        y, noise = measured(batch, self.loss.acquisition)[0].flatten(1), noise_of(batch)
+        noisy = noise.square() * (y != 0).sum(1) / batch.x[0].numel()
+        signal = y.square().sum(1) / batch.x[0].numel() - noisy
+        error = self.loss(denoiser, batch, generator=generator) + signal
+        return error, noisy if self.of_noise else signal
 
 
 def measured(batch: Batch, acquisition: Acquisition) -> tuple[Tensor, LinearOperator]:

@@ -154,6 +154,11 @@ class Ambient(Loss):
     time: TimeLaw = field(default_factory=UniformTime)
     weight: Weight = field(default_factory=SNR)
 
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """Those of `SURE` at σ_w, the end of the levels that it learns."""
+        return SURE().figures
+
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, schedule = batch.x, denoiser.sde.schedule
         noise, least = level_of(denoiser, batch)
@@ -200,7 +205,7 @@ class Sum(Loss):
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        return tuple(figure for loss in self.losses for figure in loss.figures)
+        return tuple({figure.name: figure for loss in self.losses for figure in loss.figures}.values())
 
     def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         factors = self.factors or [1.0] * len(self.losses)

@@ -102,8 +102,6 @@ class KSpace:
             raise InputError(
                 f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
             )
-        if not mask.any():
-            raise InputError(f"The mask of {self.origin} leaves nothing of slice {number}: it is of another scan.")
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
 

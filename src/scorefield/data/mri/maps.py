@@ -67,6 +67,8 @@ def estimate_maps(
         crop: eigenvalue below which a pixel is outside of the object.
         cache: a folder in which maps are kept, by what they were made of.
     """
+    if len(kspace) == 1:  # it sees the image as it is, and needs no calibration
+        return np.ones_like(kspace)
     box = calibration_box(mask)
     limits = (width, width) if width else REGION if box[0] >= box[1] else REGION[::-1]
     if min(box) < (width or LEAST):
@@ -76,8 +78,6 @@ def estimate_maps(
         )
     size = min(box[0], limits[0]), min(box[1], limits[1])
     region = np.ascontiguousarray(kspace[(slice(None), *_box(mask.shape, size))], dtype=np.complex64)
-    if len(kspace) == 1:
-        return np.ones_like(kspace)
     key = hashlib.sha256(region.tobytes() + repr((kspace.shape, size, crop, KERNEL, noise, 2)).encode()).hexdigest()
     path = None if cache is None else cache / f"maps-{key[:32]}.npy"
     if path is not None and path.is_file():

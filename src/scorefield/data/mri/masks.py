@@ -29,6 +29,11 @@ class Sampling(ABC):
             number: of the mask, such as the slice; random masks of several numbers differ.
         """
 
+    @property
+    def content(self) -> np.ndarray | None:
+        """What decides the masks beside the fields, such as what a file holds; nothing by default."""
+        return None
+
 
 @dataclass(frozen=True)
 class Everything(Sampling):
@@ -143,17 +148,26 @@ class Radial(Sampling):
 class MaskFile(Sampling):
     """A mask from a .npy file: (width) for lines, (height, width), or one of these for each slice.
 
+    One of whole lines holds for a readout without oversampling, too, which has fewer points.
+
     Args:
         path: the file.
     """
 
     path: Path
 
+    @property
+    def content(self) -> np.ndarray:
+        return np.asarray(ArrayFile(Path(self.path)).read("", "the mask"))
+
     def __call__(self, grid: tuple[int, int], number: int = 0) -> np.ndarray:
-        mask = ArrayFile(Path(self.path)).read("", "the mask") != 0
+        mask = self.content != 0
+        if mask.ndim > 1 and mask.shape[-2] > grid[0] and (mask == mask[..., :1, :]).all():
+            mask = mask[..., :1, :]
         if mask.shape[-1:] != grid[1:] or mask.ndim > 3 or (mask.ndim > 1 and mask.shape[-2] not in (1, grid[0])):
             raise InputError(
-                f"The mask {self.path} is {mask.shape}, where k-space is {grid}: give one of width {grid[1]}, or of both."
+                f"The mask {self.path} is {mask.shape}, where k-space is {grid}: give one of width {grid[1]}, or of both; where "
+                "the readout is oversampled, one of whole lines."
             )
         if mask.ndim == 3:
             if number >= len(mask):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from scorefield.data.fields import Fields, Subset
-from scorefield.data.mri.axes import check_axes
+from scorefield.data.mri.axes import check_axes, check_shift
 from scorefield.data.mri.kspace import KSpace, open_kspace
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.errors import AbsentDataError, InputError
@@ -43,8 +43,9 @@ class ScanSlices(Fields):
         if not self.places:
             raise InputError(f"skip={skip} leaves no slices of {files[0]} and {len(files) - 1} others: give less.")
         self.dtype = "complex64"
-        if note := check_axes(self.scan(0)):  # the others are of the same make
-            warnings.warn(note, stacklevel=2)
+        for note in (check_axes(self.scan(0)), check_shift(self.scan(0))):  # the others are of the same make
+            if note:
+                warnings.warn(note, stacklevel=2)
 
     def scan(self, file: int) -> KSpace:
         """A file by its number, opened."""

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.mri import prepare
-from scorefield.data.mri.axes import check_axes
+from scorefield.data.mri.axes import check_axes, check_shift
 from scorefield.data.mri.bart import read_cfl
 from scorefield.data.mri.extent import WHOLE, partial_fourier, share_of
 from scorefield.data.mri.kspace import EmptySliceError, KSpace, check_maps
@@ -55,11 +55,18 @@ class Scans:
     def __post_init__(self) -> None:
         if self.maps is not None and (self.coils is not None or self.height is not None):
             raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
+        if self.noise is not None and not 0 < self.noise < np.inf:
+            raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}: correct --noise.")
+        if self.height is not None and not 1 <= self.height <= self.kspace.shape[2]:
+            raise InputError(
+                f"k-space has {self.kspace.shape[2]} points along its height, and --height {self.height} is no part of them: "
+                f"give 1 to {self.kspace.shape[2]}."
+            )
 
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
         kspace, acquired, mask = self._slice(number)
-        notes = [note for note in (self._axes, partial_fourier(acquired)) if note]
+        notes = [note for note in (*self._doubts, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
             notes.append(
                 f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
@@ -78,7 +85,7 @@ class Scans:
                 return mixing(given)
             return mixing.rescaled(estimate_maps(kspace, sampled, noise=noise, cache=self.cache))
 
-        maps, why = maps_by(mask), _incomparable(acquired, mask)
+        maps, why = maps_by(mask), "" if self.kspace.target else _incomparable(acquired, mask)
         largest = strongest(maps)
         parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
         reference = None
@@ -87,7 +94,8 @@ class Scans:
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def fingerprint(self, numbers: Sequence[int]) -> str:
-        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices.
+        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices. The other
+        fields of this object decide it, too, and are recorded as they are.
 
         It holds one slice at a time, and reads those from which the noise is told as well.
 
@@ -101,21 +109,21 @@ class Scans:
             parts.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
 
         add(self.kspace.noise_scan)
+        add(self.sampling.content)
         for number in sorted({*numbers, *self._noisy}):
             try:
                 kspace, acquired = self.kspace.slice(number)
             except EmptySliceError:
                 parts.update(b"empty")
                 continue
-            except InputError:  # of a slice that nobody asks for, its noise is not told from it
+            except InputError as error:  # of a slice that nobody asks for, its noise is not told from it
                 if number in numbers:
-                    raise
+                    others = f"0:{number},{number + 1}:{len(self.kspace)}"
+                    raise InputError(f"{error} The others are --slices {others}.") from error
                 parts.update(b"left out")
                 continue
             held += number in numbers
-            for array in (kspace, acquired, self.sampling((self._height(acquired), kspace.shape[2]), number)):
-                add(array)
-            for array in (self._maps(number), self.target(number)) if number in numbers else ():
+            for array in (kspace, acquired, *((self._maps(number), self.target(number)) if number in numbers else ())):
                 add(array)
         if not held:
             raise InputError(f"The slices of {self.kspace.origin} that are asked for are all zeros: ask for others.")
@@ -144,9 +152,9 @@ class Scans:
         return [] if told else spread_over(len(self.kspace))
 
     @cached_property
-    def _axes(self) -> str:
-        """A warning where coils may be slices, or nothing; an error where they are."""
-        return check_axes(self.kspace)
+    def _doubts(self) -> tuple[str, ...]:
+        """What may be wrong with the axes of the scan as a whole; an error where it is."""
+        return check_axes(self.kspace), check_shift(self.kspace)
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float, str]:
@@ -207,7 +215,7 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or the `maps` of .h5."""
+    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
     if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
         raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
     if path.suffix in (".cfl", ".hdr"):

@@ -18,21 +18,15 @@ from jsonargparse import Namespace
 
 from scorefield.claims import Claims
 from scorefield.config import Parser
-from scorefield.data.mri.kspace import KSpace
+from scorefield.data.mri.kspace import EmptySliceError, KSpace
 from scorefield.data.mri.masks import Sampling
 from scorefield.errors import InputError
 from scorefield.files import replacing, write_text
 from scorefield.guidance import Method, Proximal
 from scorefield.jobs import sampling
+from scorefield.jobs.mri.assembling import assemble
 from scorefield.jobs.mri.measuring import Scans, read_maps, sampling_of
-from scorefield.jobs.mri.reconstructed import (
-    LEVEL,
-    QUANTILES,
-    draw_all,
-    figures,
-    summary,
-    volume_figures,
-)
+from scorefield.jobs.mri.reconstructed import misfit, summary
 from scorefield.jobs.mri.scan import Baselines, draw
 from scorefield.model import Model
 from scorefield.sample import DPM2M, EDMGrid, Sampler
@@ -41,18 +35,14 @@ OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 OWN = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
 
 
-MISFIT = 3.0  # χ²/N beyond which something other than chance is wrong
-MISFITTING = (
-    "χ²/N is {:.3g}, about 1 where they do. Are the maps of this scan, its coils in the same order? Is --noise right?"
-)
-
-
 def add_arguments(parser: Parser) -> None:
     """What was measured, what of it is used, and how to reconstruct it."""
     parser.add_argument("kspace", type=Path, help="k-space: .h5 (fastMRI or ISMRMRD), .npy, or .cfl")
     parser.add_argument("--out", type=Path, required=True, help="file to write, .h5")
     parser.add_argument("-n", "--samples", type=int, default=8, help="members to draw for each slice")
-    parser.add_argument("--slices", type=str | None, default=None, help="which: 12, 4:9 or 3,5,8; all by default")
+    parser.add_argument(
+        "--slices", type=str | None, default=None, help="which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default"
+    )
     parser.add_argument(
         "--mask", type=Sampling, default=None, help="use a part of k-space only: RandomLines, PoissonDisc, ..."
     )
@@ -81,16 +71,19 @@ def add_arguments(parser: Parser) -> None:
 
 
 def numbers_of(text: str | None, count: int, origin: str) -> list[int]:
-    """`12`, `4:9` or `3,5,8` as numbers of slices; all of them by default."""
+    """`12`, `4:9` or `3,5,8`, or several of these such as `0:7,8:20`, as numbers of slices; all of them by default."""
     if text is None:
         return list(range(count))
+    numbers: list[int] = []
     try:
-        first, colon, last = text.partition(":")
-        numbers = list(range(int(first), int(last))) if colon else [int(part) for part in text.split(",")]
+        for part in text.split(","):
+            first, colon, last = part.partition(":")
+            numbers += range(int(first), int(last)) if colon else [int(first)]
     except ValueError:
         numbers = []
     if not numbers:
-        raise InputError(f"--slices {text} names no slices: give 12, 4:9 or 3,5,8.")
+        raise InputError(f"--slices {text} names no slices: give 12, 4:9, 3,5,8 or 0:7,8:20.")
+    numbers = list(dict.fromkeys(numbers))
     if wrong := [number for number in numbers if not 0 <= number < count]:
         raise InputError(f"{origin} has slices 0 to {count - 1}, no {wrong[0]}.")
     return numbers
@@ -141,8 +134,11 @@ class Job:
         return json.loads(json.dumps(facts | dict(self.facts)))
 
     def compute(self, number: int) -> tuple[dict[str, np.ndarray], list[str]]:
-        """Everything about one slice."""
-        scan, reference, notes = self.source.scan(number)
+        """Everything about one slice; of one that is all zeros no images."""
+        try:
+            scan, reference, notes = self.source.scan(number)
+        except EmptySliceError as error:
+            return {"empty": np.array(True)}, [f"{error} Its images are 0, and it counts in no figure."]
         members = draw(
             self.model,
             scan,
@@ -154,14 +150,17 @@ class Job:
             chunk=min(self.chunk, self.members),
             bf16=self.bf16,
         )
-        found = summary(members) | {name.replace("-", "_"): x for name, x in scan.baseline_images().items()}
+        baselines = scan.baseline_images()
+        found = summary(members) | {name.replace("-", "_"): x for name, x in baselines.items()}
         fit = scan.chi_square(members)
-        if float(fit.mean()) > MISFIT:
-            notes = [*notes, f"the members do not fit k-space: {MISFITTING.format(float(fit.mean()))}"]
+        wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
+        notes = [*notes, wrong] if wrong else notes
         found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.unit * scan.maps}
         found |= {"noise": torch.tensor(scan.unit * scan.noise), "scale": torch.tensor(scan.scale)}
         if reference is not None:
             found["reference"] = reference
+        if (target := self.source.target(number)) is not None:
+            found["target"] = torch.from_numpy(target)
         return {name: x.cpu().numpy() for name, x in found.items()}, notes
 
 
@@ -236,41 +235,14 @@ def reconstruct(
                         progress(1)
         with claims.hold(len(job.numbers), wait=True):
             if not out.exists():
-                _assemble(job, parts, out)
+                done = {number: parts / f"slice-{number:05d}.npz" for number in job.numbers}
+                assemble(job.record, done, out, target=job.source.kspace.target_name)
     finally:
         claims.close()
         if not any(parts.glob("slice-*")):  # nothing to go on from
             shutil.rmtree(parts, ignore_errors=True)
     shutil.rmtree(parts, ignore_errors=True)
     return json.loads(_attributes(out)["figures"])
-
-
-def _assemble(job: Job, parts: Path, out: Path) -> None:
-    """Put the slices together, with a picture of the middle one."""
-    import h5py
-
-    found = {}
-    with replacing(out) as temporary, h5py.File(temporary, "w") as file:
-        for place, number in enumerate(job.numbers):
-            with np.load(parts / f"slice-{number:05d}.npz", allow_pickle=False) as part:
-                arrays = dict(part)
-            for name, values in arrays.items():
-                shape = (len(job.numbers), *values.shape)
-                data = (
-                    file.require_dataset(name, shape, values.dtype)
-                    if place
-                    else file.create_dataset(name, shape, values.dtype)
-                )
-                data[place] = values
-            if "reference" in arrays:
-                found[str(number)] = figures(arrays)
-            found.setdefault(str(number), {})["chi_square"] = float(arrays["chi_square"].mean())
-            if place == len(job.numbers) // 2:
-                draw_all(out, arrays)
-        volume = volume_figures(file) if all("posterior mean" in row for row in found.values()) else {}
-        file.attrs["record"] = json.dumps(job.record)
-        file.attrs["figures"] = json.dumps({"slices": found, "volume": volume})
-        file.attrs["interval_level"], file.attrs["quantile_levels"] = LEVEL, QUANTILES
 
 
 def _claim(parts: Path, record: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scorefield.data.mri.axes import check_axes
+from scorefield.data.mri.axes import check_axes, check_shift
 from scorefield.data.mri.combined import Combined
 from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
@@ -66,6 +66,22 @@ def test_where_one_axis_is_missing_what_it_would_be_is_told(tmp_path):
 @brains
 def test_the_coils_of_a_real_scan_are_coils():
     assert check_axes(open_kspace(DATA / "brain8ch_R8_ksp_sigpy.npy")) == ""
+
+
+@brains
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_images_whose_halves_have_changed_places_are_told(axis, tmp_path):
+    volume = read_nifti(DATA / "mni_icbm152_t1_nlin_sym_09a.nii.gz")
+    image = np.take(volume, volume.shape[axis] // 2, axis=axis)
+    rows, columns = (np.flatnonzero((image > 0.1 * image.max()).any(1 - n)) for n in (0, 1))
+    tight = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]  # a head that fills its image
+    for number, field in enumerate((image, tight)):
+        right = simulate(field, coils=4).kspace[None]
+        signs = (-1.0) ** np.indices(field.shape).sum(0)
+        assert check_shift(open_kspace(saved(tmp_path / f"right-{number}.npy", right))) == ""
+        told = check_shift(open_kspace(saved(tmp_path / f"wrapped-{number}.npy", (right * signs).astype(np.complex64))))
+        assert "height and width" in told
+    assert check_shift(open_kspace(DATA / "brain8ch_R8_ksp_sigpy.npy")) == ""
 
 
 def test_noise_and_what_cannot_be_read_say_nothing(tmp_path):
