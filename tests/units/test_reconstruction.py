@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -480,3 +481,16 @@ def test_volumes_are_denoised_where_they_lie(folder, tmp_path, capsys):
     assert record["noise"] == pytest.approx([10.0, 10.0])
     refuse(capsys, [*command, str(tmp_path / "other")], "magnitude alone", "--phases")
     refuse(capsys, [*command, str(tmp_path / "out"), "--phases", str(tmp_path / "phase.nii")], "exists")
+
+
+def test_members_end_no_lower_than_the_runs_own_samples(folder):
+    """A prior that was learnt from noisy images knows nothing of what has less noise."""
+    from scorefield.jobs.mri.reconstruction import own_sampler
+    from scorefield.sample import EDMGrid
+
+    model = scorefield.load(folder / "run")
+    for least, expected in ((None, 0.005), (0.002, 0.005), (0.1, 0.1)):
+        model.sampler = replace(model.sampler, grid=EDMGrid(ratio_min=least), steps=5)
+        schedule, sampler = model.sde.schedule, own_sampler(model)
+        last = sampler.grid(schedule, sampler.steps)[-1:]
+        assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(expected, rel=1e-6)

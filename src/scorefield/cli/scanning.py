@@ -31,7 +31,7 @@ def reconstruct(arguments: Sequence[str]) -> int:
         model,
         kspace,
         recipe.build(parser, settings),
-        sampler=sampling.chosen(parser, settings, reconstruction.OWN),
+        sampler=sampling.chosen(parser, settings, reconstruction.own_sampler(model)),
         facts=opened.provenance | {"ema": settings.ema},
     )
     with tqdm(total=len(job.numbers), unit="slice", desc="reconstruct", mininterval=1) as bar:

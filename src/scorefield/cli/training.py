@@ -157,7 +157,12 @@ def check_data(arguments: Sequence[str]) -> int:
     settings = parser.read(_positional_data(arguments))
     built = recipe.build(parser, settings)
     train_split = built.data.load("train")
-    valid = built.data.load("valid") if settings.data.init_args.get("valid", 1) else None
+    valid = None
+    if settings.data.init_args.get("valid", 1):
+        try:
+            valid = built.data.load("valid")
+        except InputError as error:
+            warn(f"no held-out fields: {error}")
     facts = inspect(train_split, built.normaliser, valid=valid)
     print(facts.table())
     facts.preview(settings.preview)

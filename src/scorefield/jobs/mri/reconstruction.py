@@ -32,7 +32,7 @@ from scorefield.model import Model
 from scorefield.sample import DPM2M, EDMGrid, Sampler
 
 OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-OWN = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))
+STEPS, LEAST, MOST = 20, 0.005, 3.0  # of the default sampler, from σ/α = 3 to 0.005
 
 
 def add_arguments(parser: Parser) -> None:
@@ -68,6 +68,14 @@ def add_arguments(parser: Parser) -> None:
     parser.add_argument("--bf16", action="store_true", help="evaluate the network in bfloat16")
     parser.add_argument("--seed", type=int, default=0, help="member i of slice s depends on (seed, s, i) alone")
     sampling.add_arguments(parser)
+
+
+def own_sampler(model: Model) -> Sampler:
+    """The default: to σ/α = 0.005, or to where the model's own sampler ends, as a prior from noisy images knows nothing below."""
+    schedule, sampler = model.sde.schedule, model.sampler
+    last = sampler.grid(schedule, max(sampler.steps + (not sampler.denoise), 2))[-1:]
+    ratio = float(schedule.sigma(last) / schedule.alpha(last))
+    return Sampler(STEPS, DPM2M(1.0), EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=MOST))
 
 
 def numbers_of(text: str | None, count: int, origin: str) -> list[int]:

@@ -114,10 +114,15 @@ def test_volumes_that_were_scaled_before_are_seen(volume, tmp_path, capsys):
         "check-data",
         "scorefield.data.mri.Volumes",
         f"--data.paths=[{tmp_path / 'scaled.nii'}]",
-        "--data.valid=[0,1]",
+        "--normaliser=Identity",
+        "--preview",
+        str(tmp_path / "p.png"),
     ]
-    assert main([*command, "--normaliser=Identity", "--preview", str(tmp_path / "p.png")]) == 0
+    assert main([*command, "--data.valid=[0,1]"]) == 0
     assert "scaled slice by slice before" in capsys.readouterr().out
+    assert main(command) == 0  # nothing is held out unless one says so
+    said = capsys.readouterr()
+    assert "no held-out fields" in said.err and "scaled slice by slice before" in said.out
 
 
 # ------------------------------------------------------------------------------------------------------- augmentation
