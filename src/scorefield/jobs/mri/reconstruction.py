@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -32,7 +32,8 @@ from scorefield.model import Model
 from scorefield.sample import DPM2M, EDMGrid, Sampler
 
 OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-STEPS, LEAST, MOST = 20, 0.005, 3.0  # of the default sampler, from σ/α = 3 to 0.005
+LEAST, MOST = 0.005, 3.0  # σ/α at which members end and begin
+OWN = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
 
 
 def add_arguments(parser: Parser) -> None:
@@ -71,11 +72,11 @@ def add_arguments(parser: Parser) -> None:
 
 
 def own_sampler(model: Model) -> Sampler:
-    """The default: to σ/α = 0.005, or to where the model's own sampler ends, as a prior from noisy images knows nothing below."""
+    """The default, which ends no lower than the model's own sampler: a prior from noisy images knows nothing of less noise."""
     schedule, sampler = model.sde.schedule, model.sampler
     last = sampler.grid(schedule, max(sampler.steps + (not sampler.denoise), 2))[-1:]
     ratio = float(schedule.sigma(last) / schedule.alpha(last))
-    return Sampler(STEPS, DPM2M(1.0), EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=MOST))
+    return replace(OWN, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=MOST))
 
 
 def numbers_of(text: str | None, count: int, origin: str) -> list[int]:
