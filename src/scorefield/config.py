@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib import import_module
 from importlib.resources import files
 from inspect import isabstract, signature
@@ -40,14 +40,19 @@ class Parser(ArgumentParser):
         """
         try:
             below = drop_replaced(self.get_defaults() if base is None else base, arguments)
-            return self.parse_args(list(arguments), namespace=below)
+            words = [
+                argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")
+            ]
+            given = {word.replace(".init_args", "").removesuffix(".class_path") for word in words}
+            return with_own_defaults(self.parse_args(list(arguments), namespace=below), given, below)
         except Exception as error:
             raise InputError(self.explain(error)) from error
 
     def read_object(self, config: Mapping[str, Any], origin: str) -> Namespace:
         """Parse a mapping, such as the content of a recipe. A class that it names starts from its own defaults."""
         try:
-            return self.parse_object(dict(config), namespace=without_renamed(self.get_defaults(), config))
+            below = without_renamed(self.get_defaults(), config)
+            return with_own_defaults(self.parse_object(dict(config), namespace=below), set(names_in(config)), below)
         except Exception as error:
             raise InputError(f"{origin}: {self.explain(error)}") from error
 
@@ -189,6 +194,52 @@ def drop_replaced(base: Namespace, arguments: Sequence[str]) -> Namespace:
         if isinstance(held, Namespace) and held.get("class_path", value).split(".")[-1] != value.split(".")[-1]:
             holder[last] = None
     return base
+
+
+def names_in(config: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted names of the values that a mapping gives, and of the classes that it names, without `init_args`."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            inside = "" if name == "init_args" else f"{name}."
+            yield from (inside + rest for rest in names_in(value))
+        if name != "class_path" and not (isinstance(value, Mapping) and "class_path" not in value):
+            yield name
+
+
+def with_own_defaults(parsed: Namespace, given: Set[str], base: Namespace) -> Namespace:
+    """What was parsed, with the defaults of each class that was named within another one: the parser keeps, of a class that it
+    replaces, the default arguments of equal names.
+
+    Args:
+        parsed: the result, which is changed.
+        given: the dotted names of the values that were given, and of the classes that were named.
+        base: what it was parsed on top of, whose classes keep their arguments.
+    """
+    for path in given:
+        outer, node = _held(parsed, path.rpartition(".")[0]), _held(parsed, path)
+        if not (_is_class(outer) and _is_class(node)):
+            continue
+        before = _held(base, path)
+        if _is_class(before) and before.class_path == node.class_path:
+            continue
+        for name, parameter in signature(import_class(node.class_path)).parameters.items():
+            told = any(f"{other}.".startswith(f"{path}.{name}.") for other in given)
+            if not told and isinstance(parameter.default, int | float | str | tuple | None):
+                node.init_args[name] = parameter.default
+    return parsed
+
+
+def _held(config: Namespace, path: str) -> Any:
+    """What is at a dotted name, or None."""
+    found: Any = config
+    for name in path.split("."):
+        found = found.get("init_args", found) if isinstance(found, Namespace) else None
+        found = found.get(name) if isinstance(found, Namespace) else None
+    return found
+
+
+def _is_class(part: Any) -> bool:
+    return isinstance(part, Namespace) and "class_path" in part and isinstance(part.get("init_args"), Namespace)
 
 
 # --------------------------------------------------------------------------------------------------------------- trust

@@ -18,7 +18,8 @@ import scorefield
 import tiny
 from scorefield.cli import main
 from scorefield.cli.words import run_parser
-from scorefield.config import find_recipe, import_class, read_recipe
+from scorefield.config import Parser, find_recipe, import_class, read_recipe
+from scorefield.data import Source
 from scorefield.guidance import DPS, MomentMatching, PiGDM
 from scorefield.jobs.mri import reconstruction
 from scorefield.train import checkpoint as checkpoints
@@ -368,6 +369,31 @@ def test_a_class_that_the_command_line_names_starts_from_its_own_defaults(word: 
     assert method(*named, "--method.sigma_data", "0.7") == PiGDM(0.7)
     assert method() == reconstruction.OWN_METHOD
     assert method("--method.iterations=7") == dataclasses.replace(reconstruction.OWN_METHOD, iterations=7)
+
+
+def test_a_class_within_a_class_starts_from_its_own_defaults() -> None:
+    """Not from what the class it stands in has by default under the same names: R = 4 of random lines, R = 8 of Poisson discs."""
+    masks = pytest.importorskip("scorefield.data.mri.masks")
+    parser = Parser.named("test")
+    parser.add_subclass_arguments(Source, "data")
+    line = ["--data", "scorefield.data.mri.Undersampled", "--data.source", "Digits"]
+
+    def sampling(*words: str) -> object:
+        return parser.instantiate(parser.read([*line, *words])).data.sampling
+
+    assert sampling() == masks.RandomLines()
+    assert sampling("--data.sampling.calibration=8") == masks.RandomLines(calibration=8)
+    assert sampling("--data.sampling", "PoissonDisc") == masks.PoissonDisc()
+    assert sampling("--data.sampling=PoissonDisc", "--data.sampling.seed=3") == masks.PoissonDisc(seed=3)
+    written = {"class_path": "scorefield.data.mri.masks.PoissonDisc", "init_args": {"calibration": [20, 20]}}
+    source = {"class_path": "scorefield.data.Digits"}
+    data = {"class_path": "scorefield.data.mri.Undersampled", "init_args": {"source": source, "sampling": written}}
+    base = parser.read_object({"data": data}, "a recipe")
+    assert parser.instantiate(base).data.sampling == masks.PoissonDisc(calibration=(20, 20))
+    again = parser.instantiate(parser.read(["--data.sampling.acceleration=6"], base)).data.sampling
+    assert again == masks.PoissonDisc(6.0, (20, 20))
+    other = parser.instantiate(parser.read(["--data.sampling=RandomLines"], base)).data.sampling
+    assert other == masks.RandomLines()
 
 
 def test_a_key_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
