@@ -27,7 +27,7 @@ def air_samples(kspace: np.ndarray, mask: np.ndarray) -> np.ndarray | None:
         images = centred(np.where(mask, kspace, 0), inverse=True)
         return images[:, distance_of(mask.shape) > 1] / np.sqrt(mask.mean(), dtype=np.float32)  # zeros have no noise
     lines = mask.any(0)
-    if not (mask == lines).all():
+    if not lines.any() or not (mask == lines).all():
         return None
     along = centred(kspace[..., lines], inverse=True, axes=(-2,))
     edge = max(round(EDGE * along.shape[1]), 1)

@@ -24,7 +24,8 @@ EXCHANGED = 1.5
 # in a real scan); of slices 0.02 to 0.5 where their phase has nothing in common, 0.6 and more where it is the same
 COILS, NOT_COILS = 0.012, 0.5
 # Energy of the outer half of an image's height or width over that of the middle: 0.04 to 0.76 of heads, also where the image ends
-# with them, in three directions, of a real scan and at 7 T; with halves exchanged 1.3 and more
+# with them, in three directions, of a real scan and at 7 T; with halves exchanged 1.3 and more. Two legs, or a spine before its
+# coils, have as much, but not at both ends at once
 WRAPPED = 1.1
 
 
@@ -68,9 +69,10 @@ def check_shift(scan: KSpace) -> str:
     wrapped = []
     for axis, name in ((0, "height"), (1, "width")):
         profile = energy.sum(1 - axis)
-        quarter = len(profile) // 4
+        quarter, edge = len(profile) // 4, max(len(profile) // 16, 1)
         middle = profile[quarter : len(profile) - quarter].sum()
-        if profile.sum() - middle > WRAPPED * middle:
+        ends = min(profile[:edge].mean(), profile[-edge:].mean())
+        if profile.sum() - middle > WRAPPED * middle and ends > profile.mean():
             wrapped.append(name)
     if not wrapped:
         return ""

@@ -60,7 +60,7 @@ class CombinedFields(ScanSlices):
 
     def _field(self, index: int) -> Tensor:
         file, number = self.places[index]
-        kspace, mask = self.scan(file).slice(number)
+        _, (kspace, mask) = self.nearest(file, number, lambda file, number: self.scan(file).slice(number))
         if (share := share_of(mask)) < WHOLE:
             raise InputError(
                 f"{self.files[file]} is sampled to {100 * share:.0f} %: k-space that is masked already gives aliased "

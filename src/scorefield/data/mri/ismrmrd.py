@@ -86,20 +86,37 @@ def _samples(record: Any, coils: int, origin: str) -> np.ndarray:
     return values.view(np.complex64).reshape(coils, -1)
 
 
+def image_size(header: Any) -> tuple[int, int] | None:
+    """The reconstructed (height, width) that a header says, such as fastMRI's files hold; None where it says none."""
+    try:
+        encoding = _encoding(header)
+        return None if encoding is None else _matrix(encoding, "reconSpace")
+    except (ValueError, TypeError, IndexError, ElementTree.ParseError):
+        return None
+
+
+def _encoding(header: Any) -> ElementTree.Element | None:
+    """The first encoding of a header, a data set of text, without namespaces."""
+    text = np.asarray(header).ravel()[0]
+    root = ElementTree.fromstring(text if isinstance(text, str) else bytes(text))
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+    return root.find("encoding")
+
+
+def _matrix(encoding: ElementTree.Element, space: str) -> tuple[int, int]:
+    """(height, width), readout and phase."""
+    height, width = (int(encoding.findtext(f"{space}/matrixSize/{axis}", "")) for axis in ("x", "y"))
+    return height, width
+
+
 def _header(file: Any, origin: str) -> tuple[tuple[int, int], tuple[int, int], int]:
     """Encoded and reconstructed (height, width), and the number of the central line."""
     try:
-        text = np.asarray(file["dataset/xml"]).ravel()[0]
-        root = ElementTree.fromstring(text if isinstance(text, str) else bytes(text))
-        for element in root.iter():
-            element.tag = element.tag.rpartition("}")[2]
-        encoding = root.find("encoding")
+        encoding = _encoding(file["dataset/xml"])
         if encoding is None or encoding.findtext("trajectory", "cartesian").strip() != "cartesian":
             raise InputError(f"{origin} is not a Cartesian scan, and cannot be read.")
-        size, image = (
-            tuple(int(encoding.findtext(f"{space}/matrixSize/{axis}", "")) for axis in ("x", "y"))
-            for space in ("encodedSpace", "reconSpace")
-        )
+        size, image = (_matrix(encoding, space) for space in ("encodedSpace", "reconSpace"))
         centre = encoding.findtext("encodingLimits/kspace_encoding_step_1/center")
     except (KeyError, ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{origin} has no header that says its matrix: is it ISMRMRD?") from error

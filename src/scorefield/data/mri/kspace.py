@@ -151,6 +151,11 @@ def _hdf5(path: Path) -> KSpace:
 
 def _fastmri(file: Any, origin: str) -> KSpace:
     """fastMRI's layout: kspace (slices, coils, height, width), of a single coil without that axis, perhaps a mask and maps."""
+    for name in ("kspace", "maps"):
+        if name in file and not hasattr(file[name], "dtype"):
+            raise InputError(
+                f"The {name} of {origin} is a group of {', '.join(file[name]) or 'nothing'}, not an array."
+            )
     data = file["kspace"]
     single = data.ndim == 3
     full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
@@ -172,9 +177,14 @@ def _fastmri(file: Any, origin: str) -> KSpace:
         f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
         f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
     )
-    size, target, called = None, None, ""
+    from scorefield.data.mri.ismrmrd import image_size
+
+    size = image_size(file["ismrmrd_header"]) if "ismrmrd_header" in file else None
+    target, called = None, ""
     names = ("reconstruction_rss", "reconstruction_esc")
-    for name in [name for name in (names if shape[1] == 1 else names[::-1]) if name in file]:  # the last is the best
+    for name in names if shape[1] == 1 else names[::-1]:  # the last is the best
+        if name not in file or getattr(file[name], "ndim", 0) < 2 or file[name].dtype.kind != "f":
+            continue
         size = tuple(file[name].shape[-2:])
         if file[name].ndim == 3 and len(file[name]) == shape[0]:
             target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name

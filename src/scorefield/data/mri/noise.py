@@ -20,14 +20,13 @@ KEPT = 0.5  # of outer points, the weakest: as many may be image
 CLEAR = 2.0  # how many times stronger than the outermost points those about 0.8 k_max are where image reaches out there
 LARGEST = 96  # points along an axis of the box in which neighbours are compared
 AMPLE = 5  # points of the box for each neighbour's coefficient
-EMPTY = (
-    0.02  # of the other estimates, below which air was filled with zeros: of a single coil at 60 dB it has 0.03 of them
-)
+# of the other estimates, below which air was filled with zeros: of a single coil at 60 dB it has 0.03 of them
+EMPTY = 0.02
 MOST = 2**14  # points of air of a slice: more add nothing
 FEW = 4  # coils, which foretell little of each other: noise 50 dB below the signal comes out 3 times too large, of one coil 9
 UNTOLD = (
-    "undersampled k-space of few coils, with no air at the ends of its readout, does not well tell its noise: it may be several "
-    "times less than was estimated. Give --noise, or a noise scan."
+    "undersampled k-space of few coils, where no air is seen at the ends of whole lines, does not well tell its noise: it may be "
+    "several times less than was estimated. Give --noise, or a noise scan."
 )
 CONDITION = 1e-4  # smallest eigenvalue over the largest, below which a covariance is no noise of working coils
 

@@ -14,7 +14,8 @@ import numpy as np
 from scorefield.errors import InputError
 
 LEVELS = tuple(2**bits - 1 for bits in range(8, 17))  # steps in the whole circle, of phase stored as whole numbers
-CIRCLES = (*(2.0**bits for bits in range(8, 17)), 2000.0, 2000.0 * math.pi, 360.0)  # ranges that are the whole circle
+# ranges that are the whole circle
+CIRCLES = (*(2.0**bits for bits in range(8, 17)), 2000.0, 2000.0 * math.pi, 2 * math.pi, 360.0)
 CLOSE = 0.02  # of a range: its ends are missed by so much where no pixel has the largest phase
 LEAST = 0.1  # radians, below which phase of an MR image would be none
 
@@ -36,8 +37,10 @@ def radians(phase: np.ndarray, path: Path) -> np.ndarray:
             return _turned(phase, low, span * (1 + 1 / levels))
     whole = bool((phase == np.round(phase)).all())
     if largest <= math.pi * 1.01 and not whole and largest >= LEAST:
-        if largest == 1:
-            warnings.warn(f"{path} goes from {low:g} to 1, taken for radians: multiply half turns by π.", stacklevel=2)
+        if abs(largest - 1) < CLOSE:
+            warnings.warn(
+                f"{path} goes from {low:g} to {high:g}, taken for radians: multiply half turns by π.", stacklevel=2
+            )
         return phase
     lopsided = abs(high + low) > 2 * CLOSE * span and abs(low) > CLOSE * span
     if lopsided or largest < LEAST or (whole and span < LEVELS[0]):

@@ -111,7 +111,7 @@ class ScannedFields(ScanSlices):
         """k-space, mask, maps and noise of a slice, in units in which its image is about 1."""
         file, number = self.places[index]
         scan, source = self.scan(file), self.source
-        kspace, acquired = self._slice(file, number)
+        number, (kspace, acquired) = self.nearest(file, number, self._slice)
         mask = acquired & source.sampling((kspace.shape[1], kspace.shape[2]), index)
         whitening, noise = self._whitening(file)
         mixing = Mixing.by(whitening)
@@ -145,6 +145,6 @@ class ScannedFields(ScanSlices):
             return np.eye(scan.shape[1]), self.source.noise
         if file not in self._found:
             numbers = [number for which, number in self.places if which == file]
-            slices = (self._slice(file, numbers[place]) for place in spread_over(len(numbers)))
+            slices = (self.nearest(file, numbers[place], self._slice)[1] for place in spread_over(len(numbers)))
             self._found[file] = whitening_of(scan.noise_scan, slices)[:2]
         return self._found[file]

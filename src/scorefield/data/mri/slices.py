@@ -6,17 +6,20 @@ import warnings
 from collections.abc import Callable
 from functools import cached_property, lru_cache
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from scorefield.data.fields import Fields, Subset
 from scorefield.data.mri.axes import check_axes, check_shift
-from scorefield.data.mri.kspace import KSpace, open_kspace
+from scorefield.data.mri.kspace import EmptySliceError, KSpace, open_kspace
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.errors import AbsentDataError, InputError
 
 OPEN = 16  # files at most at once in a process: data sets have more than a system lets it have
 KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
+
+Slice = TypeVar("Slice")
 
 
 class ScanSlices(Fields):
@@ -46,6 +49,18 @@ class ScanSlices(Fields):
         for note in (check_axes(self.scan(0)), check_shift(self.scan(0))):  # the others are of the same make
             if note:
                 warnings.warn(note, stacklevel=2)
+
+    def nearest(self, file: int, number: int, read: Callable[[int, int], Slice]) -> tuple[int, Slice]:
+        """What `read` gives of a slice of a file, and its number; in place of a slice of zeros, the nearest that holds anything.
+
+        Files are filled up with slices of zeros; training is not to end where one of them is drawn.
+        """
+        for other in sorted(range(self.shapes[file][0]), key=lambda n: abs(n - number)):
+            try:
+                return other, read(file, other)
+            except EmptySliceError:
+                continue
+        raise InputError(f"All slices of {self.files[file]} are zeros: leave it out.")
 
     def scan(self, file: int) -> KSpace:
         """A file by its number, opened."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.data.mri import Combined
+from scorefield.data.mri import Combined, Scanned
 from scorefield.data.mri.combined import SMOOTH, combine
 from scorefield.data.mri.kspace import open_kspace
 from scorefield.data.mri.masks import RandomLines
@@ -105,6 +105,22 @@ def test_edges_that_the_scanner_filled_with_zeros_are_not_left_out(folder):
     assert reference is not None and not notes
     _, reference, (note,) = Scans(kspace).scan(0)
     assert reference is None and "sampled as a whole" in note
+
+
+def test_slices_of_zeros_give_way_to_the_nearest(folder):
+    """As files are filled up with, also in the middle: training does not end where one is drawn."""
+    with h5py.File(folder / "scan0.h5", "r+") as file:
+        for number in (0, 2):
+            file["kspace"][number] = 0
+    for source in (Combined(folder / "scan0.h5", matrix=GRID, valid=0), Scanned(folder / "scan0.h5", valid=0)):
+        x = source.load("train").gather(torch.arange(4)).x
+        torch.testing.assert_close(x[[0, 2]], x[[1, 1]])
+        assert not torch.allclose(x[1], x[3])
+    with h5py.File(folder / "scan0.h5", "r+") as file:
+        for number in (1, 3):
+            file["kspace"][number] = 0
+    with pytest.raises(InputError, match=r"All slices of .* are zeros"):
+        Combined(folder / "scan0.h5", matrix=GRID, valid=0).load("train").gather(torch.arange(1))
 
 
 def test_what_cannot_be_trained_on_is_named(folder, tmp_path):

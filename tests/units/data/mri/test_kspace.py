@@ -222,6 +222,23 @@ def test_bad_files_are_named(scan, tmp_path):
             read_maps(path)
 
 
+def test_the_size_of_the_image_is_that_of_the_header_where_there_is_no_target(scan, tmp_path):
+    space = "<matrixSize><x>{}</x><y>17</y><z>1</z></matrixSize>"
+    spaces = f"<encodedSpace>{space.format(20)}</encodedSpace><reconSpace>{space.format(16)}</reconSpace>"
+    text = f'<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><encoding>{spaces}</encoding></ismrmrdHeader>'
+    assert open_kspace(fastmri(tmp_path / "header.h5", scan, ismrmrd_header=text)).size == (16, 17)
+    for name, other in {"stub": "<x/>", "none": "", "no text": np.zeros(3)}.items():
+        assert open_kspace(fastmri(tmp_path / f"{name}.h5", scan, ismrmrd_header=other)).size is None
+    both = fastmri(
+        tmp_path / "both.h5", scan, ismrmrd_header=text, reconstruction_rss=np.zeros((3, 18, 17), np.float32)
+    )
+    assert open_kspace(both).size == (18, 17)
+    with h5py.File(tmp_path / "group.h5", "w") as file:
+        file.create_group("kspace/real")
+    with pytest.raises(InputError, match="group of real"):
+        open_kspace(tmp_path / "group.h5")
+
+
 def test_slices_that_cannot_be_used_are_named(scan, tmp_path):
     corner = np.fft.ifftshift(scan, (-2, -1))
     holes = scan.copy()
