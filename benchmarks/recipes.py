@@ -19,7 +19,8 @@ from pathlib import Path
 
 import torch
 
-from scorefield.config import import_class, read_recipe, recipes
+from scorefield.config import read_recipe, recipes
+from scorefield.defaults import import_class
 
 ROOT = Path(__file__).parents[1]
 TEXT = """# Cost of the recipes

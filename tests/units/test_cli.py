@@ -18,8 +18,9 @@ import scorefield
 import tiny
 from scorefield.cli import main
 from scorefield.cli.words import run_parser
-from scorefield.config import Parser, find_recipe, import_class, read_recipe
+from scorefield.config import Parser, find_recipe, read_recipe
 from scorefield.data import Source
+from scorefield.defaults import import_class
 from scorefield.guidance import DPS, MomentMatching, PiGDM
 from scorefield.jobs.mri import reconstruction
 from scorefield.train import checkpoint as checkpoints

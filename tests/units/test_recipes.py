@@ -18,8 +18,9 @@ from jsonargparse import Namespace
 from torch import Tensor, nn
 
 from scorefield import recipe, run
-from scorefield.config import Parser, find_recipe, import_class, read_recipe, recipes, shipped_folder
+from scorefield.config import Parser, find_recipe, read_recipe, recipes, shipped_folder
 from scorefield.data import Loader, Noisy, Tensors
+from scorefield.defaults import import_class
 from scorefield.model import Model
 from scorefield.random import Generators
 from scorefield.sample import Langevin

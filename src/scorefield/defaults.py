@@ -1,0 +1,91 @@
+"""Whose defaults count: a class that is named starts from its own, where a parser keeps arguments of what it replaces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence, Set
+from importlib import import_module
+from inspect import signature
+from itertools import pairwise
+from typing import Any
+
+from jsonargparse import Namespace
+
+
+def import_class(path: str) -> Any:
+    """The object at a dotted path."""
+    module, _, name = path.rpartition(".")
+    return getattr(import_module(module), name)
+
+
+def without_renamed(base: Namespace, config: Mapping[str, Any]) -> Namespace:
+    """The base without the arguments of classes for which a mapping names others: the parser would keep those of equal names."""
+    base = base.clone()
+    for name, value in config.items():
+        held = base.get(name)
+        if not (isinstance(value, Mapping) and isinstance(held, Namespace)):
+            continue
+        renamed = "class_path" in value and held.get("class_path", value["class_path"]) != value["class_path"]
+        base[name] = None if renamed else without_renamed(held, value)
+    return base
+
+
+def drop_replaced(base: Namespace, arguments: Sequence[str]) -> Namespace:
+    """The base without the arguments of classes for which `--KEY CLASS` or `--KEY=CLASS` names another."""
+    base = base.clone()
+    words = [word for argument in arguments for word in argument.split("=", 1)]
+    for option, value in pairwise(words):
+        holder: Any = base
+        *path, last = option.removeprefix("--").split(".")
+        for name in path:
+            holder = holder.get(name) if isinstance(holder, Namespace) else None
+            holder = holder.get("init_args", holder) if isinstance(holder, Namespace) else None
+        held = holder.get(last) if option.startswith("--") and isinstance(holder, Namespace) else None
+        if isinstance(held, Namespace) and held.get("class_path", value).split(".")[-1] != value.split(".")[-1]:
+            holder[last] = None
+    return base
+
+
+def names_in(config: Mapping[str, Any]) -> Iterator[str]:
+    """The dotted names of the values that a mapping gives, and of the classes that it names, without `init_args`."""
+    for name, value in config.items():
+        if isinstance(value, Mapping):
+            inside = "" if name == "init_args" else f"{name}."
+            yield from (inside + rest for rest in names_in(value))
+        if name != "class_path" and not (isinstance(value, Mapping) and "class_path" not in value):
+            yield name
+
+
+def with_own_defaults(parsed: Namespace, given: Set[str], base: Namespace) -> Namespace:
+    """What was parsed, with the defaults of each class that was named within another one: the parser keeps, of a class that it
+    replaces, the default arguments of equal names. Classes in lists are left as they are.
+
+    Args:
+        parsed: the result, which is changed.
+        given: the dotted names of the values that were given, and of the classes that were named.
+        base: what it was parsed on top of, whose classes keep their arguments.
+    """
+    for path in given:
+        outer, node = _held(parsed, path.rpartition(".")[0]), _held(parsed, path)
+        if not (_is_class(outer) and _is_class(node)):
+            continue
+        before = _held(base, path)
+        if _is_class(before) and before.class_path == node.class_path:
+            continue
+        for name, parameter in signature(import_class(node.class_path)).parameters.items():
+            told = any(f"{other}.".startswith(f"{path}.{name}.") for other in given)
+            if not told and isinstance(parameter.default, int | float | str | tuple | None):
+                node.init_args[name] = parameter.default
+    return parsed
+
+
+def _held(config: Namespace, path: str) -> Any:
+    """What is at a dotted name, or None."""
+    found: Any = config
+    for name in path.split("."):
+        found = found.get("init_args", found) if isinstance(found, Namespace) else None
+        found = found.get(name) if isinstance(found, Namespace) else None
+    return found
+
+
+def _is_class(part: Any) -> bool:
+    return isinstance(part, Namespace) and "class_path" in part and isinstance(part.get("init_args"), Namespace)
