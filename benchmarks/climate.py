@@ -20,15 +20,15 @@ import torch
 import scorefield
 from climate_data import COARSENING, Part, mrms
 from climate_scores import Judge, System, markdown, percent, ratio, told
-from scorefield.files import replacing
-from scorefield.jobs.baselines import BCSD, Bilinear, DressedBilinear
-from scorefield.jobs.baselines.baseline import block_mean
-from scorefield.sample import DPM2M, Heun, Step, StochasticHeun
+from scorefield.climate.baselines import BCSD, Bilinear, DressedBilinear
+from scorefield.climate.baselines.baseline import block_mean
+from scorefield.foundation.files import replacing
+from scorefield.samplers import DPMSolverPP2M, Heun, Step, StochasticHeun
 
 MEMBERS, SEED = 8, 0
 STEPS: dict[str, Step] = {
-    "DPM2M": DPM2M(),
-    "SDE": DPM2M(eta=1.0),
+    "DPMSolverPP2M": DPMSolverPP2M(),
+    "SDE": DPMSolverPP2M(eta=1.0),
     "Heun": Heun(),
     "StochasticHeun": StochasticHeun(churn=0.2),
 }

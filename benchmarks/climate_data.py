@@ -18,9 +18,9 @@ import numpy as np
 import torch
 import xarray as xr
 
-from scorefield.config import find_recipe, read_recipe
-from scorefield.jobs.baselines.baseline import When, bilinear, block_mean
-from scorefield.recipe import build, data_parser
+from scorefield.climate.baselines.baseline import When, bilinear, block_mean
+from scorefield.run.configuration import find_recipe, read_recipe
+from scorefield.run.recipe import build, data_parser
 
 COARSENING = {"mrms": 8, "t2m": 4}
 LATITUDE = np.linspace(58, 50.25, 32)  # of the rows of temperature

@@ -14,10 +14,11 @@ from itertools import islice
 
 import torch
 
-from scorefield import recipe, run
-from scorefield.config import find_recipe, read_recipe
 from scorefield.data import Loader
-from scorefield.train.state import State, launch
+from scorefield.run import experiment as run
+from scorefield.run import recipe
+from scorefield.run.configuration import find_recipe, read_recipe
+from scorefield.training.state import State, launch
 
 
 def timed(batches: Iterator[object], n: int) -> float:

@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from climate_data import Part
-from scorefield.jobs.baselines.baseline import block_mean
-from scorefield.jobs.verification.figures import draws
-from scorefield.jobs.verification.pair import pair_up
-from scorefield.jobs.verification.score import Options, Scored, score
+from scorefield.climate.baselines.baseline import block_mean
+from scorefield.climate.verification.figures import draws
+from scorefield.climate.verification.pair import pair_up
+from scorefield.climate.verification.score import Options, Scored, score
 
 REPLICATES, SEED = 1000, 0
 
@@ -22,7 +22,7 @@ class System:
 
     Args:
         name: what it is called.
-        scored: of `scorefield.jobs.verification`.
+        scored: of `scorefield.climate.verification`.
         driving: correlation of the members, averaged over blocks, with the coarse field, mean over members.
         above: share of values above the training maximum.
     """

@@ -14,7 +14,7 @@ import numpy as np
 
 from climate_data import LATITUDE, t2m
 from climate_scores import Judge, System, markdown, percent, ratio, told
-from scorefield.jobs.baselines import BCSD, Bilinear, DressedRidge, HourlyResidual, Ridge
+from scorefield.climate.baselines import BCSD, Bilinear, DressedRidge, HourlyResidual, Ridge
 
 MEMBERS, SEED = 8, 0
 BASELINES = {

@@ -22,12 +22,12 @@ import torch
 from torch import Tensor
 
 from climate_data import COARSENING, LATITUDE, Part, area, t2m
-from scorefield import loading
+from scorefield.climate.baselines import Ridge
+from scorefield.climate.baselines.baseline import When, block_mean
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields, Subset
+from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.source import Source, Split, hold_out
-from scorefield.jobs.baselines import Ridge
-from scorefield.jobs.baselines.baseline import When, block_mean
+from scorefield.run import loading
 
 SPELL, GAP = 4, 2  # days left out together, and on either side of them: as far as the test is from training
 
@@ -82,7 +82,7 @@ def conditions(part: Part, split: str, *, weather: bool) -> Tensor:
     return torch.from_numpy(np.stack([np.broadcast_to(c, part.fine.shape) for c in channels], 1).astype(np.float32))
 
 
-class ErrorFields(Fields):
+class ErrorFields(FieldDataset):
     """Errors in units of what is usual at each point, beside their conditions."""
 
     def __init__(self, split: str, *, weather: bool) -> None:
@@ -108,7 +108,7 @@ class Errors(Source):
     split: str = "train"
     weather: bool = False
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         fields = ErrorFields(self.split, weather=self.weather)
         return Subset(fields, hold_out(len(fields), 96, 0, split)) if split == "valid" else fields
 

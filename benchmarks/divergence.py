@@ -18,12 +18,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scorefield.denoiser import Denoiser, Karras
+from scorefield.core.denoiser import Denoiser, EDMPreconditioner
+from scorefield.core.schedule import VE
+from scorefield.core.sde import SDE
 from scorefield.nn.ncsnpp import NCSNpp
-from scorefield.sample.flow import velocity
-from scorefield.sample.likelihood import frozen, with_divergence
-from scorefield.schedule import VE
-from scorefield.sde import SDE
+from scorefield.samplers.flow import velocity
+from scorefield.samplers.likelihood import frozen, with_divergence
 
 SIZE = 32
 
@@ -53,7 +53,7 @@ def main() -> None:
     torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
     net = NCSNpp(3, 3, channels=arguments.channels, blocks=2, dropout=0.0).eval()
-    denoiser = Denoiser(net, SDE(VE()), Karras(0.5))
+    denoiser = Denoiser(net, SDE(VE()), EDMPreconditioner(0.5))
     u = torch.randn(arguments.batch, 3, SIZE, SIZE)
     phi = torch.linspace(0.1, 1.5, arguments.batch, dtype=torch.float64)
     probes = torch.randint(2, (1, *u.shape)) * 2.0 - 1

@@ -18,10 +18,10 @@ from pathlib import Path
 
 import torch
 
-from scorefield.files import write_text
-from scorefield.noise import Boundary, Exponential, Free, GaussianField, Neumann, Periodic
-from scorefield.noise import field as fields
-from scorefield.random import Generators
+from scorefield.core.noise import Boundary, Exponential, Free, GaussianField, Neumann, Periodic
+from scorefield.core.noise import field as fields
+from scorefield.foundation.files import write_text
+from scorefield.foundation.random import Generators
 
 BATCH = 16
 DENSITY = Exponential(0.1)

@@ -39,23 +39,24 @@ from scipy.stats import wasserstein_distance
 from torch import Tensor
 
 from scorefield import load
-from scorefield.config import find_recipe, read_recipe
-from scorefield.cosine import resample
-from scorefield.data import Interferograms, Loader, Terrain, Volcano
-from scorefield.data.fields import Fields
-from scorefield.files import write_text
+from scorefield.core.spectrum import RadialSpectrum
+from scorefield.data import Loader
+from scorefield.data.fields import FieldDataset
+from scorefield.datasets import Interferograms, Terrain, Volcano
+from scorefield.foundation.cosine import resample
+from scorefield.foundation.files import write_text
 from scorefield.guidance import Guided, Replacement
-from scorefield.jobs.restoring import Case, in_model_space
-from scorefield.loading import open_checkpoint
+from scorefield.jobs.restoring import InverseProblem, in_model_space
 from scorefield.metrics.comparison import Phases, Spectra, floor
 from scorefield.metrics.spectrum import cosine_spectrum
 from scorefield.operators import CosineCoarsen
-from scorefield.recipe import recipe_parser
-from scorefield.run import prepare
-from scorefield.sample import Extrapolate, Finer, WienerBeyond
-from scorefield.spectrum import RadialSpectrum
-from scorefield.train import checkpoint as checkpoints
-from scorefield.train.state import State, launch
+from scorefield.run.configuration import find_recipe, read_recipe
+from scorefield.run.experiment import prepare
+from scorefield.run.loading import open_checkpoint
+from scorefield.run.recipe import recipe_parser
+from scorefield.samplers import Extrapolate, Finer, WienerBeyond
+from scorefield.training import checkpoint as checkpoints
+from scorefield.training.state import State, launch
 
 SAMPLES, STEPS = 48, 16
 COMMON = "--train.validate_on=64 --train.accelerator=cpu --train.keep=2 --train.ema=0.99 --train.checkpoint_every=100"
@@ -134,7 +135,7 @@ def sampled(run: Path, name: str, size: int, *more: str) -> Tensor:
     return torch.from_numpy(np.load(out / "samples.npy"))
 
 
-def everything(fields: Fields) -> Tensor:
+def everything(fields: FieldDataset) -> Tensor:
     return fields.gather(torch.arange(len(fields))).x
 
 
@@ -189,7 +190,7 @@ def refined(run: Path, name: str, fine: Tensor, way: Finer) -> Tensor:
         prior, sampler = way(model.generative, model.shape[1:]), replace(model.sampler, steps=STEPS)
         for part in fine.split(16):
             measurement = in_model_space(
-                model.normaliser, Case(GIVEN, GIVEN(part), 0.0, None, 1.0, False), (1, 128, 128)
+                model.normaliser, InverseProblem(GIVEN, GIVEN(part), 0.0, None, 1.0, False), (1, 128, 128)
             )
             denoiser = Guided(prior, measurement, Replacement())
             parts.append(

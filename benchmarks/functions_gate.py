@@ -22,16 +22,16 @@ import torch
 from torch import Tensor
 
 import scorefield
-from scorefield import run
-from scorefield.denoiser import Denoiser
-from scorefield.files import write_text
+from scorefield.core.denoiser import Denoiser
+from scorefield.core.noise import GaussianField, Matern
+from scorefield.core.spectrum import RadialSpectrum
+from scorefield.core.wiener import Wiener
+from scorefield.foundation.files import write_text
+from scorefield.foundation.random import Generators
 from scorefield.nn import Network
-from scorefield.noise import GaussianField, Matern
-from scorefield.random import Generators
-from scorefield.recipe import recipe_parser
-from scorefield.sample import BandLimited, WienerBeyond
-from scorefield.spectrum import RadialSpectrum
-from scorefield.wiener import Wiener
+from scorefield.run import experiment as run
+from scorefield.run.recipe import recipe_parser
+from scorefield.samplers import BandLimited, WienerBeyond
 
 TRAINED, FINE = 32, (32, 64, 128)
 DATA = GaussianField(Matern(0.2, 2.0))
@@ -69,7 +69,7 @@ class Cell:
 
     def recipe(self, folder: Path) -> dict[str, Any]:
         noise, smallest, largest = NOISES[self.noise]
-        norm = {"precision": "Precision", "l2": "Squares"}[self.loss]
+        norm = {"precision": "Mahalanobis", "l2": "SquaredError"}[self.loss]
         return {
             "model": {
                 "sde": {
@@ -77,7 +77,7 @@ class Cell:
                     "noise": noise,
                 },
                 "net": NETS[self.net],
-                "precondition": {"class_path": "Karras"},
+                "precondition": {"class_path": "EDMPreconditioner"},
                 "normaliser": {"class_path": "scorefield.data.Identity"},
                 "sampler": {"steps": STEPS, "step": {"class_path": "Heun"}},
             },
@@ -87,7 +87,7 @@ class Cell:
                     "class_path": "Denoising",
                     "init_args": {
                         "time": {"class_path": "LogNormal", "init_args": {"mean": -1.0, "std": 1.6}},
-                        "weight": {"class_path": "KarrasWeight"},
+                        "weight": {"class_path": "EDMWeight"},
                         "norm": {"class_path": norm},
                     },
                 },
@@ -146,7 +146,7 @@ def fields(kind: str, n: int, size: int, seed: int) -> Tensor:
     """Draws of one function each on a grid: what is not Gaussian is made on the finest grid and cut by mode."""
     if kind == "gaussian":
         return draws(kind, n, size, seed)
-    from scorefield.fourier import resample
+    from scorefield.foundation.fourier import resample
 
     return resample(draws(kind, n, FINE[-1], seed), (size, size))
 

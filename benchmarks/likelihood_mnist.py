@@ -21,27 +21,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.schedule import VE, VP, Schedule, SubVP
+from scorefield.core.sde import SDE
 from scorefield.data import Standardise
 from scorefield.data.augment import Dequantise
 from scorefield.data.batch import Batch
-from scorefield.data.fields import ArrayFields, Fields
-from scorefield.denoiser import Karras
+from scorefield.data.fields import ArrayFields, FieldDataset
+from scorefield.foundation.random import Generators
 from scorefield.jobs.likelihood import measure
-from scorefield.losses import SNR, Denoising, Important, ImportantLikelihood, UniformTime
+from scorefield.losses import SNR, Denoising, ImportanceSampled, ImportanceSampledLikelihood, UniformTime
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
-from scorefield.random import Generators
-from scorefield.sample import ProbabilityFlow
-from scorefield.schedule import VE, VP, Schedule, SubVP
-from scorefield.sde import SDE
-from scorefield.train.ema import EMA
+from scorefield.samplers import ProbabilityFlow
+from scorefield.training.ema import EMA
 
 LEAST = 1e-3  # σ/α where training and the flow end
 LEARNING_RATE, WARMUP, BATCH, DECAY = 1e-3, 0.02, 32, 0.999
 SCHEDULES: dict[str, Schedule] = {"VE": VE(LEAST, 50.0), "VP": VP(), "sub-VP": SubVP()}
 
 
-def images(folder: Path) -> tuple[Fields, Fields]:
+def images(folder: Path) -> tuple[FieldDataset, FieldDataset]:
     """Training and test images, whole numbers 0 to 255."""
     with np.load(folder / "images" / "mnist_70k.npz") as file:
         return ArrayFields(file["x_train"], "none"), ArrayFields(file["x_test"], "none")
@@ -50,11 +50,11 @@ def images(folder: Path) -> tuple[Fields, Fields]:
 def loss_for(schedule: Schedule, weighted: bool) -> Denoising:
     t_min = float(schedule.time(torch.tensor(-2 * math.log(LEAST), dtype=torch.float64)))
     if weighted:
-        return Denoising(Important(t_min), ImportantLikelihood(t_min))
+        return Denoising(ImportanceSampled(t_min), ImportanceSampledLikelihood(t_min))
     return Denoising(UniformTime(t_min), SNR())
 
 
-def untrained(schedule: Schedule, data: Fields, seed: int) -> Model:
+def untrained(schedule: Schedule, data: FieldDataset, seed: int) -> Model:
     torch.manual_seed(seed)
     net = NCSNpp(
         1,
@@ -67,12 +67,12 @@ def untrained(schedule: Schedule, data: Fields, seed: int) -> Model:
         filter="box",
         progressive_input="none",
     )
-    model = Model(SDE(schedule), net, Karras(1.0), Standardise(), shape=data[0].x.shape)
+    model = Model(SDE(schedule), net, EDMPreconditioner(1.0), Standardise(), shape=data[0].x.shape)
     model.normaliser.fit(data.gather(part) for part in torch.arange(len(data)).split(5000))
     return model
 
 
-def train(model: Model, loss: Denoising, data: Fields, seconds: float, seed: int) -> tuple[int, EMA]:
+def train(model: Model, loss: Denoising, data: FieldDataset, seconds: float, seed: int) -> tuple[int, EMA]:
     """Optimiser steps until the budget of CPU time is spent; the learning rate falls with what is left of it."""
     parameters = list(model.denoiser.parameters())
     optimiser, average = torch.optim.Adam(parameters, lr=LEARNING_RATE), EMA(model.denoiser, DECAY)

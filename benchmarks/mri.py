@@ -22,22 +22,22 @@ import torch
 from torch import Tensor
 
 import scorefield
-from scorefield.data.mri.kspace import open_kspace
-from scorefield.data.mri.maps import estimate_maps
-from scorefield.data.mri.masks import PoissonDisc, RandomLines, Sampling
-from scorefield.data.mri.scaling import fit_matrix, scale_of
-from scorefield.data.mri.simulate import Simulation, simulate
-from scorefield.data.mri.volumes import read_nifti
-from scorefield.files import write_text
+from scorefield.foundation.files import write_text
 from scorefield.guidance import DPS, Method, MomentMatching, NoisyLikelihood, PiGDM, Proximal
-from scorefield.jobs.mri.measuring import Scans
-from scorefield.jobs.mri.reconstructed import picture, summary
-from scorefield.jobs.mri.scan import Baselines, Scan, as_tensor, draw
 from scorefield.metrics.image import interval_coverage
-from scorefield.metrics.mri import masked_psnr, object_mask
 from scorefield.model import Model
+from scorefield.mri.kspace import open_kspace
+from scorefield.mri.maps import estimate_maps
+from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
+from scorefield.mri.metrics import masked_psnr, object_mask
+from scorefield.mri.reconstruction_report import picture, summary
+from scorefield.mri.scaling import fit_matrix, scale_of
+from scorefield.mri.scan import Baselines, Scan, as_tensor, draw
+from scorefield.mri.scan_loading import Scans
+from scorefield.mri.simulate import Simulation, simulate
+from scorefield.mri.volumes import read_nifti
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
-from scorefield.sample import DPM2M, AnnealedLangevin, Carry, EDMGrid, LogSNRGrid, Sampler
+from scorefield.samplers import AnnealedLangevin, DPMSolverPP2M, EDMGrid, LogSNRGrid, NoPredictor, Sampler
 
 GRID = (192, 224)
 KEPT_OUT = (104, 102, 106)  # slices of the slab of colin27, 100 to 107, that the recipe keeps out of training
@@ -47,9 +47,9 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
 METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-SAMPLER = Sampler(20, DPM2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))  # as `scorefield reconstruct` has it
+SAMPLER = Sampler(20, DPMSolverPP2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))  # as `scorefield reconstruct` has it
 # 250 levels of 8 steps, 2001 evaluations
-LANGEVIN = Sampler(250, Carry(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
+LANGEVIN = Sampler(250, NoPredictor(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
 METHODS = (
     METHOD,
     MomentMatching(),

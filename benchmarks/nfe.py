@@ -21,16 +21,16 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 import scorefield
-from scorefield.files import replacing, write_text
+from scorefield.foundation.files import replacing, write_text
 from scorefield.jobs.evaluation.extract import Extractor, in_memory
 from scorefield.jobs.sampling import count_evaluations
 from scorefield.metrics.features import Classifier, train_classifier
 from scorefield.metrics.frechet import Moments, frechet_distance
 from scorefield.model import Model
-from scorefield.sample import (
+from scorefield.samplers import (
     DDIM,
-    DPM2M,
     Ancestral,
+    DPMSolverPP2M,
     EDMGrid,
     Heun,
     Langevin,
@@ -51,7 +51,7 @@ def samplers() -> dict[str, list[Sampler]]:
     """The published ones with a thousand levels, and for each fast step the largest number of steps within each budget."""
     fast = {
         "DDIM": DDIM(),
-        "DPM++ 2M": DPM2M(),
+        "DPM++ 2M": DPMSolverPP2M(),
         "Heun": Heun(),
         "stochastic Heun, churn 0.2": StochasticHeun(churn=0.2),
     }
@@ -62,7 +62,7 @@ def samplers() -> dict[str, list[Sampler]]:
     }
     for eta in (1, 2):  # η and ρ were chosen with seed 7, which is none of those below
         name = f"DPM++ 2M SDE, η = {eta}, ρ = 4"
-        rows[name] = [Sampler(budget, DPM2M(eta=eta), EDMGrid(rho=4)) for budget in BUDGETS]
+        rows[name] = [Sampler(budget, DPMSolverPP2M(eta=eta), EDMGrid(rho=4)) for budget in BUDGETS]
     rows["ancestral"] = [Sampler(1000, Ancestral(), UniformGrid(1e-5))]
     rows[PUBLISHED] = [Sampler(1000, ReverseDiffusion(), UniformGrid(1e-5), Langevin(0.16))]
     return rows

@@ -22,9 +22,9 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from laws.cases import gaussian, keys  # noqa: E402
 from laws.posterior import F64, Exact, affine_law, operators  # noqa: E402
+from scorefield.core.schedule import EDM  # noqa: E402
 from scorefield.guidance import DPS, Guided, Measurement, Method, MomentMatching, PiGDM, Replacement  # noqa: E402
-from scorefield.sample import Ancestral, Heun, LogSNRGrid, Step, sample  # noqa: E402
-from scorefield.schedule import EDM  # noqa: E402
+from scorefield.samplers import Ancestral, Heun, LogSNRGrid, Step, sample  # noqa: E402
 
 SHAPE, LEVELS, DRAWS, MEAN = (3, 2, 4), 65, 20_000, 0.3
 METHODS: dict[str, Method] = {

@@ -19,8 +19,8 @@ from pathlib import Path
 
 import torch
 
-from scorefield.config import read_recipe, recipes
-from scorefield.defaults import import_class
+from scorefield.run.configuration import read_recipe, recipes
+from scorefield.run.defaults import import_class
 
 ROOT = Path(__file__).parents[1]
 TEXT = """# Cost of the recipes

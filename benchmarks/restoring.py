@@ -22,8 +22,8 @@ from PIL import Image
 from scorefield.cli import main as scorefield
 from scorefield.data.picture import save_panels
 from scorefield.data.source import Source
-from scorefield.files import replacing, write_text
-from scorefield.loading import open_checkpoint
+from scorefield.foundation.files import replacing, write_text
+from scorefield.run.loading import open_checkpoint
 
 NOISE = 5.0  # of 255
 TASKS = {

@@ -23,10 +23,10 @@ sys.path.insert(0, str(ROOT / "tests"))
 
 from laws.cases import SCHEDULES, keys  # noqa: E402
 from laws.matrix import MEAN, METHODS, NAMES, Method, law, run, undefined  # noqa: E402
-from scorefield.oracle import Gaussian  # noqa: E402
-from scorefield.sample import Adaptive, LogSNRGrid  # noqa: E402
-from scorefield.schedule import Schedule  # noqa: E402
-from scorefield.sde import SDE  # noqa: E402
+from scorefield.core.oracle import Gaussian  # noqa: E402
+from scorefield.core.schedule import Schedule  # noqa: E402
+from scorefield.core.sde import SDE  # noqa: E402
+from scorefield.samplers import Adaptive, LogSNRGrid  # noqa: E402
 
 BUDGETS = (20, 60, 180)
 TOLERANCES = (1e-2, 1e-4, 1e-8)
@@ -46,18 +46,18 @@ samples and the exact one, over the root mean square of the data.
 Stated orders, as the tests hold them (tests/laws/test_matrix.py): {orders}.
 
 - Rows are named by their steps: EulerFlow and ReverseDiffusionFlow are EulerMaruyama and ReverseDiffusion with
-  probability_flow=True, Ancestral(upper) has upper=True, DDIM(η), DPM2M(η) and StochasticHeun(churn) their argument, and
-  StochasticHeun a churn of 8/N; DPM2M(1) is DPM++ 2M SDE.
+  probability_flow=True, Ancestral(upper) has upper=True, DDIM(η), DPMSolverPP2M(η) and StochasticHeun(churn) their argument, and
+  StochasticHeun a churn of 8/N; DPMSolverPP2M(1) is DPM++ 2M SDE.
 - Rows with a corrector name it where it comes: before predicting, as in Song's code, or after, as in his paper. Their
   signal-to-noise ratio is r = 0.3, and they converge to the bias of a finite step, at most r²/(1 − r²) = 0.1 of the variance
   where the noise dominates. AnnealedLangevin makes 2 corrections a level.
 - Langevin depends on norms: Monte Carlo of {batch} fields of {pixels} pixels of the same spectrum, which leaves about 0.005.
-- Carry is no predictor: annealed Langevin sampling, by Song's rule and NCSNv2's, with 5 steps a level. NCSNLangevin measures its
+- NoPredictor is none: annealed Langevin sampling, by Song's rule and NCSNv2's, with 5 steps a level. NCSNLangevin measures its
   step by σ(0), which must be above 0.
 - Adaptive has the tolerances {tolerances} instead of a number of levels; in brackets the evaluations it took. Its cost is that
   of the law of the data, whatever the schedule, and of the range of noise.
-- At t = 1, where α = 0 for Cosine and Rectified, EulerMaruyama, ReverseDiffusion and Carry are undefined and say so; give them a
-  grid with t_max < 1. All others are finite there, and at σ = 0.
+- At t = 1, where α = 0 for Cosine and Rectified, EulerMaruyama, ReverseDiffusion and NoPredictor are undefined and say so; give
+  them a grid with t_max < 1. All others are finite there, and at σ = 0.
 
 Made by `python benchmarks/sampler_matrix.py` in {seconds:.0f} s; torch {torch}, Python {python}.
 """

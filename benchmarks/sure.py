@@ -18,10 +18,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from scorefield import loading
-from scorefield.data.mri import Volumes
 from scorefield.data.noisy import estimate_noise
-from scorefield.random import Generators
+from scorefield.foundation.random import Generators
+from scorefield.mri import Volumes
+from scorefield.run import loading
 
 HERE = Path(__file__).parent
 NOISE, UNSEEN = 0.1, 77

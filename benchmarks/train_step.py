@@ -28,15 +28,15 @@ import torch.utils.cpp_extension
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from scorefield.core.denoiser import ScorePrediction
+from scorefield.core.schedule import VE
+from scorefield.core.sde import SDE
 from scorefield.data import Batch, Identity
-from scorefield.denoiser import Score
 from scorefield.losses import SNR, Denoising, UniformTime
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
-from scorefield.schedule import VE
-from scorefield.sde import SDE
-from scorefield.train import Adam
-from scorefield.train.state import State, launch
+from scorefield.training import Adam
+from scorefield.training.state import State, launch
 
 Step = Callable[[], object]
 SIZE = 32
@@ -45,7 +45,7 @@ SIZE = 32
 def our_step(batch: int) -> Step:
     """The trainer's own step on the recipe's model: bfloat16 in the network, everything else in float32."""
     torch.manual_seed(0)
-    model = Model(SDE(VE()), NCSNpp(3, 3), Score(), Identity(), shape=(3, SIZE, SIZE))
+    model = Model(SDE(VE()), NCSNpp(3, 3), ScorePrediction(), Identity(), shape=(3, SIZE, SIZE))
     state = State(model, Adam(), ema=0.999, seed=0, fabric=launch("cpu", 1, 1, "bf16-mixed"))
     loss, steps = Denoising(UniformTime(), SNR()), 100
     x, key = torch.rand(batch, 3, SIZE, SIZE), torch.arange(2 * batch).reshape(batch, 2)

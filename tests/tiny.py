@@ -10,14 +10,14 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from scorefield import run
-from scorefield.config import Parser, read_recipe
-from scorefield.data import Digits
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
+from scorefield.datasets import Digits
 from scorefield.model import Model
-from scorefield.recipe import recipe_parser
+from scorefield.run import experiment as run
+from scorefield.run.configuration import Parser, read_recipe
+from scorefield.run.recipe import recipe_parser
 
 RECIPE = """
 base: digits
@@ -55,10 +55,10 @@ def train(folder: Path, out: Path, *, resume: bool = False, **overrides: object)
     return run.train(*settings(recipe(folder), **overrides), out, resume=resume)
 
 
-class Coarse(Fields):
+class Coarse(FieldDataset):
     """Digits beside what is left of them on a grid twice as coarse: fields to be drawn given a field."""
 
-    def __init__(self, digits: Fields) -> None:
+    def __init__(self, digits: FieldDataset) -> None:
         self.digits = digits
 
     def __len__(self) -> int:
@@ -74,11 +74,11 @@ class Coarse(Fields):
 class CoarseDigits(Source):
     """`Coarse` fields of the digits."""
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         return Coarse(Digits().load(split))
 
 
-class Paired(Fields):
+class Paired(FieldDataset):
     """Fields x of an .npz, beside fields to be conditioned on if it has any; the same for training and validation."""
 
     def __init__(self, arrays: dict[str, Tensor]) -> None:
@@ -98,6 +98,6 @@ class Pairs(Source):
 
     path: Path
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         with np.load(self.path) as file:
             return Paired({name: torch.from_numpy(file[name]) for name in file.files})

@@ -84,7 +84,7 @@ def recipe(data: dict, **model) -> dict:
     return {
         "base": "parts/edm-fields.yaml",
         "model": {"net": arguments, **model},
-        "data": {"class_path": "scorefield.data.Climate", "init_args": data},
+        "data": {"class_path": "scorefield.climate.Climate", "init_args": data},
         "train": train,
     }
 
@@ -92,7 +92,7 @@ def recipe(data: dict, **model) -> dict:
 def described(path: str, **more) -> dict:
     """Data of a file's tas, coarsened."""
     division = {
-        "class_path": "scorefield.data.climate.Blocks",
+        "class_path": "scorefield.climate.Blocks",
         "init_args": {"days": 8, "cycle": 4, "valid": [3], "test": [2]},
     }
     return {"targets": {"path": path, "names": ["tas"]}, "coarsen": 4, "division": division, **more}

@@ -7,24 +7,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from scorefield.denoiser import Denoiser
-    from scorefield.errors import InputError
-    from scorefield.loading import load
+    from scorefield.core.denoiser import Denoiser
+    from scorefield.core.noise import White
+    from scorefield.core.sde import SDE
+    from scorefield.foundation.errors import InputError
     from scorefield.model import Model
-    from scorefield.noise import White
-    from scorefield.sample import Sampler
-    from scorefield.sde import SDE
+    from scorefield.run.loading import load
+    from scorefield.samplers import Sampler
 
 _HOMES = {
-    "SDE": "sde",
-    "Denoiser": "denoiser",
-    "InputError": "errors",
+    "SDE": "core.sde",
+    "Denoiser": "core.denoiser",
+    "InputError": "foundation.errors",
     "Model": "model",
-    "Sampler": "sample",
-    "White": "noise",
-    "load": "loading",
+    "Sampler": "samplers",
+    "White": "core.noise",
+    "load": "run.loading",
 }
-_ROOMS = ("data", "denoiser", "losses", "metrics", "nn", "noise", "oracle", "sample", "schedule", "sde", "train")
+_ROOMS = ("core", "data", "losses", "metrics", "nn", "samplers", "training")
 
 __all__ = ["SDE", "Denoiser", "InputError", "Model", "Sampler", "White", "load"]
 

@@ -10,19 +10,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scorefield.classifier import Classifier
+from scorefield.core.classifier import Classifier
+from scorefield.core.denoiser import Condition, Denoiser, DenoiserProtocol, Preconditioner
+from scorefield.core.residual import ConditionalMean
+from scorefield.core.schedule import time_of_noise
+from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.normalise import Identity, Normaliser
-from scorefield.denoiser import Condition, Denoiser, Denoises, Preconditioner
-from scorefield.errors import InputError
-from scorefield.mean import Mean
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.nn.network import Network
-from scorefield.random import Generators
-from scorefield.sample import Sampler
-from scorefield.sample.likelihood import Likelihood, ProbabilityFlow
-from scorefield.sample.loop import Callback
-from scorefield.schedule import time_of_noise
-from scorefield.sde import SDE, expand_like
+from scorefield.samplers import Sampler
+from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
+from scorefield.samplers.loop import Callback
 
 SAMPLING = 300  # the stream of the draws of sample i under a seed: key (seed, i, SAMPLING)
 PROBING = 301  # the stream of the probes of field i: key (0, i, PROBING)
@@ -53,7 +53,7 @@ class Model(nn.Module):
         sampler: Sampler = Sampler(),  # noqa: B008 - immutable
         shape: Sequence[int] = (),
         predictors: Normaliser | None = None,
-        mean: Mean | None = None,
+        mean: ConditionalMean | None = None,
     ) -> None:
         super().__init__()
         self.denoiser: Denoiser | Classifier = (Classifier if net.logits else Denoiser)(net, sde, precondition)
@@ -213,7 +213,7 @@ class Model(nn.Module):
         cond: Condition | None = None,
         chunk: int = 64,
         callback: Callback | None = None,
-        denoiser: Denoises | None = None,
+        denoiser: DenoiserProtocol | None = None,
     ) -> Float[Tensor, "n channels *grid"]:
         """n samples in data units. Sample i depends on (seed, i) alone.
 
@@ -243,7 +243,7 @@ class Model(nn.Module):
         cond: Condition | None,
         chunk: int,
         callback: Callback | None = None,
-        denoiser: Denoises | None = None,
+        denoiser: DenoiserProtocol | None = None,
     ) -> Iterator[Tensor]:
         """The chunks of n samples that begin at given numbers, each computed at full size and cut to what is asked for.
 
@@ -274,7 +274,7 @@ class Model(nn.Module):
         """log p(x) in nats, the latent and the evaluations for each x, a batch in data units.
 
         The density is with respect to Lebesgue measure on the values of the grid, in data units. Quantised data have none until
-        noise is added: see `scorefield.sample.likelihood.bits_per_dimension`.
+        noise is added: see `scorefield.samplers.likelihood.bits_per_dimension`.
 
         Args:
             x: fields in data units.
@@ -309,7 +309,7 @@ class Model(nn.Module):
         """The fields of latents, in data units: the inverse of `encode`.
 
         Args:
-            latent: of the law N(0, C) where the fields are to be of the model's; between two, `scorefield.sample.interpolate`.
+            latent: of the law N(0, C) where the fields are to be of the model's; between two, `scorefield.samplers.interpolate`.
             temperature: multiplies the latents: below 1 more typical fields, above 1 rarer ones.
             flow: the solver's tolerance and the ends.
             cond: what the model is conditioned on.

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 
 import torch
 
-from scorefield.noise import GaussianField, Matern, Noise, White
-from scorefield.oracle import Gaussian, Mixture
-from scorefield.random import Generators
-from scorefield.sample import DDIM, DPM2M, Ancestral, EulerMaruyama, Heun, ReverseDiffusion, StochasticHeun
-from scorefield.schedule import EDM, VE, VP, Cosine, Numerical, Rectified, SubVP, ddpm, geometric
-from scorefield.sde import SDE
+from scorefield.core.noise import GaussianField, Matern, Noise, White
+from scorefield.core.oracle import Gaussian, Mixture
+from scorefield.core.schedule import EDM, VE, VP, Cosine, Numerical, Rectified, SubVP, ddpm, geometric
+from scorefield.core.sde import SDE
+from scorefield.foundation.random import Generators
+from scorefield.samplers import DDIM, Ancestral, DPMSolverPP2M, EulerMaruyama, Heun, ReverseDiffusion, StochasticHeun
 
 
 class Quadratic(Numerical):
@@ -45,7 +45,7 @@ DETERMINISTIC = {  # the step and its order
     "ReverseDiffusionFlow": (ReverseDiffusion(probability_flow=True), 1),
     "Heun": (Heun(), 2),
     "StochasticHeun(0)": (StochasticHeun(churn=0.0), 2),
-    "DPM2M": (DPM2M(), 2),
+    "DPMSolverPP2M": (DPMSolverPP2M(), 2),
 }
 STOCHASTIC = {  # steps of weak order one
     "EulerMaruyama": EulerMaruyama(),

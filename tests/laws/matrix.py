@@ -9,22 +9,22 @@ from dataclasses import dataclass, replace
 import torch
 
 from laws.cases import DETERMINISTIC, NOISE_ENDS, SIGNAL_ENDS, STOCHASTIC
-from scorefield.random import Generators
-from scorefield.sample import (
-    DPM2M,
+from scorefield.foundation.random import Generators
+from scorefield.samplers import (
     Adaptive,
     Ancestral,
     AnnealedLangevin,
-    Carry,
+    DPMSolverPP2M,
     EulerMaruyama,
     Langevin,
     NCSNLangevin,
+    NoPredictor,
     ReverseDiffusion,
     Step,
     StochasticHeun,
     sample,
 )
-from scorefield.sample.langevin import Corrector
+from scorefield.samplers.langevin import Corrector
 
 F64 = torch.float64
 MEAN = 0.3
@@ -67,24 +67,24 @@ METHODS = (
     | {name: Method(step, 1) for name, step in STOCHASTIC.items()}
     | {
         "StochasticHeun": Method(StochasticHeun(), 2, 2),
-        "DPM2M(1)": Method(DPM2M(1.0), 2),
+        "DPMSolverPP2M(1)": Method(DPMSolverPP2M(1.0), 2),
         "Adaptive": Method(Adaptive(), 5),
         "Langevin, Ancestral": Method(Ancestral(), 1, 2, Langevin(R)),
         "Ancestral, Langevin": Method(Ancestral(), 1, 2, Langevin(R), correct_first=False),
         "AnnealedLangevin, Ancestral": Method(Ancestral(), 1, 3, AnnealedLangevin(R, 2)),
         "Ancestral, AnnealedLangevin": Method(Ancestral(), 1, 3, AnnealedLangevin(R, 2), correct_first=False),
-        "Carry, AnnealedLangevin": Method(Carry(), 1, 5, AnnealedLangevin(R, 5), correct_first=False),
-        "Carry, NCSNLangevin": Method(Carry(), 1, 5, NCSNLangevin(repeats=5), correct_first=False),
+        "NoPredictor, AnnealedLangevin": Method(NoPredictor(), 1, 5, AnnealedLangevin(R, 5), correct_first=False),
+        "NoPredictor, NCSNLangevin": Method(NoPredictor(), 1, 5, NCSNLangevin(repeats=5), correct_first=False),
     }
 )
 
 
 def undefined(name: str, method: str, *, whole: bool) -> str | None:
     """What the error says, for a cell that cannot be: on a grid from t = 1 to t = 0, or within."""
-    plain = isinstance(METHODS[method].predictor, EulerMaruyama | ReverseDiffusion | Carry)
+    plain = isinstance(METHODS[method].predictor, EulerMaruyama | ReverseDiffusion | NoPredictor)
     if plain and whole and name in SIGNAL_ENDS:
         return "t_max < 1"
-    return "σ(0) = 0" if method == "Carry, NCSNLangevin" and name in NOISE_ENDS else None
+    return "σ(0) = 0" if method == "NoPredictor, NCSNLangevin" and name in NOISE_ENDS else None
 
 
 class Impulses(Generators):

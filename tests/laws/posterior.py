@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import torch
 
 from laws.cases import keys, time
+from scorefield.core.oracle import Gaussian
+from scorefield.foundation.random import Generators
 from scorefield.guidance import Guided, Measurement
 from scorefield.operators import Blur, Coarsen, Compose, CosineCoarsen, Grey, Hole, Identity, LinearOperator, Mask
-from scorefield.oracle import Gaussian
-from scorefield.random import Generators
-from scorefield.sample import sample
+from scorefield.samplers import sample
 
 F64 = torch.float64
 

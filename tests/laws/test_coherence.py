@@ -9,20 +9,20 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from scorefield.data import Batch, Climate, Standardise
-from scorefield.data.climate import Blocks, Variables
+from scorefield.climate import Blocks, Climate, Variables
+from scorefield.core.denoiser import Denoiser, EDMPreconditioner
+from scorefield.core.residual import ConditionalMean
+from scorefield.core.schedule import EDM
+from scorefield.core.sde import SDE, expand_like
+from scorefield.data import Batch, Standardise
 from scorefield.data.transform import Chain, Log1p, PerVariable
-from scorefield.denoiser import Denoiser, Karras
+from scorefield.foundation.random import Generators
 from scorefield.losses import Denoising, LogNormal
-from scorefield.losses.weights import KarrasWeight
-from scorefield.mean import Mean
+from scorefield.losses.weights import EDMWeight
 from scorefield.model import Model
 from scorefield.nn import UNet
 from scorefield.nn.network import Network
-from scorefield.random import Generators
-from scorefield.sample import Sampler
-from scorefield.schedule import EDM
-from scorefield.sde import SDE, expand_like
+from scorefield.samplers import Sampler
 from weather import dataset, save
 
 LAW = SDE(EDM(0.01, 80.0))
@@ -48,14 +48,14 @@ def test_variables_drawn_jointly_keep_their_correlation() -> None:
     warmth = 0.6 * first + 0.8 * second
     data = torch.cat((0.1 * torch.expm1(3 + 0.5 * first), 280 + 4 * warmth), dim=1)
     units = PerVariable([Chain([Log1p(0.1), Standardise()]), Standardise()])
-    model = Model(LAW, UNet(2, 2, channels=2, multipliers=(1,)), Karras(), units, shape=(2, 8, 8))
+    model = Model(LAW, UNet(2, 2, channels=2, multipliers=(1,)), EDMPreconditioner(), units, shape=(2, 8, 8))
     model.fit([Batch(data)])
     drawn = model.sample(400, chunk=400, denoiser=Joint(torch.tensor([[1, 0.6], [0.6, 1]])), sampler=Sampler(steps=40))
     assert bool((drawn[:, 0] > -0.1).all())
     assert abs(correlation(drawn[:, 0].add(0.1).log(), drawn[:, 1]) - 0.6) < 0.02  # 5 standard errors of 25 600 pairs
 
 
-class Window(Mean):
+class Window(ConditionalMean):
     """m(cond) = 0.5 c(t − 1) + 0.4 c(t): what a window of two times is worth."""
 
     def forward(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
@@ -80,7 +80,12 @@ def test_a_window_of_times_gives_samples_their_memory(tmp_path: Path) -> None:
     batch = split.gather(torch.arange(len(split)))
     assert split.conditions == ("tas-1", "tas") and len(split) == n - 1
     model = Model(
-        LAW, UNet(1, 1, 2, channels=2, multipliers=(1,)), Karras(), Standardise(), shape=(1, 12, 12), mean=Window()
+        LAW,
+        UNet(1, 1, 2, channels=2, multipliers=(1,)),
+        EDMPreconditioner(),
+        Standardise(),
+        shape=(1, 12, 12),
+        mean=Window(),
     )
     for units, channels in ((model.normaliser, 1), (model.predictors, 2)):  # model space is that of the data
         units.shift, units.scale = torch.zeros(channels), torch.ones(channels)
@@ -114,8 +119,8 @@ def test_fields_of_which_a_third_is_missing_teach_their_covariance() -> None:
     torch.manual_seed(0)
     draw = torch.Generator().manual_seed(0)
     root = torch.linalg.cholesky(torch.tensor([[1, 0.7], [0.7, 1]]))
-    denoiser = Denoiser(Pair(), LAW, Karras(sigma_data=1.0))
-    loss, optimiser = Denoising(LogNormal(-0.5, 1.3), KarrasWeight(1.0)), torch.optim.Adam(denoiser.parameters(), 4e-3)
+    denoiser = Denoiser(Pair(), LAW, EDMPreconditioner(sigma_data=1.0))
+    loss, optimiser = Denoising(LogNormal(-0.5, 1.3), EDMWeight(1.0)), torch.optim.Adam(denoiser.parameters(), 4e-3)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 400)
     for step in range(400):
         mask = torch.rand(128, 1, 2, generator=draw) > 0.3

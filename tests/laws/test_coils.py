@@ -5,12 +5,12 @@ import torch
 
 from laws.cases import keys, time
 from laws.posterior import F64, Exact
+from scorefield.core.oracle import Gaussian
+from scorefield.core.schedule import EDM
+from scorefield.core.sde import SDE
 from scorefield.guidance import DPS, Guided, Measurement, MomentMatching, NoisyLikelihood, PiGDM, Proximal
-from scorefield.jobs.mri.reconstruction import OWN
+from scorefield.mri.reconstruction import OWN
 from scorefield.operators import Sense, zero_filled
-from scorefield.oracle import Gaussian
-from scorefield.schedule import EDM
-from scorefield.sde import SDE
 
 GRID, NOISE, WHITE = (8, 10), 0.02, 0.35
 SHAPE = (2, *GRID)

@@ -5,13 +5,13 @@ import torch
 
 from laws.cases import gaussian, keys, time
 from laws.posterior import F64, Exact, operators
-from scorefield.errors import InputError
+from scorefield.core.oracle import Gaussian
+from scorefield.core.schedule import EDM, VP
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
 from scorefield.guidance import Guided, NoisyLikelihood, Proximal
 from scorefield.operators import Mask, Sense, to_complex
-from scorefield.oracle import Gaussian
-from scorefield.sample import DPM2M, LogSNRGrid, sample
-from scorefield.schedule import EDM, VP
-from scorefield.sde import SDE
+from scorefield.samplers import DPMSolverPP2M, LogSNRGrid, sample
 
 GRID, SHAPE = (4, 6), (3, 4, 6)
 
@@ -57,7 +57,7 @@ def test_samples_of_the_proximal_step_have_the_posterior_of_coils():
     guided = Guided(prior, measured, Proximal(0.5, iterations=60, tolerance=1e-9))
     times = LogSNRGrid(0.0)(guided.sde.schedule, 129)
     x_1 = guided.sde.prior((400, 2, 4, 5), times[0], generator=keys(400, 1), like=torch.empty(0, dtype=F64))
-    x = sample(guided, x_1, times, DPM2M(1.0), generator=keys(400, 2)).flatten(1)
+    x = sample(guided, x_1, times, DPMSolverPP2M(1.0), generator=keys(400, 2)).flatten(1)
     mean, covariance = exact.posterior(measured.y)
     spread = covariance.diagonal().clamp(min=0).sqrt()
     assert ((x.mean(0) - mean).abs() / spread).max() < 4 / 400**0.5 + 0.02  # 40 means of 400 draws, and the steps

@@ -7,8 +7,8 @@ import math
 import pytest
 import torch
 
+from scorefield.foundation.random import Generators
 from scorefield.metrics.ensemble import fair_crps, fair_energy_score, ranks, spread_skill
-from scorefield.random import Generators
 
 N = 40_000
 

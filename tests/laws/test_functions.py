@@ -10,35 +10,35 @@ import laws.matrix as sampling
 from laws.cases import SCHEDULES, STOCHASTIC, Periodic, gaussian, keys, time
 from laws.posterior import Exact
 from laws.test_moments import errors as moment_errors
-from scorefield.denoiser import Denoiser
-from scorefield.errors import InputError
+from scorefield.core.denoiser import Denoiser
+from scorefield.core.noise import Exponential, Free, GaussianField, KernelField, Matern, Neumann, White, WhiteModes
+from scorefield.core.noise import Periodic as Torus
+from scorefield.core.oracle import Gaussian
+from scorefield.core.schedule import EDM, VP, geometric
+from scorefield.core.sde import SDE
+from scorefield.core.spectrum import RadialSpectrum, wavenumbers
+from scorefield.core.wiener import Wiener
+from scorefield.core.wiener import _spectra as of_wiener
+from scorefield.foundation.errors import InputError
+from scorefield.functions.spectrum_check import Bands, Suggestion, bands_of, check, spectrum_error, suggest
 from scorefield.guidance import Guided, Measurement, Replacement
-from scorefield.jobs.suggestion import Bands, Suggestion, bands_of, check, spectrum_error, suggest
 from scorefield.nn.network import Network
-from scorefield.noise import Exponential, Free, GaussianField, KernelField, Matern, Neumann, White, WhiteModes
-from scorefield.noise import Periodic as Torus
 from scorefield.operators import CosineCoarsen, FourierCoarsen
-from scorefield.oracle import Gaussian
-from scorefield.sample import (
+from scorefield.samplers import (
     DDIM,
     BandLimited,
-    Carry,
     EDMGrid,
     Extrapolate,
     Heun,
     Langevin,
     LogSNRGrid,
     NCSNLangevin,
+    NoPredictor,
     Sampler,
     WienerBeyond,
     sample,
 )
-from scorefield.sample.finer import _modes as of_beyond
-from scorefield.schedule import EDM, VP, geometric
-from scorefield.sde import SDE
-from scorefield.spectrum import RadialSpectrum, wavenumbers
-from scorefield.wiener import Wiener
-from scorefield.wiener import _spectra as of_wiener
+from scorefield.samplers.finer import _modes as of_beyond
 
 F64 = torch.float64
 NOISE = GaussianField(Matern(0.2, 1.0))
@@ -77,7 +77,7 @@ def test_stochastic_steps_are_of_weak_order_one_under_a_field(name, step):
 def test_annealed_langevin_under_a_field_errs_by_its_step_and_its_number():
     """Lim et al.'s sampler, x ← x + (ε_j/2) s + √ε_j ξ with ε_j = ε σ_j²/σ_L², per mode."""
     law, schedule = gaussian(SCHEDULES["NCSN"], "field", mean=0.3), SCHEDULES["NCSN"]
-    method = sampling.METHODS["Carry, NCSNLangevin"]
+    method = sampling.METHODS["NoPredictor, NCSNLangevin"]
     variance, _ = sampling.errors(law, method, LogSNRGrid(0.0, 1.0)(schedule, 401))
     assert float(variance.abs().max()) < 1.5 * sampling.BIAS + 0.1
 
@@ -98,7 +98,7 @@ def test_in_the_very_last_step_there_may_be_no_noise():
     def end(quiet, last):
         corrector = NCSNLangevin(0.002, 2, quiet_end=quiet)
         return sample(
-            law, x, times, Carry(), corrector=corrector, correct_first=False, denoise=False, generator=Same(last)
+            law, x, times, NoPredictor(), corrector=corrector, correct_first=False, denoise=False, generator=Same(last)
         )
 
     assert torch.equal(end(True, 10), end(True, 0)) and not torch.equal(end(False, 10), end(False, 0))
@@ -349,7 +349,7 @@ def test_annealed_langevin_needs_so_many_steps():
 
     def error(step):
         corrector = NCSNLangevin(step, repeats)
-        sampler = Sampler(levels, Carry(), LogSNRGrid(0.0, 1.0), corrector, correct_first=True)
+        sampler = Sampler(levels, NoPredictor(), LogSNRGrid(0.0, 1.0), corrector, correct_first=True)
         return spectrum_error(BANDS, sde, sampler).abs().max()
 
     best = found.langevin_step(levels, repeats)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.data import NavierStokes, Volcano
-from scorefield.data.volcano import decorrelate, mogi, towards_radar, turbulence
-from scorefield.data.vorticity import Flow, budget, initial
-from scorefield.errors import InputError
+from scorefield.datasets import NavierStokes, Volcano
+from scorefield.datasets.volcano import decorrelate, mogi, towards_radar, turbulence
+from scorefield.datasets.vorticity import Flow, budget, initial
+from scorefield.foundation.errors import InputError
 
 F64 = torch.float64
 

@@ -14,8 +14,8 @@ from laws.test_sure import (
     SDE,
     VP,
     Denoiser,
+    EDMPreconditioner,
     InputError,
-    Karras,
     Quick,
     Waves,
     mean_within,
@@ -85,7 +85,7 @@ def measurements(acquisition, n=DRAWS):
 def test_the_mean_of_gsure_is_the_error_in_what_was_measured(norm, derivative, schedule):
     acquisition = matrices(partial_isometries=False)
     batch, clean = measurements(acquisition)
-    denoiser = Denoiser(Waves(), SDE(schedule), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(schedule), EDMPreconditioner(0.5))
     values = GSURE(acquisition, derivative, norm)(denoiser, batch, generator=Quick(2)).detach()
     truth = SupervisedGSURE(acquisition, norm)(denoiser, batch, generator=Quick(2)).detach()
     known = (clean if norm == "measured" else ranged(acquisition(batch), batch.x)).square().flatten(1).sum(1)
@@ -97,7 +97,7 @@ def test_the_mean_of_gsure_is_the_error_in_what_was_measured(norm, derivative, s
 def test_the_logged_errors_are_those_of_the_truth_as_far_as_it_is_seen(norm):
     acquisition = matrices(partial_isometries=False)
     batch, clean = measurements(acquisition)
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
     A, found = acquisition(batch), {}
     with torch.no_grad():
         denoised = input_of(denoiser, batch)[1](A.adjoint(batch.y))
@@ -114,7 +114,7 @@ def test_the_logged_errors_are_those_of_the_truth_as_far_as_it_is_seen(norm):
 def test_both_norms_are_one_where_singular_values_are_zero_or_one():
     acquisition = matrices(partial_isometries=True)
     batch, _ = measurements(acquisition, 200)
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
     errors = [
         SupervisedGSURE(acquisition, norm)(denoiser, batch, generator=Quick(2)) for norm in ("projected", "measured")
     ]
@@ -174,7 +174,7 @@ def test_sampled_k_space_of_many_coils(norm):
     clean = BlocksOfKSpace()(batch)(x)
     some = replace(batch, given={name: value[7:9] for name, value in batch.given.items()})
     torch.testing.assert_close(clean[7:9], SampledKSpace()(some)(x[7:9]))
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
     values = GSURE(BlocksOfKSpace(), norm=norm)(denoiser, batch, generator=Quick(2)).detach()
     truth = SupervisedGSURE(BlocksOfKSpace(), norm)(denoiser, batch, generator=Quick(2)).detach()
     assert mean_within(values - truth + energy(BlocksOfKSpace()(batch), x, norm) / (2 * math.prod(grid)))
@@ -214,7 +214,7 @@ def test_a_projection_that_is_not_found_is_refused(monkeypatch):
     grid = (12, 16)
     batch = Batch(torch.zeros(1, 2, *grid), given={"maps": birdcage(grid)[None], "mask": few_lines(grid)})
     batch = replace(batch, y=SampledKSpace()(batch)(torch.randn(1, 2, *grid)), noise=torch.ones(1))
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
     monkeypatch.setattr("scorefield.losses.gsure.ITERATIONS", 30)
     with pytest.raises(InputError, match="norm measured"):
         GSURE(norm="projected")(denoiser, batch, generator=Quick(2))
@@ -222,7 +222,7 @@ def test_a_projection_that_is_not_found_is_refused(monkeypatch):
 
 
 def test_what_is_missing_is_said():
-    denoiser, x = Denoiser(Waves(), SDE(EDM()), Karras(0.5)), torch.randn(3, 2, 4, 4)
+    denoiser, x = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5)), torch.randn(3, 2, 4, 4)
     with pytest.raises(InputError, match="have none"):
         GSURE()(denoiser, Batch(x), generator=Quick(2))
     with pytest.raises(InputError, match="bring the mask and maps"):

@@ -9,14 +9,14 @@ import torch
 import scorefield.guidance.measurement
 from laws.cases import DETERMINISTIC, LAWS, SCHEDULES, SIGNAL_ENDS, STOCHASTIC, gaussian, keys, mixture, time
 from laws.posterior import F64, Exact, affine_law, operators
-from scorefield.errors import InputError
+from scorefield.core.oracle import Gaussian
+from scorefield.core.schedule import EDM, VP, Rectified
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
 from scorefield.guidance import DPS, Classified, ClassifierFree, Guided, Measurement, MomentMatching, PiGDM, Replacement
 from scorefield.guidance.posterior import conjugate_residuals
 from scorefield.operators import Blur, Coarsen, Grey, Mask
-from scorefield.oracle import Gaussian
-from scorefield.sample import Heun, LogSNRGrid, UniformGrid, sample
-from scorefield.schedule import EDM, VP, Rectified
-from scorefield.sde import SDE
+from scorefield.samplers import Heun, LogSNRGrid, UniformGrid, sample
 
 GRIDS = {"1d": (6,), "2d": (4, 6), "3d": (2, 2, 4)}
 SOLVED = MomentMatching(iterations=200, tolerance=1e-9)

@@ -6,19 +6,19 @@ import pytest
 import torch
 
 from laws.cases import LAWS, SCHEDULES, SIGNAL_ENDS, Draws, gaussian, keys, mixture, time
+from scorefield.core.denoiser import Denoiser, EDMPreconditioner
+from scorefield.core.noise import White
+from scorefield.core.schedule import EDM, VP
+from scorefield.core.sde import SDE, expand_like
 from scorefield.data import Standardise
 from scorefield.data import batch as batches
-from scorefield.denoiser import Denoiser, Karras
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.model import Model
 from scorefield.nn.network import Network
-from scorefield.noise import White
-from scorefield.random import Generators
-from scorefield.sample import Exact, Normal, ProbabilityFlow, Rademacher, Sphere
-from scorefield.sample.flow import velocity
-from scorefield.sample.likelihood import bits_per_dimension, frozen, interpolate, with_divergence
-from scorefield.schedule import EDM, VP
-from scorefield.sde import SDE, expand_like
+from scorefield.samplers import Exact, Normal, ProbabilityFlow, Rademacher, Sphere
+from scorefield.samplers.flow import velocity
+from scorefield.samplers.likelihood import bits_per_dimension, frozen, interpolate, with_divergence
 
 F64 = torch.float64
 FLOW = ProbabilityFlow(1e-5, Exact())
@@ -123,7 +123,7 @@ class Bumps(Network):
 @pytest.mark.parametrize("name", ["VE", "SubVP", "Rectified"])
 def test_drift_and_divergence_from_one_evaluation(name):
     """Against the Jacobian by torch, sample by sample; zᵀJz for given probes, its trace for all axes."""
-    denoiser = Denoiser(Bumps(), SDE(SCHEDULES[name]), Karras(0.5))
+    denoiser = Denoiser(Bumps(), SDE(SCHEDULES[name]), EDMPreconditioner(0.5))
     u, phi = keys(3).randn((3, 1, 5), like=torch.empty(0, dtype=F64)), torch.tensor([0.2, 0.7, 1.3], dtype=F64)
     calls = []
     denoiser.net.register_forward_hook(lambda *_: calls.append(1))
@@ -146,7 +146,7 @@ class Conditional(Bumps):
 
 
 def test_each_sample_keeps_its_condition_when_others_have_arrived():
-    denoiser, flow = Denoiser(Conditional(), SDE(VP()), Karras(0.5)), ProbabilityFlow(1e-5, Exact())
+    denoiser, flow = Denoiser(Conditional(), SDE(VP()), EDMPreconditioner(0.5)), ProbabilityFlow(1e-5, Exact())
     x = keys(3).randn((3, 1, 5), like=torch.empty(0, dtype=F64))
     vector = torch.tensor([[0.0], [2.0], [0.7]], dtype=F64)
     together = flow.log_prob(denoiser, x, generator=keys(3), cond={"vector": vector})
@@ -160,7 +160,7 @@ def test_each_sample_keeps_its_condition_when_others_have_arrived():
 
 
 def test_evaluations_are_those_of_the_network_and_parameters_are_left_alone():
-    denoiser, seen = Denoiser(Bumps(), SDE(VP()), Karras(0.5)), []
+    denoiser, seen = Denoiser(Bumps(), SDE(VP()), EDMPreconditioner(0.5)), []
     denoiser.net.register_forward_hook(lambda net, given, out: seen.append((len(out), net.gain.requires_grad)))
     x = keys(3).randn((3, 1, 5), like=torch.empty(0, dtype=F64))
     found = ProbabilityFlow(1e-4).log_prob(denoiser, x, generator=keys(3))
@@ -249,7 +249,7 @@ class Zero(Network):
 
 def exact_model(data):
     """Exact for normal data: standardised they are N(0, 1), of which Karras' skip connection alone is the denoiser."""
-    model = Model(SDE(EDM(), White()), Zero(), Karras(), Standardise(), shape=data.shape[1:])
+    model = Model(SDE(EDM(), White()), Zero(), EDMPreconditioner(), Standardise(), shape=data.shape[1:])
     model.normaliser.fit([batches.Batch(data)])
     model.denoiser.register_parameter("where", torch.nn.Parameter(torch.empty(0)))  # a model has a device
     return model

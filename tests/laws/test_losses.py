@@ -7,15 +7,23 @@ import torch
 from torch import nn
 
 from laws.cases import SCHEDULES, Draws, gaussian, keys, mixture
+from scorefield.core.denoiser import (
+    DataPrediction,
+    Denoiser,
+    EDMPreconditioner,
+    EpsilonPrediction,
+    FlowPrediction,
+    ScorePrediction,
+    VelocityPrediction,
+)
+from scorefield.core.schedule import EDM, VP
+from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoiser, Epsilon, Flow, Identity, Karras, Score, Velocity
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.losses.denoising import Denoising, mean_known
 from scorefield.losses.times import LogNormal, UniformLevels, UniformTime
-from scorefield.losses.weights import SNR, FlowMatching, KarrasWeight, Likelihood, Plain
+from scorefield.losses.weights import SNR, EDMWeight, FlowMatching, Likelihood, Unweighted
 from scorefield.nn.network import Network
-from scorefield.schedule import EDM, VP
-from scorefield.sde import SDE, expand_like
 
 F64 = torch.float64
 INSIDE = UniformTime(0.01, 0.99)
@@ -43,27 +51,35 @@ def mean_square(x):
 
 # Each row: preconditioner, weight, and the loss of the paper from (F, x, ξ, x_t, α, σ, g), all shaped like x.
 IDENTITIES = {
-    "DDPM: ‖F − ξ‖²": (Epsilon(), SNR(), lambda F, x, noise, x_t, alpha, sigma, g: F - noise),
-    "DSM: ‖σ s + ξ‖²": (Score(), SNR(), lambda F, x, noise, x_t, alpha, sigma, g: sigma * (F / sigma) + noise),
+    "DDPM: ‖F − ξ‖²": (EpsilonPrediction(), SNR(), lambda F, x, noise, x_t, alpha, sigma, g: F - noise),
+    "DSM: ‖σ s + ξ‖²": (
+        ScorePrediction(),
+        SNR(),
+        lambda F, x, noise, x_t, alpha, sigma, g: sigma * (F / sigma) + noise,
+    ),
     "Likelihood: g²‖s + ξ/σ‖²": (
-        Score(),
+        ScorePrediction(),
         Likelihood(),
         lambda F, x, noise, x_t, alpha, sigma, g: g * (F / sigma + noise / sigma),
     ),
     "Velocity: ‖F − v‖²": (
-        Velocity(),
-        KarrasWeight(1.0),
+        VelocityPrediction(),
+        EDMWeight(1.0),
         lambda F, x, noise, x_t, alpha, sigma, g: F - (alpha * noise - sigma * x) / (alpha**2 + sigma**2).sqrt(),
     ),
-    "Flow: ‖F − (ξ − x)‖²": (Flow(), FlowMatching(), lambda F, x, noise, x_t, alpha, sigma, g: F - (noise - x)),
+    "Flow: ‖F − (ξ − x)‖²": (
+        FlowPrediction(),
+        FlowMatching(),
+        lambda F, x, noise, x_t, alpha, sigma, g: F - (noise - x),
+    ),
     "Karras: ‖F − (x − c_skip x_t)/c_out‖²": (
-        Karras(0.5),
-        KarrasWeight(0.5),
+        EDMPreconditioner(0.5),
+        EDMWeight(0.5),
         lambda F, x, noise, x_t, alpha, sigma, g: (
             F - (sigma * x - 0.25 * alpha * noise) / (0.5 * (0.25 * alpha**2 + sigma**2).sqrt())
         ),
     ),
-    "Regression: ‖F − x‖²": (Identity(), Plain(), lambda F, x, noise, x_t, alpha, sigma, g: F - x),
+    "Regression: ‖F − x‖²": (DataPrediction(), Unweighted(), lambda F, x, noise, x_t, alpha, sigma, g: F - x),
 }
 
 
@@ -88,8 +104,8 @@ def test_the_losses_of_the_literature(name, identity):
 def test_edms_own_loss():
     """Karras et al. (2022), table 1: λ(σ) ‖D(y + n; σ) − y‖² with λ = (σ² + σ_d²)/(σ σ_d)² and ln σ ~ N(−1.2, 1.2²)."""
     x, sigma_data = 0.5 * randn(8, 1, 5), 0.5
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(sigma_data))
-    loss = Denoising(LogNormal(), KarrasWeight(sigma_data))(denoiser, Batch(x), generator=keys(8))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(sigma_data))
+    loss = Denoising(LogNormal(), EDMWeight(sigma_data))(denoiser, Batch(x), generator=keys(8))
 
     draws = keys(8)
     sigma = (-1.2 + 1.2 * torch.special.ndtri(draws.rand((8,), like=x))).exp()[:, None, None]
@@ -115,8 +131,8 @@ class Shifted(nn.Module):
 WEIGHTS = {
     "SNR": SNR(),
     "Likelihood": Likelihood(),
-    "Karras": KarrasWeight(0.5),
-    "Plain": Plain(),
+    "Karras": EDMWeight(0.5),
+    "Plain": Unweighted(),
     "FlowMatching": FlowMatching(),
 }
 TIME = UniformTime(0.1, 0.9)
@@ -156,7 +172,7 @@ def test_a_mixtures_oracle_beats_its_neighbours(change):
         def forward(self, x_t, t, cond=None):
             return change(self.denoiser(x_t, t, cond))
 
-    loss = Denoising(UniformTime(0.1, 0.9), Plain())
+    loss = Denoising(UniformTime(0.1, 0.9), Unweighted())
     gain = loss(Changed(oracle, None), batch, generator=keys(n)) - loss(oracle, batch, generator=keys(n))
     assert gain.mean() > 4 * gain.std() / math.sqrt(n)
 
@@ -166,7 +182,7 @@ def test_a_mask_hides_what_is_unknown():
     mask = (torch.rand(4, 1, 8, generator=torch.Generator().manual_seed(0)) < 0.6).double()
     mask[3] = 0  # nothing known of the last one
     oracle.spectrum = oracle.spectrum.expand(2, -1).clone()
-    loss = Denoising(INSIDE, Plain())
+    loss = Denoising(INSIDE, Unweighted())
 
     x.requires_grad_()
     values = loss(oracle, Batch(x, mask=mask), generator=keys(4))
@@ -198,7 +214,7 @@ def test_mean_known_is_the_mean_over_what_is_known():
 @pytest.mark.parametrize("dtype", [torch.float32, F64])
 def test_a_samples_loss_depends_on_its_own_key_alone(dtype):
     x = randn(5, 1, 8).to(dtype)
-    denoiser, loss = Denoiser(Waves(), SDE(VP()), Karras()), Denoising(LogNormal(), KarrasWeight())
+    denoiser, loss = Denoiser(Waves(), SDE(VP()), EDMPreconditioner()), Denoising(LogNormal(), EDMWeight())
     together = loss(denoiser, Batch(x), generator=keys(5))
     alone = torch.cat(
         [loss(denoiser, Batch(x[i : i + 1]), generator=generator) for i, generator in enumerate(each_key(5))]
@@ -208,7 +224,7 @@ def test_a_samples_loss_depends_on_its_own_key_alone(dtype):
 
 
 def each_key(n):
-    from scorefield.random import Generators
+    from scorefield.foundation.random import Generators
 
     return [Generators([(0, index)]) for index in range(n)]
 
@@ -267,7 +283,7 @@ def test_a_drawn_batch_follows_its_time_law():
             seen.append(t)
             return x_t
 
-    Denoising(UniformTime(0.0, 1.0), Plain())(Watch(), Batch(torch.zeros(n, 1, 1, dtype=F64)), generator=keys(n))
+    Denoising(UniformTime(0.0, 1.0), Unweighted())(Watch(), Batch(torch.zeros(n, 1, 1, dtype=F64)), generator=keys(n))
     ordered, empirical = seen[0].sort().values, torch.arange(n + 1, dtype=F64) / n
     distance = torch.maximum((ordered - empirical[:-1]).abs(), (ordered - empirical[1:]).abs()).max()
     assert distance < 1.95 / math.sqrt(n)

@@ -5,10 +5,10 @@ import torch
 
 from laws.cases import NOISE_ENDS, SCHEDULES, gaussian, keys, time
 from laws.matrix import BIAS, MEAN, METHODS, NAMES, errors, run, undefined
-from scorefield.errors import InputError
-from scorefield.oracle import Gaussian
-from scorefield.sample import Adaptive, LogSNRGrid, UniformGrid
-from scorefield.sde import SDE
+from scorefield.core.oracle import Gaussian
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
+from scorefield.samplers import Adaptive, LogSNRGrid, UniformGrid
 
 F64 = torch.float64
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -46,7 +46,9 @@ def check_order(oracle, cell):
     assert fine[0].abs().max() < max(coarse[0].abs().max() / rate, floor)
     limit = (2**cell.order * fine[0] - coarse[0]) / (2**cell.order - 1)  # extrapolated: the next order is left
     worst = coarse[0].abs().max()
-    assert limit.abs().max() < worst**2 + (0.01 if cell.order == 1 else 0.003)  # 0.003: DPM2M starts at first order
+    assert limit.abs().max() < worst**2 + (
+        0.01 if cell.order == 1 else 0.003
+    )  # 0.003: DPMSolverPP2M starts at first order
     assert abs(fine[1]) < max(abs(coarse[1]) / rate, 1e-13)
 
 

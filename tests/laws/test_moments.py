@@ -20,10 +20,11 @@ from laws.cases import (
     keys,
     time,
 )
-from scorefield.errors import InputError
-from scorefield.noise import White
-from scorefield.oracle import Gaussian
-from scorefield.sample import (
+from scorefield.core.noise import White
+from scorefield.core.oracle import Gaussian
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
+from scorefield.samplers import (
     DDIM,
     Ancestral,
     Langevin,
@@ -33,7 +34,6 @@ from scorefield.sample import (
     UniformGrid,
     sample,
 )
-from scorefield.sde import SDE
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 F64 = torch.float64

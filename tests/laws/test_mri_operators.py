@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from laws.cases import keys
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.operators import (
     Coils,
     Compose,

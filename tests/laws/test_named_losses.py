@@ -7,13 +7,20 @@ import torch
 
 from laws.cases import SCHEDULES, gaussian, keys
 from laws.test_losses import U, Waves, mean_square, randn
+from scorefield.core.denoiser import Denoiser, EDMPreconditioner, EpsilonPrediction, Index, ScorePrediction, Times
+from scorefield.core.schedule import VP, ddpm, geometric
+from scorefield.core.sde import SDE
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoiser, Epsilon, Index, Karras, Score, Times
-from scorefield.errors import InputError
-from scorefield.losses import Denoising, Important, ImportantLikelihood, Likelihood, UniformLevels, UniformTime
+from scorefield.foundation.errors import InputError
+from scorefield.losses import (
+    Denoising,
+    ImportanceSampled,
+    ImportanceSampledLikelihood,
+    Likelihood,
+    UniformLevels,
+    UniformTime,
+)
 from scorefield.losses.denoising import half_sum_known, mean_known
-from scorefield.schedule import VP, ddpm, geometric
-from scorefield.sde import SDE
 
 F64 = torch.float64
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -34,7 +41,7 @@ SONGS = {  # mean and standard deviation of x_t, as their sde_lib has them
 def test_the_discrete_loss_of_ddpm():
     """Ho et al. (2020), algorithm 1: k uniform in 0..N−1, ‖ε_θ(√ᾱ_k x + √(1 − ᾱ_k) ξ, k) − ξ‖², β linear from 1e-4 to 0.02."""
     levels, x = 1000, randn(16, 1, 5)
-    denoiser = Denoiser(Waves(), SDE(ddpm(levels=levels)), Epsilon(Index(levels)))
+    denoiser = Denoiser(Waves(), SDE(ddpm(levels=levels)), EpsilonPrediction(Index(levels)))
     found = Denoising(UniformLevels(levels))(denoiser, Batch(x), generator=keys(16))
 
     draws = keys(16)
@@ -50,7 +57,7 @@ def test_the_discrete_loss_of_smld(reduction):
     """Song and Ermon (2019), eq. 5, λ = σ²: i uniform, ‖σ_i s(x + σ_i ξ, i) + ξ‖², levels from the largest down."""
     levels, x = 10, randn(16, 1, 5)
     sde = SDE(geometric(0.01, 50.0, levels))
-    denoiser = Denoiser(Waves(), sde, Score(Index(levels, reverse=True)))
+    denoiser = Denoiser(Waves(), sde, ScorePrediction(Index(levels, reverse=True)))
     found = Denoising(UniformLevels(levels), reduction=reduction)(denoiser, Batch(x), generator=keys(16))
 
     draws = keys(16)
@@ -67,7 +74,7 @@ def test_the_discrete_loss_of_smld(reduction):
 def test_the_continuous_loss_of_song(name):
     """Song et al. (2021), eq. 7 with λ = σ²: t ~ U(1e-5, 1), ‖σ s + ξ‖², and half the sum, as their code has it."""
     x, sde = randn(16, 1, 5), SDE(SCHEDULES[name])
-    denoiser = Denoiser(Waves(), sde, Score(Times()))
+    denoiser = Denoiser(Waves(), sde, ScorePrediction(Times()))
     mean, half = (Denoising(reduction=r)(denoiser, Batch(x), generator=keys(16)) for r in ("mean", "half_sum"))
 
     draws = keys(16)
@@ -85,7 +92,7 @@ def test_the_continuous_loss_of_song(name):
 def test_important_times_have_the_density_g2_over_sigma2(name):
     """The quantile function t(u) obeys dt/du = Z σ²/g², by central differences; between the levels of a table λ is linear."""
     schedule, (t_min, t_max), h = SCHEDULES[name], (1e-3, 0.999), 1e-6
-    law = Important(t_min, t_max)
+    law = ImportanceSampled(t_min, t_max)
     u = torch.tensor([0.0502, 0.3301, 0.6003, 0.9007], dtype=F64)
     t, slope = law(u, schedule), (law(u + h, schedule) - law(u - h, schedule)) / (2 * h)
     z = schedule.log_snr(torch.tensor(t_min, dtype=F64)) - schedule.log_snr(torch.tensor(t_max, dtype=F64))
@@ -102,7 +109,7 @@ def test_important_times_leave_the_mean_of_the_likelihood_loss_and_shrink_its_va
     values = []
     for law, weight in (
         (UniformTime(t_min, t_max), Likelihood()),
-        (Important(t_min, t_max), ImportantLikelihood(t_min, t_max)),
+        (ImportanceSampled(t_min, t_max), ImportanceSampledLikelihood(t_min, t_max)),
     ):
         t = law(u, schedule)
         sigma = schedule.sigma(t)[:, None, None]
@@ -119,9 +126,11 @@ def test_important_times_leave_the_mean_of_the_likelihood_loss_and_shrink_its_va
 def test_by_the_loss_itself_important_times_are_unbiased_and_quieter():
     """On draws of a network that is wrong: means agree within 4 standard errors of both, at a fraction of the variance."""
     n, x = 20_000, randn(20_000, 1, 4)
-    denoiser, ends = Denoiser(Waves(), SDE(VP()), Karras()), (1e-3, 1.0)
+    denoiser, ends = Denoiser(Waves(), SDE(VP()), EDMPreconditioner()), (1e-3, 1.0)
     plain = Denoising(UniformTime(*ends), Likelihood())(denoiser, Batch(x), generator=keys(n))
-    important = Denoising(Important(*ends), ImportantLikelihood(*ends))(denoiser, Batch(x), generator=keys(n, seed=1))
+    important = Denoising(ImportanceSampled(*ends), ImportanceSampledLikelihood(*ends))(
+        denoiser, Batch(x), generator=keys(n, seed=1)
+    )
     error = math.sqrt((plain.var() + important.var()) / n)
     assert abs(plain.mean() - important.mean()) < 4 * error
     assert important.var() < 0.2 * plain.var()
@@ -130,9 +139,9 @@ def test_by_the_loss_itself_important_times_are_unbiased_and_quieter():
 def test_important_times_without_end_raise():
     for name, ends in (("VP", (0.0, 1.0)), ("Rectified", (1e-3, 1.0)), ("Cosine", (0.0, 0.5))):
         with pytest.raises(InputError, match="infinite"):
-            Important(*ends)(U, SCHEDULES[name])
+            ImportanceSampled(*ends)(U, SCHEDULES[name])
     with pytest.raises(InputError, match="t_min < t_max"):
-        Important(0.5, 0.5)
+        ImportanceSampled(0.5, 0.5)
 
 
 def test_reductions():

@@ -9,9 +9,7 @@ import torch
 
 from laws.cases import Draws, keys
 from laws.test_oracles import matrix
-from scorefield.cosine import dct, idct
-from scorefield.errors import InputError
-from scorefield.noise import (
+from scorefield.core.noise import (
     Exponential,
     Free,
     GaussianField,
@@ -24,6 +22,8 @@ from scorefield.noise import (
     White,
     WhiteModes,
 )
+from scorefield.foundation.cosine import dct, idct
+from scorefield.foundation.errors import InputError
 
 F64 = torch.float64
 LIKE = torch.empty(0, dtype=F64)

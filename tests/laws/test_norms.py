@@ -5,13 +5,13 @@ import torch
 
 from laws.cases import Periodic, keys
 from laws.test_losses import Waves, mean_square, randn
+from scorefield.core.denoiser import Denoiser, EpsilonPrediction
+from scorefield.core.noise import Exponential, Free, GaussianField, Matern, Neumann, White
+from scorefield.core.schedule import VE, VP
+from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoiser, Epsilon
-from scorefield.errors import InputError
-from scorefield.losses import SNR, Denoising, Precision, ScorePower, Squares, UniformTime
-from scorefield.noise import Exponential, Free, GaussianField, Matern, Neumann, White
-from scorefield.schedule import VE, VP
-from scorefield.sde import SDE, expand_like
+from scorefield.foundation.errors import InputError
+from scorefield.losses import SNR, Denoising, Mahalanobis, ScorePower, SquaredError, UniformTime
 
 TIMES = UniformTime(0.01, 0.99)
 FIELDS = {name: GaussianField(Matern(0.3), boundary) for name, boundary in (("neumann", Neumann()), ("free", Free()))}
@@ -20,7 +20,7 @@ FIELDS["periodic"] = GaussianField(Matern(0.3))
 
 def loss(noise, x, mask=None, **arguments):
     return Denoising(TIMES, **arguments)(
-        Denoiser(Waves(), SDE(VP(), noise), Epsilon()), Batch(x, mask=mask), generator=keys(len(x))
+        Denoiser(Waves(), SDE(VP(), noise), EpsilonPrediction()), Batch(x, mask=mask), generator=keys(len(x))
     )
 
 
@@ -30,7 +30,7 @@ def test_under_field_noise_the_default_is_the_loss_of_white_noise_behind_it():
     sde, draws = SDE(VP(), noise), keys(4)
     t = TIMES(draws.rand((4,), like=x), sde.schedule)
     x_t, xi = sde.perturb(x, t, generator=draws)
-    modes = torch.fft.fftn(Waves()(x_t, Epsilon()(sde.schedule, t).label) - xi, dim=(-2, -1), norm="ortho")
+    modes = torch.fft.fftn(Waves()(x_t, EpsilonPrediction()(sde.schedule, t).label) - xi, dim=(-2, -1), norm="ortho")
     expected = (modes.abs() ** 2 / (30 * noise.eigenvalues((6, 5)))).flatten(1).mean(1)
     torch.testing.assert_close(loss(noise, x, weight=SNR()), expected, rtol=1e-8, atol=0)
 
@@ -43,25 +43,27 @@ def test_of_a_function_the_norm_is_the_same_on_every_grid(name):
     for n in (8, 16, 64):
         x = (torch.arange(n, dtype=torch.float64) + (0.5 if name == "neumann" else 0.0)) / n
         wave = (torch.pi * k * x * (1 if name == "neumann" else 2)).cos()[None, None, None] * torch.ones(1, 1, n, 1)
-        found.append(Precision()(wave.double(), noise).sum())
+        found.append(Mahalanobis()(wave.double(), noise).sum())
     torch.testing.assert_close(torch.stack(found), found[0].expand(3), rtol=1e-9, atol=0)
 
 
 def test_the_default_goes_by_the_noise_and_by_what_is_known():
     x = randn(4, 2, 6, 6)
-    assert torch.equal(loss(White(), x), loss(White(), x, norm=Squares()))
-    assert torch.equal(loss(FIELDS["free"], x), loss(FIELDS["free"], x, norm=Squares()))
-    assert torch.equal(loss(Periodic(), x), loss(Periodic(), x, norm=Squares()))  # a noise that says nothing of itself
+    assert torch.equal(loss(White(), x), loss(White(), x, norm=SquaredError()))
+    assert torch.equal(loss(FIELDS["free"], x), loss(FIELDS["free"], x, norm=SquaredError()))
+    assert torch.equal(
+        loss(Periodic(), x), loss(Periodic(), x, norm=SquaredError())
+    )  # a noise that says nothing of itself
     for name in ("periodic", "neumann"):
         noise = FIELDS[name]
-        assert torch.equal(loss(noise, x), loss(noise, x, norm=Precision()))
-        assert not torch.allclose(loss(noise, x), loss(noise, x, norm=Squares()))
+        assert torch.equal(loss(noise, x), loss(noise, x, norm=Mahalanobis()))
+        assert not torch.allclose(loss(noise, x), loss(noise, x, norm=SquaredError()))
         mask = (randn(4, 1, 6, 6) > 0).double()
-        assert torch.equal(loss(noise, x, mask), loss(noise, x, mask, norm=Squares()))
-        with pytest.raises(InputError, match="take Squares"):
-            loss(noise, x, mask, norm=Precision())
+        assert torch.equal(loss(noise, x, mask), loss(noise, x, mask, norm=SquaredError()))
+        with pytest.raises(InputError, match="take SquaredError"):
+            loss(noise, x, mask, norm=Mahalanobis())
     with pytest.raises(InputError, match="no usable inverse"):
-        loss(FIELDS["free"], x, norm=Precision())
+        loss(FIELDS["free"], x, norm=Mahalanobis())
 
 
 def test_the_minimiser_does_not_depend_on_the_norm():
@@ -75,7 +77,7 @@ def test_the_minimiser_does_not_depend_on_the_norm():
     oracle = Gaussian(sde, 16 * GaussianField(Matern(0.4)).eigenvalues((4, 4))[None])
     x_t, _ = sde.perturb(x, t, generator=draws)
     direction = x_t.roll(1, -1) + 0.3 * x_t
-    for norm in (Squares(), Precision()):
+    for norm in (SquaredError(), Mahalanobis()):
         base, up = oracle(x_t, t) - x, oracle(x_t, t) - x + 1e-3 * direction
         slope = (norm(up, noise) - norm(base, noise)).flatten(1).sum(1)
         second = norm(1e-3 * direction, noise).flatten(1).sum(1)
@@ -86,7 +88,7 @@ def test_the_minimiser_does_not_depend_on_the_norm():
 @pytest.mark.parametrize("power", [2.0, 1.0, 0.5, -1.0, -2.0])
 def test_level_weights_are_powers_of_sigma_on_the_error_of_the_score(power):
     sde, x = SDE(VE()), randn(6, 1, 5)
-    denoiser, draws = Denoiser(Waves(), sde, Epsilon()), keys(6)
+    denoiser, draws = Denoiser(Waves(), sde, EpsilonPrediction()), keys(6)
     found = Denoising(TIMES, ScorePower(power))(denoiser, Batch(x), generator=keys(6))
     t = TIMES(draws.rand((6,), like=x), sde.schedule)
     x_t, noise = sde.perturb(x, t, generator=draws)

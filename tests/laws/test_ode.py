@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from laws.cases import LAWS, NOISE_ENDS, SCHEDULES, Quadratic, gaussian, keys, mixture, order, time
-from scorefield.denoiser import Denoiser, Epsilon
-from scorefield.errors import InputError
+from scorefield.core.denoiser import Denoiser, EpsilonPrediction
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.nn.network import Network
-from scorefield.random import Generators
-from scorefield.sample import Adaptive, Heun, LogSNRGrid, Sampler, UniformGrid, sample
-from scorefield.sample.flow import angle, time_at, velocity
-from scorefield.sample.ode import NODES, STAGES, integrate
-from scorefield.sde import SDE
+from scorefield.samplers import Adaptive, Heun, LogSNRGrid, Sampler, UniformGrid, sample
+from scorefield.samplers.flow import angle, time_at, velocity
+from scorefield.samplers.ode import NODES, STAGES, integrate
 
 F64 = torch.float64
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
@@ -208,7 +208,7 @@ class Zero(Network):
 
 
 def test_a_preconditioner_without_a_value_at_pure_noise_raises():
-    denoiser = Denoiser(Zero(), SDE(SCHEDULES["Rectified"]), Epsilon())
+    denoiser = Denoiser(Zero(), SDE(SCHEDULES["Rectified"]), EpsilonPrediction())
     x = keys(2).randn((2, 1, 8), like=torch.empty(0, dtype=F64))
     with pytest.raises(InputError, match="α = 0"):
         Adaptive()(denoiser, x, time(1.0), time(0.1), None, generator=keys(2), memory=None)

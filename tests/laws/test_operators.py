@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laws.cases import keys
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.operators import (
     Blur,
     Coarsen,

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from laws.cases import LAWS, SCHEDULES, Draws, Periodic, gaussian, keys, mixture, spectrum, time
-from scorefield.errors import InputError
-from scorefield.oracle import Gaussian, Mixture
-from scorefield.schedule import VP
-from scorefield.sde import SDE
+from scorefield.core.oracle import Gaussian, Mixture
+from scorefield.core.schedule import VP
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
 
 F64 = torch.float64
 GRIDS = {"1d": (7,), "2d": (3, 4), "3d": (2, 3, 5)}
@@ -167,7 +167,7 @@ def test_a_spectrum_of_no_real_field_raises(values):
 
 
 def test_the_examples_in_the_docstring_run():
-    outcome = doctest.testmod(importlib.import_module("scorefield.oracle"))
+    outcome = doctest.testmod(importlib.import_module("scorefield.core.oracle"))
     assert outcome.attempted > 0 and outcome.failed == 0
 
 

@@ -21,9 +21,9 @@ from laws.cases import (
     order,
     time,
 )
-from scorefield.errors import InputError
-from scorefield.sample import DDIM, DPM2M, Heun, LogSNRGrid, UniformGrid, sample
-from scorefield.schedule import Numerical
+from scorefield.core.schedule import Numerical
+from scorefield.foundation.errors import InputError
+from scorefield.samplers import DDIM, DPMSolverPP2M, Heun, LogSNRGrid, UniformGrid, sample
 
 SHORTFALL = 0.15
 
@@ -62,7 +62,7 @@ def test_order_for_other_laws(name, law, step):
     check_order(SCHEDULES[name], law, (8,), step)
 
 
-@pytest.mark.parametrize("step", ["DDIM", "Heun", "DPM2M"])
+@pytest.mark.parametrize("step", ["DDIM", "Heun", "DPMSolverPP2M"])
 @pytest.mark.parametrize("grid", [(4, 5), (2, 3, 4)], ids=["2d", "3d"])
 def test_order_on_other_grids(grid, step):
     check_order(SCHEDULES["VP"], "coloured both", grid, step)
@@ -75,7 +75,7 @@ def mixture_reference(name):
     return oracle, x, run(oracle, x, LogSNRGrid(1e-2, 0.99)(SCHEDULES[name], 1601), Heun())
 
 
-@pytest.mark.parametrize("step", ["DDIM", "Heun", "DPM2M"])
+@pytest.mark.parametrize("step", ["DDIM", "Heun", "DPMSolverPP2M"])
 @pytest.mark.parametrize("name", ["VE", "VP", "Rectified"])
 def test_order_where_the_denoiser_is_not_linear(name, step):
     """Against Heun on a grid 8 times as fine as the finest one tested: its own error is 1/64 of that one's."""
@@ -116,7 +116,7 @@ def test_from_pure_noise_second_order_steps_begin_as_ddim(name):
     x = oracle.marginal((2, 1, 8), time(1.0), generator=keys(2))
     times = torch.tensor([1.0, 0.9], dtype=torch.float64)
     first = run(oracle, x, times, DDIM())
-    for step in (Heun(), DPM2M()):
+    for step in (Heun(), DPMSolverPP2M()):
         torch.testing.assert_close(run(oracle, x, times, step), first, rtol=1e-13, atol=1e-13)
 
 

@@ -4,21 +4,34 @@ import pytest
 import torch
 
 from laws.cases import SCHEDULES, TABLES, gaussian, keys, time
-from scorefield.denoiser import Denoiser, Epsilon, Flow, Identity, Karras, NoiseRatio, Score, Times, Velocity
+from scorefield.core.denoiser import (
+    DataPrediction,
+    Denoiser,
+    EDMPreconditioner,
+    EpsilonPrediction,
+    FlowPrediction,
+    NoiseRatio,
+    ScorePrediction,
+    Times,
+    VelocityPrediction,
+)
+from scorefield.core.sde import SDE, expand_like
 from scorefield.nn.network import Network
-from scorefield.sde import SDE, expand_like
 
 F64 = torch.float64
 TIMES = (1e-3, 0.01, 0.3, 0.7, 0.99)
 
 TARGETS = {  # what the network predicts of x_t = α x + σ ξ
-    "Epsilon": (Epsilon(), lambda x, noise, alpha, sigma: noise),
-    "Score": (Score(), lambda x, noise, alpha, sigma: -noise),
-    "Velocity": (Velocity(), lambda x, noise, alpha, sigma: (alpha * noise - sigma * x) / torch.hypot(alpha, sigma)),
-    "Flow": (Flow(), lambda x, noise, alpha, sigma: noise - x),
-    "Identity": (Identity(), lambda x, noise, alpha, sigma: x),
-    "Karras(1)": (Karras(), lambda x, noise, alpha, sigma: karras_target(x, noise, alpha, sigma, 1.0)),
-    "Karras(0.5)": (Karras(0.5), lambda x, noise, alpha, sigma: karras_target(x, noise, alpha, sigma, 0.5)),
+    "Epsilon": (EpsilonPrediction(), lambda x, noise, alpha, sigma: noise),
+    "Score": (ScorePrediction(), lambda x, noise, alpha, sigma: -noise),
+    "Velocity": (
+        VelocityPrediction(),
+        lambda x, noise, alpha, sigma: (alpha * noise - sigma * x) / torch.hypot(alpha, sigma),
+    ),
+    "Flow": (FlowPrediction(), lambda x, noise, alpha, sigma: noise - x),
+    "Identity": (DataPrediction(), lambda x, noise, alpha, sigma: x),
+    "Karras(1)": (EDMPreconditioner(), lambda x, noise, alpha, sigma: karras_target(x, noise, alpha, sigma, 1.0)),
+    "Karras(0.5)": (EDMPreconditioner(0.5), lambda x, noise, alpha, sigma: karras_target(x, noise, alpha, sigma, 0.5)),
 }
 DEFINED_WITHOUT_SIGNAL = ("Velocity", "Flow", "Identity", "Karras(1)", "Karras(0.5)")
 
@@ -90,7 +103,7 @@ def test_karras_sees_and_asks_for_unit_variance(name, sigma_data):
     """In closed form: x_t has the variance α² σ_d² + σ², and the target that of a linear form in independent x and ξ."""
     t = torch.linspace(0, 1, 21, dtype=F64)
     alpha, sigma = SCHEDULES[name](t)
-    c = Karras(sigma_data)(SCHEDULES[name], t)
+    c = EDMPreconditioner(sigma_data)(SCHEDULES[name], t)
     torch.testing.assert_close(
         c.scale**2 * (alpha**2 * sigma_data**2 + sigma**2), torch.ones_like(t), rtol=1e-13, atol=0
     )
@@ -114,7 +127,7 @@ def test_edm_table_1():
     """Karras et al. (2022), table 1, last column, σ_data = 0.5."""
     sigma = torch.tensor([0.002, 0.5, 80.0], dtype=F64)
     schedule = SCHEDULES["EDM"]
-    c = Karras(0.5)(schedule, schedule.time(-2 * sigma.log()))
+    c = EDMPreconditioner(0.5)(schedule, schedule.time(-2 * sigma.log()))
     for ours, theirs in (
         (c.skip, 0.25 / (sigma**2 + 0.25)),
         (c.out, sigma * 0.5 / (sigma**2 + 0.25).sqrt()),
@@ -147,6 +160,6 @@ def test_a_score_network_of_a_table_gives_the_score_of_the_table(name):
         torch.tensor([0.0, 0.4, 1.0], dtype=F64),
     )
     sigma = expand_like(sde.schedule.sigma(t), x_t)
-    for precondition, sign in ((Score(NoiseRatio()), 1), (Epsilon(Times()), -1)):
+    for precondition, sign in ((ScorePrediction(NoiseRatio()), 1), (EpsilonPrediction(Times()), -1)):
         score = sde.score(Denoiser(Told(answer), sde, precondition)(x_t, t), x_t, t)
         torch.testing.assert_close(score, sign * answer / sigma, rtol=1e-8, atol=1e-8)

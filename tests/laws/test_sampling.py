@@ -7,19 +7,21 @@ import torch
 from torch import nn
 
 from laws.cases import DETERMINISTIC, SCHEDULES, STOCHASTIC, gaussian, keys, mixture, time
-from scorefield.errors import InputError
-from scorefield.random import Generators
-from scorefield.sample import (
+from scorefield.core.schedule import EDM, VE, VP
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
+from scorefield.samplers import (
     DDIM,
-    DPM2M,
     Adaptive,
     Ancestral,
     AnnealedLangevin,
-    Carry,
+    DPMSolverPP2M,
     Heun,
     Langevin,
     LogSNRGrid,
     NCSNLangevin,
+    NoPredictor,
     ReverseDiffusion,
     Sampler,
     Step,
@@ -27,9 +29,7 @@ from scorefield.sample import (
     UniformGrid,
     sample,
 )
-from scorefield.sample.langevin import Corrector
-from scorefield.schedule import EDM, VE, VP
-from scorefield.sde import SDE
+from scorefield.samplers.langevin import Corrector
 
 F64 = torch.float64
 LIKE = torch.empty(0, dtype=F64)
@@ -51,14 +51,14 @@ CORRECTED = {"corrector": Langevin(0.16)}
 BUDGETS = {  # evaluations for 18 steps that end with the final denoising
     "Heun": (Sampler(18, Heun()), 35),
     "StochasticHeun": (Sampler(18, StochasticHeun()), 35),
-    "DPM2M": (Sampler(18, DPM2M()), 18),
+    "DPMSolverPP2M": (Sampler(18, DPMSolverPP2M()), 18),
     "DDIM": (Sampler(18, DDIM()), 18),
     "Ancestral": (Sampler(18, Ancestral()), 18),
     "corrected": (Sampler(18, ReverseDiffusion(), **CORRECTED), 36),
     "corrected after": (Sampler(18, ReverseDiffusion(), correct_first=False, **CORRECTED), 35),
     "corrected twice": (Sampler(18, ReverseDiffusion(), corrector=Langevin(0.16, repeats=2)), 54),
-    "annealed": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5)), 91),
-    "annealed after": (Sampler(18, Carry(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
+    "annealed": (Sampler(18, NoPredictor(), corrector=AnnealedLangevin(0.1, 5)), 91),
+    "annealed after": (Sampler(18, NoPredictor(), corrector=AnnealedLangevin(0.1, 5), correct_first=False), 86),
     "without the final denoising": (Sampler(18, Ancestral(), denoise=False), 18),
     "one step": (Sampler(1, Heun()), 1),
 }
@@ -202,9 +202,9 @@ STEPS = (
 RECIPES = {name: Sampler(8, step) for name, step in STEPS.items()} | {
     "corrected": Sampler(8, ReverseDiffusion(), corrector=Langevin(0.3, repeats=2)),
     "corrected after": Sampler(8, Ancestral(), corrector=Langevin(0.3), correct_first=False),
-    "DPM2M(1)": Sampler(8, DPM2M(1.0)),
-    "annealed": Sampler(8, Carry(), corrector=AnnealedLangevin(0.3, 2), correct_first=False),
-    "annealed, NCSN": Sampler(8, Carry(), corrector=NCSNLangevin(1e-5, 2), correct_first=False),
+    "DPMSolverPP2M(1)": Sampler(8, DPMSolverPP2M(1.0)),
+    "annealed": Sampler(8, NoPredictor(), corrector=AnnealedLangevin(0.3, 2), correct_first=False),
+    "annealed, NCSN": Sampler(8, NoPredictor(), corrector=NCSNLangevin(1e-5, 2), correct_first=False),
     "adaptive": Sampler(2, Adaptive(1e-3)),
 }
 

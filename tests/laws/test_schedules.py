@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from laws.cases import NOISE_ENDS, SCHEDULES, SIGNAL_ENDS, TABLES
-from scorefield.schedule import VP, Numerical, Tabulated
+from scorefield.core.schedule import VP, Numerical, Tabulated
 
 F32, F64 = torch.float32, torch.float64
 EPS = {F32: 1.2e-7, F64: 2.3e-16}

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from laws.cases import SCHEDULES, Draws, Periodic, keys, time
-from scorefield.sde import SDE
+from scorefield.core.sde import SDE
 
 F64 = torch.float64
 TIMES = (1e-5, 0.01, 0.3, 0.7, 0.999)

@@ -7,32 +7,32 @@ import torch
 from torch import nn
 
 from laws.cases import gaussian, keys, mixture
+from scorefield.core.denoiser import Denoiser, EDMPreconditioner
+from scorefield.core.schedule import EDM, VP, Tabulated, time_of_noise
+from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoiser, Karras
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.losses import (
     SNR,
     SURE,
     Ambient,
     Denoising,
+    EDMWeight,
     FiniteDifference,
     Hutchinson,
-    KarrasWeight,
     LogNormal,
-    Plain,
     Sum,
     SUREScore,
-    TimeLaw,
+    TimeDistribution,
     UniformLevels,
     UniformTime,
+    Unweighted,
 )
-from scorefield.losses.divergence import coins
+from scorefield.losses.divergence import rademacher
 from scorefield.losses.sure import above
 from scorefield.nn import NCSNv2
 from scorefield.nn.network import Network
-from scorefield.random import Generators
-from scorefield.schedule import EDM, VP, Tabulated, time_of_noise
-from scorefield.sde import SDE, expand_like
 
 F64 = torch.float64
 DRAWS = 10_000
@@ -77,7 +77,7 @@ def mean_within(values, expected=0.0, errors=3.0):
 def test_the_mean_of_sure_is_the_error_that_only_who_knows_the_truth_can_compute(schedule, derivative):
     x = mixture(VP()).marginal((DRAWS, 1, 3), torch.tensor(0.0, dtype=F64), generator=Quick(1)).repeat(1, 2, 1)
     batch = noisy(x, 0.2 + 0.3 * torch.rand(DRAWS, dtype=F64, generator=torch.Generator().manual_seed(0)))
-    denoiser = Denoiser(Waves(), SDE(schedule), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(schedule), EDMPreconditioner(0.5))
     values, denoised = SURE(derivative, SNR()).with_denoised(denoiser, batch, generator=Quick(2))
     truth = batch.noise**-2 * (denoised - x).square().flatten(1).mean(1)  # SNR: 1/σ_w²
     assert mean_within(values - truth)
@@ -90,7 +90,7 @@ def test_a_mask_hides_what_is_unknown_from_the_estimate_too():
     mask = torch.tensor([1.0, 1.0, 0.0, 1.0], dtype=F64).expand(DRAWS, 1, 4)
     batch = noisy(x, 0.4)
     batch = Batch(batch.x, noise=batch.noise, mask=mask)
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
     values, denoised = SURE().with_denoised(denoiser, batch, generator=Quick(2))
     assert mean_within(values - (denoised - x).square()[..., mask[0, 0] > 0].flatten(1).mean(1))
 
@@ -119,7 +119,7 @@ def test_complex_fields_are_two_channels(derivative):
 def test_the_divergence_does_not_depend_on_how_it_is_found():
     """Two steps and the backward pass agree within 2 %, under autocast too, where the network alone is far off."""
     torch.manual_seed(0)
-    denoiser = Denoiser(NCSNv2(2, 2, channels=8), SDE(EDM()), Karras(0.5))
+    denoiser = Denoiser(NCSNv2(2, 2, channels=8), SDE(EDM()), EDMPreconditioner(0.5))
     batch = Batch(0.5 * torch.randn(8, 2, 16, 16), noise=torch.full((8,), 0.1))
     t = time_of_noise(EDM(), batch.noise)
     with torch.no_grad():
@@ -130,7 +130,7 @@ def test_the_divergence_does_not_depend_on_how_it_is_found():
         return [(value - residual + 0.01).mean() / 0.02 for value in values]
 
     def products(step):
-        z = coins(batch.x.shape, generator=keys(8), like=batch.x)
+        z = rademacher(batch.x.shape, generator=keys(8), like=batch.x)
         return FiniteDifference(step)(lambda y: denoiser(y, t), batch.x, z, batch.noise)[1].detach()
 
     ways = (FiniteDifference(1e-2), FiniteDifference(2e-3), Hutchinson())
@@ -148,8 +148,8 @@ def test_the_divergence_does_not_depend_on_how_it_is_found():
 def test_a_samples_loss_depends_on_its_own_key_and_noise_alone():
     x = torch.randn(5, 2, 8, dtype=F64, generator=torch.Generator().manual_seed(0))
     batch = noisy(x, torch.linspace(0.1, 0.5, 5))
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
-    scheme = SUREScore(Denoising(LogNormal(), KarrasWeight()))
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
+    scheme = SUREScore(Denoising(LogNormal(), EDMWeight()))
     for loss in (SURE(), SURE(Hutchinson()), Ambient(LogNormal(1.0)), scheme, Sum([SURE(), Ambient(LogNormal(1.0))])):
         together = loss(denoiser, batch, generator=keys(5))
         alone = [
@@ -178,7 +178,7 @@ class Filter(nn.Module):
         return (sigma**2 * self.gain / (alpha * (1 - alpha * self.gain))).detach()
 
 
-class Upper(TimeLaw):
+class Upper(TimeDistribution):
     """Uniform over the entries of a table but the first."""
 
     def __init__(self, levels):
@@ -259,8 +259,8 @@ def test_the_score_term_is_weighted_in_over_the_epochs():
     noise = noisy(x, 0.3)
     epochs = torch.tensor([0, 1, 2, 4, 9, 2**31])
     batch = Batch(noise.x, noise=noise.noise, key=torch.stack((torch.arange(6), epochs), 1))
-    denoiser = Denoiser(Waves(), SDE(EDM()), Karras(0.5))
-    score = Denoising(LogNormal(), Plain())
+    denoiser = Denoiser(Waves(), SDE(EDM()), EDMPreconditioner(0.5))
+    score = Denoising(LogNormal(), Unweighted())
 
     def value(ramp):
         return SUREScore(score, ramp=ramp)(denoiser, batch, generator=keys(6))
@@ -316,7 +316,7 @@ def test_the_logged_errors_are_those_of_the_truth():
 
 # -------------------------------------------------------------------------------------------------------------- refusals
 def test_what_the_losses_refuse():
-    denoiser, x = Denoiser(Waves(), SDE(EDM(0.01, 10.0)), Karras(0.5)), torch.randn(3, 2, 4)
+    denoiser, x = Denoiser(Waves(), SDE(EDM(0.01, 10.0)), EDMPreconditioner(0.5)), torch.randn(3, 2, 4)
     for loss in (SURE(), Ambient(), SUREScore()):
         with pytest.raises(InputError, match=r"scorefield\.data\.Measured"):
             loss(denoiser, Batch(x), generator=keys(3))

@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 
 from laws.cases import keys
-from scorefield.errors import InputError
-from scorefield.sample import Heun, Sampler
-from scorefield.sample.tiled import Tiled
-from scorefield.schedule import EDM
-from scorefield.sde import SDE
+from scorefield.core.schedule import EDM
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
+from scorefield.samplers import Heun, Sampler
+from scorefield.samplers.tiled import Tiled
 
 
 class Local:

@@ -101,11 +101,11 @@ def test_maps_and_transforms_of_the_emulator(golden_folder, tmp_path) -> None:
     fine["pr"].values[:] = np.maximum(fine.pr.values - 280, 0)
     path = save(fine, tmp_path / "fine.nc")
     blocks = {
-        "class_path": "scorefield.data.climate.Blocks",
+        "class_path": "scorefield.climate.Blocks",
         "init_args": {"days": 5, "cycle": 4, "valid": [3], "test": []},
     }
     given = {"targets": {"path": path, "names": ["pr"]}, "predictors": {"path": path, "names": ["psl", "hus", "ta"]}}
-    data = {"class_path": "scorefield.data.Climate", "init_args": {**given, "division": blocks}}
+    data = {"class_path": "scorefield.climate.Climate", "init_args": {**given, "division": blocks}}
     (tmp_path / "data.yaml").write_text(yaml.safe_dump({"data": data}))
     command = [
         "import",

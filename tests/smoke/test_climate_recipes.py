@@ -10,13 +10,13 @@ import xarray as xr
 import yaml
 
 from scorefield.cli import main
-from scorefield.config import find_recipe, read_recipe, recipes
-from scorefield.data.climate import Conservative, Cube, Variables
-from scorefield.data.climate.source import grid_of_cube
+from scorefield.climate import Conservative, Cube, Variables
+from scorefield.climate.source import grid_of_cube
+from scorefield.run.configuration import find_recipe, read_recipe, recipes
 from weather import dataset, save, times
 
 NAMES = [
-    name for name, path in recipes().items() if read_recipe(path)["data"]["class_path"] == "scorefield.data.Climate"
+    name for name, path in recipes().items() if read_recipe(path)["data"]["class_path"] == "scorefield.climate.Climate"
 ]
 SMALL = {"channels": 8, "multipliers": [1, 2], "blocks": 1}
 SHORT = {"steps": 2, "batch_size": 4, "validate_on": 4, "accelerator": "cpu", "preview_every": 2, "checkpoint_every": 2}
@@ -54,7 +54,7 @@ def own_files(data: dict, folder: Path) -> dict:
         changed["tiles"] = {"size": [8, 8], "least_wet": 0.0}
     if wanted["division"]["class_path"].endswith(("Years", "Periods")):
         blocks = {"days": 2, "cycle": 3, "valid": [2], "test": []}
-        changed["division"] = {"class_path": "scorefield.data.climate.Blocks", "init_args": blocks}
+        changed["division"] = {"class_path": "scorefield.climate.Blocks", "init_args": blocks}
     else:
         changed["division"] = {"init_args": {"count": 3, "valid": [1], "test": [2], "guard": 0}}
     return {"init_args": changed}

@@ -17,13 +17,13 @@ import yaml
 import scorefield
 import tiny
 from scorefield.cli import main
-from scorefield.cli.words import run_parser
-from scorefield.config import Parser, find_recipe, read_recipe
+from scorefield.cli.console import run_parser
 from scorefield.data import Source
-from scorefield.defaults import import_class
 from scorefield.guidance import DPS, MomentMatching, PiGDM
-from scorefield.jobs.mri import reconstruction
-from scorefield.train import checkpoint as checkpoints
+from scorefield.mri import reconstruction
+from scorefield.run.configuration import Parser, find_recipe, read_recipe
+from scorefield.run.defaults import import_class
+from scorefield.training import checkpoint as checkpoints
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def tampered(run: Path, path: Path, **model: object) -> Path:
 
 @pytest.mark.parametrize(
     "class_path",
-    ["os.system", "subprocess.Popen", "scorefield.train.checkpoint.os.system", "torch.nn.Sequential", "my_lab.Net"],
+    ["os.system", "subprocess.Popen", "scorefield.training.checkpoint.os.system", "torch.nn.Sequential", "my_lab.Net"],
 )
 def test_foreign_code_in_a_checkpoint_is_not_run(
     class_path: str, run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -154,10 +154,15 @@ def test_foreign_code_in_a_checkpoint_is_not_run(
     [
         {"net": "evil.Net"},
         {"net": "evil.yaml"},
-        {"sde": {"schedule": "evil.Net", "noise": {"class_path": "scorefield.noise.White"}}},
+        {"sde": {"schedule": "evil.Net", "noise": {"class_path": "scorefield.core.noise.White"}}},
         {"sde": "evil.yaml"},
         {"sampler": {"step": "evil.Net"}},
-        {"precondition": {"class_path": "scorefield.denoiser.Karras", "init_args": {"label": "evil.Net"}}},
+        {
+            "precondition": {
+                "class_path": "scorefield.core.denoiser.EDMPreconditioner",
+                "init_args": {"label": "evil.Net"},
+            }
+        },
         {"net": {"class_path": "scorefield.nn.NCSNpp", "init_args": {"channels": "evil.Net"}}},
         {"net": {"class_path": "scorefield.__main__.main"}},
         {"net": {"class_path": "scorefield.nn.NCSNpp", "dict_kwargs": {"x": "evil.Net"}}},
@@ -209,7 +214,7 @@ def test_a_trusted_network_is_used(run: Path, tmp_path: Path, monkeypatch: pytes
 
 
 def test_tables_that_a_function_makes_are_loaded_again(tmp_path: Path) -> None:
-    tiny.train(tmp_path, tmp_path / "run", train__steps=1, model__sde__schedule="scorefield.schedule.ddpm")
+    tiny.train(tmp_path, tmp_path / "run", train__steps=1, model__sde__schedule="scorefield.core.schedule.ddpm")
     assert scorefield.load(tmp_path / "run").sde.schedule.log_snr(torch.ones(())) < -5
 
 
@@ -264,7 +269,7 @@ def test_an_interrupted_sampling_job_is_completed(
     assert np.array_equal(resumed[4:8], marker)  # what was there is used
     assert np.array_equal(resumed[:4], whole[:4]) and np.array_equal(resumed[8:], whole[8:])  # the rest is the same
     refuse(capsys, job(tmp_path / "whole", "--seed", "1"), "seed = 0, not 1")
-    refuse(capsys, job(tmp_path / "whole", "--sampler", "DPM2M"), "sampler")
+    refuse(capsys, job(tmp_path / "whole", "--sampler", "DPMSolverPP2M"), "sampler")
 
 
 def test_a_sample_depends_on_its_seed_and_number_alone(run: Path) -> None:
@@ -374,10 +379,10 @@ def test_a_class_that_the_command_line_names_starts_from_its_own_defaults(word: 
 
 def test_a_class_within_a_class_starts_from_its_own_defaults() -> None:
     """Not from what the class it stands in has by default under the same names: R = 4 of random lines, R = 8 of Poisson discs."""
-    masks = pytest.importorskip("scorefield.data.mri.masks")
+    masks = pytest.importorskip("scorefield.mri.masks")
     parser = Parser.named("test")
     parser.add_subclass_arguments(Source, "data")
-    line = ["--data", "scorefield.data.mri.Undersampled", "--data.source", "Digits"]
+    line = ["--data", "scorefield.mri.Undersampled", "--data.source", "Digits"]
 
     def sampling(*words: str) -> object:
         return parser.instantiate(parser.read([*line, *words])).data.sampling
@@ -386,9 +391,9 @@ def test_a_class_within_a_class_starts_from_its_own_defaults() -> None:
     assert sampling("--data.sampling.calibration=8") == masks.RandomLines(calibration=8)
     assert sampling("--data.sampling", "PoissonDisc") == masks.PoissonDisc()
     assert sampling("--data.sampling=PoissonDisc", "--data.sampling.seed=3") == masks.PoissonDisc(seed=3)
-    written = {"class_path": "scorefield.data.mri.masks.PoissonDisc", "init_args": {"calibration": [20, 20]}}
-    source = {"class_path": "scorefield.data.Digits"}
-    data = {"class_path": "scorefield.data.mri.Undersampled", "init_args": {"source": source, "sampling": written}}
+    written = {"class_path": "scorefield.mri.masks.PoissonDisc", "init_args": {"calibration": [20, 20]}}
+    source = {"class_path": "scorefield.datasets.Digits"}
+    data = {"class_path": "scorefield.mri.Undersampled", "init_args": {"source": source, "sampling": written}}
     base = parser.read_object({"data": data}, "a recipe")
     assert parser.instantiate(base).data.sampling == masks.PoissonDisc(calibration=(20, 20))
     again = parser.instantiate(parser.read(["--data.sampling.acceleration=6"], base)).data.sampling

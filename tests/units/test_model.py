@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
-from scorefield.errors import InputError
-from scorefield.files import replacing, write_text
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing, write_text
 from scorefield.model import Model
-from scorefield.sample import ProbabilityFlow
+from scorefield.samplers import ProbabilityFlow
 
 
 @pytest.fixture(scope="module")

@@ -5,8 +5,8 @@ import torch
 from jaxtyping import TypeCheckError
 
 from laws.cases import keys
-from scorefield.schedule import VP
-from scorefield.sde import SDE
+from scorefield.core.schedule import VP
+from scorefield.core.sde import SDE
 
 
 def test_a_wrong_rank_raises():

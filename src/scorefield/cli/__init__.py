@@ -12,13 +12,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, correct, downscale, verify
-from scorefield.cli.drawing import denoise, likelihood, restore, sample
+from scorefield.cli.console import say
+from scorefield.cli.evaluation import compare, evaluate, make_reference, report
 from scorefield.cli.functions import plot, superres
-from scorefield.cli.judging import compare, evaluate, make_reference, report
-from scorefield.cli.scanning import reconstruct
+from scorefield.cli.mri import reconstruct
+from scorefield.cli.sampling import denoise, likelihood, restore, sample
 from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
-from scorefield.cli.words import say
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 

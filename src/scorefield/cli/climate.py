@@ -6,17 +6,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, cast
 
-from scorefield.cli.words import run_parser, say, warn
-from scorefield.errors import InputError
+from scorefield.cli.console import run_parser, say, warn
+from scorefield.foundation.errors import InputError
 
 
 def downscale(arguments: Sequence[str]) -> int:
     """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on."""
     from tqdm import tqdm
 
-    from scorefield import loading
-    from scorefield.data import Climate
-    from scorefield.jobs import downscaling, sampling
+    from scorefield.climate import Climate, downscaling
+    from scorefield.jobs import sampling
+    from scorefield.run import loading
 
     parser = run_parser("downscale", downscale.__doc__ or "")
     parser.add_argument(
@@ -96,8 +96,8 @@ def verify(arguments: Sequence[str]) -> int:
     """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out."""
     from tqdm import tqdm
 
-    from scorefield.config import Parser
-    from scorefield.jobs.verification import job
+    from scorefield.climate.verification import job
+    from scorefield.run.configuration import Parser
 
     parser = Parser.named("scorefield verify", verify.__doc__ or "")
     job.add_arguments(parser)
@@ -113,9 +113,9 @@ def baseline(arguments: Sequence[str]) -> int:
     """Fit what a downscaling model has to beat - Bilinear, DressedBilinear, HourlyResidual, Ridge, DressedRidge, BCSD - and
     write what it draws.
     """
-    from scorefield.config import Parser
-    from scorefield.jobs import baselines
-    from scorefield.jobs.baselines import job
+    from scorefield.climate import baselines
+    from scorefield.climate.baselines import job
+    from scorefield.run.configuration import Parser
 
     parser = Parser.named("scorefield baseline", baseline.__doc__ or "")
     job.add_arguments(parser)
@@ -128,8 +128,8 @@ def baseline(arguments: Sequence[str]) -> int:
 
 def correct(arguments: Sequence[str]) -> int:
     """Map the quantiles of predictions to the truth's in each grid box; with --map.wet both are wet equally often."""
-    from scorefield.config import Parser
-    from scorefield.jobs.baselines import correction
+    from scorefield.climate.baselines import correction
+    from scorefield.run.configuration import Parser
 
     parser = Parser.named("scorefield correct", correct.__doc__ or "")
     correction.add_arguments(parser)

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scorefield.cli.words import run_parser, say, warn
+from scorefield.cli.console import run_parser, say, warn
 
 
 def superres(arguments: Sequence[str]) -> int:
     """Draw functions on a fine grid that agree with a given one on a coarse grid, by the posterior of the model."""
     from tqdm import tqdm
 
-    from scorefield import loading, recipe
-    from scorefield.jobs import finer, resolution, restoring, sampling, selection
-    from scorefield.jobs.steering import class_of
+    from scorefield.functions import super_resolution as finer
+    from scorefield.jobs import resolution, restoring, sampling
+    from scorefield.jobs.class_guidance import class_of
+    from scorefield.run import checkpoint_choice as selection
+    from scorefield.run import loading, recipe
 
     parser = run_parser("superres", superres.__doc__ or "")
     selection.add_arguments(parser)
@@ -55,8 +57,8 @@ def superres(arguments: Sequence[str]) -> int:
 
 def plot(arguments: Sequence[str]) -> int:
     """Picture the noise of a run, its covariance, an example under growing noise, and samples; as PNG and PDF."""
-    from scorefield import loading
-    from scorefield.jobs import illustrate
+    from scorefield.functions import noise_plots as illustrate
+    from scorefield.run import loading
 
     parser = run_parser("plot", plot.__doc__ or "")
     illustrate.add_arguments(parser)

@@ -8,19 +8,20 @@ from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from scorefield.cli.judging import evaluate
-from scorefield.cli.words import say, warn
-from scorefield.errors import InputError
+from scorefield.cli.console import say, warn
+from scorefield.cli.evaluation import evaluate
+from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
-    from scorefield.config import Parser
+    from scorefield.run.configuration import Parser
 
 
 def train(arguments: Sequence[str]) -> int:
     """Train a score model from a recipe or a YAML file; --GROUP.KEY VALUE overrides anything in it."""
-    from scorefield import loading, recipe, run
+    from scorefield.run import experiment as run
+    from scorefield.run import loading, recipe
 
     started = any(word.split("=")[0] == "--init" for word in arguments)
     parser = recipe.recipe_parser("scorefield train", train.__doc__ or "", data_required=not started)
@@ -56,7 +57,7 @@ def train(arguments: Sequence[str]) -> int:
         return 0
     if settings.out is None:
         raise InputError("train needs --out RUN, the folder to write.")
-    from scorefield.train.interrupt import Stopped
+    from scorefield.training.interrupt import Stopped
 
     try:
         init = None if settings.init is None else loading.open_checkpoint(settings.init)
@@ -74,9 +75,11 @@ def suggest(arguments: Sequence[str]) -> int:
     """
     import torch
 
-    from scorefield import recipe, run
-    from scorefield.jobs import resolution, suggestion
-    from scorefield.spectrum import RadialSpectrum
+    from scorefield.core.spectrum import RadialSpectrum
+    from scorefield.functions import spectrum_check as suggestion
+    from scorefield.jobs import resolution
+    from scorefield.run import experiment as run
+    from scorefield.run import recipe
 
     parser = recipe.recipe_parser("scorefield suggest", suggest.__doc__ or "")
     parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
@@ -116,7 +119,7 @@ def import_(arguments: Sequence[str]) -> int:
     """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2 or
     score-diffusion-training. What it is follows from its weights and its configuration; nothing in it is executed.
     """
-    from scorefield.config import Parser
+    from scorefield.run.configuration import Parser
 
     parser = Parser.named("scorefield import", import_.__doc__ or "")
     parser.add_argument("checkpoint", type=Path, help="the file with the weights")
@@ -131,8 +134,9 @@ def import_(arguments: Sequence[str]) -> int:
         help="recipe with the data trained on: mlde's transforms are fitted to them again",
     )
     settings = parser.read(arguments)
-    from scorefield import config, loading
     from scorefield.jobs.importing import import_weights
+    from scorefield.run import configuration as config
+    from scorefield.run import loading
 
     data = None if settings.data is None else config.read_recipe(settings.data).get("data")
     model = loading.load(import_weights(settings.checkpoint, settings.out, settings.config, data))
@@ -145,10 +149,10 @@ def import_(arguments: Sequence[str]) -> int:
 
 def check_data(arguments: Sequence[str]) -> int:
     """Look at data before training on them, and write a picture of some."""
-    from scorefield import recipe
-    from scorefield.config import Parser
     from scorefield.data import Normaliser, Source
     from scorefield.data.inspect import inspect
+    from scorefield.run import recipe
+    from scorefield.run.configuration import Parser
 
     parser = Parser.named("scorefield check-data", check_data.__doc__ or "")
     parser.add_subclass_arguments(Source, "data", required=True, help="where the fields come from")
@@ -174,11 +178,11 @@ def noise_levels(arguments: Sequence[str]) -> int:
     """Choose the noise levels of a recipe from its data, and write the recipe with them, complete, to train with."""
     import yaml
 
-    from scorefield import recipe
     from scorefield.data.loader import Sequential
-    from scorefield.files import write_text
-    from scorefield.jobs import levels
-    from scorefield.run import data_and_normaliser
+    from scorefield.foundation.files import write_text
+    from scorefield.jobs import noise_levels as levels
+    from scorefield.run import recipe
+    from scorefield.run.experiment import data_and_normaliser
 
     parser = recipe.recipe_parser("scorefield noise-levels", noise_levels.__doc__ or "")
     parser.add_argument("recipe", help="name of a recipe (scorefield recipes) or path of a YAML file")
@@ -206,7 +210,7 @@ def noise_levels(arguments: Sequence[str]) -> int:
 
 def recipes(arguments: Sequence[str]) -> int:
     """List the recipes that come with scorefield."""
-    from scorefield import config
+    from scorefield.run import configuration as config
 
     parser = config.Parser.named("scorefield recipes", recipes.__doc__ or "")
     parser.read(arguments)
@@ -219,8 +223,8 @@ def recipes(arguments: Sequence[str]) -> int:
 
 def demo(arguments: Sequence[str]) -> int:
     """Train on handwritten digits, sample and evaluate, into runs/demo."""
-    from scorefield.config import Parser
     from scorefield.jobs import pictures
+    from scorefield.run.configuration import Parser
 
     parser = Parser.named("scorefield demo", demo.__doc__ or "")
     parser.add_argument("--out", type=Path, default=Path("runs/demo"), help="run folder")
@@ -237,7 +241,7 @@ def demo(arguments: Sequence[str]) -> int:
 
 def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
     """Overrides on top of a recipe, which comes first; without one, a run that is resumed is its own."""
-    from scorefield import config
+    from scorefield.run import configuration as config
 
     if {"-h", "--help"} & set(arguments):
         return parser.read(arguments)
@@ -260,8 +264,9 @@ def _read_with_recipe(parser: Parser, arguments: Sequence[str]) -> Namespace:
 
 def _inherit(init: Path, groups: dict[str, Any], words: Sequence[str]) -> dict[str, Any]:
     """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
-    from scorefield import config, loading
     from scorefield.model import Model
+    from scorefield.run import configuration as config
+    from scorefield.run import loading
 
     opened = loading.open_checkpoint(init)
     trust = [word for option, word in pairwise(words) if option.startswith("--trust")]

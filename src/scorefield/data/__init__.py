@@ -3,22 +3,15 @@
 from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
-from scorefield.data.channels import Channels
-from scorefield.data.climate import Climate
 from scorefield.data.crop import CentreCrop, Crop, Square
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.functions import Functions
 from scorefield.data.huggingface import HuggingFace
 from scorefield.data.images import Images
-from scorefield.data.interferograms import Interferograms
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.noisy import Measured, Noisy
 from scorefield.data.normalise import Centre, Divide, Identity, Normaliser, Standardise, UnitRange
-from scorefield.data.source import Digits, Source, Tensors, Wrapped
-from scorefield.data.terrain import Terrain
-from scorefield.data.volcano import Volcano
-from scorefield.data.vorticity import NavierStokes
-from scorefield.data.windows import Windows
+from scorefield.data.source import Source, Tensors, Wrapped
 
 __all__ = [
     "Arrays",
@@ -26,23 +19,18 @@ __all__ = [
     "Batch",
     "Centre",
     "CentreCrop",
-    "Channels",
-    "Climate",
     "Crop",
     "Dequantise",
-    "Digits",
     "Divide",
     "DropLabel",
-    "Fields",
+    "FieldDataset",
     "Flip",
     "Functions",
     "HuggingFace",
     "Identity",
     "Images",
-    "Interferograms",
     "Loader",
     "Measured",
-    "NavierStokes",
     "Noisy",
     "Normaliser",
     "Sequential",
@@ -50,9 +38,6 @@ __all__ = [
     "Square",
     "Standardise",
     "Tensors",
-    "Terrain",
     "UnitRange",
-    "Volcano",
-    "Windows",
     "Wrapped",
 ]

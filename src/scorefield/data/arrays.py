@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset, check_labels
+from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset, check_labels
 from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.errors import AbsentDataError, InputError
+from scorefield.foundation.errors import AbsentDataError, InputError
 
 HELD_OUT = ("valid", "test")  # what the given validation array may be called: x_valid or x_test
 BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
@@ -41,7 +41,7 @@ class Arrays(Source):
     valid: int | float = 0.1
     seed: int = 0
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         check_split(split)
         file = ArrayFile(Path(self.path))
         held_out = next((f"_{part}" for part in HELD_OUT if f"{self.key}_{part}" in file.names), None)
@@ -52,7 +52,7 @@ class Arrays(Source):
         fields = ArrayFields(x, self.channel_axis, self._labels(file, "", len(x)), origin=str(self.path))
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
-    def _given(self, file: ArrayFile, part: str, parts: tuple[str, str]) -> Fields:
+    def _given(self, file: ArrayFile, part: str, parts: tuple[str, str]) -> FieldDataset:
         """One of the file's own splits; the classes are counted over both, so that they cannot differ."""
         x = file.read(self.key + part, "key")
         origin = f"{self.key}{part} of {self.path}"

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.errors import InputError
-from scorefield.random import Generators
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 
 FLIP, DEQUANTISE, DROP_LABEL = 101, 102, 103  # the number of each, the last of its keys
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 @dataclass(frozen=True)

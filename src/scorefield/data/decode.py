@@ -18,8 +18,8 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.crop import Crop
-from scorefield.data.fields import ArrayFields, Fields
-from scorefield.errors import InputError, brief
+from scorefield.data.fields import ArrayFields, FieldDataset
+from scorefield.foundation.errors import InputError, brief
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of more than 8 bits
@@ -131,7 +131,7 @@ class Decoder(ABC):
             ) from error
 
 
-class ImageFields(Fields):
+class ImageFields(FieldDataset):
     """Some images of a collection, decoded when they are gathered.
 
     Args:
@@ -155,7 +155,7 @@ class ImageFields(Fields):
         cond = {} if self.labels is None else {"label": self.labels[indices]}
         return Batch(torch.from_numpy(np.ascontiguousarray(rows)), cond)
 
-    def kept(self, gib: float) -> Fields:
+    def kept(self, gib: float) -> FieldDataset:
         """The same fields, all decoded now and kept in memory at their own depth, if they take up to so many GiB."""
         if self.decoder.first.nbytes * len(self) > gib * 2**30:
             return self

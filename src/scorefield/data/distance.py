@@ -7,14 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 
 BLOCK = 2**26  # values of a block of fields, 256 MiB; a few blocks are held at once
 
 Change = Callable[[Tensor], Tensor]
 
 
-def largest_distance(normaliser: Change, fields: Fields, indices: Tensor, block: int = BLOCK) -> float:
+def largest_distance(normaliser: Change, fields: FieldDataset, indices: Tensor, block: int = BLOCK) -> float:
     """max ‖x_i − x_j‖ over all pairs of normalised fields (Song and Ermon 2020, technique 1); what a mask hides is 0.
 
     Fields are read in blocks and compared block by block, those farthest from the middle first: with ‖x_i − c‖ = r_i, no two
@@ -49,7 +49,7 @@ def largest_distance(normaliser: Change, fields: Fields, indices: Tensor, block:
     return best
 
 
-def read(normaliser: Change, fields: Fields, indices: Tensor) -> Tensor:
+def read(normaliser: Change, fields: FieldDataset, indices: Tensor) -> Tensor:
     """Some normalised fields as rows."""
     batch = fields.gather(indices)
     x = normaliser(batch.x)

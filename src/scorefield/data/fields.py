@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scorefield.data.batch import Batch
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 MOST_CLASSES = 100_000  # more than that are numbers of something else
 
@@ -21,7 +21,7 @@ ChannelAxis = Literal["auto", "none", "first", "last"]
 MAX_CHANNELS = 4  # an axis of at most this length is taken for channels where the layout has to be guessed
 
 
-class Fields(Dataset[Batch], ABC):
+class FieldDataset(Dataset[Batch], ABC):
     """Fields x of shape (channels, *grid) in data units, float32, with what they are conditioned on.
 
     Attributes:
@@ -71,10 +71,10 @@ def stack(items: Sequence[Batch]) -> Batch:
     return Batch(torch.stack([item.x for item in items]), cond, y, mask, key, given, noise)
 
 
-class Subset(Fields):
+class Subset(FieldDataset):
     """Some of the fields, in a given order."""
 
-    def __init__(self, fields: Fields, indices: Tensor) -> None:
+    def __init__(self, fields: FieldDataset, indices: Tensor) -> None:
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
         self.notes = fields.notes
@@ -101,7 +101,7 @@ class Stored(Protocol):
     def __getitem__(self, rows: Any, /) -> Any: ...
 
 
-class ArrayFields(Fields):
+class ArrayFields(FieldDataset):
     """Fields in one array, in memory or on disk; each gather copies and converts only what it needs.
 
     A complex array with C channels becomes 2C real ones: channel 2c is the real part of c, 2c + 1 the imaginary part.
@@ -153,7 +153,7 @@ class ArrayFields(Fields):
         return Batch(x, {} if self.labels is None else {"label": self.labels[indices]})
 
 
-class DatasetFields(Fields):
+class DatasetFields(FieldDataset):
     """Any map-style dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid)."""
 
     def __init__(self, dataset: Dataset, quantum: float = 0.0, classes: tuple[str, ...] = ()) -> None:

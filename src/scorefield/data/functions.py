@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.fields import ArrayFields, ChannelAxis, Fields, Subset
+from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.data.stored import StoredFile, open_arrays
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 IRREGULAR = 1e-2  # of a spacing, by which spacings may differ: coordinates are often stored in float32
 
@@ -50,14 +50,14 @@ class Functions(Source):
     valid: int | float = 0.1
     seed: int = 0
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         check_split(split)
         if self.held_out is not None:
             return self._read(Path(self.path if split == "train" else self.held_out))
         fields = self._read(Path(self.path))
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
-    def _read(self, path: Path) -> Fields:
+    def _read(self, path: Path) -> FieldDataset:
         file = open_arrays(path)
         name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
         fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
@@ -85,7 +85,9 @@ class Functions(Source):
         axes = [torch.from_numpy(array.astype(np.float32)) for array in arrays]
         return torch.stack(torch.meshgrid(*axes, indexing="ij"))
 
-    def _conditions(self, file: StoredFile, fields: Fields, grid: tuple[int, ...], path: Path) -> Fields | None:
+    def _conditions(
+        self, file: StoredFile, fields: FieldDataset, grid: tuple[int, ...], path: Path
+    ) -> FieldDataset | None:
         if self.given is None:
             return None
         origin = f"{self.given} of {path}"
@@ -98,10 +100,10 @@ class Functions(Source):
         return found
 
 
-class GivenFields(Fields):
+class GivenFields(FieldDataset):
     """Fields with what they are conditioned on: other fields, the positions of their points."""
 
-    def __init__(self, fields: Fields, given: Fields | None, coordinates: Tensor | None) -> None:
+    def __init__(self, fields: FieldDataset, given: FieldDataset | None, coordinates: Tensor | None) -> None:
         self.fields, self.given, self.coordinates = fields, given, coordinates
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
 

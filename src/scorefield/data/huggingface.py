@@ -14,9 +14,9 @@ from torch import Tensor
 
 from scorefield.data.crop import Crop
 from scorefield.data.decode import Channels, Conversion, Decoder, Filter, ImageFields
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
 
 Dataset = Any  # a datasets.Dataset, which this module must not need
 
@@ -57,7 +57,7 @@ class HuggingFace(Source):
     seed: int = 0
     cache_gib: float = 2.0
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         check_split(split)
         splits = open_dataset(self.name, self.subset, self.revision)
         named = isinstance(self.valid, str)

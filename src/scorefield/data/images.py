@@ -17,9 +17,9 @@ from torch import Tensor
 
 from scorefield.data.crop import Crop
 from scorefield.data.decode import Channels, Conversion, Decoder, Filter, ImageFields
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, hold_out
-from scorefield.errors import AbsentDataError, InputError
+from scorefield.foundation.errors import AbsentDataError, InputError
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm"}
 
@@ -51,7 +51,7 @@ class Images(Source):
     seed: int = 0
     cache_gib: float = 2.0
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         path = Path(self.path)
         names = list_images(path)
         labels, classes = classes_of(names)

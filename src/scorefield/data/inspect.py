@@ -13,13 +13,13 @@ from torch import Generator, Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.distance import largest_distance
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid
 from scorefield.data.statistics import measure
-from scorefield.errors import InputError
-from scorefield.random import stream
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import stream
 
 EFFORT = 2**36  # multiplications spent on distances: a second or two
 PICTURED = 64  # samples in a preview
@@ -92,10 +92,10 @@ class Facts:
 
 
 def inspect(
-    fields: Fields,
+    fields: FieldDataset,
     normaliser: Normaliser,
     *,
-    valid: Fields | None = None,
+    valid: FieldDataset | None = None,
     compare: int = 2000,
     seed: int = 0,
     workers: int = 0,
@@ -162,7 +162,7 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
         yield batch
 
 
-def held_out(fields: Fields, workers: int) -> list[str]:
+def held_out(fields: FieldDataset, workers: int) -> list[str]:
     """What is wrong with held-out fields."""
     members = torch.zeros(len(fields.classes), dtype=torch.int64)
     found = measure(tally(Sequential(fields, workers=workers), members))

@@ -19,9 +19,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from scorefield.data.augment import Augment
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields
-from scorefield.errors import InputError
-from scorefield.random import stream
+from scorefield.data.fields import FieldDataset
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import stream
 
 SHUFFLE = 100  # the stream of the permutations
 
@@ -48,7 +48,7 @@ class Loader:
 
     def __init__(
         self,
-        fields: Fields,
+        fields: FieldDataset,
         batch_size: int,
         *,
         seed: int = 0,
@@ -105,7 +105,7 @@ class Sequential:
 
     def __init__(
         self,
-        fields: Fields,
+        fields: FieldDataset,
         batch_size: int = 256,
         *,
         seed: int = 0,
@@ -157,7 +157,7 @@ def read_ahead(loader: Loader | Sequential, numbers: Iterable[int], workers: int
         yield batch
 
 
-def fetch(fields: Fields, key: Tensor, augment: Sequence[Augment], seed: int) -> Batch:
+def fetch(fields: FieldDataset, key: Tensor, augment: Sequence[Augment], seed: int) -> Batch:
     """Gather samples by key (index, epoch) and augment them."""
     batch = replace(fields.gather(key[:, 0]), key=key)
     for change in augment:

@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.data.batch import Batch
 from scorefield.data.normalise import Normaliser
 from scorefield.data.statistics import measure
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 Values = Float[Tensor, "batch channels *grid"]
 

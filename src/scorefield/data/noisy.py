@@ -13,10 +13,10 @@ from torch import Tensor
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
-from scorefield.errors import InputError
-from scorefield.random import Generators
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 
 NOISE, LEVEL = (
     303,
@@ -50,11 +50,11 @@ class Noisy(Source):
         levels: Sequence[float] = self.noise if isinstance(self.noise, list) else (self.noise,)
         return (levels[0], levels[-1]) if 1 <= len(levels) <= 2 else (0.0, 0.0)
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         return NoisyFields(self.source.load(split), *self._range, (self.seed, SPLITS.index(split)))
 
 
-class NoisyFields(Fields):
+class NoisyFields(FieldDataset):
     """Some fields with white noise of a standard deviation between two bounds; the draws of field i are those of (*key, i).
 
     Args:
@@ -64,7 +64,7 @@ class NoisyFields(Fields):
         key: of all draws.
     """
 
-    def __init__(self, fields: Fields, low: float, high: float, key: tuple[int, ...]) -> None:
+    def __init__(self, fields: FieldDataset, low: float, high: float, key: tuple[int, ...]) -> None:
         self.fields, self.low, self.high, self.key = fields, low, high, key
         self.dtype, self.classes = fields.dtype, fields.classes
 
@@ -98,7 +98,7 @@ class Measured(Source):
     source: Source
     noise: float | Path
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         fields = self.source.load(split)
         if isinstance(self.noise, float | int):
             levels = np.full(len(fields), float(self.noise))
@@ -120,10 +120,10 @@ class Measured(Source):
         return np.asarray(levels[:n] if split == "train" else levels[other:], dtype=np.float64)
 
 
-class MeasuredFields(Fields):
+class MeasuredFields(FieldDataset):
     """Some fields with what their noise is."""
 
-    def __init__(self, fields: Fields, noise: Tensor) -> None:
+    def __init__(self, fields: FieldDataset, noise: Tensor) -> None:
         self.fields, self.noise = fields, noise
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from scorefield.data.batch import Batch
 from scorefield.data.statistics import Statistics, measure
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 class Normaliser(nn.Module, ABC):

@@ -11,8 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.files import replacing
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing
 
 GAP = 2  # pixels between tiles
 SMALL = 48  # tiles are enlarged to about this many pixels

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.normalise import Normaliser
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 Values = Float[Tensor, "batch channels *grid"]
 EDGE = 1e-5  # between the ranks of an atom and those above it, so that float32 does not mistake one for the other

@@ -14,7 +14,7 @@ from scorefield.data.arrays import ArrayFile
 from scorefield.data.decode import Conversion
 from scorefield.data.fields import ArrayFields, ChannelAxis
 from scorefield.data.images import SUFFIXES, Files
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 def read_array(path: Path) -> np.ndarray:

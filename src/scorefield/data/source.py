@@ -6,14 +6,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, Fields, Subset
-from scorefield.errors import InputError
-from scorefield.random import stream
+from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, FieldDataset, Subset
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import stream
 
 Split = Literal["train", "valid", "test"]  # few sources have a part to test on
 
@@ -22,7 +21,7 @@ class Source(ABC):
     """Where fields come from."""
 
     @abstractmethod
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         """The fields of one split, in data units. What cannot be read raises InputError."""
 
 
@@ -56,26 +55,6 @@ def check_split(split: str) -> None:
         raise InputError(f"There is no split {split!r}: ask for train or valid.")
 
 
-@dataclass(frozen=True)
-class Digits(Source):
-    """Handwritten digits of 8×8 pixels, values 0-16, 1797 in all, 10 classes; they come with scikit-learn.
-
-    Args:
-        valid: how many are held out (integer) or which fraction (float).
-        seed: draws which ones are held out.
-    """
-
-    valid: int | float = 500
-    seed: int = 0
-
-    def load(self, split: Split) -> Fields:
-        from sklearn.datasets import load_digits
-
-        pixels, labels = load_digits(return_X_y=True)
-        fields = ArrayFields(pixels.reshape(-1, 8, 8).astype(np.uint8), "none", np.asarray(labels))
-        return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
-
-
 @dataclass(frozen=True, eq=False)
 class Tensors(Source):
     """Fields in memory.
@@ -94,7 +73,7 @@ class Tensors(Source):
     seed: int = 0
     channel_axis: ChannelAxis = "first"
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         x = self.x.detach().cpu()
         labels = None if self.labels is None else self.labels.cpu().numpy()
         array = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
@@ -120,6 +99,6 @@ class Wrapped(Source):
     quantum: float = 0.0
     classes: tuple[str, ...] = ()
 
-    def load(self, split: Split) -> Fields:
+    def load(self, split: Split) -> FieldDataset:
         fields = DatasetFields(self.dataset, self.quantum, self.classes)
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 @dataclass(frozen=True)

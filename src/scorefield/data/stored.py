@@ -9,7 +9,7 @@ import numpy as np
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.fields import Stored
-from scorefield.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 

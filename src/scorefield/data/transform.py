@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from scorefield.data.batch import Batch
 from scorefield.data.normalise import Affine, Normaliser
 from scorefield.data.statistics import Statistics, measure
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 Values = Float[Tensor, "batch channels *grid"]
 

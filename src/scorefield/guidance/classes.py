@@ -5,11 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.classifier import Classifies
-from scorefield.denoiser import Condition, Denoises
-from scorefield.errors import InputError
+from scorefield.core.classifier import ClassifierProtocol
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.sde import SDE, Field, Time, expand_like
+from scorefield.foundation.errors import InputError
 from scorefield.guidance.measurement import gain, with_signal
-from scorefield.sde import SDE, Field, Time, expand_like
 
 NULL = -1  # the class that stands for none
 
@@ -24,7 +24,7 @@ class ClassifierFree:
         scale: w; 1 is the plain conditional denoiser, 0 the unconditional one.
     """
 
-    def __init__(self, denoiser: Denoises, scale: float = 1.5) -> None:
+    def __init__(self, denoiser: DenoiserProtocol, scale: float = 1.5) -> None:
         self.denoiser, self.scale = denoiser, scale
 
     @property
@@ -51,7 +51,7 @@ class Classified:
         scale: w.
     """
 
-    def __init__(self, denoiser: Denoises, classifier: Classifies, scale: float = 1.0) -> None:
+    def __init__(self, denoiser: DenoiserProtocol, classifier: ClassifierProtocol, scale: float = 1.0) -> None:
         self.denoiser, self.classifier, self.scale = denoiser, classifier, scale
         if classifier.sde != denoiser.sde:
             raise InputError(

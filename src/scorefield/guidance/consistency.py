@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scorefield.denoiser import Condition, Denoises
-from scorefield.errors import InputError
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.sde import expand_like
+from scorefield.foundation.errors import InputError
 from scorefield.guidance.measurement import Measurement, Method, with_signal
 from scorefield.guidance.posterior import check_solver
 from scorefield.operators import conjugate_gradients
-from scorefield.sde import expand_like
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Proximal(Method):
             raise InputError(f"Proximal needs sigma_data > 0 and spread > 0, not {self.sigma_data} and {self.spread}.")
 
     def __call__(
-        self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         denoised = denoiser(x_t, t, cond)
         operator, (alpha, sigma) = measurement.operator, denoiser.sde.scales(t, denoised)
@@ -61,11 +61,11 @@ class NoisyLikelihood(Method):
 
     For α = 1 the score becomes s + A*(y − A x_t)/(noise² + σ²), the data-consistency gradient of annealed Langevin sampling
     for MRI (Jalal et al. 2021, eq. 4). Exact where A is orthogonal on its range and x is unlikely to be anything else; it needs
-    no solver, but many small steps: take `Carry` with `AnnealedLangevin`, and singular values of A of at most 1.
+    no solver, but many small steps: take `NoPredictor` with `AnnealedLangevin`, and singular values of A of at most 1.
     """
 
     def __call__(
-        self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         x_t, t = with_signal(denoiser.sde.schedule, x_t, t)
         denoised = denoiser(x_t, t, cond)

@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scorefield.denoiser import Condition, Denoises
-from scorefield.errors import InputError
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.schedule import Schedule
+from scorefield.core.sde import SDE, Field, Time, expand_like
+from scorefield.foundation.errors import InputError
 from scorefield.operators import LinearOperator
-from scorefield.schedule import Schedule
-from scorefield.sde import SDE, Field, Time, expand_like
 
 LEAST_SIGNAL = 1e-3  # α/σ below which x_t tells nothing of x: guidance divides by α and takes it no smaller
 
@@ -82,7 +82,7 @@ class Method(ABC):
 
     @abstractmethod
     def __call__(
-        self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor: ...
 
 
@@ -92,9 +92,9 @@ class Guided:
     >>> import torch
     >>> from scorefield.guidance import Guided, Measurement, MomentMatching
     >>> from scorefield.operators import Coarsen
-    >>> from scorefield.oracle import Gaussian
-    >>> from scorefield.schedule import VP
-    >>> from scorefield.sde import SDE
+    >>> from scorefield.core.oracle import Gaussian
+    >>> from scorefield.core.schedule import VP
+    >>> from scorefield.core.sde import SDE
     >>> prior = Gaussian(SDE(VP()), torch.full((1, 8), 0.25, dtype=torch.float64))
     >>> y = torch.ones(1, 1, 4, dtype=torch.float64)
     >>> posterior = Guided(prior, Measurement(Coarsen(2), y, noise=0.1), MomentMatching())
@@ -107,7 +107,7 @@ class Guided:
         method: how p(y | x_t) is approximated.
     """
 
-    def __init__(self, denoiser: Denoises, measurement: Measurement, method: Method) -> None:
+    def __init__(self, denoiser: DenoiserProtocol, measurement: Measurement, method: Method) -> None:
         self.denoiser, self.measurement, self.method = denoiser, measurement, method
 
     @property
@@ -121,7 +121,7 @@ class Guided:
 Linear = Callable[[Tensor], Tensor]
 
 
-def linearise(denoiser: Denoises, x_t: Tensor, t: Tensor, cond: Condition | None) -> tuple[Tensor, Linear]:
+def linearise(denoiser: DenoiserProtocol, x_t: Tensor, t: Tensor, cond: Condition | None) -> tuple[Tensor, Linear]:
     """x̂ and the map v ↦ Σ v, Σ = Cov[x | x_t] = (σ²/α) J C = (σ²/α) C Jᵀ with J = ∂x̂/∂x_t.
 
     One evaluation; each Σ v is a vector-Jacobian product.

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.denoiser import Condition, Denoises
-from scorefield.errors import InputError
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.sde import SDE, expand_like
+from scorefield.foundation.errors import InputError
 from scorefield.guidance.measurement import Linear, Measurement, Method, linearise
-from scorefield.sde import SDE, expand_like
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class Replacement(Method):
     """
 
     def __call__(
-        self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         if measurement.noise:
             raise InputError("Replacement takes the measurement as exact: give noise 0, or take MomentMatching.")
@@ -50,7 +50,7 @@ class Gradient(Method):
     """
 
     def __call__(
-        self, denoiser: Denoises, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         denoised, covariance = linearise(denoiser, x_t, t, cond)
         residual = measurement.residual(denoised)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from scorefield.errors import InputError
-from scorefield.interop.law import described
+from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
+from scorefield.interop.specification import described
 
 CLIP = described("data.transform.Clip")
 STEPS: dict[str, list[dict[str, Any]]] = {  # the longest names first: pixelmmsstan ends in stan

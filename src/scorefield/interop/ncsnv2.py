@@ -12,9 +12,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.interop.law import Law, refuse_others
+from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
+from scorefield.interop.specification import CheckpointSpecification, refuse_others
 from scorefield.nn.affine import Affine
 from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnv2 import NCSNv2
@@ -71,12 +71,12 @@ def _depth(weights: Mapping[str, Tensor]) -> str:
     return "large" if "res31" in stages else "medium" if "res5" in stages else "low"
 
 
-def law(config: Settings, weights: Mapping[str, Tensor]) -> Law:
+def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecification:
     """The table of levels, and what the network's output means: σ times the score (NCSNv2), or the score (NCSN)."""
     sigmas = weights.get("sigmas")
     table = (_levels(config) if sigmas is None else sigmas).double().flip(0).tolist()
     power = 1.0 if sigmas is not None or "normalizer.embed.weight" not in weights else 0.0
-    return Law.tabulated([1.0] * len(table), table, reverse=True, power=power)
+    return CheckpointSpecification.tabulated([1.0] * len(table), table, reverse=True, power=power)
 
 
 def _levels(config: Settings) -> Tensor:

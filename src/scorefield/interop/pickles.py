@@ -22,7 +22,7 @@ import torch
 import yaml
 from torch import Tensor
 
-from scorefield.errors import InputError, brief
+from scorefield.foundation.errors import InputError, brief
 
 DEPTH = 100  # of nested containers
 

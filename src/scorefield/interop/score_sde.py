@@ -12,13 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.interop.law import Law, described, refuse_others
+from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
+from scorefield.interop.specification import CheckpointSpecification, described, refuse_others
 from scorefield.nn.affine import Affine
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.network import Network
-from scorefield.nn.projected import Projected
+from scorefield.nn.output_convolution import OutputConvolution
 
 NETWORKS = ("ncsnpp", "ddpm", "cncsnpp")
 DDPM: dict[str, Any] = {
@@ -82,9 +82,9 @@ def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
             raise InputError(f"{config.origin}: the weights lack {last}.")
         out_channels, inner = weights[last].shape[:2]
         given |= {"in_channels": out_channels, "cond_channels": inner - out_channels, "out_channels": inner}
-        net = Projected(NCSNpp(**given), inner, out_channels)
+        net = OutputConvolution(NCSNpp(**given), inner, out_channels)
         init = {"net": described, "channels": inner, "out_channels": out_channels}
-        return {"class_path": "scorefield.nn.projected.Projected", "init_args": init}, net
+        return {"class_path": "scorefield.nn.output_convolution.OutputConvolution", "init_args": init}, net
     if not config.flag("data.centered"):
         return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(net)
     return described, net
@@ -142,7 +142,7 @@ def _switches(config: Settings) -> dict[str, Any]:
     }
 
 
-def law(config: Settings, weights: Mapping[str, Tensor]) -> Law:
+def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecification:
     """The forward process, and what the network's output means there.
 
     Raises:
@@ -160,13 +160,16 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> Law:
     fourier = config.word("model.name") != "ddpm" and config.word("model.embedding_type") == "fourier"
     if sde == "vesde" and not continuous:
         table = (weights["sigmas"] if "sigmas" in weights else geometric(config)).flip(0).tolist()
-        return Law.tabulated([1.0] * len(table), table, reverse=True, power=1.0 if scaled else 0.0)
+        return CheckpointSpecification.tabulated([1.0] * len(table), table, reverse=True, power=1.0 if scaled else 0.0)
     if sde == "vesde":
         schedule = {name: config.number(f"model.{name}") for name in ("sigma_min", "sigma_max")}
         if scaled and not fourier:
             raise InputError(f"{config.origin}: model.scale_by_sigma of a continuous VE SDE needs a Fourier embedding.")
-        label = described("denoiser.LogNoise", scale=1.0) if fourier else described("denoiser.NoiseRatio")
-        return Law(described("schedule.VE", **schedule), described("denoiser.Score", label=label, power=float(scaled)))
+        label = described("core.denoiser.LogNoise", scale=1.0) if fourier else described("core.denoiser.NoiseRatio")
+        return CheckpointSpecification(
+            described("core.schedule.VE", **schedule),
+            described("core.denoiser.ScorePrediction", label=label, power=float(scaled)),
+        )
     if sde not in ("vpsde", "subvpsde"):
         raise InputError(f"{config.origin}: training.sde is {sde}; there are vesde, vpsde and subvpsde.")
     if scaled or fourier:
@@ -174,9 +177,13 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> Law:
         raise InputError(f"{config.origin}: {name} belongs to VE SDEs, and the SDE is {sde}.")
     schedule = {name: config.number(f"model.{name}") for name in ("beta_min", "beta_max")}
     if sde == "vpsde" and not continuous:
-        return Law.tabulated(*ddpm_table(**schedule, levels=int(config["model.num_scales"])), reverse=False, power=None)
-    times = described("denoiser.Epsilon", label=described("denoiser.Times", scale=999.0))
-    return Law(described("schedule.VP" if sde == "vpsde" else "schedule.SubVP", **schedule), times)
+        return CheckpointSpecification.tabulated(
+            *ddpm_table(**schedule, levels=int(config["model.num_scales"])), reverse=False, power=None
+        )
+    times = described("core.denoiser.EpsilonPrediction", label=described("core.denoiser.Times", scale=999.0))
+    return CheckpointSpecification(
+        described("core.schedule.VP" if sde == "vpsde" else "core.schedule.SubVP", **schedule), times
+    )
 
 
 def geometric(config: Settings) -> Tensor:
@@ -203,7 +210,7 @@ def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
     """
     if isinstance(net, Affine):
         return {f"net.{name}": value for name, value in rename(weights, net.net).items()}
-    if isinstance(net, Projected):
+    if isinstance(net, OutputConvolution):
         last = f"all_modules.{_length(weights) - 1}."
         inner = {name: value for name, value in weights.items() if not name.startswith(last)}
         renamed = {f"net.{name}": value for name, value in rename(inner, net.net).items()}

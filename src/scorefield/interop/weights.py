@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 TABLE = "sigmas"  # the levels, a buffer
 FREQUENCIES = "all_modules.0.W"  # a parameter of NCSN++ that is fixed: some averages leave it out

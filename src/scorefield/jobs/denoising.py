@@ -12,14 +12,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.config import Parser
-from scorefield.data.mri.denoised import Volume
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.picture import save_panels
 from scorefield.data.single import read_fields
-from scorefield.errors import InputError
-from scorefield.files import replacing, write_text
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing, write_text
 from scorefield.model import Model
+from scorefield.mri.denoised import Volume
+from scorefield.run.configuration import Parser
 
 
 def add_arguments(parser: Parser) -> None:

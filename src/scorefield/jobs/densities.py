@@ -19,13 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 from tqdm import tqdm
 
+from scorefield.core.noise import Boundary, Noise
 from scorefield.data.batch import Batch
-from scorefield.data.fields import Fields
-from scorefield.errors import InputError
+from scorefield.data.fields import FieldDataset
+from scorefield.foundation.errors import InputError
 from scorefield.jobs.likelihood import measure, summary
 from scorefield.model import Model
-from scorefield.noise import Boundary, Noise
-from scorefield.sample.likelihood import ProbabilityFlow
+from scorefield.samplers.likelihood import ProbabilityFlow
 
 NOTE = (
     "Functions have no density with respect to Lebesgue measure: log p is that on the values of a grid, and changes with it. "
@@ -48,7 +48,7 @@ def check(noise: Noise, resolutions: Sequence[int]) -> None:
         raise InputError(f"--resolutions needs two different grids or more, to compare, not {list(resolutions)}.")
 
 
-class Resampled(Fields):
+class Resampled(FieldDataset):
     """Fields on another grid, by their modes.
 
     Args:
@@ -57,7 +57,7 @@ class Resampled(Fields):
         size: of the grid.
     """
 
-    def __init__(self, fields: Fields, boundary: Boundary, size: Sequence[int]) -> None:
+    def __init__(self, fields: FieldDataset, boundary: Boundary, size: Sequence[int]) -> None:
         self.fields, self.boundary, self.size = fields, boundary, list(size)
 
     def __len__(self) -> int:
@@ -92,7 +92,7 @@ def log_noise(noise: Noise, x: Float[Tensor, "batch channels *grid"], sigma: flo
 
 def compare(
     model: Model,
-    fields: Fields,
+    fields: FieldDataset,
     n: int,
     resolutions: Sequence[int],
     *,

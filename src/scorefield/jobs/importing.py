@@ -12,19 +12,20 @@ import torch
 import yaml
 from torch import Tensor
 
-from scorefield import loading, run
 from scorefield.data.batch import Conditions
 from scorefield.data.loader import Sequential
-from scorefield.errors import InputError
-from scorefield.files import write_text
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import write_text
 from scorefield.interop import mlde, ncsnv2, pickles, score_sde, weights
-from scorefield.interop.law import Law, described
 from scorefield.interop.pickles import Settings
+from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
-from scorefield.nn import Located, Network
-from scorefield.recipe import build, data_parser, normaliser_parser
-from scorefield.train import checkpoint as checkpoints
-from scorefield.train.loop import versions
+from scorefield.nn import LearnedPositionMaps, Network
+from scorefield.run import experiment as run
+from scorefield.run import loading
+from scorefield.run.recipe import build, data_parser, normaliser_parser
+from scorefield.training import checkpoint as checkpoints
+from scorefield.training.loop import versions
 
 IMAGE_SCALE = 255.0  # our images count from 0 to 255, the ancestors' from 0 to 1
 
@@ -95,8 +96,11 @@ def import_weights(
 def _located(described_net: dict[str, Any], net: Network, maps: Tensor) -> tuple[dict[str, Any], Network]:
     """A network with maps of the grid in front of it, described and built."""
     arguments = {"maps": len(maps), "grid": list(maps.shape[1:])}
-    described_maps = {"class_path": "scorefield.nn.Located", "init_args": {"net": described_net, **arguments}}
-    return described_maps, Located(net, len(maps), tuple(maps.shape[1:]))
+    described_maps = {
+        "class_path": "scorefield.nn.LearnedPositionMaps",
+        "init_args": {"net": described_net, **arguments},
+    }
+    return described_maps, LearnedPositionMaps(net, len(maps), tuple(maps.shape[1:]))
 
 
 def _fit_again(recipe: dict[str, Any], settings: Settings, data: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -130,7 +134,7 @@ def _settings(found: Weights, checkpoint: Path, config: Path | None) -> Settings
 
 
 # -------------------------------------------------------------------------------------------------------------- recipe
-def _model(settings: Settings, found: Weights, law: Law, net: Mapping[str, Any]) -> dict[str, Any]:
+def _model(settings: Settings, found: Weights, law: CheckpointSpecification, net: Mapping[str, Any]) -> dict[str, Any]:
     """The model group of a recipe."""
     outer = net["init_args"]
     inner = outer["net"]["init_args"] if net["class_path"].endswith("Affine") else outer
@@ -185,19 +189,19 @@ PREDICTORS = {
 }
 
 
-def _sampler(settings: Settings, law: Law) -> dict[str, Any]:
+def _sampler(settings: Settings, law: CheckpointSpecification) -> dict[str, Any]:
     """The ancestor's own sampler; where it names none, ancestral sampling on a table and reverse diffusion elsewhere."""
     name = str(settings.get("sampling.predictor", default="none")).lower()
     corrector = _corrector(settings)
     alone = corrector is not None and name == "none"
-    step = "Carry" if alone else PREDICTORS.get(name, "Ancestral" if law.levels else "ReverseDiffusion")
+    step = "NoPredictor" if alone else PREDICTORS.get(name, "Ancestral" if law.levels else "ReverseDiffusion")
     exploding = law.schedule["class_path"].endswith(".VE")
-    upper = step == "Ancestral" and law.precondition["class_path"].endswith("Epsilon")
+    upper = step == "Ancestral" and law.precondition["class_path"].endswith("EpsilonPrediction")
     steps = law.levels or int(settings.get("model.num_scales", default=1000))
     sampler: dict[str, Any] = {
         "steps": steps,
-        "step": described(f"sample.{step}", upper=True) if upper else {"class_path": f"scorefield.sample.{step}"},
-        "grid": described("sample.UniformGrid", t_min=0.0 if law.levels else 1e-5 if exploding else 1e-3),
+        "step": described(f"samplers.{step}", upper=True) if upper else {"class_path": f"scorefield.samplers.{step}"},
+        "grid": described("samplers.UniformGrid", t_min=0.0 if law.levels else 1e-5 if exploding else 1e-3),
         "denoise": bool(settings.get("sampling.noise_removal", "sampling.denoise", default=True)),
     }
     return sampler if corrector is None else sampler | {"corrector": corrector}
@@ -210,19 +214,19 @@ def _corrector(settings: Settings) -> dict[str, Any] | None:
     repeats = int(settings.get("sampling.n_steps_each", "sampling.corrector_steps", default=1))
     snr = float(settings.get("sampling.snr", default=0.16))
     return {
-        "ncsn": described("sample.NCSNLangevin", step=float(step or 0), repeats=repeats),
-        "langevin": described("sample.Langevin", snr=snr, repeats=repeats),
-        "ald": described("sample.AnnealedLangevin", snr=snr, repeats=repeats),
+        "ncsn": described("samplers.NCSNLangevin", step=float(step or 0), repeats=repeats),
+        "langevin": described("samplers.Langevin", snr=snr, repeats=repeats),
+        "ald": described("samplers.AnnealedLangevin", snr=snr, repeats=repeats),
     }.get(name)
 
 
-def _train(settings: Settings, law: Law) -> dict[str, Any]:
+def _train(settings: Settings, law: CheckpointSpecification) -> dict[str, Any]:
     """How to go on training, as the ancestor did."""
     time = described("losses.UniformTime", t_min=1e-5)
     if law.levels:
         time = described("losses.UniformLevels", levels=law.levels)
     weight = "Likelihood" if settings.flag("training.likelihood_weighting") else "SNR"
-    warmup = described("train.Constant", warmup=int(settings.get("optim.warmup", default=0)))
+    warmup = described("training.Constant", warmup=int(settings.get("optim.warmup", default=0)))
     optimiser = {
         "lr": float(settings.get("optim.lr", default=2e-4)),
         "beta1": float(settings.get("optim.beta1", default=0.9)),
@@ -233,7 +237,7 @@ def _train(settings: Settings, law: Law) -> dict[str, Any]:
     clip = float(settings.get("optim.grad_clip", default=-1.0))
     return {
         "loss": described("losses.Denoising", time=time, weight={"class_path": f"scorefield.losses.{weight}"}),
-        "optimiser": described("train.Adam", **optimiser),
+        "optimiser": described("training.Adam", **optimiser),
         "batch_size": int(settings.get("training.batch_size", default=128)),
         "ema": float(average),
         "clip": clip if clip > 0 else None,

@@ -15,19 +15,19 @@ from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
-from scorefield.config import Parser
 from scorefield.data.arrays import BROKEN
 from scorefield.data.augment import Dequantise
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
-from scorefield.errors import InputError
-from scorefield.files import replacing, write_text
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing, write_text
+from scorefield.foundation.random import Generators
 from scorefield.jobs.sampling import device_argument
 from scorefield.model import PROBING, Model
-from scorefield.random import Generators
-from scorefield.sample.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
-from scorefield.sample.probes import Probes, Rademacher
-from scorefield.train.loop import versions
+from scorefield.run.configuration import Parser
+from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
+from scorefield.samplers.probes import Probes, Rademacher
+from scorefield.training.loop import versions
 
 
 def add_arguments(parser: Parser) -> None:
@@ -63,7 +63,7 @@ def check_free(path: Path) -> None:
 
 def measure(
     model: Model,
-    fields: Fields,
+    fields: FieldDataset,
     n: int,
     *,
     repeats: int,
@@ -148,7 +148,7 @@ class Ledger:
                 np.savez(file, facts=self.facts, nats=self.nats.numpy(), evaluations=self.evaluations.numpy())
 
 
-def _record(nats: Tensor, evaluations: Tensor, fields: Fields) -> dict[str, Any]:
+def _record(nats: Tensor, evaluations: Tensor, fields: FieldDataset) -> dict[str, Any]:
     """The figures of log p (repeats, fields)."""
     dimension, (repeats, n) = fields[0].x.numel(), nats.shape
     record: dict[str, Any] = {"n": n, "repeats": repeats, "dimension": dimension, "quantum": fields.quantum}
@@ -160,7 +160,7 @@ def _record(nats: Tensor, evaluations: Tensor, fields: Fields) -> dict[str, Any]
 
 
 def _one_draw(
-    model: Model, fields: Fields, indices: Tensor, repeat: int, flow: ProbabilityFlow, seed: int
+    model: Model, fields: FieldDataset, indices: Tensor, repeat: int, flow: ProbabilityFlow, seed: int
 ) -> Likelihood:
     """log p of some fields with the draws of one repeat."""
     batch = fields.gather(indices)

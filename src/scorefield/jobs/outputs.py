@@ -16,8 +16,8 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.data.arrays import BROKEN
-from scorefield.errors import InputError
-from scorefield.files import replacing
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing
 
 UNREADABLE = (*BROKEN, AttributeError, SyntaxError)  # of a .npz in an array's place, of a broken PNG
 DOUBTFUL = 0.1  # of the range from black to white, that a chunk of samples should span at least

@@ -9,15 +9,15 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.data.picture import save_grid
-from scorefield.denoiser import Condition, Denoises
-from scorefield.errors import InputError
-from scorefield.files import replacing
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing
 from scorefield.jobs.sampling import Job
-from scorefield.loading import load
 from scorefield.model import Model
-from scorefield.sample import Sampler
-from scorefield.train.log import read_table
+from scorefield.run.loading import load
+from scorefield.samplers import Sampler
+from scorefield.training.log import read_table
 
 
 def write_all(folder: Path) -> None:
@@ -51,7 +51,7 @@ def trajectory(
     sampler: Sampler | None = None,
     shape: Sequence[int] | None = None,
     cond: Condition | None = None,
-    denoiser: Denoises | None = None,
+    denoiser: DenoiserProtocol | None = None,
 ) -> None:
     """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
 

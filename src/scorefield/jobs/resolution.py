@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from scorefield import cosine, fourier
-from scorefield.config import Parser
-from scorefield.data.fields import Fields
+from scorefield.data.fields import FieldDataset
 from scorefield.data.functions import on_grid
-from scorefield.errors import InputError, brief
+from scorefield.foundation import cosine, fourier
+from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
-from scorefield.sample import Finer
+from scorefield.run.configuration import Parser
+from scorefield.samplers import Finer
 
 MEASURED = 512  # training fields that a spectrum is measured on
 
@@ -37,7 +37,7 @@ def add_arguments(parser: Parser) -> None:
     )
 
 
-def fitted(beyond: Finer | None, model: Model, load: Callable[[], Fields]) -> Finer | None:
+def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset]) -> Finer | None:
     """A way beyond the band with what it has to know of the training data.
 
     Args:
@@ -115,15 +115,15 @@ def warn_of_mesh(model: Model, grid: Sequence[int], notify: Callable[[str], None
     if not 0.5 < ratio < 2:
         notify(
             f"the noise of this model is another process on this grid: its large scales have {ratio:.2g} times the variance that "
-            "they had in training. Train with scorefield.noise.GaussianField to sample at any resolution."
+            "they had in training. Train with scorefield.core.noise.GaussianField to sample at any resolution."
         )
 
 
-def conditions(fields: Fields, n: int, grid: Sequence[int]) -> dict[str, Tensor]:
+def conditions(fields: FieldDataset, n: int, grid: Sequence[int]) -> dict[str, Tensor]:
     """What n samples are conditioned on: sample i on what goes with field i, over again where there are fewer, on a grid.
 
     Conditioning fields are taken for functions with no more modes than their grid has points, which is exact for the windows of
-    `scorefield.data.Windows`.
+    `scorefield.functions.Windows`.
     """
     batch = fields.gather(torch.arange(n) % len(fields))
     cond = dict(batch.cond)

@@ -19,21 +19,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.config import Parser, known_classes
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
-from scorefield.files import replacing, write_json
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import replacing, write_json
+from scorefield.foundation.random import Generators
 from scorefield.guidance import Guided, Measurement, Method, MomentMatching
 from scorefield.jobs import sampling
 from scorefield.jobs.tasks import TASKS
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
 from scorefield.model import Model
 from scorefield.operators import Compose, LinearOperator, Scale
-from scorefield.random import Generators
-from scorefield.sample import Sampler
+from scorefield.run.configuration import Parser, known_classes
+from scorefield.samplers import Sampler
 
 DEGRADING = 302  # the stream of the noise that --degrade adds: key (seed, 0, DEGRADING)
 LEVEL = 0.9
@@ -83,7 +83,7 @@ def named(arguments: Sequence[str]) -> list[str]:
 
 
 @dataclass(frozen=True, eq=False)
-class Case:
+class InverseProblem:
     """One image to restore, in data units.
 
     Attributes:
@@ -119,7 +119,7 @@ def read_case(
     degrade: bool = False,
     truth: Path | None = None,
     seed: int = 0,
-) -> Case:
+) -> InverseProblem:
     """The case that files describe.
 
     Args:
@@ -143,10 +143,10 @@ def read_case(
     else:
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)
-    return Case(operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3)
+    return InverseProblem(operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3)
 
 
-def in_model_space(normaliser: Normaliser, case: Case, shape: Sequence[int]) -> Measurement:
+def in_model_space(normaliser: Normaliser, case: InverseProblem, shape: Sequence[int]) -> Measurement:
     """The measurement of normalised fields. Raises InputError where the normaliser is not affine."""
     zero = torch.zeros(1, *shape, dtype=torch.float64)
     shift = normaliser.inverse(zero)
@@ -166,7 +166,7 @@ def in_model_space(normaliser: Normaliser, case: Case, shape: Sequence[int]) -> 
 def restore(
     folder: Path,
     model: Model,
-    case: Case,
+    case: InverseProblem,
     *,
     method: Method,
     sampler: Sampler,
@@ -177,7 +177,7 @@ def restore(
     provenance: Mapping[str, Any],
     progress: Callable[[int], object] = lambda _: None,
     grid: tuple[int, ...] = (),
-    prior: Denoises | None = None,
+    prior: DenoiserProtocol | None = None,
 ) -> dict[str, Any]:
     """Write n draws of p(x | y), their mean and standard deviation, pictures and figures; returns the figures.
 
@@ -225,7 +225,7 @@ def restore(
     return figures
 
 
-def _figures(members: Tensor, case: Case) -> dict[str, Any]:
+def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
     """What the draws are worth, where the truth is known; without PSNR where it is constant."""
     if case.truth is None:
         return {}
@@ -240,7 +240,7 @@ def _figures(members: Tensor, case: Case) -> dict[str, Any]:
     return found | {"interval": LEVEL, "coverage": None if math.isnan(coverage) else coverage}
 
 
-def _pictures(folder: Path, members: Tensor, mean: Tensor, case: Case) -> None:
+def _pictures(folder: Path, members: Tensor, mean: Tensor, case: InverseProblem) -> None:
     """A picture of the mean and one of each draw: 8-bit colours as they are, anything else from black to white."""
     low, high = _range(members, case)
     for name, x in [("mean", mean), *((f"sample-{i:03d}", x[None]) for i, x in enumerate(members))]:
@@ -254,7 +254,7 @@ def _pictures(folder: Path, members: Tensor, mean: Tensor, case: Case) -> None:
 
 
 def _overview(
-    path: Path, members: Tensor, mean: Tensor, spread: Tensor, case: Case, figures: Mapping[str, Any]
+    path: Path, members: Tensor, mean: Tensor, spread: Tensor, case: InverseProblem, figures: Mapping[str, Any]
 ) -> None:
     """Observation, mean, spread, some draws and the truth, side by side under their names."""
     low, high = _range(members, case)
@@ -269,7 +269,7 @@ def _overview(
     save_panels(path, panels)
 
 
-def _range(members: Tensor, case: Case) -> tuple[float, float]:
+def _range(members: Tensor, case: InverseProblem) -> tuple[float, float]:
     """From black to white."""
     if case.whole:
         return 0.0, 255.0

@@ -14,16 +14,16 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
-from scorefield.claims import Claims
-from scorefield.config import Parser
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.picture import save_grid
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError, brief
-from scorefield.files import write_text
+from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.files import write_text
+from scorefield.foundation.locks import ChunkLocks
 from scorefield.jobs.outputs import ArrayFile, Output, PictureFiles, Pixels
 from scorefield.model import Model
-from scorefield.run import RANKS
-from scorefield.sample import Corrector, Sampler, Step, TimeGrid
+from scorefield.run.configuration import Parser
+from scorefield.run.experiment import RANKS
+from scorefield.samplers import Corrector, Sampler, Step, TimeGrid
 
 PICTURED = 64  # samples in the grid
 RECORD = "sampling.json"
@@ -34,7 +34,9 @@ Label = int | Literal["each"]
 def add_arguments(parser: Parser) -> None:
     """How to sample, where it is to differ from the model's own way."""
     parser.add_argument("--steps", type=int | None, default=None, help="steps from noise to data")
-    parser.add_argument("--sampler", type=Step | None, default=None, help="the step: Heun, DPM2M, DDIM, Ancestral, ...")
+    parser.add_argument(
+        "--sampler", type=Step | None, default=None, help="the step: Heun, DPMSolverPP2M, DDIM, Ancestral, ..."
+    )
     parser.add_argument(
         "--grid", type=TimeGrid | None, default=None, help="where the steps are: EDMGrid, LogSNRGrid, UniformGrid"
     )
@@ -135,7 +137,7 @@ class Job:
     sampler: Sampler
     chunk: int = 64
     label: Label | None = None
-    denoiser: Denoises | None = None
+    denoiser: DenoiserProtocol | None = None
     classes: int = 0
     grid: tuple[int, ...] = ()
     cond: Mapping[str, Tensor] | None = None
@@ -195,7 +197,7 @@ def sample_to(
     provenance: Mapping[str, Any],
     label: Label | None = None,
     progress: Callable[[int], object] = lambda _: None,
-    denoiser: Denoises | None = None,
+    denoiser: DenoiserProtocol | None = None,
     grid: tuple[int, ...] = (),
     cond: Mapping[str, Tensor] | None = None,
 ) -> Tensor:
@@ -224,7 +226,7 @@ def complete(
     """
     record = job.record | output.record | dict(provenance)
     _refuse_foreign(output.folder)
-    claims = Claims(output.folder / ".claims")
+    claims = ChunkLocks(output.folder / ".claims")
     picture = output.folder / "samples.png"
     try:
         with claims.hold(len(job.starts), wait=True):
@@ -242,7 +244,7 @@ def complete(
         claims.close()
 
 
-def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[int], object]) -> None:
+def _draw_missing(job: Job, output: Output, claims: ChunkLocks, progress: Callable[[int], object]) -> None:
     """Take chunks until all are there, our share of them first."""
     rank, processes = place_among()
     ours_first = sorted(range(len(job.starts)), key=lambda number: (number - rank) % processes)
@@ -253,7 +255,7 @@ def _draw_missing(job: Job, output: Output, claims: Claims, progress: Callable[[
         progress(job.size(start))
 
 
-def _put_together(job: Job, output: Output, claims: Claims) -> None:
+def _put_together(job: Job, output: Output, claims: ChunkLocks) -> None:
     """Make the result, and delete what it does not need. Another process may still be looking at a chunk."""
     try:
         if not output.complete:

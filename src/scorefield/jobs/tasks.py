@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from scorefield.data.single import read_array
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.operators import Blur, Boundary, Coarsen, Grey, Hole, LinearOperator, Mask
 
 

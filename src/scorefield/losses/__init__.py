@@ -4,18 +4,18 @@ from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
 from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
-from scorefield.losses.loss import Figure, Loss
-from scorefield.losses.norms import Norm, Precision, Squares
+from scorefield.losses.loss import Loss, Metric
+from scorefield.losses.norms import Mahalanobis, Norm, SquaredError
 from scorefield.losses.sure import SURE, Ambient, Sum, SUREScore
-from scorefield.losses.times import Important, LogNormal, TimeLaw, UniformLevels, UniformTime
+from scorefield.losses.times import ImportanceSampled, LogNormal, TimeDistribution, UniformLevels, UniformTime
 from scorefield.losses.weights import (
     SNR,
+    EDMWeight,
     FlowMatching,
-    ImportantLikelihood,
-    KarrasWeight,
+    ImportanceSampledLikelihood,
     Likelihood,
-    Plain,
     ScorePower,
+    Unweighted,
     Weight,
 )
 
@@ -28,27 +28,27 @@ __all__ = [
     "CrossEntropy",
     "Denoising",
     "Derivative",
-    "Figure",
+    "EDMWeight",
     "FiniteDifference",
     "FlowMatching",
     "Hutchinson",
-    "Important",
-    "ImportantLikelihood",
-    "KarrasWeight",
+    "ImportanceSampled",
+    "ImportanceSampledLikelihood",
     "Likelihood",
     "LogNormal",
     "Loss",
+    "Mahalanobis",
+    "Metric",
     "Norm",
-    "Plain",
-    "Precision",
     "SUREScore",
     "SampledKSpace",
     "ScorePower",
-    "Squares",
+    "SquaredError",
     "Sum",
     "SupervisedGSURE",
-    "TimeLaw",
+    "TimeDistribution",
     "UniformLevels",
     "UniformTime",
+    "Unweighted",
     "Weight",
 ]

@@ -8,18 +8,18 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.losses.loss import Loss
-from scorefield.losses.times import TimeLaw, UniformTime
-from scorefield.losses.weights import Plain, Weight
-from scorefield.random import Generators
+from scorefield.losses.times import TimeDistribution, UniformTime
+from scorefield.losses.weights import Unweighted, Weight
 
 
 @dataclass(frozen=True)
 class CrossEntropy(Loss):
-    """w(t) · (−log p(class | x_t)) in nats, for a model whose network gives logits (see `scorefield.classifier`).
+    """w(t) · (−log p(class | x_t)) in nats, for a model whose network gives logits (see `scorefield.core.classifier`).
 
     A sample of the null class, −1, counts nothing.
 
@@ -28,10 +28,10 @@ class CrossEntropy(Loss):
         weight: w(t).
     """
 
-    time: TimeLaw = field(default_factory=UniformTime)
-    weight: Weight = field(default_factory=Plain)
+    time: TimeDistribution = field(default_factory=UniformTime)
+    weight: Weight = field(default_factory=Unweighted)
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         if "label" not in batch.cond:
             raise InputError("A classifier learns from class labels, and the data have none: give data with labels.")
         schedule = denoiser.sde.schedule

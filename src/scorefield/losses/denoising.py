@@ -11,14 +11,14 @@ from typing import Literal
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.losses.loss import Loss
-from scorefield.losses.norms import Norm, Precision, Squares
-from scorefield.losses.times import TimeLaw, UniformTime
+from scorefield.losses.norms import Mahalanobis, Norm, SquaredError
+from scorefield.losses.times import TimeDistribution, UniformTime
 from scorefield.losses.weights import SNR, Weight
-from scorefield.random import Generators
 
 
 @dataclass(frozen=True)
@@ -31,24 +31,24 @@ class Denoising(Loss):
         time: the law of t.
         weight: w(t).
         reduction: "mean", which is independent of the size of a field, or "half_sum", half of the sum.
-        norm: of x̂ − x. By default `Precision` where the noise's covariance is diagonal in modes of the grid and every element
-            of the fields is known, else `Squares`.
+        norm: of x̂ − x. By default `Mahalanobis` where the noise's covariance is diagonal in modes of the grid and every element
+            of the fields is known, else `SquaredError`.
     """
 
-    time: TimeLaw = field(default_factory=UniformTime)
+    time: TimeDistribution = field(default_factory=UniformTime)
     weight: Weight = field(default_factory=SNR)
     reduction: Literal["mean", "half_sum"] = "mean"
     norm: Norm | None = None
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         schedule = denoiser.sde.schedule
         t = self.time(generator.rand((len(batch),), like=batch.x), schedule)
         x_t, _ = denoiser.sde.perturb(batch.x, t, generator=generator)
         noise = denoiser.sde.noise
-        norm = self.norm or (Precision() if noise.diagonal and batch.mask is None else Squares())
+        norm = self.norm or (Mahalanobis() if noise.diagonal and batch.mask is None else SquaredError())
         if batch.mask is not None and not norm.local:
             raise InputError(
-                f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take Squares."
+                f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take SquaredError."
             )
         error = norm(denoiser(x_t, t, batch.cond) - batch.x, noise)
         reduce = mean_known if self.reduction == "mean" else half_sum_known

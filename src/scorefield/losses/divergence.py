@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.random import Generators
-from scorefield.sde import expand_like
+from scorefield.core.sde import expand_like
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 
 Function = Callable[[Tensor], Tensor]
 
@@ -73,7 +73,7 @@ class Hutchinson(Derivative):
         return (value, z * pulled) if learning else (value.detach(), z * pulled)
 
 
-def coins(shape: torch.Size, *, generator: Generators, like: Tensor) -> Tensor:
+def rademacher(shape: torch.Size, *, generator: Generators, like: Tensor) -> Tensor:
     """z = ±1: of all probes with independent entries those of least variance, and of none from the diagonal of J."""
     return torch.where(generator.rand(shape, like=like) < 0.5, -1.0, 1.0).to(like)
 

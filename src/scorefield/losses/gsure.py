@@ -17,15 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield.core.denoiser import DenoiserProtocol
+from scorefield.core.sde import expand_like
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
-from scorefield.losses.divergence import Derivative, FiniteDifference, coins, full_precision
-from scorefield.losses.loss import Figure, Loss
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
+from scorefield.losses.divergence import Derivative, FiniteDifference, full_precision, rademacher
+from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.sure import level_of, noise_of
 from scorefield.operators import LinearOperator, Sense
-from scorefield.random import Generators
-from scorefield.sde import expand_like
 
 Seen = Literal["projected", "measured"]
 ITERATIONS, TOLERANCE = (
@@ -73,7 +73,7 @@ class SampledKSpace(Acquisition):
         if missing:
             raise InputError(
                 f"The data do not bring the {' and '.join(missing)} that their k-space was sampled with: take them from "
-                "scorefield.data.mri.Undersampled, or a source of your own that sets Batch.given."
+                "scorefield.mri.Undersampled, or a source of your own that sets Batch.given."
             )
         pairs = zip(batch.given["maps"], batch.given["mask"], strict=True)
         return PerSample([Sense(maps, mask, ITERATIONS, TOLERANCE) for maps, mask in pairs])
@@ -105,17 +105,17 @@ class GSURE(Loss):
     norm: Seen = "measured"
 
     @property
-    def figures(self) -> tuple[Figure, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         """NRMSE of noise and image, as far as A sees it."""
         loss = replace(self, norm="measured")
         return MeasuredError(loss, of_noise=True), MeasuredError(loss, of_noise=False)
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, A = measured(batch, self.acquisition)
         v = A.adjoint(y)
         noise, function = input_of(denoiser, batch)
         whole = self.norm == "measured"
-        w = coins(y.shape if whole else v.shape, generator=generator, like=v)
+        w = rademacher(y.shape if whole else v.shape, generator=generator, like=v)
         z = A.adjoint(w) if whole else ranged(A, w)
         with full_precision(v):
             h, slope = self.derivative(function, v, z, noise)
@@ -138,14 +138,14 @@ class SupervisedGSURE(Loss):
     acquisition: Acquisition = field(default_factory=SampledKSpace)
     norm: Seen = "measured"
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, A = measured(batch, self.acquisition)
         v = A.adjoint(y)
         return energy(A, input_of(denoiser, batch)[1](v) - batch.x, self.norm) / v[0].numel()
 
 
 @dataclass(frozen=True)
-class MeasuredError(Figure):
+class MeasuredError(Metric):
     """NRMSE of what was measured, ‖A(h − x)‖/‖A x‖, or of its noise, ‖n̂ − n‖/‖n‖ with n̂ = y − A h: the same error.
 
     From measurements alone: ‖A x‖² = ‖y‖² − σ² M and ‖n‖² = σ² M in the mean, M the real numbers that were measured, where y ≠ 0.
@@ -164,7 +164,7 @@ class MeasuredError(Figure):
         return "noise_nrmse" if self.of_noise else "image_nrmse"
 
     def __call__(
-        self, denoiser: Denoises, batch: Batch, *, generator: Generators
+        self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         y, noise = measured(batch, self.loss.acquisition)[0].flatten(1), noise_of(batch)
         noisy = noise.square() * (y != 0).sum(1) / batch.x[0].numel()
@@ -178,12 +178,12 @@ def measured(batch: Batch, acquisition: Acquisition) -> tuple[Tensor, LinearOper
     if batch.y is None:
         raise InputError(
             "This loss learns from measurements y = A x + n, and the data have none: take them from "
-            "scorefield.data.mri.Undersampled, or a source of your own that sets Batch.y, given and noise."
+            "scorefield.mri.Undersampled, or a source of your own that sets Batch.y, given and noise."
         )
     return batch.y.to(batch.x), acquisition(batch)
 
 
-def input_of(denoiser: Denoises, batch: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+def input_of(denoiser: DenoiserProtocol, batch: Batch) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
     """σ of each sample, and h: v ↦ x̂(α v, t_w)."""
     noise, t = level_of(denoiser, batch)
     alpha = denoiser.sde.schedule.alpha(t)

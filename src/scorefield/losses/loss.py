@@ -7,12 +7,12 @@ from abc import ABC, abstractmethod
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoises
-from scorefield.random import Generators
+from scorefield.foundation.random import Generators
 
 
-class Figure(ABC):
+class Metric(ABC):
     """A relative error that is logged, not minimised: √(Σ error/Σ power) over all samples, 0 where the estimate is negative.
 
     Attributes:
@@ -23,7 +23,7 @@ class Figure(ABC):
 
     @abstractmethod
     def __call__(
-        self, denoiser: Denoises, batch: Batch, *, generator: Generators
+        self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         """The mean square of an error, and of what it is compared with."""
 
@@ -32,9 +32,11 @@ class Loss(ABC):
     """A loss per sample; the trainer averages over the global batch."""
 
     @property
-    def figures(self) -> tuple[Figure, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         """What else is worth knowing of held-out fields; nothing, unless a loss says so."""
         return ()
 
     @abstractmethod
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]: ...
+    def __call__(
+        self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
+    ) -> Float[Tensor, " batch"]: ...

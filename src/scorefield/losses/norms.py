@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from scorefield.noise import Noise
+from scorefield.core.noise import Noise
 
 
 class Norm(ABC):
@@ -24,7 +24,7 @@ class Norm(ABC):
 
 
 @dataclass(frozen=True)
-class Squares(Norm):
+class SquaredError(Norm):
     """‖x̂ − x‖²: every element counts the same, and so every mode by its variance. The leading modes of a field decide."""
 
     local = True
@@ -34,7 +34,7 @@ class Squares(Norm):
 
 
 @dataclass(frozen=True)
-class Precision(Norm):
+class Mahalanobis(Norm):
     """‖C^−½(x̂ − x)‖² = ⟨x̂ − x, C⁻¹(x̂ − x)⟩: every mode counts in units of its noise.
 
     Its mean is that of |x̂_k − x_k|²/λ_k over the modes of the grid. Needs a noise with a `precision`.

@@ -14,17 +14,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from scorefield.core.denoiser import DenoiserProtocol
+from scorefield.core.schedule import Schedule, time_of_noise
+from scorefield.core.sde import expand_like
 from scorefield.data.batch import Batch
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.losses.denoising import Denoising, mean_known
-from scorefield.losses.divergence import Derivative, FiniteDifference, coins, full_precision
-from scorefield.losses.loss import Figure, Loss
-from scorefield.losses.times import TimeLaw, UniformTime
-from scorefield.losses.weights import SNR, Plain, Weight
-from scorefield.random import Generators
-from scorefield.schedule import Schedule, time_of_noise
-from scorefield.sde import expand_like
+from scorefield.losses.divergence import Derivative, FiniteDifference, full_precision, rademacher
+from scorefield.losses.loss import Loss, Metric
+from scorefield.losses.times import TimeDistribution, UniformTime
+from scorefield.losses.weights import SNR, Unweighted, Weight
 
 
 def noise_of(batch: Batch) -> Float[Tensor, " batch"]:
@@ -37,7 +37,7 @@ def noise_of(batch: Batch) -> Float[Tensor, " batch"]:
     return batch.noise.to(batch.x)
 
 
-def level_of(denoiser: Denoises, batch: Batch) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+def level_of(denoiser: DenoiserProtocol, batch: Batch) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
     """σ_w of each sample, and t_w. Raises InputError where x_t has other noise than the data, or the schedule no such level."""
     first = batch.x[:1]
     if not torch.equal(denoiser.sde.noise.covariance(first), first):
@@ -62,17 +62,17 @@ class SURE(Loss):
     """
 
     derivative: Derivative = field(default_factory=FiniteDifference)
-    weight: Weight = field(default_factory=Plain)
+    weight: Weight = field(default_factory=Unweighted)
 
     @property
-    def figures(self) -> tuple[Figure, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         return NoiseError(self), ImageError(self)
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         return self.with_denoised(denoiser, batch, generator=generator)[0]
 
     def with_denoised(
-        self, denoiser: Denoises, batch: Batch, *, generator: Generators
+        self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> tuple[Float[Tensor, " batch"], Tensor]:
         """The loss, and h(y)."""
         t = level_of(denoiser, batch)[1]
@@ -80,12 +80,12 @@ class SURE(Loss):
         return self.weight(denoiser.sde.schedule, t) * error, denoised
 
     def error(
-        self, denoiser: Denoises, batch: Batch, t: Tensor, *, generator: Generators
+        self, denoiser: DenoiserProtocol, batch: Batch, t: Tensor, *, generator: Generators
     ) -> tuple[Float[Tensor, " batch"], Tensor]:
         """The estimate of mean (h(y) − x)², and h(y)."""
         y, noise = batch.x, noise_of(batch)
         alpha = expand_like(denoiser.sde.schedule.alpha(t), y)
-        z = coins(y.shape, generator=generator, like=y)
+        z = rademacher(y.shape, generator=generator, like=y)
         z = z if batch.mask is None else z * batch.mask.to(z)
         with full_precision(y):
             denoised, slope = self.derivative(lambda y: denoiser(alpha * y, t, batch.cond), y, z, noise)
@@ -122,10 +122,10 @@ class SUREScore(Loss):
         return SURE(self.derivative, self.score.weight)
 
     @property
-    def figures(self) -> tuple[Figure, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         return self.sure.figures
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         value, denoised = self.sure.with_denoised(denoiser, batch, generator=generator)
         learnt = replace(batch, x=denoised.detach(), noise=None)
         return value + self._share(batch).to(value) * self.score(denoiser, learnt, generator=generator)
@@ -151,15 +151,15 @@ class Ambient(Loss):
         weight: w(t), as of `Denoising`.
     """
 
-    time: TimeLaw = field(default_factory=UniformTime)
+    time: TimeDistribution = field(default_factory=UniformTime)
     weight: Weight = field(default_factory=SNR)
 
     @property
-    def figures(self) -> tuple[Figure, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         """Those of `SURE` at σ_w, the end of the levels that it learns."""
         return SURE().figures
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         y, schedule = batch.x, denoiser.sde.schedule
         noise, least = level_of(denoiser, batch)
         t = above(self.time, generator.rand((len(batch),), like=y), least, schedule)
@@ -172,7 +172,9 @@ class Ambient(Loss):
         return self.weight(schedule, t) * mean_known(error.square(), batch.mask)
 
 
-def above(law: TimeLaw, u: Tensor, least: Float[Tensor, " batch"], schedule: Schedule) -> Float[Tensor, " batch"]:
+def above(
+    law: TimeDistribution, u: Tensor, least: Float[Tensor, " batch"], schedule: Schedule
+) -> Float[Tensor, " batch"]:
     """The u-quantile of a law of t, given that t > least."""
     low, high = torch.zeros_like(u, dtype=torch.float64), torch.ones_like(u, dtype=torch.float64)
     for _ in range(40):  # bisection of the quantile function, which does not fall
@@ -204,10 +206,10 @@ class Sum(Loss):
             raise InputError("Sum needs at least one loss, and a factor for each or none at all.")
 
     @property
-    def figures(self) -> tuple[Figure, ...]:
+    def figures(self) -> tuple[Metric, ...]:
         return tuple({figure.name: figure for loss in self.losses for figure in loss.figures}.values())
 
-    def __call__(self, denoiser: Denoises, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         factors = self.factors or [1.0] * len(self.losses)
         values = [loss(denoiser, batch, generator=generator) for loss in self.losses]
         return torch.stack([factor * value for factor, value in zip(factors, values, strict=True)]).sum(0)
@@ -215,7 +217,7 @@ class Sum(Loss):
 
 # ------------------------------------------------------------------------------------------------------------- figures
 @dataclass(frozen=True)
-class Relative(Figure, ABC):
+class Relative(Metric, ABC):
     """The error of h(y) by SURE, from noisy fields alone. Abstract: what it is compared with is left open.
 
     Args:
@@ -229,7 +231,7 @@ class Relative(Figure, ABC):
         """The mean square of what the error is compared with."""
 
     def __call__(
-        self, denoiser: Denoises, batch: Batch, *, generator: Generators
+        self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         t = level_of(denoiser, batch)[1]
         return self.sure.error(denoiser, batch, t, generator=generator)[0], self.power(batch)

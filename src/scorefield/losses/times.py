@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.schedule import Schedule
+from scorefield.core.schedule import Schedule
+from scorefield.foundation.errors import InputError
 
 
-class TimeLaw(ABC):
+class TimeDistribution(ABC):
     """A law of t, given by its quantile function so that one uniform draw per sample decides."""
 
     @abstractmethod
@@ -22,7 +22,7 @@ class TimeLaw(ABC):
 
 
 @dataclass(frozen=True)
-class UniformTime(TimeLaw):
+class UniformTime(TimeDistribution):
     """t ~ U[t_min, t_max) (Song et al. 2021).
 
     Args:
@@ -42,7 +42,7 @@ class UniformTime(TimeLaw):
 
 
 @dataclass(frozen=True)
-class LogNormal(TimeLaw):
+class LogNormal(TimeDistribution):
     """log(σ/α) ~ N(mean, std²), kept within the schedule's reach (Karras et al. 2022, table 1: −1.2, 1.2 at σ_data = 0.5).
 
     Args:
@@ -63,7 +63,7 @@ class LogNormal(TimeLaw):
 
 
 @dataclass(frozen=True)
-class UniformLevels(TimeLaw):
+class UniformLevels(TimeDistribution):
     """t uniform over the N entries t_k = k/(N−1) of a table: the discrete losses of SMLD and DDPM.
 
     Args:
@@ -81,8 +81,8 @@ class UniformLevels(TimeLaw):
 
 
 @dataclass(frozen=True)
-class Important(TimeLaw):
-    """t ∝ g²/σ² on [t_min, t_max): importance sampling for likelihood weighting, to go with `ImportantLikelihood`.
+class ImportanceSampled(TimeDistribution):
+    """t ∝ g²/σ² on [t_min, t_max): importance sampling for likelihood weighting, to go with `ImportanceSampledLikelihood`.
 
     Since g² = −σ² λ′, this is λ = log(α²/σ²) uniform between its values at the ends: exact, for every schedule.
 
@@ -96,12 +96,13 @@ class Important(TimeLaw):
 
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < self.t_max <= 1:
-            raise InputError(f"Important needs 0 <= t_min < t_max <= 1, not {self.t_min} and {self.t_max}.")
+            raise InputError(f"ImportanceSampled needs 0 <= t_min < t_max <= 1, not {self.t_min} and {self.t_max}.")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         first, last = schedule.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64)).tolist()
         if not math.isfinite(first - last):
             raise InputError(
-                "Important has no law up to an infinite log-SNR: give t_min > 0 where σ(0) = 0, t_max < 1 where α(1) = 0."
+                "ImportanceSampled has no density up to an infinite log-SNR: give t_min > 0 where σ(0) = 0, "
+                "t_max < 1 where α(1) = 0."
             )
         return schedule.time(first + (last - first) * u).clamp(self.t_min, self.t_max)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.schedule import Schedule
+from scorefield.core.schedule import Schedule
+from scorefield.foundation.errors import InputError
 
 
 class Weight(ABC):
@@ -53,7 +53,7 @@ class Likelihood(Weight):
 
 
 @dataclass(frozen=True)
-class KarrasWeight(Weight):
+class EDMWeight(Weight):
     """w = (σ² + α²σ_d²)/(σσ_d)²: equal weight for the network's own output under `Karras` (Karras et al. 2022, table 1).
 
     Args:
@@ -64,7 +64,7 @@ class KarrasWeight(Weight):
 
     def __post_init__(self) -> None:
         if not self.sigma_data > 0:
-            raise InputError(f"KarrasWeight needs sigma_data > 0, not {self.sigma_data}.")
+            raise InputError(f"EDMWeight needs sigma_data > 0, not {self.sigma_data}.")
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
         alpha, sigma = schedule(t)
@@ -72,7 +72,7 @@ class KarrasWeight(Weight):
 
 
 @dataclass(frozen=True)
-class Plain(Weight):
+class Unweighted(Weight):
     """w = 1: ‖x̂ − x‖²."""
 
     def __call__(self, schedule: Schedule, t: Tensor) -> Tensor:
@@ -89,8 +89,8 @@ class FlowMatching(Weight):
 
 
 @dataclass(frozen=True)
-class ImportantLikelihood(Weight):
-    """w = Z α²/σ², Z = ∫ g²/σ² dt = λ(t_min) − λ(t_max): `Likelihood` over the density of the time law `Important`.
+class ImportanceSampledLikelihood(Weight):
+    """w = Z α²/σ², Z = ∫ g²/σ² dt = λ(t_min) − λ(t_max): `Likelihood` over the density of the time law `ImportanceSampled`.
 
     With t ~ U[t_min, t_max) likelihood weighting estimates the same mean, up to the length of that interval, with a variance
     that diverges as σ → 0 (Song et al. 2021, Maximum likelihood training, section 3.3).

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Complex, Float
 from torch import Generator, Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.spectrum import Spectrum, radial_spectrum
 
 CONCENTRATED = 0.05  # circular variance below which the skewness is 0/0 but for noise

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Generator, Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.circular import circular_distances, phase_spectrum, residue_density, shuffled
 from scorefield.metrics.spectrum import Spectrum, band_distance, cosine_spectrum, radial_spectrum
 

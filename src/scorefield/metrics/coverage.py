@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 class Coverage(NamedTuple):

@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scorefield.errors import InputError
-from scorefield.random import Generators
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 
 
 def fair_crps(members: Float[Tensor, "members *field"], truth: Float[Tensor, "*field"]) -> Float[Tensor, "*field"]:

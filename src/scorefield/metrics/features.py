@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from scorefield.errors import InputError, brief
-from scorefield.files import replacing
+from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.files import replacing
 
 BATCH = 512  # samples at a time, where a whole set is given
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.frechet import Moments, frechet_distance
 from scorefield.metrics.kernel import kernel_distance
 from scorefield.metrics.manifold import DENSITY_K, manifold

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 SINGLE = 1e-5  # of the largest eigenvalue: how far below 0 rounding to float32 may bring the smallest
 CUSTOMARY = 10_000  # fewer samples than this give a distance that is visibly biased upward

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from scipy.special import stdtrit
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 DETERMINED = 1e-3  # of the largest spread: elements that spread less are no matter of chance
 

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from scorefield.errors import InputError, brief
+from scorefield.foundation.errors import InputError, brief
 from scorefield.metrics.features import Features
 
 KNOWN = {"f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4": "inception-2015-12-05.pt"}

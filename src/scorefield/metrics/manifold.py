@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.neighbours import BLOCK
 
 PRECISION_K, DENSITY_K = 3, 5  # as the papers have it

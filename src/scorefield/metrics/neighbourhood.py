@@ -7,7 +7,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 def fractions(

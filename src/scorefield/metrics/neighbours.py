@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 BLOCK = 2**23  # distances held at once: 64 MiB
 

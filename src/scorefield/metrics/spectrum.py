@@ -13,8 +13,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scorefield.cosine import dct
-from scorefield.errors import InputError
+from scorefield.foundation.cosine import dct
+from scorefield.foundation.errors import InputError
 
 
 class Spectrum(NamedTuple):

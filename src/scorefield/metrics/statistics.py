@@ -18,8 +18,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from scorefield.errors import InputError, brief
-from scorefield.files import replacing
+from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.files import replacing
 from scorefield.metrics.frechet import Moments
 
 FORMAT = 1

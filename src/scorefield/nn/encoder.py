@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.embedding import GaussianFourier, Sinusoidal
 from scorefield.nn.layers import Attention, Convolution, Filter, GroupNorm, ResidualBlock, linear
 from scorefield.nn.lowprecision import LAYOUTS

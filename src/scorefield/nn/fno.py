@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.operator import Level, NeuralOperator, mixer, mode_numbers
 from scorefield.nn.spectral import Factorisation
 

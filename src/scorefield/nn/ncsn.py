@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from jaxtyping import Float
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.ncsnv2 import check_sizes, with_field
 from scorefield.nn.network import Network
 from scorefield.nn.refine import Activation, Depth, RefineNet

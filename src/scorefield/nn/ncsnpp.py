@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.embedding import GaussianFourier, Sinusoidal
 from scorefield.nn.layers import (
     Attention,

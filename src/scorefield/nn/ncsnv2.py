@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.network import Network
 from scorefield.nn.refine import Activation, Depth, RefineNet
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Size, Tensor, nn
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.embedding import GaussianFourier
 from scorefield.nn.layers import linear
 from scorefield.nn.network import Network

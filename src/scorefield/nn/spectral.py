@@ -1,7 +1,8 @@
 """Spectral convolution: the grid-independent part of neural operators, on grids of any size, odd ones too.
 
-A field is the trigonometric polynomial through its points, which `scorefield.fourier` evaluates on other grids, with what these
-cannot carry left out. `SpectralConvolution` multiplies its modes |k| <= h by weights that know nothing of the grid.
+A field is the trigonometric polynomial through its points, which `scorefield.foundation.fourier` evaluates on other grids,
+with what these cannot carry left out. `SpectralConvolution` multiplies its modes |k| <= h by weights that know nothing of the
+grid.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import InputError
-from scorefield.fourier import resample
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import resample
 
 Factorisation = Literal["dense", "tucker", "cp", "tt"]
 MISSING = "Neural operators need neuraloperator and tensorly-torch ({}): pip install 'scorefield[functions]'."

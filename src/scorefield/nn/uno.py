@@ -8,8 +8,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import InputError
-from scorefield.fourier import resample
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import resample
 from scorefield.nn.operator import Level, NeuralOperator, mixer, mode_numbers
 from scorefield.nn.spectral import Factorisation
 

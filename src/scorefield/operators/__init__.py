@@ -9,8 +9,8 @@ from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.coils import Coils, Sense
 from scorefield.operators.cosine import CosineCoarsen, FourierCoarsen
 from scorefield.operators.fourier import Fourier, to_channels, to_complex
+from scorefield.operators.masks import Coarsen, Grey, Hole, Mask
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
-from scorefield.operators.parts import Coarsen, Grey, Hole, Mask
 from scorefield.operators.solve import conjugate_gradients, least_squares, project_range
 
 __all__ = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.operators.coils import Sense
 from scorefield.operators.fourier import to_complex
 from scorefield.operators.solve import least_squares

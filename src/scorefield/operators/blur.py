@@ -10,7 +10,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.operators.operator import LinearOperator
 
 WIDEST = 10  # grids: a kernel's standard deviation at most; of wider ones nothing but the mean is left

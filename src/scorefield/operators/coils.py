@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.operators.fourier import like, to_complex, transform
 from scorefield.operators.operator import LinearOperator
 from scorefield.operators.solve import least_squares

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield import cosine, fourier
-from scorefield.errors import InputError
+from scorefield.foundation import cosine, fourier
+from scorefield.foundation.errors import InputError
 from scorefield.operators.operator import LinearOperator
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 class LinearOperator(ABC):

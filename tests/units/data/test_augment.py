@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from scorefield.data import Batch, Dequantise, DropLabel, Flip
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 AUGMENTS = [Flip((-1,)), Flip((-1, -2)), Dequantise(0.5)]
 

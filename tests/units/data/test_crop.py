@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from scorefield.data import CentreCrop, Images, Square
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 def image(folder: Path, pixels: np.ndarray) -> Path:

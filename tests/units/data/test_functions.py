@@ -6,10 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.cosine import resample
-from scorefield.data import Functions, Interferograms, Loader, Tensors, Terrain, Windows
+from scorefield.data import Functions, Loader, Tensors
 from scorefield.data.functions import on_grid, positions
-from scorefield.errors import AbsentDataError, InputError
+from scorefield.datasets import Interferograms, Terrain
+from scorefield.foundation.cosine import resample
+from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.functions import Windows
 from scorefield.jobs.resolution import conditions
 
 RNG = np.random.default_rng(0)

@@ -10,8 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from scorefield.data import CentreCrop, Fields, HuggingFace
-from scorefield.errors import AbsentDataError, InputError
+from scorefield.data import CentreCrop, FieldDataset, HuggingFace
+from scorefield.foundation.errors import AbsentDataError, InputError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (10, 6, 8, 3), dtype=np.uint8)
 LABELS = [0, 1] * 5
@@ -32,7 +32,7 @@ def made(datasets, n: int = 10, **columns):
     return datasets.Dataset.from_dict({"img": pictures, "label": LABELS[:n], **columns}, datasets.Features(kinds))
 
 
-def everything(fields: Fields) -> torch.Tensor:
+def everything(fields: FieldDataset) -> torch.Tensor:
     return fields.gather(torch.arange(len(fields))).x
 
 

@@ -9,11 +9,12 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from scorefield.data import Batch, Digits, Identity, Standardise, Tensors
+from scorefield.data import Batch, Identity, Standardise, Tensors
 from scorefield.data.fields import DatasetFields
 from scorefield.data.inspect import inspect
 from scorefield.data.picture import grid, save_grid
-from scorefield.errors import InputError
+from scorefield.datasets import Digits
+from scorefield.foundation.errors import InputError
 
 
 def gaussian(n: int = 300, channels: int = 2) -> torch.Tensor:

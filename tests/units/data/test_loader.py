@@ -8,7 +8,7 @@ from torch.utils.data import Dataset, Subset
 
 from scorefield.data import Dequantise, Flip, Loader, Sequential, Tensors, Wrapped
 from scorefield.data.fields import DatasetFields
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 
 def listed(items: list) -> DatasetFields:

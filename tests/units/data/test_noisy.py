@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.data import Batch, Centre, Channels, Divide, Loader, Measured, Noisy, Standardise, Tensors
+from scorefield.data import Batch, Centre, Divide, Loader, Measured, Noisy, Standardise, Tensors
 from scorefield.data.fields import stack
-from scorefield.errors import InputError
+from scorefield.datasets import Channels
+from scorefield.foundation.errors import InputError
 
 CLEAN = torch.randn(60, 2, 8, 8, generator=torch.Generator().manual_seed(0))
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from scorefield.data import Batch, Centre, Identity, Standardise, UnitRange
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 NORMALISERS = [Standardise, Centre, lambda: Centre(3.5), UnitRange, lambda: UnitRange(0.0, 5.0), Identity]
 GRIDS = [(7,), (3, 5), (2, 3, 4)]

@@ -12,10 +12,11 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from scorefield.data import Arrays, Batch, Digits, Images, Loader, Tensors, Wrapped
+from scorefield.data import Arrays, Batch, Images, Loader, Tensors, Wrapped
 from scorefield.data.fields import find_channels
 from scorefield.data.source import check_split
-from scorefield.errors import InputError
+from scorefield.datasets import Digits
+from scorefield.foundation.errors import InputError
 
 
 def wrapped(items: list, **options) -> Wrapped:

@@ -7,7 +7,7 @@ from scorefield.data import Batch, Standardise, UnitRange
 from scorefield.data.moments import MatchMoments, PixelStandardise, matched_to
 from scorefield.data.quantile import QuantileNormal
 from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 
 NEW = {
     "root2": lambda: Root(2),

@@ -10,19 +10,19 @@ import torch
 
 import scorefield
 from scorefield.cli import main
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.interop import score_sde
 from scorefield.interop.pickles import Settings
 from scorefield.jobs.importing import import_weights
 from scorefield.jobs.sampling import count_evaluations
 from scorefield.nn import NCSN, NCSNpp, NCSNv2
-from scorefield.sample import (
+from scorefield.samplers import (
     Ancestral,
     AnnealedLangevin,
-    Carry,
     EulerMaruyama,
     Langevin,
     NCSNLangevin,
+    NoPredictor,
     ReverseDiffusion,
     Sampler,
     UniformGrid,
@@ -253,12 +253,12 @@ def test_a_run_samples_as_its_program_did(tmp_path) -> None:
     assert sampler == Sampler(20, Ancestral(upper=True), UniformGrid(0.0))
     annealed = {"predictor": "none", "corrector": "ald", "snr": 0.176, "n_steps_each": 5}
     table = {"training__continuous": False, "model__embedding_type": "positional"}
-    assert imported(annealed, **table) == Sampler(20, Carry(), UniformGrid(0.0), AnnealedLangevin(0.176, 5))
+    assert imported(annealed, **table) == Sampler(20, NoPredictor(), UniformGrid(0.0), AnnealedLangevin(0.176, 5))
 
     net = perturbed(NCSNv2(2, 2, channels=4), 0)
     path = refine_checkpoint(tmp_path / "y", "ncsnv2", refine_names(net, "low"), refine_names(net, "low"))
     config = NCSNV2 | {"sampling": {"step_lr": 3e-3, "n_steps_each": 2, "denoise": True}}
     import_weights(path, tmp_path / "ncsnv2", save_config(tmp_path / "c", config))
     model = scorefield.load(tmp_path / "ncsnv2")
-    assert model.sampler == Sampler(4, Carry(), UniformGrid(0.0), NCSNLangevin(3e-3, 2))
+    assert model.sampler == Sampler(4, NoPredictor(), UniformGrid(0.0), NCSNLangevin(3e-3, 2))
     assert count_evaluations(model, model.sampler) == 4 * 2 + 1

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 from scorefield.cli import main
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import read_checkpoint, read_config
 
 PLAIN = {"model": {"depth": "low", "ngf": 8, "sizes": [1, 2], "on": True, "none": None}, "rate": 0.5}

@@ -6,8 +6,8 @@ import pytest
 import torch
 from scipy.special import i0, i1, iv
 
-from scorefield.cosine import dct, idct
-from scorefield.errors import InputError
+from scorefield.foundation.cosine import dct, idct
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.circular import (
     circular_distances,
     circular_moments,

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 from sklearn.datasets import load_digits
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.features import Classifier, Pixels, Projected, train_classifier
 
 

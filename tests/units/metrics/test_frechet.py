@@ -8,7 +8,7 @@ import scipy.linalg
 import torch
 from torchmetrics.image.fid import _compute_fid
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.frechet import Moments, frechet_distance, note_on
 from scorefield.metrics.statistics import Statistics
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.inception import TorchFidelity, TorchScript, quantise
 
 

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.neighbourhood import fraction_errors, fractions_skill
 
 

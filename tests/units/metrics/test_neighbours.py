@@ -6,7 +6,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics import neighbours
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.neighbours import memorisation_ratio, nearest, two_sample_accuracy

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.metrics.spectrum import log_spectral_distance, radial_spectrum
 
 

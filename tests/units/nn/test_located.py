@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from scorefield.errors import InputError
-from scorefield.nn import Located, NCSNpp
-from scorefield.train.ema import EMA
+from scorefield.foundation.errors import InputError
+from scorefield.nn import LearnedPositionMaps, NCSNpp
+from scorefield.training.ema import EMA
 
 
-def located(cond: int = 2, maps: int = 3) -> Located:
+def located(cond: int = 2, maps: int = 3) -> LearnedPositionMaps:
     net = NCSNpp(1, 1, cond + maps, channels=8, multipliers=(1, 2), blocks=1, attention=(), init_scale=1.0)
-    return Located(net, maps, (8, 6))
+    return LearnedPositionMaps(net, maps, (8, 6))
 
 
 def test_maps_are_trained_clipped_averaged_and_stored() -> None:
@@ -41,6 +41,6 @@ def test_another_grid_and_too_few_channels_are_refused() -> None:
     with pytest.raises(InputError, match=r"grid of \(8, 6\) and is given \(8, 8\)"):
         located()(torch.zeros(1, 1, 8, 8), torch.zeros(1), {"field": torch.zeros(1, 2, 8, 8)})
     with pytest.raises(InputError, match="adds 3 maps to a network that takes 1"):
-        Located(NCSNpp(1, 1, 1, channels=8, multipliers=(1,), blocks=1, attention=()), 3, (4, 4))
+        LearnedPositionMaps(NCSNpp(1, 1, 1, channels=8, multipliers=(1,), blocks=1, attention=()), 3, (4, 4))
     with pytest.raises(InputError, match="sizes of the grid"):
-        Located(NCSNpp(1, 1, 1, channels=8, multipliers=(1,), blocks=1, attention=()))
+        LearnedPositionMaps(NCSNpp(1, 1, 1, channels=8, multipliers=(1,), blocks=1, attention=()))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn.affine import Affine
 from scorefield.nn.layers import Convolution, GroupNorm, attend, initialise_
 from scorefield.nn.ncsnpp import NCSNpp

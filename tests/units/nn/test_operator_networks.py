@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pytest
 import torch
 
-from scorefield.errors import InputError
-from scorefield.fourier import resample
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import resample
 from scorefield.nn import FNO, UNO, Network
 from scorefield.nn.spectral import SpectralConvolution
 

@@ -4,16 +4,16 @@ import pytest
 import torch
 from torch import nn
 
+from scorefield.core.denoiser import Denoiser, Index, ScorePrediction
+from scorefield.core.schedule import geometric
+from scorefield.core.sde import SDE
 from scorefield.data import Batch
-from scorefield.denoiser import Denoiser, Index, Score
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
 from scorefield.losses import Denoising
 from scorefield.losses.times import UniformLevels
 from scorefield.nn import NCSN, NCSNv2
 from scorefield.nn.refine import InstanceNormPlus
-from scorefield.random import Generators
-from scorefield.schedule import geometric
-from scorefield.sde import SDE
 
 KINDS = [(NCSNv2, depth) for depth in ("low", "medium", "large")] + [(NCSN, "low"), (NCSN, "medium")]
 LABEL = torch.tensor([0.0, 2.0, 1.5])
@@ -102,7 +102,7 @@ def test_training_lowers_the_loss(kind):
     levels, n = 8, 64
     schedule = geometric(0.05, 5.0, levels)
     given = {"levels": levels} if kind is NCSN else {}
-    precondition = Score(Index(levels, reverse=True))
+    precondition = ScorePrediction(Index(levels, reverse=True))
     denoiser = Denoiser(kind(1, 1, channels=8, **given), SDE(schedule), precondition)
     loss = Denoising(UniformLevels(levels))
     phase = torch.rand(n, generator=torch.Generator().manual_seed(0))[:, None, None]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.nn import UNet
 
 

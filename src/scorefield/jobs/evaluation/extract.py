@@ -19,13 +19,13 @@ from torch import Tensor
 
 from scorefield.data.arrays import Arrays
 from scorefield.data.batch import Batch
-from scorefield.data.fields import ArrayFields, Fields
+from scorefield.data.fields import ArrayFields, FieldDataset
 from scorefield.data.images import Images
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.jobs.outputs import Pixels
-from scorefield.jobs.selection import read_record
 from scorefield.metrics.features import Features
 from scorefield.metrics.statistics import Statistics
+from scorefield.run.checkpoint_choice import read_record
 
 SECONDS = 60  # between two states on the disk
 BATCH = 128
@@ -52,7 +52,7 @@ class Extractor:
             raise InputError(f"--keep is {self.keep}: keep 1 feature or more.")
 
     def __call__(
-        self, fields: Fields, path: Path | None = None, progress: Callable[[int], object] = lambda _: None
+        self, fields: FieldDataset, path: Path | None = None, progress: Callable[[int], object] = lambda _: None
     ) -> Statistics:
         """The statistics of all fields.
 
@@ -91,7 +91,9 @@ class Extractor:
         )
 
     @torch.no_grad()
-    def _part(self, fields: Fields, rows: range, path: Path | None, progress: Callable[[int], object]) -> Statistics:
+    def _part(
+        self, fields: FieldDataset, rows: range, path: Path | None, progress: Callable[[int], object]
+    ) -> Statistics:
         """The statistics of some of the fields."""
         network = self.features.to(self.device)
         state, before, digest, saved = self._begun(path, len(rows)), 0, hashlib.sha256(), time.monotonic()
@@ -153,7 +155,7 @@ def join() -> None:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
 
 
-def digest_of(fields: Fields, batch: int = BATCH) -> str:
+def digest_of(fields: FieldDataset, batch: int = BATCH) -> str:
     """SHA-256 of the values of all fields."""
     found = hashlib.sha256()
     for indices in torch.arange(len(fields)).split(batch):
@@ -161,13 +163,13 @@ def digest_of(fields: Fields, batch: int = BATCH) -> str:
     return found.hexdigest()
 
 
-def in_memory(x: Tensor) -> Fields:
+def in_memory(x: Tensor) -> FieldDataset:
     """Fields (n, channels, *grid) of a tensor."""
     return ArrayFields(x.numpy(), "first", origin="the samples")
 
 
 @dataclass(frozen=True)
-class Rescaled(Fields):
+class Rescaled(FieldDataset):
     """Samples in data units, of which there are pictures.
 
     Args:
@@ -175,7 +177,7 @@ class Rescaled(Fields):
         pixels: what black and white are.
     """
 
-    pictures: Fields
+    pictures: FieldDataset
     pixels: Pixels
 
     def __len__(self) -> int:
@@ -186,7 +188,7 @@ class Rescaled(Fields):
         return replace(batch, x=self.pixels.inverse(batch.x))
 
 
-def open_samples(path: Path) -> Fields:
+def open_samples(path: Path) -> FieldDataset:
     """All fields on disk: a folder that `scorefield sample` wrote, a folder or zip of images, a .npy or .npz."""
     if path.is_dir() and (path / "samples.npy").is_file():
         return Arrays(path / "samples.npy", channel_axis="first", valid=0).load("train")

@@ -30,26 +30,27 @@ from jsonargparse import Namespace
 from torch import Tensor
 from tqdm import tqdm
 
-from scorefield.config import Parser
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.source import Source
-from scorefield.denoiser import Denoises
-from scorefield.errors import InputError
-from scorefield.files import write_json, write_text
-from scorefield.jobs import resolution, sampling, selection
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import write_json, write_text
+from scorefield.jobs import resolution, sampling
 from scorefield.jobs.evaluation.extract import Extractor, in_memory
 from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.jobs.evaluation.reference import Reference, from_file, gather
-from scorefield.jobs.selection import keep_best
-from scorefield.loading import Opened, find_checkpoint, open_checkpoint, run_folder
 from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.comparison import floor as halves
 from scorefield.metrics.features import Features
 from scorefield.metrics.figures import curve
 from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.model import Model
-from scorefield.recipe import build
-from scorefield.sample import Finer, Sampler
-from scorefield.train import checkpoint as checkpoints
+from scorefield.run import checkpoint_choice as selection
+from scorefield.run.checkpoint_choice import keep_best
+from scorefield.run.configuration import Parser
+from scorefield.run.loading import LoadedCheckpoint, find_checkpoint, open_checkpoint, run_folder
+from scorefield.run.recipe import build
+from scorefield.samplers import Finer, Sampler
+from scorefield.training import checkpoint as checkpoints
 
 
 def add_arguments(parser: Parser) -> None:
@@ -107,7 +108,7 @@ class Drawing:
             return cls(grid, beyond)
         return cls(grid, beyond, resolution.conditions(source().load("valid"), settings.number, grid))
 
-    def denoiser(self, model: Model) -> Denoises | None:
+    def denoiser(self, model: Model) -> DenoiserProtocol | None:
         """The model's, or one that changes it; None for the model's own."""
         return None if self.beyond is None else self.beyond(model.generative, model.shape[1:])
 
@@ -191,7 +192,9 @@ def chosen_steps(settings: Namespace, notify: Callable[[str], None]) -> Sequence
     return sorted({int(word) for word in settings.checkpoints})
 
 
-def find_reference(opened: Opened, parser: Parser, settings: Namespace, notify: Callable[[str], None]) -> Reference:
+def find_reference(
+    opened: LoadedCheckpoint, parser: Parser, settings: Namespace, notify: Callable[[str], None]
+) -> Reference:
     """What to compare with, and by what."""
     built = build(parser, settings)
     keep = max(settings.keep, settings.number) if settings.curve else settings.keep
@@ -219,7 +222,7 @@ def floor_of(folder: Path, reference: Reference, comparison: Comparison | None) 
 
 
 def measure(
-    opened: Opened,
+    opened: LoadedCheckpoint,
     parser: Parser,
     settings: Namespace,
     reference: Reference,

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield.files import strict, write_text
+from scorefield.foundation.files import strict, write_text
 from scorefield.jobs.evaluation.reference import Data, Reference
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.figures import figures, summary
@@ -18,7 +18,7 @@ from scorefield.metrics.frechet import note_on
 from scorefield.metrics.manifold import DENSITY_K, PRECISION_K
 from scorefield.metrics.neighbours import memorisation_ratio, two_sample_accuracy
 from scorefield.metrics.statistics import Statistics
-from scorefield.train.loop import versions
+from scorefield.training.loop import versions
 
 LINES = (  # name, figure, note
     ("Fréchet distance", "fréchet", "{dimensions} {features} features, 0 is best"),

@@ -11,9 +11,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from scorefield.data.fields import Fields, Subset
+from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.source import Source
-from scorefield.errors import InputError
+from scorefield.foundation.errors import InputError
 from scorefield.jobs.evaluation.extract import BATCH, Extractor
 from scorefield.metrics.features import Classifier, Features, Projected, train_classifier
 from scorefield.metrics.statistics import Statistics
@@ -171,7 +171,7 @@ def find_classifier(
     return Classifier.load(path)
 
 
-def some(fields: Fields, limit: int) -> tuple[Tensor, Tensor | None]:
+def some(fields: FieldDataset, limit: int) -> tuple[Tensor, Tensor | None]:
     """At most so many fields, and bytes, with their labels, drawn in an order of their own and always the same."""
     if len(fields) < 2:
         raise InputError(f"A split of {len(fields)} field cannot be compared with: give the data more in each split.")
@@ -181,7 +181,7 @@ def some(fields: Fields, limit: int) -> tuple[Tensor, Tensor | None]:
     return torch.cat([batch.x for batch in batches]), torch.cat(labels) if labels else None
 
 
-def order(fields: Fields, limit: int) -> Tensor:
+def order(fields: FieldDataset, limit: int) -> Tensor:
     """So many indices of fields, at most, in a random order that is always the same."""
     return torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))[:limit]
 

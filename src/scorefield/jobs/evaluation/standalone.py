@@ -10,12 +10,11 @@ import torch
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from scorefield.config import Parser
 from scorefield.data.arrays import ArrayFile
-from scorefield.data.fields import Fields, Subset
+from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.source import Source, Split
-from scorefield.errors import InputError
-from scorefield.files import write_json
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import write_json
 from scorefield.jobs.evaluation.extract import Extractor, join, open_samples, record_of_samples, share
 from scorefield.jobs.evaluation.job import add_features
 from scorefield.jobs.evaluation.record import record_of, table
@@ -24,7 +23,8 @@ from scorefield.jobs.sampling import device_argument
 from scorefield.metrics.features import Features, Projected
 from scorefield.metrics.figures import curve, figures
 from scorefield.metrics.statistics import Statistics
-from scorefield.recipe import build
+from scorefield.run.configuration import Parser
+from scorefield.run.recipe import build
 
 STATISTICS = (".npz", ".safetensors")
 
@@ -110,7 +110,7 @@ def holds_statistics(path: Path) -> bool:
     return path.suffix == ".npz" and {"mu", "sigma"} <= set(ArrayFile(path).names)
 
 
-def stream(extract: Extractor, fields: Fields, out: Path, name: str) -> Statistics:
+def stream(extract: Extractor, fields: FieldDataset, out: Path, name: str) -> Statistics:
     """The statistics of fields, by as many processes as torchrun started, going on from a file beside the result.
 
     The features of the first fields are kept: they are taken in a random order, always the same, since files often lie by class.
@@ -135,7 +135,7 @@ def check_out(path: Path, suffixes: tuple[str, ...]) -> None:
         raise InputError(f"{path} exists: give another --out.")
 
 
-def projection(fields: Fields) -> Projected:
+def projection(fields: FieldDataset) -> Projected:
     """The features where none are given."""
     return Projected(fields[0].x.numel())
 

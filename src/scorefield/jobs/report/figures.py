@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from scorefield.jobs.report.parts import Row, Value, flat, words
-from scorefield.jobs.selection import conditions, is_evaluation, read_record
-from scorefield.loading import Opened
+from scorefield.run.checkpoint_choice import conditions, is_evaluation, read_record
+from scorefield.run.loading import LoadedCheckpoint
 
 NAMES = {  # of a figure, and what would be best
     "fréchet": ("Fréchet distance", "0 is best"),
@@ -35,7 +35,7 @@ def name_of(key: str) -> tuple[str, str]:
     return NAMES.get(key, (words(key), ""))
 
 
-def describe(record: Mapping[str, Any], opened: Opened) -> dict[str, Any]:
+def describe(record: Mapping[str, Any], opened: LoadedCheckpoint) -> dict[str, Any]:
     """An evaluation: its figures, and all else it says as provenance."""
     figures = {key: figure for key, figure in record["figures"].items() if isinstance(figure, Mapping)}
     floor = record.get("held_out_data") or {}

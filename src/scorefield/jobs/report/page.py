@@ -15,14 +15,14 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
-from scorefield.config import Parser
-from scorefield.errors import InputError
-from scorefield.files import write_text
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import write_text
 from scorefield.jobs.report.figures import describe, history, likelihood, measured, name_of
 from scorefield.jobs.report.parts import Picture, Row
 from scorefield.jobs.report.views import draw_curves, latest_samples, progress
-from scorefield.jobs.selection import evaluations, losses
-from scorefield.loading import Opened
+from scorefield.run.checkpoint_choice import evaluations, losses
+from scorefield.run.configuration import Parser
+from scorefield.run.loading import LoadedCheckpoint
 
 MARK = "· scorefield</title>"  # by which a page of ours is told
 
@@ -38,7 +38,7 @@ def add_arguments(parser: Parser) -> None:
     )
 
 
-def write(opened: Opened, folder: Path, out: Path) -> None:
+def write(opened: LoadedCheckpoint, folder: Path, out: Path) -> None:
     """Write the page; a file that is there is replaced if it is such a page.
 
     Args:
@@ -51,7 +51,7 @@ def write(opened: Opened, folder: Path, out: Path) -> None:
     write_text(out, page(opened, folder))
 
 
-def page(opened: Opened, folder: Path) -> str:
+def page(opened: LoadedCheckpoint, folder: Path) -> str:
     """The page of a run."""
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string(
@@ -60,7 +60,7 @@ def page(opened: Opened, folder: Path) -> str:
     return template.render(content(opened, folder)) + "\n"
 
 
-def content(opened: Opened, folder: Path) -> dict[str, Any]:
+def content(opened: LoadedCheckpoint, folder: Path) -> dict[str, Any]:
     """All that the page shows."""
     records = evaluations(folder)
     evaluation = describe(records[-1], opened) if records else None
@@ -105,13 +105,13 @@ def lead(config: Mapping[str, Any]) -> str:
     return " · ".join(part for part in (*parts, f"{_short(config.get('data'))} {shape}".strip()) if part)
 
 
-def parameters(opened: Opened) -> int:
+def parameters(opened: LoadedCheckpoint) -> int:
     """Trained numbers: all that are averaged; imported weights may lack an average and are counted as they are."""
     weights = opened.checkpoint.group("ema") or opened.checkpoint.group("net")
     return sum(tensor.numel() for tensor in weights.values())
 
 
-def tiles(opened: Opened, folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Row]:
+def tiles(opened: LoadedCheckpoint, folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Row]:
     """The figures that are asked for first."""
     facts = opened.checkpoint.facts
     found = {"Parameters": parameters(opened), "Steps": facts["step"], "Samples seen": facts.get("samples")}
@@ -123,7 +123,7 @@ def tiles(opened: Opened, folder: Path, records: Sequence[Mapping[str, Any]]) ->
     return [Row.of(name, value) for name, value in found.items() if value is not None]
 
 
-def details(opened: Opened) -> list[Row]:
+def details(opened: LoadedCheckpoint) -> list[Row]:
     """Which weights these are, and what made them."""
     facts = opened.checkpoint.facts
     train = opened.config.get("train", {})

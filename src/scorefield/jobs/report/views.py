@@ -6,8 +6,8 @@ from pathlib import Path
 
 from scorefield.jobs.report.parts import Curve, Picture
 from scorefield.jobs.report.plots import Line, curve_svg
-from scorefield.jobs.selection import losses
-from scorefield.train.log import read_table
+from scorefield.run.checkpoint_choice import losses
+from scorefield.training.log import read_table
 
 SHOWN = 8  # pictures of training, at most
 

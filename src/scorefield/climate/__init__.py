@@ -1,0 +1,29 @@
+"""Gridded data in time: NetCDF and Zarr, on grids of the sphere, with what they are to be predicted from."""
+
+from scorefield.climate.files import Cube, Variables
+from scorefield.climate.regrid import Bilinear, Conservative, Nearest, Regrid
+from scorefield.climate.source import Climate
+from scorefield.climate.split import Bands, Blocks, Division, Periods, Seasons, Years
+from scorefield.climate.tiles import Tiles
+from scorefield.climate.time_features import DayOfYear, HourOfDay, Position, TimeFeature
+
+__all__ = [
+    "Bands",
+    "Bilinear",
+    "Blocks",
+    "Climate",
+    "Conservative",
+    "Cube",
+    "DayOfYear",
+    "Division",
+    "HourOfDay",
+    "Nearest",
+    "Periods",
+    "Position",
+    "Regrid",
+    "Seasons",
+    "Tiles",
+    "TimeFeature",
+    "Variables",
+    "Years",
+]

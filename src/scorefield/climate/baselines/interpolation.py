@@ -1,0 +1,92 @@
+"""Bilinear interpolation: as it is, with the mean error of each hour added, or dressed with chance."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Num
+
+from scorefield.climate.baselines.baseline import Baseline, When, bilinear, factor_between, generator_of, same_for_all
+
+
+class Bilinear(Baseline):
+    """Bilinear interpolation between the centres of the coarse boxes."""
+
+    factor: tuple[int, int]
+
+    def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> Bilinear:
+        """Only how many fine boxes lie in a coarse one."""
+        self.factor = factor_between(coarse.shape, fine.shape)
+        return self
+
+    def draw(
+        self, coarse: Num[np.ndarray, "time Y X"], members: int, seed: int, when: When
+    ) -> Float[np.ndarray, "members time y x"]:
+        """The same for all members."""
+        return same_for_all(bilinear(coarse, self.factor), members)
+
+
+class HourlyResidual(Baseline):
+    """Bilinear interpolation and, at each point, its mean error at that hour of the day."""
+
+    def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> HourlyResidual:
+        """A map of mean errors for each hour that occurs, and one of all hours for others."""
+        self.factor = factor_between(coarse.shape, fine.shape)
+        error = fine - bilinear(coarse, self.factor)
+        self.mean = error.mean(0)
+        self.hours = {int(hour): error[when.hour == hour].mean(0) for hour in np.unique(when.hour)}
+        return self
+
+    def draw(
+        self, coarse: Num[np.ndarray, "time Y X"], members: int, seed: int, when: When
+    ) -> Float[np.ndarray, "members time y x"]:
+        """The same for all members."""
+        error = np.stack([self.hours.get(int(hour), self.mean) for hour in when.hour])
+        return same_for_all(bilinear(coarse, self.factor) + error, members)
+
+
+class DressedBilinear(Baseline):
+    """At each point a draw from the true values of all training points whose bilinear value lay in the same bin.
+
+    The points are drawn independently: the law of each is about right, the field is not. Values up to `dry`, of which rain has
+    many, have a bin of their own.
+
+    Args:
+        bins: as many, equally full.
+        dry: largest bilinear value of the bin of dry points.
+    """
+
+    same_quantity = False
+
+    def __init__(self, bins: int = 100, dry: float = 1e-3) -> None:
+        self.bins, self.dry = bins, dry
+
+    def fit(
+        self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When
+    ) -> DressedBilinear:
+        """Sort the true values by bins."""
+        self.factor = factor_between(coarse.shape, fine.shape)
+        smooth = bilinear(coarse, self.factor).ravel()
+        above = smooth[smooth > self.dry] if (smooth <= self.dry).any() else smooth
+        inner = np.unique(np.quantile(above, np.linspace(0, 1, self.bins + 1)[1:-1])) if len(above) else np.empty(0)
+        self.edges = np.unique(np.concatenate(([self.dry] if len(above) < len(smooth) else [], inner))).astype(
+            np.float32
+        )
+        place = np.searchsorted(self.edges, smooth, side="left")
+        order = np.argsort(place, kind="stable")
+        self.values = fine.ravel()[order].astype(np.float32)
+        self.counts = np.bincount(place, minlength=len(self.edges) + 1)
+        self.first = np.cumsum(self.counts) - self.counts
+        return self
+
+    def draw(
+        self, coarse: Num[np.ndarray, "time Y X"], members: int, seed: int, when: When
+    ) -> Float[np.ndarray, "members time y x"]:
+        """Independent draws for each point, member and time."""
+        place = np.searchsorted(self.edges, bilinear(coarse, self.factor), side="left")
+        count, first = np.maximum(self.counts[place], 1), self.first[place]
+        found = np.empty((members, *place.shape), np.float32)
+        for member in range(members):
+            for time in range(len(place)):
+                chance = generator_of(seed, member, time).random(place.shape[1:])
+                found[member, time] = self.values[first[time] + (chance * count[time]).astype(int)]
+        return found

@@ -1,0 +1,118 @@
+"""Ensembles of fine fields for coarse ones: member m at time t depends on the seed, on m and on the date t alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.climate.predictors import EnsembleInput
+from scorefield.core.denoiser import DenoiserProtocol
+from scorefield.data.moments import Matched
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
+from scorefield.model import SAMPLING, Model
+from scorefield.samplers import Sampler
+from scorefield.samplers.tiled import Tiled
+
+Conserve = Literal["no", "add", "multiply"]
+
+
+@dataclass(frozen=True, eq=False)
+class Job:
+    """Members by times, drawn in chunks of one size.
+
+    Args:
+        model: what to draw from.
+        given: what to draw it from.
+        known: where there is anything to predict, (rows, columns) bool.
+        members: how many for each time.
+        seed: of the draws.
+        sampler: how.
+        chunk: fields drawn at once.
+        tile: size of the tiles in which a large domain is drawn; empty to draw it whole.
+        margin: points at inner edges of a tile that are not used.
+        conserve: make the means over the cells of the predictors' grid theirs: add what is missing, or multiply.
+        matched: the correction of predictors of another driving model.
+        history: the digest of what it was found from.
+        raw: keep values in model space, too.
+    """
+
+    model: Model
+    given: EnsembleInput
+    known: np.ndarray
+    members: int
+    seed: int
+    sampler: Sampler
+    chunk: int = 16
+    tile: tuple[int, ...] = ()
+    margin: int = 0
+    conserve: Conserve = "no"
+    matched: Matched | None = None
+    history: str = ""
+    raw: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (("members", self.members, 1), ("chunk", self.chunk, 1), ("seed", self.seed, 0)):
+            if value < least:
+                raise InputError(f"The number of {name} is {value}: give {least} or more.")
+
+    @property
+    def size(self) -> int:
+        """How many fields there are."""
+        return self.members * len(self.given)
+
+    @property
+    def starts(self) -> range:
+        """The first field of each chunk."""
+        return range(0, self.size, self.chunk)
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What decides the values, beside the model."""
+        facts = {"members": self.members, "seed": self.seed, "sampler": repr(self.sampler), "chunk": self.chunk}
+        return facts | {
+            "tile": list(self.tile),
+            "margin": self.margin,
+            "conserve": self.conserve,
+            "raw": self.raw,
+            "predictors": self.given.digest(),
+            "history": self.history,
+        }
+
+    def fields(self, start: int) -> list[tuple[int, int]]:
+        """Member and time of each field of a chunk: all members of a time, then those of the next."""
+        return [(k % self.members, k // self.members) for k in range(start, min(start + self.chunk, self.size))]
+
+    @torch.no_grad()
+    def draw(self, start: int) -> np.ndarray:
+        """A chunk in data units, (fields, variables, rows, columns); with `raw`, each variable before itself in model space."""
+        wanted = self.fields(start)
+        rows = [*wanted, *([wanted[-1]] * (self.chunk - len(wanted)))]  # last bits depend on the size of the batch
+        given = {time: self._condition(time) for time in sorted({time for _, time in rows})}
+        cond = {"field": torch.stack([given[time] for _, time in rows]).to(self.model.device)}
+        keys = [(self.seed, member, *self.given.key(time), SAMPLING) for member, time in rows]
+        cond = self.model.condition(cond)
+        shape = (len(rows), self.model.shape[0], *self.given.shape)
+        like = torch.empty(0, device=self.model.device)
+        z = self.sampler(self._denoiser(), shape, generator=Generators(keys), like=like, cond=cond)
+        x = self.model.restore(z, cond)[: len(wanted)].cpu().double().numpy()
+        x = np.stack([self._conserved(field, time) for field, (_, time) in zip(x, wanted, strict=True)])
+        x = np.where(self.known, x, np.nan).astype(np.float32)
+        if not self.raw:
+            return x
+        return np.stack((x, z[: len(wanted)].cpu().numpy()), axis=2).reshape(len(x), -1, *x.shape[2:])
+
+    def _condition(self, time: int) -> Tensor:
+        field = self.given.field(time)
+        return field if self.matched is None else self.matched(field[None])[0]
+
+    def _denoiser(self) -> DenoiserProtocol:
+        own = self.model.generative
+        return Tiled(own, self.tile, self.margin) if self.tile else own
+
+    def _conserved(self, x: np.ndarray, time: int) -> np.ndarray:
+        return x if self.conserve == "no" else self.given.conserved(time, x, multiply=self.conserve == "multiply")

@@ -1,0 +1,240 @@
+"""Gridded fields beside what they are to be predicted from: read once into memory where they fit, else as they are asked for."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from copy import copy
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.climate.files import Cube
+from scorefield.climate.grid import Grid
+from scorefield.climate.regrid import Regridder
+from scorefield.climate.split import dates, irregular
+from scorefield.climate.time_features import TimeFeature
+from scorefield.data.batch import Batch
+from scorefield.data.fields import FieldDataset
+from scorefield.foundation.errors import InputError
+
+
+@dataclass(frozen=True, eq=False)
+class Predictors:
+    """What a field is predicted from, on its own grid, as channels: predictors of its time and of those around it, fields
+    that do not change, numbers that tell the time.
+
+    Attributes:
+        cube: the predictors, on whatever grid they come.
+        before: steps of time before that of the field.
+        after: steps after it.
+        coarsen: to the mean over the cells of a coarser grid first; None where they are coarse already.
+        regrid: from there to the target's grid.
+        static: (channels, rows, columns) on the target's grid.
+        features: of the time.
+        names: of all channels.
+        grid: the grid from which they are carried to the target's.
+    """
+
+    cube: Cube
+    before: int
+    after: int
+    coarsen: Regridder | None
+    regrid: Regridder
+    static: np.ndarray
+    features: tuple[TimeFeature, ...]
+    names: tuple[str, ...]
+    grid: Grid
+
+    def coarse(self, number: int) -> np.ndarray:
+        """The predictors of a time as they drive the model, (channels, y, x) on the grid that they are given on."""
+        field = self.cube.read(number)
+        return field if self.coarsen is None else self.coarsen(field)
+
+    def window(self, number: int) -> list[np.ndarray]:
+        """Those of a time and of the times around it."""
+        return [self.coarse(number + step) for step in range(-self.before, self.after + 1)]
+
+    def digest(self, places: np.ndarray) -> str:
+        """SHA-256 of places (n, 1 or more), numbers of times first, of the grid, and of dates and values to predict from."""
+        found = hashlib.sha256(repr((self.names, self.cube.quantities, places.shape)).encode())
+        for lines in (places, self.grid.y, self.grid.x):
+            found.update(np.ascontiguousarray(lines).tobytes())
+        steps = np.arange(-self.before, self.after + 1)
+        for number in np.unique(places[:, :1] + steps):
+            found.update(str(dates(self.cube.times[[number % len(self.cube.times)]])[0]).encode())
+            found.update(np.ascontiguousarray(self.cube.read(int(number))).tobytes())
+        return found.hexdigest()
+
+    def at(self, number: int, window: Sequence[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
+        """All channels on a part of the target's grid, (channels, rows, columns)."""
+        parts = [self.regrid(field, rows, columns) for field in window] + [self.static[:, rows, columns]]
+        time = number % len(self.cube.times)
+        shape = parts[0].shape[-2:]
+        for feature in self.features:
+            parts.append(
+                np.broadcast_to(
+                    feature(self.cube.times[time : time + 1])[0][:, None, None], (len(feature.names), *shape)
+                )
+            )
+        return np.concatenate(parts)
+
+    def complete(self, numbers: np.ndarray) -> np.ndarray:
+        """Which fields have all times of their window, one step apart and none of another member, (numbers) bool."""
+        time, n = numbers % len(self.cube.times), len(self.cube.times)
+        found = (time >= self.before) & (time < n - self.after)
+        holes = np.append(0, np.cumsum(irregular(self.cube.times)))  # before each time
+        return found & (holes[(time + self.after).clip(0, n - 1)] == holes[(time - self.before).clip(0, n - 1)])
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where and when a field is.
+
+    Attributes:
+        number: of the field in its cube: member by member, and in each by time.
+        row: its first row in the domain.
+        column: its first column.
+    """
+
+    number: int
+    row: int
+    column: int
+
+
+class GriddedFields(FieldDataset):
+    """Targets x with cond["field"] on the target's grid, in the units of the files; x is 0 where it is unknown, and mask too.
+
+    Args:
+        targets: the variables to learn.
+        predictors: what they are learnt from; None for fields without conditions.
+        places: number, first row and first column of each field, (n, 3).
+        size: rows and columns of a field.
+        domain: the grid of the whole domain.
+        mask_channel: tell the network by one more channel where the target is known.
+    """
+
+    def __init__(
+        self,
+        targets: Cube,
+        predictors: Predictors | None,
+        places: np.ndarray,
+        size: tuple[int, int],
+        domain: Grid,
+        *,
+        mask_channel: bool = False,
+    ) -> None:
+        self.targets, self.predictors, self.places = targets, predictors, places
+        self.size, self.domain, self.mask_channel = size, domain, mask_channel
+        self.holes = False
+        self._cache: tuple[Tensor, Tensor] | None = None
+        names = () if predictors is None else predictors.names
+        self.conditions = (*names, *(("known",) if mask_channel else ()))
+        self.template = torch.empty(0, dtype=torch.uint8)
+
+    @property
+    def variables(self) -> tuple[str, ...]:
+        """Names of the channels of x."""
+        return self.targets.names
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def place(self, index: int) -> Place:
+        """Where and when a field is."""
+        return Place(*(int(value) for value in self.places[index]))
+
+    def grid(self, index: int) -> Grid:
+        """The grid of a field."""
+        place = self.place(index)
+        return self.domain.crop(*self._slices(place))
+
+    def time(self, index: int) -> Any:
+        """The date of a field."""
+        return self.targets.times[self.place(index).number % len(self.targets.times)]
+
+    def coarse(self, index: int) -> np.ndarray:
+        """The predictors of a field's time over the whole domain, as they are given, (channels, y, x)."""
+        if self.predictors is None:
+            raise InputError("These fields have no predictors.")
+        return self.predictors.coarse(self.place(index).number)
+
+    @property
+    def bytes(self) -> int:
+        """What all fields take in memory."""
+        return 4 * len(self) * (len(self.variables) + len(self.conditions)) * self.size[0] * self.size[1]
+
+    @property
+    def remembered(self) -> bool:
+        """Whether all fields are in memory."""
+        return self._cache is not None
+
+    def remember(self) -> GriddedFields:
+        """Read everything into memory; returns itself."""
+        if self._cache is None and len(self):
+            x, cond = (torch.empty(len(self), n, *self.size) for n in (len(self.variables), self._given))
+            for rows in self._by_number(np.arange(len(self))):
+                for index, (target, field) in zip(rows, self._read(rows), strict=True):
+                    x[index], cond[index] = torch.from_numpy(target), torch.from_numpy(field)
+            self._cache = (x, cond)
+            self.holes = bool(torch.isnan(x).any())
+        return self
+
+    def some(self, most: int) -> GriddedFields:
+        """At most so many of them, evenly spread."""
+        rows = np.unique(np.linspace(0, len(self) - 1, min(most, len(self))).round().astype(int))
+        found = copy(self)
+        found.places = self.places[rows]
+        if self._cache is not None:
+            x, cond = self._cache
+            found._cache = (x[rows], cond[rows])
+        return found
+
+    def gather(self, indices: Tensor) -> Batch:
+        if self._cache is not None:
+            x, field = (part[indices] for part in self._cache)
+        else:
+            pairs: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+            for rows in self._by_number(np.unique(indices.numpy())):
+                pairs |= dict(zip(rows.tolist(), self._read(rows), strict=True))
+            x, field = (torch.from_numpy(np.stack([pairs[i][part] for i in indices.tolist()])) for part in (0, 1))
+        return self._batch(x, field)
+
+    @property
+    def _given(self) -> int:
+        return 0 if self.predictors is None else len(self.predictors.names)
+
+    def _batch(self, x: Tensor, field: Tensor) -> Batch:
+        known = ~torch.isnan(x)
+        whole = bool(known.all())
+        parts = ([field] if self._given else []) + ([known.all(1, keepdim=True).float()] if self.mask_channel else [])
+        cond = {"field": torch.cat(parts, dim=1)} if parts else {}
+        # Batches of one data set are of one kind: with a mask wherever any has one.
+        mask = None if whole and self._cache is not None and not self.holes else known
+        return Batch(x if whole else x.nan_to_num(0.0), cond, mask=mask)
+
+    def _by_number(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Fields of one time together: it is read once for all its tiles."""
+        numbers = self.places[rows, 0]
+        order = np.argsort(numbers, kind="stable")
+        cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+        return [rows[part] for part in np.split(order, cuts) if len(part)]
+
+    def _read(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+        number = int(self.places[rows[0], 0])
+        target = self.targets.read(number)
+        window = None if self.predictors is None else self.predictors.window(number)
+        found = []
+        for index in rows:
+            part = self._slices(self.place(int(index)))
+            given = np.empty((0, *self.size), np.float32)
+            if self.predictors is not None and window is not None:
+                given = self.predictors.at(number, window, *part)
+            found.append((target[:, part[0], part[1]], given))
+        return found
+
+    def _slices(self, place: Place) -> tuple[slice, slice]:
+        return slice(place.row, place.row + self.size[0]), slice(place.column, place.column + self.size[1])

@@ -1,0 +1,307 @@
+"""Predictors to predict from: checked against what a model was trained on, and carried to the targets' grid."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.climate.domain_match import parts_covered
+from scorefield.climate.fields import Predictors
+from scorefield.climate.files import Cube, Variables, same_units
+from scorefield.climate.grid import CURVILINEAR, Grid
+from scorefield.climate.regrid import Conservative, Regridder, spreading
+from scorefield.climate.source import Climate, grid_of_cube
+from scorefield.climate.split import dates, usual_step
+from scorefield.climate.template import Template, calendar_of
+from scorefield.foundation.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FAR = 5.0  # ranges of training by which predictors may go beyond them: other units go further
+MINUTES_OF_DAY = 1440
+LARGEST = 10.0  # ratio by which `rescaled` multiplies: a trace in a dry cell must not become a downpour at one point
+
+
+class EnsembleInput(ABC):
+    """What an ensemble is drawn from, field by field, and how its file is laid out.
+
+    Attributes:
+        dimension: along which the fields are numbered in a file.
+        left_out: how many times have no prediction, as those before or after them are not in the files.
+    """
+
+    dimension: str
+    left_out: int = 0
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns of a field."""
+
+    @property
+    @abstractmethod
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        """Name and units of every predictor of the field's own time."""
+
+    @abstractmethod
+    def __len__(self) -> int:
+        """How many fields there are to predict."""
+
+    @abstractmethod
+    def field(self, position: int) -> Tensor:
+        """cond["field"] of one, (channels, rows, columns), in data units. Unknown values where training had none raise."""
+
+    @abstractmethod
+    def key(self, position: int) -> tuple[int, ...]:
+        """Numbers that tell this field from all others, wherever it stands in a file."""
+
+    @abstractmethod
+    def digest(self) -> str:
+        """What decides the predictions of all fields, dates and values, as a SHA-256; wherever the files lie."""
+
+    @abstractmethod
+    def name(self, position: int) -> str:
+        """Its date, for messages and for comparison with the file."""
+
+    @abstractmethod
+    def known(self, template: Template) -> np.ndarray:
+        """Where there is anything to predict, (rows, columns) bool."""
+
+    @abstractmethod
+    def frame(self, template: Template) -> tuple[xr.Dataset, tuple[str, str], dict[str, str]]:
+        """Coordinates, names of the rows' and the columns' dimensions, and attributes that every variable needs."""
+
+    @abstractmethod
+    def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
+        """Fields (variables, rows, columns) with the area means of the predictors, see `rescaled`."""
+
+
+@dataclass(frozen=True, eq=False)
+class Driving(EnsembleInput):
+    """Predictors of a whole region.
+
+    Attributes:
+        predictors: checked.
+        rows: the part of the template's domain that they cover.
+        columns: likewise.
+        grid: of that part.
+        numbers: of the times to predict, each of them with all times of its window.
+        to_coarse: area means of predictions over the cells of the predictors' grid; None where the grids do not allow it.
+        spread: from the cells of that grid to the points in them; likewise.
+        gaps: whether predictors may be unknown somewhere.
+        ranges: lowest and highest value of every predictor in training, by its name.
+        left_out: how many times of the files are not among the numbers.
+    """
+
+    predictors: Predictors
+    rows: slice
+    columns: slice
+    grid: Grid
+    numbers: np.ndarray
+    to_coarse: Regridder | None
+    spread: Regridder | None
+    gaps: bool
+    ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    left_out: int = 0
+    dimension: str = "time"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self.grid.shape
+
+    @property
+    def quantities(self) -> tuple[tuple[str, str], ...]:
+        return self.predictors.cube.quantities
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def key(self, position: int) -> tuple[int, ...]:
+        return (minutes(self._date(position)),)
+
+    def digest(self) -> str:
+        return self.predictors.digest(self.numbers[:, None])
+
+    def name(self, position: int) -> str:
+        return str(self.predictors.cube.times[self.numbers[position]])
+
+    def field(self, position: int) -> Tensor:
+        number = int(self.numbers[position])
+        window = self.predictors.window(number)
+        for values in window:
+            for name, channel in zip(self.predictors.cube.names, values, strict=True):
+                self._check(name, channel, position)
+        return torch.from_numpy(self.predictors.at(number, window, slice(None), slice(None)))
+
+    def _check(self, name: str, values: np.ndarray, position: int) -> None:
+        """Refuse values that are not known, or of another order than those of training."""
+        what = f"{self.predictors.cube.origin}: {name} has"
+        unknown = np.isinf(values) if self.gaps else ~np.isfinite(values)
+        if unknown.any():
+            kind = "unknown" if np.isnan(values).any() else "infinite"
+            raise InputError(
+                f"{what} {int(unknown.sum())} {kind} values around {self._date(position)}, and had none in training: "
+                "fill them, or cut them off."
+            )
+        low, high = self.ranges.get(name, (-np.inf, np.inf))
+        slack = FAR * ((high - low) or max(abs(high), 1.0))
+        known = values[np.isfinite(values)]
+        far = known[(known < low - slack) | (known > high + slack)]
+        if len(far):
+            raise InputError(
+                f"{what} a value of {far[np.abs(far).argmax()]:.5g} around {self._date(position)}, and had {low:.5g} to "
+                f"{high:.5g} in training: check its units."
+            )
+
+    def known(self, template: Template) -> np.ndarray:
+        return template.known[self.rows, self.columns]
+
+    def frame(self, template: Template) -> tuple[xr.Dataset, tuple[str, str], dict[str, str]]:
+        y, x = template.facts["y"], template.facts["x"]
+        dataset = template.coordinates(self.rows, self.columns)
+        time, bounds = self._times()
+        dataset = dataset.assign_coords(time=time)
+        if bounds is not None:
+            dataset["time_bnds"] = bounds
+        mapping = template.facts["mapping"]
+        shared = {"grid_mapping": mapping} if mapping else {}
+        flat = sorted(str(name) for name in dataset.variables if set(dataset[name].dims) == {y, x})
+        return dataset, (y, x), shared | ({"coordinates": " ".join(flat)} if flat else {})
+
+    def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
+        if self.to_coarse is None or self.spread is None:
+            raise InputError("The grids do not allow means over the predictors' cells: leave out --conserve.")
+        coarse = self.predictors.coarse(int(self.numbers[position]))[: len(x)].astype(np.float64)
+        return rescaled(x, coarse, self.to_coarse, self.spread, multiply=multiply)
+
+    def _date(self, position: int) -> Any:
+        number = self.numbers[position] % len(self.predictors.cube.times)
+        return dates(self.predictors.cube.times[number : number + 1])[0]
+
+    def _times(self) -> tuple[xr.DataArray, xr.DataArray | None]:
+        """The time coordinate of the predictors with its calendar, and its bounds where they have any."""
+        cube = self.predictors.cube
+        dataset, name = cube.dataset, cube.layout.time
+        if not name:
+            raise InputError(f"{cube.origin} has no time: give it one, as a dimension.")
+        found = dataset[name].isel({name: self.numbers}).load()
+        bounds = str(dataset[name].attrs.get("bounds", dataset[name].encoding.get("bounds", "")))
+        time = found.rename({name: "time"}).reset_coords(drop=True)
+        time.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"}
+        time.encoding = {k: v for k, v in found.encoding.items() if k in ("units", "calendar")} | {"dtype": "float64"}
+        if bounds not in dataset.variables:
+            return time, None
+        time.attrs["bounds"] = "time_bnds"
+        pairs = dataset[bounds].isel({name: self.numbers}).load().rename({name: "time"}).reset_coords(drop=True)
+        pairs.attrs, pairs.encoding = {}, {"dtype": "float64"}
+        return time, pairs
+
+
+def rescaled(
+    x: np.ndarray, coarse: np.ndarray, to_coarse: Regridder, spread: Regridder, *, multiply: bool
+) -> np.ndarray:
+    """Fields whose means over coarse cells are those given: every value of a cell gets what its mean lacks, or its ratio.
+
+    A ratio is at most `LARGEST`; what is still lacking, as where a cell is dry and should be wet, its points get evenly.
+
+    Args:
+        x: (variables, rows, columns).
+        coarse: the means wanted, (variables, y, x).
+        to_coarse: area means.
+        spread: each cell's value to all of its points.
+        multiply: whether to multiply; else to add.
+    """
+    means = to_coarse(x).astype(np.float64)
+    if not multiply:
+        return x + spread(coarse - means)
+    empty = means <= 0
+    ratio = np.where(empty, 0.0, np.minimum(coarse / np.where(empty, 1.0, means), LARGEST))
+    return x * spread(ratio) + spread(coarse - ratio * means)
+
+
+def drive(source: Climate, template: Template, path: str) -> Driving:
+    """Open and check predictors.
+
+    Args:
+        source: the training data's description; its files are not touched.
+        template: what it left in the checkpoint.
+        path: of the predictors.
+
+    Raises:
+        InputError: a variable is missing, in other units, on another grid, of another calendar, or with dates out of order.
+    """
+    wanted = source.targets if source.predictors is None else source.predictors
+    cube = Cube(Variables(path, wanted.names, levels=wanted.levels))
+    required = template.facts["predictors"]
+    for name in wanted.names:
+        found = cube.dataset[name].attrs.get("units", "none")
+        if required["units"].get(name) and not same_units(found, required["units"][name]):
+            raise InputError(
+                f"{cube.origin}: {name} is in {found}, and the model was trained on {required['units'][name]}: convert it."
+            )
+    check_times(cube, template.facts["calendar"])
+    step = usual_step(cube.times)
+    if len(cube.times) > 1 and (trained := required.get("step")) and not 0.5 < step / trained < 1.5:
+        raise InputError(
+            f"{cube.origin} has steps of {step:g} days, and the model was trained on {trained:g}: select times."
+        )
+    given, domain = grid_of_cube(cube), template.grid
+    rows, columns = parts_covered(given, template, cube.origin)
+    given = template.driving if given.kind == CURVILINEAR else given
+    static = template.static
+    part = domain.crop(rows, columns)
+    predictors = source.assembled(cube, None, given, part, (static[0], static[1][:, rows, columns]))
+    numbers = np.flatnonzero(predictors.complete(np.arange(len(cube.times))))
+    if cube.members > 1:
+        raise InputError(
+            f"{cube.origin} has {cube.members} members of the driving model: write each to a file of its own, with xarray "
+            f".isel({cube.layout.member}=0), and give the folder of them."
+        )
+    if not len(numbers):
+        raise InputError(
+            f"{cube.origin} has {len(cube.times)} times, and none of them with the {source.before} before and the "
+            f"{source.after} after it that the model was trained on."
+        )
+    back, left_out = _between(part, given), len(cube.times) - len(numbers)
+    ranges = required.get("ranges", {})  # runs of before have none
+    return Driving(predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out)
+
+
+def _between(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
+    """From the targets' grid to the predictors' and back."""
+    try:
+        return Conservative().between(part, given), spreading(given, part)
+    except InputError:  # of another mapping, or cut by the domain's edge
+        return None, None
+
+
+def check_times(cube: Cube, calendar: str) -> None:
+    """Refuse what is no date, dates that do not rise, and another calendar than that of the training data."""
+    cube.check_dates()
+    found = dates(cube.times)
+    for before, after in pairwise(found):
+        if not before < after:
+            raise InputError(f"{cube.origin}: {after} comes after {before}: sort the times and drop repeated ones.")
+    own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""
+    if own and calendar and own != calendar:
+        raise InputError(f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it.")
+
+
+def minutes(date: Any) -> int:
+    """Minutes from the year 1 to a date of any calendar: a number for it that no file's order changes. Never negative."""
+    day = getattr(date, "toordinal", None)
+    if type(date).__module__ == "datetime" and day is not None:
+        whole = day()
+    else:
+        import cftime
+
+        whole = int(cftime.date2num(date, "days since 0001-01-01", calendar=date.calendar))
+    return max(whole, 0) * MINUTES_OF_DAY + date.hour * 60 + date.minute

@@ -1,0 +1,309 @@
+"""Gridded data sets: which variables are to be predicted from which, on what grids, and what is held out."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.climate.fields import GriddedFields, Predictors
+from scorefield.climate.files import Cube, Variables
+from scorefield.climate.grid import Grid, grid_of
+from scorefield.climate.regrid import Bilinear, Conservative, Regrid, Regridder
+from scorefield.climate.split import Division, dates, usual_step
+from scorefield.climate.template import calendar_of, template_bytes
+from scorefield.climate.tiles import Tiles
+from scorefield.climate.time_features import TimeFeature
+from scorefield.data.source import Source, Split
+from scorefield.foundation.errors import InputError
+
+LOOKED_AT = 256  # fields of which people are told statistics
+SURVEYED = 2**28  # bytes of fields in memory while all are gone through
+
+
+@dataclass(frozen=True)
+class Climate(Source):
+    """Fine fields of gridded files beside coarse ones: p(targets | predictors) is to be learnt.
+
+    Every field is one time of one ensemble member, of the whole grid or of a tile of it. Predictors come in files of their own,
+    on their own grid, or are the targets themselves as a coarse model would show them (`coarsen`).
+
+    Args:
+        targets: what is to be predicted.
+        division: what is held out.
+        predictors: from what; without them and without `coarsen`, fields have no conditions.
+        coarsen: take for predictors the area means of the targets, or of the predictors, over cells of so many points squared.
+        regrid: how predictors come to the target's grid.
+        static: fields that do not change, such as orography, on any grid.
+        features: numbers that tell the time.
+        before: steps of time before that of the target from which predictors are taken, too.
+        after: steps after it.
+        tiles: cut the domain into fields of one size.
+        mask_channel: tell the network where the target is known.
+        memory: GiB that the fields may take; beyond it they are read as they are asked for.
+    """
+
+    targets: Variables
+    division: Division
+    predictors: Variables | None = None
+    coarsen: int = 1
+    regrid: Regrid = field(default_factory=Bilinear)
+    static: Variables | None = None
+    features: tuple[TimeFeature, ...] = ()
+    before: int = 0
+    after: int = 0
+    tiles: Tiles | None = None
+    mask_channel: bool = False
+    memory: float = 4.0
+
+    def __post_init__(self) -> None:
+        if self.coarsen < 1 or self.before < 0 or self.after < 0:
+            raise InputError("Climate needs coarsen >= 1, before >= 0 and after >= 0.")
+        if self.predictors is None and self.coarsen == 1 and (self.before or self.after):
+            raise InputError("There are no predictors whose times before and after could be taken: give some.")
+
+    def load(self, split: Split) -> GriddedFields:
+        targets = Cube(self.targets)
+        targets.check_dates()
+        domain = self.domain(targets)
+        predictors = self.predictors_for(targets, domain)
+        size = domain.shape if self.tiles is None else tuple(self.tiles.size)
+        fields = GriddedFields(
+            targets,
+            predictors,
+            self._places(targets, domain, predictors, split),
+            (size[0], size[1]),
+            domain,
+            mask_channel=self.mask_channel,
+        )
+        if not len(fields):
+            raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
+        if fields.bytes <= self.memory * 2**30:
+            fields.remember()
+        fields.told = told_of(fields)
+        if split == "train":
+            fields.template = describe(self, fields)
+        return fields
+
+    def domain(self, targets: Cube) -> Grid:
+        """The grid of the targets; where they are coarsened, without what is left over at its far ends."""
+        grid = grid_of(targets.dataset, targets.variables.names[0], targets.layouts[0])
+        if self.predictors is not None or self.coarsen == 1:
+            return grid
+        rows, columns = (n // self.coarsen * self.coarsen for n in grid.shape)
+        return grid.crop(slice(rows), slice(columns))
+
+    def driving_grid(self, targets: Cube, domain: Grid) -> Grid | None:
+        """The grid on which predictors drive the model; None where there are none."""
+        if self.predictors is None:
+            return None if self.coarsen == 1 else domain.coarsened(self.coarsen)
+        own = grid_of_cube(Cube(self.predictors))
+        return own if self.coarsen == 1 else own.coarsened(self.coarsen)
+
+    def predictors_for(self, targets: Cube, domain: Grid) -> Predictors | None:
+        """The predictors of training, on the grid of the targets."""
+        driving = self.driving_grid(targets, domain)
+        if driving is None:
+            if self.static is not None or self.features:
+                raise InputError("static and features go with predictors: give predictors, or coarsen.")
+            return None
+        cube = targets if self.predictors is None else Cube(self.predictors)
+        if cube is not targets:
+            cube.check_dates()
+            _check_times(targets, cube)
+        coarsen = None if self.coarsen == 1 else Conservative().between(grid_of_cube(cube), driving)
+        return self.assembled(cube, coarsen, driving, domain, self.static_on(domain))
+
+    def assembled(
+        self,
+        cube: Cube,
+        coarsen: Regridder | None,
+        driving: Grid,
+        domain: Grid,
+        static: tuple[tuple[str, ...], np.ndarray],
+    ) -> Predictors:
+        """Predictors of any files that carry the variables."""
+        steps = [f"{step:+d}" if step else "" for step in range(-self.before, self.after + 1)]
+        names = [name + step for step in steps for name in cube.names]
+        names += [*static[0], *(name for feature in self.features for name in feature.names)]
+        return Predictors(
+            cube,
+            self.before,
+            self.after,
+            coarsen,
+            self.regrid.between(driving, domain),
+            static[1],
+            tuple(self.features),
+            tuple(names),
+            driving,
+        )
+
+    def static_on(self, domain: Grid) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values of the fields that do not change, on the grid of the targets."""
+        if self.static is None:
+            return (), np.zeros((0, *domain.shape), np.float32)
+        cube = Cube(self.static)
+        values = self.regrid.between(grid_of_cube(cube), domain)(cube.read(0))
+        return cube.names, values
+
+    def _places(self, targets: Cube, domain: Grid, predictors: Predictors | None, split: Split) -> np.ndarray:
+        """Number, first row and first column of every field of a split."""
+        chosen = np.tile(self.division.times(targets.times, split), targets.members)
+        numbers = np.flatnonzero(chosen)
+        if predictors is not None:
+            numbers = numbers[predictors.complete(numbers)]  # `told_of` says how many are left out
+        places = self.division.places(domain.shape, split)
+        if self.tiles is None:
+            if not places.all():
+                raise InputError("Bands of a domain are held out, but a field is the whole of it: give tiles.")
+            return np.stack([numbers, np.zeros_like(numbers), np.zeros_like(numbers)], axis=1)
+        corners = self.tiles.corners(places)
+        found = [np.empty((0, 3), int)]
+        for number in numbers:
+            kept = corners[self.tiles.fitting(targets.read(int(number)), corners)]
+            found.append(np.column_stack([np.full(len(kept), number), kept]))
+        return np.concatenate(found)
+
+
+def grid_of_cube(cube: Cube) -> Grid:
+    """The grid of a cube's variables."""
+    return grid_of(cube.dataset, cube.variables.names[0], cube.layouts[0])
+
+
+def _check_times(targets: Cube, predictors: Cube) -> None:
+    """Refuse predictors of other times or members than the targets'."""
+    ours, theirs = dates(targets.times), dates(predictors.times)
+    if len(ours) != len(theirs) or any(str(a) != str(b) for a, b in zip(ours, theirs, strict=True)):
+        differing = next(
+            (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if str(pair[0]) != str(pair[1])), -1
+        )
+        what = (
+            f"time {differing} is {theirs[differing]}, not {ours[differing]}"
+            if differing >= 0
+            else f"{len(theirs)} times, not {len(ours)}"
+        )
+        raise InputError(f"{predictors.origin} has other times than {targets.origin} ({what}): select the same.")
+    if predictors.members != targets.members:
+        raise InputError(
+            f"{predictors.origin} has {predictors.members} members and {targets.origin} {targets.members}: select the same."
+        )
+
+
+def told_of(fields: GriddedFields) -> tuple[str, ...]:
+    """What the files tell: variables with their units and ranges, dates and calendar, grids."""
+    targets, predictors = fields.targets, fields.predictors
+    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(LOOKED_AT, len(fields))).long())
+    ends = [fields.place(i).number % len(targets.times) for i in (0, len(fields) - 1)]  # members follow each other
+    first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
+    calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
+    rows, columns = fields.domain.shape
+    everything = np.arange(len(targets))
+    cut = 0 if predictors is None else int((~predictors.complete(everything)).sum())
+    found = [
+        f"{first} to {last}, {calendar}; {targets.members} member{'s' * (targets.members > 1)}",
+        f"domain {rows} × {columns}, {fields.domain.kind}, steps {fields.domain.step[0]:.4g} and {fields.domain.step[1]:.4g}",
+    ]
+    if cut:
+        found.append(
+            f"{cut} of {len(targets)} fields are in no split: the times before or after them are not in the files"
+        )
+    for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
+        units = targets.dataset[channel[0]].attrs.get("units", "no units")
+        known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
+        found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
+        found.append(f"target {name} {_told_correlation(chosen.x[:, number], known)}")
+    for number, name in enumerate(() if predictors is None else predictors.names):
+        values = chosen.cond["field"][:, number]
+        gaps = float(torch.isnan(values).float().mean())
+        found.append(f"predictor {name}: {_reach(values)}" + (f", {gaps:.1%} unknown" if gaps else ""))
+    return tuple(found)
+
+
+def _told_correlation(x: Tensor, known: Tensor) -> str:
+    length = correlation_length(x, known)
+    if length is None:
+        return (
+            f"is correlated over more than {min(x.shape[1:]) // 2} points: larger tiles would show more of its patterns"
+        )
+    return (
+        f"is correlated over {length} points (1/e): a model of tiles needs some {4 * length} points or more on a side"
+    )
+
+
+def correlation_length(x: Tensor, known: Tensor) -> int | None:
+    """The distance in points at which fields' correlation with themselves is below 1/e, along rows and columns together.
+
+    Args:
+        x: (fields, rows, columns).
+        known: where; likewise.
+
+    Returns:
+        None where it stays above to half the shorter side.
+    """
+    weight = known.double()
+    away = torch.where(known, x.double() - (x * weight).sum() / weight.sum().clamp(min=1), 0.0)
+    variance = away.square().sum() / weight.sum().clamp(min=1)
+    for distance in range(1, min(x.shape[1:]) // 2 + 1):
+        products, pairs = 0.0, 0.0
+        for axis in (1, 2):
+            n = x.shape[axis] - distance
+            products += float((away.narrow(axis, 0, n) * away.narrow(axis, distance, n)).sum())
+            pairs += float((weight.narrow(axis, 0, n) * weight.narrow(axis, distance, n)).sum())
+        if products <= float(variance) * pairs / math.e:
+            return distance
+    return None
+
+
+def _reach(values: Tensor) -> str:
+    known = values[values.isfinite()].double()
+    if not len(known):
+        return "unknown everywhere"
+    low, high, mean = float(known.min()), float(known.max()), float(known.mean())
+    return f"{low:.5g} to {high:.5g}, mean {mean:.5g}, std {float(known.std(correction=0)):.4g}"
+
+
+def surveyed(fields: GriddedFields) -> tuple[list[list[float]], list[list[float]], np.ndarray, bool]:
+    """Ranges of the targets and of the predictors, where the targets are ever known, (rows, columns), and whether predictors
+    have gaps: over all fields, a part of them in memory at a time.
+    """
+    channels = len(fields.variables), 0 if fields.predictors is None else len(fields.predictors.names)
+    low, high = (np.full(sum(channels), value) for value in (np.inf, -np.inf))
+    ever, gaps = np.zeros(fields.size, bool), False
+    step = max(1, SURVEYED * len(fields) // max(fields.bytes, 1))
+    for first in range(0, len(fields), step):
+        batch = fields.gather(torch.arange(first, min(first + step, len(fields))))
+        x = batch.x if batch.mask is None else batch.x.where(batch.mask, torch.nan)
+        ever |= x.isfinite().any(1).any(0).numpy()
+        parts = [x]
+        if fields.predictors is not None:
+            parts.append(batch.cond["field"][:, : channels[1]])
+            gaps |= bool(parts[1].isnan().any())
+        for sign, ends in ((-1, high), (1, low)):
+            found = [(sign * v).where(v.isfinite(), torch.inf).amin((0, 2, 3)).double().numpy() for v in parts]
+            ends[:] = sign * np.minimum(sign * ends, np.concatenate(found))
+    reach = [[float(a), float(b)] if a <= b else [0.0, 0.0] for a, b in zip(low, high, strict=True)]
+    return reach[: channels[0]], reach[channels[0] :], ever, gaps
+
+
+def describe(source: Climate, fields: GriddedFields) -> Tensor:
+    """The template of a training set: what its predictions will need."""
+    targets, predictors = fields.targets, fields.predictors
+    reach, given, ever, gaps = surveyed(fields)
+    whole = source.tiles is None
+    ever = ever if whole else np.ones(fields.domain.shape, bool)
+    facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
+    required: dict[str, Any] = {"units": {}, "gaps": gaps}
+    if predictors is not None:
+        dataset = predictors.cube.dataset
+        required["units"] = {n: str(dataset[n].attrs.get("units", "")) for n in predictors.cube.variables.names}
+        required["step"] = usual_step(predictors.cube.times) if source.before or source.after else None
+        required["ranges"] = dict(zip(predictors.names, given, strict=True))
+    static = (
+        ((), np.zeros((0, *fields.domain.shape), np.float32)) if predictors is None else source.static_on(fields.domain)
+    )
+    driving = None if predictors is None else predictors.grid
+    return template_bytes(targets, fields.domain, driving, required, ever, facts, static)

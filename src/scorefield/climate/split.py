@@ -1,0 +1,197 @@
+"""Which part of gridded data is for training: whole spells of time or bands of space, with guards between the parts.
+
+Neighbouring hours and neighbouring tiles are nearly the same weather: a random split of them would be no test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+
+from scorefield.data.source import Split
+from scorefield.foundation.errors import InputError
+
+SEASONS = {month: ("DJF", "MAM", "JJA", "SON")[month % 12 // 3] for month in range(1, 13)}
+
+
+class Division(ABC):
+    """A division of data into parts."""
+
+    @abstractmethod
+    def times(self, times: np.ndarray, split: Split) -> np.ndarray:
+        """Which times belong to a part, (times) bool."""
+
+    @abstractmethod
+    def places(self, shape: tuple[int, int], split: Split) -> np.ndarray:
+        """Which points belong to a part, (rows, columns) bool; a field belongs to it if all its points do."""
+
+
+class InTime(Division):
+    """A division of times. Abstract: which is left open."""
+
+    def places(self, shape: tuple[int, int], split: Split) -> np.ndarray:
+        return np.ones(shape, bool)
+
+
+@dataclass(frozen=True)
+class Years(InTime):
+    """Whole calendar years.
+
+    Args:
+        valid: held out to validate on.
+        test: held out to test on.
+    """
+
+    valid: tuple[int, ...]
+    test: tuple[int, ...] = ()
+
+    def times(self, times: np.ndarray, split: Split) -> np.ndarray:
+        return _chosen(np.array([date.year for date in dates(times)]), self.valid, self.test, split)
+
+
+@dataclass(frozen=True)
+class Seasons(InTime):
+    """Whole seasons, DJF, MAM, JJA or SON, of all years.
+
+    Args:
+        valid: held out to validate on.
+        test: held out to test on.
+    """
+
+    valid: tuple[Literal["DJF", "MAM", "JJA", "SON"], ...]
+    test: tuple[Literal["DJF", "MAM", "JJA", "SON"], ...] = ()
+
+    def times(self, times: np.ndarray, split: Split) -> np.ndarray:
+        return _chosen(np.array([SEASONS[date.month] for date in dates(times)]), self.valid, self.test, split)
+
+
+@dataclass(frozen=True)
+class Blocks(InTime):
+    """Blocks of days that take turns: block b belongs to the part that its place b mod `cycle` is given to.
+
+    Args:
+        days: length of a block.
+        cycle: how many blocks make a round.
+        valid: places held out to validate on.
+        test: places held out to test on.
+        guard: days at either side of held-out blocks that belong to no part.
+    """
+
+    days: float
+    cycle: int = 10
+    valid: tuple[int, ...] = (8,)
+    test: tuple[int, ...] = (9,)
+    guard: float = 0.0
+
+    def times(self, times: np.ndarray, split: Split) -> np.ndarray:
+        elapsed = days_since_first(times)
+        part = _chosen(np.floor(elapsed / self.days).astype(int) % self.cycle, self.valid, self.test, split)
+        if split == "train" and self.guard:
+            held = [
+                _chosen(np.floor((elapsed + g) / self.days).astype(int) % self.cycle, self.valid, self.test, "train")
+                for g in (-self.guard, self.guard)
+            ]
+            part &= held[0] & held[1]
+        return part
+
+
+@dataclass(frozen=True)
+class Periods(InTime):
+    """Spells from one date to another, both included as far as they are written: 2019-03-20 is the whole day.
+
+    Args:
+        train: first and last date to train on.
+        valid: to validate on.
+        test: to test on.
+    """
+
+    train: tuple[str, str]
+    valid: tuple[str, str]
+    test: tuple[str, str] | None = None
+
+    def times(self, times: np.ndarray, split: Split) -> np.ndarray:
+        first, last = self.train if split == "train" else self.valid if split == "valid" else self.test or ("", "")
+        if not first:
+            raise InputError("There is no split test: give the dates of test, or ask for train or valid.")
+        written = np.array([date.strftime("%Y-%m-%d %H:%M:%S") for date in dates(times)])
+        return np.array([first <= w[: max(len(first), 1)] and w[: len(last)] <= last for w in written])
+
+
+@dataclass(frozen=True)
+class Bands(Division):
+    """Bands of columns, or of rows, that take turns: band b, counted from the first column, belongs to the part that names it.
+
+    Args:
+        count: how many bands of equal width.
+        valid: numbers of those held out to validate on.
+        test: numbers of those held out to test on.
+        guard: points at either side of held-out bands that are in no part.
+        axis: "x" for bands of columns, "y" for bands of rows.
+    """
+
+    count: int
+    valid: tuple[int, ...]
+    test: tuple[int, ...] = ()
+    guard: int = 0
+    axis: Literal["x", "y"] = "x"
+
+    def __post_init__(self) -> None:
+        if wrong := [band for band in (*self.valid, *self.test) if not 0 <= band < self.count]:
+            raise InputError(f"There is no band {wrong[0]} of {self.count}: number them from 0.")
+
+    def times(self, times: np.ndarray, split: Split) -> np.ndarray:
+        return np.ones(len(times), bool)
+
+    def places(self, shape: tuple[int, int], split: Split) -> np.ndarray:
+        n = shape[1] if self.axis == "x" else shape[0]
+        part = _chosen(np.arange(n) * self.count // n, self.valid, self.test, split)
+        if split == "train" and self.guard:
+            part = _far_from(np.flatnonzero(~part), n, self.guard)
+        return np.broadcast_to(part[None] if self.axis == "x" else part[:, None], shape)
+
+
+def _far_from(held: np.ndarray, n: int, distance: int) -> np.ndarray:
+    """Which of n points are more than a distance away from all held ones."""
+    near = np.zeros(n + 1, int)
+    np.add.at(near, (held - distance).clip(0), 1)
+    np.add.at(near, (held + distance + 1).clip(0, n), -1)
+    return near.cumsum()[:n] == 0
+
+
+def _chosen(values: np.ndarray, valid: Sequence[Any], test: Sequence[Any], split: Split) -> np.ndarray:
+    if split == "test" and not test:
+        raise InputError("There is no split test: say which part is, or ask for train or valid.")
+    if split == "train":
+        return ~np.isin(values, [*valid, *test])
+    return np.isin(values, list(valid if split == "valid" else test))
+
+
+def dates(times: np.ndarray) -> list[Any]:
+    """Times as calendar dates with year, month, ... of any calendar."""
+    return times.astype("datetime64[us]").tolist() if times.dtype.kind == "M" else list(times)
+
+
+def irregular(times: np.ndarray) -> np.ndarray:
+    """Which steps between neighbouring times are none of the usual length, (times - 1) bool: months and leap days pass, holes
+    and what comes twice do not.
+    """
+    if len(times) < 2 or times.dtype.kind not in "MO":
+        return np.zeros(max(len(times) - 1, 0), bool)
+    share = np.diff(days_since_first(times)) / usual_step(times)
+    return (share < 0.5) | (share > 1.5)
+
+
+def usual_step(times: np.ndarray) -> float:
+    """The median of the steps, in days; 1 where there are none."""
+    steps = np.diff(days_since_first(times)) if len(times) > 1 else np.ones(1)
+    return float(np.median(steps)) or 1.0
+
+
+def days_since_first(times: np.ndarray) -> np.ndarray:
+    """Days since the first of the times, in their own calendar."""
+    found = dates(times)
+    return np.array([(date - found[0]).total_seconds() / 86400 for date in found])

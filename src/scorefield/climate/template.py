@@ -1,0 +1,221 @@
+"""Templates: all that a prediction takes from the training data beside the weights, as the bytes of a small NetCDF file.
+
+Coordinates and their bounds, grid mapping, units, names and attributes of the targets, where they are known and between which
+values; static fields on the target's grid; and what predictors have to be like. It travels in the checkpoint.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.climate.files import NAMES, Cube, Layout, library
+from scorefield.climate.grid import CURVILINEAR, Grid, grid_of
+from scorefield.foundation.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+FACTS = "scorefield"  # the attribute with what fits into JSON
+DEGREES = {"y": ("latitude", "degrees_north"), "x": ("longitude", "degrees_east")}
+KNOWN, STATIC = "scorefield_known", "scorefield_static"
+
+
+@dataclass(frozen=True, eq=False)
+class Template:
+    """What a prediction takes from the training data.
+
+    Attributes:
+        frame: the coordinates of the domain, the targets' attributes on empty variables, grid mapping and bounds.
+        facts: variables, predictors, units, ranges, driving grid.
+    """
+
+    frame: xr.Dataset
+    facts: dict[str, Any]
+
+    @classmethod
+    def read(cls, content: Tensor) -> Template:
+        """From the bytes in a checkpoint. Raises InputError where there are none."""
+        if not content.numel():
+            raise InputError(
+                "The run has no gridded data: `downscale` is for runs that were trained on `Climate` data."
+            )
+        xarray = library()
+        with xarray.open_dataset(BytesIO(content.numpy().tobytes()), engine="h5netcdf", decode_times=False) as file:
+            frame = file.load()
+        return cls(frame, json.loads(frame.attrs[FACTS]))
+
+    @property
+    def variables(self) -> list[str]:
+        """Names of the targets' channels."""
+        return list(self.facts["variables"])
+
+    @property
+    def grid(self) -> Grid:
+        """The whole domain of the targets."""
+        return grid_of(self.frame, KNOWN, Layout(x=self.facts["x"], y=self.facts["y"]))
+
+    @property
+    def driving(self) -> Grid:
+        """The grid of the predictors."""
+        stored = {name: np.asarray(values) for name, values in self.facts["driving"]["lines"].items()}
+        other = self.facts["driving"]
+        points = {name: np.asarray(values) for name, values in other.get("points", {}).items()}
+        return Grid(
+            **stored,
+            **points,
+            kind=other["kind"],
+            pole=tuple((k, v) for k, v in other["pole"]),
+            spherical=other["spherical"],
+        )
+
+    @property
+    def known(self) -> np.ndarray:
+        """Where targets were ever known, (rows, columns) bool."""
+        return self.frame[KNOWN].values.astype(bool)
+
+    def coordinates(self, rows: slice, columns: slice) -> xr.Dataset:
+        """The coordinates of a part of the domain, told as CF wants it where the training files did not."""
+        y, x = self.facts["y"], self.facts["x"]
+        dataset = self.frame.isel({y: rows, x: columns}).drop_vars([KNOWN, STATIC], errors="ignore")
+        for axis, name in (("y", y), ("x", x)):
+            complete(dataset, name, axis, geographic=not self.facts["mapping"])
+        dataset.attrs = dict(self.facts["attrs"])
+        return dataset
+
+    @property
+    def static(self) -> tuple[tuple[str, ...], np.ndarray]:
+        """Names and values of the fields that do not change."""
+        names = tuple(self.facts["static"])
+        values = self.frame[STATIC].values if names else np.zeros((0, *self.grid.shape))
+        return names, values.astype(np.float32)
+
+
+def template_bytes(
+    targets: Cube,
+    domain: Grid,
+    driving: Grid | None,
+    predictors: dict[str, Any],
+    known: np.ndarray,
+    facts: dict[str, Any],
+    static: tuple[tuple[str, ...], np.ndarray],
+) -> Tensor:
+    """Make a template.
+
+    Args:
+        targets: the variables learnt.
+        domain: their grid.
+        driving: that of the predictors.
+        predictors: units of the predictors by name, under "units", and whether they may have gaps, under "gaps".
+        known: where targets were ever known, (rows, columns).
+        facts: what else there is to tell.
+        static: names and values of fields that do not change.
+    """
+    layout, dataset = targets.layouts[0], targets.dataset
+    rows, columns = domain.shape
+    frame = dataset.isel({layout.y: slice(rows), layout.x: slice(columns)})
+    kept = [name for name in frame.variables if _is_frame(frame, str(name), (layout.y, layout.x), targets)]
+    frame = frame[kept].reset_coords(drop=False).set_coords([n for n in kept if n in frame.coords]).load()
+    frame[KNOWN] = ((layout.y, layout.x), known.astype(np.int8))
+    mapping = str(
+        dataset[targets.variables.names[0]].attrs.get(
+            "grid_mapping", dataset[targets.variables.names[0]].encoding.get("grid_mapping", "")
+        )
+    )
+    if mapping in dataset.variables:
+        frame[mapping] = dataset[mapping].load()
+        frame[KNOWN].attrs["grid_mapping"] = mapping
+    if static[0]:
+        frame[STATIC] = (("scorefield_channel", layout.y, layout.x), static[1])
+    attributes = {name: _plain(dataset[name].attrs) for name in targets.variables.names}
+    time = dataset[targets.layout.time] if targets.layout.time else None
+    facts = facts | {
+        "variables": list(targets.names),
+        "attributes": attributes,
+        "y": layout.y,
+        "x": layout.x,
+        "mapping": mapping if mapping in dataset.variables else "",
+        "predictors": predictors,
+        "static": list(static[0]),
+        "driving": _lines(driving) if driving is not None else None,
+        "calendar": "" if time is None else calendar_of(time),
+        "attrs": {
+            k: v for k, v in _plain(dataset.attrs).items() if k in ("institution", "title", "source", "references")
+        },
+    }
+    frame.attrs = {FACTS: json.dumps(facts)}
+    for variable in frame.variables.values():
+        variable.encoding = {k: v for k, v in variable.encoding.items() if k == "_FillValue" and v is None}
+    file = BytesIO()
+    fields = [name for name in (KNOWN, STATIC) if name in frame]
+    frame.to_netcdf(file, engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 4} for name in fields})
+    return torch.frombuffer(bytearray(file.getvalue()), dtype=torch.uint8)
+
+
+def complete(dataset: xr.Dataset, name: str, axis: str, *, geographic: bool) -> None:
+    """Say what a coordinate is where its file did not."""
+    if name not in dataset.coords:
+        dataset.coords[name] = (name, np.arange(dataset.sizes[name], dtype=np.float64))
+        dataset[name].attrs = {"long_name": f"number of the point along {axis}", "units": "1"}
+    attributes = dataset[name].attrs
+    attributes.setdefault("axis", axis.upper())
+    if geographic and name.lower() in NAMES[axis][:2]:
+        standard, units = DEGREES[axis]
+        attributes.update({"standard_name": standard, "units": attributes.get("units", units)})
+        attributes.setdefault("long_name", standard)
+
+
+def calendar_of(time: xr.DataArray) -> str:
+    """The calendar of a time coordinate; the names of today's calendar are one."""
+    name = str(time.encoding.get("calendar", "")) or (str(time.dt.calendar) if time.dtype.kind in "MO" else "")
+    return "standard" if name in ("gregorian", "proleptic_gregorian", "standard") else name
+
+
+def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube) -> bool:
+    """Whether a variable tells where the points are: a coordinate or bounds of the grid, and nothing of time."""
+    dims = set(map(str, frame[name].dims))
+    if name in targets.variables.names or not dims or not dims & set(axes):
+        return False
+    extra = dims - set(axes)
+    positions = (
+        name in frame.coords
+        or "bnds" in name
+        or "bounds" in name
+        or frame[name].attrs.get("units", "").startswith("degree")
+    )
+    return positions and all(frame.sizes[d] in (2, 4) and d not in frame.coords for d in extra)
+
+
+def _lines(grid: Grid) -> dict[str, Any]:
+    lines = {name: getattr(grid, name).tolist() for name in ("y", "x", "y_edges", "x_edges")}
+    told = grid.kind == CURVILINEAR and grid.latitude is not None and grid.longitude is not None
+    points = {name: getattr(grid, name).tolist() for name in ("latitude", "longitude") if told}
+    return {
+        "lines": lines,
+        "points": points,
+        "kind": grid.kind,
+        "pole": [list(p) for p in grid.pole],
+        "spherical": grid.spherical,
+    }
+
+
+def _plain(attributes: Any) -> dict[str, Any]:
+    """Attributes as JSON has them."""
+    found = {}
+    for name, value in attributes.items():
+        plain = (
+            value.item()
+            if isinstance(value, np.generic)
+            else value.tolist()
+            if isinstance(value, np.ndarray)
+            else value
+        )
+        if isinstance(plain, str | int | float):
+            found[str(name)] = plain
+    return found

@@ -1,0 +1,124 @@
+"""What is added up over times: every figure of a set of times follows from sums, so that blocks can be drawn again and again."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scorefield.foundation.random import Generators
+from scorefield.metrics.ensemble import fair_crps, fair_energy_score, ranks
+from scorefield.metrics.marginal import counted
+from scorefield.metrics.neighbourhood import fraction_errors
+from scorefield.metrics.spectrum import radial_spectrum
+
+Sums = Mapping[str, Tensor]  # by name, along the first dimension times or blocks
+
+
+@dataclass(frozen=True)
+class Measures:
+    """What is measured of a variable.
+
+    Args:
+        edges: of the bins from which quantiles are read.
+        thresholds: that fractions skill counts the excess of.
+        scales: sides of its windows, in grid points.
+        wet: from where on it is wet; None for what is not precipitation.
+        seed: of the ties of ranks.
+    """
+
+    edges: Tensor
+    thresholds: tuple[float, ...]
+    scales: tuple[int, ...]
+    wet: float | None
+    seed: int = 0
+
+
+def sums_of(
+    members: Float[Tensor, "members time y x"],
+    truth: Float[Tensor, "time y x"],
+    area: Float[Tensor, "y x"],
+    measures: Measures,
+    first: int = 0,
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Sums over the grid for each time, and over time for each box.
+
+    Args:
+        members: predictions, NaN where the truth is.
+        truth: what happened.
+        area: weights of the boxes.
+        measures: what is measured.
+        first: number of the first of these times; the ties of time i depend on seed and i alone.
+    """
+    valid = truth.isfinite()
+    weight = valid * area.double()
+    mean = members.mean(0)
+    maps = {
+        "crps": fair_crps(members, truth).double(),
+        "error": (mean - truth).double(),
+        "squared": (mean - truth).double().square(),
+        "variance": (members.double().var(0) if len(members) > 1 else torch.zeros_like(mean).double()),
+        "absolute": (mean - truth).double().abs(),
+    }
+    maps = {name: torch.where(valid, value, 0.0) for name, value in maps.items()}
+    sums = {name: (value * weight).sum((1, 2)) for name, value in maps.items()}
+    sums |= {"weight": weight.sum((1, 2))}
+    sums |= {"mean": (torch.where(valid, mean, 0.0).double() * weight).sum((1, 2))}
+    sums |= {"mean_truth": (torch.where(valid, truth, 0.0).double() * weight).sum((1, 2))}
+    sums |= _ranked(members, truth, weight, measures, first) | _whole(members, truth, area, valid)
+    sums |= _counted(members, truth, weight, measures) | _fractions(members, truth, measures)
+    if measures.wet is not None:
+        sums |= _wet(members, truth, weight, measures.wet)
+    return sums, {name: value.sum(0) for name, value in maps.items()} | {"n": valid.double().sum(0)}
+
+
+def _ranked(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures, first: int) -> dict[str, Tensor]:
+    keys = [(measures.seed, first + i) for i in range(len(truth))]
+    place = ranks(members, truth, generator=Generators(keys)).flatten(1)
+    counts = weight.new_zeros(len(truth), len(members) + 1)
+    return {"ranks": counts.scatter_add_(1, place, weight.flatten(1))}
+
+
+def _whole(members: Tensor, truth: Tensor, area: Tensor, valid: Tensor) -> dict[str, Tensor]:
+    """Of fields as a whole; spectra only of those that are complete."""
+    energy = fair_energy_score(members, truth, area)
+    complete = valid.all(2).all(1).double()
+    found = {"energy": energy.nan_to_num(0.0), "fields": energy.isfinite().double(), "complete": complete}
+    if min(truth.shape[1:]) < 2:
+        return found
+    for name, fields in (("power", members), ("power_truth", truth[None])):
+        power = radial_spectrum(torch.where(valid, fields, 0.0).double()).power.mean(0)
+        found[name] = power * complete[:, None]
+    return found
+
+
+def _counted(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures) -> dict[str, Tensor]:
+    w = weight.flatten(1)
+    ours = members.flatten(2).nan_to_num(0.0).movedim(0, 1).flatten(1)
+    return {
+        "counts": counted(ours, w.repeat(1, len(members)), measures.edges),
+        "counts_truth": counted(truth.flatten(1).nan_to_num(0.0), w, measures.edges),
+    }
+
+
+def _fractions(members: Tensor, truth: Tensor, measures: Measures) -> dict[str, Tensor]:
+    """Of every member by itself, added over members."""
+    found = {}
+    for i, threshold in enumerate(measures.thresholds):
+        for scale in measures.scales:
+            found[f"fractions {i} {scale}"] = (
+                fraction_errors(members, truth.expand_as(members), threshold, scale).double().sum(0)
+            )
+    return found
+
+
+def _wet(members: Tensor, truth: Tensor, weight: Tensor, wet: float) -> dict[str, Tensor]:
+    found = {}
+    for name, fields in (("", members), ("_truth", truth[None])):
+        event = fields > wet
+        found[f"wet{name}"] = (event * weight).sum((2, 3)).mean(0)
+        found[f"amount{name}"] = (torch.where(event, fields, 0.0).double() * weight).sum((2, 3)).mean(0)
+    return found

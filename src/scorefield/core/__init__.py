@@ -1,0 +1,1 @@
+"""The law of x_t and what follows from it: schedules, noises, the SDE, denoisers, exact oracles."""

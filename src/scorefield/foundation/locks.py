@@ -1,0 +1,76 @@
+"""Work shared by processes that do not talk: each claims a piece, and the system takes the claims of the dead back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+TAKEN = (BlockingIOError, PermissionError)  # what a lock that another process holds looks like
+
+
+class ChunkLocks:
+    """Numbered pieces of a job, each held by one process at a time.
+
+    A claim is a lock on one byte of a file. It ends with the process that holds it, however that ends, and holds on every
+    machine that shares the file system. Claims only save work: a result must be right without them, since not every file
+    system has locks, and there every process is given every piece.
+
+    Args:
+        path: the file; made where it is missing, its folder too.
+    """
+
+    def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self.path = path
+        self._file = path.open("a")
+
+    @contextmanager
+    def hold(self, number: int, *, wait: bool) -> Iterator[bool]:
+        """Whether the piece is ours inside the block; `wait` until it is."""
+        ours = self._lock(number, wait)
+        try:
+            yield ours
+        finally:
+            if ours:
+                self._unlock(number)
+
+    def each(self, numbers: Iterable[int]) -> Iterator[int]:
+        """Every piece once, ours while the caller is at it: first those nobody is at, then those whose process may have died."""
+        for wait in (False, True):
+            left = []
+            for number in numbers:
+                with self.hold(number, wait=wait) as ours:
+                    if ours:
+                        yield number
+                    else:
+                        left.append(number)
+            numbers = left
+
+    def close(self) -> None:
+        """Give everything back."""
+        self._file.close()
+
+    def _lock(self, number: int, wait: bool) -> bool:
+        if fcntl is None:
+            return True
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+        except TAKEN:
+            return False
+        except OSError:  # no locks here
+            return True
+        return True
+
+    def _unlock(self, number: int) -> None:
+        if fcntl is None:
+            return
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
+        except OSError:
+            return

@@ -1,0 +1,229 @@
+"""Noise levels for functions, from the spectrum of the data beside that of the noise, and what a sampler makes of them.
+
+At the largest level the noise must drown the data in every band, at the smallest it must be nothing beside them:
+σ_1² λ_k ≥ 100 α² S_k and σ_L² λ_k ≤ 0.01 S_k. Gaussian data with the same spectrum then tell, in closed form, what error of the
+spectrum step, grid and schedule leave by themselves, however good the network.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Float64
+from torch import Size, Tensor
+
+from scorefield.core.denoiser import Condition
+from scorefield.core.noise import Noise
+from scorefield.core.sde import SDE, Field, Time, expand_like
+from scorefield.core.spectrum import ROUNDING, RadialSpectrum, band_means, wavenumbers
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
+from scorefield.metrics.spectrum import tapered
+from scorefield.samplers import Sampler
+
+DROWNED, NOTHING = 100.0, 0.01
+
+
+class Bands(NamedTuple):
+    """S_k and λ_k, means over the modes of the bands 0, 1, ... of their wavenumber, in periods per longest side."""
+
+    data: Float64[Tensor, " bands"]
+    noise: Float64[Tensor, " bands"]
+
+    @property
+    def kept(self) -> Bool[Tensor, " bands"]:
+        """Where the data have anything but rounding: a flow without a mean, or without its last modes, has none to be found."""
+        return self.data > ROUNDING * self.data.max()
+
+    @property
+    def ratio(self) -> Float64[Tensor, " bands"]:
+        """S/λ in the bands that are kept, NaN elsewhere."""
+        return torch.where(self.kept, self.data / self.noise, torch.nan)
+
+
+@dataclass(frozen=True)
+class Suggestion:
+    """Levels that cover the bands, for α = 1.
+
+    Attributes:
+        sigma_max: σ_1.
+        sigma_min: σ_L.
+    """
+
+    sigma_max: float
+    sigma_min: float
+
+    def langevin_step(self, levels: int, repeats: int) -> float:
+        """`NCSNLangevin`'s step for so many levels and steps per level.
+
+        With ρ = 2·step/σ_L² a finite step errs by ρ/4 and too few steps by about 2.2 ln(σ_1/σ_L)/(LTρ): their sum is least here.
+        """
+        rho = math.sqrt(8.8 * math.log(self.sigma_max / self.sigma_min) / (levels * repeats))
+        return 0.5 * min(rho, 1.0) * self.sigma_min**2
+
+
+def bands_of(x: Float[Tensor, "batch channels *grid"], noise: Noise) -> Bands:
+    """The spectra of fields in model space and of the noise, in the bands that the grid has whole.
+
+    Under a noise without edges neither is diagonal in modes of the grid: then the data are tapered, as fields that are not
+    periodic have to be, and λ is that of the noise's density on a torus.
+    """
+    torus, grid = noise.on_torus(), x.shape[2:]
+    data = RadialSpectrum.measure(x if torus is noise else tapered(x.double(), len(grid)), torus).bands
+    return Bands(
+        torch.tensor(data, dtype=torch.float64),
+        band_means(torus.eigenvalues(grid), wavenumbers(torus, grid), len(data)),
+    )
+
+
+def suggest(bands: Bands) -> Suggestion:
+    """σ_1 and σ_L. Raises InputError where the noise is smoother than the data: no level would do on every grid."""
+    ratio, kept = bands.ratio, bands.kept.nonzero().flatten()
+    upper = kept[len(kept) // 2 :]
+    slope = _slope(upper.double().log(), ratio[upper].log())
+    if slope > 0.1:
+        band = int(upper[ratio[upper].argmax()])
+        raise InputError(
+            f"The noise is smoother than the data: in band {band} the data have {float(ratio[band]):.3g} of the noise's "
+            f"variance, and more beyond (as r^{slope:.2f}). Take a noise at least as rough: a smaller smoothness or exponent."
+        )
+    return Suggestion(math.sqrt(DROWNED * float(ratio[kept].max())), math.sqrt(NOTHING * float(ratio[kept].min())))
+
+
+def _slope(x: Tensor, y: Tensor) -> float:
+    x = x - x.mean()
+    return float((x * y).sum() / x.square().sum())
+
+
+def check(bands: Bands, sde: SDE) -> None:
+    """Raise InputError, naming the band, where the levels of a schedule do not cover the data."""
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    (_, alpha), (smallest, largest) = (scale.tolist() for scale in sde.schedule(ends))
+    ratio, needed = bands.ratio, suggest(bands)
+    for band in (largest**2 < DROWNED * alpha**2 * ratio).nonzero().flatten().tolist()[:1]:
+        share = largest**2 / (alpha**2 * float(ratio[band]))
+        raise InputError(
+            f"In band {band} the largest noise has {share:.3g} times the variance of the data, and {DROWNED:g} times is needed: "
+            f"raise it to {needed.sigma_max:.3g} (where α = 1), "
+            "or take a noise at least as rough as the data."
+        )
+    for band in (smallest**2 > NOTHING * ratio).nonzero().flatten().tolist()[-1:]:
+        share = smallest**2 / float(ratio[band])
+        raise InputError(
+            f"In band {band} the smallest noise has {share:.3g} of the variance of the data, and {NOTHING:g} is allowed: "
+            f"lower it to {needed.sigma_min:.3g}, "
+            "or take a noise that is not so much rougher than the data."
+        )
+
+
+# ----------------------------------------------------------------------------------------------------------- surrogate
+@dataclass(frozen=True)
+class _PerBand(Noise):
+    """Independent points, each with the noise of a band."""
+
+    variances: Tensor
+
+    def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
+        return self.variances.sqrt().to(like) * generator.randn(shape, like=like)
+
+    def covariance(self, x: Tensor) -> Tensor:
+        return self.variances.to(x) * x
+
+    def precision(self, x: Tensor) -> Tensor:
+        return x / self.variances.to(x)
+
+    def log_det(self, x: Tensor) -> Tensor:
+        return self.variances.log().sum().to(x).expand(len(x))
+
+
+class _Surrogate:
+    """The denoiser of independent Gaussian points, each with the variance of a band."""
+
+    def __init__(self, bands: Bands, sde: SDE) -> None:
+        self.bands, self.sde = bands, SDE(sde.schedule, _PerBand(bands.noise))
+
+    def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
+        alpha, sigma = (expand_like(scale.double(), x_t) for scale in self.sde.schedule(t.double()))
+        data, noise = self.bands
+        return alpha * data / (alpha**2 * data + sigma**2 * noise) * x_t
+
+
+class _Ones(Generators):
+    """Every draw is one; counted."""
+
+    def __init__(self) -> None:
+        self.drawn = 0
+
+    def randn(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
+        self.drawn += 1
+        return torch.ones(tuple(shape), dtype=like.dtype)
+
+
+class _Impulses(_Ones):
+    """The m-th batch that is drawn is zero but for ones in row m."""
+
+    def randn(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
+        self.drawn += 1
+        z = torch.zeros(tuple(shape), dtype=like.dtype)
+        z[self.drawn - 1] = 1
+        return z
+
+
+@torch.no_grad()
+def spectrum_error(bands: Bands, sde: SDE, sampler: Sampler) -> Float64[Tensor, " bands"]:
+    """ln P/S of the samples that a sampler draws with the exact denoiser of Gaussian data, per band.
+
+    A sampler is linear in its draws: run on unit impulses, one row for each draw, it gives its samples' variance exactly.
+
+    Raises:
+        InputError: its steps depend on x, as those of `Langevin` do: it is not linear.
+    """
+    surrogate, like = _Surrogate(bands, sde), torch.empty(0, dtype=torch.float64)
+    shape, ones = (1, len(bands.data)), _Ones()
+    together = sampler(surrogate, (1, *shape), generator=ones, like=like)
+    rows = sampler(surrogate, (ones.drawn, *shape), generator=_Impulses(), like=like)
+    if not torch.allclose(rows.sum(0, keepdim=True), together, rtol=1e-6, atol=1e-9):
+        raise InputError(
+            "The steps of this sampler depend on x, so its error has no closed form: it is known for those with steps of given "
+            "sizes, with AnnealedLangevin or NCSNLangevin as correctors."
+        )
+    return (rows[:, 0].square().sum(0) / bands.data).log()
+
+
+def wiener_recipe(found: RadialSpectrum, points: int) -> str:
+    """The preconditioner `Wiener` with a measured spectrum, as a part of a recipe.
+
+    Args:
+        found: S of fields in model space.
+        points: of their grid.
+    """
+    bands = ", ".join(f"{value:.6g}" for value in found.bands)
+    spectrum = f"{{exponent: {found.exponent:.6g}, bands: [{bands}]}}"
+    return f"""\
+# for data that are not at hand: sample RUN --beyond WienerBeyond --beyond.spectrum '{spectrum}'
+model:
+  precondition:
+    class_path: Wiener
+    init_args:
+      spectrum: {spectrum}
+      points: {points}"""
+
+
+def table(bands: Bands, sde: SDE, error: Tensor | None) -> str:
+    """For people: each band, its share of noise at both ends, and the sampler's own error of the spectrum."""
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    (_, alpha), (smallest, largest) = (scale.tolist() for scale in sde.schedule(ends))
+    ratio = 1 / bands.ratio
+    lines = [
+        "  band   S           λ           noise/data at t = 1   at t = 0" + ("   ln P/S" if error is not None else "")
+    ]
+    for band in range(len(ratio)):
+        first = f"{largest**2 * float(ratio[band]) / alpha**2:.3g}" if alpha else "∞"
+        row = f"  {band:4d}   {bands.data[band]:.3e}   {bands.noise[band]:.3e}   {first:>19s}   "
+        row += f"{smallest**2 * float(ratio[band]):8.2g}"
+        lines.append(row + (f"   {float(error[band]):+.3f}" if error is not None else ""))
+    return "\n".join(lines)

@@ -1,0 +1,68 @@
+"""Sequences as windows: a field given coarse fields of the times around it, p(u_t | y_{t−k}, ..., y_{t+k})."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.data.fields import FieldDataset
+from scorefield.data.source import Source, Split
+from scorefield.foundation import cosine, fourier
+from scorefield.foundation.errors import InputError
+
+
+@dataclass(frozen=True)
+class Windows(Source):
+    """Every field u_t of some sequences that has k before and after it, given the 2k + 1 fields around it with few modes left.
+
+    The coarse fields are `cond["field"]`, (2k + 1, *grid): the same functions on the grid of u_t, hence on any other grid too
+    (by `scorefield.foundation.cosine`, on a torus by `scorefield.foundation.fourier`).
+
+    Args:
+        sequences: a source whose channels are the times of a sequence.
+        radius: k.
+        factor: by which the coarse grid has fewer points along each axis.
+        periodic: the fields are functions on a torus: coarse ones have Fourier modes instead of cosines.
+    """
+
+    sequences: Source
+    radius: int = 1
+    factor: int = 4
+    periodic: bool = False
+
+    def __post_init__(self) -> None:
+        if self.radius < 0 or self.factor < 1:
+            raise InputError(f"Windows needs radius >= 0 and factor >= 1, not {self.radius} and {self.factor}.")
+
+    def load(self, split: Split) -> FieldDataset:
+        return WindowFields(self.sequences.load(split), self.radius, self.factor, self.periodic)
+
+
+class WindowFields(FieldDataset):
+    """One field (1, *grid) of a sequence with its coarse window."""
+
+    def __init__(self, sequences: FieldDataset, radius: int, factor: int, periodic: bool = False) -> None:
+        frames, *grid = sequences[0].x.shape
+        self.width = 2 * radius + 1
+        if frames < self.width:
+            raise InputError(f"Sequences of {frames} fields hold no window of {self.width}: give a smaller radius.")
+        if min(grid) < factor:
+            raise InputError(f"The grid {tuple(grid)} cannot be coarsened by {factor}: give a smaller factor.")
+        self.sequences, self.radius, self.places = sequences, radius, frames - self.width + 1
+        self.coarse = tuple(max(1, points // factor) for points in grid)
+        self.periodic = periodic
+        self.quantum, self.dtype = sequences.quantum, sequences.dtype
+
+    def __len__(self) -> int:
+        return len(self.sequences) * self.places
+
+    def gather(self, indices: Tensor) -> Batch:
+        whole = self.sequences.gather(indices // self.places).x
+        at = (indices % self.places)[:, None] + torch.arange(self.width)
+        window = whole[torch.arange(len(indices))[:, None], at]
+        resample = fourier.resample if self.periodic else cosine.resample
+        smooth = resample(resample(window, self.coarse), window.shape[2:])
+        return Batch(window[:, self.radius : self.radius + 1].contiguous(), {"field": smooth})

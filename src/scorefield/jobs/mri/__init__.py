@@ -1,1 +1,0 @@
-"""Reconstruction of MR images from k-space."""

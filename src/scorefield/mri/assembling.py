@@ -1,0 +1,102 @@
+"""Slices that are done as one file of images, which says of each array what it is, and what the whole is worth."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scorefield.foundation.files import replacing
+from scorefield.mri.reconstruction_report import LEVEL, QUANTILES, draw_all, figures, volume_figures
+
+UNITS = "of k-space, whose Fourier transform is orthonormal"
+GRID = "height, width"
+DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
+    "members": ("draws of the complex image x from p(x | k-space)", f"member, {GRID}", UNITS),
+    "mean": ("mean of the members, complex", GRID, UNITS),
+    "magnitude": ("magnitude of the mean", GRID, UNITS),
+    "phase": ("phase of the mean", GRID, "radians"),
+    "std": ("standard deviation of the members' magnitudes, n − 1 degrees of freedom", GRID, UNITS),
+    "interval": (
+        f"{LEVEL:.0%} interval of the magnitude: mean ± q s √(1 + 1/n) of the members' magnitudes, q of Student's t",
+        f"low and high, {GRID}",
+        UNITS,
+    ),
+    "quantiles": ("quantiles of the members' magnitudes, at quantile_levels", f"level, {GRID}", UNITS),
+    "zero_filled": ("Aᴴy, complex: what was not sampled is 0", GRID, UNITS),
+    "CG_SENSE": ("regularised least squares by conjugate gradients, complex", GRID, UNITS),
+    "L1_wavelet": ("least squares with sparse wavelet coefficients, complex", GRID, UNITS),
+    "reference": ("Σ s̄_c x_c/Σ|s_c|² of all of k-space, complex", GRID, UNITS),
+    "target": ("the image that the file of k-space came with, magnitude", GRID, "of that file"),
+    "chi_square": ("χ²/N of each member: about 1 where it explains k-space to its noise", "member", "1"),
+    "mask": ("which points of k-space were used", GRID, "1"),
+    "maps": (
+        "sensitivities of the coils after whitening and compression, Σ|S|² = 1 of the coils before it",
+        f"coil, {GRID}",
+        "1",
+    ),
+    "noise": ("standard deviation of the noise of whitened k-space, per real component", "", UNITS),
+    "scale": ("the 99th percentile of the foreground of the CG-SENSE image, which is 1 to the prior", "", UNITS),
+}
+
+
+WHOLE_BY_MAPS = "all of k-space by maps"
+
+
+def assemble(record: Mapping[str, Any], parts: Mapping[int, Path], out: Path, *, target: str = "") -> None:
+    """Write the file of images of some slices, and pictures of the middle one.
+
+    Args:
+        record: what decides the result.
+        parts: the file of each slice by its number, .npz; one without images is of a slice in which nothing was measured.
+        out: the file, .h5.
+        target: what the file of k-space calls the images that it came with, if it has any.
+    """
+    import h5py
+
+    numbers = list(parts)
+    held = [number for number in numbers if "members" in _names(parts[number])]
+    found: dict[str, dict[str, float]] = {}
+    references = {"reference": WHOLE_BY_MAPS, "target": f"the file's {target}"}
+    with replacing(out) as temporary, h5py.File(temporary, "w") as file:
+        slices = file.create_dataset("slices", data=np.array(numbers))
+        _describe(slices, "number of each slice in the file of k-space, from 0", "", "1")
+        for number in held:
+            with np.load(parts[number], allow_pickle=False) as part:
+                arrays = dict(part)
+            _store(file, arrays, numbers.index(number), len(numbers))
+            references = {name: label for name, label in references.items() if name in arrays}
+            found[str(number)] = figures(arrays) if "reference" in arrays else {}
+            found[str(number)]["chi_square"] = float(arrays["chi_square"].mean())
+            if number == held[len(held) // 2]:
+                draw_all(out, arrays)
+        places = [numbers.index(number) for number in held]
+        volume = {label: volume_figures(file, name, places) for name, label in references.items()}
+        file.attrs["record"] = json.dumps(record)
+        file.attrs["figures"] = json.dumps(
+            {"slices": found, "volume": {name: row for name, row in volume.items() if row}}
+        )
+        file.attrs["interval_level"], file.attrs["quantile_levels"] = LEVEL, QUANTILES
+
+
+def _names(path: Path) -> list[str]:
+    with np.load(path, allow_pickle=False) as part:
+        return part.files
+
+
+def _store(file: Any, arrays: Mapping[str, np.ndarray], place: int, count: int) -> None:
+    """The arrays of a slice at its place; what no slice fills is 0, of χ² NaN."""
+    for name, values in arrays.items():
+        if name not in file:
+            empty = np.nan if name == "chi_square" else None
+            data = file.create_dataset(name, (count, *values.shape), values.dtype, fillvalue=empty)
+            _describe(data, *DESCRIPTIONS[name])
+        file[name][place] = values
+
+
+def _describe(data: Any, description: str, axes: str, units: str) -> None:
+    data.attrs["description"], data.attrs["units"] = description, units
+    data.attrs["axes"] = f"slice, {axes}" if axes else "slice"

@@ -1,0 +1,244 @@
+"""k-space in files: fastMRI's HDF5, NumPy, BART and ISMRMRD, slice by slice, coils × height × width, frequency 0 at n // 2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scorefield.data.arrays import ArrayFile
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+
+SMALLEST = 16  # points along an axis of k-space, below which it is taken for another one
+ORDER = "(slices, coils, height, width)"
+NEAR = 1 / 16  # of an axis: the strongest point of k-space lies no further from n // 2
+UNEVEN = 1.5  # times the E e²/(E e)² of white noise: the energy e of anything else varies more
+
+
+class EmptySliceError(InputError):
+    """A slice is all zeros, as files are filled up at the ends of a volume. Nothing is wrong with the others."""
+
+
+@dataclass(frozen=True, eq=False)
+class KSpace:
+    """The slices of one scan.
+
+    Attributes:
+        origin: what to call it.
+        shape: (slices, coils, height, width).
+        read: the k-space of a slice, (coils, height, width), complex64.
+        mask: where it was sampled, (height, width), as far as the file says; else where it is not 0.
+        noise_scan: samples of noise alone, (coils, samples).
+        size: (height, width) of the image without readout oversampling, as far as the file says.
+        maps: the coil sensitivities of a slice, where the file has them.
+        note: what is to be said of how the file was taken.
+        guessed: the file has an axis for slices or for coils, not for both.
+        target: the magnitude image of a slice that the file has been given with, (height, width).
+        target_name: what the file calls it.
+    """
+
+    origin: str
+    shape: tuple[int, int, int, int]
+    read: Callable[[int], np.ndarray]
+    mask: np.ndarray | None = None
+    noise_scan: np.ndarray | None = None
+    size: tuple[int, int] | None = None
+    maps: Callable[[int], np.ndarray] | None = None
+    note: str = ""
+    guessed: bool = False
+    target: Callable[[int], np.ndarray] | None = None
+    target_name: str = ""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def layout(self) -> str:
+        """Which axis was taken for what, in a line."""
+        slices, coils, height, width = self.shape
+        return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
+
+    def height(self, acquired: np.ndarray) -> int:
+        """Of the image of a slice without readout oversampling, as far as the file says.
+
+        It is that of k-space where the file has maps, which are of all of it, or where lines along it are not whole.
+
+        Args:
+            acquired: where the slice was sampled, (height, width).
+        """
+        if self.size is None or self.maps is not None or not (acquired == acquired.any(0)).all():
+            return len(acquired)
+        return min(self.size[0], len(acquired))
+
+    def slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """k-space (coils, height, width) of a slice and where it was sampled, (height, width).
+
+        Raises:
+            EmptySliceError: it is all zeros.
+            InputError: it cannot be read, or is no k-space.
+        """
+        if not 0 <= number < len(self):
+            raise InputError(f"{self.origin} has slices 0 to {len(self) - 1}, no {number}.")
+        try:
+            kspace = np.ascontiguousarray(self.read(number), dtype=np.complex64)
+        except (OSError, ValueError, KeyError) as error:
+            raise InputError(
+                f"Slice {number} of {self.origin} cannot be read ({brief(error)}): is the file complete?"
+            ) from error
+        if not np.isfinite(kspace).all():
+            raise InputError(f"Slice {number} of {self.origin} holds NaN or infinite values.")
+        sampled = np.any(kspace != 0, axis=0)
+        if not sampled.any():
+            raise EmptySliceError(f"Slice {number} of {self.origin} is all zeros: nothing was measured.")
+        if not kspace.imag.any():
+            raise InputError(
+                f"Slice {number} of {self.origin} has no imaginary part: magnitudes are no k-space. Give it as it was measured."
+            )
+        mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
+        if not mask.any():
+            raise InputError(
+                f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
+            )
+        check_centred(kspace, f"Slice {number} of {self.origin}")
+        return kspace, mask
+
+
+def open_kspace(path: Path) -> KSpace:
+    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
+    path = Path(path)
+    if path.suffix in (".cfl", ".hdr"):
+        from scorefield.mri.bart import open_cfl
+
+        return open_cfl(path.with_suffix(""), str(path))
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct the path.")
+    if path.suffix == ".npy":
+        return _array(ArrayFile(path).read("", "the path"), str(path))
+    if path.suffix in (".h5", ".hdf5", ".mrd"):
+        return _hdf5(path)
+    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, or .cfl.")
+
+
+def _array(array: np.ndarray, origin: str) -> KSpace:
+    """k-space (coils, height, width) or (slices, coils, height, width)."""
+    guessed = array.ndim == 3
+    array = array[None] if guessed else array
+    shape = check_layout(array.shape, array.dtype, origin)
+    return KSpace(origin, shape, lambda number: array[number], guessed=guessed)
+
+
+def _hdf5(path: Path) -> KSpace:
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("HDF5 files need h5py: pip install 'scorefield[mri]'.") from error
+    try:
+        file = h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as HDF5 ({brief(error)}): is it complete?") from error
+    if "kspace" in file:
+        return _fastmri(file, str(path))
+    if "dataset/data" in file:
+        from scorefield.mri.ismrmrd import read_ismrmrd
+
+        return read_ismrmrd(file, str(path))
+    names = ", ".join(list(file)[:8]) or "nothing"
+    raise InputError(f"{path} holds {names}, but no kspace (fastMRI) and no dataset/data (ISMRMRD): is it k-space?")
+
+
+def _fastmri(file: Any, origin: str) -> KSpace:
+    """fastMRI's layout: kspace (slices, coils, height, width), of a single coil without that axis, perhaps a mask and maps."""
+    for name in ("kspace", "maps"):
+        if name in file and not hasattr(file[name], "dtype"):
+            raise InputError(
+                f"The {name} of {origin} is a group of {', '.join(file[name]) or 'nothing'}, not an array."
+            )
+    data = file["kspace"]
+    single = data.ndim == 3
+    full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
+    shape = check_layout(full, data.dtype, origin)
+    mask = None
+    if "mask" in file:
+        mask = np.asarray(file["mask"]) != 0
+        if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:]):
+            raise InputError(
+                f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
+            )
+    maps = None
+    if "maps" in file:
+        if file["maps"].shape != shape:
+            raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
+        check_maps(file["maps"].shape, file["maps"].dtype, origin)
+        maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
+    note = (
+        f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
+        f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
+    )
+    from scorefield.mri.ismrmrd import image_size
+
+    size = image_size(file["ismrmrd_header"]) if "ismrmrd_header" in file else None
+    target, called = None, ""
+    names = ("reconstruction_rss", "reconstruction_esc")
+    for name in names if shape[1] == 1 else names[::-1]:  # the last is the best
+        if name not in file or getattr(file[name], "ndim", 0) < 2 or file[name].dtype.kind != "f":
+            continue
+        size = tuple(file[name].shape[-2:])
+        if file[name].ndim == 3 and len(file[name]) == shape[0]:
+            target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
+    read = (lambda number: data[number][None]) if single else (lambda number: data[number])
+    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
+
+
+def check_maps(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> None:
+    """Refuse what is no complex maps (coils, height, width), or one of these for each slice."""
+    if dtype.kind != "c" or len(shape) not in (3, 4):
+        raise InputError(f"The maps in {origin} are {dtype} {shape}: complex, (coils, height, width) are needed.")
+
+
+def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[int, int, int, int]:
+    """Refuse what is not complex k-space (slices, coils, height, width)."""
+    if dtype.kind != "c":
+        hint = ": its last axis may be real and imaginary parts, to be joined" if shape[-1:] == (2,) else ""
+        raise InputError(f"{origin} holds {dtype}, where k-space is complex{hint}. Give complex64, {ORDER}.")
+    if len(shape) != 4:
+        raise InputError(f"{origin} has shape {shape}: k-space is {ORDER}, or without slices where there is but one.")
+    slices, coils, height, width = shape
+    if 0 in shape or min(height, width) < SMALLEST or coils > min(height, width):
+        last = width < min(coils, height)
+        hint = (
+            f"if the last axis is that of its {width} coils, numpy.moveaxis(kspace, -1, 1)" if last else "move the axes"
+        )
+        raise InputError(
+            f"{origin} has shape {shape}, which is not in the order {ORDER}, as {coils} coils of {height}×{width}: {hint}."
+        )
+    return slices, coils, height, width
+
+
+def check_centred(kspace: np.ndarray, origin: str) -> None:
+    """Refuse k-space whose energy lies at its corners instead of about n // 2, or whose last axes are not those of an image; and
+    images. A slice of noise alone has its strongest point anywhere, and is taken.
+    """
+    energy = (np.abs(kspace) ** 2).sum(0)
+    total = float(energy.sum())
+    for axis, name in ((0, "height"), (1, "width")):
+        profile = energy.sum(1 - axis)
+        size = len(profile)
+        near = np.abs(np.arange(size) - size // 2) <= size // 4
+        if float(profile[near].sum()) < 0.5 * total:
+            raise InputError(
+                f"{origin} has less than half of its energy in the middle of its {name}: shift frequency 0 to n // 2 "
+                f"(numpy.fft.fftshift), and give the axes as {ORDER}; images are no k-space."
+            )
+    peak = [int(place) for place in np.unravel_index(int(energy.argmax()), energy.shape)]
+    away = [abs(place - size // 2) > max(4, NEAR * size) for place, size in zip(peak, energy.shape, strict=True)]
+    sampled = energy[energy > 0].astype(np.float64)
+    even = (sampled**2).mean() / sampled.mean() ** 2 < UNEVEN * (1 + 1 / len(kspace))
+    if any(away) and not even:
+        middle = [size // 2 for size in energy.shape]
+        raise InputError(
+            f"{origin} is strongest at {peak}, where k-space is at {middle}: is it images? Give their Fourier transform, "
+            "with frequency 0 at n // 2."
+        )

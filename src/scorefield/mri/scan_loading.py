@@ -1,0 +1,252 @@
+"""From a file of k-space to scans that can be reconstructed: one strength of noise, coil maps, the points that are used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.data.arrays import ArrayFile
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.mri import prepare
+from scorefield.mri.bart import read_cfl
+from scorefield.mri.kspace import EmptySliceError, KSpace, check_maps
+from scorefield.mri.layout_checks import check_axes, check_shift
+from scorefield.mri.maps import estimate_maps
+from scorefield.mri.masks import Everything, RandomLines, Sampling
+from scorefield.mri.noise import spread_over, whitening_of
+from scorefield.mri.partial_fourier import WHOLE, partial_fourier, share_of
+from scorefield.mri.prepare import Mixing, normalised, strongest
+from scorefield.mri.scan import Baselines, Scan, as_tensor
+from scorefield.mri.simulate import centred
+
+
+@dataclass(frozen=True, eq=False)
+class Scans:
+    """Scans from a file, prepared one by one.
+
+    Args:
+        kspace: the file.
+        sampling: which of the points that were acquired are used.
+        maps: coil maps (coils, height, width), or for each slice; by default the file's own, or estimated.
+        cache: a folder for estimated maps.
+        noise: standard deviation per real component in all coils; by default they are whitened by what is measured of it in the
+            scan as a whole, maps alike. The image stays that of the coils as they are, its magnitude their root sum of squares.
+        coils: how many they are compressed to.
+        height: of the image, where the readout is oversampled; by default as the file says, where it has no maps.
+        baselines: how these are regularised.
+    """
+
+    kspace: KSpace
+    sampling: Sampling = Everything()
+    maps: np.ndarray | None = None
+    cache: Path | None = None
+    noise: float | None = None
+    coils: int | None = None
+    height: int | None = None
+    baselines: Baselines = Baselines()
+
+    def __post_init__(self) -> None:
+        if self.maps is not None and (self.coils is not None or self.height is not None):
+            raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
+        if self.noise is not None and not 0 < self.noise < np.inf:
+            raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}: correct --noise.")
+        if self.height is not None and not 1 <= self.height <= self.kspace.shape[2]:
+            raise InputError(
+                f"k-space has {self.kspace.shape[2]} points along its height, and --height {self.height} is no part of them: "
+                f"give 1 to {self.kspace.shape[2]}."
+            )
+
+    def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
+        """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
+        kspace, acquired, mask = self._slice(number)
+        notes = [note for note in (*self._doubts, partial_fourier(acquired)) if note]
+        if self.height is None and len(mask) < self.kspace.shape[2]:
+            notes.append(
+                f"the readout is oversampled: of {self.kspace.shape[2]} points the middle {len(mask)} are kept, as the file "
+                f"says; --height {self.kspace.shape[2]} keeps all."
+            )
+        given = self._given(number, kspace.shape)
+        whitening, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
+        notes += [note] if note else []
+        mixing = Mixing.by(whitening)
+        kspace = mixing(kspace)
+        if self.coils is not None:
+            mixing, kspace = mixing.compressed(kspace, self.coils)
+
+        def maps_by(sampled: np.ndarray) -> np.ndarray:
+            if given is not None:
+                return mixing(given)
+            return mixing.rescaled(estimate_maps(kspace, sampled, noise=noise, cache=self.cache))
+
+        maps, why = maps_by(mask), "" if self.kspace.target else _incomparable(acquired, mask)
+        largest = strongest(maps)
+        parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
+        reference = None
+        if _comparable(acquired, mask):
+            reference = as_tensor(together(np.where(acquired, kspace, 0), maps_by(acquired)))
+        return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
+
+    def fingerprint(self, numbers: Sequence[int]) -> str:
+        """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices. The other
+        fields of this object decide it, too, and are recorded as they are.
+
+        It holds one slice at a time, and reads those from which the noise is told as well.
+
+        Raises:
+            InputError: one of `numbers` cannot be read, or is no k-space; or all of them are zeros.
+        """
+        parts, held = hashlib.sha256(repr((self.kspace.shape, self.kspace.size)).encode()), 0
+
+        def add(array: np.ndarray | None) -> None:
+            parts.update(b"none" if array is None else repr((array.shape, array.dtype.str)).encode())
+            parts.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
+
+        add(self.kspace.noise_scan)
+        add(self.sampling.content)
+        for number in sorted({*numbers, *self._noisy}):
+            try:
+                kspace, acquired = self.kspace.slice(number)
+            except EmptySliceError:
+                parts.update(b"empty")
+                continue
+            except InputError as error:  # of a slice that nobody asks for, its noise is not told from it
+                if number in numbers:
+                    others = f"0:{number},{number + 1}:{len(self.kspace)}"
+                    raise InputError(f"{error} The others are --slices {others}.") from error
+                parts.update(b"left out")
+                continue
+            held += number in numbers
+            for array in (kspace, acquired, *((self._maps(number), self.target(number)) if number in numbers else ())):
+                add(array)
+        if not held:
+            raise InputError(f"The slices of {self.kspace.origin} that are asked for are all zeros: ask for others.")
+        return parts.hexdigest()
+
+    def target(self, number: int) -> np.ndarray | None:
+        """The magnitude image that the file has been given with, if there is one."""
+        return None if self.kspace.target is None else self.kspace.target(number)
+
+    def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
+        kspace, acquired = self.kspace.slice(number)
+        kspace, acquired = prepare.remove_oversampling(kspace, acquired, self._height(acquired))
+        return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+
+    def _height(self, acquired: np.ndarray) -> int:
+        """Of the image of a slice, without oversampling."""
+        if self.height is not None:
+            return self.height
+        return len(acquired) if self.maps is not None else self.kspace.height(acquired)
+
+    @property
+    def _noisy(self) -> list[int]:
+        """The slices from which the noise is told, where nothing else tells it."""
+        told = self.noise is not None or self.kspace.noise_scan is not None
+        return [] if told else spread_over(len(self.kspace))
+
+    @cached_property
+    def _doubts(self) -> tuple[str, ...]:
+        """What may be wrong with the axes of the scan as a whole; an error where it is."""
+        return check_axes(self.kspace), check_shift(self.kspace)
+
+    @cached_property
+    def _whitening(self) -> tuple[np.ndarray, float, str]:
+        """W of all slices alike, the standard deviation of the noise of W y, and a warning or nothing."""
+        slices, wrong = [], None
+        for number in self._noisy:
+            try:
+                slices.append(self._slice(number)[::2])
+            except InputError as error:  # of a slice that perhaps nobody asks for
+                wrong = error
+        if wrong is not None and not slices:
+            raise wrong
+        return whitening_of(self.kspace.noise_scan, slices)
+
+    def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
+        """Maps of the coils as they are, from outside or from the file, Σ|S|² = 1; None where they are to be estimated."""
+        maps = self._maps(number)
+        if maps is not None and maps.shape != shape:
+            raise InputError(
+                f"The maps are {maps.shape} and k-space is {shape} (coils, height, width): give the maps of this scan, "
+                "or none, and they are estimated."
+            )
+        return None if maps is None else normalised(maps)
+
+    def _maps(self, number: int) -> np.ndarray | None:
+        """Maps from outside, or from the file where they fit."""
+        if self.maps is not None:
+            if self.maps.ndim == 4 and number >= len(self.maps):
+                raise InputError(f"The maps are of {len(self.maps)} slices, and there is a slice {number}: give all.")
+            return self.maps if self.maps.ndim == 3 else self.maps[number]
+        if self.kspace.maps is not None and self.coils is None and self.height is None:
+            return self.kspace.maps(number)
+        return None
+
+
+def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
+    """Σ s̄_c x_c/Σ|s_c|², (height, width), of whole k-space (coils, height, width) of white noise: the best estimate of x."""
+    weight = (np.abs(maps) ** 2).sum(0)
+    return (maps.conj() * centred(kspace, inverse=True)).sum(0) / np.where(weight > 0, weight, 1)
+
+
+def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
+    """Whether there is a whole reference for what is made of a part."""
+    return bool(share_of(acquired) >= WHOLE and mask.sum() < acquired.sum())
+
+
+def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
+    """Why nothing is compared, where that may surprise; or nothing."""
+    share, used = share_of(acquired), share_of(mask, acquired)
+    if share < WHOLE and used < share:
+        return (
+            f"k-space was sampled to {share:.1%} already, and {used:.1%} of it is used, R = {1 / used:.1f}: without a whole "
+            "reference nothing is compared."
+        )
+    if share >= WHOLE and used == share:
+        return "k-space is sampled as a whole, and all of it used: nothing is compared without --acceleration."
+    return ""
+
+
+def read_maps(path: Path) -> np.ndarray:
+    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
+    if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
+        raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
+    if path.suffix in (".cfl", ".hdr"):
+        maps = read_cfl(path.with_suffix(""))
+    elif path.suffix == ".npy":
+        maps = ArrayFile(path).read("", "--maps")
+    else:
+        maps = _maps_of(path)
+    check_maps(maps.shape, maps.dtype, str(path))
+    return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
+
+
+def _maps_of(path: Path) -> np.ndarray:
+    """The `maps` of an HDF5 file, as they are."""
+    import h5py
+
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct --maps.")
+    try:
+        with h5py.File(path, "r") as file:
+            if "maps" not in file:
+                raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
+            return np.asarray(file["maps"])
+    except OSError as error:
+        raise InputError(f"{path} cannot be read as HDF5 ({brief(error)}): is it complete?") from error
+
+
+def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:
+    """The sampling that `--mask` or `--acceleration` asks for; all that was acquired by default."""
+    if mask is not None and acceleration is not None:
+        raise InputError("--mask and --acceleration both say what is used of k-space: give one of them.")
+    if acceleration is not None:
+        return RandomLines(acceleration)
+    return mask or Everything()

@@ -1,0 +1,250 @@
+"""Configuration: the constructors are the configuration, jsonargparse reads it, and nothing in it is executed unasked.
+
+A recipe is a YAML file with three groups: `model` (sde, net, precondition, normaliser, sampler), `data` and `train`. It may name
+others as its `base`, folded in order: mappings merge, lists and scalars are replaced, and a new `class_path` drops the old one's
+arguments. What is no complete run - a network, an SDE, a data set - lies in `recipes/parts/`, to be a base and nothing else.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from inspect import isabstract, signature
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+import yaml
+from jsonargparse import ArgumentParser, Namespace
+
+from scorefield.foundation.errors import InputError
+from scorefield.run.aliases import renewed
+from scorefield.run.defaults import drop_replaced, import_class, names_in, with_own_defaults, without_renamed
+
+GROUPS = ("model", "data", "train")
+
+
+class Parser(ArgumentParser):
+    """An argument parser whose errors are one line with a suggestion."""
+
+    @classmethod
+    def named(cls, prog: str, description: str = "") -> Parser:
+        """A new parser; jsonargparse makes nested ones itself."""
+        return cls(prog=prog, description=description, exit_on_error=False, default_env=False)
+
+    def read(self, arguments: Sequence[str], base: Namespace | None = None) -> Namespace:
+        """Parse command-line arguments on top of a base, or of the parser's own defaults. A class that they change starts afresh,
+        with its own defaults.
+        """
+        try:
+            below = drop_replaced(self.get_defaults() if base is None else base, arguments)
+            words = [
+                argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")
+            ]
+            given = {word.replace(".init_args", "").removesuffix(".class_path") for word in words}
+            return with_own_defaults(self.parse_args(list(arguments), namespace=below), given, below)
+        except Exception as error:
+            raise InputError(self.explain(error)) from error
+
+    def read_object(self, config: Mapping[str, Any], origin: str) -> Namespace:
+        """Parse a mapping, such as the content of a recipe. A class that it names starts from its own defaults."""
+        try:
+            below = without_renamed(self.get_defaults(), config)
+            return with_own_defaults(self.parse_object(dict(config), namespace=below), set(names_in(config)), below)
+        except Exception as error:
+            raise InputError(f"{origin}: {self.explain(error)}") from error
+
+    def explain(self, error: Exception) -> str:
+        """One line: where, what, and what was probably meant."""
+        text = re.sub(r"\s+", " ", str(error)).strip()
+        text = re.sub(r"Parser key \"([^\"]+)\": Problem with given class_path '[^']*': (?=Parser key)", r"\1: ", text)
+        return text + self._suggest(text)
+
+    def _suggest(self, text: str) -> str:
+        options = [name for action in self._actions for name in action.option_strings]
+        if found := re.search(r"[Uu]nrecognized arguments?: (-\S+)", text):
+            word = found[1].split("=")[0]
+        elif found := re.search(r"given class_path '([\w.]+)': .*(?:Option|Key) '(\w+)' is not", text):
+            word, options = found[2], list(signature(import_class(found[1])).parameters)
+        elif found := re.search(r"dot import path string: (\w+)", text):
+            word, options = found[1], sorted(known_classes())
+        elif found := re.search(r"(?:Key|Option) '([\w.]+)' is not", text):
+            word, options = found[1], [name.lstrip("-") for name in options]
+        else:
+            return ""
+        close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+        return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(options)[:12])}."
+
+
+def known_classes() -> set[str]:
+    """The names of all classes of scorefield that are loaded."""
+    modules = [module for name, module in sys.modules.items() if name.startswith("scorefield.")]
+    found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
+    return {kind.__name__ for kind in found if kind.__module__.startswith("scorefield.") and not isabstract(kind)}
+
+
+# ------------------------------------------------------------------------------------------------------------- recipes
+def recipes() -> dict[str, Path]:
+    """The recipes that come with the package, each a complete run."""
+    return {path.stem: path for path in sorted(shipped_folder().glob("*.yaml"), key=lambda path: path.stem)}
+
+
+def shipped_folder() -> Path:
+    """Where the recipes that come with the package and their parts are."""
+    return Path(str(files("scorefield") / "recipes"))
+
+
+def find_recipe(name: str, folder: Path = Path()) -> Path:
+    """A recipe by the name of a shipped one or the path of a YAML file, such as the shipped `parts/ve.yaml`."""
+    shipped = recipes()
+    for path in (folder / name, Path(name), shipped_folder() / name):
+        if path.is_file():
+            return path
+    if (stem := name.removesuffix(".yaml")) in shipped:
+        return shipped[stem]
+    close = difflib.get_close_matches(name, shipped, n=1)
+    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(shipped)}."
+    raise InputError(f"There is no recipe or file {name}: {hint}")
+
+
+class _Plain(yaml.SafeLoader):
+    """Refuses a key that is given twice; the last one would silently win."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        names = [key.value for key, _ in node.value]
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            problem = f"the key {twice} is given twice"
+            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """A YAML file with a mapping, as plain data without references."""
+    try:
+        text = path.read_text()
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise InputError(f"{path} uses YAML references (*name): write the values out.")
+        content = yaml.load(text, Loader=_Plain)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InputError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path} holds no mapping: a recipe has the groups {', '.join(GROUPS)}.")
+    return content
+
+
+def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+    """A recipe folded over its bases."""
+    if path.resolve() in seen:
+        raise InputError(f"{path} is its own base.")
+    content = renewed(read_yaml(path))
+    bases = content.pop("base", [])
+    bases = bases if isinstance(bases, list) else [bases]
+    if not all(isinstance(base, str) for base in bases):
+        raise InputError(f"{path}: base names no recipe: give the name of one, a file, or a list of them.")
+    folded: dict[str, Any] = {}
+    for base in bases:
+        folded = fold(folded, read_recipe(find_recipe(base, path.parent), (*seen, path.resolve())))
+    folded = fold(folded, content)
+    for group, values in folded.items():
+        if group not in GROUPS:
+            close = difflib.get_close_matches(str(group), GROUPS, n=1)
+            raise InputError(f"{path} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
+        if not isinstance(values, Mapping):
+            raise InputError(f"{path}: {group} is {values!r}, not a mapping of names to values.")
+    return folded
+
+
+def fold(parent: Any, child: Any) -> Any:
+    """Child over parent: mappings merge, anything else is replaced; another `class_path` starts afresh."""
+    if not (isinstance(parent, Mapping) and isinstance(child, Mapping)):
+        return child
+    if "class_path" in child and child["class_path"] != parent.get("class_path"):
+        return dict(child)
+    return {
+        key: fold(parent[key], child[key]) if key in parent and key in child else {**parent, **child}[key]
+        for key in {**parent, **child}
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------- trust
+def check_trust(config: Mapping[str, Any], kinds: Mapping[str, Any], trust: Sequence[str], origin: str) -> None:
+    """Refuse a stored configuration that names code outside scorefield and the modules that the user trusts.
+
+    A parser would import a class that is named by mere text, and read a file that is. In what we store every class is a mapping
+    with a `class_path`, so text is refused wherever a constructor does not ask for text.
+
+    Args:
+        config: values by name.
+        kinds: their types by name.
+        trust: roots of the user's own modules.
+        origin: what to call the file.
+    """
+    for name, value in config.items():
+        _check_value(value, kinds.get(name), trust, f"{origin}: {name}")
+
+
+def _check_value(value: Any, kind: Any, trust: Sequence[str], origin: str) -> None:
+    if isinstance(value, Mapping):
+        _check_mapping(value, kind, trust, origin)
+    elif isinstance(value, list | tuple):
+        for element in value:
+            _check_value(element, kind, trust, origin)
+    elif isinstance(value, str) and not _takes_text(kind):
+        raise InputError(
+            f"{origin} is the text {value!r} where a class belongs, and is not used: the file was tampered with."
+        )
+
+
+def _check_mapping(value: Mapping[str, Any], kind: Any, trust: Sequence[str], origin: str) -> None:
+    if "class_path" not in value:
+        check_trust(value, _types_inside(kind, value), trust, origin)
+        return
+    path = str(value["class_path"])
+    if not _trusted(path, ("scorefield", *trust)):
+        hint = f"if you know it and it is yours, add --trust {path.split('.', maxsplit=1)[0]}"
+        raise InputError(f"{origin} asks for {path}, which is not part of scorefield, and is not run: {hint}.")
+    arguments = value.get("init_args") or {}
+    if not isinstance(arguments, Mapping) or value.keys() - {"class_path", "init_args"}:
+        raise InputError(f"{origin} is no class_path with init_args: the file was tampered with.")
+    check_trust(arguments, constructor_types(import_class(path)), trust, origin)
+
+
+def _types_inside(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    """The types of what a mapping holds: a dictionary's values, or the arguments of a class, which may be optional."""
+    if get_origin(kind) is dict:
+        return dict.fromkeys(value, get_args(kind)[1])
+    found = constructor_types(kind)
+    for part in get_args(kind):
+        found = found or _types_inside(part, value)
+    return found
+
+
+def constructor_types(kind: Any) -> dict[str, Any]:
+    """The types of the arguments of a class or a function, by name; nothing where they are not known."""
+    try:
+        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)
+    except (NameError, TypeError, AttributeError):
+        return {}
+
+
+def _takes_text(kind: Any) -> bool:
+    """Whether text is among the values of a type, however it is nested."""
+    if kind in (str, Path) or get_origin(kind) is Literal:
+        return True
+    return any(_takes_text(part) for part in get_args(kind))
+
+
+def _trusted(path: str, roots: Sequence[str]) -> bool:
+    """Whether a path leads to a class, or a function that makes one, defined under a root and not merely imported there."""
+    if not any(path.startswith(root + ".") for root in roots) or any(part.startswith("_") for part in path.split(".")):
+        return False
+    try:
+        found = import_class(path)
+    except (ImportError, AttributeError, ValueError):
+        return False
+    made = found if isinstance(found, type) else constructor_types(found).get("return")
+    return isinstance(made, type) and all(
+        any(f"{part.__module__}.".startswith(root + ".") for root in roots) for part in (found, made)
+    )

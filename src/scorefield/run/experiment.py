@@ -1,0 +1,231 @@
+"""A run: the objects of one experiment, built from a recipe, and the folder in which it lives.
+
+config.yaml   the resolved configuration       checkpoints/  step-*.safetensors, each complete in itself
+logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples during training
+"""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from jsonargparse import Namespace
+
+from scorefield.data.batch import Batch
+from scorefield.data.fields import FieldDataset
+from scorefield.data.loader import Sequential
+from scorefield.data.normalise import Normaliser
+from scorefield.data.source import Source, Tensors
+from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.foundation.files import write_text
+from scorefield.foundation.random import stream
+from scorefield.model import Model
+from scorefield.run import configuration
+from scorefield.run.aliases import renewed
+from scorefield.run.configuration import Parser
+from scorefield.run.loading import (
+    LoadedCheckpoint,
+    find_checkpoint,
+    load_fixed,
+    load_mean,
+    load_strictly,
+    take_mean,
+)
+from scorefield.run.recipe import build, data_parser, fit_to_data
+from scorefield.training import checkpoint as checkpoints
+from scorefield.training.checkpoint import Checkpoint
+from scorefield.training.dry_run import Rehearsal
+from scorefield.training.trainer import Trainer
+
+INITIAL = 202  # the stream of the initial weights
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
+STAND_INS = 9  # random fields where a rehearsal finds no data
+TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What training needs: data, a model with a fitted normaliser, a trainer, and the configuration they came from."""
+
+    train: FieldDataset
+    valid: FieldDataset
+    model: Model
+    trainer: Trainer
+    config: dict[str, Any]
+
+
+def data_and_normaliser(settings: Namespace) -> tuple[FieldDataset, Normaliser]:
+    """The training fields of a recipe, and its normaliser, which is not fitted."""
+    parser = data_parser()
+    parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
+    built = build(parser, Namespace(data=settings.data, normaliser=settings.model.normaliser))
+    return built.data.load("train"), built.normaliser
+
+
+def prepare(
+    parser: Parser,
+    settings: Namespace,
+    resume: Checkpoint | None = None,
+    init: LoadedCheckpoint | None = None,
+    source: Source | None = None,
+    mean: LoadedCheckpoint | None = None,
+) -> Experiment:
+    """Build an experiment; sizes that the recipe leaves open are taken from the data.
+
+    Args:
+        parser: from `recipe_parser`.
+        settings: what it parsed.
+        resume: a checkpoint of this run, which will be restored.
+        init: a checkpoint of another run whose averaged weights and normaliser this one starts from.
+        source: data that take the place of the recipe's own.
+        mean: a deterministic run whose prediction is taken off, and whose units are taken over.
+    """
+    groups = Namespace({name: settings[name] for name in configuration.GROUPS})
+    if mean is not None:
+        take_mean(groups, mean)
+    given: Source = source or build(data_parser(), Namespace(data=groups.data)).data
+    train, valid = given.load("train"), given.load("valid")
+    fit_to_data(groups, train)
+    config = yaml.safe_load(parser.dump(groups, skip_validation=True))
+    if groups.train.seed < 0:
+        raise InputError(f"train.seed must be at least 0, not {groups.train.seed}.")
+    torch.manual_seed(stream(groups.train.seed, INITIAL))
+    built = build(parser, groups)
+    model: Model = built.model
+    if init is not None:
+        load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
+        load_fixed(model, init.checkpoint, str(init.path))
+    elif resume is None:
+        if mean is not None:
+            load_mean(model, mean)
+        model.fit(Sequential(train))
+    model.template = train.template
+    return Experiment(train, valid, model, built.train, config)
+
+
+def train(
+    parser: Parser,
+    settings: Namespace,
+    folder: Path,
+    *,
+    resume: bool = False,
+    init: LoadedCheckpoint | None = None,
+    mean: LoadedCheckpoint | None = None,
+    notify: Callable[[str], None] = warnings.warn,
+) -> Model:
+    """Train into a run folder; `resume` goes on from its last checkpoint, `init` starts from another run's weights.
+
+    Args:
+        parser: from `recipe_parser`.
+        settings: what it parsed.
+        folder: the run folder.
+        resume: continue the run that the folder holds.
+        init: the checkpoint of another run to start from; of no effect once there is something to resume.
+        mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
+        notify: is told what looks wrong with the data or the prior.
+    """
+    checkpoint = (
+        checkpoints.read(find_checkpoint(folder)) if resume and checkpoints.steps(folder / "checkpoints") else None
+    )
+    leader = int(next((os.environ[name] for name in RANKS if name in os.environ), "0")) == 0
+    if leader:
+        check_free(folder, resume)
+    begun = checkpoint is not None
+    experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
+    if checkpoint is not None:
+        _check_same(renewed(checkpoint.facts["config"]), experiment.config, folder)
+    elif leader:
+        for warning in suspicions(experiment.model, experiment.train):
+            notify(warning)
+    if leader:
+        write_text(folder / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
+    experiment.trainer.fit(
+        experiment.model, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
+    )
+    return experiment.model
+
+
+def rehearse(parser: Parser, settings: Namespace) -> Rehearsal:
+    """What a run would cost, from a few real steps; writes nothing. Where its data are absent, random ones stand in."""
+    try:
+        experiment, notes = prepare(parser, settings), ()
+    except AbsentDataError as error:
+        experiment = prepare(parser, settings, source=_stand_ins(settings, error))
+        notes = (f"Random fields of shape {list(experiment.model.shape)} stand in for the data. {error}",)
+    found = experiment.trainer.rehearse(experiment.model, experiment.train)
+    return found._replace(notes=(*notes, *found.notes))
+
+
+def _stand_ins(settings: Namespace, error: AbsentDataError) -> Source:
+    """Random bytes in the shape that the recipe says its data have."""
+    shape, classes = settings.model.shape, settings.model.net.get("init_args", Namespace()).get("labels", 0)
+    if not shape:
+        raise InputError(f"{error} To rehearse without data, give their shape: --model.shape [channels,height,width].")
+    x = torch.randint(256, (STAND_INS, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    return Tensors(x, labels=torch.arange(STAND_INS) % classes if classes else None, valid=1)
+
+
+def check_free(folder: Path, resume: bool) -> None:
+    """Refuse a folder that holds something else."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder} is a file: give another --out.")
+    used = folder.is_dir() and any(folder.iterdir())
+    if used and not resume:
+        raise InputError(f"{folder} is not empty: add --resume to go on with its run, or give another --out.")
+    if resume and not (folder / "config.yaml").is_file():
+        raise InputError(f"{folder} holds no run to resume: leave --resume out to start one.")
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """A resumed run may change how it is trained, but not what is trained, on what."""
+    for group in ("model", "data"):
+        for key, old, new in differences(before[group], now[group], group):
+            raise InputError(f"{folder} was trained with {key} = {old}, not {new}: use the same, or another --out.")
+    for name in ("seed", "batch_size"):
+        if before["train"][name] != now["train"][name]:
+            raise InputError(
+                f"{folder} was trained with train.{name} = {before['train'][name]}: use the same to resume."
+            )
+
+
+def differences(before: Any, now: Any, key: str) -> list[tuple[str, Any, Any]]:
+    """The leaves in which two configurations differ."""
+    if isinstance(before, Mapping) and isinstance(now, Mapping):
+        names = [*before, *(name for name in now if name not in before)]
+        return [found for name in names for found in differences(before.get(name), now.get(name), f"{key}.{name}")]
+    return [] if before == now else [(key, before, now)]
+
+
+def suspicions(model: Model, fields: FieldDataset, n: int = 512) -> list[str]:
+    """What looks wrong before a step is made: a prior that does not match, data of an unexpected scale."""
+    first = fields.gather(torch.arange(min(n, len(fields))))
+    prepared = model.prepare(first)
+    x = prepared.x if prepared.mask is None else prepared.x[prepared.mask.bool().expand_as(prepared.x)]
+    alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
+    found = []
+    if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:
+        found.append(
+            f"At t = 1 the data still have {ratio:.2g} of the noise's power (more than {TERMINAL_SNR}), so samples that start "
+            "from noise start off the data's law: raise the schedule's largest noise, or scale the data down."
+        )
+    expected, std = model.denoiser.precondition.sigma_data, float(x.std())
+    if expected is not None and not 0.5 <= std / expected <= 2:
+        found.append(
+            f"The normalised data have standard deviation {std:.3g}, but sigma_data is {expected:g}: "
+            f"set model.precondition.sigma_data to {std:.2g}, and the loss weight's too, or normalise by Standardise."
+        )
+    return found + masks_all_equal(first)
+
+
+def masks_all_equal(batch: Batch) -> list[str]:
+    """Whether all examples were measured alike, so that what no measurement sees is never learnt."""
+    mask = batch.given.get("mask")
+    if batch.y is None or mask is None or len(mask) < 2 or bool((mask != mask[:1]).any()):
+        return []
+    return ["All examples were sampled with the same mask: what it leaves out is never learnt. Vary the masks."]

@@ -1,0 +1,155 @@
+"""What a run left behind, read back: its model, its data and its facts, from one checkpoint alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from torch import Tensor
+
+from scorefield.data.source import Source
+from scorefield.foundation.errors import InputError
+from scorefield.model import Model
+from scorefield.run import configuration
+from scorefield.run.aliases import renewed
+from scorefield.run.recipe import build, data_parser, model_parser
+from scorefield.training import checkpoint as checkpoints
+from scorefield.training.checkpoint import Checkpoint
+
+
+def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: Sequence[str] = ()) -> Model:
+    """The model of a run folder or a checkpoint, in eval mode, from that file alone.
+
+    Args:
+        path: a run folder or a checkpoint file.
+        ema: the averaged weights, or the last ones.
+        step: of which checkpoint; the last one by default.
+        trust: your own packages that the configuration may name.
+
+    Raises:
+        InputError: no checkpoint; truncated, corrupt or of another network; a configuration that names foreign code.
+    """
+    return open_checkpoint(Path(path), step).model(ema=ema, trust=trust)
+
+
+@dataclass(frozen=True)
+class LoadedCheckpoint:
+    """A checkpoint file and what it holds.
+
+    Attributes:
+        path: the file.
+        checkpoint: its content, verified.
+    """
+
+    path: Path
+    checkpoint: Checkpoint
+
+    @property
+    def config(self) -> dict[str, Any]:
+        config = renewed(self.checkpoint.facts.get("config"))
+        if not (isinstance(config, Mapping) and isinstance(config.get("model"), Mapping)):
+            raise InputError(f"{self.path} holds no configuration of a model: it is not a checkpoint of a run.")
+        return dict(config)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which weights these are."""
+        return {"checkpoint": self.path.name, "step": self.checkpoint.facts["step"], "weights": self.checkpoint.sha256}
+
+    def model(self, *, ema: bool, trust: Sequence[str] = ()) -> Model:
+        """The model with its weights."""
+        stored = {"model": self.config["model"]}
+        configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
+        parser = model_parser()
+        model: Model = build(parser, parser.read_object(stored, str(self.path))).model
+        weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
+        load_strictly(model.denoiser.net, weights, str(self.path))
+        load_fixed(model, self.checkpoint, str(self.path))
+        return model.eval().requires_grad_(False)
+
+    def source(self, trust: Sequence[str] = ()) -> Source:
+        """The data that the model was trained on. Raises InputError where its weights were imported without any."""
+        if "data" not in self.config:
+            raise InputError(f"{self.path} holds imported weights and does not know their data: give them by --data.")
+        stored = {"data": self.config["data"]}
+        configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
+        parser = data_parser()
+        return build(parser, parser.read_object(stored, str(self.path))).data
+
+
+def open_checkpoint(path: Path, step: int | None = None) -> LoadedCheckpoint:
+    """Read and verify a checkpoint file, or that of a run folder."""
+    file = find_checkpoint(path, step)
+    return LoadedCheckpoint(file, checkpoints.read(file))
+
+
+def find_checkpoint(path: Path, step: int | None = None) -> Path:
+    """The file itself, or a run folder's checkpoint of a step, the last one by default."""
+    if path.is_file():
+        return path
+    folder = path / "checkpoints"
+    found = checkpoints.steps(folder)
+    if not found:
+        raise InputError(
+            f"{path} holds no checkpoint: give a run folder that `scorefield train` wrote, or a checkpoint file."
+        )
+    if step is not None and step not in found:
+        raise InputError(f"{path} has no checkpoint of step {step}: there are {', '.join(map(str, found))}.")
+    return checkpoints.path_of(folder, found[-1] if step is None else step)
+
+
+def run_folder(checkpoint: Path) -> Path:
+    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints` or `best`."""
+    inside = checkpoint.absolute().parent.name in ("checkpoints", "best")
+    return checkpoint.parent.parent if inside else checkpoint.parent
+
+
+def load_fixed(model: Model, checkpoint: Checkpoint, origin: str) -> None:
+    """Load what a model has stored beside its network."""
+    for group, part in model.fixed():
+        load_strictly(part, checkpoint.group(group), origin)
+    model.template = checkpoint.group("data").get("template", model.template)
+
+
+def take_mean(groups: Namespace, opened: LoadedCheckpoint, trust: Sequence[str] = ()) -> None:
+    """Write the network of a deterministic run as the mean of a model, and that run's units as its own."""
+    given = {"model": opened.config["model"]}
+    configuration.check_trust(given, {"model": Model}, trust, str(opened.path))
+    if not str(given["model"]["net"].get("class_path", "")).endswith(".Deterministic"):
+        raise InputError(
+            f"{opened.path} is no deterministic run: give one whose model.net is scorefield.nn.Deterministic."
+        )
+    stored = model_parser().read_object(given, str(opened.path)).model
+    groups.model.mean = Namespace(class_path="scorefield.core.residual.Regression", init_args=Namespace(net=stored.net))
+    groups.model.normaliser, groups.model.predictors = stored.normaliser, stored.predictors
+
+
+def load_mean(model: Model, opened: LoadedCheckpoint) -> None:
+    """The averaged network of a deterministic run as the mean of a model, with that run's units. See `take_mean`."""
+    checkpoint, origin = opened.checkpoint, str(opened.path)
+    if model.mean is None:
+        raise InputError("The model has no mean to load: leave --mean out.")
+    weights = checkpoint.group("net") | checkpoint.group("ema")
+    own = model.mean.state_dict()
+    rest = {name: value for name, value in own.items() if name.startswith("residual.")}
+    load_strictly(model.mean, rest | {f"net.{name}": value for name, value in weights.items()}, origin)
+    load_strictly(model.normaliser, checkpoint.group("normaliser"), origin)
+    load_strictly(model.predictors, checkpoint.group("predictors"), origin)
+
+
+def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:
+    """Load weights, or say in one line which names or shapes do not fit."""
+    own = module.state_dict()
+    missing, unknown = sorted(own.keys() - weights.keys()), sorted(weights.keys() - own.keys())
+    shapes = [n for n in own.keys() & weights.keys() if own[n].numel() and own[n].shape != weights[n].shape]
+    problems = []
+    for names, what in ((missing, "lacks"), (unknown, "has the unknown"), (sorted(shapes), "has another shape of")):
+        if names:
+            problems.append(f"{what} {', '.join(names[:3])}{f' and {len(names) - 3} more' if len(names) > 3 else ''}")
+    if problems:
+        raise InputError(f"{origin} is of another network: it {'; it '.join(problems)}.")
+    module.load_state_dict(dict(weights), strict=True)

@@ -1,0 +1,144 @@
+"""Recipes as objects: the parsers of their three groups, what they describe, and how they are made to fit the data."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from jsonargparse import Namespace
+from jsonargparse.typing import register_type
+from torch import Tensor
+
+from scorefield.core.residual import Regression  # noqa: F401 - known to the parser by its short name
+from scorefield.core.wiener import Wiener  # noqa: F401 - likewise
+from scorefield.data.batch import Batch
+from scorefield.data.fields import FieldDataset
+from scorefield.data.normalise import Normaliser
+from scorefield.data.source import Source
+from scorefield.foundation.errors import InputError
+from scorefield.model import Model
+from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
+    FNO,
+    NCSN,
+    UNO,
+    Deterministic,
+    Encoder,
+    LearnedPositionMaps,
+    NCSNpp,
+    NCSNv2,
+    UNet,
+)
+from scorefield.run import configuration
+from scorefield.run.configuration import Parser
+from scorefield.training.trainer import Trainer
+
+
+def _numbers(values: Any) -> Tensor:
+    """A list of numbers as one object: entry by entry, jsonargparse would copy a table as often as it has entries."""
+    if not isinstance(values, list | tuple) or not all(isinstance(value, int | float) for value in values):
+        raise ValueError("not a list of numbers")
+    return torch.tensor(values, dtype=torch.float64)
+
+
+register_type(Tensor, serializer=Tensor.tolist, deserializer=_numbers)
+
+
+def recipe_parser(prog: str = "scorefield train", description: str = "", *, data_required: bool = True) -> Parser:
+    """The three groups of a recipe; without data where a base knows none and later arguments give them."""
+    parser = Parser.named(prog, description)
+    parser.add_class_arguments(Model, "model")
+    parser.add_subclass_arguments(Source, "data", required=data_required)
+    parser.add_class_arguments(Trainer, "train")
+    return parser
+
+
+def model_parser() -> Parser:
+    """The model group alone, as a checkpoint has it."""
+    parser = Parser.named("model", "")
+    parser.add_class_arguments(Model, "model")
+    return parser
+
+
+def data_parser() -> Parser:
+    """The data group alone."""
+    parser = Parser.named("data", "")
+    parser.add_subclass_arguments(Source, "data", required=True)
+    return parser
+
+
+def normaliser_parser() -> Parser:
+    """The units of a model alone: of its targets and of its predictors."""
+    parser = Parser.named("model", "")
+    parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
+    parser.add_subclass_arguments(Normaliser, "predictors", required=True)
+    return parser
+
+
+def build(parser: Parser, settings: Namespace) -> Namespace:
+    """The objects that a configuration describes. What a constructor refuses is the user's to fix."""
+    try:
+        return parser.instantiate(settings)
+    except (TypeError, ValueError) as error:
+        cause: BaseException | None = error
+        while cause is not None and not isinstance(cause, InputError):
+            cause = cause.__cause__  # the parser wraps what a constructor says
+        raise (cause or InputError(parser.explain(error))) from error
+
+
+def configuration_of(parser: Parser, settings: Namespace) -> str:
+    """The three groups of a recipe with every default written out, as YAML that is a recipe again."""
+    return parser.dump(Namespace({name: settings[name] for name in configuration.GROUPS}), skip_validation=True)
+
+
+def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
+    """Write the shape of the data where the recipe leaves it open, and refuse a network that does not fit the data."""
+    first = fields[0]
+    nets = _from_outside(groups.model.net)
+    inner, channels = nets[-1], first.x.shape[0]
+    groups.model.shape = list(first.x.shape)
+    _fit_conditions(nets, first)
+    _check_conditions(inner, fields, first)
+    if "spatial" in inner:
+        inner.spatial = first.x.ndim - 1
+    if "classes" in inner and not inner.classes:
+        inner.classes = len(fields.classes)
+    for name, asked in (("in_channels", reversed(nets)), ("out_channels", nets)):
+        net = next((net for net in asked if name in net), Namespace())
+        if name in net and not net[name]:
+            net[name] = channels
+        elif net.get(name, channels) != channels:
+            raise InputError(f"model.net.{name} is {net[name]}, but the data have {channels} channels: leave it 0.")
+
+
+def _from_outside(net: Namespace) -> list[Namespace]:
+    """The arguments of a network, and of those that it is around."""
+    arguments = net.get("init_args", Namespace())
+    return [arguments, *(_from_outside(arguments.net) if "net" in arguments else [])]
+
+
+def _fit_conditions(nets: list[Namespace], first: Batch) -> None:
+    """Write how many channels a network is conditioned on, maps of its own included, and the grid that these are of."""
+    inner, own = nets[-1], sum(net.get("maps", 0) for net in nets)
+    given = first.cond["field"].shape[0] if "field" in first.cond else 0
+    if "cond_channels" in inner and not inner.cond_channels:
+        inner.cond_channels = given + own
+    elif given and inner.get("cond_channels", 0) not in (0, given + own):
+        raise InputError(
+            f"model.net.cond_channels is {inner.cond_channels}, but the data bring {given} channels to condition on: leave it 0."
+        )
+    for net in nets:
+        if "maps" in net and not net.grid:
+            net.grid = list(first.x.shape[1:])
+
+
+def _check_conditions(net: Namespace, fields: FieldDataset, first: Batch) -> None:
+    """Refuse a network that needs a field or labels that the data lack, or tells apart fewer classes than they have."""
+    labels, classes = net.get("labels", 0), len(fields.classes)
+    if net.get("cond_channels", 0) and "field" not in first.cond:
+        raise InputError(
+            f"model.net.cond_channels is {net.cond_channels}, but the data bring no field to condition on: give 0."
+        )
+    if labels and "label" not in first.cond:
+        raise InputError(f"model.net.labels is {labels}, but the data have no labels: give 0, or data with labels.")
+    if labels and labels < classes:
+        raise InputError(f"model.net.labels is {labels}, but the data have {classes} classes: give {classes}.")

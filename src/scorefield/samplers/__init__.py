@@ -1,0 +1,56 @@
+"""Samplers: a time grid, a step, perhaps a corrector; pure functions of (denoiser, x_t, t, s). Likelihoods by the same flow."""
+
+from scorefield.samplers.finer import BandLimited, Extrapolate, Finer, WienerBeyond
+from scorefield.samplers.flow import Adaptive
+from scorefield.samplers.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
+from scorefield.samplers.langevin import AnnealedLangevin, Corrector, Langevin, NCSNLangevin
+from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension, interpolate
+from scorefield.samplers.loop import Sampler, sample
+from scorefield.samplers.probes import Exact, Normal, Probes, Rademacher, Sphere
+from scorefield.samplers.steps import (
+    DDIM,
+    Ancestral,
+    DPMSolverPP2M,
+    EulerMaruyama,
+    Heun,
+    NoPredictor,
+    ReverseDiffusion,
+    Step,
+    StochasticHeun,
+)
+
+__all__ = [
+    "DDIM",
+    "Adaptive",
+    "Ancestral",
+    "AnnealedLangevin",
+    "BandLimited",
+    "Corrector",
+    "DPMSolverPP2M",
+    "EDMGrid",
+    "EulerMaruyama",
+    "Exact",
+    "Extrapolate",
+    "Finer",
+    "Heun",
+    "Langevin",
+    "LogSNRGrid",
+    "NCSNLangevin",
+    "NoPredictor",
+    "Normal",
+    "ProbabilityFlow",
+    "Probes",
+    "Rademacher",
+    "ReverseDiffusion",
+    "Sampler",
+    "Sphere",
+    "Step",
+    "StochasticHeun",
+    "TimeGrid",
+    "TimeTable",
+    "UniformGrid",
+    "WienerBeyond",
+    "bits_per_dimension",
+    "interpolate",
+    "sample",
+]

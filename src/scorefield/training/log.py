@@ -1,0 +1,98 @@
+"""Logs of a run: CSV for people and plots, TensorBoard for watching. A resumed run goes on where its checkpoint stood."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from scorefield.foundation.files import replacing
+
+
+class Table:
+    """A CSV file with a row per event, flushed at once.
+
+    Args:
+        path: the file; rows beyond `start` are dropped from one that exists, since they will be written again.
+        columns: the first is `step`.
+        start: the step at which the run begins.
+
+    Attributes:
+        last: the step of the last row that was kept; 0 if there is none.
+    """
+
+    def __init__(self, path: Path, columns: tuple[str, ...], start: int) -> None:
+        self.columns = columns
+        rows = read_table(path) if path.exists() else []
+        kept = [row for row in rows if row.keys() == set(columns) and int(row["step"]) <= start]
+        self.last = int(kept[-1]["step"]) if kept else 0
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(kept)
+        self._file = path.open("a", newline="")
+        self._writer = csv.DictWriter(self._file, columns)
+
+    def write(self, row: Mapping[str, float | int]) -> None:
+        self._writer.writerow(row)
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file of numbers; lines that a crash cut short or damaged are left out."""
+    with path.open(newline="", errors="replace") as file:
+        lines = (line.replace("\0", "") for line in file)  # a power cut leaves zeros
+        return [row for row in csv.DictReader(lines, quoting=csv.QUOTE_NONE) if _is_whole(row)]
+
+
+def _is_whole(row: Mapping[str, Any]) -> bool:
+    try:
+        int(row["step"])
+        for value in row.values():
+            float(value)
+    except (KeyError, TypeError, ValueError):
+        return False
+    return True
+
+
+class Log:
+    """`logs/train.csv`, `logs/valid.csv` and TensorBoard's event files of one run.
+
+    Args:
+        folder: the run folder.
+        start: the step at which the run begins.
+        figures: further columns of the validation log.
+    """
+
+    def __init__(self, folder: Path, start: int, figures: tuple[str, ...] = ()) -> None:
+        from torch.utils.tensorboard import SummaryWriter  # slow to import, needed here alone
+
+        columns = ("step", "samples", "loss", "gradient_norm", "learning_rate", "samples_per_second")
+        self._train = Table(folder / "logs" / "train.csv", columns, start)
+        self._valid = Table(folder / "logs" / "valid.csv", ("step", "samples", "loss", "loss_ema", *figures), start)
+        self._board = SummaryWriter(str(folder / "logs"), purge_step=start + 1)
+
+    @property
+    def validated(self) -> int:
+        """The last step with a validation loss when the run began."""
+        return self._valid.last
+
+    def train(self, row: Mapping[str, float | int]) -> None:
+        self._write("train", self._train, row)
+
+    def valid(self, row: Mapping[str, float | int]) -> None:
+        self._write("valid", self._valid, row)
+
+    def _write(self, group: str, table: Table, row: Mapping[str, float | int]) -> None:
+        table.write(row)
+        for name, value in row.items():
+            if name not in ("step", "samples"):
+                self._board.add_scalar(f"{group}/{name}", value, row["step"])
+
+    def close(self) -> None:
+        for part in (self._train, self._valid, self._board):
+            part.close()

@@ -1,0 +1,164 @@
+"""Everything that changes while training, as one object that can be stored and restored bit by bit."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from scorefield.data.batch import Batch
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators, stream
+from scorefield.losses.loss import Loss
+from scorefield.model import Model
+from scorefield.training.checkpoint import Checkpoint
+from scorefield.training.ema import EMA
+from scorefield.training.optimiser import Optimiser
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric
+
+DROPOUT, LOSS = 201, 200  # streams of the draws in a step, see `scorefield.foundation.random`
+
+
+def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric:
+    """Devices, processes and precision; starts the other processes where there are to be several."""
+    from lightning_fabric import Fabric  # slow to import, needed for training alone
+    from lightning_fabric.utilities.exceptions import MisconfigurationException
+
+    if accelerator == "auto":
+        accelerator = "cuda" if torch.cuda.is_available() else "cpu"  # never mps, which has no float64
+    if precision == "16-mixed" and accelerator not in ("cuda", "gpu"):
+        raise InputError(
+            f"train.precision=16-mixed needs a CUDA device, not {accelerator}: take bf16-mixed or 32-true."
+        )
+    strategy = "ddp" if devices * nodes > 1 else "auto"
+    shape = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+    try:
+        fabric = Fabric(accelerator=accelerator, precision=precision, **shape)
+    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+        raise InputError(
+            f"train.accelerator={accelerator} with train.devices={devices} cannot be used here: {error}"
+        ) from error
+    plugin = fabric.strategy.precision
+    plugin.convert_input = _as_given  # type: ignore[method-assign]
+    # Autocast is entered around a loss, not, as Fabric does it, around each call of the network: a loss can then leave it.
+    fabric.autocast, plugin.forward_context = plugin.forward_context, nullcontext  # type: ignore[method-assign]
+    fabric.launch()
+    return fabric
+
+
+def _as_given(data: Any) -> Any:
+    """Leave a module's inputs in float32: Fabric would cast times and noise levels too, and bfloat16 keeps 8 bits of them."""
+    return data
+
+
+class State:
+    """Weights, their average, the optimiser and the step count.
+
+    Step k is a function of this state, the data of positions kB..(k+1)B−1 and (seed, k) alone: nothing else is to be stored.
+
+    Args:
+        model: its denoiser is trained.
+        optimiser: how.
+        ema: decay of the average of the weights.
+        seed: of every draw.
+        fabric: devices, processes and precision.
+    """
+
+    def __init__(self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric) -> None:
+        self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
+        self.step = 0
+        fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
+        self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
+        self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
+        for _, part in model.fixed():
+            part.to(fabric.device)
+        self.ema = EMA(model.denoiser.net, ema)
+
+    @property
+    def _scaler(self) -> Any:
+        return self.fabric.strategy.precision
+
+    def advance(self, batches: Iterable[Batch], loss: Loss, *, clip: float | None, steps: int) -> tuple[Tensor, Tensor]:
+        """One optimiser step over the micro-batches of this rank. Returns the mean loss and the norm of the gradient."""
+        torch.manual_seed(stream(self.seed, self.step, self.fabric.global_rank, DROPOUT))
+        micro = list(batches)
+        total = torch.zeros((), device=self.fabric.device)
+        for position, batch in enumerate(micro):
+            last = position == len(micro) - 1
+            with self.fabric.no_backward_sync(self.module, enabled=not last):
+                value = self.loss(loss, self.module, batch).mean() / len(micro)
+                self.fabric.backward(value)
+            total += value.detach()
+        norm = self._clip(clip)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.plan.lr * self.plan.schedule(self.step, steps)
+        self._optimiser.step()
+        self.optimiser.zero_grad()
+        self.ema.update(self.step)
+        self.step += 1
+        return total, norm
+
+    def _clip(self, clip: float | None) -> Tensor:
+        limit = float("inf") if clip is None else clip
+        norm = self.fabric.clip_gradients(self.module, self._optimiser, max_norm=limit, error_if_nonfinite=False)
+        return torch.as_tensor(norm)
+
+    def loss(self, loss: Loss, denoiser: Any, batch: Batch) -> Tensor:
+        """The loss per sample of a batch in data units; its draws depend on each sample's key alone."""
+        if batch.key is None:
+            raise ValueError("a training batch carries the key of each sample")
+        generator = Generators((self.seed, *key, LOSS) for key in batch.key.tolist())
+        batch = self.model.prepare(batch.to(self.fabric.device))
+        with self.fabric.autocast():
+            return loss(denoiser, batch, generator=generator)
+
+    def figures(self, loss: Loss, batch: Batch) -> Tensor:
+        """For each figure of a loss, the sums over a batch in data units of its error and of what that is compared with."""
+        if batch.key is None:
+            raise ValueError("a training batch carries the key of each sample")
+        keys = [(self.seed, *key, LOSS) for key in batch.key.tolist()]
+        batch = self.model.prepare(batch.to(self.fabric.device))
+        with self.fabric.autocast():
+            found = [figure(self.model.denoiser, batch, generator=Generators(keys)) for figure in loss.figures]
+        return torch.tensor([[float(part.double().sum()) for part in pair] for pair in found], dtype=torch.float64)
+
+    # ------------------------------------------------------------------------------------------------ store and restore
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors by name, without the prefixes of wrappers."""
+        tensors = {f"net.{name}": tensor for name, tensor in self.model.denoiser.net.state_dict().items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
+        for group, part in self.model.fixed():
+            tensors |= {f"{group}.{name}": tensor for name, tensor in part.state_dict().items()}
+        if self.model.template.numel():
+            tensors["data.template"] = self.model.template
+        for name, parameter in self.model.denoiser.net.named_parameters():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
+                tensors[f"optimiser.{key}.{name}"] = value
+        return tensors
+
+    def facts(self) -> dict[str, Any]:
+        """What else there is to know, in JSON's types."""
+        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()}
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go back to a stored state."""
+        self.model.denoiser.net.load_state_dict(checkpoint.group("net"), strict=True)
+        for group, part in self.model.fixed():
+            part.load_state_dict(checkpoint.group(group), strict=True)
+        self.model.template = checkpoint.group("data").get("template", self.model.template)
+        self.ema.load(checkpoint.group("ema"))
+        stored = checkpoint.group("optimiser")
+        if not stored and checkpoint.facts["step"]:
+            raise InputError("The checkpoint holds no optimiser state: it is for sampling, not for resuming.")
+        for key, name, value in ((*full.split(".", 1), value) for full, value in stored.items()):
+            parameter = self.model.denoiser.net.get_parameter(name)
+            # In the parameter's memory layout: fused optimisers walk both by address.
+            place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+            self.optimiser.state[parameter][key] = place.copy_(value)
+        self._scaler.load_state_dict(checkpoint.facts["scaler"])
+        self.step = checkpoint.facts["step"]

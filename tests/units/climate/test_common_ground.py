@@ -1,0 +1,128 @@
+"""Files that tell the same in other ways are compared; others are refused, not scored."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from scorefield.climate.verification.grid import nearest
+from scorefield.climate.verification.job import warn
+from scorefield.climate.verification.pair import pair_up
+from scorefield.climate.verification.rain import rain_per_day
+from scorefield.climate.verification.score import Options, score
+from scorefield.foundation.errors import InputError
+
+KILOMETRES = 12000.0
+
+
+def on_a_plane(n: int = 4, rows: int = 6, columns: int = 24) -> xr.Dataset:
+    """Random fields on a grid of 12 km in metres."""
+    axes = {
+        name: (name, np.arange(size) * KILOMETRES, {"units": "m", "standard_name": f"projection_{name}_coordinate"})
+        for name, size in (("y", rows), ("x", columns))
+    }
+    values = np.random.default_rng(0).normal(size=(n, rows, columns)).astype(np.float32)
+    times = xr.date_range("2001-01-01", periods=n)
+    return xr.Dataset({"tas": (("time", "y", "x"), values, {"units": "K"})}, {"time": times} | axes)
+
+
+def test_the_truth_itself_scores_zero_on_a_grid_in_metres() -> None:
+    truth = on_a_plane()
+    found = score(pair_up(truth.copy(), truth), Options(replicates=0))["tas"].record["all"]
+    assert found["crps"]["value"] == 0 and found["rmse_of_mean"]["value"] == 0
+    with pytest.raises(InputError, match="grids differ along x"):  # 360 m and 360 degrees are not the same
+        pair_up(truth, truth.assign_coords(x=truth["x"] + 360.0 * 12))
+
+
+def test_longitudes_are_turned_only_where_they_do_not_fit_as_they_are() -> None:
+    around = np.array([-180.0, -90.0, 0.0, 90.0, 180.0])
+    np.testing.assert_array_equal(nearest(around, around, "x", turning=True), np.arange(5))
+    np.testing.assert_array_equal(nearest(np.array([270.0, 0.0]), around, "x", turning=True), [1, 2])
+    with pytest.raises(InputError, match="grids differ along x"):
+        nearest(np.array([270.0]), around, "x", turning=False)
+
+
+def tiles(values: np.ndarray, name: str = "pr", units: str = "mm/h", **more: object) -> xr.Dataset:
+    """What `downscale` writes of tiles: numbers along `tile`, dates, places and positions beside it."""
+    n, rows, columns = values.shape[-3:]
+    coords = {
+        "tile": np.arange(n),
+        "time": ("tile", np.repeat(np.array(["2019-06-10T00", "2019-06-10T01"], "M8[ns]"), n // 2)),
+        "place": ("tile", np.arange(n) % (n // 2)),
+        "y": np.arange(rows),
+        "x": np.arange(columns),
+        "lat": (("tile", "y"), np.zeros((n, rows))),
+        "lon": (("tile", "x"), np.zeros((n, columns))),
+    }
+    dims = ("member", "tile", "y", "x")[-values.ndim :]
+    return xr.Dataset({name: (dims, values.astype(np.float32), {"units": units})}, coords | more)
+
+
+def test_tiles_are_cases_with_dates_and_places_beside_them() -> None:
+    values = np.random.default_rng(0).gamma(0.5, 5, (3, 8, 6, 6))
+    pred, truth = tiles(values), tiles(values[0])
+    pair = pair_up(pred, truth)
+    assert pair.block.tolist() == list(range(8)) and not pair.dates.dated
+    assert pair_up(pred, truth, blocks="place").block.tolist() == [0, 1, 2, 3] * 2
+    assert pair_up(pred, truth, blocks="day").block.tolist() == [0] * 8
+    assert score(pair, Options(replicates=0))["pr"].record["all"]["crps"]["value"] < 3
+    later = truth.assign_coords(time=truth["time"] + np.timedelta64(1, "D"))
+    elsewhere = truth.assign_coords(place=truth["place"] + 1)
+    for other, words in ((later, "time of 8 of the 8.*another than"), (elsewhere, "place of 8 of the 8.*another than")):
+        with pytest.raises(InputError, match=words):
+            pair_up(pred, other)
+
+
+def test_a_date_of_reference_is_no_second_time() -> None:
+    truth = on_a_plane().rename(time="valid_time").assign_coords(time=np.datetime64("2001-01-01", "ns"))
+    assert pair_up(truth.copy(), truth).dates.dated
+
+
+def test_what_is_taken_for_independent_is_told_where_nobody_says() -> None:
+    days, cases = on_a_plane(), tiles(np.ones((4, 6, 6)))
+    for data, blocks, word in (
+        (days, "2D", None),
+        (days, None, "Each day"),
+        (cases, None, "Each tile"),
+        (cases, "place", None),
+    ):
+        notes: list[str] = []
+        warn(pair_up(data, data, blocks=blocks), blocks, notes.append)
+        found = [note for note in notes if "is taken for independent" in note]
+        assert len(found) == (word is not None) and all(note.startswith(str(word)) for note in found)
+
+
+@pytest.mark.parametrize(
+    ("name", "units", "more", "rain"),
+    [
+        ("u10", "m s-1", {}, False),
+        ("zg", "m", {"standard_name": "geopotential_height"}, False),
+        ("swe", "kg m-2", {"standard_name": "surface_snow_amount"}, False),
+        ("evspsbl", "kg m-2 s-1", {"standard_name": "water_evapotranspiration_flux"}, False),
+        ("tp", "m", {"standard_name": "unknown"}, True),
+        ("pred_pr", "mm", {}, True),
+        ("var228", "m", {"long_name": "Total precipitation"}, True),
+        ("x1", "kg m-2", {"standard_name": "precipitation_amount"}, True),
+        ("precip_rate", "m s-1", {}, True),
+        ("radar", "mm h-1", {}, True),
+        ("pr", "K", {}, False),
+        ("pressure", "m", {}, False),
+    ],
+)
+def test_metres_are_rain_only_by_name(name: str, units: str, more: dict[str, str], rain: bool) -> None:
+    data = on_a_plane()["tas"].rename(name).assign_attrs(units=units, **more)
+    assert (rain_per_day(data, 24.0) is not None) == rain
+
+
+def test_wind_has_no_wet_days() -> None:
+    wind = on_a_plane().rename(tas="u10")
+    wind["u10"].attrs["units"] = "m s-1"
+    for wet in (None, 0.5):  # asked for, the area above is counted, and still no amount of rain is told
+        found = score(pair_up(wind, wind), Options(replicates=0, wet=wet))["u10"].record["all"]
+        assert ("wet_share" in found) == (wet is not None) and "rx1day" not in found["boxes"]["u10"]
+
+
+def test_two_spellings_of_one_unit_are_one() -> None:
+    truth, pred = tiles(np.ones((4, 6, 6))), tiles(np.ones((4, 6, 6)), units="mm h-1")
+    assert pair_up(pred, truth).members == 1

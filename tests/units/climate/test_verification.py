@@ -1,0 +1,227 @@
+"""Verification on xarray: what exchangeable and spoilt ensembles get, on real fields too, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from scorefield.cli import main
+from scorefield.climate.verification.pair import pair_up
+from scorefield.climate.verification.rain import millimetres_per_day, wet_threshold
+from scorefield.climate.verification.score import Options, score
+from scorefield.foundation.errors import InputError
+
+RANDOM = np.random.default_rng(0)
+
+
+def smooth(*shape: int) -> np.ndarray:
+    """Fields with a red spectrum, unit variance at each point, independent in all but the last two dimensions."""
+    white = np.fft.rfft2(RANDOM.normal(size=shape))
+    k = np.hypot(np.fft.fftfreq(shape[-2])[:, None], np.fft.rfftfreq(shape[-1]))
+    k[0, 0] = 1 / shape[-1]
+    field = np.fft.irfft2(white * k**-1.5, s=shape[-2:])
+    return field / field.std()
+
+
+def dataset(values: np.ndarray, name: str = "tas", units: str = "K", freq: str = "6h", **coords: object) -> xr.Dataset:
+    dims = ("member", "time", "lat", "lon")[-values.ndim :]
+    *_, n, height, width = values.shape
+    axes = {
+        "time": xr.date_range("2001-01-01", periods=n, freq=freq),
+        "lat": np.linspace(60, 40, height),
+        "lon": np.linspace(0, 20, width),
+    }
+    data = xr.Dataset({name: (dims, values.astype(np.float32), {"units": units})}, axes | coords)
+    return data.assign_coords(lat=data["lat"].assign_attrs(units="degrees_north"))
+
+
+@pytest.fixture(scope="module")
+def exchangeable() -> tuple[xr.Dataset, xr.Dataset]:
+    """8 members and a truth that could be one of them, a year of days."""
+    common, own = smooth(360, 24, 20), smooth(9, 360, 24, 20)
+    fields = common + 0.5 * own
+    return dataset(fields[1:], freq="1D"), dataset(fields[0], freq="1D")
+
+
+def test_an_ensemble_that_the_truth_belongs_to(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
+    pair = pair_up(*exchangeable, blocks="month")
+    found = score(pair, Options(replicates=60))["tas"].record
+    assert set(found) >= {"all", "DJF", "MAM", "JJA", "SON", "cycles"}
+    every = found["all"]
+    assert every["spread_skill"]["value"] == pytest.approx(1, abs=0.02)
+    assert every["log_spectral_distance"]["value"] < 0.3
+    assert every["outside_ensemble"]["value"] == pytest.approx(1, abs=0.1)
+    assert np.abs(np.array(every["rank_frequencies"]) - 1).max() < 0.1
+    # the CRPS of N(0, s²) against a truth of the same law is s/√π
+    assert every["crps"]["value"] == pytest.approx(0.5 / np.sqrt(np.pi), rel=0.03)
+    assert every["crps"]["low"] < every["crps"]["value"] < every["crps"]["high"]
+    for figure in every["quantiles"].values():
+        assert figure["bias"]["value"] == pytest.approx(0, abs=0.25)
+    assert every["boxes"]["tas"]["wasserstein"] < 0.15 and "rx1day" not in every["boxes"]["tas"]
+    assert every["boxes"]["tas"]["yearly_maximum"] == pytest.approx(
+        every["boxes"]["tas"]["yearly_maximum_truth"], rel=0.05
+    )
+    assert len(found["cycles"]["months"]["of"]) == 12 and "hours" not in found["cycles"]
+    weighted = np.average([found[s]["crps"]["value"] for s in ("DJF", "MAM", "JJA", "SON")], weights=[84, 92, 92, 92])
+    assert weighted == pytest.approx(every["crps"]["value"], rel=0.01)
+
+
+def test_what_is_spoilt_is_seen(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
+    pred, truth = (data.isel(time=slice(0, 90)) for data in exchangeable)
+    mean = pred.mean("member")
+    cases = {
+        "narrow": mean + 0.5 * (pred - mean),
+        "shifted": pred + 1,
+        "noisy": pred + RANDOM.normal(size=(8, 90, 24, 20)),
+    }
+    options = Options(replicates=0)
+    found = {name: score(pair_up(case, truth), options)["tas"].record["all"] for name, case in cases.items()}
+    assert found["narrow"]["spread_skill"]["value"] == pytest.approx(0.5, abs=0.02)
+    assert found["narrow"]["outside_ensemble"]["value"] > 1.5
+    assert found["shifted"]["bias"]["value"] == pytest.approx(1, abs=0.03)
+    assert found["shifted"]["boxes"]["tas"]["wasserstein"] == pytest.approx(1, abs=0.03)
+    assert found["shifted"]["quantiles"]["0.5"]["bias"]["value"] == pytest.approx(1, abs=0.05)
+    assert found["noisy"]["log_spectral_distance"]["value"] > 5
+    assert all("low" not in one["crps"] for one in found.values())
+
+
+def test_area_and_masks_weigh(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
+    pred, truth = (data.isel(time=slice(0, 3)).copy(deep=True) for data in exchangeable)
+    offset = xr.where(truth["lat"] > 50, 1.0, 0.0)
+    biased = truth + offset
+    expected = np.average(offset, weights=np.cos(np.deg2rad(truth["lat"])))
+    found = score(pair_up(biased, truth), Options(replicates=0))["tas"]
+    assert found.record["all"]["bias"]["value"] == pytest.approx(expected, rel=1e-4)
+    truth["tas"][:, :4, :5] = np.nan
+    masked = score(pair_up(pred, truth), Options(replicates=0))["tas"]
+    assert np.isnan(masked.maps["crps"][:4, :5]).all() and np.isfinite(masked.maps["crps"][4:]).all()
+    assert "log_spectral_distance" not in masked.record["all"]  # no field is complete
+    rest = score(pair_up(pred.isel(lat=slice(4, None)), truth.isel(lat=slice(4, None))), Options(replicates=0))["tas"]
+    np.testing.assert_allclose(masked.maps["crps"][4:], rest.maps["crps"])
+
+
+def test_memory_and_the_correlation_of_variables() -> None:
+    noise = RANDOM.normal(size=(4, 2500, 2, 2))
+    series = np.zeros_like(noise)
+    for t in range(1, 2500):
+        series[:, t] = 0.8 * series[:, t - 1] + 0.6 * noise[:, t]
+    other = 0.5 * series + np.sqrt(0.75) * RANDOM.normal(size=series.shape)
+    both = [dataset(x).merge(dataset(y, "pr", "mm/h")) for x, y in ((series[1:], other[1:]), (noise[0], noise[0]))]
+    boxes = score(pair_up(*both), Options(replicates=0))["tas"].record["all"]["boxes"]
+    assert boxes["tas"]["lag1_correlation"] == pytest.approx(0.8, abs=0.03)
+    assert boxes["tas"]["lag1_correlation_truth"] == pytest.approx(0, abs=0.03)
+    assert boxes["tas × pr"]["correlation"] == pytest.approx(0.5, abs=0.03)
+    assert boxes["tas × pr"]["correlation_truth"] == pytest.approx(1)
+
+
+def test_extremes_of_rain_are_those_of_days_whatever_the_step() -> None:
+    hourly = np.zeros((24 * 30, 2, 2))
+    hourly[24 * 3 : 24 * 4], hourly[24 * 9 : 24 * 10, 0] = 0.5, 2.0  # 12 mm on one day, 48 mm on another in one row
+    truth, wetter = (dataset(x, "pr", "mm/h", "1h") for x in (hourly, 2 * hourly))
+    found = score(pair_up(wetter, truth), Options(replicates=0))["pr"].record["all"]
+    boxes = found["boxes"]["pr"]
+    area = np.cos(np.deg2rad([60, 40]))
+    assert boxes["rx1day_truth"] == pytest.approx(np.average([48, 12], weights=area))
+    assert boxes["sdii_truth"] == pytest.approx(np.average([30, 12], weights=area))
+    assert boxes["rx1day"] == pytest.approx(2 * boxes["rx1day_truth"]) and boxes["sdii"] == pytest.approx(
+        2 * boxes["sdii_truth"]
+    )
+    assert found["wet_share_ratio"]["value"] == pytest.approx(1) and found["wet_intensity_ratio"][
+        "value"
+    ] == pytest.approx(2)
+
+
+@pytest.mark.parametrize(
+    ("units", "step", "per_day", "wet"),
+    [
+        ("mm/h", 1.0, 24, 0.1),
+        ("mm h-1", float("nan"), 24, 0.1),
+        ("kg m-2 s-1", 24.0, 86400, 1 / 86400),
+        ("kg m**-2 s**-1", 1.0, 86400, 0.1 / 3600),
+        ("mm", 1.0, 24, 0.1),
+        ("mm day-1", 24.0, 1, 1),
+        ("mm/d", 24.0, 1, 1),
+        ("m s-1", 24.0, 86400e3, 1 / 86400e3),
+    ],
+)
+def test_units_of_rain(units: str, step: float, per_day: float, wet: float) -> None:
+    found = millimetres_per_day(units, step)
+    assert found == pytest.approx(per_day) and wet_threshold(per_day, step) == pytest.approx(wet)
+    assert millimetres_per_day("K", step) is None and millimetres_per_day("mm", float("nan")) is None
+
+
+def test_grids_that_are_told_in_another_way_are_one(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
+    pred, truth = (data.isel(time=slice(0, 5)) for data in exchangeable)
+    expected = score(pair_up(pred, truth), Options(replicates=0))["tas"].record["all"]["crps"]["value"]
+    truth = (
+        truth.rename(lat="latitude", lon="longitude")
+        .sortby("latitude")
+        .assign_coords(longitude=truth["lon"].data + 360.0)
+    )
+    pred = pred.rename(tas="pred_tas").transpose("time", "lat", "member", "lon")
+    found = score(pair_up(pred, truth), Options(replicates=0))["tas"].record["all"]["crps"]["value"]
+    assert found == pytest.approx(expected, rel=1e-5)
+
+
+def test_what_cannot_be_compared_is_refused(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
+    pred, truth = (data.isel(time=slice(0, 5)) for data in exchangeable)
+    celsius = truth.copy()
+    celsius["tas"].attrs["units"] = "degC"
+    later = truth.assign_coords(time=truth["time"] + np.timedelta64(3, "D"))
+    for other, words in (
+        (celsius, ["K", "degC", "convert"]),
+        (later, ["lacks 3 of the 5 times", "2001-01-01"]),
+        (truth.convert_calendar("noleap"), ["calendar", "noleap"]),
+        (truth.assign_coords(lon=truth["lon"] + 0.3), ["grids differ along x"]),
+        (truth.isel(lat=slice(5, None)), ["grids differ along y", "60"]),
+        (truth.rename(tas="pr"), ["no field of one name", "--variables"]),
+        (pred, ["several members"]),
+        (truth.rename(tas="x"), ["no field of one name"]),
+        (truth.isel(lat=0), ["dimensions time, lon"]),
+    ):
+        with pytest.raises(InputError) as caught:
+            pair_up(pred, other)
+        assert all(word in str(caught.value) for word in words), caught.value
+    with pytest.raises(InputError, match="called x, as an axis is"):
+        pair_up(pred.rename(tas="x"), truth.rename(tas="x"))
+    for blocks in ("week", "0D", "xD"):
+        with pytest.raises(InputError, match=f"--blocks {blocks}"):
+            pair_up(pred, truth, blocks=blocks)
+
+
+def test_the_command_on_real_temperatures(
+    data_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    truth = xr.open_dataset(data_folder / "climate/era5_t2m_uk_201903.nc").isel(time=slice(0, 120, 4))
+    noise = np.random.default_rng(1).normal(size=(4, *truth["t2m"].shape)).astype(np.float32)
+    pred = truth + xr.DataArray(noise, dims=("member", *truth["t2m"].dims))
+    pred.to_netcdf(tmp_path / "pred.nc", engine="h5netcdf")
+    pred.to_zarr(tmp_path / "pred.zarr")
+    truth.to_netcdf(tmp_path / "truth.nc", engine="h5netcdf")
+    out = tmp_path / "out"
+    call = ["verify", str(tmp_path / "pred.nc"), str(tmp_path / "truth.nc"), "--replicates", "5"]
+    call += ["--regions", '{"Ireland": "51.5:55.4,350:354.5"}', "--scales", "[1,5]", "--thresholds", "[280]"]
+    assert main([*call, "--out", str(out)]) == 0
+    assert "t2m (K)" in capsys.readouterr().out
+    record = json.loads((out / "verification.json").read_text())
+    figures = record["variables"]["t2m"]["all"]
+    # |N(0,1)| less half of |N(0,2)|, whatever the number of members
+    assert figures["crps"]["value"] == pytest.approx(np.sqrt(2 / np.pi) - 1 / np.sqrt(np.pi), abs=0.01)
+    assert record["facts"]["blocks"] == 5 and list(figures["fractions_skill"]) == ["280"]
+    assert record["regions"]["Ireland"]["t2m"]["all"]["crps"]["value"] == pytest.approx(
+        figures["crps"]["value"], abs=0.02
+    )
+    assert {path.name for path in out.glob("*.png")} == {
+        f"t2m-{word}.png" for word in ("maps", "spectrum", "ranks", "quantiles", "cycles")
+    }
+    assert main([*call, "--out", str(out)]) == 2 and "exists" in capsys.readouterr().err
+    call[1] = str(tmp_path / "pred.zarr")
+    assert main([*call, "--out", str(tmp_path / "again")]) == 0
+    again = json.loads((tmp_path / "again" / "verification.json").read_text())
+    assert again["variables"] == record["variables"]
+    assert main([*call[:-6], "--regions", '{"x": "0:1,0:1"}', "--out", str(tmp_path / "none")]) == 2
+    assert "No box lies in 0:1,0:1" in capsys.readouterr().err

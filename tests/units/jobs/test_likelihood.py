@@ -1,0 +1,145 @@
+"""The verb `likelihood`: one file with every figure and what it was computed from."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from scorefield import load
+from scorefield.cli import main
+from scorefield.data.batch import Batch
+from scorefield.data.fields import FieldDataset
+from scorefield.datasets import Digits
+from scorefield.foundation.errors import InputError
+from scorefield.jobs import likelihood as job
+from scorefield.jobs.likelihood import measure, summary
+from scorefield.samplers import ProbabilityFlow
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("likelihood")
+    tiny.train(folder, folder / "run", train__steps=30, train__checkpoint_every=30)
+    return folder / "run"
+
+
+def call(run: Path, out: Path, *more: str) -> dict:
+    assert (
+        main(["likelihood", str(run), "-n", "4", "--repeats", "2", "--tolerance", "1e-2", "--out", str(out), *more])
+        == 0
+    )
+    return json.loads(out.read_text())
+
+
+def test_the_file_tells_everything(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    record = call(run, tmp_path / "a.json")
+    nats = torch.tensor(record["nats_per_field"], dtype=torch.float64)
+    assert nats.shape == (4, 2) and len(record["indices"]) == 4
+    assert record["nats"]["mean"] == pytest.approx(nats.mean().item())
+    assert record["nats"]["standard_error"] == pytest.approx(nats.mean(1).std().item() / math.sqrt(4))
+    assert record["nats"]["spread_over_repeats"] == pytest.approx(nats.mean(0).std().item())
+    bits = record["bits_per_dimension"]  # the digits are whole numbers: quantum 1, and no term of it
+    assert bits["mean"] == pytest.approx(-record["nats"]["mean"] / 64 / math.log(2))
+    assert record["dimension"] == 64 and record["quantum"] == 1 and record["split"] == "valid"
+    assert record["evaluations"]["max"] >= record["evaluations"]["mean"] >= 7
+    assert record["model"]["step"] == 30 and len(record["model"]["weights"]) == 64 and record["model"]["ema"] is True
+    assert "bits per dimension" in capsys.readouterr().out
+
+
+def test_a_fields_density_depends_on_seed_field_and_repeat_alone(run: Path, tmp_path: Path) -> None:
+    """Another chunk changes the last bits of a matrix product and nothing else; more fields, nothing of the first."""
+    one = call(run, tmp_path / "one.json")
+    again, other = call(run, tmp_path / "again.json"), call(run, tmp_path / "other.json", "--seed", "1")
+    assert one["nats_per_field"] == again["nats_per_field"] != other["nats_per_field"]
+    chunked = call(run, tmp_path / "chunked.json", "--chunk", "2")
+    np.testing.assert_allclose(chunked["nats_per_field"], one["nats_per_field"], rtol=0, atol=64 * 1e-2)
+    fewer = call(run, tmp_path / "fewer.json", "--chunk", "2", "--repeats", "1")
+    assert [row[:1] for row in chunked["nats_per_field"]] == fewer["nats_per_field"]
+
+
+def test_probes_and_data_are_chosen(run: Path, tmp_path: Path) -> None:
+    few = ("-n", "1", "--repeats", "1", "--tolerance", "0.1")
+    record = call(run, tmp_path / "normal.json", "--probes", "Normal", "--data", "Digits", "--split", "train", *few)
+    assert "Normal" in record["flow"] and record["split"] == "train" and record["n"] == 1
+    assert "count=3" in call(run, tmp_path / "sphere.json", "--probes", "Sphere", "--probes.count", "3", *few)["flow"]
+
+
+class Continuous(FieldDataset):
+    def __init__(self, mask: torch.Tensor | None = None) -> None:
+        self.mask = mask
+
+    def __len__(self) -> int:
+        return 3
+
+    def gather(self, indices: torch.Tensor) -> Batch:
+        return Batch(8 + indices[:, None, None, None].expand(-1, 1, 8, 8).float(), mask=self.mask)
+
+
+def test_continuous_data_have_nats_but_no_bits(run: Path) -> None:
+    flow = ProbabilityFlow(1e-2)
+    record = measure(load(run), Continuous(), 10, repeats=1, flow=flow)
+    assert "bits_per_dimension" not in record and record["n"] == 3
+    assert record["nats"]["spread_over_repeats"] is None  # of a single repeat
+    with pytest.raises(InputError, match="mask"):
+        measure(load(run), Continuous(torch.ones(3, 1, 8, 8)), 10, repeats=1, flow=flow)
+
+
+def test_mistakes_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "kept.json"
+    out.write_text("kept")
+    for arguments, words in (
+        (["--out", str(out)], "give another --out"),
+        (["--out", str(tmp_path / "x"), "--tolerance", "0"], "tolerance > 0"),
+        (["--out", str(tmp_path / "x"), "--repeats", "0"], "at least 1"),
+        (["--out", str(tmp_path / "x"), "--probes", "Sphere", "--probes.count", "0"], "At least one probe"),
+        (["--out", str(tmp_path / "x"), "--split", "test"], "split"),
+        ([], "out"),
+    ):
+        capsys.readouterr()
+        assert main(["likelihood", str(run), *arguments]) == 2
+        lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
+        assert len(lines) == 1 and words in lines[0], lines
+    assert out.read_text() == "kept" and not (tmp_path / "x").exists()
+
+
+def test_training_brings_the_density_up(run: Path, tmp_path: Path) -> None:
+    """30 steps of training against the untrained network, which stands for a standard normal, on the same fields and draws."""
+    trained = load(run)
+    before = load(run)
+    for parameter in before.denoiser.parameters():
+        parameter.zero_()
+    fields, flow = Digits().load("valid"), ProbabilityFlow(1e-2)
+    first, second = (measure(model, fields, 20, repeats=1, flow=flow)["nats"]["mean"] for model in (before, trained))
+    assert second > first
+
+
+def test_summary_of_one_value() -> None:
+    assert summary(torch.tensor([[2.0]])) == {"mean": 2.0, "standard_error": None, "spread_over_repeats": None}
+
+
+def test_an_interrupted_job_goes_on_and_gives_the_same(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole, out = call(run, tmp_path / "whole.json", "--chunk", "2"), tmp_path / "out.json"
+    arguments = ["likelihood", str(run), "-n", "4", "--repeats", "2", "--tolerance", "1e-2", "--chunk", "2"]
+    arguments += ["--out", str(out)]
+    true, calls = job._one_draw, []
+
+    def counted(*given: object) -> object:
+        calls.append(given[3])
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return true(*given)
+
+    monkeypatch.setattr(job, "_one_draw", counted)
+    assert main(arguments) == 130 and not out.exists() and len(calls) == 4
+    assert main([*arguments, "--seed", "1"]) == 2 and "another job" in capsys.readouterr().err
+    assert main(arguments) == 0 and len(calls) == 5
+    assert json.loads(out.read_text()) == whole
+    assert [path.name for path in tmp_path.glob("out*")] == ["out.json"]

@@ -1,0 +1,300 @@
+"""Sampling as a job: killed, interrupted, shared or out of space, the files are the same in the end, byte for byte."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import tracemalloc
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import tiny
+from scorefield.cli import main
+from scorefield.data import Images
+from scorefield.data.picture import GAP, SMALL, grid
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.locks import ChunkLocks
+from scorefield.jobs.outputs import ArrayFile, PictureFiles, Pixels
+from scorefield.jobs.sampling import local
+
+resource = pytest.importorskip("resource")  # POSIX: there are no such locks, signals and limits elsewhere
+
+PNG = ("--png", "--range", "0", "16")
+Whole = tuple[tuple[str, ...], dict[str, bytes]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sampling")
+    tiny.train(folder, folder / "run", train__steps=4, train__checkpoint_every=1, train__validate_every=1)
+    return folder / "run"
+
+
+LONG = 40  # samples: 20 chunks, so that a job is not over when a signal comes
+
+
+def job(run: Path, out: Path, *more: str, n: int = 10, steps: int = 3) -> list[str]:
+    return ["sample", str(run), "-n", str(n), "--chunk", "2", "--steps", str(steps), "--out", str(out), *more]
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    """Every file, hidden ones too, with its bytes."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def start(arguments: list[str], before: Callable[[], object] = lambda: None) -> BaseProcess:
+    """The command line in a process of its own."""
+
+    def work() -> None:
+        # a shell has what it starts in the background ignore Ctrl-C
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        before()
+        sys.exit(main(arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module", params=[(), PNG], ids=["array", "png"])
+def whole(request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """A job that nothing disturbed: the form of its output, and its files."""
+    out = tmp_path_factory.mktemp("whole") / "out"
+    assert main(job(run, out, *request.param, n=LONG)) == 0
+    return request.param, content(out)
+
+
+def cut(arguments: list[str], out: Path, number: signal.Signals) -> int | None:
+    """Start the job, send a signal once a new chunk is there, and return the exit code."""
+    before = len(content(out))
+    process = start(arguments)
+    wait_for(lambda: len(content(out)) > before + 2)
+    assert process.pid is not None
+    os.kill(process.pid, number)
+    process.join()
+    return process.exitcode
+
+
+def test_a_job_that_is_cut_is_completed_to_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
+    form, files = whole
+    out = tmp_path / "out"
+    arguments = job(run, out, *form, n=LONG)
+    for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
+        assert cut(arguments, out, number) == code
+        assert not (out / "samples.png").exists()  # it was in the middle
+    assert main(arguments) == 0
+    assert content(out) == files
+
+
+def test_ctrl_c_is_told_from_a_termination(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "out"
+    assert cut(job(run, out, n=400), out, signal.SIGINT) == 130  # so many that it is not over when the signal comes
+    assert "call it again to go on" in capfd.readouterr().err
+    assert not any(path.name.endswith(".partial") for path in out.iterdir())
+
+
+def test_processes_share_a_job_and_give_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
+    form, files = whole
+    both = [start(job(run, tmp_path / "out", *form, n=LONG)) for _ in range(2)]
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    assert content(tmp_path / "out") == files
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from scorefield.foundation.locks import Claims
+with Claims(Path(sys.argv[1])).hold(1, wait=False) as ours:
+    print(ours, flush=True)
+    time.sleep(60)
+"""
+
+
+def test_no_two_processes_draw_a_chunk_and_that_of_a_dead_one_is_taken_over(run: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    command = [sys.executable, "-c", HOLDER, str(out / ".claims")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None and holder.stdout.readline() == "True\n"
+        worker = threading.Thread(target=main, args=(job(run, out),))
+        worker.start()
+        parts = [out / f"part-{number:09d}.npy" for number in (0, 2, 4, 6, 8)]
+        wait_for(lambda: all(part.exists() for part in (parts[0], *parts[2:])))
+        time.sleep(0.1)
+        assert worker.is_alive() and not parts[1].exists()  # all but the other's chunk
+        holder.kill()
+        worker.join()
+    assert np.load(out / "samples.npy").shape == (10, 1, 8, 8)
+
+
+def test_a_claim_is_held_once_and_given_back(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "claims")]
+    claims = ChunkLocks(tmp_path / "claims")
+    with claims.hold(1, wait=False) as ours:
+        assert ours
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+            assert other.stdout is not None and other.stdout.readline() == "False\n"
+            other.kill()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "True\n"
+        with claims.hold(1, wait=False) as ours, claims.hold(2, wait=False) as next_one:
+            assert not ours and next_one
+        other.kill()
+
+
+def test_without_locks_a_process_may_find_the_work_done_under_its_hands(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it puts the parts together, another has done so and deleted them: the result is there, and that is no error."""
+    finish, out = ArrayFile.finish, tmp_path / "out"
+
+    def late(self: ArrayFile, starts: Sequence[int]) -> None:
+        finish(self, starts)
+        for number in starts:
+            self.discard(number)
+        finish(self, starts)
+
+    monkeypatch.setattr("scorefield.foundation.locks.fcntl", None)
+    monkeypatch.setattr(ArrayFile, "finish", late)
+    assert main(job(run, out)) == 0
+    assert np.load(out / "samples.npy").shape == (10, 1, 8, 8)
+
+
+def test_each_launched_process_begins_with_its_own_share(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+    write = ArrayFile.write
+    monkeypatch.setattr(ArrayFile, "write", lambda self, at, x: (written.append(at), write(self, at, x)))
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert main(job(run, tmp_path / "out")) == 0
+    assert written == [2, 6, 0, 4, 8]
+    assert [local("cuda", rank, 2) for rank in range(4)] == ["cuda", "cuda:1", "cuda:0", "cuda:1"]
+    assert local("cpu", 1, 2) == "cpu" and local("cuda:0", 1, 2) == "cuda:0"
+
+
+@pytest.mark.parametrize("limit", [600, 2500])  # bytes of a file: less than a part has, less than the result has
+def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(
+    limit: int, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    arguments = job(run, tmp_path / "out")
+    capfd.readouterr()
+    process = start(arguments, lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
+    process.join()
+    said = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert process.exitcode == 2 and len(said) == 1 and "free some space" in said[0] and "call again" in said[0]
+    assert not any(path.name.endswith(".partial") for path in (tmp_path / "out").iterdir())
+    assert main(arguments) == 0 and (tmp_path / "out" / "samples.npy").stat().st_size > limit
+
+
+def test_putting_samples_together_takes_no_memory(tmp_path: Path) -> None:
+    shape, size = (64, 1, 512, 512), 4  # 64 MiB in parts of 4
+    output = ArrayFile(tmp_path, shape)
+    parts = [torch.full((size, *shape[1:]), float(start)) for start in range(0, 64, size)]
+    for at, part in zip(range(0, 64, size), parts, strict=True):
+        output.write(at, part)
+    tracemalloc.start()
+    output.finish(range(0, 64, size))
+    samples = output.read()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 4 * 2**20
+    np.save(tmp_path / "oracle.npy", torch.cat(parts).numpy())
+    assert output.path.read_bytes() == (tmp_path / "oracle.npy").read_bytes()
+    assert torch.equal(samples, torch.cat(parts))
+
+
+# ------------------------------------------------------------------------------------------------------------ pictures
+def test_pictures_hold_the_values_of_the_array(run: Path, tmp_path: Path) -> None:
+    assert main(job(run, tmp_path / "array")) == 0
+    assert main(job(run, tmp_path / "pictures", *PNG)) == 0
+    x = np.load(tmp_path / "array" / "samples.npy")
+    fields = Images(tmp_path / "pictures" / "png", valid=1).load("train")  # the toolkit reads what it writes
+    assert len(fields) == 9 and fields[0].x.shape == (1, 8, 8)
+    for index in range(10):
+        pixels = np.asarray(Image.open(tmp_path / "pictures" / "png" / f"{index:06d}.png"))
+        assert pixels.dtype == np.uint8
+        expected = (x[index, 0].astype(np.float64) / 16 * 255).clip(0, 255)
+        assert np.abs(pixels - expected).max() <= 0.5 + 1e-9
+
+
+def test_wide_ranges_and_colours_are_kept(tmp_path: Path) -> None:
+    deep = torch.tensor([[[[-5.0, 0.0, 1000.4, 65535.0, 70000.0]]]])
+    PictureFiles(tmp_path / "deep", (1, 1, 1, 5), Pixels(0, 65535)).write(0, deep)
+    assert np.asarray(Image.open(tmp_path / "deep" / "png" / "000000.png")).tolist() == [[0, 0, 1000, 65535, 65535]]
+    colour = torch.arange(18.0).reshape(1, 3, 2, 3) * 10
+    output = PictureFiles(tmp_path / "colour", (1, 3, 2, 3))
+    output.write(0, colour)
+    assert torch.equal(output.first(1), colour)
+    assert output.holds(0, 1)
+    file = tmp_path / "colour" / "png" / "000000.png"
+    for junk in (b"", file.read_bytes()[:-20], file.read_bytes().replace(b"IDAT", b"IDAX")):
+        file.write_bytes(junk)
+        assert not output.holds(0, 1)
+
+
+def test_what_no_picture_can_hold_is_refused_before_anything_is_written(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for shape in ((4, 2, 8, 8), (4, 1, 8), (4, 1, 8, 8, 8)):
+        with pytest.raises(InputError, match="no grey or colour"):
+            PictureFiles(tmp_path / "out", shape)
+    with pytest.raises(InputError, match="8 bits"):
+        PictureFiles(tmp_path / "out", (4, 3, 8, 8), Pixels(0, 65535))
+    for wrong in ("16 0", "0 0", "nan 1", "0 inf", "-inf 0"):
+        assert main(job(run, tmp_path / "out", "--png", "--range", *wrong.split())) == 2
+    assert main(job(run, tmp_path / "out", "--range", "0", "16")) == 2
+    assert "add --png" in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_a_range_that_the_samples_contradict_is_not_guessed(run: Path, tmp_path: Path) -> None:
+    x = torch.rand(4, 1, 8, 8)
+    for values in (x, x * 16, x * 65535, x * 600 - 300):
+        with pytest.raises(InputError, match="--range BLACK WHITE"):
+            PictureFiles(tmp_path, (4, 1, 8, 8)).write(0, values)
+    PictureFiles(tmp_path, (4, 1, 8, 8)).write(0, x * 280 - 20)
+    PictureFiles(tmp_path, (4, 1, 8, 8), Pixels(0, 255)).write(0, x)
+
+
+def test_another_form_is_another_job(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(job(run, tmp_path / "array")) == 0 and main(job(run, tmp_path / "pictures", *PNG)) == 0
+    for out, form in (("array", PNG), ("pictures", ()), ("pictures", ("--png", "--range", "0", "17"))):
+        assert main(job(run, tmp_path / out, *form)) == 2
+        assert "give another --out" in capsys.readouterr().err
+
+
+def test_the_trajectory_ends_in_the_samples(run: Path, tmp_path: Path) -> None:
+    assert main(job(run, tmp_path / "out", "--trajectory", n=6, steps=12)) == 0
+    picture = np.asarray(Image.open(tmp_path / "out" / "trajectory.png")).astype(int)
+    step = SMALL + GAP
+    tiles = picture[GAP:, GAP:].repeat(1, axis=0)
+    rows, columns = tiles.shape[0] // step, tiles.shape[1] // step
+    assert (rows, columns) == (6, 9)
+    cut = [[tiles[r * step : r * step + SMALL, c * step : c * step + SMALL, 0] for c in range(9)] for r in range(6)]
+    x = torch.from_numpy(np.load(tmp_path / "out" / "samples.npy"))
+    drawn = grid(x, columns=1).astype(int)[GAP:, GAP:]
+    for row in range(6):
+        sample = drawn[row * step : row * step + SMALL, :SMALL, 0]
+        distance = [float(np.square(tile - sample).mean()) for tile in cut[row]]
+        assert np.abs(cut[row][-1] - sample).max() <= 1  # another chunk size: equal to 1e-4
+        assert distance[0] > 10 * distance[-2]

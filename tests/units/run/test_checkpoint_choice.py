@@ -1,0 +1,135 @@
+"""The checkpoint that a figure chooses: the best of those that are there and can be compared."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from jsonargparse import Namespace
+
+import tiny
+from scorefield.cli import main
+from scorefield.foundation.errors import InputError
+from scorefield.run.checkpoint_choice import chosen_step
+from scorefield.training.checkpoint import path_of
+
+
+def record(folder: Path, name: str, step: int, figures: dict[str, float], **changes: Any) -> None:
+    """An evaluation as `scorefield evaluate` writes it, newer than those before."""
+    facts = {"n": 100, "sampler": "Heun", "label": None, "reference": {"moments_sha256": "abc"}}
+    found = {name: {"mean": value, "std": 0.1, "values": [value]} for name, value in figures.items()}
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**facts, "figures": found, "model": {"step": step, "ema": True}, **changes}))
+    os.utime(path, (step, step))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run with checkpoints of steps 20, 30 and 40, validated at 10 to 40, evaluated at 20 to 40."""
+    for step in (20, 30, 40):
+        path_of(tmp_path / "checkpoints", step).parent.mkdir(exist_ok=True)
+        path_of(tmp_path / "checkpoints", step).touch()
+    (tmp_path / "logs").mkdir()
+    rows = ["step,samples,loss,loss_ema", "10,1,0.9,0.1", "20,2,0.8,0.4", "30,3,0.2,0.5", "40,4,0.3,0.6"]
+    (tmp_path / "logs" / "valid.csv").write_text("\n".join(rows) + "\n")
+    record(tmp_path, "evaluation/a/metrics.json", 20, {"fréchet": 3.0, "recall": 0.7, "train_accuracy": 0.2, "x": 1.0})
+    record(tmp_path, "evaluation/b/metrics.json", 30, {"fréchet": 1.0, "recall": 0.9, "train_accuracy": 0.9, "x": 3.0})
+    record(tmp_path, "metrics.json", 40, {"fréchet": 2.0, "recall": 0.5, "train_accuracy": 0.7, "x": 2.0})
+    return tmp_path
+
+
+def choose(
+    folder: Path, best: str | None, *, ema: bool = True, step: int | None = None
+) -> tuple[int | None, list[str]]:
+    said: list[str] = []
+    return chosen_step(folder, Namespace(best=best, ema=ema, step=step), said.append), said
+
+
+@pytest.mark.parametrize(
+    ("best", "step"),
+    [("frechet", 30), ("Fréchet", 30), ("recall", 30), ("train_accuracy", 40), ("x:min", 20), ("x:max", 30)],
+)
+def test_each_figure_has_its_own_best(best: str, step: int, folder: Path) -> None:
+    assert choose(folder, best) == (step, [])
+
+
+def test_the_loss_is_that_of_the_weights_in_use(folder: Path) -> None:
+    assert choose(folder, "loss", ema=False) == (30, [])
+    step, said = choose(folder, "loss")
+    assert step == 20 and len(said) == 1 and "step 10" in said[0]  # pruned
+
+
+def test_a_loss_that_is_no_number_is_never_the_best(folder: Path) -> None:
+    rows = ["step,samples,loss,loss_ema", "20,2,nan,nan", "30,3,0.2,0.5", "40,4,inf,nan"]
+    (folder / "logs" / "valid.csv").write_text("\n".join(rows) + "\n")
+    assert choose(folder, "loss") == choose(folder, "loss", ema=False) == (30, [])
+
+
+def test_without_a_figure_the_step_decides(folder: Path) -> None:
+    assert choose(folder, None) == (None, []) and choose(folder, None, step=30) == (30, [])
+
+
+@pytest.mark.parametrize(
+    "changes", [{"n": 99}, {"sampler": "DDIM"}, {"reference": {"moments_sha256": "x"}}, {"label": 3}]
+)
+def test_what_was_measured_otherwise_is_not_compared(changes: dict[str, Any], folder: Path) -> None:
+    record(folder, "evaluation/b/metrics.json", 30, {"fréchet": 1.0}, **changes)
+    assert choose(folder, "frechet") == (40, [])
+
+
+def test_other_weights_junk_and_numbers_that_are_none_are_passed_over(folder: Path) -> None:
+    record(folder, "evaluation/b/metrics.json", 30, {"fréchet": 1.0}, model={"step": 30, "ema": False})
+    record(folder, "evaluation/c/metrics.json", 20, {"fréchet": float("nan")})
+    for number, junk in enumerate((b"", b"{", b"[1]", b"\xff", b'{"figures": 1}', b'{"figures": {}, "model": []}')):
+        (folder / "evaluation" / f"junk-{number}.json").write_bytes(junk)
+    assert choose(folder, "frechet") == (40, [])
+    assert choose(folder, "frechet", ema=False) == (30, [])
+
+
+def test_what_cannot_be_chosen_is_refused(folder: Path) -> None:
+    for best, words in (
+        ("kid", "there are frechet, loss, recall"),
+        ("x", "x:min or --best x:max"),
+        ("recall:most", "no direction"),
+        ("", "no checkpoint"),
+    ):
+        with pytest.raises(InputError, match=f"(?i){words}"):
+            choose(folder, best)
+    with pytest.raises(InputError, match="one of them"):
+        choose(folder, "loss", step=20)
+    with pytest.raises(InputError, match="no figures"):
+        choose(folder / "nowhere", "loss")
+
+
+def test_the_chosen_checkpoint_is_sampled(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    tiny.train(tmp_path, run, train__steps=4, train__checkpoint_every=1, train__validate_every=1)
+    lines = (run / "logs" / "valid.csv").read_text().splitlines()
+    rows = [line.split(",") for line in lines[-3:]]  # of the checkpoints that are kept
+    (run / "logs" / "valid.csv").write_text(
+        "\n".join([lines[0], *(",".join([*row[:3], row[0]]) for row in rows)]) + "\n"
+    )
+    assert (
+        main(
+            [
+                "sample",
+                str(run),
+                "-n",
+                "1",
+                "--chunk",
+                "1",
+                "--steps",
+                "2",
+                "--out",
+                str(tmp_path / "s"),
+                "--best",
+                "loss",
+            ]
+        )
+        == 0
+    )
+    assert json.loads((tmp_path / "s" / "sampling.json").read_text())["step"] == 2

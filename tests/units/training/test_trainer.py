@@ -1,0 +1,128 @@
+"""What the trainer promises about precision, validation and learning."""
+
+from __future__ import annotations
+
+import csv
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import tiny
+from scorefield.data.loader import Loader, Sequential
+from scorefield.foundation import files
+from scorefield.foundation.errors import InputError
+from scorefield.run.experiment import prepare
+from scorefield.training import checkpoint as checkpoints
+from scorefield.training.dry_run import peak_memory
+from scorefield.training.loop import VALIDATION_EPOCH, Loop
+from scorefield.training.state import State, launch
+
+
+def make(folder: Path, **overrides: object) -> tuple[State, tiny.run.Experiment]:
+    experiment = prepare(*tiny.settings(tiny.recipe(folder), **overrides))
+    trainer = experiment.trainer
+    fabric = launch("cpu", 1, 1, trainer.precision)
+    return State(experiment.model, trainer.optimiser, trainer.ema, trainer.seed, fabric), experiment
+
+
+def test_low_precision_casts_neither_labels_nor_weights(tmp_path: Path) -> None:
+    state, experiment = make(tmp_path, train__precision="bf16-mixed", model__net__dropout=0.0)
+    seen: list[tuple[torch.dtype, torch.dtype]] = []
+    net = experiment.model.denoiser.net
+    net.register_forward_pre_hook(lambda _, inputs: seen.append((inputs[0].dtype, inputs[1].dtype)))
+    low: list[Tensor] = []
+    net.register_forward_hook(lambda _, __, output: low.append(output))
+    batch = Loader(experiment.train, 16).batch(0)
+    loss, _ = state.advance([batch], experiment.trainer.loss, clip=1.0, steps=10)
+    assert seen == [(torch.float32, torch.float32)]
+    assert {parameter.dtype for parameter in net.parameters()} == {torch.float32}
+    exact, same = make(tmp_path, model__net__dropout=0.0)
+    reference, _ = exact.advance([batch], same.trainer.loss, clip=1.0, steps=10)
+    assert loss == pytest.approx(float(reference), rel=0.02)  # bfloat16 has 8 bits
+
+
+def test_validation_is_at_fixed_noise_whatever_the_batches(tmp_path: Path) -> None:
+    state, experiment = make(tmp_path)
+    denoiser = experiment.model.denoiser.eval()
+
+    def losses(size: int) -> Tensor:
+        batches = Sequential(experiment.valid, size, epoch=VALIDATION_EPOCH)
+        with torch.no_grad():
+            return torch.cat([state.loss(experiment.trainer.loss, denoiser, batch) for batch in batches])
+
+    torch.testing.assert_close(losses(7), losses(500), rtol=1e-4, atol=1e-5)
+
+
+def test_it_learns_more_than_the_best_linear_denoiser(tmp_path: Path) -> None:
+    """Of standardised white data a denoiser that knows only mean and variance has the loss 1: training beats it soon."""
+    tiny.train(
+        tmp_path, tmp_path / "run", train__steps=60, train__validate_every=60, train__optimiser__lr=3e-3, train__ema=0.9
+    )
+    (row,) = csv.DictReader((tmp_path / "run" / "logs" / "valid.csv").open())
+    assert float(row["loss_ema"]) < 0.95
+
+
+def test_held_out_data_that_are_not_finite_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Loop, "_validation_loss", lambda *_: float("nan"))
+    with pytest.raises(tiny.run.InputError, match="step 6: check the held-out data"):
+        tiny.train(tmp_path, tmp_path / "run")
+
+
+def test_what_other_systems_lack_is_done_without(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Windows opens no directory to flush it, and has no module `resource`."""
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert peak_memory(torch.device("cpu")) == 0
+    monkeypatch.setattr(os, "open", lambda *_: pytest.fail("a directory was opened"))
+    with monkeypatch.context() as windows:
+        windows.setattr(os, "name", "nt")
+        files._flush(tmp_path)
+
+
+def test_a_network_that_is_given_a_field_trains_draws_and_stops_as_any_other(tmp_path: Path) -> None:
+    """Its pictures in training are of the fields that the held-out data bring."""
+    given = {"data": "tiny.CoarseDigits", "model__net__cond_channels": 1, "train__steps": 2, "train__preview_every": 1}
+    model = tiny.train(tmp_path, tmp_path / "run", **given)
+    assert [path.name for path in sorted((tmp_path / "run" / "samples").iterdir())] == [
+        "step-00000001.png",
+        "step-00000002.png",
+    ]
+    with pytest.raises(InputError, match="conditioned on a field of 1 channels"):
+        model.sample(2)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"model__net__labels": 9}, "9, but the data have 10 classes: give 10"),
+        ({"model__net__labels": 3, "data": "tiny.CoarseDigits"}, "have no labels"),
+        ({"model__net__cond_channels": 2}, "bring no field"),
+        ({"model__net__in_channels": 2}, "the data have 1 channels"),
+    ],
+)
+def test_a_network_that_does_not_fit_the_data_is_refused(overrides: dict, words: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=words):
+        prepare(*tiny.settings(tiny.recipe(tmp_path), **overrides))
+
+
+def test_a_network_of_levels_is_refused_where_it_is_given_other_labels(tmp_path: Path) -> None:
+    given = {"model__net": "NCSN", "model__net__channels": 8, "model__net__levels": 20}
+    with pytest.raises(InputError, match="from 0 to 19, and is given those from"):
+        prepare(*tiny.settings(tiny.recipe(tmp_path), **given))
+    table = {"model__precondition": "Score", "model__precondition__label": "Index"}
+    fitting = given | table | {"model__precondition__label__levels": 20}
+    assert prepare(*tiny.settings(tiny.recipe(tmp_path), **fitting)).model.denoiser.net.label_range == (0, 19)
+
+
+def test_the_checkpoint_with_the_least_validation_loss_is_not_pruned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([0.1, 3.0, 0.3, 1.0, 0.2, 2.0, 0.4, 2.5])  # of the weights, which do not count, and of their average
+    monkeypatch.setattr(Loop, "_validation_loss", lambda *_: next(losses))
+    often = {"train__steps": 4, "train__keep": 1, "train__checkpoint_every": 1, "train__validate_every": 1}
+    tiny.train(tmp_path, tmp_path / "run", **often, train__preview_every=9)
+    assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [2, 4]
+    assert checkpoints.read(tmp_path / "run" / "best" / "loss.safetensors").facts["step"] == 2
