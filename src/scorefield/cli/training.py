@@ -46,14 +46,7 @@ def train(arguments: Sequence[str]) -> int:
         print(recipe.configuration_of(parser, settings), end="")
         return 0
     if settings.dry_run:
-        cost = run.rehearse(parser, settings)
-        hours = cost.seconds_per_step * settings.train.steps / 3600
-        print(f"parameters          {cost.parameters:,}")
-        print(f"peak memory         {cost.memory_bytes / 2**30:.2f} GiB")
-        print(f"seconds per step    {cost.seconds_per_step:.3f}   (batch of {settings.train.batch_size})")
-        print(f"whole run           {hours:.2f} h for {settings.train.steps} steps")
-        for note in cost.notes:
-            print(f"note                {note}")
+        print(run.dry_run(parser, settings).table(settings.train.steps, settings.train.batch_size))
         return 0
     if settings.out is None:
         raise InputError("train needs --out RUN, the folder to write.")
