@@ -92,7 +92,7 @@ def suggest(arguments: Sequence[str]) -> int:
         raise InputError(f"suggest needs a number of fields of at least 1, not {settings.number}.")
     experiment = run.prepare(parser, settings)
     model, fields = experiment.model, experiment.train
-    x = model.normaliser(fields.gather(resolution.spread(len(fields), settings.number)).x)
+    x, _ = model.enter(fields.gather(resolution.spread(len(fields), settings.number)))
     if settings.wiener:
         spectrum = RadialSpectrum.measure(x, model.sde.noise)
         if spectrum.doubt:
