@@ -13,11 +13,20 @@ from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
 from scorefield.data import Batch, Normaliser, Standardise
 from scorefield.foundation.errors import InputError
-from scorefield.guidance import Guided, MomentMatching
+from scorefield.guidance import (
+    DPS,
+    Guided,
+    Measurement,
+    Method,
+    MomentMatching,
+    NoisyLikelihood,
+    PiGDM,
+    Proximal,
+)
 from scorefield.inverse import InverseProblem, in_model_space, posterior
 from scorefield.model import Model
 from scorefield.nn import UNet
-from scorefield.operators import Coarsen, Compose, Grey, Identity, Mask
+from scorefield.operators import Coarsen, Compose, Grey, Identity, Mask, as_operator
 
 F64 = torch.float64
 
@@ -72,3 +81,15 @@ def test_a_normaliser_that_is_not_affine_is_refused() -> None:
 def test_one_measurement_is_taken_at_a_time() -> None:
     with pytest.raises(InputError, match="one field"):
         posterior(model(Standardise(), (1, 4)), Identity(), torch.ones(2, 1, 4))
+
+
+@pytest.mark.parametrize("method", [DPS(), PiGDM(), MomentMatching(), Proximal(), NoisyLikelihood()], ids=repr)
+def test_a_measurement_may_have_other_axes_than_a_field(method: Method) -> None:
+    """Sums over an axis, as an operator of fields with one column and as a function without that axis."""
+    prior, shape = gaussian(EDM(), "white", (4, 2)), (3, 4, 2)
+    x_t, t = prior.marginal((2, *shape), time(0.3), generator=keys(2, 1)), torch.tensor([0.2, 0.3], dtype=F64)
+    y = torch.ones(1, 3, 4, dtype=F64)
+    flat = Measurement(as_operator(lambda x: x.mean(-1), shape), y, 0.3)
+    column = Measurement(Coarsen((1, 2)), y[..., None], 0.3)
+    found, expected = (Guided(prior, measurement, method)(x_t, t) for measurement in (flat, column))
+    torch.testing.assert_close(found, expected)

@@ -9,6 +9,7 @@ from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.coils import Coils, Sense
 from scorefield.operators.cosine import CosineCoarsen, FourierCoarsen
 from scorefield.operators.fourier import Fourier, to_channels, to_complex
+from scorefield.operators.function import as_operator
 from scorefield.operators.masks import Coarsen, Grey, Hole, Mask
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
 from scorefield.operators.solve import conjugate_gradients, least_squares, project_range
@@ -29,6 +30,7 @@ __all__ = [
     "Mask",
     "Scale",
     "Sense",
+    "as_operator",
     "cg_sense",
     "conjugate_gradients",
     "l1_wavelet",

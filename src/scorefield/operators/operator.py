@@ -27,13 +27,15 @@ class LinearOperator(ABC):
         """A* A x; an operator that knows a shorter way than through A x may say so."""
         return self.adjoint(self(x))
 
-    @abstractmethod
     def project(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros.
+        """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros. An operator need not have one.
 
         Raises:
             InputError: where A⁺ does not exist in closed form, or would amplify noise without bound.
         """
+        raise InputError(
+            f"{type(self).__name__} has no projection: take MomentMatching, PiGDM or DPS, or give it `project`."
+        )
 
 
 @dataclass(frozen=True)
