@@ -23,6 +23,7 @@ from scorefield.interop.weights import Weights
 from scorefield.nn import LearnedPositionMaps, Network
 from scorefield.run import experiment as run
 from scorefield.run import loading
+from scorefield.run.aliases import renewed
 from scorefield.run.recipe import build, data_parser, normaliser_parser
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.loop import versions
@@ -72,6 +73,7 @@ def import_weights(
     tensors |= {f"ema.{name}": averaged[name].float() for name in trained}
     tensors |= {f"normaliser.{name}": value for name, value in _normaliser_buffers(settings, found).items()}
     tensors |= fitted
+    recipe = renewed(recipe)
     file = checkpoints.path_of(out / "checkpoints", found.step)
     facts = {
         "config": recipe,

@@ -115,7 +115,7 @@ def warn_of_mesh(model: Model, grid: Sequence[int], notify: Callable[[str], None
     if not 0.5 < ratio < 2:
         notify(
             f"the noise of this model is another process on this grid: its large scales have {ratio:.2g} times the variance that "
-            "they had in training. Train with scorefield.core.noise.GaussianField to sample at any resolution."
+            "they had in training. Train with scorefield.GaussianField to sample at any resolution."
         )
 
 
