@@ -25,7 +25,7 @@ from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_json
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method, MomentMatching
 from scorefield.jobs import sampling
 from scorefield.jobs.tasks import TASKS
@@ -35,7 +35,6 @@ from scorefield.operators import Compose, LinearOperator, Scale
 from scorefield.run.configuration import Parser, known_classes
 from scorefield.samplers import Sampler
 
-DEGRADING = 302  # the stream of the noise that --degrade adds: key (seed, 0, DEGRADING)
 LEVEL = 0.9
 
 
@@ -139,7 +138,7 @@ def read_case(
     known = None if source is None else read_field(source, shape)
     if degrade and known is not None:
         y = operator(known)
-        y = y + noise * Generators([(seed, 0, DEGRADING)]).randn(y.shape, like=y)
+        y = y + noise * Generators([(seed, 0, Stream.DEGRADE)]).randn(y.shape, like=y)
     else:
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)

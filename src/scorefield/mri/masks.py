@@ -11,9 +11,8 @@ import numpy as np
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import Stream, seed_of
 
-MASKING = 114  # the stream of random masks: key (seed, number, ..., MASKING)
 ATTEMPTS = 8
 
 
@@ -60,7 +59,7 @@ class RandomLines(Sampling):
     def __call__(self, grid: tuple[int, int], number: int = 0) -> np.ndarray:
         width = grid[1]
         middle, rest = split_lines(width, self.acceleration, self.calibration)
-        draw = np.random.default_rng(stream(self.seed, number, MASKING))
+        draw = np.random.default_rng(seed_of(self.seed, number, Stream.MASK))
         middle[draw.choice(np.flatnonzero(~middle), rest, replace=False)] = True
         return np.broadcast_to(middle, grid).copy()
 
@@ -102,7 +101,7 @@ class PoissonDisc(Sampling):
         sigpy = import_sigpy("Poisson-disc masks")
         check_acceleration(self.acceleration)
         for attempt in range(ATTEMPTS):  # sigpy's search for the density fails now and then: another seed succeeds
-            seed = stream(self.seed, number, attempt, MASKING) % 2**31
+            seed = seed_of(self.seed, number, attempt, Stream.MASK) % 2**31
             try:
                 mask = sigpy.mri.poisson(
                     grid,

@@ -15,14 +15,12 @@ import torch
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.model import Model
 from scorefield.mri.scaling import scale_of
 from scorefield.operators import Sense, cg_sense, l1_wavelet, to_channels, to_complex, zero_filled
 from scorefield.samplers import Sampler
-
-RECONSTRUCTING = 303  # the stream of the draws of member i of a slice: key (seed, slice, i, RECONSTRUCTING)
 
 
 @dataclass(frozen=True)
@@ -148,7 +146,7 @@ def draw(
     found = []
     for start in range(0, members, chunk):
         rows = range(start, start + chunk)  # full size, so that a member does not depend on how many there are
-        generator = Generators((seed, number, index, RECONSTRUCTING) for index in rows)
+        generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
         like = torch.empty(0, device=model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
             x = sampler(guided, (chunk, 2, *grid), generator=generator, like=like)

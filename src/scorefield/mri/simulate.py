@@ -9,11 +9,9 @@ import numpy as np
 import torch
 
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import Stream, seed_of
 from scorefield.mri.augment import smooth_phase
 from scorefield.mri.masks import import_sigpy
-
-SIMULATION = 115  # the stream of simulated phase and noise: key (seed, number, SIMULATION)
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,7 @@ def simulate(
         raise InputError(
             f"k-space is simulated of an image with two axes that holds something, not of {magnitude.shape}."
         )
-    rng = np.random.default_rng(stream(seed, number, SIMULATION))
+    rng = np.random.default_rng(seed_of(seed, number, Stream.SIMULATION))
     maps = sigpy.mri.birdcage_maps((coils, *magnitude.shape), r=1.5).astype(np.complex64)
     angle = np.zeros(magnitude.shape)
     if phase:

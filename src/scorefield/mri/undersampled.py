@@ -12,11 +12,9 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.mri.masks import RandomLines, Sampling, import_sigpy
 from scorefield.mri.simulate import centred
-
-SCANNING = 116  # the stream of an example's noise: key (seed, split, index, SCANNING)
 
 
 @dataclass(frozen=True)
@@ -90,7 +88,7 @@ class UndersampledFields(FieldDataset):
         return self.scan.sampling((grid[0], grid[1]), 2 * index + self.split if self.scan.vary else 0)
 
     def _draws(self, indices: Tensor) -> Generators:
-        return Generators((self.scan.seed, self.split, index, SCANNING) for index in indices.tolist())
+        return Generators((self.scan.seed, self.split, index, Stream.UNDERSAMPLED) for index in indices.tolist())
 
     def _sensitivities(self, grid: tuple[int, ...]) -> np.ndarray:
         """The maps of a grid; those of the last one are kept."""
