@@ -34,6 +34,8 @@ ROOMS = {
     "data.interferograms": "datasets.interferograms",
     "data.windows": "functions.windows",
     "jobs.baselines": "climate.baselines",
+    "operators.coils": "operators.kspace",
+    "operators.fourier": "operators.kspace",
     "operators.parts": "operators.masks",
     "nn.blind": "nn.deterministic",
     "nn.located": "nn.position_maps",
