@@ -16,7 +16,7 @@ def reconstruct(arguments: Sequence[str]) -> int:
     from scorefield.jobs import sampling
     from scorefield.mri import reconstruction
     from scorefield.mri import reconstruction_report as reconstructed
-    from scorefield.mri.kspace import open_kspace
+    from scorefield.mri.files import open_kspace
     from scorefield.run import loading, recipe
 
     parser = run_parser("reconstruct", reconstruct.__doc__ or "")

@@ -12,12 +12,11 @@ import torch
 from torch import Generator, Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.distance import largest_distance
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid
-from scorefield.data.statistics import measure
+from scorefield.data.statistics import largest_distance, measure
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import seed_of
 

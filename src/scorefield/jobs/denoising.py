@@ -12,13 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.nifti import Volume
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.picture import save_panels
 from scorefield.data.single import read_fields
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_text
 from scorefield.model import Model
-from scorefield.mri.denoised import Volume
 from scorefield.run.configuration import Parser
 
 

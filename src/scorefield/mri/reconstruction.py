@@ -23,11 +23,12 @@ from scorefield.guidance import Method, Proximal
 from scorefield.jobs import sampling
 from scorefield.model import Model
 from scorefield.mri.assembling import assemble
+from scorefield.mri.files import read_maps
 from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.scan import Baselines, draw
-from scorefield.mri.scan_loading import Scans, read_maps, sampling_of
+from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.configuration import Parser
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 

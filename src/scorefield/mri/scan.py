@@ -10,15 +10,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.statistics import robust_maximum
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.model import Model
-from scorefield.mri.scaling import scale_of
 from scorefield.operators import Sense, cg_sense, l1_wavelet, to_channels, to_complex, zero_filled
 from scorefield.samplers import Sampler
 
@@ -40,7 +39,7 @@ class Baselines:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One slice as it was measured, its noise white and alike in all coils.
+    """One slice as it was measured, its noise white and equally strong in all coils.
 
     Args:
         kspace: (coils, height, width), complex.
@@ -76,7 +75,7 @@ class Scan:
         found = cg_sense(
             self.operator, self._y(1.0), damping=self.baselines.damping, iterations=self.baselines.iterations
         )
-        return scale_of(to_complex(found)[0, 0].numpy())
+        return robust_maximum(to_complex(found)[0, 0].numpy())
 
     @cached_property
     def seen(self) -> Tensor:
@@ -139,7 +138,7 @@ def draw(
         number: of the slice.
         chunk: how many at once.
         bf16: evaluate the network in bfloat16.
-        progress: told of members that are done.
+        progress: called with the number of members that are done.
     """
     grid = tuple(scan.mask.shape)
     guided = Guided(model.generative, scan.measurement_on(model.device), method)
@@ -158,8 +157,3 @@ def draw(
         found.append(scan.scale * x * scan.seen)
         progress(len(x))
     return torch.cat(found)
-
-
-def as_tensor(array: np.ndarray) -> Tensor:
-    """A complex64 or boolean array as a tensor of its own."""
-    return torch.from_numpy(np.ascontiguousarray(array if array.dtype == bool else array.astype(np.complex64)))

@@ -7,9 +7,18 @@ import pytest
 
 from scorefield.cli.mri import with_mask_files
 from scorefield.foundation.errors import InputError
-from scorefield.mri.maps import calibration_box, estimate_maps
-from scorefield.mri.masks import EquispacedLines, Everything, MaskFile, PoissonDisc, Radial, RandomLines
-from scorefield.mri.simulate import centred, simulate
+from scorefield.foundation.fourier import centred
+from scorefield.mri.coils import estimate_maps
+from scorefield.mri.masks import (
+    EquispacedLines,
+    Everything,
+    MaskFile,
+    PoissonDisc,
+    Radial,
+    RandomLines,
+    calibration_box,
+)
+from scorefield.mri.simulated import simulate
 
 
 @pytest.mark.parametrize("kind", [RandomLines, EquispacedLines])
