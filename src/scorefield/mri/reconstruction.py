@@ -217,8 +217,8 @@ def reconstruct(
     Args:
         job: what to draw.
         out: the file, .h5.
-        say: told of what is odd about slices.
-        progress: told of slices that are done.
+        say: called with what is odd about slices.
+        progress: called with the number of slices that are done.
     """
     if out.suffix not in (".h5", ".hdf5"):
         raise InputError(f"{out} is to be HDF5: give a name that ends in .h5.")
@@ -268,7 +268,7 @@ def _readable(path: Path) -> bool:
     try:
         with np.load(path, allow_pickle=False) as part:
             return bool(part.files) and all(part[name] is not None for name in part.files)
-    except Exception:  # whatever a broken file raises, it is made again
+    except Exception:  # broken files raise errors of many kinds: it is made again
         return False
 
 

@@ -94,7 +94,7 @@ class Compose(LinearOperator):
         """Projects what A_1 measures of x by the others, then x by A_1: A x′ = y, though x′ need not be the nearest to x.
 
         Raises:
-            InputError: also where A_1 cannot measure what the others ask for, as after a mask.
+            InputError: also where A_1 cannot measure what the others need, as after a mask.
         """
         if not self.operators:
             return y.expand_as(x)
