@@ -107,7 +107,7 @@ def renewed(config: Any, key: str = "") -> Any:
         key: the name that it has there.
     """
     if isinstance(config, Mapping):
-        return {name: renewed(value, name) for name, value in config.items()}
+        return {name: renewed(value, str(name)) for name, value in config.items()}
     if isinstance(config, list | tuple):
         return [renewed(value) for value in config]
     if not isinstance(config, str):
