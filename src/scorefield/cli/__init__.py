@@ -1,4 +1,4 @@
-"""The command line: thin verbs over the Python API. A verb's imports are made when it is called."""
+"""The command line: the verbs of `scorefield.jobs` and of the domains, parsed, run, and what they found printed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import difflib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, correct, downscale, verify
-from scorefield.cli.console import say
+from scorefield.cli.console import messages_on_stderr, say
 from scorefield.cli.evaluation import compare, evaluate, make_reference, report
 from scorefield.cli.functions import plot, superres
 from scorefield.cli.mri import reconstruct
-from scorefield.cli.sampling import denoise, likelihood, restore, sample
+from scorefield.cli.sampling import denoise, likelihood, restore
 from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.signals import Terminated, sigterm_interrupts
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 
@@ -54,9 +54,9 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
 """
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
+VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "train": train,
-    "sample": sample,
+    "sample": ("jobs.sample", "Sample"),
     "evaluate": evaluate,
     "import": import_,
     "likelihood": likelihood,
@@ -102,39 +102,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if verb not in VERBS:
             close = difflib.get_close_matches(verb, VERBS, n=1)
             raise InputError(f"There is no verb {verb}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
-        with _heeding_sigterm():
-            return VERBS[verb](rest)
+        with sigterm_interrupts(), messages_on_stderr():
+            return _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (InputError, OSError) as error:
-        return _fail(str(error))
+        say("error: " + " ".join(str(error).split()))
+        return 2
     except KeyboardInterrupt as interrupt:
         say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
-        return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
+        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which queues and containers send before they kill."""
+def _run(name: str, arguments: Sequence[str]) -> int:
+    """Parse and run a verb, and print what it found."""
+    place = VERBS[name]
+    if callable(place):
+        return place(arguments)
+    from scorefield.cli.parsing import parse
 
-
-@contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a verb as Ctrl-C does, so that it cleans up behind it."""
-
-    def hear(*_: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, hear)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _fail(message: str) -> int:
-    say("error: " + " ".join(message.split()))
-    return 2
+    room, kind = place
+    verb = parse(getattr(import_module(f"scorefield.{room}"), kind), name, arguments)
+    if text := verb.table(verb.run()):
+        print(text)
+    return 0

@@ -3,65 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from scorefield.cli.console import run_parser, say, warn
-
-GIVEN = "condition sample i on what goes with field i of this split of the data, for networks that need that"
-
-
-def sample(arguments: Sequence[str]) -> int:
-    """Draw samples from a run into a folder; an interrupted call is completed by calling it again."""
-    from tqdm import tqdm
-
-    from scorefield.jobs import resolution, sampling
-    from scorefield.jobs.class_guidance import add_arguments, label_of, steering
-    from scorefield.run import checkpoint_choice as selection
-    from scorefield.run import loading
-
-    parser = run_parser("sample", sample.__doc__ or "")
-    selection.add_arguments(parser)
-    sampling.add_arguments(parser)
-    add_arguments(parser)
-    resolution.add_arguments(parser)
-    parser.add_argument("--given", type=Literal["train", "valid"] | None, default=None, help=GIVEN)
-    sampling.add_output_arguments(parser)
-    settings = parser.read(arguments)
-    source = loading.open_checkpoint(settings.run, selection.chosen_step(settings.run, settings, warn))
-    model = source.model(ema=settings.ema, trust=settings.trust).to(settings.device)
-    sampler = sampling.chosen(parser, settings, model.sampler)
-    guide = steering(source, model, settings)
-    grid = resolution.grid_of(model.shape[1:], settings.resolution)
-    resolution.warn_of_mesh(model, grid, warn)
-    beyond, denoiser = parser.instantiate(settings).beyond, guide.denoiser
-    beyond = resolution.fitted(beyond, model, lambda: source.source(settings.trust).load("train"))
-    if beyond is not None:
-        denoiser = beyond(denoiser or model.generative, model.shape[1:])
-    fields = settings.given and source.source(settings.trust).load(settings.given)
-    job = sampling.Job(
-        model,
-        settings.number,
-        settings.seed,
-        sampler,
-        settings.chunk,
-        label_of(source, model, settings.label),
-        denoiser,
-        guide.classes,
-        grid,
-        resolution.conditions(fields, settings.number, grid) if fields else None,
-    )
-    output = sampling.output_of(settings, job)
-    given = {"given": settings.given} if settings.given else {}
-    given |= {"beyond": repr(beyond)} if beyond is not None else {}
-    provenance = source.provenance | {"ema": settings.ema} | dict(guide.facts) | given
-    with tqdm(total=settings.number, unit="sample", desc="sample", mininterval=1) as bar:
-        sampling.complete(job, output, provenance=provenance, progress=bar.update)
-    if settings.trajectory:
-        from scorefield.jobs import pictures
-
-        pictures.trajectory_of(job, settings.out / "trajectory.png")
-    say(f"{settings.number} samples in {settings.out}")
-    return 0
+from scorefield.cli.console import run_parser, warn
 
 
 def denoise(arguments: Sequence[str]) -> int:
