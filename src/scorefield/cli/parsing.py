@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
@@ -13,12 +14,18 @@ from scorefield.run.configuration import Parser
 from scorefield.run.recipe import build
 from scorefield.run.verb import Verb
 
+DOMAINS = ("datasets", "climate", "mri", "functions")  # whose classes are known by their short names
 V = TypeVar("V", bound=Verb)
 
 
 def parse(verb: type[V], name: str, arguments: Sequence[str]) -> V:
     """The verb that arguments ask for. InputError for what it does not know, or refuses."""
+    for room in DOMAINS:
+        import_module(f"scorefield.{room}")
     parser = parser_of(verb, name)
+    if {"-h", "--help"} & set(arguments):
+        print(parser.format_help() + verb.more_help(), end="")
+        raise SystemExit(0)
     settings = parser.read(verb.spelled_out(arguments))
     built = build(parser, settings)
     values = {field.name: built[field.name] for field, _ in arguments_of(verb)}

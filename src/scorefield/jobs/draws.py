@@ -118,11 +118,13 @@ class Draws(Job):
         return torch.from_numpy(np.concatenate([pieces[number]["x"] for number in numbers])[:count])
 
     def made_by(self) -> str | None:
-        return made_by_folder(self.out)
+        there = (self.out / "samples.npy").is_file() or len(list((self.out / "png").glob("*.png"))) == self.n
+        return made_by_folder(self.out) if there else None
 
-    def read(self) -> Tensor:
-        """The samples, left on disk until they are used; writing to them changes no file."""
-        return torch.from_numpy(np.load(self.out / "samples.npy", mmap_mode="c", allow_pickle=False))
+
+def read_samples(folder: Path) -> Tensor:
+    """The samples of a folder, left on disk until they are used; writing to them changes no file."""
+    return torch.from_numpy(np.load(folder / "samples.npy", mmap_mode="c", allow_pickle=False))
 
 
 @torch.no_grad()

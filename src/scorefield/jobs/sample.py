@@ -11,7 +11,7 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.jobs import resolution
 from scorefield.jobs.class_guidance import guidance_of, label_of
-from scorefield.jobs.draws import Draws
+from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
 from scorefield.jobs.pictures import trajectory_of
@@ -66,7 +66,7 @@ class Sample(Drawing):
         if self.trajectory:
             trajectory_of(job, self.out / "trajectory.png")
         log.info("%d samples in %s", self.n, self.out)
-        return None if self.png else job.read()
+        return None if self.png else read_samples(self.out)
 
     def job(self) -> Draws:
         """What is to be drawn, all that can be refused refused."""

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import replacing, strict, write_json
 from scorefield.foundation.locks import ChunkLocks
 
@@ -148,8 +148,19 @@ def is_done(job: Job) -> bool:
         return False
     if (found := job.made_by()) == digest(job.identity):
         return True
-    what = "holds something else" if found is None else "is the result of another job"
+    what = "holds something else" if found is None else f"is the result of another job{_difference(job.out, job)}"
     raise InputError(f"{job.out} exists and {what}: give another --out, or delete it.")
+
+
+def _difference(folder: Path, job: Job) -> str:
+    """In what the job of a folder differs, where it says so."""
+    try:
+        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    now = json.loads(json.dumps(strict(dict(job.identity)), default=str))
+    names = (name for name in {**before, **now} if name != JOB and before.get(name) != now.get(name))
+    return "".join(f", with {name} = {brief(before.get(name))}, not {brief(now.get(name))}" for name in names)[:160]
 
 
 def run_job(job: Job, *, unit: str, title: str) -> None:
@@ -163,25 +174,24 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
     Raises:
         InputError: a place that holds something else, a disk that is full, what `compute` refuses.
     """
-    with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1) as bar:
-        if is_done(job):
-            bar.update(sum(job.sizes))
-            return
-        pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
-        try:
-            with _at_work(job, pieces) as locks:
+    if is_done(job):
+        return
+    pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
+    try:
+        with _at_work(job, pieces) as locks:
+            with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1, disable=not job.sizes) as bar:
                 for number in locks.each(our_share_first(len(pieces))):
                     if not (pieces.whole(number) or job.out.exists()):
                         pieces.write(number, job.compute(number))
                     bar.update(job.sizes[number])
-                with locks.hold(SETUP, wait=True):
-                    if not is_done(job):
-                        _finish(job, pieces)
-        except OSError as error:
-            raise InputError(
-                f"Cannot write {job.out} ({error}): free some space, and call again to go on; what is complete is kept."
-            ) from error
-        shutil.rmtree(pieces.folder, ignore_errors=True)
+            with locks.hold(SETUP, wait=True):
+                if not is_done(job):
+                    _finish(job, pieces)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {job.out} ({error}): free some space, and call again to go on; what is complete is kept."
+        ) from error
+    shutil.rmtree(pieces.folder, ignore_errors=True)
 
 
 @contextmanager
@@ -196,7 +206,8 @@ def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
             found = made_by_folder(pieces.folder)
             if path.exists() and found is not None and found != pieces.digest:
                 raise InputError(
-                    f"{pieces.folder} holds parts of another job: finish it by its own call, delete it, or give another --out."
+                    f"{pieces.folder} holds parts of another job{_difference(pieces.folder, job)}: "
+                    "finish it by its own call, delete it, or give another --out."
                 )
             record_in(pieces.folder, job.identity)
         yield locks

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin, get_type_hints
@@ -39,7 +39,11 @@ class Between:
     def check(self, name: str, value: float, whole: bool) -> None:
         """Raise InputError for any other number."""
         number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
-        inside = number and (self.least < value < self.most if self.open else self.least <= value <= self.most)
+        inside = (
+            number
+            and math.isfinite(value)
+            and (self.least < value < self.most if self.open else self.least <= value <= self.most)
+        )
         if not inside:
             kind = "a whole number" if whole else "a number"
             ends = [f"{'above' if self.open else 'of at least'} {self.least:.12g}"] * (self.least > -math.inf)
@@ -50,8 +54,8 @@ class Between:
 Count = Annotated[int, Between(1, 10**9)]
 CountOrZero = Annotated[int, Between(0, 10**9)]
 Seed = Annotated[int, Between(0, 2**63 - 1)]
-Positive = Annotated[float, Between(0.0, math.inf, open=True)]
-NonNegative = Annotated[float, Between(0.0, 1e300)]
+Positive = Annotated[float, Between(0.0, open=True)]
+NonNegative = Annotated[float, Between(0.0)]
 Fraction = Annotated[float, Between(0.0, 1.0, open=True)]
 
 
@@ -76,7 +80,8 @@ class Verb(ABC):
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             if name in self.__dataclass_fields__:
-                object.__setattr__(self, name, _checked(f"--{name.replace('_', '-')}", getattr(self, name), hint))
+                value = _checked(shown_as(self.__dataclass_fields__[name]), getattr(self, name), hint)
+                object.__setattr__(self, name, value)
         self.check()
 
     __dataclass_fields__: dict[str, Any]
@@ -90,6 +95,14 @@ class Verb(ABC):
 
     def table(self, found: Any) -> str:
         """What is printed of what was found, for people and programs; nothing by default."""
+        return ""
+
+    def conclude(self, found: Any) -> None:  # noqa: B027
+        """Raise InputError, once it is printed, where what was found is not good enough."""
+
+    @classmethod
+    def more_help(cls) -> str:
+        """What the help says beside the arguments; nothing by default."""
         return ""
 
     @classmethod
@@ -116,8 +129,6 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     return _checked(name, value, annotated[0]) if len(annotated) == 1 and len(kinds) == 1 else value
 
 
-def fields_of(verb: type[Verb]) -> Iterator[tuple[dataclasses.Field[Any], Any, Mapping[str, Any]]]:
-    """The fields of a verb: each with its plain type and what `positional` or `option` said of it."""
-    hints = get_type_hints(verb)
-    for field in dataclasses.fields(verb):  # pyright: ignore[reportArgumentType]
-        yield field, hints[field.name], field.metadata
+def shown_as(field: dataclasses.Field[Any]) -> str:
+    """What the command line calls a field."""
+    return (field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",))[-1]
