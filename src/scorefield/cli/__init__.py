@@ -13,7 +13,6 @@ from pathlib import Path
 from scorefield.cli.climate import baseline, correct, downscale, verify
 from scorefield.cli.console import messages_on_stderr, say
 from scorefield.cli.evaluation import compare, evaluate, make_reference, report
-from scorefield.cli.mri import reconstruct
 from scorefield.cli.sampling import likelihood
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
@@ -68,7 +67,7 @@ VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "report": report,
     "restore": ("jobs.restore", "Restore"),
     "downscale": downscale,
-    "reconstruct": reconstruct,
+    "reconstruct": ("mri.reconstruction", "Reconstruct"),
     "superres": ("functions.super_resolution", "SuperResolve"),
     "plot": ("functions.noise_plots", "Plot"),
     "denoise": ("jobs.denoise", "Denoise"),

@@ -48,7 +48,8 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
             parser.add_argument(field.name, **options)
             continue
         names = field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",)
-        options |= {"dest": field.name} | ({"required": True} if required else {"default": default})
+        options |= {"required": True} if required else {"default": default}
+        options |= {"dest": field.name} if field.metadata.get("names") else {}
         parser.add_argument(*names, **options | _values(kind, field))
     return parser
 

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from scorefield.jobs.draws import count_evaluations
 
 import scorefield
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.interop import score_sde
 from scorefield.interop.pickles import Settings
+from scorefield.jobs.draws import count_evaluations
 from scorefield.jobs.import_weights import Import
 from scorefield.nn import NCSN, NCSNpp, NCSNv2
 from scorefield.samplers import (
