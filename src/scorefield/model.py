@@ -18,14 +18,11 @@ from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.normalise import Identity, Normaliser
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.nn.network import Network
 from scorefield.samplers import Sampler
 from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
 from scorefield.samplers.loop import Callback
-
-SAMPLING = 300  # the stream of the draws of sample i under a seed: key (seed, i, SAMPLING)
-PROBING = 301  # the stream of the probes of field i: key (0, i, PROBING)
 
 
 class Model(nn.Module):
@@ -257,7 +254,7 @@ class Model(nn.Module):
         for start in starts:
             rows = range(start, start + chunk)
             given = {name: _take(value, rows).to(self.device) for name, value in (cond or {}).items()}
-            generator = Generators((seed, index, SAMPLING) for index in rows)
+            generator = Generators((seed, index, Stream.SAMPLE) for index in rows)
             like = torch.empty(0, device=self.device)
             given = self.condition(given)
             x = sampler(denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
@@ -284,7 +281,7 @@ class Model(nn.Module):
         """
         x = x.to(self.device)
         z = self._own(self.normaliser(x))
-        generator = generator or Generators((0, index, PROBING) for index in range(len(x)))
+        generator = generator or Generators((0, index, Stream.PROBE) for index in range(len(x)))
         found = flow.log_prob(self.generative, z, generator=generator, cond=cond)
         return found._replace(nats=found.nats + self.normaliser.log_det(x).to(found.nats))
 

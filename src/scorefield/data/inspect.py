@@ -12,14 +12,13 @@ import torch
 from torch import Generator, Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.distance import largest_distance
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid
-from scorefield.data.statistics import measure
+from scorefield.data.statistics import largest_distance, measure
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import seed_of
 
 EFFORT = 2**36  # multiplications spent on distances: a second or two
 PICTURED = 64  # samples in a preview
@@ -121,7 +120,7 @@ def inspect(
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
-        order = torch.randperm(n, generator=Generator().manual_seed(stream(seed)))[:compared].sort().values
+        order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed)))[:compared].sort().values
         sigma_max = largest_distance(fitted, fields, order)
     except InputError as error:
         sigma_data = sigma_max = math.nan

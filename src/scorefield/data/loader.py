@@ -21,9 +21,7 @@ from scorefield.data.augment import Augment
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
-
-SHUFFLE = 100  # the stream of the permutations
+from scorefield.foundation.random import Stream, seed_of
 
 
 class Loader:
@@ -168,4 +166,4 @@ def fetch(fields: FieldDataset, key: Tensor, augment: Sequence[Augment], seed: i
 @lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
     """The order of the data in one epoch."""
-    return torch.randperm(n, generator=Generator().manual_seed(stream(seed, epoch, SHUFFLE)))
+    return torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, epoch, Stream.SHUFFLE)))

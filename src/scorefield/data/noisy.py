@@ -16,12 +16,8 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 
-NOISE, LEVEL = (
-    303,
-    304,
-)  # streams of the noise of an example, and of how much of it there is: key (seed, split, index, NOISE)
 MEDIAN = 0.67449  # of |n|, n ~ N(0, 1)
 SPLITS: tuple[Split, ...] = ("train", "valid")
 
@@ -76,12 +72,12 @@ class NoisyFields(FieldDataset):
         if batch.noise is not None:
             raise InputError("The fields are noisy already: add noise once.")
         x = batch.x
-        share = self._draws(indices, LEVEL).rand((len(x),), like=x)
+        share = self._draws(indices, Stream.NOISE_LEVEL).rand((len(x),), like=x)
         noise = self.low + (self.high - self.low) * share
-        white = self._draws(indices, NOISE).randn(x.shape, like=x)
+        white = self._draws(indices, Stream.NOISE).randn(x.shape, like=x)
         return replace(batch, x=x + noise.reshape(-1, *(1,) * (x.ndim - 1)) * white, noise=noise)
 
-    def _draws(self, indices: Tensor, stream: int) -> Generators:
+    def _draws(self, indices: Tensor, stream: Stream) -> Generators:
         return Generators((*self.key, index, stream) for index in indices.tolist())
 
 

@@ -11,13 +11,13 @@ from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
 from scorefield.data.picture import save_panels
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs.options import OnRun
 from scorefield.model import Model
 from scorefield.run.runner import check_out
 from scorefield.run.verb import Count, Seed, log, option
 
-DRAWS, LEVELS = 303, 8  # the stream of the noise that is shown: key (seed, i, DRAWS); how many levels of noise
+LEVELS = 8  # how many levels of noise
 Panel = tuple[str, Tensor, float, float]
 
 
@@ -58,7 +58,7 @@ class Plot(OnRun):
 
 def draws(model: Model, n: int, seed: int) -> Sequence[Panel]:
     """ξ ~ N(0, C)."""
-    generator = Generators((seed, i, DRAWS) for i in range(n))
+    generator = Generators((seed, i, Stream.NOISE_PLOT) for i in range(n))
     like = torch.empty(0, device=model.device)
     return in_one_range("noise", model.sde.noise.sample((n, *model.shape), generator=generator, like=like).cpu())
 
@@ -83,7 +83,7 @@ def noised(model: Model, fields: FieldDataset, seed: int) -> Sequence[Panel]:
     x = model.normaliser.cpu()(fields.gather(torch.tensor([0])).x)
     model.normaliser.to(model.device)
     schedule, panels = model.sde.schedule, []
-    noise = model.sde.noise.sample(x.shape, generator=Generators([(seed, 0, DRAWS)]), like=x)
+    noise = model.sde.noise.sample(x.shape, generator=Generators([(seed, 0, Stream.NOISE_PLOT)]), like=x)
     ends = schedule.log_snr(torch.tensor([0.0, 0.999], dtype=torch.float64)).clamp(-14, 14)
     for snr in torch.linspace(float(ends[0]), float(ends[1]), LEVELS, dtype=torch.float64):
         alpha, sigma = schedule(schedule.time(snr))

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from scorefield.core.schedule import time_of_noise
 from scorefield.data.batch import Batch
+from scorefield.data.nifti import Volume
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.picture import save_panels
 from scorefield.data.single import read_fields
@@ -22,7 +23,6 @@ from scorefield.foundation.files import write_json
 from scorefield.jobs.options import OnRun
 from scorefield.jobs.outputs import write_array
 from scorefield.model import Model
-from scorefield.mri.denoised import Volume
 from scorefield.run.runner import Job, Piece, Pieces, check_out, made_by_folder, record_in, run_job
 from scorefield.run.verb import Count, Positive, positional
 

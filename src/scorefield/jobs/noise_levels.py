@@ -11,10 +11,10 @@ import torch
 import yaml
 
 from scorefield.core.schedule import langevin_step, level_number, level_ratio
-from scorefield.data.distance import largest_distance
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
+from scorefield.data.statistics import largest_distance
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_text
 from scorefield.run.configuration import fold

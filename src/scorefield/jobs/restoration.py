@@ -25,7 +25,7 @@ from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_json
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.outputs import write_array
@@ -33,7 +33,6 @@ from scorefield.metrics.image import interval_coverage, psnr, spread_of
 from scorefield.operators import Compose, LinearOperator, Scale
 from scorefield.run.runner import Job, Piece, Pieces, record_in
 
-DEGRADING = 302  # the stream of the noise that --degrade adds: key (seed, 0, DEGRADING)
 LEVEL = 0.9
 
 
@@ -94,7 +93,7 @@ def read_case(
     known = None if source is None else read_field(source, shape)
     if degrade and known is not None:
         y = operator(known)
-        y = y + noise * Generators([(seed, 0, DEGRADING)]).randn(y.shape, like=y)
+        y = y + noise * Generators([(seed, 0, Stream.DEGRADE)]).randn(y.shape, like=y)
     else:
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)

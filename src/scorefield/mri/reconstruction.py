@@ -17,12 +17,13 @@ from scorefield.guidance import Method, Proximal
 from scorefield.jobs.options import Drawing
 from scorefield.model import Model
 from scorefield.mri.assembling import assemble
-from scorefield.mri.kspace import EmptySliceError, KSpace, open_kspace
+from scorefield.mri.files import open_kspace, read_maps
+from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, draw
-from scorefield.mri.scan_loading import Scans, read_maps, sampling_of
+from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, run_job
 from scorefield.run.verb import Count, Positive, Seed, log, option, positional
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler

@@ -27,13 +27,13 @@ class LinearOperator(ABC):
         """A* A x; an operator that knows a shorter way than through A x may say so."""
         return self.adjoint(self(x))
 
-    @abstractmethod
     def project(self, x: Tensor, y: Tensor) -> Tensor:
         """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros.
 
         Raises:
-            InputError: where A⁺ does not exist in closed form, or would amplify noise without bound.
+            InputError: by default, which is right where A⁺ has no closed form, or would amplify noise without bound.
         """
+        raise InputError(f"{type(self).__name__} has no projection onto A x = y: take MomentMatching.")
 
 
 @dataclass(frozen=True)

@@ -22,7 +22,7 @@ from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source, Tensors
 from scorefield.foundation.errors import AbsentDataError, InputError
 from scorefield.foundation.files import write_text
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import Stream, seed_of
 from scorefield.model import Model
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
@@ -43,7 +43,6 @@ from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.dry_run import Rehearsal
 from scorefield.training.trainer import Trainer
 
-INITIAL = 202  # the stream of the initial weights
 STAND_INS = 9  # random fields where a rehearsal finds no data
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
@@ -94,7 +93,7 @@ def prepare(
     config = yaml.safe_load(parser.dump(groups, skip_validation=True))
     if groups.train.seed < 0:
         raise InputError(f"train.seed must be at least 0, not {groups.train.seed}.")
-    torch.manual_seed(stream(groups.train.seed, INITIAL))
+    torch.manual_seed(seed_of(groups.train.seed, Stream.WEIGHTS))
     built = build(parser, groups)
     model: Model = built.model
     if init is not None:

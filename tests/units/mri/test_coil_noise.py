@@ -6,13 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scorefield.data.nifti import read_nifti
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import centred, fit_matrix
 from scorefield.mri.masks import Everything, PoissonDisc, RandomLines
-from scorefield.mri.noise import foretold_noise, noise_covariance, robust_covariance
-from scorefield.mri.prepare import distance_of
-from scorefield.mri.scaling import fit_matrix
-from scorefield.mri.simulate import centred, simulate
-from scorefield.mri.volumes import read_nifti
+from scorefield.mri.noise import distance_of, noise_covariance, predicted_noise, robust_covariance
+from scorefield.mri.simulated import simulate
 
 pytest.importorskip("sigpy")
 DATA = Path(os.environ.get("SCOREFIELD_DATA", ""), "mri")
@@ -90,7 +89,7 @@ def test_correlations_between_coils_are_found(head):
     )
     mixing *= simulate(head, decibels=40).noise / np.abs(mixing).mean()
     noisy = scan.kspace + np.tensordot(mixing, white(scan.kspace.shape), 1)
-    found = foretold_noise(noisy, np.ones(head.shape, bool))
+    found = predicted_noise(noisy, np.ones(head.shape, bool))
     lower = np.linalg.inv(np.linalg.cholesky(mixing @ mixing.conj().T))
     np.testing.assert_allclose(lower @ found @ lower.conj().T, np.eye(8), atol=0.15)
 

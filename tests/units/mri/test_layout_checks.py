@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scorefield.data.nifti import read_nifti
 from scorefield.foundation.errors import InputError
-from scorefield.mri.coil_combined import Combined
-from scorefield.mri.kspace import open_kspace
+from scorefield.mri.files import open_kspace
 from scorefield.mri.layout_checks import check_axes, check_shift
 from scorefield.mri.masks import RandomLines
-from scorefield.mri.simulate import simulate
-from scorefield.mri.volumes import read_nifti
+from scorefield.mri.simulated import simulate
+from scorefield.mri.sources import Combined
 
 h5py = pytest.importorskip("h5py")
 pytest.importorskip("sigpy")

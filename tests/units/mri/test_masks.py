@@ -6,10 +6,19 @@ import numpy as np
 import pytest
 
 from scorefield.foundation.errors import InputError
-from scorefield.mri.maps import calibration_box, estimate_maps
-from scorefield.mri.masks import EquispacedLines, Everything, MaskFile, PoissonDisc, Radial, RandomLines
+from scorefield.foundation.fourier import centred
+from scorefield.mri.coils import estimate_maps
+from scorefield.mri.masks import (
+    EquispacedLines,
+    Everything,
+    MaskFile,
+    PoissonDisc,
+    Radial,
+    RandomLines,
+    calibration_box,
+)
 from scorefield.mri.reconstruction import Reconstruct
-from scorefield.mri.simulate import centred, simulate
+from scorefield.mri.simulated import simulate
 
 
 @pytest.mark.parametrize("kind", [RandomLines, EquispacedLines])

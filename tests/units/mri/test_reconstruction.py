@@ -13,15 +13,15 @@ import torch
 import scorefield
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import centred, fit_matrix
+from scorefield.mri.coils import as_tensor, normalised
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import MaskFile, RandomLines
 from scorefield.mri.metrics import fastmri_figures
-from scorefield.mri.prepare import normalised
 from scorefield.mri.reconstruction_report import figures, misfit, summary
-from scorefield.mri.scaling import fit_matrix
-from scorefield.mri.scan import Scan, as_tensor
+from scorefield.mri.scan import Scan
 from scorefield.mri.scan_loading import Scans
-from scorefield.mri.simulate import Simulation, centred, simulate
+from scorefield.mri.simulated import Simulation, simulate
 
 h5py, nibabel, _ = (pytest.importorskip(name) for name in ("h5py", "nibabel", "sigpy"))
 GRID = (40, 37)

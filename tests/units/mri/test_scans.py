@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import centred
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import MaskFile, RandomLines
 from scorefield.mri.scan_loading import Scans
-from scorefield.mri.simulate import centred, simulate
+from scorefield.mri.simulated import simulate
 
 pytest.importorskip("sigpy")
 GRID, COILS = (96, 80), 6
@@ -110,3 +111,15 @@ def test_what_compression_leaves_out_is_all_that_the_image_lacks(clean):
         found, reference, _ = Scans(scan, RandomLines(2.0, 24), coils=coils).scan(0)
         ratio = np.abs(reference.numpy())[inside] / strength[inside]
         assert found.maps.shape[0] == coils and np.abs(ratio - 1).mean() < tolerance
+
+
+def test_points_that_are_not_used_decide_nothing_but_the_reference(clean):
+    """Neither the combinations of coils, nor maps, nor the scale: a part of k-space is all that there would be of a real scan."""
+    used = RandomLines(2.0, 24)
+    other = np.where(used(GRID, 0), clean, clean[::-1] * np.arange(1, COILS + 1)[:, None, None]).astype(np.complex64)
+    found, changed = (
+        Scans(KSpace("scan", (1, *clean.shape), lambda _, x=x: x), used, noise=0.1, coils=3).scan(0)[0]
+        for x in (clean, other)
+    )
+    assert np.array_equal(found.maps, changed.maps) and found.scale == changed.scale
+    assert np.array_equal(found.kspace[:, found.mask], changed.kspace[:, changed.mask])
