@@ -182,7 +182,8 @@ def test_a_run_of_imported_weights_is_sampled_and_trained_on(tmp_path, capsys) -
     run, tuned = tmp_path / "run", tmp_path / "tuned"
     given = ["--config", str(save_config(tmp_path / "c", config))]
     assert main(["import", str(path), "--out", str(run), *given]) == 0
-    assert main(["import", str(path), "--out", str(run), *given]) == 2
+    assert main(["import", str(path), "--out", str(run), *given]) == 0  # it is there
+    assert main(["import", str(path), "--out", str(tmp_path), *given]) == 2
     assert "another --out" in capsys.readouterr().err
     assert main(["sample", str(run), "-n", "2", "--steps", "2", "--chunk", "2", "--out", str(tmp_path / "s")]) == 0
     assert np.load(tmp_path / "s" / "samples.npy").shape == (2, 2, 8, 8)

@@ -120,7 +120,7 @@ def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys
     said = capsys.readouterr().err
     assert "slices 2, coils 1, height 40, width 37" in said and "single-coil: 2 slices" in said
     np.save(tmp_path / "m.npy", RandomLines(3.0, 11, seed=1)(GRID)[0])  # another mask, by the same name
-    refuse(capsys, job(folder, tmp_path / "o.h5", *more, kspace=str(tmp_path / "one.h5")), "another job", "seed")
+    refuse(capsys, job(folder, tmp_path / "o.h5", *more, kspace=str(tmp_path / "one.h5")), "another job")
 
 
 def test_results_are_in_the_units_of_k_space(folder, scans, tmp_path):
