@@ -121,8 +121,8 @@ def compare(
             model, on_grid, n, repeats=repeats, flow=flow, seed=seed, chunk=chunk, bar=bar, facts=facts, unfinished=part
         )
         x = on_grid.gather(torch.tensor(found["indices"])).x.to(model.device)
-        z = model.normaliser(x)
-        reference = log_noise(noise, z, sigma).cpu() + model.normaliser.log_det(x).double().cpu()
+        z, _ = model.enter(Batch(x))
+        reference = log_noise(noise, z, sigma).cpu() + model.log_det(x).double().cpu()
         relative = torch.tensor(found["nats_per_field"], dtype=torch.float64).T - reference
         record["resolutions"].append({"resolution": resolution, "grid": grid, **found, "relative": summary(relative)})
     for part in () if unfinished is None else unfinished.parent.glob(f"{unfinished.name}.*.npz"):

@@ -170,7 +170,6 @@ def _one_draw(
     if fields.quantum > 0:
         batch = Dequantise(fields.quantum)(batch, seed)
     generator = Generators((seed, index, repeat, Stream.PROBE) for index in indices.tolist())
-    batch = batch.to(model.device)
     return model.log_prob(batch.x, generator=generator, flow=flow, cond=batch.cond)
 
 

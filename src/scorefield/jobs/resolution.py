@@ -40,7 +40,7 @@ def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset])
                 f"WienerBeyond takes the spectrum from the training data, which are not at hand ({brief(error)}): give "
                 '--beyond.spectrum \'{"exponent": ..., "bands": [...]}\', which `suggest --wiener` prints where they are.'
             ) from error
-        return model.normaliser(train.gather(spread(len(train), MEASURED)).x.to(model.device)).cpu()
+        return model.enter(train.gather(spread(len(train), MEASURED)))[0].cpu()
 
     return None if beyond is None else beyond.fitted(fields, model.sde.noise)
 
