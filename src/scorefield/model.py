@@ -19,14 +19,11 @@ from scorefield.data.batch import Batch, Conditions
 from scorefield.data.normalise import Identity, Normaliser
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.precision import wide
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.nn.network import Network
 from scorefield.samplers import Sampler
 from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
 from scorefield.samplers.loop import Callback
-
-SAMPLING = 300  # the stream of the draws of sample i under a seed: key (seed, i, SAMPLING)
-PROBING = 301  # the stream of the probes of field i: key (0, i, PROBING)
 
 
 class Drawn(NamedTuple):
@@ -324,7 +321,7 @@ class Model(nn.Module):
         for start in starts:
             rows = range(start, start + chunk)
             given = {name: _take(value, rows) for name, value in (cond or {}).items()}
-            generator = Generators((seed, index, SAMPLING) for index in rows)
+            generator = Generators((seed, index, Stream.SAMPLE) for index in rows)
             drawn = self.draw(generator, shape, sampler=sampler, cond=given, denoiser=denoiser, callback=callback)
             yield drawn.x[: n - start].cpu()
 
@@ -348,7 +345,7 @@ class Model(nn.Module):
             cond: what the model is conditioned on, in data units.
         """
         z, given = self._whole(x, cond)
-        generator = generator or Generators((0, index, PROBING) for index in range(len(x)))
+        generator = generator or Generators((0, index, Stream.PROBE) for index in range(len(x)))
         found = flow.log_prob(self.generative, z, generator=generator, cond=given)
         return found._replace(nats=found.nats + self.log_det(x.to(self.device)).to(found.nats))
 

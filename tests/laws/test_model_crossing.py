@@ -20,11 +20,11 @@ from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
 from scorefield.data import Batch, Standardise
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import DPS, MomentMatching, NoisyLikelihood, PiGDM, Proximal, Replacement
 from scorefield.inverse import posterior
 from scorefield.losses import Denoising
-from scorefield.model import SAMPLING, Model
+from scorefield.model import Model
 from scorefield.nn.network import Network
 from scorefield.operators import Mask
 from scorefield.samplers import Exact, ProbabilityFlow, Sampler
@@ -197,7 +197,7 @@ def test_samples_have_their_law(name: str, dtype: torch.dtype) -> None:
 
 def flowed(case: Case, model: Model, seed: int = 5) -> Tensor:
     """The samples of a seed: with x_t − m scaled by √(v + σ²) all the way, from x_1 = σ ξ on."""
-    generator = Generators((seed, index, SAMPLING) for index in range(N))
+    generator = Generators((seed, index, Stream.SAMPLE) for index in range(N))
     noise = generator.randn((N, *SHAPE), like=torch.empty(0, dtype=model.precision)).double()
     mean, variance = case.inside(torch.float64)
     start = 80 / math.sqrt(variance + 80**2)

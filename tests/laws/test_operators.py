@@ -147,6 +147,16 @@ def test_what_does_not_fit_is_named(operator, shape, words):
         operator(torch.zeros(shape))
 
 
+class Half(LinearOperator):
+    """The least that an operator must have: a map and its adjoint."""
+
+    def __call__(self, x):
+        return x / 2
+
+    def adjoint(self, y):
+        return y / 2
+
+
 def test_bad_operators_and_projections_that_do_not_exist_are_refused():
     with pytest.raises(InputError, match="sizes from 1"):
         CosineCoarsen((8, 8), (4, 9))
@@ -154,8 +164,9 @@ def test_bad_operators_and_projections_that_do_not_exist_are_refused():
         with pytest.raises(InputError):
             build()
     x = draw((1, 1, 6))
-    with pytest.raises(InputError, match="no projection"):
-        Blur().project(x, x)
+    for operator in (Blur(), Half()):
+        with pytest.raises(InputError, match=f"{type(operator).__name__} has no projection"):
+            operator.project(x, x)
     grid = Compose((Mask(torch.arange(6) > 0), Coarsen(2)))
     with pytest.raises(InputError, match="MomentMatching"):
         grid.project(x, torch.ones(1, 1, 3, dtype=F64))

@@ -13,8 +13,8 @@ from scorefield.climate.predictors import EnsembleInput
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.moments import Matched
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
-from scorefield.model import SAMPLING, Model
+from scorefield.foundation.random import Generators, Stream
+from scorefield.model import Model
 from scorefield.samplers import Sampler
 from scorefield.samplers.tiled import Tiled
 
@@ -94,7 +94,7 @@ class Job:
         rows = [*wanted, *([wanted[-1]] * (self.chunk - len(wanted)))]  # last bits depend on the size of the batch
         given = {time: self._condition(time) for time in sorted({time for _, time in rows})}
         cond = {"field": torch.stack([given[time] for _, time in rows])}
-        keys = [(self.seed, member, *self.given.key(time), SAMPLING) for member, time in rows]
+        keys = [(self.seed, member, *self.given.key(time), Stream.SAMPLE) for member, time in rows]
         shape = (self.model.shape[0], *self.given.shape)
         drawn = self.model.draw(Generators(keys), shape, sampler=self.sampler, cond=cond, denoiser=self._denoiser())
         x, z = (part[: len(wanted)].cpu() for part in drawn)

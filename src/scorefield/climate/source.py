@@ -84,7 +84,7 @@ class Climate(Source):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
         if fields.bytes <= self.memory * 2**30:
             fields.remember()
-        fields.told = told_of(fields)
+        fields.metadata = told_of(fields)
         if split == "train":
             fields.template = describe(self, fields)
         return fields

@@ -21,9 +21,9 @@ from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_text
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs.sampling import device_argument
-from scorefield.model import PROBING, Model
+from scorefield.model import Model
 from scorefield.run.configuration import Parser
 from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
 from scorefield.samplers.probes import Probes, Rademacher
@@ -169,7 +169,7 @@ def _one_draw(
     batch = replace(batch, key=torch.stack((indices, torch.full_like(indices, repeat)), dim=1))
     if fields.quantum > 0:
         batch = Dequantise(fields.quantum)(batch, seed)
-    generator = Generators((seed, index, repeat, PROBING) for index in indices.tolist())
+    generator = Generators((seed, index, repeat, Stream.PROBE) for index in indices.tolist())
     return model.log_prob(batch.x, generator=generator, flow=flow, cond=batch.cond)
 
 

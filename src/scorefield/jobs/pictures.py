@@ -14,7 +14,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
-from scorefield.jobs.sampling import Job
+from scorefield.jobs.draws import Draws
 from scorefield.model import Model
 from scorefield.run.loading import load
 from scorefield.samplers import Sampler
@@ -32,7 +32,7 @@ def write_all(folder: Path) -> None:
     loss_curve(folder, folder / "loss.png")
 
 
-def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
+def trajectory_of(job: Draws, path: Path, *, n: int = 8) -> None:
     """The way of the first samples of a job, drawn once."""
     if not path.exists():
         n = min(n, job.n)

@@ -26,8 +26,6 @@ def as_operator(
     >>> columns.adjoint(torch.ones(1, 1, 2)).shape
     torch.Size([1, 1, 2, 3])
 
-    It is a function and no class, so that no configuration file can name code to call.
-
     Args:
         function: f, linear, from fields (batch, channels, *grid) to measurements (batch, ...), each field by itself.
         shape: (channels, *grid) of x.

@@ -25,11 +25,16 @@ ROOMS = {
     "wiener": "core.wiener",
     "sample": "samplers",
     "train": "training",
+    "data.crop": "data.decode",
     "data.climate": "climate",
     "data.climate.clock": "climate.time_features",
     "data.mri": "mri",
-    "data.mri.combined": "mri.coil_combined",
-    "data.mri.scanned": "mri.raw_kspace",
+    "data.mri.combined": "mri.sources",
+    "data.mri.scanned": "mri.sources",
+    "data.mri.undersampled": "mri.simulated",
+    "mri.coil_combined": "mri.sources",
+    "mri.raw_kspace": "mri.sources",
+    "mri.undersampled": "mri.simulated",
     "data.terrain": "datasets.terrain",
     "data.volcano": "datasets.volcano",
     "data.vorticity": "datasets.vorticity",
@@ -37,6 +42,8 @@ ROOMS = {
     "data.interferograms": "datasets.interferograms",
     "data.windows": "functions.windows",
     "jobs.baselines": "climate.baselines",
+    "operators.coils": "operators.kspace",
+    "operators.fourier": "operators.kspace",
     "operators.parts": "operators.masks",
     "nn.blind": "nn.deterministic",
     "nn.located": "nn.position_maps",
@@ -117,7 +124,7 @@ def renewed(config: Any, key: str = "") -> Any:
         key: the name that it has there.
     """
     if isinstance(config, Mapping):
-        return {name: renewed(value, name) for name, value in config.items()}
+        return {name: renewed(value, str(name)) for name, value in config.items()}
     if isinstance(config, list | tuple):
         return [renewed(value) for value in config]
     if not isinstance(config, str):

@@ -14,13 +14,13 @@ from scorefield.data.augment import Augment
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Loader
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.signals import stops_requested
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
 from scorefield.model import Model
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training import dry_run as rehearsal
 from scorefield.training.dry_run import Rehearsal
-from scorefield.training.interrupt import listening
 from scorefield.training.log import Log
 from scorefield.training.loop import Loop
 from scorefield.training.optimiser import Adam, Optimiser
@@ -128,7 +128,7 @@ class Trainer:
         figures = tuple(figure.name for figure in self.loss.figures)
         log = Log(folder, state.step, figures) if state.fabric.is_global_zero else None
         loop = Loop(self, state, valid, folder, config, log, pending)
-        with listening() as asked:
+        with stops_requested() as asked:
             loop.run(self._loader(train, state), asked)
         if log is not None:
             log.close()

@@ -18,10 +18,9 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs import likelihood as job
 from scorefield.jobs.likelihood import measure, summary
-from scorefield.model import PROBING
 from scorefield.run.loading import open_checkpoint
 from scorefield.samplers import ProbabilityFlow
 from weather import NET, dataset, described, recipe, save
@@ -169,7 +168,7 @@ def test_a_conditional_run_is_given_its_conditions_in_data_units(tmp_path: Path)
     assert float(batch.cond["field"].mean()) > 200
 
     def nats(cond: dict[str, torch.Tensor]) -> torch.Tensor:
-        keys = Generators((0, index, 0, PROBING) for index in indices)
+        keys = Generators((0, index, 0, Stream.PROBE) for index in indices)
         return model.log_prob(batch.x, cond=cond, generator=keys, flow=ProbabilityFlow(1e-2)).nats
 
     expected = nats(dict(batch.cond))

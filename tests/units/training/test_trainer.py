@@ -112,7 +112,7 @@ def test_a_network_of_levels_is_refused_where_it_is_given_other_labels(tmp_path:
     given = {"model__net": "NCSN", "model__net__channels": 8, "model__net__levels": 20}
     with pytest.raises(InputError, match="from 0 to 19, and is given those from"):
         prepare(*tiny.settings(tiny.recipe(tmp_path), **given))
-    table = {"model__precondition": "Score", "model__precondition__label": "Index"}
+    table = {"model__precondition": "ScorePrediction", "model__precondition__label": "Index"}
     fitting = given | table | {"model__precondition__label__levels": 20}
     assert prepare(*tiny.settings(tiny.recipe(tmp_path), **fitting)).model.denoiser.net.label_range == (0, 19)
 

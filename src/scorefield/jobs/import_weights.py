@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from copy import deepcopy
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -21,33 +23,102 @@ from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
 from scorefield.nn import LearnedPositionMaps, Network
-from scorefield.run import experiment as run
 from scorefield.run import loading
 from scorefield.run.aliases import renewed
+from scorefield.run.configuration import read_recipe
 from scorefield.run.recipe import build, data_parser, normaliser_parser
+from scorefield.run.runner import Job, Piece, Pieces, check_out, made_by_folder, record_in, run_job
+from scorefield.run.verb import Verb, log, positional
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.loop import versions
 
 IMAGE_SCALE = 255.0  # our images count from 0 to 255, the ancestors' from 0 to 1
 
 
-def import_weights(
-    checkpoint: Path, out: Path, config: Path | None = None, data: Mapping[str, Any] | None = None
-) -> Path:
-    """Write a run folder from a checkpoint of another program. Returns the checkpoint in it.
+@dataclass(frozen=True, kw_only=True)
+class Import(Verb):
+    """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2 or
+    score-diffusion-training. What it is follows from its weights and its configuration; nothing in it is executed.
+
+    Args:
+        checkpoint: the file with the weights.
+        out: run folder to write.
+        config: its configuration (JSON, YAML or pickled), if the checkpoint holds none or another.
+        data: recipe with the data trained on: mlde's transforms are fitted to them again.
+    """
+
+    checkpoint: Path = positional()
+    out: Path
+    config: Path | None = None
+    data: Path | None = None
+
+    def check(self) -> None:
+        check_out(self.out, folder=True)
+
+    def run(self) -> Path:
+        data = None if self.data is None else read_recipe(self.data).get("data")
+        job = Importing(self.out, self.checkpoint, self.config, data)
+        run_job(job, unit="file", title="import")
+        draws = f"scorefield sample {self.out} -n 16 --out DIR"
+        if channels := loading.load(self.out).denoiser.net.cond_channels:
+            draws = f"scorefield.load('{self.out}').sample(n, cond={{'field': ...}}), with {channels} channels,"
+        log.info(f"weights in {self.out}: {draws} draws from them")
+        return self.out
+
+
+@dataclass(frozen=True, eq=False)
+class Importing(Job):
+    """The run folder of a checkpoint of another program.
 
     What the file is follows from its content and configuration, never from its name; nothing in it is executed.
 
     Args:
-        checkpoint: of score_sde_pytorch, its rewrite, mlde, ncsnv2 or score-diffusion-training.
-        out: the run folder; it must be new or empty.
-        config: the configuration that belongs to it (JSON, YAML or pickled), if the checkpoint holds none or another.
-        data: what it was trained on, as the data group of a recipe: mlde's transforms are fitted to them again.
+        out: the run folder.
+        checkpoint: the file.
+        config: the configuration that belongs to it, if the checkpoint holds none or another.
+        data: what it was trained on, as the data group of a recipe.
 
     Raises:
         InputError: what cannot be read safely, does not fit together, or is not supported; the message says which.
     """
-    run.check_free(out, resume=False)
+
+    out: Path
+    checkpoint: Path
+    config: Path | None
+    data: Mapping[str, Any] | None
+    content: tuple[dict[str, Tensor], dict[str, Any]] = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "content", converted(self.checkpoint, self.config, self.data))
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        tensors, facts = self.content
+        return {"imported": facts["imported"], "content": checkpoints.digest(tensors, json.dumps(facts))}
+
+    @property
+    def sizes(self) -> tuple[()]:
+        return ()
+
+    def compute(self, number: int) -> Piece:
+        raise IndexError(number)  # it has no pieces
+
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        tensors, facts = self.content
+        file = checkpoints.path_of(out / "checkpoints", facts["step"])
+        checkpoints.write(file, tensors, facts)
+        loading.load(file)  # what was written is read back, by the same way that it will be used
+        write_text(out / "config.yaml", yaml.safe_dump(facts["config"], sort_keys=False, default_flow_style=None))
+        record_in(out, self.identity)
+
+    def made_by(self) -> str | None:
+        return made_by_folder(self.out)
+
+
+def converted(
+    checkpoint: Path, config: Path | None, data: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the facts of a checkpoint of ours, from one of another program; arguments as of `Importing`."""
     found = weights.find(pickles.read_checkpoint(checkpoint), str(checkpoint))
     settings = _settings(found, checkpoint, config)
     reader = ncsnv2 if "begin_conv.weight" in found.raw else score_sde
@@ -74,7 +145,6 @@ def import_weights(
     tensors |= {f"normaliser.{name}": value for name, value in _normaliser_buffers(settings, found).items()}
     tensors |= fitted
     recipe = renewed(recipe)
-    file = checkpoints.path_of(out / "checkpoints", found.step)
     facts = {
         "config": recipe,
         "step": found.step,
@@ -85,14 +155,7 @@ def import_weights(
         "versions": versions(),
         "imported": {"name": checkpoint.name, "sha256": sha256(checkpoint.read_bytes()).hexdigest()},
     }
-    checkpoints.write(file, tensors, facts)
-    try:
-        loading.load(file)  # what was written is read back, by the same way that it will be used
-    except InputError:
-        file.unlink()
-        raise
-    write_text(out / "config.yaml", yaml.safe_dump(recipe, sort_keys=False, default_flow_style=None))
-    return file
+    return tensors, facts
 
 
 def _located(described_net: dict[str, Any], net: Network, maps: Tensor) -> tuple[dict[str, Any], Network]:

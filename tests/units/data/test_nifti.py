@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from scorefield.data.nifti import radians
 from scorefield.foundation.errors import InputError
-from scorefield.mri.phase import radians
 
 ANGLE = np.random.default_rng(0).uniform(-np.pi, np.pi, (16, 16, 64)).astype(np.float32)
 

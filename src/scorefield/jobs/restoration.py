@@ -5,9 +5,10 @@ How a measurement in data units becomes one of a model's own fields is in `score
 
 from __future__ import annotations
 
-import difflib
+import json
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,62 +22,16 @@ from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_json
-from scorefield.foundation.random import Generators
-from scorefield.guidance import Guided, Method, MomentMatching
+from scorefield.foundation.random import Generators, Stream
+from scorefield.guidance import Guided, Method
 from scorefield.inverse import InverseProblem, in_model_space
-from scorefield.jobs import sampling
-from scorefield.jobs.tasks import TASKS
+from scorefield.jobs.draws import Draws, read_samples
+from scorefield.jobs.outputs import write_array
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
-from scorefield.model import Model
 from scorefield.operators import LinearOperator
-from scorefield.run.configuration import Parser, known_classes
-from scorefield.samplers import Sampler
+from scorefield.run.runner import Job, Piece, Pieces, record_in
 
-DEGRADING = 302  # the stream of the noise that --degrade adds: key (seed, 0, DEGRADING)
 LEVEL = 0.9
-
-
-def add_arguments(parser: Parser) -> None:
-    """What was measured, how, and how to restore it."""
-    parser.add_argument("image", type=Path, help="the measured image, or .npy, in data units; NaN where it is hidden")
-    parser.add_argument(
-        "--task",
-        type=LinearOperator,
-        required=True,
-        help=f"how it was measured: {', '.join(task.__name__ for task in TASKS)}, or any LinearOperator",
-    )
-    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of its noise, in data units")
-    parser.add_argument(
-        "--degrade",
-        action="store_true",
-        help="the image is the truth: measure it first, by the task and with the noise",
-    )
-    parser.add_argument("--truth", type=Path | None, default=None, help="image or .npy to compare the result with")
-    parser.add_argument(
-        "--method",
-        type=Method,
-        default=MomentMatching(),
-        help="MomentMatching, PiGDM, DPS or Replacement (for a noise of 0)",
-    )
-    parser.add_argument("-n", "--samples", type=int, default=8, help="how many draws")
-    parser.add_argument("--seed", type=int, default=0, help="draw i depends on (seed, i) alone")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    sampling.add_arguments(parser)
-
-
-def named(arguments: Sequence[str]) -> list[str]:
-    """The arguments with the plain name of a task replaced by its import path."""
-    words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--task=") else (word,))]
-    names = {task.__name__: f"{task.__module__}.{task.__name__}" for task in TASKS}
-    for i, word in enumerate(words[1:], start=1):
-        if words[i - 1] == "--task":
-            if word not in names and "." not in word and word not in known_classes():
-                close = difflib.get_close_matches(word, names, n=1)
-                raise InputError(
-                    f"There is no task {word}: {f'did you mean {close[0]}?' if close else ', '.join(names)}"
-                )
-            words[i] = names.get(word, word)
-    return words
 
 
 def read_case(
@@ -108,72 +63,84 @@ def read_case(
     known = None if source is None else read_field(source, shape)
     if degrade and known is not None:
         y = operator(known)
-        y = y + noise * Generators([(seed, 0, DEGRADING)]).randn(y.shape, like=y)
+        y = y + noise * Generators([(seed, 0, Stream.DEGRADE)]).randn(y.shape, like=y)
     else:
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)
     return InverseProblem(operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3)
 
 
-def restore(
-    folder: Path,
-    model: Model,
-    case: InverseProblem,
-    *,
-    method: Method,
-    sampler: Sampler,
-    n: int = 8,
-    seed: int = 0,
-    chunk: int = 64,
-    label: sampling.Label | None = None,
-    provenance: Mapping[str, Any],
-    progress: Callable[[int], object] = lambda _: None,
-    grid: tuple[int, ...] = (),
-    prior: DenoiserProtocol | None = None,
-) -> dict[str, Any]:
-    """Write n draws of p(x | y), their mean and standard deviation, pictures and figures; returns the figures.
-
-    An interrupted job is completed by the same call; a folder that holds another is left alone.
+@dataclass(frozen=True, eq=False)
+class Restoration(Job):
+    """Draws of p(x | y) with their mean and standard deviation, pictures, and figures in `restoring.json`.
 
     Args:
-        folder: where to.
-        model: p(x).
+        draws: the draws, by a denoiser that is guided by the measurement.
         case: what was measured.
         method: how p(y | x_t) is approximated.
-        sampler: how draws are made.
-        n: how many.
-        seed: of the draws.
-        chunk: how many at once.
-        label: the class, of a network with labels.
-        provenance: facts of the model that decide the result.
-        progress: called with the number of new draws.
-        grid: of the draws, where it is another than that of the model's data.
+        smooth: what is known without a model, where that is a field.
+    """
+
+    draws: Draws
+    case: InverseProblem
+    method: Method
+    smooth: Tensor | None = None
+
+    @property
+    def out(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.draws.out
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**self.draws.identity, **self.case.facts, "method": repr(self.method)}
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return self.draws.sizes
+
+    def compute(self, number: int) -> Piece:
+        return self.draws.compute(number)
+
+    def made_by(self) -> str | None:
+        return self.draws.made_by()
+
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        self.draws.assemble(pieces, out)
+        members = read_samples(out)
+        mean, spread = members.mean(0, keepdim=True), spread_of(members)
+        figures = {"samples": len(members), "noise": self.case.noise, "method": repr(self.method)}
+        figures |= _figures(members, self.case) | self._without_model()
+        known = [] if self.smooth is None else [("interpolation", self.smooth)]
+        for name, value in (("observation", self.case.y), ("mean", mean), ("std", spread), *known):
+            write_array(out / f"{name}.npy", value[0].shape, [value[0].numpy()])
+        _pictures(out, members, mean, self.case)
+        _overview(out / "picture.png", members, mean, spread, self.case, figures)
+        write_json(out / "restoring.json", figures)
+        record_in(out, self.identity)
+
+    def figures(self) -> dict[str, Any]:
+        """Those of a complete result."""
+        return json.loads((self.out / "restoring.json").read_text(encoding="utf-8"))
+
+    def _without_model(self) -> dict[str, float]:
+        truth = self.case.truth
+        if self.smooth is None or truth is None or not bool(truth.isfinite().all()):
+            return {}
+        return {"psnr_of_interpolation": float(psnr(self.smooth, truth, self.case.peak))}
+
+
+def guided_draws(job: Draws, case: InverseProblem, method: Method, prior: DenoiserProtocol | None = None) -> Draws:
+    """The draws of p(x) as draws of p(x | y).
+
+    Args:
+        job: the draws of p(x).
+        case: y.
+        method: how p(y | x_t) is approximated.
         prior: the denoiser of p(x), where it is not simply the model's own.
     """
-    shape = (model.shape[0], *grid) if grid else model.shape
-    measurement = in_model_space(model, case, shape)
-    members = sampling.sample_to(
-        folder,
-        model,
-        n,
-        seed=seed,
-        sampler=sampler,
-        chunk=min(chunk, max(n, 1)),
-        provenance={**provenance, **case.facts, "method": repr(method)},
-        label=label,
-        progress=progress,
-        denoiser=Guided(prior or model.generative, measurement, method),
-        grid=grid,
-    )
-    mean, spread = members.mean(0, keepdim=True), spread_of(members)
-    figures = {"samples": n, "noise": case.noise, "method": repr(method), **_figures(members, case)}
-    for name, value in (("observation", case.y), ("mean", mean), ("std", spread)):
-        with replacing(folder / f"{name}.npy") as temporary, temporary.open("wb") as file:
-            np.save(file, value[0].numpy())
-    _pictures(folder, members, mean, case)
-    _overview(folder / "picture.png", members, mean, spread, case, figures)
-    write_json(folder / "restoring.json", figures)
-    return figures
+    model = job.model
+    measurement = in_model_space(model, case, job.shape)
+    return replace(job, denoiser=Guided(prior or model.generative, measurement, method))
 
 
 def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
@@ -231,12 +198,14 @@ def _range(members: Tensor, case: InverseProblem) -> tuple[float, float]:
 
 
 def table(figures: Mapping[str, Any], folder: Path) -> str:
-    """A few lines for people."""
+    """A few lines for people. Figures that are infinite are null in the file."""
     lines = [f"{figures['samples']} samples, their mean, standard deviation and picture in {folder}"]
     if "psnr_of_mean" in figures:
-        each = figures["psnr_of_samples"]
-        lines.append(f"  PSNR of the mean       {figures['psnr_of_mean']:.2f} dB   (peak {figures['peak']:g})")
+        mean, *each = (math.inf if x is None else x for x in (figures["psnr_of_mean"], *figures["psnr_of_samples"]))
+        lines.append(f"  PSNR of the mean       {mean:.2f} dB   (peak {figures['peak']:g})")
         lines.append(f"  PSNR of the samples    {sum(each) / len(each):.2f} dB")
+    if "psnr_of_interpolation" in figures:
+        lines.append(f"  PSNR of interpolation  {figures['psnr_of_interpolation']:.2f} dB   (without a model)")
     if figures.get("coverage") is not None:
         lines.append(f"  {100 * LEVEL:.0f} % interval covers   {100 * figures['coverage']:.1f} % of what is uncertain")
     return "\n".join(lines)

@@ -1,7 +1,8 @@
-"""Images of which k-space alone is known, and that in part and with noise; other points of it for each of them."""
+"""Simulated k-space, from images: of one image, fully sampled; and as training data, undersampled and noisy."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,19 +13,71 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.fourier import centred, to_channels
+from scorefield.foundation.random import Generators, Stream, seed_of
+from scorefield.mri.augment import smooth_phase
+from scorefield.mri.coils import as_tensor, combine_by_maps
 from scorefield.mri.masks import RandomLines, Sampling, import_sigpy
-from scorefield.mri.simulate import centred
 
-SCANNING = 116  # the stream of an example's noise: key (seed, split, index, SCANNING)
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a scanner would have measured.
+
+    Attributes:
+        image: the complex image x, (height, width).
+        maps: S, (coils, height, width), Σ|S|² = 1.
+        kspace: F S x + noise, (coils, height, width).
+        noise: standard deviation of the noise per real component.
+    """
+
+    image: np.ndarray
+    maps: np.ndarray
+    kspace: np.ndarray
+    noise: float
+
+
+def simulate(
+    magnitude: np.ndarray, *, coils: int = 8, decibels: float = 30.0, phase: float = 1.5, seed: int = 0, number: int = 0
+) -> Simulation:
+    """Fully sampled k-space of a birdcage of coils.
+
+    Args:
+        magnitude: the image (height, width); a complex one keeps its phase and is given more.
+        coils: how many.
+        decibels: how far the energy of the noise lies below that of all coils' k-space.
+        phase: strength of a smooth random phase in radians, see `RandomPhase`; 0 for none.
+        seed: of phase and noise.
+        number: of the image under that seed.
+    """
+    if magnitude.ndim != 2 or not magnitude.any():
+        raise InputError(
+            f"k-space is simulated of an image with two axes that holds something, not of {magnitude.shape}."
+        )
+    rng = np.random.default_rng(seed_of(seed, number, Stream.SIMULATION))
+    maps = birdcage(coils, magnitude.shape)
+    angle = np.zeros(magnitude.shape)
+    if phase:
+        u = torch.from_numpy(rng.random((1, 1 + 2 + 16)))
+        angle = smooth_phase(u, magnitude.shape, phase, 256.0, 4)[0].numpy()
+    image = magnitude * np.exp(1j * angle)
+    kspace = centred(maps * image)
+    noise = math.sqrt(float((np.abs(kspace) ** 2).sum()) * 10 ** (-decibels / 10) / (2 * kspace.size))
+    white = rng.standard_normal(kspace.shape) + 1j * rng.standard_normal(kspace.shape)
+    return Simulation(image.astype(np.complex64), maps, (kspace + noise * white).astype(np.complex64), noise)
+
+
+def birdcage(coils: int, grid: tuple[int, ...]) -> np.ndarray:
+    """Maps (coils, *grid) of coils around the object, Σ|S|² = 1, complex64."""
+    return import_sigpy("Simulated coils").mri.birdcage_maps((coils, *grid), r=1.5).astype(np.complex64)
 
 
 @dataclass(frozen=True)
 class Undersampled(Source):
-    """What a scanner would have measured of another source's complex images: y = M F S x + n, the same at every sight.
+    """What a scanner would have measured of another source's complex images: y = M F S x + n, the same in every epoch.
 
     A batch holds y (batch, 2 · coils, height, width), 0 where it was not sampled, as `given` the mask and the maps, and the
-    noise. Its x is the zero-filled image Aᴴy: the clean one stays unseen by who learns, unless `truth` is asked for.
+    noise. Its x is the zero-filled image Aᴴy: the clean one is not given, unless `truth` is set.
 
     Args:
         source: complex images, two channels each.
@@ -78,32 +131,21 @@ class UndersampledFields(FieldDataset):
         white = self._draws(indices).randn((*kspace.shape, 2), like=clean).double().numpy()
         mask = np.stack([self._mask(index, image.shape[1:]) for index in indices.tolist()])
         kspace = np.where(mask[:, None], kspace + self.scan.noise * (white[..., 0] + 1j * white[..., 1]), 0)
-        filled = (maps.conj() * centred(kspace, inverse=True)).sum(1)
-        given = {
-            "mask": torch.from_numpy(mask),
-            "maps": torch.from_numpy(maps.astype(np.complex64)).expand(len(mask), *maps.shape),
-        }
-        x = clean if self.scan.truth else as_channels(filled[:, None])
-        return Batch(x, y=as_channels(kspace), given=given, noise=torch.full((len(mask),), self.scan.noise))
+        given = {"mask": torch.from_numpy(mask), "maps": as_tensor(maps).expand(len(mask), *maps.shape)}
+        x = clean if self.scan.truth else to_channels(as_tensor(combine_by_maps(kspace, maps)[:, None]))
+        noise = torch.full((len(mask),), self.scan.noise)
+        return Batch(x, y=to_channels(as_tensor(kspace)), given=given, noise=noise)
 
     def _mask(self, index: int, grid: tuple[int, ...]) -> np.ndarray:
         return self.scan.sampling((grid[0], grid[1]), 2 * index + self.split if self.scan.vary else 0)
 
     def _draws(self, indices: Tensor) -> Generators:
-        return Generators((self.scan.seed, self.split, index, SCANNING) for index in indices.tolist())
+        return Generators((self.scan.seed, self.split, index, Stream.UNDERSAMPLED) for index in indices.tolist())
 
     def _sensitivities(self, grid: tuple[int, ...]) -> np.ndarray:
         """The maps of a grid; those of the last one are kept."""
         found = self._maps
         if found is None or found.shape[1:] != grid:
             coils = self.scan.coils
-            flat = np.ones((1, *grid), np.complex64)
-            found = flat if coils == 1 else import_sigpy("Simulated coils").mri.birdcage_maps((coils, *grid), r=1.5)
-            self._maps = found
+            self._maps = found = np.ones((1, *grid), np.complex64) if coils == 1 else birdcage(coils, grid)
         return found
-
-
-def as_channels(z: np.ndarray) -> Tensor:
-    """Complex (batch, channels, *grid) as pairs of real channels."""
-    pairs = np.stack((np.real(z), np.imag(z)), axis=2)
-    return torch.from_numpy(pairs.reshape(len(z), -1, *z.shape[2:]).astype(np.float32))

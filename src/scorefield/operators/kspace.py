@@ -1,4 +1,6 @@
-"""Parallel imaging: several receiver coils see one image, each with a sensitivity of its own, in a part of k-space."""
+"""k-space: the centred Fourier transform, and parallel imaging, in which several receiver coils see one image, each with a
+sensitivity of its own, in a part of k-space; with the reconstructions that know no prior but smoothness or sparsity.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,26 @@ import torch
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError
-from scorefield.operators.fourier import like, to_complex, transform
+from scorefield.foundation.fourier import centred, like, to_channels, to_complex
 from scorefield.operators.operator import LinearOperator
 from scorefield.operators.solve import least_squares
+
+
+@dataclass(frozen=True)
+class Fourier(LinearOperator):
+    """y = F x, the centred orthonormal discrete Fourier transform over all grid axes of each complex channel: F* F = I.
+
+    Sizes may be odd; frequency 0 and the centre of the image lie at index n // 2 of each axis.
+    """
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return like(centred(to_complex(x), range(2, x.ndim)), x)
+
+    def adjoint(self, y: Tensor) -> Tensor:
+        return like(centred(to_complex(y), range(2, y.ndim), inverse=True), y)
+
+    def project(self, x: Tensor, y: Tensor) -> Tensor:
+        return self.adjoint(y).expand_as(x)
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,7 +102,7 @@ class Sense(LinearOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         z = one_channel(x, self.maps)
-        coils = transform(self.maps.to(z) * z, self.maps.ndim - 1)
+        coils = centred(self.maps.to(z) * z, range(2, z.ndim))
         return like(torch.where(self.chosen.to(z.device), coils, 0), x)
 
     def adjoint(self, y: Tensor) -> Tensor:
@@ -92,7 +111,7 @@ class Sense(LinearOperator):
             raise InputError(
                 f"k-space of {z.shape[1]} coils does not go with maps of {len(self.maps)}: give those of the same scan."
             )
-        coils = transform(torch.where(self.chosen.to(z.device), z, 0), self.maps.ndim - 1, inverse=True)
+        coils = centred(torch.where(self.chosen.to(z.device), z, 0), range(2, z.ndim), inverse=True)
         return like((self.maps.to(z).conj() * coils).sum(1, keepdim=True), y)
 
     def normal(self, x: Tensor) -> Tensor:
@@ -122,3 +141,45 @@ def check_maps(maps: Tensor) -> None:
     """Refuse what are no coil maps."""
     if maps.ndim < 2 or not maps.is_complex():
         raise InputError(f"Coil maps are complex, (coils, *grid), not {maps.dtype} {tuple(maps.shape)}.")
+
+
+# -------------------------------------------------------------------------------------------------------- no prior
+def zero_filled(operator: Sense, y: Tensor) -> Tensor:
+    """A* y: what was not sampled is taken for 0, and the coils are combined by their maps."""
+    return operator.adjoint(y)
+
+
+def cg_sense(operator: Sense, y: Tensor, *, damping: float = 0.0, iterations: int = 10) -> Tensor:
+    """argmin ‖A x − y‖² + damping ‖x‖² by so many conjugate gradients (Pruessmann et al. 2001).
+
+    Where the sampling is sparse, later iterations amplify the noise: both numbers regularise, and are to be chosen on other data.
+    """
+    return least_squares(operator, y, damping=damping, iterations=iterations, tolerance=0.0)
+
+
+def l1_wavelet(operator: Sense, y: Tensor, *, weight: float, iterations: int = 60) -> Tensor:
+    """argmin ½‖A x − y‖² + weight ‖W x‖₁, W Daubechies' wavelets (Lustig et al. 2007), by sigpy, for one field of two channels.
+
+    Args:
+        operator: A.
+        y: k-space (1, 2 coils, height, width).
+        weight: in the units of x.
+        iterations: of the accelerated proximal gradient method.
+    """
+    try:
+        import sigpy.mri
+    except ImportError as error:
+        raise InputError("The L1-wavelet baseline needs sigpy: pip install 'scorefield[mri]'.") from error
+    grid = operator.maps.shape[1:]
+    mask = operator.chosen.expand(grid)
+    kspace = torch.where(mask, to_complex(y)[0], 0)
+    options = {
+        "max_iter": iterations,
+        "alpha": 1.0,
+        "show_pbar": False,
+    }  # a step of 1, since Σ|S|² <= 1: sigpy's own is random
+    app = sigpy.mri.app.L1WaveletRecon(
+        kspace.numpy(), operator.maps.numpy(), weight, weights=mask.float().numpy(), **options
+    )
+    found = torch.from_numpy(app.run()).to(operator.maps.dtype)
+    return to_channels(found[None, None])
