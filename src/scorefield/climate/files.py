@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scorefield.climate.units import same_units
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 
 if TYPE_CHECKING:
@@ -267,15 +268,3 @@ class Cube:
     def _scalar_time(self, dataset: xr.Dataset) -> np.ndarray:
         return np.atleast_1d(dataset["time"].values) if "time" in dataset.variables else np.zeros(1, "datetime64[ns]")
 
-
-def same_units(found: object, expected: object) -> bool:
-    """Whether two spellings of units are of one unit: mm/h and mm h-1, C and degC, kg m^-2 and kg m-2."""
-    return _spelt(found) == _spelt(expected)
-
-
-def _spelt(units: object) -> str:
-    text = str(units).strip().replace("^", "").replace("**", "")
-    numerator, *denominators = text.split("/")
-    text = " ".join((numerator, *(f"{part.strip()}-1" for part in denominators)))
-    same = {"degC": "C", "celsius": "C", "degrees_celsius": "C", "Celsius": "C", "kelvin": "K", "1": "", "percent": "%"}
-    return " ".join(same.get(word, word) for word in text.split())

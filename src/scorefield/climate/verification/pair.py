@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scorefield.climate import files
+from scorefield.climate.units import is_precipitation, same_units
 from scorefield.climate.verification.grid import ROLES, areas, named_axes, positions, same_grid
 from scorefield.climate.verification.times import Dates, blocks_of, dates_of, same_cases, same_times
 from scorefield.foundation.errors import InputError
@@ -180,11 +181,10 @@ def check_units(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
         truth: one by one what they are compared with, whatever their names.
         roles: what the two are called in messages.
     """
-    from scorefield.climate.files import same_units
-
     for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
         one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
-        if one is not None and other is not None and not same_units(one, other):
+        water = is_precipitation(pred[mine]) and is_precipitation(truth[name])
+        if one is not None and other is not None and not same_units(one, other, water=water):
             raise InputError(
                 f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )
