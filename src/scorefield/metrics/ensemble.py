@@ -25,11 +25,12 @@ def fair_crps(members: Float[Tensor, "members *field"], truth: Float[Tensor, "*f
         members: M draws.
         truth: what happened.
     """
-    # Errors are sorted, not values: temperatures in K would cancel in float32. By numpy: torch sorts seven times more slowly.
+    # By numpy, as torch sorts seven times more slowly; errors, not values, as temperatures in K would cancel in float32.
     error = torch.from_numpy(np.sort((members - truth).detach().cpu().numpy(), axis=0)).to(members.device)
     count = len(members)
-    weight = torch.arange(1 - count, count, 2).to(error) / max(count * (count - 1), 1)
-    return error.abs().mean(0) - torch.tensordot(weight, error, dims=1)
+    weight = torch.arange(1 - count, count, 2).double() / max(count * (count - 1), 1)
+    spread = torch.tensordot(weight.to(error.device), error.double(), dims=1)
+    return (error.abs().mean(0, dtype=torch.float64) - spread).to(error.dtype)
 
 
 def spread_skill(variance: Tensor, squared_error: Tensor, members: int) -> Tensor:
