@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.climate import files
 from scorefield.climate.units import is_precipitation, same_units
 from scorefield.climate.verification.grid import ROLES, areas, named_axes, positions, same_grid
 from scorefield.climate.verification.times import Dates, blocks_of, dates_of, same_cases, same_times
@@ -80,14 +78,6 @@ class Pair:
         y, x = (slice(int(i.min()), int(i.max()) + 1) for i in inside.nonzero())
         area = np.where(inside, self.area, 0.0)[y, x]
         return replace(self, pred=self.pred.isel(y=y, x=x), truth=self.truth.isel(y=y, x=x), area=area)
-
-
-def open_dataset(path: Path) -> Dataset:
-    """A NetCDF file, a Zarr store, or a folder of NetCDF files one after another in time; values are read when needed."""
-    if not path.exists():
-        raise InputError(f"There is no file {path}.")
-    parts = sorted(path.glob("*.nc")) if path.is_dir() else []
-    return files.open_dataset([str(part) for part in parts or [path]])
 
 
 def pair_up(
