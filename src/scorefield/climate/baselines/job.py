@@ -10,8 +10,9 @@ import numpy as np
 from jsonargparse import Namespace
 
 from scorefield.climate.baselines.baseline import Baseline, When
+from scorefield.climate.files import open_dataset
 from scorefield.climate.verification.grid import over, same_grid
-from scorefield.climate.verification.pair import MEMBERS, TIMES, canonical, check_units, open_dataset
+from scorefield.climate.verification.pair import MEMBERS, TIMES, canonical, check_units
 from scorefield.climate.verification.times import dates_of, same_times
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing

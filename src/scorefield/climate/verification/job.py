@@ -10,9 +10,10 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from scorefield.climate.files import open_dataset
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.grid import over
-from scorefield.climate.verification.pair import Pair, canonical, check_units, open_dataset, pair_up
+from scorefield.climate.verification.pair import Pair, canonical, check_units, pair_up
 from scorefield.climate.verification.pictures import draw
 from scorefield.climate.verification.score import SCALES, Options, Scored, score
 from scorefield.climate.verification.times import same_times

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.climate import files
+from scorefield.climate.units import is_precipitation, same_units
 from scorefield.climate.verification.grid import ROLES, areas, named_axes, positions, same_grid
 from scorefield.climate.verification.times import Dates, blocks_of, dates_of, same_cases, same_times
 from scorefield.foundation.errors import InputError
@@ -79,14 +78,6 @@ class Pair:
         y, x = (slice(int(i.min()), int(i.max()) + 1) for i in inside.nonzero())
         area = np.where(inside, self.area, 0.0)[y, x]
         return replace(self, pred=self.pred.isel(y=y, x=x), truth=self.truth.isel(y=y, x=x), area=area)
-
-
-def open_dataset(path: Path) -> Dataset:
-    """A NetCDF file, a Zarr store, or a folder of NetCDF files one after another in time; values are read when needed."""
-    if not path.exists():
-        raise InputError(f"There is no file {path}.")
-    parts = sorted(path.glob("*.nc")) if path.is_dir() else []
-    return files.open_dataset([str(part) for part in parts or [path]])
 
 
 def pair_up(
@@ -180,11 +171,10 @@ def check_units(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
         truth: one by one what they are compared with, whatever their names.
         roles: what the two are called in messages.
     """
-    from scorefield.climate.files import same_units
-
     for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
         one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
-        if one is not None and other is not None and not same_units(one, other):
+        water = is_precipitation(pred[mine]) and is_precipitation(truth[name])
+        if one is not None and other is not None and not same_units(one, other, water=water):
             raise InputError(
                 f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )
