@@ -12,8 +12,6 @@ from pathlib import Path
 
 from scorefield.cli.climate import baseline, correct, downscale, verify
 from scorefield.cli.console import messages_on_stderr, say
-from scorefield.cli.evaluation import compare, evaluate, make_reference, report
-from scorefield.cli.sampling import likelihood
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
 
@@ -54,17 +52,13 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
 VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "train": ("jobs.train", "Train"),
     "sample": ("jobs.sample", "Sample"),
-    "evaluate": evaluate,
     "import": ("jobs.import_weights", "Import"),
-    "likelihood": likelihood,
+    "likelihood": ("jobs.likelihood", "Likelihood"),
     "check-data": ("jobs.check_data", "CheckData"),
     "noise-levels": ("jobs.noise_levels", "NoiseLevels"),
     "suggest": ("functions.spectrum_check", "Suggest"),
     "recipes": ("jobs.train", "Recipes"),
     "demo": ("jobs.demo", "Demo"),
-    "make-reference": make_reference,
-    "compare": compare,
-    "report": report,
     "restore": ("jobs.restore", "Restore"),
     "downscale": downscale,
     "reconstruct": ("mri.reconstruction", "Reconstruct"),

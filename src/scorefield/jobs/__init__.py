@@ -12,6 +12,7 @@ __getattr__, __dir__, __all__ = lazily(
         "demo": ("Demo",),
         "denoise": ("Denoise",),
         "import_weights": ("Import",),
+        "likelihood": ("Likelihood",),
         "noise_levels": ("NoiseLevels",),
         "restore": ("Restore",),
         "sample": ("Sample",),

@@ -106,12 +106,17 @@ def digest(identity: Mapping[str, Any]) -> str:
     return sha256(json.dumps(strict(dict(identity)), sort_keys=True, default=str).encode()).hexdigest()
 
 
-def made_by_folder(out: Path) -> str | None:
-    """The digest in a result that is a folder, see `record_in`."""
+def made_by_json(out: Path) -> str | None:
+    """The digest in a result that is a JSON file."""
     try:
-        return json.loads((out / RECORD).read_text(encoding="utf-8"))[JOB]
+        return json.loads(out.read_text(encoding="utf-8"))[JOB]
     except (OSError, ValueError, KeyError, TypeError):
         return None
+
+
+def made_by_folder(out: Path) -> str | None:
+    """The digest in a result that is a folder, see `record_in`."""
+    return made_by_json(out / RECORD)
 
 
 def record_in(folder: Path, identity: Mapping[str, Any]) -> None:
