@@ -30,8 +30,36 @@ CF = {
     "vertical": "level",
 }
 NAMES = {  # of dimensions that no attribute explains
-    "x": ("lon", "longitude", "x", "grid_longitude", "rlon", "projection_x_coordinate", "xc", "i", "ni", "nlon", "nx"),
-    "y": ("lat", "latitude", "y", "grid_latitude", "rlat", "projection_y_coordinate", "yc", "j", "nj", "nlat", "ny"),
+    "x": (
+        "lon",
+        "longitude",
+        "x",
+        "grid_longitude",
+        "rlon",
+        "projection_x_coordinate",
+        "xc",
+        "i",
+        "ni",
+        "nlon",
+        "nx",
+        "west_east",
+        "xi_rho",
+    ),
+    "y": (
+        "lat",
+        "latitude",
+        "y",
+        "grid_latitude",
+        "rlat",
+        "projection_y_coordinate",
+        "yc",
+        "j",
+        "nj",
+        "nlat",
+        "ny",
+        "south_north",
+        "eta_rho",
+    ),
     "time": ("time", "t", "valid_time", "date"),
     "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample"),
     "level": (
@@ -341,7 +369,7 @@ class Cube:
             if len(self.files) == 1 and engine_of(self.files[0]) == "h5netcdf":
                 import h5py
 
-                found = h5py.File(self.files[0], "r", rdcc_nbytes=CHUNKS)[name]
+                found: Any = h5py.File(self.files[0], "r", rdcc_nbytes=CHUNKS)[name]
                 # Along an unlimited dimension a variable may end early, and xarray fills it up.
                 handles[name] = found if found.shape == dataset[name].shape and found.dtype.kind in "iuf" else None
         return handles[name]

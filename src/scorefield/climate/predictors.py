@@ -18,8 +18,8 @@ from scorefield.climate.files import Cube, Variables
 from scorefield.climate.grid import CURVILINEAR, Grid
 from scorefield.climate.regrid import Conservative, Regridder, spreading
 from scorefield.climate.source import Climate, grid_of_cube
-from scorefield.climate.split import dates, usual_step
-from scorefield.climate.template import Template, calendar_of
+from scorefield.climate.template import Template
+from scorefield.climate.times import calendar_of, dates, usual_step
 from scorefield.climate.units import same_units
 from scorefield.foundation.errors import InputError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scorefield.climate.verification.grid import nearest
+from scorefield.climate.alignment import nearest
 from scorefield.climate.verification.job import warn
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, score
