@@ -20,7 +20,7 @@ import torch
 
 from scorefield.data import Identity
 from scorefield.data.arrays import Arrays
-from scorefield.data.distance import largest_distance
+from scorefield.data.statistics import largest_distance
 
 
 def anonymous() -> int:

@@ -22,20 +22,21 @@ import torch
 from torch import Tensor
 
 import scorefield
+from scorefield.data.nifti import read_nifti
+from scorefield.data.statistics import robust_maximum
 from scorefield.foundation.files import write_text
+from scorefield.foundation.fourier import fit_matrix
 from scorefield.guidance import DPS, Method, MomentMatching, NoisyLikelihood, PiGDM, Proximal
 from scorefield.metrics.image import interval_coverage
 from scorefield.model import Model
-from scorefield.mri.kspace import open_kspace
-from scorefield.mri.maps import estimate_maps
+from scorefield.mri.coils import as_tensor, estimate_maps
+from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
 from scorefield.mri.reconstruction_report import picture, summary
-from scorefield.mri.scaling import fit_matrix, scale_of
-from scorefield.mri.scan import Baselines, Scan, as_tensor, draw
+from scorefield.mri.scan import Baselines, Scan, draw
 from scorefield.mri.scan_loading import Scans
-from scorefield.mri.simulate import Simulation, simulate
-from scorefield.mri.volumes import read_nifti
+from scorefield.mri.simulated import Simulation, simulate
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
 from scorefield.samplers import AnnealedLangevin, DPMSolverPP2M, EDMGrid, LogSNRGrid, NoPredictor, Sampler
 
@@ -68,10 +69,10 @@ def slices_of(data: Path, name: str) -> list[np.ndarray]:
     if name == "brain7T":
         whole = np.load(data / "mri/brain7T_512_magnitude_pysap.npy")
         half = np.abs(whole.reshape(256, 2, 256, 2).mean((1, 3)))  # 512 → 256 points across the same head
-        return [fit_matrix(half, GRID) / scale_of(half)]
+        return [fit_matrix(half, GRID) / robust_maximum(half)]
     file = {"colin27": "colin27_t1_1mm.nii.gz", "MNI152": "mni_icbm152_t1_nlin_sym_09a.nii.gz"}[name]
     volume = fit_matrix(np.moveaxis(read_nifti(data / "mri" / file), 2, 0), GRID)
-    return [image / scale_of(image) for image in volume]
+    return [image / robust_maximum(image) for image in volume]
 
 
 def scan_of(simulation: Simulation, sampling: Sampling, maps: str, number: int, choice: Baselines) -> Scan:

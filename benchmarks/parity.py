@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 import scorefield
-from scorefield.jobs.importing import import_weights
+from scorefield.jobs.import_weights import Import
 
 
 def errors(run: Path, reference: dict[str, torch.Tensor]) -> list[float]:
@@ -40,7 +40,7 @@ def main() -> None:
     with np.load(arguments.scores) as file:
         reference = {name: torch.from_numpy(file[name]) for name in file.files}
     with tempfile.TemporaryDirectory() as folder:
-        import_weights(arguments.checkpoint, Path(folder) / "run", arguments.config)
+        Import(checkpoint=arguments.checkpoint, out=Path(folder) / "run", config=arguments.config).run()
         raw, averaged = errors(Path(folder) / "run", reference)
     print(f"{arguments.checkpoint}: raw {raw:.1e}, averaged {averaged:.1e}")
 

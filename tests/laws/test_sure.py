@@ -29,7 +29,6 @@ from scorefield.losses import (
     UniformTime,
     Unweighted,
 )
-from scorefield.losses.divergence import rademacher
 from scorefield.losses.sure import above
 from scorefield.nn import NCSNv2
 from scorefield.nn.network import Network
@@ -130,7 +129,7 @@ def test_the_divergence_does_not_depend_on_how_it_is_found():
         return [(value - residual + 0.01).mean() / 0.02 for value in values]
 
     def products(step):
-        z = rademacher(batch.x.shape, generator=keys(8), like=batch.x)
+        z = keys(8).rademacher(batch.x.shape, like=batch.x)
         return FiniteDifference(step)(lambda y: denoiser(y, t), batch.x, z, batch.noise)[1].detach()
 
     ways = (FiniteDifference(1e-2), FiniteDifference(2e-3), Hutchinson())

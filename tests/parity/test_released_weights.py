@@ -8,7 +8,7 @@ import torch
 
 import scorefield
 from scorefield.cli import main
-from scorefield.jobs.importing import import_weights
+from scorefield.jobs.import_weights import Import
 
 GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
     "ve_ncsnpp_continuous": ("checkpoint_1.pth", "config.json"),
@@ -26,7 +26,7 @@ def imported(request, golden_folder, tmp_path_factory) -> tuple[Path, dict[str, 
     out = tmp_path_factory.mktemp("imported")
     anonymous = out / "weights"
     anonymous.symlink_to(folder / checkpoint)
-    import_weights(anonymous, out / "run", folder / config if config else None)
+    Import(checkpoint=anonymous, out=out / "run", config=folder / config if config else None).run()
     with np.load(folder / "score.npz") as file:
         return out / "run", {name: torch.from_numpy(file[name]) for name in file.files}
 

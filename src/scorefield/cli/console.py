@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,27 @@ def say(message: str) -> None:
 def warn(message: str) -> None:
     """A line about what may be wrong."""
     say("warning: " + message)
+
+
+@contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Show what the library says, each message a line."""
+    logger, handler = logging.getLogger("scorefield"), _Lines()
+    level, propagate = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+        logger.propagate = propagate
+
+
+class _Lines(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        (warn if record.levelno >= logging.WARNING else say)(record.getMessage())
 
 
 def run_parser(verb: str, description: str) -> Parser:

@@ -19,11 +19,12 @@ import torch
 from scorefield.climate import Climate
 from scorefield.climate.ensembles import Conserve, Job
 from scorefield.climate.fields import GriddedFields
-from scorefield.climate.files import is_store, same_units
+from scorefield.climate.files import is_store
 from scorefield.climate.output import attribute_of, frame_of, validate, writer_of
 from scorefield.climate.predictors import EnsembleInput, drive
 from scorefield.climate.split_predictors import held
 from scorefield.climate.template import Template
+from scorefield.climate.units import same_units
 from scorefield.data.batch import Batch
 from scorefield.data.moments import matched_to
 from scorefield.data.source import Split

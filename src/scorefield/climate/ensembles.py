@@ -13,8 +13,8 @@ from scorefield.climate.predictors import EnsembleInput
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.moments import Matched
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
-from scorefield.model import SAMPLING, Model
+from scorefield.foundation.random import Generators, Stream
+from scorefield.model import Model
 from scorefield.samplers import Sampler
 from scorefield.samplers.tiled import Tiled
 
@@ -93,18 +93,17 @@ class Job:
         wanted = self.fields(start)
         rows = [*wanted, *([wanted[-1]] * (self.chunk - len(wanted)))]  # last bits depend on the size of the batch
         given = {time: self._condition(time) for time in sorted({time for _, time in rows})}
-        cond = {"field": torch.stack([given[time] for _, time in rows]).to(self.model.device)}
-        keys = [(self.seed, member, *self.given.key(time), SAMPLING) for member, time in rows]
-        cond = self.model.condition(cond)
-        shape = (len(rows), self.model.shape[0], *self.given.shape)
-        like = torch.empty(0, device=self.model.device)
-        z = self.sampler(self._denoiser(), shape, generator=Generators(keys), like=like, cond=cond)
-        x = self.model.restore(z, cond)[: len(wanted)].cpu().double().numpy()
+        cond = {"field": torch.stack([given[time] for _, time in rows])}
+        keys = [(self.seed, member, *self.given.key(time), Stream.SAMPLE) for member, time in rows]
+        shape = (self.model.shape[0], *self.given.shape)
+        drawn = self.model.draw(Generators(keys), shape, sampler=self.sampler, cond=cond, denoiser=self._denoiser())
+        x, z = (part[: len(wanted)].cpu() for part in drawn)
+        x = x.double().numpy()
         x = np.stack([self._conserved(field, time) for field, (_, time) in zip(x, wanted, strict=True)])
         x = np.where(self.known, x, np.nan).astype(np.float32)
         if not self.raw:
             return x
-        return np.stack((x, z[: len(wanted)].cpu().numpy()), axis=2).reshape(len(x), -1, *x.shape[2:])
+        return np.stack((x, z.numpy()), axis=2).reshape(len(x), -1, *x.shape[2:])
 
     def _condition(self, time: int) -> Tensor:
         field = self.given.field(time)

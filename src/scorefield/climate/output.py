@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.climate.files import library
+from scorefield.climate.files import open_dataset
 from scorefield.climate.predictors import EnsembleInput
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
@@ -164,17 +164,9 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     return found
 
 
-def opened(path: Path) -> xr.Dataset:
-    """A prediction, to be read back."""
-    options: dict[str, Any] = (
-        {"engine": "h5netcdf"} if path.suffix == ".nc" else {"engine": "zarr", "consolidated": False}
-    )
-    return library().open_dataset(path, **options)
-
-
 def attribute_of(path: Path, name: str) -> str:
     """An attribute of a prediction's file; empty where it has none."""
-    with opened(path) as dataset:
+    with open_dataset(path) as dataset:
         return str(dataset.attrs.get(name, ""))
 
 
@@ -191,7 +183,7 @@ def validate(path: Path, template: Template, given: EnsembleInput, frame: Frame,
     Raises:
         InputError: values that are unknown where they should be known, or out of range; other dates, sizes or units.
     """
-    with opened(path) as dataset:
+    with open_dataset(path) as dataset:
         for name, attributes in frame.variables.items():
             if name not in dataset or dataset[name].dims != frame.dimensions or dataset[name].shape != frame.shape:
                 raise InputError(

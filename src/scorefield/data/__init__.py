@@ -3,7 +3,7 @@
 from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
-from scorefield.data.crop import CentreCrop, Crop, Square
+from scorefield.data.decode import CentreCrop, Crop, Square
 from scorefield.data.fields import FieldDataset
 from scorefield.data.functions import Functions
 from scorefield.data.huggingface import HuggingFace

@@ -1,6 +1,6 @@
 """Augmentation: random changes of a training batch.
 
-They are drawn per sample from (seed, index, epoch) and a number of the change itself. Hence a sample is changed in the
+They are drawn per sample from (seed, index, epoch) and a stream of the change itself. Hence a sample is changed in the
 same way on any rank, by any worker and after a restart.
 """
 
@@ -14,9 +14,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
-
-FLIP, DEQUANTISE, DROP_LABEL = 101, 102, 103  # the number of each, the last of its keys
+from scorefield.foundation.random import Generators, Stream
 
 
 class Augment(ABC):
@@ -42,7 +40,7 @@ class Flip(Augment):
         grid = batch.x.ndim - 2
         if not all(-grid <= axis <= -1 for axis in self.axes):
             raise InputError(f"Flip axes {self.axes} do not fit a grid of rank {grid}: give axes from -1 to -{grid}.")
-        coins = draw(batch, seed, FLIP, (len(self.axes),)) < 0.5
+        coins = draw(batch, seed, Stream.FLIP, (len(self.axes),)) < 0.5
         chosen = dict(zip(self.axes, coins.unbind(1), strict=True))
         cond = {name: flip(value, chosen) if name == "field" else value for name, value in batch.cond.items()}
         mask = None if batch.mask is None else flip(batch.mask, chosen)
@@ -64,7 +62,7 @@ class Dequantise(Augment):
     def __call__(self, batch: Batch, seed: int) -> Batch:
         if batch.y is not None:
             raise InputError("Fields with a measurement y cannot be dequantised, as y would not be: remove Dequantise.")
-        return replace(batch, x=batch.x + self.quantum * draw(batch, seed, DEQUANTISE, batch.x.shape[1:]))
+        return replace(batch, x=batch.x + self.quantum * draw(batch, seed, Stream.DEQUANTISE, batch.x.shape[1:]))
 
 
 @dataclass(frozen=True)
@@ -86,15 +84,15 @@ class DropLabel(Augment):
         if "label" not in batch.cond:
             raise InputError("The data have no class labels that could be dropped: remove DropLabel.")
         label = batch.cond["label"]
-        dropped = draw(batch, seed, DROP_LABEL, ()) < self.probability
+        dropped = draw(batch, seed, Stream.DROP_LABEL, ()) < self.probability
         return replace(batch, cond={**batch.cond, "label": torch.where(dropped, -1, label)})
 
 
-def draw(batch: Batch, seed: int, number: int, shape: tuple[int, ...]) -> Tensor:
+def draw(batch: Batch, seed: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
     """Uniform draws (batch, *shape), each sample's from its own key."""
     if batch.key is None:
         raise InputError("Augmentation needs the key (index, epoch) of each sample: take the batch from a Loader.")
-    keys = ((seed, *key, number) for key in batch.key.tolist())
+    keys = ((seed, *key, stream) for key in batch.key.tolist())
     return Generators(keys).rand((len(batch), *shape), like=batch.x)
 
 

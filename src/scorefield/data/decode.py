@@ -1,4 +1,4 @@
-"""Pillow's images as arrays, at their own depth: what is stored with 16 bits stays 16 bits."""
+"""Pillow's images as arrays, cropped and resized, at their own depth: what is stored with 16 bits stays 16 bits."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.crop import Crop
 from scorefield.data.fields import ArrayFields, FieldDataset
 from scorefield.foundation.errors import InputError, brief
 
@@ -26,6 +25,47 @@ DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of mor
 
 Channels = Literal[1, 3]
 Filter = Literal["bicubic", "bilinear", "box", "lanczos"]
+Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
+
+
+class Crop(ABC):
+    """Which part of an image is used."""
+
+    @abstractmethod
+    def __call__(self, height: int, width: int) -> Box:
+        """The part of an image of that size."""
+
+
+@dataclass(frozen=True)
+class CentreCrop(Crop):
+    """The middle of an image; half a pixel too much goes to the far side. Smaller images raise InputError.
+
+    Args:
+        height: of the part, in pixels.
+        width: of the part, in pixels.
+    """
+
+    height: int
+    width: int
+
+    def __post_init__(self) -> None:
+        if min(self.height, self.width) < 1:
+            raise InputError(f"CentreCrop needs height and width >= 1, not {self.height} and {self.width}.")
+
+    def __call__(self, height: int, width: int) -> Box:
+        if height < self.height or width < self.width:
+            raise InputError(f"is {height}×{width}, too small for a crop of {self.height}×{self.width}: remove it.")
+        left, top = (width - self.width) // 2, (height - self.height) // 2
+        return left, top, left + self.width, top + self.height
+
+
+@dataclass(frozen=True)
+class Square(Crop):
+    """The largest square in the middle of an image."""
+
+    def __call__(self, height: int, width: int) -> Box:
+        side = min(height, width)
+        return CentreCrop(side, side)(height, width)
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.data.crop import Crop
-from scorefield.data.decode import Channels, Conversion, Decoder, Filter, ImageFields
+from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief

@@ -12,14 +12,13 @@ import torch
 from torch import Generator, Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.distance import largest_distance
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid
-from scorefield.data.statistics import measure
+from scorefield.data.statistics import largest_distance, measure
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import seed_of
 
 EFFORT = 2**36  # multiplications spent on distances: a second or two
 PICTURED = 64  # samples in a preview
@@ -45,7 +44,7 @@ class Facts:
         sigma_max: the largest distance between two normalised fields, for the largest noise level; NaN if unknown.
         compared: of how many fields all pairs were compared to find it; if fewer than n, it is a lower bound.
         warnings: what is likely to go wrong, one line each.
-        told: what the files tell of themselves, one line each.
+        metadata: what the files say about themselves, one line each.
         examples: a few fields, for the preview.
     """
 
@@ -64,7 +63,7 @@ class Facts:
     sigma_max: float
     compared: int
     warnings: tuple[str, ...]
-    told: tuple[str, ...]
+    metadata: tuple[str, ...]
     examples: Tensor = field(repr=False, compare=False)
 
     def table(self) -> str:
@@ -83,7 +82,7 @@ class Facts:
             "sigma_max": f"{self.sigma_max:.4g}{note}",
         }
         lines = [f"{name:<12}{value}" for name, value in rows.items()]
-        lines += [f"{'':<12}{note}" for note in self.told]
+        lines += [f"{'':<12}{note}" for note in self.metadata]
         return "\n".join(lines + [f"warning     {text}" for text in self.warnings])
 
     def preview(self, path: Path | str) -> None:
@@ -121,7 +120,7 @@ def inspect(
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
-        order = torch.randperm(n, generator=Generator().manual_seed(stream(seed)))[:compared].sort().values
+        order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed)))[:compared].sort().values
         sigma_max = largest_distance(fitted, fields, order)
     except InputError as error:
         sigma_data = sigma_max = math.nan
@@ -142,7 +141,7 @@ def inspect(
         sigma_max=sigma_max,
         compared=compared,
         warnings=tuple(warnings),
-        told=fields.told,
+        metadata=fields.metadata,
         examples=examples,
     )
 

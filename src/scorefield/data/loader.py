@@ -1,6 +1,6 @@
 """The order in which a run sees its data: position p is entry p mod n of the permutation drawn for epoch p div n.
 
-Optimiser step k sees positions kB to (k+1)B - 1 whatever the number of ranks, workers or restarts; a rank takes a
+Optimiser step k sees positions kB to (k+1)B - 1 for any number of ranks, workers or restarts; a rank takes a
 contiguous share of them, in equal micro-batches. A step is found by arithmetic, hence to resume costs nothing.
 """
 
@@ -21,9 +21,7 @@ from scorefield.data.augment import Augment
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
-
-SHUFFLE = 100  # the stream of the permutations
+from scorefield.foundation.random import Stream, seed_of
 
 
 class Loader:
@@ -168,4 +166,4 @@ def fetch(fields: FieldDataset, key: Tensor, augment: Sequence[Augment], seed: i
 @lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
     """The order of the data in one epoch."""
-    return torch.randperm(n, generator=Generator().manual_seed(stream(seed, epoch, SHUFFLE)))
+    return torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, epoch, Stream.SHUFFLE)))

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 
 from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, FieldDataset, Subset
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import seed_of
 
 Split = Literal["train", "valid", "test"]  # few sources have a part to test on
 
@@ -40,7 +40,7 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
         raise InputError(
             f"valid={valid} leaves no training data of {n} fields: give a number below {n} or a fraction below 1."
         )
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(stream(seed)))
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed)))
     chosen = order[:held] if split == "valid" else order[held:]
     if len(chosen) == 0:
         raise InputError(
@@ -52,7 +52,7 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
 def check_split(split: str) -> None:
     """Refuse any other name than those of the splits."""
     if split not in ("train", "valid"):
-        raise InputError(f"There is no split {split!r}: ask for train or valid.")
+        raise InputError(f"There is no split {split!r}: give train or valid.")
 
 
 @dataclass(frozen=True, eq=False)

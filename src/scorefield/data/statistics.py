@@ -1,15 +1,23 @@
-"""Per-channel statistics of known values, streamed in float64: one pass, any amount of data."""
+"""Statistics of data: of each channel, streamed in float64; the largest distance of two fields; an image's robust maximum."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
+from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
+
+BLOCK = 2**26  # values of a block of fields, 256 MiB; a few blocks are held at once
+BRIGHT = 0.1  # of the 99.9th percentile: what is brighter is foreground
+QUANTILE = 99.0  # of the foreground, which becomes 1
+
+Change = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
@@ -38,7 +46,7 @@ class Statistics:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation over all known values of a channel, exactly 0 where they are all equal."""
+        """Standard deviation of all known values of a channel, exactly 0 where they are all equal."""
         return torch.where(self.minimum < self.maximum, (self.squares / self.count).sqrt(), 0.0)
 
     def __add__(self, other: Statistics) -> Statistics:
@@ -108,3 +116,57 @@ def locate(batch: Batch, bad: Tensor, first: int) -> str:
     sample, channel, *point = bad[0].tolist()
     number = first + sample if batch.key is None else int(batch.key[sample, 0])
     return f"sample {number}, channel {channel}, at {tuple(point)}"
+
+
+def largest_distance(normaliser: Change, fields: FieldDataset, indices: Tensor, block: int = BLOCK) -> float:
+    """max ‖x_i − x_j‖ over all pairs of normalised fields (Song and Ermon 2020, technique 1); what a mask hides is 0.
+
+    Fields are read in blocks and compared block by block, those farthest from the middle first: with ‖x_i − c‖ = r_i, no two
+    are farther apart than r_i + r_j, so that blocks that cannot hold a larger distance are left out. Data with a few outliers
+    take one pass, those of equal radii n²D/2 multiplications. Distances are found by products, ‖a‖² + ‖b‖² − 2ab with a and b
+    centred: to about 1e-6 of the largest.
+
+    Args:
+        normaliser: from data units to the space of distances.
+        fields: the data.
+        indices: of which of them.
+        block: values that are held at once, a few times.
+    """
+    if len(indices) < 2:
+        return 0.0
+    size = max(1, block // fields[int(indices[0])].x.numel())
+    middle = _rows(normaliser, fields, indices[:size]).mean(0)
+    radii = torch.cat([(_rows(normaliser, fields, part) - middle).norm(dim=1) for part in indices.split(size)])
+    order = radii.argsort(descending=True)
+    parts, reach = indices[order].split(size), radii[order].split(size)
+    best = 0.0
+    for i, first in enumerate(parts):
+        if 2 * float(reach[i][0]) <= best:
+            break
+        a = _rows(normaliser, fields, first) - middle
+        for j in range(i, len(parts)):
+            if float(reach[i][0] + reach[j][0]) <= best:
+                break
+            b = a if i == j else _rows(normaliser, fields, parts[j]) - middle
+            square = torch.addmm(reach[i][:, None] ** 2 + reach[j] ** 2, a, b.T, alpha=-2)
+            best = max(best, float(square.max().clamp(min=0).sqrt()))
+    return best
+
+
+def _rows(normaliser: Change, fields: FieldDataset, indices: Tensor) -> Tensor:
+    """Some normalised fields as rows."""
+    batch = fields.gather(indices)
+    x = normaliser(batch.x)
+    return (x if batch.mask is None else x.where(batch.mask.bool(), 0.0)).flatten(1)
+
+
+def foreground(image: np.ndarray) -> np.ndarray:
+    """Where |image| is above a tenth of its 99.9th percentile, as booleans of its shape."""
+    magnitude = np.abs(image)
+    return magnitude > BRIGHT * np.percentile(magnitude, 99.9)
+
+
+def robust_maximum(image: np.ndarray) -> float:
+    """The 99th percentile of the magnitude of the foreground, in the units of the image; 1 for an image of zeros."""
+    inside = np.abs(image)[foreground(image)]
+    return float(np.percentile(inside, QUANTILE)) if inside.size else 1.0

@@ -13,9 +13,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import sequence
-
-CHANNEL = 305  # the stream of a channel's draws: key (seed, split, index, CHANNEL)
+from scorefield.foundation.random import Stream, sequence
 
 
 @dataclass(frozen=True)
@@ -86,5 +84,7 @@ class ChannelFields(FieldDataset):
         return self.n
 
     def gather(self, indices: Tensor) -> Batch:
-        drawn = np.stack([self.law.draw((self.law.seed, self.split, index, CHANNEL)) for index in indices.tolist()])
+        drawn = np.stack(
+            [self.law.draw((self.law.seed, self.split, index, Stream.CHANNEL)) for index in indices.tolist()]
+        )
         return Batch(torch.from_numpy(np.stack((np.real(drawn), np.imag(drawn)), axis=1)))

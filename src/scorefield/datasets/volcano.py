@@ -17,9 +17,8 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, check_split
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 
-DRAWS = 111  # the stream of interferogram i: key (seed, i, DRAWS)
 POISSON = 0.25  # Poisson's ratio of rock
 KOLMOGOROV = 11 / 3  # the phase's spectrum falls as |k|^(−11/3): structure function r^(5/3) (Hanssen 2001, section 4.7)
 HELD_OUT = 2**31  # held-out interferograms are numbered from here
@@ -156,7 +155,7 @@ class VolcanoFields(FieldDataset):
 
     def gather(self, indices: Tensor) -> Batch:
         source, n, batch = self.source, self.source.size, len(indices)
-        generator = Generators((source.seed, self.first + index, DRAWS) for index in indices.tolist())
+        generator = Generators((source.seed, self.first + index, Stream.VOLCANO) for index in indices.tolist())
         like = torch.empty(0, dtype=torch.float32)
         u = generator.rand((batch, 8), like=like)[:, :, None, None]
         white = generator.randn((batch, 2 * n, 2 * n), like=like)

@@ -20,9 +20,8 @@ from scorefield.data.fields import ArrayFields, FieldDataset, Subset
 from scorefield.data.source import Source, Split, hold_out
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 
-INITIAL = 110  # the stream of the initial vorticity of sequence i: key (seed, i, INITIAL)
 MODES = 32  # the initial vorticity has modes below MODES/2, on any grid the same
 TOGETHER = 16  # sequences that are computed at once
 
@@ -108,7 +107,7 @@ def laplacian(size: int, dtype: torch.dtype) -> Tensor:
 
 def initial(size: int, seed: int, indices: range) -> Float[Tensor, "batch size size"]:
     """Gaussian vorticity of spectrum 7³ (4π²|k|² + 7²)^(−5/2) and mean 0 (Li et al. 2021, section 5.3), the same on any grid."""
-    generator = Generators((seed, index, INITIAL) for index in indices)
+    generator = Generators((seed, index, Stream.VORTICITY) for index in indices)
     white = generator.randn((len(indices), MODES, MODES), like=torch.empty(0, dtype=torch.float64))
     coarse = torch.fft.fft2(white, norm="ortho")
     kept = min(size, MODES) // 2  # the modes −kept + 1 .. kept − 1

@@ -16,7 +16,7 @@ class AbsentDataError(InputError):
     """Data are not where they were said to be. Nothing is known to be wrong with them."""
 
 
-def brief(error: BaseException) -> str:
-    """What an error of another library says, as a part of one line: short, and without the addresses of objects in memory."""
+def brief(error: object) -> str:
+    """What an error of another library or a value says, as a part of one line: short, and without addresses in memory."""
     text = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", r"\1", " ".join(str(error).split()))
     return textwrap.shorten(text.rstrip(".") or type(error).__name__, 120, placeholder=" ...")

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files and folders that appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import math
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,27 +14,30 @@ from typing import Any
 
 
 @contextmanager
-def replacing(path: Path, *, flush: bool = True) -> Iterator[Path]:
-    """A temporary path beside `path`; what is written there takes its name at the end.
+def replacing(path: Path, *, flush: bool = True, beside: Path | None = None) -> Iterator[Path]:
+    """A temporary path, where a file or a folder is to be written, which takes the name `path` at the end.
 
     Args:
-        path: where the file is to appear.
+        path: where it is to appear; a folder only where there is none, or an empty one.
         flush: wait until it is on the disk; without, a power cut may leave an empty file.
+        beside: the folder of the temporary path, on the same file system; by default that of `path`.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # No two processes share it, not even two of one number on two machines.
-    temporary = path.with_name(f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial")
+    name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+    temporary = (beside or path.parent) / name
     try:
         yield temporary
-        temporary.chmod(0o666 & ~_mask())  # as open() makes it: some libraries' files nobody else can read
+        if temporary.is_file():
+            temporary.chmod(0o666 & ~_mask())  # as open() makes it: some libraries' files nobody else can read
         if flush:
-            _flush(temporary)
+            _flush_all(temporary)
         temporary.replace(path)
         if flush:
             _flush(path.parent)  # the rename itself must survive a power cut
     finally:
         with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+            shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
 
 
 def _mask() -> int:
@@ -41,6 +45,15 @@ def _mask() -> int:
     mask = os.umask(0)
     os.umask(mask)
     return mask
+
+
+def _flush_all(path: Path) -> None:
+    """Wait until a file, or all of a folder, is on the disk."""
+    if path.is_dir() and hasattr(os, "sync"):
+        os.sync()  # of thousands of files, faster than one after the other
+        return
+    for part in (*path.rglob("*"), path) if path.is_dir() else (path,):
+        _flush(part)
 
 
 def _flush(path: Path) -> None:

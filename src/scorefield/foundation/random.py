@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
+from enum import IntEnum, unique
 
 import numpy as np
 import torch
@@ -16,20 +17,52 @@ from numpy.random import SFC64, Generator, SeedSequence
 from torch import Size, Tensor
 
 
+@unique
+class Stream(IntEnum):
+    """What draws are for: the last part of their key, so that no two kinds of draws share one.
+
+    A number, once in use, stays: the draws of stored runs follow from it.
+    """
+
+    SHUFFLE = 100  # the order of the data: (seed, epoch)
+    FLIP = 101  # augmentation, like DEQUANTISE, DROP_LABEL, PHASE, GAIN and CROP: (seed, index, epoch)
+    DEQUANTISE = 102
+    DROP_LABEL = 103
+    VORTICITY = 110  # the initial vorticity of a flow: (seed, index)
+    VOLCANO = 111  # an interferogram: (seed, index)
+    PHASE = 112
+    GAIN = 113
+    MASK = 114  # sampled points of k-space: (seed, number), (seed, number, attempt)
+    SIMULATION = 115  # phase and noise of simulated k-space: (seed, number)
+    UNDERSAMPLED = 116  # the noise of an example's k-space: (seed, split, index)
+    CROP = 117
+    LOSS = 200  # times, noise and probes of training: (seed, index, epoch)
+    DROPOUT = 201  # (seed, step, rank)
+    WEIGHTS = 202  # the initial weights: (seed)
+    SAMPLE = 300  # a sample: (seed, index), (seed, member, key of the time)
+    PROBE = 301  # probes of a likelihood: (0, index), (seed, index, repeat)
+    DEGRADE = 302  # noise that is added before restoring: (seed, 0)
+    NOISE = 303  # the noise of an example: (seed, split, index)
+    NOISE_LEVEL = 304  # its standard deviation: (seed, split, index)
+    CHANNEL = 305  # a channel of a radio link: (seed, split, index)
+    POSTERIOR = 306  # a member of a reconstruction: (seed, slice, index)
+    NOISE_PLOT = 307  # noise that is shown: (seed, index)
+
+
 def sequence(*key: int) -> SeedSequence:
     """Hash a key of non-negative integers (O'Neill's seed sequence: near keys give unrelated streams)."""
     return SeedSequence((len(key), *key))  # without its length, (1,) and (1, 0) would be one key
 
 
-def stream(*key: int) -> int:
-    """A seed for generators that take a number."""
+def seed_of(*key: int) -> int:
+    """The key as one number, for generators that take no other seed."""
     return int(sequence(*key).generate_state(1, np.uint64)[0] >> 1)
 
 
 class Generators:
     """A stack of generators, one per sample of a batch.
 
-    They are numpy's, seeded with the full width of the hash: torch's own CPU generator heeds 32 bits of a seed, and among
+    They are numpy's, seeded with the full width of the hash: torch's own CPU generator uses 32 bits of a seed, and among
     10⁵ samples some would share their noise.
 
     Args:
@@ -49,6 +82,10 @@ class Generators:
     def rand(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Uniform draws in [0, 1) of the full shape (batch, ...), in the dtype and on the device of `like`."""
         return self._stack(Generator.random, shape, like)
+
+    def rademacher(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
+        """±1 with probability 1/2 each, of the full shape (batch, ...), in the dtype and on the device of `like`."""
+        return torch.where(self.rand(shape, like=like) < 0.5, -1.0, 1.0).to(like)
 
     def _stack(self, draw: Callable[..., object], shape: Sequence[int] | Size, like: Tensor) -> Tensor:
         if shape[0] != len(self):

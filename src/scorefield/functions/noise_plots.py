@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -10,53 +11,56 @@ from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
 from scorefield.data.picture import save_panels
-from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs.options import OnRun
 from scorefield.model import Model
-from scorefield.run.configuration import Parser
+from scorefield.run.runner import check_out
+from scorefield.run.verb import Count, Seed, log, option
 
-DRAWS, LEVELS = 303, 8  # the stream of the noise that is shown: key (seed, i, DRAWS); how many levels of noise
+LEVELS = 8  # how many levels of noise
 Panel = tuple[str, Tensor, float, float]
 
 
-def add_arguments(parser: Parser) -> None:
-    """Where to, and how many."""
-    parser.add_argument("-n", "--number", type=int, default=8, help="how many draws and samples to show")
-    parser.add_argument("--seed", type=int, default=0, help="draw i depends on (seed, i) alone")
-    parser.add_argument("--device", type=str, default="cpu", help="where to compute")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-
-
-def write_all(folder: Path, model: Model, fields: FieldDataset, *, n: int = 8, seed: int = 0) -> None:
-    """`noise`, `covariance`, `noised` and `samples`, each .png and .pdf.
+@dataclass(frozen=True, kw_only=True)
+class Plot(OnRun):
+    """Picture the noise of a run, its covariance, an example under growing noise, and samples; as PNG and PDF.
 
     Args:
-        folder: where to.
-        model: of the fields.
-        fields: held-out data, of which the first is shown under noise.
-        n: draws and samples.
-        seed: of both.
+        n: how many draws and samples to show.
+        seed: draw i depends on (seed, i) alone.
+        out: folder to write: `noise`, `covariance`, `noised` and `samples`, each .png and .pdf.
     """
-    if n < 1:
-        raise InputError(f"plot needs a --number of at least 1, not {n}.")
-    cond = {name: value.to(model.device) for name, value in fields.gather(torch.arange(n) % len(fields)).cond.items()}
-    samples = model.sample(n, seed=seed, cond=cond, chunk=n)
-    pictures = {
-        "noise": draws(model, n, seed),
-        "covariance": covariance(model),
-        "noised": noised(model, fields, seed),
-        "samples": alike("sample", samples),
-    }
-    for name, panels in pictures.items():
-        for suffix in (".png", ".pdf"):
-            save_panels(folder / f"{name}{suffix}", panels)
+
+    n: Count = option("-n", "--number", default=8)
+    seed: Seed = 0
+    out: Path
+
+    def check(self) -> None:
+        check_out(self.out, folder=True)
+
+    def run(self) -> Path:
+        model, n = self.model, self.n
+        fields = self.checkpoint.source(self.trust).load("valid")
+        cond = fields.gather(torch.arange(n) % len(fields)).cond
+        samples = model.sample(n, seed=self.seed, cond=cond, chunk=n)
+        pictures = {
+            "noise": draws(model, n, self.seed),
+            "covariance": covariance(model),
+            "noised": noised(model, fields, self.seed),
+            "samples": in_one_range("sample", samples),
+        }
+        for name, panels in pictures.items():
+            for suffix in (".png", ".pdf"):
+                save_panels(self.out / f"{name}{suffix}", panels)
+        log.info("pictures in %s", self.out)
+        return self.out
 
 
 def draws(model: Model, n: int, seed: int) -> Sequence[Panel]:
     """ξ ~ N(0, C)."""
-    generator = Generators((seed, i, DRAWS) for i in range(n))
+    generator = Generators((seed, i, Stream.NOISE_PLOT) for i in range(n))
     like = torch.empty(0, device=model.device)
-    return alike("noise", model.sde.noise.sample((n, *model.shape), generator=generator, like=like).cpu())
+    return in_one_range("noise", model.sde.noise.sample((n, *model.shape), generator=generator, like=like).cpu())
 
 
 def covariance(model: Model) -> Sequence[Panel]:
@@ -76,20 +80,19 @@ def covariance(model: Model) -> Sequence[Panel]:
 
 def noised(model: Model, fields: FieldDataset, seed: int) -> Sequence[Panel]:
     """x_t/√(α² + σ²) in data units at growing σ/α, the same noise in all: evenly spread over the logarithm of the ratio."""
-    x = model.normaliser.cpu()(fields.gather(torch.tensor([0])).x)
-    model.normaliser.to(model.device)
+    x, given = model.enter(fields.gather(torch.tensor([0])))
     schedule, panels = model.sde.schedule, []
-    noise = model.sde.noise.sample(x.shape, generator=Generators([(seed, 0, DRAWS)]), like=x)
+    noise = model.sde.noise.sample(x.shape, generator=Generators([(seed, 0, Stream.NOISE_PLOT)]), like=x)
     ends = schedule.log_snr(torch.tensor([0.0, 0.999], dtype=torch.float64)).clamp(-14, 14)
     for snr in torch.linspace(float(ends[0]), float(ends[1]), LEVELS, dtype=torch.float64):
         alpha, sigma = schedule(schedule.time(snr))
         x_t = ((alpha * x + sigma * noise) / torch.hypot(alpha, sigma)).to(x)
-        shown = model.normaliser.inverse(x_t.to(model.device)).cpu()
+        shown = model.leave(x_t, given).cpu()
         panels.append((f"σ/α = {float((-snr / 2).exp()):.3g}", shown, float(shown.min()), float(shown.max())))
     return panels
 
 
-def alike(name: str, x: Tensor) -> Sequence[Panel]:
+def in_one_range(name: str, x: Tensor) -> Sequence[Panel]:
     """A panel for each of some fields, all in one range of values."""
     low, high = float(x.min()), float(x.max())
     return [(f"{name} {i}", each[None], low, high) for i, each in enumerate(x)]

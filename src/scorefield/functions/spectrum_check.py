@@ -8,9 +8,9 @@ spectrum step, grid and schedule leave by themselves, however good the network.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Float64
@@ -22,7 +22,11 @@ from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.core.spectrum import ROUNDING, RadialSpectrum, band_means, wavenumbers
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
+from scorefield.jobs import resolution
 from scorefield.metrics.spectrum import tapered
+from scorefield.run.experiment import prepare
+from scorefield.run.on_recipe import OnRecipe
+from scorefield.run.verb import Count, log, option
 from scorefield.samplers import Sampler
 
 DROWNED, NOTHING = 100.0, 0.01
@@ -56,6 +60,15 @@ class Suggestion:
 
     sigma_max: float
     sigma_min: float
+
+    def lines(self) -> list[str]:
+        """For people."""
+        step = self.langevin_step(100, 5)
+        return [
+            f"largest noise   {self.sigma_max:.4g}   (where α = 1)",
+            f"smallest noise  {self.sigma_min:.4g}",
+            f"annealed Langevin with 100 levels of 5 steps: NCSNLangevin(step={step:.3g})",
+        ]
 
     def langevin_step(self, levels: int, repeats: int) -> float:
         """`NCSNLangevin`'s step for so many levels and steps per level.
@@ -211,6 +224,58 @@ model:
     init_args:
       spectrum: {spectrum}
       points: {points}"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suggest(OnRecipe):
+    """Say which noise levels the spectrum of a recipe's data asks for, and what its sampler makes of it; exit code 2 and the band
+    where the recipe's own levels do not cover the data.
+
+    Args:
+        n: at most so many fields of the training data.
+        wiener: print Wiener's preconditioner for the data, as a part of a recipe.
+    """
+
+    n: Count = option("-n", "--number", default=512)
+    wiener: bool = False
+
+    def run(self) -> Suggested:
+        experiment = prepare(self.parser, self.settings)
+        model, fields = experiment.model, experiment.train
+        x, _ = model.enter(fields.gather(resolution.spread(len(fields), self.n)))
+        if self.wiener:
+            spectrum = RadialSpectrum.measure(x, model.sde.noise)
+            if spectrum.doubt:
+                log.warning(spectrum.doubt)
+            return Suggested(wiener_recipe(spectrum, x[0, 0].numel()))
+        bands = bands_of(x, model.sde.noise)
+        found = suggest(bands)
+        error = torch.where(bands.kept, spectrum_error(bands, model.sde, model.sampler), torch.nan)
+        mean, worst = float(error.abs().nanmean()), float(error[bands.kept].abs().max())
+        lines = [table(bands, model.sde, error), *found.lines()]
+        lines.append(f"the sampler alone errs by {mean:.3f} in mean |ln P/S|, at most {worst:.3f}")
+        return Suggested("\n".join(lines), found, lambda: check(bands, model.sde))
+
+    def table(self, found: Any) -> str:
+        return found.text
+
+    def conclude(self, found: Any) -> None:
+        found.check()
+
+
+@dataclass(frozen=True)
+class Suggested:
+    """What was found.
+
+    Attributes:
+        text: for people.
+        levels: the levels that cover the data.
+        check: raises InputError where the recipe's own do not.
+    """
+
+    text: str
+    levels: Suggestion | None = None
+    check: Callable[[], None] = lambda: None
 
 
 def table(bands: Bands, sde: SDE, error: Tensor | None) -> str:

@@ -2,37 +2,54 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
+from torch import Tensor
 
 from scorefield.data.single import read_array, read_field
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import replacing
 from scorefield.guidance import Method, MomentMatching, Replacement
-from scorefield.jobs import resolution, sampling
-from scorefield.jobs.restoring import InverseProblem
-from scorefield.metrics.image import psnr
+from scorefield.inverse import InverseProblem
+from scorefield.jobs import resolution
+from scorefield.jobs.restoration import Restoration, guided_draws
+from scorefield.jobs.restore import Restoring
 from scorefield.operators import CosineCoarsen, FourierCoarsen
-from scorefield.run.configuration import Parser
+from scorefield.run.verb import Count, positional
+from scorefield.samplers import Finer
 
 
-def add_arguments(parser: Parser) -> None:
-    """What is known, and on which grid it is wanted."""
-    parser.add_argument("field", type=Path, help="the coarse function: .npy or image, in data units")
-    resolution.add_arguments(parser)
-    parser.add_argument("--noise", type=float, default=0.0, help="standard deviation of its noise, in data units")
-    parser.add_argument("--truth", type=Path | None, default=None, help="the fine function, to compare the result with")
-    parser.add_argument(
-        "--method",
-        type=Method | None,
-        default=None,
-        help="Replacement, exact in the modes that are known, where there is no noise; MomentMatching with noise; PiGDM, DPS",
-    )
-    parser.add_argument("-n", "--samples", type=int, default=8, help="how many draws")
-    parser.add_argument("--seed", type=int, default=0, help="draw i depends on (seed, i) alone")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    sampling.add_arguments(parser)
+@dataclass(frozen=True, kw_only=True)
+class SuperResolve(Restoring):
+    """Draw functions on a fine grid that agree with a given one on a coarse grid, by the posterior of the model.
+
+    Args:
+        field: the coarse function: .npy or image, in data units.
+        resolution: points along the longest axis, or along each: the domain of training on another grid.
+        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
+            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+        method: Replacement, exact in the modes that are known, where there is no noise; MomentMatching with noise; PiGDM, DPS.
+    """
+
+    field: Path = positional()
+    resolution: tuple[Count, ...] = ()
+    beyond: Finer | None = None
+    method: Method | None = None
+
+    def run(self) -> dict[str, Any]:
+        model, source = self.model, self.checkpoint
+        grid = resolution.grid_of(model.shape[1:], self.resolution)
+        resolution.warn_of_mesh(model, grid)
+        beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
+        torus = model.sde.noise.periodic
+        case = read_case(self.field, model.shape[0], grid, periodic=torus, noise=self.noise, truth=self.truth)
+        method = self.method or usual(self.noise)
+        prior = None if beyond is None else resolution.beyond_grid(beyond, model, None)
+        draws = self.prior_draws(grid, {} if beyond is None else {"beyond": repr(beyond)})
+        return self.finish(
+            Restoration(guided_draws(draws, case, method, prior), case, method, smoothest(case)), "superres"
+        )
 
 
 def usual(noise: float) -> Method:
@@ -82,16 +99,10 @@ def read_case(
     return InverseProblem(operator, y, noise, known, peak, False)
 
 
-def interpolate(folder: Path, case: InverseProblem) -> float | None:
-    """Write the smoothest of all functions that agree with the measurement, which is what is known without a model.
+def smoothest(case: InverseProblem) -> Tensor:
+    """The smoothest of all functions that agree with the measurement, which is what is known without a model.
 
-    Returns:
-        its PSNR in dB where the truth is known as a whole. Of the exact posterior, the mean of n draws has 1 + 1/n times the mean
-        square error of the best estimate, which this is where nothing is known of the finer modes.
+    Of the exact posterior, the mean of n draws has 1 + 1/n times the mean square error of the best estimate, which this is where
+    nothing is known of the finer modes.
     """
-    smooth = case.operator.project(case.operator.adjoint(case.y) * 0, case.y)
-    with replacing(folder / "interpolation.npy") as temporary, temporary.open("wb") as file:
-        np.save(file, smooth[0].numpy())
-    if case.truth is None or not bool(case.truth.isfinite().all()):
-        return None
-    return float(psnr(smooth, case.truth, case.peak))
+    return case.operator.project(case.operator.adjoint(case.y) * 0, case.y)

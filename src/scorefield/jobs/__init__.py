@@ -1,1 +1,24 @@
-"""What the verbs of the command line do: work on files that can be stopped, resumed and shared, and its records."""
+"""What scorefield does: verbs as dataclasses, `Sample(run=..., n=64, out=...).run()`, which the command line has by their names.
+
+Those of a domain are in its room: `scorefield.climate.Downscale`, `scorefield.mri.Reconstruct`, `scorefield.functions.Plot`.
+"""
+
+from scorefield.foundation.lazy import lazily
+
+__getattr__, __dir__, __all__ = lazily(
+    __name__,
+    {
+        "check_data": ("CheckData",),
+        "compare": ("Compare", "MakeReference"),
+        "demo": ("Demo",),
+        "denoise": ("Denoise",),
+        "evaluate": ("Evaluate",),
+        "import_weights": ("Import",),
+        "likelihood": ("Likelihood",),
+        "noise_levels": ("NoiseLevels",),
+        "report.page": ("Report",),
+        "restore": ("Restore",),
+        "sample": ("Sample",),
+        "train": ("Recipes", "Train"),
+    },
+)

@@ -11,19 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from tqdm import tqdm
 
 from scorefield.core.noise import Boundary, Noise
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
-from scorefield.jobs.likelihood import measure, summary
 from scorefield.model import Model
 from scorefield.samplers.likelihood import ProbabilityFlow
 
@@ -42,7 +39,7 @@ def check(noise: Noise, resolutions: Sequence[int]) -> None:
     if not resolutions:
         raise InputError(
             "The model's noise is a field: functions have no density with respect to Lebesgue measure. Give --resolutions "
-            "[16,32] for the densities on two grids, and those relative to the noise, to see which drifts."
+            "16 32 for the densities on two grids, and those relative to the noise, to see which drifts."
         )
     if len(set(resolutions)) < 2 or min(resolutions) < 2:
         raise InputError(f"--resolutions needs two different grids or more, to compare, not {list(resolutions)}.")
@@ -90,44 +87,26 @@ def log_noise(noise: Noise, x: Float[Tensor, "batch channels *grid"], sigma: flo
     return -0.5 * (square + noise.log_det(x.double()) + x[0].numel() * math.log(2 * math.pi * sigma**2))
 
 
-def compare(
-    model: Model,
-    fields: FieldDataset,
-    n: int,
-    resolutions: Sequence[int],
-    *,
-    flow: ProbabilityFlow,
-    facts: Mapping[str, Any] | None = None,
-    unfinished: Path | None = None,
-    repeats: int,
-    seed: int = 0,
-    chunk: int = 64,
-    bar: tqdm | None = None,
-) -> dict[str, Any]:
-    """log p and log p − log N(·; 0, σ²C) of the same functions on several grids; arguments as of `likelihood.measure`."""
-    noise = model.sde.noise
-    check(noise, resolutions)
+def grids_of(noise: Noise, fields: FieldDataset, resolutions: Sequence[int]) -> list[FieldDataset]:
+    """The same functions on each grid, the coarsest first. Raises InputError where the fields or the noise have no such modes."""
     shape = list(fields[0].x.shape[1:])
     boundary, _ = noise.basis(len(shape))
+    grids = [grid_of(shape, resolution) for resolution in sorted(set(resolutions))]
+    for grid in grids:
+        noise.log_det(torch.zeros(1, 1, *grid, dtype=torch.float64))
+    return [Resampled(fields, boundary, grid) for grid in grids]
+
+
+def level(model: Model, flow: ProbabilityFlow) -> float:
+    """σ/α where data are taken."""
     t_min, _ = flow.ends(model.sde.schedule)
-    sigma = float(model.sde.schedule.sigma(t_min) / model.sde.schedule.alpha(t_min))
-    record: dict[str, Any] = {"note": NOTE, "sigma": sigma, "resolutions": []}
-    for resolution in sorted(set(resolutions)):
-        grid = grid_of(shape, resolution)
-        noise.log_det(torch.zeros(1, 1, *grid, dtype=torch.float64))  # refuses before anything is computed
-        part = None if unfinished is None else unfinished.with_name(f"{unfinished.name}.{resolution}.npz")
-        on_grid = Resampled(fields, boundary, grid)
-        found = measure(
-            model, on_grid, n, repeats=repeats, flow=flow, seed=seed, chunk=chunk, bar=bar, facts=facts, unfinished=part
-        )
-        x = on_grid.gather(torch.tensor(found["indices"])).x.to(model.device)
-        z = model.normaliser(x)
-        reference = log_noise(noise, z, sigma).cpu() + model.normaliser.log_det(x).double().cpu()
-        relative = torch.tensor(found["nats_per_field"], dtype=torch.float64).T - reference
-        record["resolutions"].append({"resolution": resolution, "grid": grid, **found, "relative": summary(relative)})
-    for part in () if unfinished is None else unfinished.parent.glob(f"{unfinished.name}.*.npz"):
-        part.unlink()
-    return record
+    return float(model.sde.schedule.sigma(t_min) / model.sde.schedule.alpha(t_min))
+
+
+def log_reference(model: Model, flow: ProbabilityFlow, x: Tensor) -> Float[Tensor, " batch"]:
+    """log N(z; 0, σ²C) of fields x in data units, as a density of x."""
+    z, _ = model.enter(Batch(x))
+    return log_noise(model.sde.noise, z, level(model, flow)).cpu() + model.log_det(x.to(model.device)).double().cpu()
 
 
 def table(record: Mapping[str, Any]) -> str:

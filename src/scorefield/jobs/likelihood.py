@@ -4,61 +4,182 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from jsonargparse import Namespace
 from torch import Tensor
-from tqdm import tqdm
 
-from scorefield.data.arrays import BROKEN
 from scorefield.data.augment import Dequantise
+from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import replacing, write_text
-from scorefield.foundation.random import Generators
-from scorefield.jobs.sampling import device_argument
-from scorefield.model import PROBING, Model
-from scorefield.run.configuration import Parser
-from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow, bits_per_dimension
+from scorefield.foundation.files import write_json
+from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs import densities
+from scorefield.jobs.options import OnRun, size_of
+from scorefield.model import Model
+from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, made_by_json, run_job
+from scorefield.run.verb import Count, Positive, Seed, option
+from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension
 from scorefield.samplers.probes import Probes, Rademacher
 from scorefield.training.loop import versions
 
 
-def add_arguments(parser: Parser) -> None:
-    """Of which fields, and how."""
-    parser.add_argument(
-        "--data", type=Source | None, default=None, help="the data; by default what the run was trained on"
-    )
-    parser.add_argument("--split", type=Split, default="valid", help="train or valid")
-    parser.add_argument("-n", "--number", type=int, default=1000, help="at most so many fields, drawn at random")
-    parser.add_argument("--repeats", type=int, default=5, help="draws of probes and of dequantisation for each field")
-    parser.add_argument("--probes", type=Probes, default=Rademacher(), help="Rademacher, Normal, Sphere or Exact")
-    parser.add_argument(
-        "--tolerance", type=float, default=1e-5, help="of a step of the solver, in nats per dimension too"
-    )
-    parser.add_argument("--seed", type=int, default=0, help="the draws for field i depend on (seed, i, repeat) alone")
-    parser.add_argument("--chunk", type=int, default=64, help="fields computed at once")
-    parser.add_argument(
-        "--device", type=device_argument, default="cpu", help="where to compute: cpu, cuda, cuda:1, mps"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="JSON file to write")
+@dataclass(frozen=True, kw_only=True)
+class Likelihood(OnRun):
+    """Measure log p of fields by the probability flow: nats for each, their mean, bits per dimension of quantised data.
+
+    Args:
+        data: the data; by default what the run was trained on.
+        split: train or valid.
+        n: at most so many fields, drawn at random.
+        repeats: draws of probes and of dequantisation for each field.
+        probes: Rademacher, Normal, Sphere or Exact.
+        tolerance: of a step of the solver, in nats per dimension too.
+        seed: the draws for field i depend on (seed, i, repeat) alone.
+        chunk: fields computed at once.
+        resolutions: of functions, under field noise: the densities on these grids, points along the first axis.
+        out: JSON file to write.
+    """
+
+    data: Source | None = None
+    split: Split = "valid"
+    n: Count = option("-n", "--number", default=1000)
+    repeats: Count = 5
+    probes: Probes = field(default_factory=Rademacher)
+    tolerance: Positive = 1e-5
+    seed: Seed = 0
+    chunk: Count = 64
+    resolutions: tuple[Count, ...] = ()
+    out: Path
+
+    def check(self) -> None:
+        check_out(self.out)
+
+    def run(self) -> dict[str, Any]:
+        run_job(self._job(), unit="field", title="likelihood")
+        return json.loads(self.out.read_text(encoding="utf-8"))
+
+    def _job(self) -> DensityFile:
+        """What is to be measured, all that can be refused refused."""
+        densities.check(self.model.sde.noise, self.resolutions)
+        fields = (self.data or self.checkpoint.source(self.trust)).load(self.split)
+        grids = densities.grids_of(self.model.sde.noise, fields, self.resolutions) if self.resolutions else [fields]
+        flow = ProbabilityFlow(self.tolerance, self.probes)
+        measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, self.chunk) for on in grids]
+        measured[0].check()
+        facts = {"split": self.split, "model": self.provenance}
+        facts |= {} if self.data is None else {"data": repr(self.data)}
+        return DensityFile(self.out, tuple(measured), sorted({*self.resolutions}), facts)
+
+    def table(self, found: dict[str, Any]) -> str:
+        return densities.table(found) if "resolutions" in found else table(found)
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """--resolutions [16,32] is --resolutions 16 32."""
+        words: list[str] = []
+        for word in arguments:
+            listed = "[" in word and (word.startswith("--resolutions=") or words[-1:] == ["--resolutions"])
+            words += re.findall(r"--resolutions|[^][,=\s]+", word) if listed else [word]
+        return words
 
 
-def flow_of(built: Namespace) -> ProbabilityFlow:
-    """The flow that the arguments describe."""
-    return ProbabilityFlow(built.tolerance, built.probes)
+@dataclass(frozen=True, eq=False)
+class Densities:
+    """log p of at most n fields, each with several draws of probes and, where data are quantised, of dequantisation.
 
+    Args:
+        model: the model.
+        fields: the data.
+        n: how many; they are drawn, always the same ones.
+        repeats: draws per field.
+        flow: how the density is computed.
+        seed: of the draws for field i in repeat r: key (seed, i, r, ...).
+        chunk: fields at once.
+    """
 
-def check_free(path: Path) -> None:
-    """Refuse, before anything is computed, to write over a file."""
-    if path.exists():
-        raise InputError(f"{path} exists: give another --out.")
+    model: Model
+    fields: FieldDataset
+    n: int
+    repeats: int
+    flow: ProbabilityFlow
+    seed: int = 0
+    chunk: int = 64
+
+    @cached_property
+    def indices(self) -> Tensor:
+        """The fields that are drawn, (n)."""
+        return torch.randperm(len(self.fields), generator=torch.Generator().manual_seed(0))[: self.n].sort().values
+
+    @cached_property
+    def draws(self) -> list[tuple[int, Tensor]]:
+        """The repeat and the fields of each piece."""
+        return [(repeat, part) for repeat in range(self.repeats) for part in self.indices.split(self.chunk)]
+
+    def check(self) -> None:
+        """Refuse fields that the model has no density of."""
+        first = self._gather(self.indices[:1])
+        shape, own = tuple(first.x.shape[1:]), self.model.shape
+        if len(shape) != len(own) or shape[0] != own[0]:
+            raise InputError(
+                f"The data are fields of {size_of(shape)}, and the model's of {size_of(own)}: give its own."
+            )
+        self.model.check_cond(first.cond)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What decides them beside the model."""
+        found = sha256()
+        for part in self.indices.split(self.chunk):
+            batch = self._gather(part)
+            for tensor in (batch.x, *(batch.cond[name] for name in sorted(batch.cond))):
+                found.update(tensor.contiguous().numpy().data)
+        return {"indices": self.indices.tolist(), "data_sha256": found.hexdigest(), "flow": repr(self.flow)} | {
+            name: getattr(self, name) for name in ("repeats", "seed", "chunk")
+        }
+
+    def _gather(self, indices: Tensor) -> Batch:
+        batch = self.fields.gather(indices)
+        if batch.mask is not None:
+            raise InputError(
+                "Fields that are known in part have no density under this model: give fields without a mask."
+            )
+        return batch
+
+    def compute(self, number: int) -> Piece:
+        """log p of the fields of a piece with its draws."""
+        repeat, indices = self.draws[number]
+        batch = replace(self._gather(indices), key=torch.stack((indices, torch.full_like(indices, repeat)), dim=1))
+        if self.fields.quantum > 0:
+            batch = Dequantise(self.fields.quantum)(batch, self.seed)
+        generator = Generators((self.seed, index, repeat, Stream.PROBE) for index in indices.tolist())
+        batch = batch.to(self.model.device)
+        found = self.model.log_prob(batch.x, generator=generator, flow=self.flow, cond=batch.cond)
+        return {"nats": found.nats.double().cpu().numpy(), "evaluations": found.evaluations.cpu().numpy()}
+
+    def record(self, pieces: Iterable[Piece]) -> dict[str, Any]:
+        """What came out, and of what."""
+        found = [(piece["nats"], piece["evaluations"]) for piece in pieces]
+        nats, evaluations = (
+            torch.from_numpy(np.concatenate(parts)).view(self.repeats, -1) for parts in zip(*found, strict=True)
+        )
+        dimension, quantum = self.fields[0].x.numel(), self.fields.quantum
+        record: dict[str, Any] = {"n": nats.shape[1], "repeats": self.repeats, "dimension": dimension}
+        record |= {"quantum": quantum, "nats": summary(nats)}
+        if quantum > 0:
+            record["bits_per_dimension"] = summary(bits_per_dimension(nats, quantum, dimension))
+        counts = {"mean": evaluations.double().mean().item(), "max": int(evaluations.max())}
+        record |= {"evaluations": counts, "seed": self.seed, "flow": repr(self.flow)}
+        return record | {"indices": self.indices.tolist(), "versions": versions(), "nats_per_field": nats.T.tolist()}
 
 
 def measure(
@@ -70,108 +191,65 @@ def measure(
     flow: ProbabilityFlow,
     seed: int = 0,
     chunk: int = 64,
-    bar: tqdm | None = None,
-    facts: Mapping[str, Any] | None = None,
-    unfinished: Path | None = None,
 ) -> dict[str, Any]:
-    """log p of at most n fields, each with several draws of probes and, where data are quantised, of dequantisation.
+    """The record of log p of at most n fields, here and now; arguments as of `Densities`."""
+    found = Densities(model, fields, n, repeats, flow, seed, chunk)
+    found.check()
+    return found.record(map(found.compute, range(len(found.draws))))
+
+
+@dataclass(frozen=True, eq=False)
+class DensityFile(Job):
+    """Densities as one JSON file; on several grids, with those relative to the noise measure.
 
     Args:
-        model: the model.
-        fields: the data.
-        n: how many; they are drawn, always the same ones.
-        repeats: draws per field.
-        flow: how the density is computed.
-        seed: of the draws for field i in repeat r: key (seed, i, r, ...).
-        chunk: fields at once.
-        bar: advanced by the number of densities computed.
+        out: the file.
+        densities: of the fields as they are, or on each grid.
+        resolutions: of these grids.
         facts: what else decides the result, such as whose model it is; becomes part of the record.
-        unfinished: a file for what is computed so far; one that holds a part of the same job is gone on with.
-    """
-    if n < 1 or repeats < 1 or chunk < 1:
-        raise InputError(f"likelihood needs a number, repeats and chunk of at least 1, not {n}, {repeats} and {chunk}.")
-    order = torch.randperm(len(fields), generator=torch.Generator().manual_seed(0))
-    indices = order[:n].sort().values
-    facts = {"seed": seed, "flow": repr(flow), "indices": indices.tolist(), "versions": versions()} | dict(facts or {})
-    ledger = Ledger((repeats, len(indices)), facts | {"chunk": chunk}, unfinished)
-    if bar is not None:
-        bar.reset(repeats * len(indices))
-    for repeat in range(repeats):
-        for start, part in zip(range(0, len(indices), chunk), indices.split(chunk), strict=True):
-            if not ledger.holds(repeat, start):
-                ledger.enter(repeat, start, _one_draw(model, fields, part, repeat, flow, seed))
-            if bar is not None:
-                bar.update(len(part))
-    return _record(ledger.nats, ledger.evaluations, fields) | facts | {"nats_per_field": ledger.nats.T.tolist()}
-
-
-class Ledger:
-    """The densities of a job so far, (repeats, fields), kept in a file so that an interrupted job loses one chunk at most.
-
-    Args:
-        shape: (repeats, fields).
-        facts: what decides the densities.
-        path: the file; None keeps them in memory alone.
-
-    Raises:
-        InputError: the file holds another job.
     """
 
-    def __init__(self, shape: tuple[int, int], facts: Mapping[str, Any], path: Path | None) -> None:
-        self.nats = torch.full(shape, math.nan, dtype=torch.float64)
-        self.evaluations = torch.zeros(shape, dtype=torch.int64)
-        self.facts, self.path = json.dumps(facts, sort_keys=True), path
-        if path is not None and path.exists():
-            self._read(path)
+    out: Path
+    densities: Sequence[Densities]
+    resolutions: Sequence[int]
+    facts: Mapping[str, Any]
 
-    def _read(self, path: Path) -> None:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                facts, nats, evaluations = str(file["facts"]), file["nats"], file["evaluations"]
-        except (*BROKEN, KeyError):
-            return  # nothing in it can be used: it is written again
-        if facts != self.facts or nats.shape != self.nats.shape:
-            raise InputError(f"{path} holds a part of another job: delete it, or give another --out.")
-        self.nats, self.evaluations = torch.from_numpy(nats), torch.from_numpy(evaluations)
+    @property
+    def identity(self) -> dict[str, Any]:
+        return dict(self.facts) | {"densities": [part.identity for part in self.densities]}
 
-    def holds(self, repeat: int, start: int) -> bool:
-        """Whether the chunk that begins there is known."""
-        return not bool(self.nats[repeat, start].isnan())
+    @cached_property
+    def _places(self) -> list[tuple[Densities, int]]:
+        return [(part, number) for part in self.densities for number in range(len(part.draws))]
 
-    def enter(self, repeat: int, start: int, found: Likelihood) -> None:
-        """A chunk's densities, on disk when this returns."""
-        rows = slice(start, start + len(found.nats))
-        self.nats[repeat, rows] = found.nats.double().cpu()
-        self.evaluations[repeat, rows] = found.evaluations.cpu()
-        if self.path is not None:
-            with replacing(self.path) as temporary, temporary.open("wb") as file:
-                np.savez(file, facts=self.facts, nats=self.nats.numpy(), evaluations=self.evaluations.numpy())
+    @property
+    def sizes(self) -> list[int]:
+        return [len(part.draws[number][1]) for part, number in self._places]
 
+    def compute(self, number: int) -> Piece:
+        part, own = self._places[number]
+        return part.compute(own)
 
-def _record(nats: Tensor, evaluations: Tensor, fields: FieldDataset) -> dict[str, Any]:
-    """The figures of log p (repeats, fields)."""
-    dimension, (repeats, n) = fields[0].x.numel(), nats.shape
-    record: dict[str, Any] = {"n": n, "repeats": repeats, "dimension": dimension, "quantum": fields.quantum}
-    record["nats"] = summary(nats)
-    if fields.quantum > 0:
-        record["bits_per_dimension"] = summary(bits_per_dimension(nats, fields.quantum, dimension))
-    counts = {"mean": evaluations.double().mean().item(), "max": int(evaluations.max())}
-    return record | {"evaluations": counts}
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        every = iter(pieces)
+        records = [part.record(piece for _, piece in zip(part.draws, every, strict=False)) for part in self.densities]
+        record = records[0]
+        if self.resolutions:
+            rows = [row | facts for row, facts in zip(records, self._relative(records), strict=True)]
+            sigma = densities.level(self.densities[0].model, self.densities[0].flow)
+            record = {"note": densities.NOTE, "sigma": sigma, "resolutions": rows}
+        write_json(out, record | dict(self.facts) | {JOB: digest(self.identity)})
 
+    def _relative(self, records: Sequence[Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
+        """For each grid, the density relative to the noise measure."""
+        for resolution, part, record in zip(self.resolutions, self.densities, records, strict=True):
+            x = part.fields.gather(part.indices).x
+            nats = torch.tensor(record["nats_per_field"], dtype=torch.float64).T
+            relative = nats - densities.log_reference(part.model, part.flow, x)
+            yield {"resolution": resolution, "grid": list(x.shape[2:]), "relative": summary(relative)}
 
-def _one_draw(
-    model: Model, fields: FieldDataset, indices: Tensor, repeat: int, flow: ProbabilityFlow, seed: int
-) -> Likelihood:
-    """log p of some fields with the draws of one repeat."""
-    batch = fields.gather(indices)
-    if batch.mask is not None:
-        raise InputError("Fields that are known in part have no density under this model: give fields without a mask.")
-    batch = replace(batch, key=torch.stack((indices, torch.full_like(indices, repeat)), dim=1))
-    if fields.quantum > 0:
-        batch = Dequantise(fields.quantum)(batch, seed)
-    generator = Generators((seed, index, repeat, PROBING) for index in indices.tolist())
-    batch = batch.to(model.device)
-    return model.log_prob(batch.x, generator=generator, flow=flow, cond=batch.cond)
+    def made_by(self) -> str | None:
+        return made_by_json(self.out)
 
 
 def summary(values: Tensor) -> dict[str, float | None]:
@@ -181,17 +259,6 @@ def summary(values: Tensor) -> dict[str, float | None]:
     spread = values.mean(1).std() if repeats > 1 else torch.tensor(math.nan)
     found = {"mean": values.mean(), "standard_error": error, "spread_over_repeats": spread}
     return {name: None if value.isnan() else float(value) for name, value in found.items()}
-
-
-def unfinished(path: Path) -> Path:
-    """Where the densities of a job are kept until its result is written."""
-    return path.with_name(f"{path.name}.unfinished.npz")
-
-
-def write(path: Path, record: dict[str, Any]) -> None:
-    """Write the record, whole or not at all, and drop what was kept for going on."""
-    write_text(path, json.dumps(record, indent=1) + "\n")
-    unfinished(path).unlink(missing_ok=True)
 
 
 def table(record: dict[str, Any]) -> str:

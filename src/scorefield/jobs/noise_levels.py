@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 
 from scorefield.core.schedule import langevin_step, level_number, level_ratio
-from scorefield.data.distance import largest_distance
 from scorefield.data.fields import FieldDataset
+from scorefield.data.loader import Sequential
 from scorefield.data.normalise import Normaliser
+from scorefield.data.statistics import largest_distance
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import write_text
 from scorefield.run.configuration import fold
+from scorefield.run.experiment import data_and_normaliser
+from scorefield.run.on_recipe import OnRecipe
+from scorefield.run.recipe import configuration_of
+from scorefield.run.runner import check_out
+from scorefield.run.verb import Count, CountOrZero, Positive, log
 
 AVERAGE = 0.999  # technique 5: the decay of the average of the weights
 SEED = 0  # of the choice among more fields than are compared
@@ -117,7 +126,7 @@ def applied(recipe: Mapping[str, Any], levels: Levels) -> dict[str, Any]:
                 "sampler": {
                     "steps": levels.number,
                     "corrector": {
-                        "class_path": "scorefield.samplers.NCSNLangevin",
+                        "class_path": "scorefield.NCSNLangevin",
                         "init_args": {"step": levels.step, "repeats": levels.repeats},
                     },
                 },
@@ -125,3 +134,37 @@ def applied(recipe: Mapping[str, Any], levels: Levels) -> dict[str, Any]:
             "train": {"loss": {"init_args": {"time": count}}, "ema": AVERAGE},
         },
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLevels(OnRecipe):
+    """Choose the noise levels of a recipe from its data, and write the recipe with them, complete, to train with.
+
+    Args:
+        out: YAML file to write.
+        sigma_min: the smallest level, in model space.
+        repeats: Langevin steps on each level.
+        compare: compare so many fields, drawn at random; 0 for all.
+    """
+
+    out: Path
+    sigma_min: Positive = 0.01
+    repeats: Count = 5
+    compare: CountOrZero = 0
+
+    def check(self) -> None:
+        check_out(self.out)
+        if self.out.exists():
+            raise InputError(f"{self.out} exists: give another --out, or remove it.")
+
+    def run(self) -> Levels:
+        fields, normaliser = data_and_normaliser(self.settings)
+        normaliser.fit(Sequential(fields))
+        found = choose(fields, normaliser, sigma_min=self.sigma_min, repeats=self.repeats, compare=self.compare)
+        whole = yaml.safe_load(configuration_of(self.parser, self.settings))
+        write_text(self.out, yaml.safe_dump(applied(whole, found), sort_keys=False))
+        log.info("recipe in %s: scorefield train %s --out RUN", self.out, self.out)
+        return found
+
+    def table(self, found: Any) -> str:
+        return found.table()

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.data.batch import Batch
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
-from scorefield.jobs.sampling import Job
+from scorefield.jobs.draws import Draws
 from scorefield.model import Model
 from scorefield.run.loading import load
 from scorefield.samplers import Sampler
@@ -31,7 +32,7 @@ def write_all(folder: Path) -> None:
     loss_curve(folder, folder / "loss.png")
 
 
-def trajectory_of(job: Job, path: Path, *, n: int = 8) -> None:
+def trajectory_of(job: Draws, path: Path, *, n: int = 8) -> None:
     """The way of the first samples of a job, drawn once."""
     if not path.exists():
         n = min(n, job.n)
@@ -70,11 +71,12 @@ def trajectory(
     levels = plan.steps if plan.denoise else plan.steps + 1
     kept = set(torch.linspace(0, levels - 1, min(columns - 1, levels)).round().long().tolist())
     frames: list[Tensor] = []
+    _, given = model.enter(Batch(torch.zeros(n, *(shape or model.shape)), cond or {}))
 
     def keep(level: int, t: Tensor, x: Tensor) -> None:
         if level in kept:
             alpha, sigma = model.sde.schedule(t)
-            frames.append(model.normaliser.inverse(x / torch.hypot(alpha, sigma).to(x)).cpu())
+            frames.append(model.leave(x / torch.hypot(alpha, sigma).to(x), given).cpu())
 
     samples = model.sample(
         n, seed=seed, sampler=sampler, shape=shape, cond=cond, chunk=n, callback=keep, denoiser=denoiser

@@ -8,33 +8,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.fields import FieldDataset
 from scorefield.data.functions import on_grid
 from scorefield.foundation import cosine, fourier
 from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
-from scorefield.run.configuration import Parser
+from scorefield.run.verb import log
 from scorefield.samplers import Finer
 
 MEASURED = 512  # training fields that a spectrum is measured on
-
-
-def add_arguments(parser: Parser) -> None:
-    """The grid to sample on, and what becomes of modes that are new there."""
-    parser.add_argument(
-        "--resolution",
-        type=int,
-        nargs="+",
-        default=[],
-        help="points along the longest axis, or along each: the domain of training on another grid",
-    )
-    parser.add_argument(
-        "--beyond",
-        type=Finer | None,
-        default=None,
-        help="on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in them) "
-        "or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum)",
-    )
 
 
 def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset]) -> Finer | None:
@@ -57,9 +40,14 @@ def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset])
                 f"WienerBeyond takes the spectrum from the training data, which are not at hand ({brief(error)}): give "
                 '--beyond.spectrum \'{"exponent": ..., "bands": [...]}\', which `suggest --wiener` prints where they are.'
             ) from error
-        return model.normaliser(train.gather(spread(len(train), MEASURED)).x.to(model.device)).cpu()
+        return model.enter(train.gather(spread(len(train), MEASURED)))[0].cpu()
 
     return None if beyond is None else beyond.fitted(fields, model.sde.noise)
+
+
+def beyond_grid(beyond: Finer | None, model: Model, denoiser: DenoiserProtocol | None) -> DenoiserProtocol | None:
+    """A denoiser, by default the model's own, that knows the modes beyond the training grid; as it is where there is no way."""
+    return denoiser if beyond is None else beyond(denoiser or model.generative, model.shape[1:])
 
 
 def spread(count: int, at_most: int) -> Tensor:
@@ -101,7 +89,7 @@ def check_domain(known: Sequence[int], grid: Sequence[int]) -> None:
         )
 
 
-def warn_of_mesh(model: Model, grid: Sequence[int], notify: Callable[[str], None]) -> None:
+def warn_of_mesh(model: Model, grid: Sequence[int]) -> None:
     """Say so where the noise is another process on another grid, as white noise is: there, less of it in every mode."""
     if tuple(grid) == model.shape[1:]:
         return
@@ -113,9 +101,9 @@ def warn_of_mesh(model: Model, grid: Sequence[int], notify: Callable[[str], None
 
     ratio = level(grid) / level(model.shape[1:])
     if not 0.5 < ratio < 2:
-        notify(
+        log.warning(
             f"the noise of this model is another process on this grid: its large scales have {ratio:.2g} times the variance that "
-            "they had in training. Train with scorefield.core.noise.GaussianField to sample at any resolution."
+            "they had in training. Train with scorefield.GaussianField to sample at any resolution."
         )
 
 

@@ -17,7 +17,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scorefield.core.sde import expand_like
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
 
 Function = Callable[[Tensor], Tensor]
 
@@ -75,11 +74,6 @@ class Hutchinson(Derivative):
                 value = h(point)
             (pulled,) = torch.autograd.grad(value, point, z, create_graph=learning, retain_graph=learning)
         return (value, z * pulled) if learning else (value.detach(), z * pulled)
-
-
-def rademacher(shape: torch.Size, *, generator: Generators, like: Tensor) -> Tensor:
-    """z = ±1: of all probes with independent entries those of least variance, and of none from the diagonal of J."""
-    return torch.where(generator.rand(shape, like=like) < 0.5, -1.0, 1.0).to(like)
 
 
 def full_precision(x: Tensor) -> AbstractContextManager:

@@ -22,7 +22,7 @@ from scorefield.core.sde import expand_like
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
-from scorefield.losses.divergence import Derivative, FiniteDifference, full_precision, rademacher
+from scorefield.losses.divergence import Derivative, FiniteDifference, full_precision
 from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.sure import level_of, noise_of
 from scorefield.operators import LinearOperator, Sense
@@ -115,7 +115,7 @@ class GSURE(Loss):
         v = A.adjoint(y)
         noise, function = input_of(denoiser, batch)
         whole = self.norm == "measured"
-        w = rademacher(y.shape if whole else v.shape, generator=generator, like=v)
+        w = generator.rademacher(y.shape if whole else v.shape, like=v)
         z = A.adjoint(w) if whole else ranged(A, w)
         with full_precision(v):
             h, slope = self.derivative(function, v, z, noise)

@@ -21,7 +21,7 @@ from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.losses.denoising import Denoising, mean_known
-from scorefield.losses.divergence import Derivative, FiniteDifference, full_precision, rademacher
+from scorefield.losses.divergence import Derivative, FiniteDifference, full_precision
 from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.times import TimeDistribution, UniformTime
 from scorefield.losses.weights import SNR, Unweighted, Weight
@@ -85,7 +85,7 @@ class SURE(Loss):
         """The estimate of mean (h(y) − x)², and h(y)."""
         y, noise = batch.x, noise_of(batch)
         alpha = expand_like(denoiser.sde.schedule.alpha(t), y)
-        z = rademacher(y.shape, generator=generator, like=y)
+        z = generator.rademacher(y.shape, like=y)
         z = z if batch.mask is None else z * batch.mask.to(z)
         with full_precision(y):
             denoised, slope = self.derivative(lambda y: denoiser(alpha * y, t, batch.cond), y, z, noise)

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from scorefield.foundation.files import replacing
+from scorefield.foundation.files import strict
 from scorefield.mri.reconstruction_report import LEVEL, QUANTILES, draw_all, figures, volume_figures
+from scorefield.run.runner import JOB, Piece, digest
 
 UNITS = "of k-space, whose Fourier transform is orthonormal"
 GRID = "height, width"
@@ -46,45 +47,42 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
 WHOLE_BY_MAPS = "all of k-space by maps"
 
 
-def assemble(record: Mapping[str, Any], parts: Mapping[int, Path], out: Path, *, target: str = "") -> None:
+def assemble(
+    identity: Mapping[str, Any], parts: Mapping[int, Piece], out: Path, *, target: str, pictures: Path
+) -> None:
     """Write the file of images of some slices, and pictures of the middle one.
 
     Args:
-        record: what decides the result.
-        parts: the file of each slice by its number, .npz; one without images is of a slice in which nothing was measured.
-        out: the file, .h5.
+        identity: what decides the result.
+        parts: the arrays of each slice by its number; without images where nothing was measured.
+        out: the file.
         target: what the file of k-space calls the images that it came with, if it has any.
+        pictures: the file beside which the pictures are to be.
     """
     import h5py
 
     numbers = list(parts)
-    held = [number for number in numbers if "members" in _names(parts[number])]
+    held = [number for number in numbers if "members" in parts[number]]
     found: dict[str, dict[str, float]] = {}
     references = {"reference": WHOLE_BY_MAPS, "target": f"the file's {target}"}
-    with replacing(out) as temporary, h5py.File(temporary, "w") as file:
+    with h5py.File(out, "w") as file:
         slices = file.create_dataset("slices", data=np.array(numbers))
         _describe(slices, "number of each slice in the file of k-space, from 0", "", "1")
         for number in held:
-            with np.load(parts[number], allow_pickle=False) as part:
-                arrays = dict(part)
+            arrays = dict(parts[number])
             _store(file, arrays, numbers.index(number), len(numbers))
             references = {name: label for name, label in references.items() if name in arrays}
             found[str(number)] = figures(arrays) if "reference" in arrays else {}
             found[str(number)]["chi_square"] = float(arrays["chi_square"].mean())
             if number == held[len(held) // 2]:
-                draw_all(out, arrays)
+                draw_all(pictures, arrays)
         places = [numbers.index(number) for number in held]
         volume = {label: volume_figures(file, name, places) for name, label in references.items()}
-        file.attrs["record"] = json.dumps(record)
+        file.attrs["record"], file.attrs[JOB] = json.dumps(strict(dict(identity))), digest(identity)
         file.attrs["figures"] = json.dumps(
             {"slices": found, "volume": {name: row for name, row in volume.items() if row}}
         )
         file.attrs["interval_level"], file.attrs["quantile_levels"] = LEVEL, QUANTILES
-
-
-def _names(path: Path) -> list[str]:
-    with np.load(path, allow_pickle=False) as part:
-        return part.files
 
 
 def _store(file: Any, arrays: Mapping[str, np.ndarray], place: int, count: int) -> None:

@@ -11,8 +11,7 @@ from torch import Tensor
 from scorefield.data.augment import Augment, draw
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
-
-CROP, PHASE, GAIN = 111, 112, 113  # the number of each, the last of its keys
+from scorefield.foundation.random import Stream
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class RandomCrop(Augment):
             raise InputError(
                 "RandomCrop takes fields alone, not what was measured of them, or conditioned on: remove it."
             )
-        u = draw(batch, seed, CROP, (len(grid),)).double()
+        u = draw(batch, seed, Stream.CROP, (len(grid),)).double()
         room = torch.tensor([whole - part + 1 for part, whole in zip(self.size, grid, strict=True)])
         boxes = [
             (slice(None), *(slice(a, a + n) for a, n in zip(start, self.size, strict=True)))
@@ -49,7 +48,8 @@ class RandomPhase(Augment):
     """Multiply each complex field, a pair of channels, by e^{iφ} with a smooth random φ; its magnitude stays.
 
     φ is uniform plus Σ_k a_k Π_j cos(π k_j (u_j + n_j/length)), a_k ~ N(0, (strength/(1 + |k|²))²), u_j uniform. With strength 0
-    it is the same everywhere, and turns what was measured by a complex-linear A in the same way; else such fields are refused.
+    it is the same everywhere, and turns what was measured by a complex-linear A in the same way; with any other strength, fields
+    with a measurement are refused.
 
     Args:
         strength: of the modulation, in radians; 0 leaves the uniform part.
@@ -73,7 +73,7 @@ class RandomPhase(Augment):
             )
         rank = batch.x.ndim - 2
         count = self.modes**rank
-        u = draw(batch, seed, PHASE, (1 + rank + count,)).double()
+        u = draw(batch, seed, Stream.PHASE, (1 + rank + count,)).double()
         phase = smooth_phase(u, batch.x.shape[2:], self.strength, self.length, self.modes)
         x = rotate(batch.x, phase.to(batch.x))
         if batch.y is None:
@@ -101,7 +101,7 @@ class RandomGain(Augment):
             raise InputError(f"RandomGain needs 0 < low <= high, not {self.low} and {self.high}.")
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        u = draw(batch, seed, GAIN, ())
+        u = draw(batch, seed, Stream.GAIN, ())
         gain = (math.log(self.low) + u * math.log(self.high / self.low)).exp()
         noise = None if batch.noise is None else batch.noise * gain
         y = None if batch.y is None else batch.y * expanded(gain, batch.y)

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.foundation.fourier import centred
 from scorefield.mri.kspace import NEAR, KSpace, check_layout
-from scorefield.mri.partial_fourier import encoded
-from scorefield.mri.simulate import centred
+from scorefield.mri.masks import encoded
 
 PARTITIONS, SLICES = 2, 13  # axes: phase encoding 2 of 3-D scans, and slices
 PEAKED = 8.0  # times the energy of its median that of frequency 0 is at least: of brains 600 and more, of their slices about 2
@@ -52,7 +52,7 @@ def _partitions(array: np.ndarray, origin: str) -> np.ndarray:
         )
     slices = np.empty_like(array)
     for coil in range(array.shape[1]):
-        slices[:, coil] = centred(array[:, coil], inverse=True, axes=(0,))
+        slices[:, coil] = centred(array[:, coil], (0,), inverse=True)
     return slices * inside[:1]
 
 

@@ -1,16 +1,14 @@
-"""k-space in files: fastMRI's HDF5, NumPy, BART and ISMRMRD, slice by slice, coils × height × width, frequency 0 at n // 2."""
+"""k-space of a scan, slice by slice: (coils, height, width), frequency 0 at n // 2, the readout along the height."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from scorefield.data.arrays import ArrayFile
-from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.fourier import centred, centred_box
 
 SMALLEST = 16  # points along an axis of k-space, below which it is taken for another one
 ORDER = "(slices, coils, height, width)"
@@ -106,90 +104,23 @@ class KSpace:
         return kspace, mask
 
 
-def open_kspace(path: Path) -> KSpace:
-    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
-    path = Path(path)
-    if path.suffix in (".cfl", ".hdr"):
-        from scorefield.mri.bart import open_cfl
+def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """k-space (coils, height, width) of the middle `height` points of the image along the readout, and where that was sampled,
+    (height, width). White noise keeps its strength.
 
-        return open_cfl(path.with_suffix(""), str(path))
-    if not path.is_file():
-        raise AbsentDataError(f"There is no file {path}: correct the path.")
-    if path.suffix == ".npy":
-        return _array(ArrayFile(path).read("", "the path"), str(path))
-    if path.suffix in (".h5", ".hdf5", ".mrd"):
-        return _hdf5(path)
-    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, or .cfl.")
-
-
-def _array(array: np.ndarray, origin: str) -> KSpace:
-    """k-space (coils, height, width) or (slices, coils, height, width)."""
-    guessed = array.ndim == 3
-    array = array[None] if guessed else array
-    shape = check_layout(array.shape, array.dtype, origin)
-    return KSpace(origin, shape, lambda number: array[number], guessed=guessed)
-
-
-def _hdf5(path: Path) -> KSpace:
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("HDF5 files need h5py: pip install 'scorefield[mri]'.") from error
-    try:
-        file = h5py.File(path, "r")
-    except OSError as error:
-        raise InputError(f"{path} cannot be opened as HDF5 ({brief(error)}): is it complete?") from error
-    if "kspace" in file:
-        return _fastmri(file, str(path))
-    if "dataset/data" in file:
-        from scorefield.mri.ismrmrd import read_ismrmrd
-
-        return read_ismrmrd(file, str(path))
-    names = ", ".join(list(file)[:8]) or "nothing"
-    raise InputError(f"{path} holds {names}, but no kspace (fastMRI) and no dataset/data (ISMRMRD): is it k-space?")
-
-
-def _fastmri(file: Any, origin: str) -> KSpace:
-    """fastMRI's layout: kspace (slices, coils, height, width), of a single coil without that axis, perhaps a mask and maps."""
-    for name in ("kspace", "maps"):
-        if name in file and not hasattr(file[name], "dtype"):
-            raise InputError(
-                f"The {name} of {origin} is a group of {', '.join(file[name]) or 'nothing'}, not an array."
-            )
-    data = file["kspace"]
-    single = data.ndim == 3
-    full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
-    shape = check_layout(full, data.dtype, origin)
-    mask = None
-    if "mask" in file:
-        mask = np.asarray(file["mask"]) != 0
-        if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:]):
-            raise InputError(
-                f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
-            )
-    maps = None
-    if "maps" in file:
-        if file["maps"].shape != shape:
-            raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
-        check_maps(file["maps"].shape, file["maps"].dtype, origin)
-        maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
-    note = (
-        f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
-        f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
-    )
-    from scorefield.mri.ismrmrd import image_size
-
-    size = image_size(file["ismrmrd_header"]) if "ismrmrd_header" in file else None
-    target, called = None, ""
-    names = ("reconstruction_rss", "reconstruction_esc")
-    for name in names if shape[1] == 1 else names[::-1]:  # the last is the best
-        if name not in file or getattr(file[name], "ndim", 0) < 2 or file[name].dtype.kind != "f":
-            continue
-        size = tuple(file[name].shape[-2:])
-        if file[name].ndim == 3 and len(file[name]) == shape[0]:
-            target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
-    read = (lambda number: data[number][None]) if single else (lambda number: data[number])
-    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
+    Raises:
+        InputError: the readout is not sampled as a whole, so that its image is not known.
+    """
+    if height >= kspace.shape[1]:
+        return kspace, mask
+    lines = mask.any(0)
+    if not (mask == lines).all():
+        raise InputError(
+            "Oversampling can be removed where whole lines along the height are sampled, not single points."
+        )
+    image = centred(kspace, (-2,), inverse=True)[:, centred_box((kspace.shape[1],), (height,))[0]]
+    small = centred(image, (-2,)) * lines
+    return small.astype(np.complex64), np.broadcast_to(lines, small.shape[1:]).copy()
 
 
 def check_maps(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> None:

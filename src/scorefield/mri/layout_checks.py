@@ -1,8 +1,8 @@
-"""Whether the axes of k-space are what they are taken for: the coils of a slice foretell each other, slices do not. And whether
+"""Whether the axes of k-space are what they are taken for: the coils of a slice predict each other, slices do not. And whether
 its images lie in the middle.
 
 Files name no axes. But coils see one image through smooth sensitivities, so that a point of k-space follows from its neighbours
-in all coils (see `noise.foretold_noise`), while slices, however thin, are images of their own.
+in all coils (see `noise.predicted_noise`), while slices, however thin, are images of their own.
 """
 
 from __future__ import annotations
@@ -10,22 +10,21 @@ from __future__ import annotations
 import numpy as np
 
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import centred, fit_matrix
 from scorefield.mri.kspace import ORDER, KSpace
-from scorefield.mri.maps import calibration_box
+from scorefield.mri.masks import calibration_box
 from scorefield.mri.noise import AMPLE, neighbourhoods
-from scorefield.mri.scaling import fit_matrix
-from scorefield.mri.simulate import centred
 
 CHANNELS = 8  # coils or slices that are compared
 BOX = 48  # points of k-space along an axis
-# Slices of a brain, 1 to 5 mm apart, leave 1.1 to 900 times as much unforetold as its coils do, noise 0 to 30 dB below the signal
+# Slices of a brain, 1 to 5 mm apart, leave 1.1 to 900 times as much unpredicted as its coils, noise 0 to 30 dB below the signal
 EXCHANGED = 1.5
 # Of what each coil leaves of itself 0.001 to 0.016 is left by all of them, noise 30 to 20 dB below the signal, 0.4 at 0 dB (0.006
 # in a real scan); of slices 0.02 to 0.5 where their phase has nothing in common, 0.6 and more where it is the same
 COILS, NOT_COILS = 0.012, 0.5
-# Energy of the outer half of an image's height or width over that of the middle: 0.04 to 0.76 of heads, also where the image ends
-# with them, in three directions, of a real scan and at 7 T; with halves exchanged 1.3 and more. Two legs, or a spine before its
-# coils, have as much, but not at both ends at once
+# Energy of the outer half of an image's height or width, divided by that of the middle: 0.04 to 0.76 of heads, also where the
+# image ends with them, in three directions, of a real scan and at 7 T; with halves exchanged 1.3 and more. Two legs, or a spine
+# before its coils, have as much, but not at both ends at once
 WRAPPED = 1.1
 
 
@@ -42,19 +41,19 @@ def check_axes(scan: KSpace) -> str:
         return ""
     region = region[:, _spread(coils, count)]
     if min(region.shape[:2]) > 1:
-        if _unforetold(region) > EXCHANGED * _unforetold(region.swapaxes(0, 1)):
+        if _unpredicted(region) > EXCHANGED * _unpredicted(region.swapaxes(0, 1)):
             raise InputError(
-                f"{scan.origin} is taken as {slices} slices of {coils} coils, but its slices foretell each other as coils do: "
+                f"{scan.origin} is taken as {slices} slices of {coils} coils, but its slices predict each other as coils do: "
                 f"exchange the axes, numpy.swapaxes(kspace, 0, 1), for {ORDER}."
             )
     elif scan.guessed and len(region) > 2 and _together(region.swapaxes(0, 1)) < COILS:
         raise InputError(
-            f"{scan.origin} has no axis of coils, and what would be slices of a single coil foretell each other as coils do: "
+            f"{scan.origin} has no axis of coils, and what would be slices of a single coil predict each other as coils do: "
             f"give (1, {slices}, {height}, {width}) of coils, ({slices}, 1, {height}, {width}) of slices."
         )
     elif scan.guessed and region.shape[1] > 2 and _together(region) > NOT_COILS:
         return (
-            f"{scan.origin} is taken as one slice of {coils} coils, which foretell little of each other: if they are slices of "
+            f"{scan.origin} is taken as one slice of {coils} coils, which predict little of each other: if they are slices of "
             f"a single coil, give ({coils}, 1, {height}, {width})."
         )
     return ""
@@ -92,7 +91,7 @@ def _middle(scan: KSpace, numbers: list[int]) -> np.ndarray | None:
     for number in numbers:
         try:
             found.append(scan.slice(number))
-        except InputError:  # which is said when the slice is asked for
+        except InputError:  # which is said when the slice is read for itself
             continue
     if not found:
         return None
@@ -101,7 +100,7 @@ def _middle(scan: KSpace, numbers: list[int]) -> np.ndarray | None:
     return np.stack([fit_matrix(kspace, tuple(box.tolist())) for kspace, _ in found]) if enough else None
 
 
-def _unforetold(region: np.ndarray) -> float:
+def _unpredicted(region: np.ndarray) -> float:
     """What the eight neighbours in all channels leave of k-space (any, channels, height, width), as a share of its energy."""
     left = energy = 0.0
     for channels in region.astype(np.complex128):
@@ -116,4 +115,4 @@ def _unforetold(region: np.ndarray) -> float:
 def _together(region: np.ndarray) -> float:
     """What all channels leave of k-space, as a share of what each of them leaves of itself."""
     alone = region.reshape(-1, 1, *region.shape[2:])
-    return _unforetold(region) / _unforetold(alone)
+    return _unpredicted(region) / _unpredicted(alone)

@@ -1,4 +1,8 @@
-"""Which points of k-space are sampled. Acceleration R = all points / sampled points, those of the calibration region included."""
+"""Which points of k-space are sampled. Acceleration R = all points / sampled points, those of the calibration region included.
+
+Scanners fill up the edges of k-space with zeros to an image's matrix: these change nothing but the resolution of an image,
+whereas lines that were left out between others alias it, and lines that are missing on one side (partial Fourier) blur it.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +15,14 @@ import numpy as np
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import stream
+from scorefield.foundation.fourier import centred_box
+from scorefield.foundation.random import Stream, seed_of
 
-MASKING = 114  # the stream of random masks: key (seed, number, ..., MASKING)
 ATTEMPTS = 8
+WHOLE = 0.95  # of what was encoded: sampled less, images are aliased
+LEAST_ENCODED = 0.5  # of an axis is encoded: a narrower middle is one of calibration lines
+LOPSIDED = 0.8  # of the longer side of k-space: if the shorter one reaches less far, it may have been sampled in part
+ONE_SIDED = 7  # lines that are the outermost and all on one side: by chance once in 2^6
 
 
 class Sampling(ABC):
@@ -31,7 +39,7 @@ class Sampling(ABC):
 
     @property
     def content(self) -> np.ndarray | None:
-        """What decides the masks beside the fields, such as what a file holds; nothing by default."""
+        """What decides the masks beside the arguments, such as what a file holds; nothing by default."""
         return None
 
 
@@ -60,7 +68,7 @@ class RandomLines(Sampling):
     def __call__(self, grid: tuple[int, int], number: int = 0) -> np.ndarray:
         width = grid[1]
         middle, rest = split_lines(width, self.acceleration, self.calibration)
-        draw = np.random.default_rng(stream(self.seed, number, MASKING))
+        draw = np.random.default_rng(seed_of(self.seed, number, Stream.MASK))
         middle[draw.choice(np.flatnonzero(~middle), rest, replace=False)] = True
         return np.broadcast_to(middle, grid).copy()
 
@@ -102,7 +110,7 @@ class PoissonDisc(Sampling):
         sigpy = import_sigpy("Poisson-disc masks")
         check_acceleration(self.acceleration)
         for attempt in range(ATTEMPTS):  # sigpy's search for the density fails now and then: another seed succeeds
-            seed = stream(self.seed, number, attempt, MASKING) % 2**31
+            seed = seed_of(self.seed, number, attempt, Stream.MASK) % 2**31
             try:
                 mask = sigpy.mri.poisson(
                     grid,
@@ -171,11 +179,95 @@ class MaskFile(Sampling):
             )
         if mask.ndim == 3:
             if number >= len(mask):
-                raise InputError(f"The mask {self.path} has {len(mask)} slices, and is asked for slice {number}.")
+                raise InputError(
+                    f"The mask {self.path} is of {len(mask)} slices, and there is a slice {number}: give all."
+                )
             mask = mask[number]
         return np.broadcast_to(mask, grid).copy()
 
 
+# ---------------------------------------------------------------------------------------------------- what a mask says
+def calibration_box(mask: np.ndarray) -> tuple[int, int]:
+    """Height and width of a fully sampled box around the centre of k-space: the one of the largest shorter side.
+
+    Args:
+        mask: where k-space (height, width) is sampled, its centre at n // 2.
+    """
+    size = [0, 0]
+    growing = [True, True]
+    while any(growing):
+        for axis in (0, 1):
+            if not growing[axis]:
+                continue
+            larger = list(size)
+            larger[axis] += 1
+            larger = [max(n, 1) for n in larger]
+            growing[axis] = larger[axis] <= mask.shape[axis] and bool(mask[centred_box(mask.shape, larger)].all())
+            size = larger if growing[axis] else size
+    return size[0], size[1]
+
+
+def encoded(mask: np.ndarray) -> tuple[slice, ...]:
+    """The box of k-space beyond which nothing was sampled on either side, symmetric about the centre n // 2 of each axis.
+
+    Of k-space that was sampled in part, on one side, it has both sides. It has all of an axis of which less than half lies in it,
+    and where the edges are no wider than gaps between lines: undersampled k-space ends anywhere.
+
+    Args:
+        mask: where k-space was sampled, of any number of axes.
+    """
+    found = []
+    for axis, size in enumerate(mask.shape):
+        places = _sampled(mask, axis)
+        if not len(places):
+            found.append(slice(0, size))
+            continue
+        below, above = _reach(places, size)
+        edge = min(size // 2 - below, size - 1 - size // 2 - above)
+        below, above = max(below, above), max(above, below - 1)  # an even number of points has one more below
+        padded = below + above + 1 >= LEAST_ENCODED * size and edge >= int(np.diff(places).max(initial=1))
+        found.append(slice(max(size // 2 - below, 0), size // 2 + above + 1) if padded else slice(0, size))
+    return tuple(found)
+
+
+def share_of(mask: np.ndarray, acquired: np.ndarray | None = None) -> float:
+    """The share that is sampled of what was encoded: 1/R.
+
+    Args:
+        mask: what is sampled, (height, width).
+        acquired: what was, where the mask is but a part of it.
+    """
+    return float(mask[encoded(mask if acquired is None else acquired)].mean())
+
+
+def partial_fourier(mask: np.ndarray) -> str:
+    """A warning where one side of k-space was left out, which random sampling seldom does; else nothing."""
+    for axis, name in ((0, "height"), (1, "width")):
+        places, size = _sampled(mask, axis), mask.shape[axis]
+        if not len(places):
+            return ""
+        below, above = _reach(places, size)
+        shorter, longer = min(below, above), max(below, above)
+        alone = int((np.abs(places - size // 2) > shorter).sum())
+        if shorter < LOPSIDED * longer and longer > size // 4 and alone >= ONE_SIDED:
+            return (
+                f"k-space reaches {below} points to one side of the centre of its {name} and {above} to the other: "
+                "with partial Fourier sampling, what is missing is left to the prior, not to symmetry."
+            )
+    return ""
+
+
+def _sampled(mask: np.ndarray, axis: int) -> np.ndarray:
+    """The indices along an axis at which anything is sampled."""
+    return np.flatnonzero(mask.any(tuple(other for other in range(mask.ndim) if other != axis)))
+
+
+def _reach(places: np.ndarray, size: int) -> tuple[int, int]:
+    """How many points sampling reaches below and above the centre."""
+    return size // 2 - int(places[0]), int(places[-1]) - size // 2
+
+
+# ---------------------------------------------------------------------------------------------------- parts of masks
 def split_lines(width: int, acceleration: float, calibration: int | float) -> tuple[np.ndarray, int]:
     """Where the lines of the calibration region are, and how many others there are to be."""
     check_acceleration(acceleration)
@@ -187,8 +279,7 @@ def split_lines(width: int, acceleration: float, calibration: int | float) -> tu
             "give fewer, or a smaller acceleration."
         )
     middle = np.zeros(width, dtype=bool)
-    first = width // 2 - count // 2
-    middle[first : first + count] = True
+    middle[centred_box((width,), (count,))] = True
     return middle, total - count
 
 

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from scorefield.data.picture import save_panels
 from scorefield.foundation.files import replacing
+from scorefield.foundation.fourier import fit_matrix
 from scorefield.metrics.image import error_by_spread, interval_coverage, spread_of, student_interval
 from scorefield.mri.metrics import fastmri_figures, masked_psnr, nmse, object_mask, ssim
-from scorefield.mri.scaling import fit_matrix
 
 LEVEL = 0.9
 QUANTILES = (0.05, 0.5, 0.95)

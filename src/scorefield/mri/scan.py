@@ -10,19 +10,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
-import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.statistics import robust_maximum
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.model import Model
-from scorefield.mri.scaling import scale_of
 from scorefield.operators import Sense, cg_sense, l1_wavelet, to_channels, to_complex, zero_filled
 from scorefield.samplers import Sampler
-
-RECONSTRUCTING = 303  # the stream of the draws of member i of a slice: key (seed, slice, i, RECONSTRUCTING)
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Baselines:
 
 @dataclass(frozen=True, eq=False)
 class Scan:
-    """One slice as it was measured, its noise white and alike in all coils.
+    """One slice as it was measured, its noise white and equally strong in all coils.
 
     Args:
         kspace: (coils, height, width), complex.
@@ -78,7 +75,7 @@ class Scan:
         found = cg_sense(
             self.operator, self._y(1.0), damping=self.baselines.damping, iterations=self.baselines.iterations
         )
-        return scale_of(to_complex(found)[0, 0].numpy())
+        return robust_maximum(to_complex(found)[0, 0].numpy())
 
     @cached_property
     def seen(self) -> Tensor:
@@ -141,18 +138,17 @@ def draw(
         number: of the slice.
         chunk: how many at once.
         bf16: evaluate the network in bfloat16.
-        progress: told of members that are done.
+        progress: called with the number of members that are done.
     """
     grid = tuple(scan.mask.shape)
     guided = Guided(model.generative, scan.measurement_on(model.device), method)
     found = []
     for start in range(0, members, chunk):
         rows = range(start, start + chunk)  # full size, so that a member does not depend on how many there are
-        generator = Generators((seed, number, index, RECONSTRUCTING) for index in rows)
-        like = torch.empty(0, device=model.device)
+        generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            x = sampler(guided, (chunk, 2, *grid), generator=generator, like=like)
-        x = to_complex(model.normaliser.inverse(x))[: members - start, 0].cpu()
+            x = model.draw(generator, (2, *grid), sampler=sampler, denoiser=guided).x
+        x = to_complex(x)[: members - start, 0].cpu()
         if not bool(torch.isfinite(torch.view_as_real(x)).all()):
             raise InputError(
                 f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."
@@ -160,8 +156,3 @@ def draw(
         found.append(scan.scale * x * scan.seen)
         progress(len(x))
     return torch.cat(found)
-
-
-def as_tensor(array: np.ndarray) -> Tensor:
-    """A complex64 or boolean array as a tensor of its own."""
-    return torch.from_numpy(np.ascontiguousarray(array if array.dtype == bool else array.astype(np.complex64)))

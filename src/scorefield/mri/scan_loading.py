@@ -12,19 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.data.arrays import ArrayFile
-from scorefield.foundation.errors import AbsentDataError, InputError, brief
-from scorefield.mri import prepare
-from scorefield.mri.bart import read_cfl
-from scorefield.mri.kspace import EmptySliceError, KSpace, check_maps
+from scorefield.foundation.errors import InputError
+from scorefield.mri.coils import Mixing, as_tensor, combine_by_maps, strongest
+from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling
 from scorefield.mri.layout_checks import check_axes, check_shift
-from scorefield.mri.maps import estimate_maps
-from scorefield.mri.masks import Everything, RandomLines, Sampling
-from scorefield.mri.noise import spread_over, whitening_of
-from scorefield.mri.partial_fourier import WHOLE, partial_fourier, share_of
-from scorefield.mri.prepare import Mixing, normalised, strongest
-from scorefield.mri.scan import Baselines, Scan, as_tensor
-from scorefield.mri.simulate import centred
+from scorefield.mri.masks import WHOLE, Everything, RandomLines, Sampling, partial_fourier, share_of
+from scorefield.mri.noise import spread_slices, whitening_of
+from scorefield.mri.scan import Baselines, Scan
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +30,8 @@ class Scans:
         sampling: which of the points that were acquired are used.
         maps: coil maps (coils, height, width), or for each slice; by default the file's own, or estimated.
         cache: a folder for estimated maps.
-        noise: standard deviation per real component in all coils; by default they are whitened by what is measured of it in the
-            scan as a whole, maps alike. The image stays that of the coils as they are, its magnitude their root sum of squares.
+        noise: standard deviation per real component in all coils; by default they, and the maps, are whitened by what is
+            measured of it in the scan as a whole. The image stays that of the coils as they are: their root sum of squares.
         coils: how many they are compressed to.
         height: of the image, where the readout is oversampled; by default as the file says, where it has no maps.
         baselines: how these are regularised.
@@ -73,31 +67,23 @@ class Scans:
                 f"says; --height {self.kspace.shape[2]} keeps all."
             )
         given = self._given(number, kspace.shape)
-        whitening, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
+        whitening, noise, note = self._whitening
         notes += [note] if note else []
-        mixing = Mixing.by(whitening)
-        kspace = mixing(kspace)
-        if self.coils is not None:
-            mixing, kspace = mixing.compressed(kspace, self.coils)
-
-        def maps_by(sampled: np.ndarray) -> np.ndarray:
-            if given is not None:
-                return mixing(given)
-            return mixing.rescaled(estimate_maps(kspace, sampled, noise=noise, cache=self.cache))
-
-        maps, why = maps_by(mask), "" if self.kspace.target else _incomparable(acquired, mask)
-        largest = strongest(maps)
+        mixing, kspace = Mixing.of(kspace, mask, whitening, self.coils)
+        maps = mixing.maps(given, kspace, mask, noise, self.cache)
+        largest, why = strongest(maps), "" if self.kspace.target else _incomparable(acquired, mask)
         parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
         reference = None
         if _comparable(acquired, mask):
-            reference = as_tensor(together(np.where(acquired, kspace, 0), maps_by(acquired)))
+            best = mixing.maps(given, kspace, acquired, noise, self.cache)
+            reference = as_tensor(best_estimate(np.where(acquired, kspace, 0), best))
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def fingerprint(self, numbers: Sequence[int]) -> str:
         """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices. The other
         fields of this object decide it, too, and are recorded as they are.
 
-        It holds one slice at a time, and reads those from which the noise is told as well.
+        It holds one slice at a time, and reads those from which the noise is estimated as well.
 
         Raises:
             InputError: one of `numbers` cannot be read, or is no k-space; or all of them are zeros.
@@ -116,8 +102,8 @@ class Scans:
             except EmptySliceError:
                 parts.update(b"empty")
                 continue
-            except InputError as error:  # of a slice that nobody asks for, its noise is not told from it
-                if number in numbers:
+            except InputError as error:
+                if number in numbers:  # of others the noise is estimated without it
                     others = f"0:{number},{number + 1}:{len(self.kspace)}"
                     raise InputError(f"{error} The others are --slices {others}.") from error
                 parts.update(b"left out")
@@ -126,7 +112,7 @@ class Scans:
             for array in (kspace, acquired, *((self._maps(number), self.target(number)) if number in numbers else ())):
                 add(array)
         if not held:
-            raise InputError(f"The slices of {self.kspace.origin} that are asked for are all zeros: ask for others.")
+            raise InputError(f"The chosen slices of {self.kspace.origin} are all zeros: give other --slices.")
         return parts.hexdigest()
 
     def target(self, number: int) -> np.ndarray | None:
@@ -136,7 +122,7 @@ class Scans:
     def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
         kspace, acquired = self.kspace.slice(number)
-        kspace, acquired = prepare.remove_oversampling(kspace, acquired, self._height(acquired))
+        kspace, acquired = remove_oversampling(kspace, acquired, self._height(acquired))
         return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
 
     def _height(self, acquired: np.ndarray) -> int:
@@ -147,9 +133,9 @@ class Scans:
 
     @property
     def _noisy(self) -> list[int]:
-        """The slices from which the noise is told, where nothing else tells it."""
-        told = self.noise is not None or self.kspace.noise_scan is not None
-        return [] if told else spread_over(len(self.kspace))
+        """The slices from which the noise is estimated, where it is not known otherwise."""
+        known = self.noise is not None or self.kspace.noise_scan is not None
+        return [] if known else spread_slices(len(self.kspace))
 
     @cached_property
     def _doubts(self) -> tuple[str, ...]:
@@ -158,26 +144,26 @@ class Scans:
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float, str]:
-        """W of all slices alike, the standard deviation of the noise of W y, and a warning or nothing."""
+        """W of all slices, the standard deviation of the noise of W y, and a warning, or ""."""
         slices, wrong = [], None
         for number in self._noisy:
             try:
                 slices.append(self._slice(number)[::2])
-            except InputError as error:  # of a slice that perhaps nobody asks for
+            except InputError as error:  # of a slice that is perhaps not reconstructed
                 wrong = error
         if wrong is not None and not slices:
             raise wrong
-        return whitening_of(self.kspace.noise_scan, slices)
+        return whitening_of(self.kspace, slices, self.noise)
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
-        """Maps of the coils as they are, from outside or from the file, Σ|S|² = 1; None where they are to be estimated."""
+        """Maps of the coils as they are, from outside or from the file; None where they are to be estimated."""
         maps = self._maps(number)
         if maps is not None and maps.shape != shape:
             raise InputError(
                 f"The maps are {maps.shape} and k-space is {shape} (coils, height, width): give the maps of this scan, "
                 "or none, and they are estimated."
             )
-        return None if maps is None else normalised(maps)
+        return maps
 
     def _maps(self, number: int) -> np.ndarray | None:
         """Maps from outside, or from the file where they fit."""
@@ -190,10 +176,10 @@ class Scans:
         return None
 
 
-def together(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
+def best_estimate(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
     """Σ s̄_c x_c/Σ|s_c|², (height, width), of whole k-space (coils, height, width) of white noise: the best estimate of x."""
     weight = (np.abs(maps) ** 2).sum(0)
-    return (maps.conj() * centred(kspace, inverse=True)).sum(0) / np.where(weight > 0, weight, 1)
+    return combine_by_maps(kspace, maps) / np.where(weight > 0, weight, 1)
 
 
 def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
@@ -214,37 +200,8 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
     return ""
 
 
-def read_maps(path: Path) -> np.ndarray:
-    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
-    if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
-        raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
-    if path.suffix in (".cfl", ".hdr"):
-        maps = read_cfl(path.with_suffix(""))
-    elif path.suffix == ".npy":
-        maps = ArrayFile(path).read("", "--maps")
-    else:
-        maps = _maps_of(path)
-    check_maps(maps.shape, maps.dtype, str(path))
-    return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
-
-
-def _maps_of(path: Path) -> np.ndarray:
-    """The `maps` of an HDF5 file, as they are."""
-    import h5py
-
-    if not path.is_file():
-        raise AbsentDataError(f"There is no file {path}: correct --maps.")
-    try:
-        with h5py.File(path, "r") as file:
-            if "maps" not in file:
-                raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
-            return np.asarray(file["maps"])
-    except OSError as error:
-        raise InputError(f"{path} cannot be read as HDF5 ({brief(error)}): is it complete?") from error
-
-
 def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:
-    """The sampling that `--mask` or `--acceleration` asks for; all that was acquired by default."""
+    """The sampling that `--mask` or `--acceleration` means; all that was acquired by default."""
     if mask is not None and acceleration is not None:
         raise InputError("--mask and --acceleration both say what is used of k-space: give one of them.")
     if acceleration is not None:

@@ -4,11 +4,11 @@ The inner product is the plain sum over all elements. A complex field is a pair 
 part), for which that sum is the real part of the complex product: Fourier and coil operators are linear maps like any other.
 """
 
-from scorefield.operators.baselines import cg_sense, l1_wavelet, zero_filled
+from scorefield.foundation.fourier import to_channels, to_complex
 from scorefield.operators.blur import Blur, Boundary
-from scorefield.operators.coils import Coils, Sense
 from scorefield.operators.cosine import CosineCoarsen, FourierCoarsen
-from scorefield.operators.fourier import Fourier, to_channels, to_complex
+from scorefield.operators.function import as_operator
+from scorefield.operators.kspace import Coils, Fourier, Sense, cg_sense, l1_wavelet, zero_filled
 from scorefield.operators.masks import Coarsen, Grey, Hole, Mask
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
 from scorefield.operators.solve import conjugate_gradients, least_squares, project_range
@@ -29,6 +29,7 @@ __all__ = [
     "Mask",
     "Scale",
     "Sense",
+    "as_operator",
     "cg_sense",
     "conjugate_gradients",
     "l1_wavelet",

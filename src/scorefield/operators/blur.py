@@ -19,7 +19,7 @@ Boundary = Literal["periodic", "zero", "reflect"]
 
 @dataclass(frozen=True)
 class Blur(LinearOperator):
-    """y = k * x with a Gaussian kernel k of unit sum, one axis after the other.
+    """y = k * x with a Gaussian kernel k of unit sum, one axis after the other. It has no projection, which would amplify noise.
 
     Args:
         std: standard deviation of the kernel in pixels, for every axis or for each; 0 leaves an axis alone.
@@ -43,9 +43,6 @@ class Blur(LinearOperator):
             y = torch.movedim(torch.movedim(y, axis, -1) @ matrix, -1, axis)
         return y
 
-    def project(self, x: Tensor, y: Tensor) -> Tensor:
-        raise InputError("A blur is undone by no projection, which would amplify its noise: take MomentMatching.")
-
     def _matrices(self, x: Tensor) -> list[Tensor]:
         """The map of each axis. As matrices, every boundary has its exact adjoint and a kernel may be longer than the grid."""
         widths = self._widths(x.ndim - 2)
@@ -54,7 +51,7 @@ class Blur(LinearOperator):
         pairs = list(zip(x.shape[2:], widths, strict=True))
         if any(not width <= WIDEST * n for n, width in pairs):
             raise InputError(
-                f"A blur of std {self.std} is over {WIDEST} times as wide as the grid {tuple(x.shape[2:])}."
+                f"A blur of std {self.std} is more than {WIDEST} times as wide as the grid {tuple(x.shape[2:])}."
             )
         return [blur_matrix(n, width, self.boundary).to(x) for n, width in pairs]
 
@@ -62,7 +59,7 @@ class Blur(LinearOperator):
         return (self.std,) * rank if isinstance(self.std, int | float) else tuple(self.std)
 
 
-@lru_cache(maxsize=32)  # a solver asks for the same few again and again
+@lru_cache(maxsize=32)  # a solver needs the same few again and again
 def blur_matrix(size: int, std: float, boundary: Boundary) -> Tensor:
     """(size, size) in float64: row i holds the kernel around i, its tails folded back as the boundary has it."""
     reach = math.ceil(4 * std)

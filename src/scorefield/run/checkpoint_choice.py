@@ -13,10 +13,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
-
 from scorefield.foundation.errors import InputError
-from scorefield.run.configuration import Parser
+from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.log import read_table
 
@@ -30,34 +28,20 @@ LOW = (
 SHORT = {"fid": "frechet", "kid": "kernel", "is": "inception_score"}
 
 
-def add_arguments(parser: Parser) -> None:
-    """The choice by a figure, beside `--step`."""
-    parser.add_argument(
-        "--best",
-        type=str | None,
-        default=None,
-        help="the checkpoint with the best recorded figure: loss (of validation), fid, ...; NAME:min or NAME:max for others",
-    )
-
-
-def chosen_step(path: Path, settings: Namespace, notify: Callable[[str], None]) -> int | None:
-    """The step that `--step` or `--best` asks for; None for the last. InputError for both, or where none is recorded."""
-    if settings.best is None:
-        return settings.step
-    if settings.step is not None:
-        raise InputError("--step and --best both choose a checkpoint: give one of them.")
-    figures = recorded(path, settings.best.partition(":")[0], settings.ema)
+def best_step(path: Path, best: str, ema: bool) -> int:
+    """The step of the checkpoint with the best recorded figure, see `shortfall_of`. InputError where none is recorded."""
+    figures = recorded(path, best.partition(":")[0], ema)
     found = checkpoints.steps(path / "checkpoints")
     if not (present := figures.keys() & set(found)):
         raise InputError(
-            f"No checkpoint of {path} has a recorded {settings.best}; there are {', '.join(names(path)) or 'no figures'} "
+            f"No checkpoint of {path} has a recorded {best}; there are {', '.join(names(path)) or 'no figures'} "
             f"(call scorefield evaluate {path} for others), and checkpoints of {', '.join(map(str, found)) or 'no steps'}."
         )
-    shortfall = shortfall_of(settings.best)
-    overall, best = (min(steps, key=lambda s: (shortfall(figures[s]), -s)) for steps in (figures.keys(), present))
-    if overall != best:
-        notify(f"the best {settings.best} was at step {overall}, of which no checkpoint is left: taking step {best}")
-    return best
+    shortfall = shortfall_of(best)
+    overall, step = (min(steps, key=lambda s: (shortfall(figures[s]), -s)) for steps in (figures.keys(), present))
+    if overall != step:
+        log.warning(f"the best {best} was at step {overall}, of which no checkpoint is left: taking step {step}")
+    return step
 
 
 def keep_best(path: Path, ema: bool) -> None:

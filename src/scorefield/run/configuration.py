@@ -152,21 +152,35 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe folded over its bases."""
     if path.resolve() in seen:
         raise InputError(f"{path} is its own base.")
-    content = renewed(read_yaml(path))
+    return fold_bases(read_yaml(path), str(path), path.parent, (*seen, path.resolve()))
+
+
+def fold_bases(
+    content: Mapping[str, Any], origin: str, folder: Path = Path(), seen: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """The content of a recipe folded over its bases.
+
+    Args:
+        content: groups of values, and perhaps `base`.
+        origin: what to call it.
+        folder: where bases are looked for first.
+        seen: files that it is a base of.
+    """
+    content = dict(renewed(content))
     bases = content.pop("base", [])
     bases = bases if isinstance(bases, list) else [bases]
     if not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: base names no recipe: give the name of one, a file, or a list of them.")
+        raise InputError(f"{origin}: base names no recipe: give the name of one, a file, or a list of them.")
     folded: dict[str, Any] = {}
     for base in bases:
-        folded = fold(folded, read_recipe(find_recipe(base, path.parent), (*seen, path.resolve())))
+        folded = fold(folded, read_recipe(find_recipe(base, folder), seen))
     folded = fold(folded, content)
     for group, values in folded.items():
         if group not in GROUPS:
             close = difflib.get_close_matches(str(group), GROUPS, n=1)
-            raise InputError(f"{path} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
+            raise InputError(f"{origin} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
         if not isinstance(values, Mapping):
-            raise InputError(f"{path}: {group} is {values!r}, not a mapping of names to values.")
+            raise InputError(f"{origin}: {group} is {values!r}, not a mapping of names to values.")
     return folded
 
 

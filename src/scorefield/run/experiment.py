@@ -6,9 +6,7 @@ logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples d
 
 from __future__ import annotations
 
-import os
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source, Tensors
 from scorefield.foundation.errors import AbsentDataError, InputError
 from scorefield.foundation.files import write_text
-from scorefield.foundation.random import stream
+from scorefield.foundation.random import Stream, seed_of
 from scorefield.model import Model
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
@@ -38,13 +36,13 @@ from scorefield.run.loading import (
     take_mean,
 )
 from scorefield.run.recipe import build, data_parser, fit_to_data
+from scorefield.run.runner import place_among
+from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.dry_run import Cost
 from scorefield.training.trainer import Trainer
 
-INITIAL = 202  # the stream of the initial weights
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
 STAND_INS = 9  # random fields where a dry run finds no data
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
@@ -95,7 +93,7 @@ def prepare(
     config = yaml.safe_load(parser.dump(groups, skip_validation=True))
     if groups.train.seed < 0:
         raise InputError(f"train.seed must be at least 0, not {groups.train.seed}.")
-    torch.manual_seed(stream(groups.train.seed, INITIAL))
+    torch.manual_seed(seed_of(groups.train.seed, Stream.WEIGHTS))
     built = build(parser, groups)
     model: Model = built.model
     if init is not None:
@@ -117,7 +115,6 @@ def train(
     resume: bool = False,
     init: LoadedCheckpoint | None = None,
     mean: LoadedCheckpoint | None = None,
-    notify: Callable[[str], None] = warnings.warn,
 ) -> Model:
     """Train into a run folder; `resume` goes on from its last checkpoint, `init` starts from another run's weights.
 
@@ -128,12 +125,11 @@ def train(
         resume: continue the run that the folder holds.
         init: the checkpoint of another run to start from; of no effect once there is something to resume.
         mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
-        notify: is told what looks wrong with the data or the prior.
     """
     checkpoint = (
         checkpoints.read(find_checkpoint(folder)) if resume and checkpoints.steps(folder / "checkpoints") else None
     )
-    leader = int(next((os.environ[name] for name in RANKS if name in os.environ), "0")) == 0
+    leader = place_among()[0] == 0
     if leader:
         check_free(folder, resume)
     begun = checkpoint is not None
@@ -142,7 +138,7 @@ def train(
         _check_same(renewed(checkpoint.facts["config"]), experiment.config, folder)
     elif leader:
         for warning in suspicions(experiment.model, experiment.train):
-            notify(warning)
+            log.warning(warning)
     if leader:
         write_text(folder / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
     experiment.trainer.fit(

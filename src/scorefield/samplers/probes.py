@@ -36,8 +36,7 @@ class Rademacher(Probes):
         _check(self.count)
 
     def __call__(self, shape: Sequence[int], *, generator: Generators, like: Tensor) -> Tensor:
-        draws = torch.stack([generator.rand(shape, like=like) for _ in range(self.count)])
-        return torch.where(draws < 0.5, -1.0, 1.0).to(like)
+        return torch.stack([generator.rademacher(shape, like=like) for _ in range(self.count)])
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
-from scorefield.training.interrupt import Stopped
 from scorefield.training.log import Log, read_table
 from scorefield.training.plan import Plan
 from scorefield.training.state import State

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators, stream
+from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.losses.loss import Loss
 from scorefield.model import Model
 from scorefield.training.checkpoint import Checkpoint
@@ -20,8 +20,6 @@ from scorefield.training.optimiser import Optimiser
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
-
-DROPOUT, LOSS = 201, 200  # streams of the draws in a step, see `scorefield.foundation.random`
 
 
 def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric:
@@ -85,7 +83,7 @@ class State:
 
     def advance(self, batches: Iterable[Batch], loss: Loss, *, clip: float | None, steps: int) -> tuple[Tensor, Tensor]:
         """One optimiser step over the micro-batches of this rank. Returns the mean loss and the norm of the gradient."""
-        torch.manual_seed(stream(self.seed, self.step, self.fabric.global_rank, DROPOUT))
+        torch.manual_seed(seed_of(self.seed, self.step, self.fabric.global_rank, Stream.DROPOUT))
         micro = list(batches)
         total = torch.zeros((), device=self.fabric.device)
         for position, batch in enumerate(micro):
@@ -112,7 +110,7 @@ class State:
         """The loss per sample of a batch in data units; its draws depend on each sample's key alone."""
         if batch.key is None:
             raise ValueError("a training batch carries the key of each sample")
-        generator = Generators((self.seed, *key, LOSS) for key in batch.key.tolist())
+        generator = Generators((self.seed, *key, Stream.LOSS) for key in batch.key.tolist())
         batch = self.model.prepare(batch.to(self.fabric.device))
         with self.fabric.autocast():
             return loss(denoiser, batch, generator=generator)
@@ -121,7 +119,7 @@ class State:
         """For each figure of a loss, the sums over a batch in data units of its error and of what that is compared with."""
         if batch.key is None:
             raise ValueError("a training batch carries the key of each sample")
-        keys = [(self.seed, *key, LOSS) for key in batch.key.tolist()]
+        keys = [(self.seed, *key, Stream.LOSS) for key in batch.key.tolist()]
         batch = self.model.prepare(batch.to(self.fabric.device))
         with self.fabric.autocast():
             found = [figure(self.model.denoiser, batch, generator=Generators(keys)) for figure in loss.figures]

@@ -9,11 +9,11 @@ from typing import Any
 
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Loader
+from scorefield.foundation.signals import deferred_signals
 from scorefield.model import Model
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training import dry_run
 from scorefield.training.dry_run import Cost
-from scorefield.training.interrupt import deferred_signals
 from scorefield.training.log import Log
 from scorefield.training.loop import Loop
 from scorefield.training.plan import Plan

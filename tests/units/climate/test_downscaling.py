@@ -172,7 +172,7 @@ def test_killed_at_any_place_and_called_again_the_result_is_the_same(
     ]
     code = (
         "import sys, os, signal, numpy as np\n"
-        "from scorefield.jobs import downscaling\n"
+        "from scorefield.climate import downscaling\n"
         "save = np.save\n"
         "calls = []\n"
         "def half(file, values):\n"

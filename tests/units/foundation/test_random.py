@@ -1,18 +1,21 @@
 """The draws of a sample depend on its own key alone."""
 
+import ast
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from scorefield.foundation.random import Generators, stream
+import scorefield
+from scorefield.foundation.random import Generators, Stream, seed_of
 
 LIKE = torch.empty(0, dtype=torch.float64)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("draw", ["randn", "rand"])
+@pytest.mark.parametrize("draw", ["randn", "rand", "rademacher"])
 def test_same_key_same_draws_whatever_the_batch(draw, dtype):
     like = torch.empty(0, dtype=dtype)
     batch = Generators([(7, 0), (7, 1), (7, 2)])
@@ -27,7 +30,18 @@ def test_same_key_same_draws_whatever_the_batch(draw, dtype):
 
 def test_every_part_of_a_key_matters():
     parts = list(itertools.chain.from_iterable(itertools.product((0, 1, 2, 300), repeat=n) for n in (1, 2, 3)))
-    assert len({stream(*key) for key in parts}) == len(parts)  # (1,) is not (1, 0)
+    assert len({seed_of(*key) for key in parts}) == len(parts)  # (1,) is not (1, 0)
+
+
+def test_streams_have_a_number_each_and_stand_in_one_table():
+    assert len({stream.value for stream in Stream.__members__.values()}) == len(Stream.__members__)
+    assert seed_of(7, 0, Stream.SHUFFLE) == seed_of(7, 0, 100)  # what a stored run drew
+    for path in Path(scorefield.__file__).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            parts = node.elts if isinstance(node, ast.Tuple) else node.args if isinstance(node, ast.Call) else []
+            if len(parts) > 1 and ast.unparse(parts[0]).endswith("seed"):
+                last = ast.unparse(parts[-1])
+                assert not last.isupper() and not last.isdigit(), f"{path}: {ast.unparse(node)} has a stream of its own"
 
 
 def test_near_keys_give_unrelated_draws():
@@ -47,8 +61,14 @@ def test_draws_have_their_law():
     assert uniform.min() >= 0 and uniform.max() < 1 and abs(uniform.mean() - 0.5) < error * np.sqrt(1 / 12)
 
 
+def test_random_signs_are_the_uniform_draws_below_and_above_a_half():
+    signs, uniform = (Generators([(0, 0), (0, 1)]) for _ in range(2))
+    found = signs.rademacher((2, 50_000), like=LIKE)
+    assert torch.equal(found < 0, uniform.rand((2, 50_000), like=LIKE) < 0.5) and bool((found.abs() == 1).all())
+
+
 def test_a_negative_key_or_another_batch_size_raises():
     with pytest.raises(ValueError, match="non-negative"):
-        stream(0, -1)
+        seed_of(0, -1)
     with pytest.raises(ValueError, match="2 generators cannot draw a batch of 3"):
         Generators([(0,), (1,)]).randn((3, 4), like=LIKE)

@@ -80,10 +80,9 @@ def test_the_prior_is_the_field(model: Model) -> None:
     """At t = 1 the samples are σ C^½ z of the stored noise."""
     seen = []
     model.sample(2, chunk=2, callback=lambda level, t, x: seen.append(x) if level == 0 else None)
-    from scorefield.foundation.random import Generators
-    from scorefield.model import SAMPLING
+    from scorefield.foundation.random import Generators, Stream
 
-    generator = Generators((0, index, SAMPLING) for index in range(2))
+    generator = Generators((0, index, Stream.SAMPLE) for index in range(2))
     expected = 40 * NOISE.sample((2, 1, 8, 8), generator=generator, like=torch.empty(0))
     torch.testing.assert_close(seen[0], expected, rtol=1e-5, atol=1e-5)
 

@@ -13,8 +13,8 @@ from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.interop import score_sde
 from scorefield.interop.pickles import Settings
-from scorefield.jobs.importing import import_weights
-from scorefield.jobs.sampling import count_evaluations
+from scorefield.jobs.draws import count_evaluations
+from scorefield.jobs.import_weights import Import
 from scorefield.nn import NCSN, NCSNpp, NCSNv2
 from scorefield.samplers import (
     Ancestral,
@@ -64,7 +64,7 @@ def test_refine_networks(kind, depth, rescaled, program, tmp_path) -> None:
     nets = [perturbed(kind(2, 2, channels=4, depth=depth, **given), seed) for seed in (0, 1)]
     path = refine_checkpoint(tmp_path / "x", program, *(refine_names(net, depth) for net in nets))
     config = save_config(tmp_path / "c", changed(NCSNV2, data__rescaled=rescaled))
-    import_weights(path, tmp_path / "run", config)
+    Import(checkpoint=path, out=tmp_path / "run", config=config).run()
     x, label = noise(4, 2, 6, 10), torch.tensor([0, 1, 2, 3])
     table = torch.tensor([5, 1.3572088, 0.3684031, 0.1]) if kind is NCSN else SIGMAS
     for net, ema in zip(nets, (False, True), strict=True):
@@ -100,7 +100,7 @@ def test_u_networks(entries, every, tmp_path) -> None:
         nets[1].embedding.frequencies.copy_(nets[0].embedding.frequencies)
     raw, averaged = ({**flat_names(net)} for net in nets)
     path = save_flat(tmp_path / "x", {"sigmas": torch.rand(20).sort(descending=True).values, **raw}, averaged, every)
-    import_weights(path, tmp_path / "run", save_config(tmp_path / "c", config))
+    Import(checkpoint=path, out=tmp_path / "run", config=save_config(tmp_path / "c", config)).run()
     x, t = noise(3, 2, 8, 8), torch.tensor([0.0, 5 / 19, 1.0]).clamp(min=0.1 if config["training"]["continuous"] else 0)
     for net, ema in zip(nets, (False, True), strict=True):
         model = scorefield.load(tmp_path / "run", ema=ema)
@@ -127,7 +127,7 @@ def test_what_is_wrong_is_named(tmp_path) -> None:
         path = save_flat(tmp_path / "x", weights, average)
         given = None if config is None else save_config(tmp_path / "c", config)
         with pytest.raises(InputError) as caught:
-            import_weights(path, tmp_path / "run", given)
+            Import(checkpoint=path, out=tmp_path / "run", config=given).run()
         message = str(caught.value)
         assert all(word in message for word in words) and "\n" not in message, message
         assert not list(tmp_path.glob("run/checkpoints/*"))
@@ -166,12 +166,12 @@ def test_foreign_content_is_named(tmp_path) -> None:
     for content, word in (({"weights": torch.ones(3), "a": 1}, "weights"), ([1, 2], "list"), (torch.ones(3), "Tensor")):
         torch.save(content, tmp_path / "x")
         with pytest.raises(InputError, match=word):
-            import_weights(tmp_path / "x", tmp_path / "run")
+            Import(checkpoint=tmp_path / "x", out=tmp_path / "run").run()
     (tmp_path / "text").write_text("no weights")
     with pytest.raises(InputError, match="no checkpoint"):
-        import_weights(tmp_path / "text", tmp_path / "run")
+        Import(checkpoint=tmp_path / "text", out=tmp_path / "run").run()
     with pytest.raises(InputError, match="There is no checkpoint"):
-        import_weights(tmp_path / "gone", tmp_path / "run")
+        Import(checkpoint=tmp_path / "gone", out=tmp_path / "run").run()
 
 
 def test_a_run_of_imported_weights_is_sampled_and_trained_on(tmp_path, capsys) -> None:
@@ -182,7 +182,8 @@ def test_a_run_of_imported_weights_is_sampled_and_trained_on(tmp_path, capsys) -
     run, tuned = tmp_path / "run", tmp_path / "tuned"
     given = ["--config", str(save_config(tmp_path / "c", config))]
     assert main(["import", str(path), "--out", str(run), *given]) == 0
-    assert main(["import", str(path), "--out", str(run), *given]) == 2
+    assert main(["import", str(path), "--out", str(run), *given]) == 0  # it is there
+    assert main(["import", str(path), "--out", str(tmp_path), *given]) == 2
     assert "another --out" in capsys.readouterr().err
     assert main(["sample", str(run), "-n", "2", "--steps", "2", "--chunk", "2", "--out", str(tmp_path / "s")]) == 0
     assert np.load(tmp_path / "s" / "samples.npy").shape == (2, 2, 8, 8)
@@ -211,7 +212,7 @@ def test_an_average_by_name_must_cover_every_parameter(tmp_path) -> None:
     average = OrderedDict(list(weights.items())[1:])
     path = refine_checkpoint(tmp_path / "x", "ncsnv2", weights, average)
     with pytest.raises(InputError, match=r"averages other weights.*begin_conv"):
-        import_weights(path, tmp_path / "run", save_config(tmp_path / "c", NCSNV2))
+        Import(checkpoint=path, out=tmp_path / "run", config=save_config(tmp_path / "c", NCSNV2)).run()
 
 
 def test_the_rewrites_names_are_understood(tmp_path) -> None:
@@ -222,14 +223,14 @@ def test_the_rewrites_names_are_understood(tmp_path) -> None:
     net = perturbed(NCSNpp(**score_sde.arguments(Settings(config, "config"))), 0)
     weights = flat_names(net)
     path = save_flat(tmp_path / "x", {"sigmas": torch.ones(20), **weights}, weights, every=True)
-    import_weights(path, tmp_path / "run", save_config(tmp_path / "c", config))
+    Import(checkpoint=path, out=tmp_path / "run", config=save_config(tmp_path / "c", config)).run()
     model, x, t = scorefield.load(tmp_path / "run"), noise(2, 2, 8, 8), torch.tensor([0.3, 0.9])
     sigma = 0.01 * 5000**t
     expected = net(2 * x - 1, sigma.log()).detach() / sigma[:, None, None, None]
     torch.testing.assert_close(model.score(x, t), expected, rtol=1e-4, atol=1e-5)
     config["model"]["continuous"] = False
     with pytest.raises(InputError, match="rewrite"):
-        import_weights(path, tmp_path / "other", save_config(tmp_path / "c", config))
+        Import(checkpoint=path, out=tmp_path / "other", config=save_config(tmp_path / "c", config)).run()
 
 
 def test_a_run_samples_as_its_program_did(tmp_path) -> None:
@@ -240,7 +241,7 @@ def test_a_run_samples_as_its_program_did(tmp_path) -> None:
         average = {name: value for name, value in weights.items() if name != "sigmas"}
         path = save_flat(tmp_path / "x", weights | {"sigmas": torch.linspace(50, 0.01, 20)}, average)
         out = tmp_path / f"run-{len(list(tmp_path.iterdir()))}"
-        import_weights(path, out, save_config(tmp_path / "c", config | {"sampling": sampling}))
+        Import(checkpoint=path, out=out, config=save_config(tmp_path / "c", config | {"sampling": sampling})).run()
         return scorefield.load(out).sampler
 
     song = {"predictor": "reverse_diffusion", "corrector": "langevin", "snr": 0.15, "n_steps_each": 1}
@@ -258,7 +259,7 @@ def test_a_run_samples_as_its_program_did(tmp_path) -> None:
     net = perturbed(NCSNv2(2, 2, channels=4), 0)
     path = refine_checkpoint(tmp_path / "y", "ncsnv2", refine_names(net, "low"), refine_names(net, "low"))
     config = NCSNV2 | {"sampling": {"step_lr": 3e-3, "n_steps_each": 2, "denoise": True}}
-    import_weights(path, tmp_path / "ncsnv2", save_config(tmp_path / "c", config))
+    Import(checkpoint=path, out=tmp_path / "ncsnv2", config=save_config(tmp_path / "c", config)).run()
     model = scorefield.load(tmp_path / "ncsnv2")
     assert model.sampler == Sampler(4, NoPredictor(), UniformGrid(0.0), NCSNLangevin(3e-3, 2))
     assert count_evaluations(model, model.sampler) == 4 * 2 + 1

@@ -50,7 +50,7 @@ def test_a_weight_of_one_is_the_law_of_the_class_and_of_zero_that_of_none(runs: 
     np.testing.assert_allclose(one, own, atol=1e-3)  # of values from 0 to 16
     np.testing.assert_allclose(zero, none, atol=1e-3)
     assert abs(more - own).max() > 10 * max(abs(one - own).max(), 1e-4)
-    assert json.loads((tmp_path / "more" / "sampling.json").read_text())["guidance"] == {"scale": 30.0}
+    assert json.loads((tmp_path / "more" / "job.json").read_text())["guidance"] == {"scale": 30.0}
 
 
 def test_each_class_has_its_turn(runs: Path, tmp_path: Path) -> None:
@@ -60,7 +60,7 @@ def test_each_class_has_its_turn(runs: Path, tmp_path: Path) -> None:
         np.testing.assert_allclose(each[i], drawn(runs / "free", tmp_path / f"{i}", "--label", str(i))[i], atol=1e-3)
     of_its_own = drawn(runs / "sure", tmp_path / "own")
     np.testing.assert_array_equal(of_its_own, drawn(runs / "sure", tmp_path / "asked", "--label", "each"))
-    assert json.loads((tmp_path / "own" / "sampling.json").read_text())["label"] == "each"
+    assert json.loads((tmp_path / "own" / "job.json").read_text())["label"] == "each"
 
 
 def test_a_classifier_draws_its_class(runs: Path, tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_classifier_draws_its_class(runs: Path, tmp_path: Path) -> None:
     own = drawn(plain, tmp_path / "own", steps=18)
     np.testing.assert_array_equal(drawn(plain, tmp_path / "still", *classifier, "0", steps=18), own)
     guided = drawn(plain, tmp_path / "guided", *classifier, "3", steps=18)
-    record = json.loads((tmp_path / "guided" / "sampling.json").read_text())["guidance"]
+    record = json.loads((tmp_path / "guided" / "job.json").read_text())["guidance"]
     assert record["scale"] == 3.0 and record["classifier"]["weights"]
     judge = scorefield.load(runs / "classifier")
     assert called_three(judge, guided) == len(guided) > called_three(judge, own)

@@ -107,7 +107,7 @@ def test_files_are_denoised(run: Path, digits: tuple[torch.Tensor, torch.Tensor]
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["--noise", "-1"], "standard deviation > 0"),
+        (["--noise", "-1"], "--noise is -1.0: give a number above 0"),
         (["--noise", "1e6"], "is no level of the schedule, which has those from"),
         ([], "no noise can be found"),
     ],

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import tiny
 from scorefield import load
@@ -17,9 +18,11 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
-from scorefield.jobs import likelihood as job
-from scorefield.jobs.likelihood import measure, summary
+from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs.likelihood import Densities, Likelihood, measure, summary
+from scorefield.run.loading import open_checkpoint
 from scorefield.samplers import ProbabilityFlow
+from weather import NET, dataset, described, recipe, save
 
 
 @pytest.fixture(scope="module")
@@ -91,21 +94,25 @@ def test_continuous_data_have_nats_but_no_bits(run: Path) -> None:
 
 
 def test_mistakes_are_named(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "kept.json"
+    out, folder = tmp_path / "kept.json", tmp_path / "new"
     out.write_text("kept")
+    np.savez(tmp_path / "colours.npz", x=np.zeros((4, 8, 8, 3), np.float32))
+    colours = ["--data", "Arrays", "--data.path", str(tmp_path / "colours.npz"), "--data.valid", "2"]
     for arguments, words in (
         (["--out", str(out)], "give another --out"),
-        (["--out", str(tmp_path / "x"), "--tolerance", "0"], "tolerance > 0"),
-        (["--out", str(tmp_path / "x"), "--repeats", "0"], "at least 1"),
-        (["--out", str(tmp_path / "x"), "--probes", "Sphere", "--probes.count", "0"], "At least one probe"),
-        (["--out", str(tmp_path / "x"), "--split", "test"], "split"),
+        (["--out", str(folder / "x"), "--tolerance", "0"], "--tolerance is 0"),
+        (["--out", str(folder / "x"), "--repeats", "0"], "at least 1"),
+        (["--out", str(folder / "x"), "--probes", "Sphere", "--probes.count", "0"], "At least one probe"),
+        (["--out", str(folder / "x"), "--split", "test"], "split"),
+        (["--out", str(folder / "x"), "--resolutions", "4", "8"], "leave --resolutions out"),
+        (["--out", str(folder / "x"), *colours], "fields of 3×8×8, and the model's of 1×8×8"),
         ([], "out"),
     ):
         capsys.readouterr()
         assert main(["likelihood", str(run), *arguments]) == 2
         lines = [line for line in capsys.readouterr().err.splitlines() if "error:" in line]
         assert len(lines) == 1 and words in lines[0], lines
-    assert out.read_text() == "kept" and not (tmp_path / "x").exists()
+    assert out.read_text() == "kept" and not folder.exists()
 
 
 def test_training_brings_the_density_up(run: Path, tmp_path: Path) -> None:
@@ -129,17 +136,56 @@ def test_an_interrupted_job_goes_on_and_gives_the_same(
     whole, out = call(run, tmp_path / "whole.json", "--chunk", "2"), tmp_path / "out.json"
     arguments = ["likelihood", str(run), "-n", "4", "--repeats", "2", "--tolerance", "1e-2", "--chunk", "2"]
     arguments += ["--out", str(out)]
-    true, calls = job._one_draw, []
+    compute, calls = Densities.compute, []
 
-    def counted(*given: object) -> object:
-        calls.append(given[3])
+    def counted(self: Densities, number: int) -> object:
+        calls.append(number)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return true(*given)
+        return compute(self, number)
 
-    monkeypatch.setattr(job, "_one_draw", counted)
+    monkeypatch.setattr(Densities, "compute", counted)
     assert main(arguments) == 130 and not out.exists() and len(calls) == 4
     assert main([*arguments, "--seed", "1"]) == 2 and "another job" in capsys.readouterr().err
-    assert main(arguments) == 0 and len(calls) == 5
+    assert main(arguments) == 0 and calls == [0, 1, 2, 3, 3]
     assert json.loads(out.read_text()) == whole
-    assert [path.name for path in tmp_path.glob("out*")] == ["out.json"]
+    assert main(arguments) == 0 and len(calls) == 5  # the result is there
+    assert main([*arguments, "--seed", "1"]) == 2 and "another job" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "whole.json"]
+
+
+def test_a_conditional_run_is_given_its_conditions_in_data_units(tmp_path: Path) -> None:
+    """What the command line computes is what `Model.log_prob` does with the predictors as they are in the file, in K."""
+    fine = save(dataset(40), tmp_path / "fine.nc")
+    content = recipe(described(fine))
+    content["model"]["net"] = {
+        **content["model"]["net"],
+        "init_args": NET | {"init_scale": 1.0},
+    }  # that x̂ depends on them
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) == 0
+    out, options = tmp_path / "out.json", ["-n", "2", "--repeats", "1", "--tolerance", "1e-2"]
+    assert main(["likelihood", str(tmp_path / "run"), "--out", str(out), *options]) == 0
+    record = json.loads(out.read_text())
+    opened = open_checkpoint(tmp_path / "run")
+    model, indices = opened.model(ema=True), record["indices"]
+    batch = opened.source().load("valid").gather(torch.tensor(indices))
+    assert float(batch.cond["field"].mean()) > 200
+
+    def nats(cond: dict[str, torch.Tensor]) -> torch.Tensor:
+        keys = Generators((0, index, 0, Stream.PROBE) for index in indices)
+        return model.log_prob(batch.x, cond=cond, generator=keys, flow=ProbabilityFlow(1e-2)).nats
+
+    expected = nats(dict(batch.cond))
+    torch.testing.assert_close(torch.tensor(record["nats_per_field"])[:, 0].double(), expected, rtol=1e-4, atol=0.1)
+    assert (nats({"field": batch.cond["field"] + 5}) - expected).abs().min() > 1
+
+
+def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:
+    asked = Likelihood(run=run, n=4, repeats=2, tolerance=1e-2, out=tmp_path / "python.json")
+    assert asked.run() == call(run, tmp_path / "out.json")
+
+
+def test_lists_of_resolutions_may_be_written_as_one_word() -> None:
+    for words in (["--resolutions", "[16,32]"], ["--resolutions=[16, 32]"], ["--resolutions", "16", "32"]):
+        assert Likelihood.spelled_out([*words, "--x", "[1,2]"]) == ["--resolutions", "16", "32", "--x", "[1,2]"]

@@ -12,8 +12,8 @@ from scorefield.core.schedule import langevin_step, level_number, level_ratio
 from scorefield.data import Centre, Divide, Identity, Tensors
 from scorefield.data.arrays import Arrays
 from scorefield.data.batch import Batch
-from scorefield.data.distance import largest_distance
 from scorefield.data.fields import FieldDataset
+from scorefield.data.statistics import largest_distance
 from scorefield.foundation.errors import InputError
 from scorefield.jobs import noise_levels as levels
 

@@ -81,7 +81,7 @@ def test_a_field_model_is_sampled_on_any_grid_of_its_domain(run, tmp_path, capsy
         more = ["--resolution", *resolution] if resolution else []
         assert main(["sample", str(run), *options, "--out", str(out), *more]) == 0
         assert np.load(out / "samples.npy").shape == (2, 2, size, size)
-        assert json.loads((out / "sampling.json").read_text())["shape"] == [2, size, size]
+        assert json.loads((out / "job.json").read_text())["shape"] == [2, size, size]
     assert "warning" not in capsys.readouterr().err
     refused(capsys, ["sample", str(run), *options, "--out", str(tmp_path / "s18")], "shape")
     refused(capsys, ["sample", str(run), *options, "--out", str(tmp_path / "x"), "--resolution", "12", "24"], "domain")

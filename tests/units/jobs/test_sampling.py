@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import tracemalloc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -25,8 +26,11 @@ from scorefield.data import Images
 from scorefield.data.picture import GAP, SMALL, grid
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.locks import ChunkLocks
-from scorefield.jobs.outputs import ArrayFile, PictureFiles, Pixels
-from scorefield.jobs.sampling import local
+from scorefield.jobs.draws import Draws
+from scorefield.jobs.options import own_device
+from scorefield.jobs.outputs import Pixels, write_array, write_pictures
+from scorefield.jobs.sample import Sample
+from scorefield.run.runner import Pieces, parts_of
 
 resource = pytest.importorskip("resource")  # POSIX: there are no such locks, signals and limits elsewhere
 
@@ -49,7 +53,7 @@ def job(run: Path, out: Path, *more: str, n: int = 10, steps: int = 3) -> list[s
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file, hidden ones too, with its bytes."""
+    """Every file of a result with its bytes."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -82,11 +86,16 @@ def whole(request: pytest.FixtureRequest, run: Path, tmp_path_factory: pytest.Te
     return request.param, content(out)
 
 
+def pieces(out: Path) -> list[Path]:
+    """The pieces of a job that is not complete."""
+    return sorted(parts_of(out).glob("piece-*"))
+
+
 def cut(arguments: list[str], out: Path, number: signal.Signals) -> int | None:
-    """Start the job, send a signal once a new chunk is there, and return the exit code."""
-    before = len(content(out))
+    """Start the job, send a signal once new pieces are there, and return the exit code."""
+    before = len(pieces(out))
     process = start(arguments)
-    wait_for(lambda: len(content(out)) > before + 2)
+    wait_for(lambda: len(pieces(out)) > before + 2)
     assert process.pid is not None
     os.kill(process.pid, number)
     process.join()
@@ -99,16 +108,16 @@ def test_a_job_that_is_cut_is_completed_to_the_same_bytes(whole: Whole, run: Pat
     arguments = job(run, out, *form, n=LONG)
     for number, code in ((signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)):
         assert cut(arguments, out, number) == code
-        assert not (out / "samples.png").exists()  # it was in the middle
+        assert pieces(out) and not out.exists()  # it was in the middle
     assert main(arguments) == 0
-    assert content(out) == files
+    assert content(out) == files and not parts_of(out).exists()
 
 
 def test_ctrl_c_is_told_from_a_termination(run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert cut(job(run, out, n=400), out, signal.SIGINT) == 130  # so many that it is not over when the signal comes
     assert "call it again to go on" in capfd.readouterr().err
-    assert not any(path.name.endswith(".partial") for path in out.iterdir())
+    assert not any(path.name.endswith(".partial") for path in parts_of(out).iterdir())
 
 
 def test_processes_share_a_job_and_give_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
@@ -117,14 +126,14 @@ def test_processes_share_a_job_and_give_the_same_bytes(whole: Whole, run: Path, 
     for process in both:
         process.join()
     assert [process.exitcode for process in both] == [0, 0]
-    assert content(tmp_path / "out") == files
+    assert content(tmp_path / "out") == files and [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from scorefield.foundation.locks import Claims
-with Claims(Path(sys.argv[1])).hold(1, wait=False) as ours:
+from scorefield.foundation.locks import ChunkLocks
+with ChunkLocks(Path(sys.argv[1])).hold(1, wait=False) as ours:
     print(ours, flush=True)
     time.sleep(60)
 """
@@ -132,15 +141,14 @@ with Claims(Path(sys.argv[1])).hold(1, wait=False) as ours:
 
 def test_no_two_processes_draw_a_chunk_and_that_of_a_dead_one_is_taken_over(run: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    command = [sys.executable, "-c", HOLDER, str(out / ".claims")]
+    command = [sys.executable, "-c", HOLDER, str(parts_of(out) / ".locks")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "True\n"
         worker = threading.Thread(target=main, args=(job(run, out),))
         worker.start()
-        parts = [out / f"part-{number:09d}.npy" for number in (0, 2, 4, 6, 8)]
-        wait_for(lambda: all(part.exists() for part in (parts[0], *parts[2:])))
+        wait_for(lambda: len(pieces(out)) == 4)
         time.sleep(0.1)
-        assert worker.is_alive() and not parts[1].exists()  # all but the other's chunk
+        assert worker.is_alive() and [int(piece.name[6:12]) for piece in pieces(out)] == [0, 2, 3, 4]  # not the other's
         holder.kill()
         worker.join()
     assert np.load(out / "samples.npy").shape == (10, 1, 8, 8)
@@ -164,17 +172,16 @@ def test_a_claim_is_held_once_and_given_back(tmp_path: Path) -> None:
 def test_without_locks_a_process_may_find_the_work_done_under_its_hands(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While it puts the parts together, another has done so and deleted them: the result is there, and that is no error."""
-    finish, out = ArrayFile.finish, tmp_path / "out"
+    """While it puts the pieces together, another has done so and deleted them: the result is there, and that is no error."""
+    assemble, out = Draws.assemble, tmp_path / "out"
 
-    def late(self: ArrayFile, starts: Sequence[int]) -> None:
-        finish(self, starts)
-        for number in starts:
-            self.discard(number)
-        finish(self, starts)
+    def late(self: Draws, found: Pieces, temporary: Path) -> None:
+        assemble(self, found, out)
+        shutil.rmtree(found.folder)
+        assemble(self, found, temporary)
 
     monkeypatch.setattr("scorefield.foundation.locks.fcntl", None)
-    monkeypatch.setattr(ArrayFile, "finish", late)
+    monkeypatch.setattr(Draws, "assemble", late)
     assert main(job(run, out)) == 0
     assert np.load(out / "samples.npy").shape == (10, 1, 8, 8)
 
@@ -183,17 +190,19 @@ def test_each_launched_process_begins_with_its_own_share(
     run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written: list[int] = []
-    write = ArrayFile.write
-    monkeypatch.setattr(ArrayFile, "write", lambda self, at, x: (written.append(at), write(self, at, x)))
+    write = Pieces.write
+    monkeypatch.setattr(
+        Pieces, "write", lambda self, number, piece: (written.append(number), write(self, number, piece))
+    )
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(job(run, tmp_path / "out")) == 0
-    assert written == [2, 6, 0, 4, 8]
-    assert [local("cuda", rank, 2) for rank in range(4)] == ["cuda", "cuda:1", "cuda:0", "cuda:1"]
-    assert local("cpu", 1, 2) == "cpu" and local("cuda:0", 1, 2) == "cuda:0"
+    assert written == [1, 3, 0, 2, 4]
+    assert [own_device("cuda", rank, 2) for rank in range(4)] == ["cuda", "cuda:1", "cuda:0", "cuda:1"]
+    assert own_device("cpu", 1, 2) == "cpu" and own_device("cuda:0", 1, 2) == "cuda:0"
 
 
-@pytest.mark.parametrize("limit", [600, 2500])  # bytes of a file: less than a part has, less than the result has
+@pytest.mark.parametrize("limit", [600, 2600])  # bytes of a file: less than a part has, less than the result has
 def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(
     limit: int, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -203,25 +212,27 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(
     process.join()
     said = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
     assert process.exitcode == 2 and len(said) == 1 and "free some space" in said[0] and "call again" in said[0]
-    assert not any(path.name.endswith(".partial") for path in (tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists() and not list(tmp_path.rglob("*.partial"))
     assert main(arguments) == 0 and (tmp_path / "out" / "samples.npy").stat().st_size > limit
 
 
 def test_putting_samples_together_takes_no_memory(tmp_path: Path) -> None:
     shape, size = (64, 1, 512, 512), 4  # 64 MiB in parts of 4
-    output = ArrayFile(tmp_path, shape)
-    parts = [torch.full((size, *shape[1:]), float(start)) for start in range(0, 64, size)]
-    for at, part in zip(range(0, 64, size), parts, strict=True):
-        output.write(at, part)
     tracemalloc.start()
-    output.finish(range(0, 64, size))
-    samples = output.read()
+    write_array(tmp_path / "x.npy", shape, (np.full((size, *shape[1:]), at, np.float32) for at in range(0, 64, size)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
-    assert peak < 4 * 2**20
-    np.save(tmp_path / "oracle.npy", torch.cat(parts).numpy())
-    assert output.path.read_bytes() == (tmp_path / "oracle.npy").read_bytes()
-    assert torch.equal(samples, torch.cat(parts))
+    assert peak < 12 * 2**20
+    values = np.repeat(np.arange(0, 64, size, dtype=np.float32), size)
+    np.save(tmp_path / "oracle.npy", np.broadcast_to(values[:, None, None, None], shape))
+    assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "oracle.npy").read_bytes()
+
+
+def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:
+    assert main(job(run, tmp_path / "out")) == 0
+    x = Sample(run=run, n=10, chunk=2, steps=3, out=tmp_path / "python").run()
+    assert x is not None and x.shape == (10, 1, 8, 8)
+    assert content(tmp_path / "out") == content(tmp_path / "python")
 
 
 # ------------------------------------------------------------------------------------------------------------ pictures
@@ -239,41 +250,35 @@ def test_pictures_hold_the_values_of_the_array(run: Path, tmp_path: Path) -> Non
 
 
 def test_wide_ranges_and_colours_are_kept(tmp_path: Path) -> None:
-    deep = torch.tensor([[[[-5.0, 0.0, 1000.4, 65535.0, 70000.0]]]])
-    PictureFiles(tmp_path / "deep", (1, 1, 1, 5), Pixels(0, 65535)).write(0, deep)
-    assert np.asarray(Image.open(tmp_path / "deep" / "png" / "000000.png")).tolist() == [[0, 0, 1000, 65535, 65535]]
-    colour = torch.arange(18.0).reshape(1, 3, 2, 3) * 10
-    output = PictureFiles(tmp_path / "colour", (1, 3, 2, 3))
-    output.write(0, colour)
-    assert torch.equal(output.first(1), colour)
-    assert output.holds(0, 1)
-    file = tmp_path / "colour" / "png" / "000000.png"
-    for junk in (b"", file.read_bytes()[:-20], file.read_bytes().replace(b"IDAT", b"IDAX")):
-        file.write_bytes(junk)
-        assert not output.holds(0, 1)
+    deep = np.array([[[[-5.0, 0.0, 1000.4, 65535.0, 70000.0]]]])
+    write_pictures(tmp_path / "deep", 1, [deep], Pixels(0, 65535))
+    assert np.asarray(Image.open(tmp_path / "deep" / "000000.png")).tolist() == [[0, 0, 1000, 65535, 65535]]
+    colour = np.arange(18.0).reshape(1, 3, 2, 3) * 10
+    write_pictures(tmp_path / "colour", 1, [colour], Pixels())
+    assert np.array_equal(np.moveaxis(np.asarray(Image.open(tmp_path / "colour" / "000000.png")), -1, 0), colour[0])
 
 
 def test_what_no_picture_can_hold_is_refused_before_anything_is_written(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for shape in ((4, 2, 8, 8), (4, 1, 8), (4, 1, 8, 8, 8)):
+    for shape in ((2, 8, 8), (1, 8), (1, 8, 8, 8)):
         with pytest.raises(InputError, match="no grey or colour"):
-            PictureFiles(tmp_path / "out", shape)
+            Pixels().check(shape)
     with pytest.raises(InputError, match="8 bits"):
-        PictureFiles(tmp_path / "out", (4, 3, 8, 8), Pixels(0, 65535))
+        Pixels(0, 65535).check((3, 8, 8))
     for wrong in ("16 0", "0 0", "nan 1", "0 inf", "-inf 0"):
         assert main(job(run, tmp_path / "out", "--png", "--range", *wrong.split())) == 2
     assert main(job(run, tmp_path / "out", "--range", "0", "16")) == 2
     assert "add --png" in capsys.readouterr().err and not (tmp_path / "out").exists()
 
 
-def test_a_range_that_the_samples_contradict_is_not_guessed(run: Path, tmp_path: Path) -> None:
+def test_a_range_that_the_samples_contradict_is_not_guessed() -> None:
     x = torch.rand(4, 1, 8, 8)
     for values in (x, x * 16, x * 65535, x * 600 - 300):
         with pytest.raises(InputError, match="--range BLACK WHITE"):
-            PictureFiles(tmp_path, (4, 1, 8, 8)).write(0, values)
-    PictureFiles(tmp_path, (4, 1, 8, 8)).write(0, x * 280 - 20)
-    PictureFiles(tmp_path, (4, 1, 8, 8), Pixels(0, 255)).write(0, x)
+            Pixels(certain=False).doubt(values)
+    Pixels(certain=False).doubt(x * 280 - 20)
+    Pixels(0, 255).doubt(x)
 
 
 def test_another_form_is_another_job(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

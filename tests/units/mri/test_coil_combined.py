@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import torch
 
+from scorefield.data.statistics import robust_maximum
 from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.foundation.fourier import centred, fit_matrix
 from scorefield.mri import Combined, Scanned
-from scorefield.mri.coil_combined import SMOOTH, combine
-from scorefield.mri.kspace import open_kspace
+from scorefield.mri.coils import SMOOTH, combine_by_images
+from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import RandomLines
-from scorefield.mri.scaling import fit_matrix, scale_of
 from scorefield.mri.scan_loading import Scans
-from scorefield.mri.simulate import centred, simulate
-from scorefield.mri.slices import OPEN
+from scorefield.mri.simulated import simulate
+from scorefield.mri.sources import OPEN
 
 h5py, _ = (pytest.importorskip(name) for name in ("h5py", "sigpy"))
 GRID = (48, 40)
@@ -40,10 +41,10 @@ def folder(tmp_path):
 
 def test_coils_are_combined_to_the_image_they_saw():
     scan = simulate(image(), coils=6, decibels=50.0)
-    found = np.abs(combine(scan.kspace))
+    found = np.abs(combine_by_images(scan.kspace))
     inside = image() > 0
     assert np.abs(found - image())[inside].mean() < 0.03 and found[~inside].mean() < 0.03
-    np.testing.assert_allclose(combine(scan.kspace[:1]), combine(scan.kspace[:1] * 1.0))
+    np.testing.assert_allclose(combine_by_images(scan.kspace[:1]), combine_by_images(scan.kspace[:1] * 1.0))
 
 
 @pytest.mark.parametrize(
@@ -59,17 +60,17 @@ def test_the_middle_of_the_image_is_what_two_whole_transforms_give(grid, matrix)
         window = np.multiply.outer(window, np.where(near < 1, 0.5 + 0.5 * np.cos(np.pi * np.minimum(near, 1)), 0))
     images, smooth = centred(kspace, inverse=True), centred(kspace * window, inverse=True)
     whole = (smooth.conj() * images).sum(0) / np.sqrt((np.abs(smooth) ** 2).sum(0))
-    found, expected = combine(kspace, matrix), fit_matrix(whole, matrix)
+    found, expected = combine_by_images(kspace, matrix), fit_matrix(whole, matrix)
     assert found.dtype == np.complex64
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_files_are_held_out_whole_and_slices_scaled_alike(folder):
+def test_files_are_held_out_whole_and_slices_scaled_by_one_rule(folder):
     source = Combined(folder, matrix=(32, 44), skip=1, valid=1)
     train, valid = source.load("train"), source.load("valid")
     assert len(train) == 4 and len(valid) == 2
     x = train.gather(torch.arange(4)).x
-    assert x.shape == (4, 2, 32, 44) and scale_of(x[0].norm(dim=0).numpy()) == pytest.approx(1, rel=0.1)
+    assert x.shape == (4, 2, 32, 44) and robust_maximum(x[0].norm(dim=0).numpy()) == pytest.approx(1, rel=0.1)
     torch.testing.assert_close(pickle.loads(pickle.dumps(train)).gather(torch.arange(4)).x, x)
     assert len(Combined(folder / "scan0.h5", valid=1).load("train")) == 3
 

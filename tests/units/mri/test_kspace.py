@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 
 from scorefield.foundation.errors import AbsentDataError, InputError
-from scorefield.mri import prepare
+from scorefield.foundation.fourier import centred
 from scorefield.mri.bart import read_cfl, write_cfl
-from scorefield.mri.kspace import open_kspace
+from scorefield.mri.coils import compression, mix_coils
+from scorefield.mri.files import open_kspace, read_maps
+from scorefield.mri.kspace import remove_oversampling
 from scorefield.mri.masks import RandomLines
-from scorefield.mri.scan_loading import read_maps
-from scorefield.mri.simulate import centred
+from scorefield.mri.noise import covariance_of, whitening
 
 h5py = pytest.importorskip("h5py")
 SHAPE = (3, 4, 20, 17)  # slices, coils, height, width; odd, too
@@ -275,15 +276,15 @@ def coloured_noise(shape, seed=0):
     return np.einsum("ij,j...->i...", mixing, white), mixing @ mixing.conj().T
 
 
-def test_whitened_noise_is_white_and_of_the_strength_that_is_told():
+def test_whitened_noise_is_white_and_of_the_strength_that_is_given():
     """Of units of k-space: whitening keeps the volume, and does nothing to coils that are white already."""
     noise, covariance = coloured_noise((4, 120, 130))
-    np.testing.assert_allclose(prepare.covariance_of(noise.reshape(4, -1)), covariance, rtol=0.05, atol=0.2)
-    mixing, gain = prepare.whitening(covariance)
-    white = prepare.mix_coils(mixing, noise).reshape(4, -1)
-    np.testing.assert_allclose(prepare.covariance_of(white), gain**2 * np.eye(4), atol=0.03 * gain**2)  # ± 0.008
+    np.testing.assert_allclose(covariance_of(noise.reshape(4, -1)), covariance, rtol=0.05, atol=0.2)
+    mixing, gain = whitening(covariance)
+    white = mix_coils(mixing, noise).reshape(4, -1)
+    np.testing.assert_allclose(covariance_of(white), gain**2 * np.eye(4), atol=0.03 * gain**2)  # ± 0.008
     assert np.linalg.det(mixing) == pytest.approx(1)
-    mixing, gain = prepare.whitening(9 * np.eye(3))
+    mixing, gain = whitening(9 * np.eye(3))
     np.testing.assert_allclose(mixing, np.eye(3))
     assert gain == pytest.approx(3)
 
@@ -308,32 +309,32 @@ def test_compression_keeps_the_energy_of_correlated_coils():
     rng = np.random.default_rng(0)
     sources = rng.normal(size=(3, 32, 32)) + 1j * rng.normal(size=(3, 32, 32))
     kspace = np.einsum("ij,jhw->ihw", rng.normal(size=(8, 3)), sources).astype(np.complex64)
-    strong = prepare.compression(kspace, 3)
-    small = prepare.mix_coils(strong, kspace)
+    strong = compression(kspace, 3)
+    small = mix_coils(strong, kspace)
     assert small.shape == (3, 32, 32)
     np.testing.assert_allclose(strong @ strong.conj().T, np.eye(3), atol=1e-6)
-    np.testing.assert_allclose(prepare.mix_coils(strong.conj().T, small), kspace, atol=1e-4 * np.abs(kspace).max())
+    np.testing.assert_allclose(mix_coils(strong.conj().T, small), kspace, atol=1e-4 * np.abs(kspace).max())
     assert (np.abs(small) ** 2).sum() == pytest.approx((np.abs(kspace) ** 2).sum(), rel=1e-4)
     for coils in (0, 9):
         with pytest.raises(InputError):
-            prepare.compression(kspace, coils)
+            compression(kspace, coils)
 
 
 def test_without_oversampling_the_image_is_the_middle_and_the_noise_as_strong():
     rng = np.random.default_rng(0)
     image = rng.normal(size=(2, 40, 21)) + 1j * rng.normal(size=(2, 40, 21))
     mask = RandomLines(2.0, 5)((40, 21))
-    small, lines = prepare.remove_oversampling(centred(image), np.ones((40, 21), bool), 20)
+    small, lines = remove_oversampling(centred(image), np.ones((40, 21), bool), 20)
     np.testing.assert_allclose(centred(small, inverse=True), image[:, 10:30], atol=1e-5)
-    small, lines = prepare.remove_oversampling(centred(image) * mask, mask, 20)
+    small, lines = remove_oversampling(centred(image) * mask, mask, 20)
     assert lines.shape == (20, 21) and np.array_equal(lines[0], mask[0])
     assert small[:, :, mask[0]].std() == pytest.approx(np.sqrt(2), rel=0.05) and not small[:, :, ~mask[0]].any()
     with pytest.raises(InputError, match="whole lines"):
-        prepare.remove_oversampling(centred(image), rng.random((40, 21)) > 0.5, 20)
+        remove_oversampling(centred(image), rng.random((40, 21)) > 0.5, 20)
 
 
 def test_noise_that_does_not_fit_is_named():
     with pytest.raises(InputError, match="coils"):
-        prepare.mix_coils(np.eye(2), np.ones((3, 8, 8)))
+        mix_coils(np.eye(2), np.ones((3, 8, 8)))
     with pytest.raises(InputError, match="leave these coils out"):
-        prepare.whitening(np.zeros((2, 2)))
+        whitening(np.zeros((2, 2)))

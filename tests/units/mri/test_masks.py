@@ -5,11 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from scorefield.cli.mri import with_mask_files
 from scorefield.foundation.errors import InputError
-from scorefield.mri.maps import calibration_box, estimate_maps
-from scorefield.mri.masks import EquispacedLines, Everything, MaskFile, PoissonDisc, Radial, RandomLines
-from scorefield.mri.simulate import centred, simulate
+from scorefield.foundation.fourier import centred
+from scorefield.mri.coils import estimate_maps
+from scorefield.mri.masks import (
+    EquispacedLines,
+    Everything,
+    MaskFile,
+    PoissonDisc,
+    Radial,
+    RandomLines,
+    calibration_box,
+)
+from scorefield.mri.reconstruction import Reconstruct
+from scorefield.mri.simulated import simulate
 
 
 @pytest.mark.parametrize("kind", [RandomLines, EquispacedLines])
@@ -56,13 +65,13 @@ def test_masks_from_files(tmp_path: Path):
 
 def test_a_path_is_a_mask_on_the_command_line(tmp_path: Path):
     plain = ["run", "k.npy", "--mask", "RandomLines", "--mask.acceleration=3", "--maps", "m.npy"]
-    assert with_mask_files(plain) == plain
-    asked = ["run", "k.npy", "--mask", "MaskFile", "--mask.path", "a/m.npy", "--slices", "1"]
-    assert with_mask_files(["run", "k.npy", "--mask", "a/m.npy", "--slices", "1"]) == asked
-    assert with_mask_files(["run", "k.npy", "--mask=a/m.npy", "--slices", "1"]) == asked
+    assert Reconstruct.spelled_out(plain) == plain
+    expected = ["run", "k.npy", "--mask", "MaskFile", "--mask.path", "a/m.npy", "--slices", "1"]
+    assert Reconstruct.spelled_out(["run", "k.npy", "--mask", "a/m.npy", "--slices", "1"]) == expected
+    assert Reconstruct.spelled_out(["run", "k.npy", "--mask=a/m.npy", "--slices", "1"]) == expected
     (tmp_path / "m.mat").write_bytes(b"")
     with pytest.raises(InputError, match="npy"):
-        with_mask_files(["run", "k.npy", "--mask", str(tmp_path / "m.mat")])
+        Reconstruct.spelled_out(["run", "k.npy", "--mask", str(tmp_path / "m.mat")])
 
 
 @pytest.mark.parametrize(("grid", "box"), [((8, 8), (8, 3)), ((9, 7), (4, 7))])

@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from scorefield.mri.masks import EquispacedLines, PoissonDisc, RandomLines
-from scorefield.mri.partial_fourier import WHOLE, encoded, partial_fourier, share_of
+from scorefield.mri.masks import WHOLE, EquispacedLines, PoissonDisc, RandomLines, encoded, partial_fourier, share_of
 
 
 def lines(width: int, first: int = 0, after: int | None = None, height: int = 32) -> np.ndarray:

@@ -10,14 +10,16 @@ import torch
 from scorefield.cli import main
 from scorefield.data import Tensors
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import centred, fit_matrix
 from scorefield.losses.gsure import SampledKSpace
-from scorefield.mri import Scanned, Undersampled, prepare
-from scorefield.mri.kspace import open_kspace
+from scorefield.mri import Scanned, Undersampled
+from scorefield.mri.coils import normalised
+from scorefield.mri.files import open_kspace
+from scorefield.mri.kspace import remove_oversampling
 from scorefield.mri.masks import RandomLines
-from scorefield.mri.raw_kspace import ScannedFields
-from scorefield.mri.scaling import fit_matrix
+from scorefield.mri.noise import covariance_of
 from scorefield.mri.scan_loading import Scans
-from scorefield.mri.simulate import centred
+from scorefield.mri.sources import ScannedFields
 
 h5py, birdcage_maps = pytest.importorskip("h5py"), pytest.importorskip("sigpy.mri").birdcage_maps
 GRID, NOISE, EVERY = (32, 28), 0.05, torch.arange(4)
@@ -77,7 +79,7 @@ def test_coloured_noise_is_whitened_with_the_maps(simulated, tmp_path, monkeypat
     monkeypatch.setattr(fields, "_opened", lambda path: replace(open_kspace(path), noise_scan=noise))
     batch = fields.gather(EVERY)
     u = complexes(SampledKSpace()(batch).adjoint(batch.y) / batch.noise[:, None, None, None].square())[:, 0]
-    solved = np.einsum("ij,bjhw->bihw", np.linalg.inv(prepare.covariance_of(noise)), complexes(simulated.y))
+    solved = np.einsum("ij,bjhw->bihw", np.linalg.inv(covariance_of(noise)), complexes(simulated.y))
     expected = (simulated.given["maps"].numpy().conj() * centred(solved, inverse=True)).sum(1)
     unit = (expected.conj() * u).sum((1, 2), keepdims=True) / (np.abs(expected) ** 2).sum((1, 2), keepdims=True)
     assert (np.abs(unit.imag) < 1e-4 * unit.real).all()
@@ -99,7 +101,7 @@ def oversampled():
     x = fit_matrix(complexes(images().load("train").gather(EVERY).x), (64, GRID[1])) + 0.3
     noise = NOISE * (rng.normal(size=(4, *maps.shape)) + 1j * rng.normal(size=(4, *maps.shape)))
     lines = np.stack([RandomLines(2.0, 8)((64, GRID[1]), n) for n in range(4)])[:, None]
-    return ((centred(maps * x) + noise) * lines).astype(np.complex64), prepare.normalised(maps)
+    return ((centred(maps * x) + noise) * lines).astype(np.complex64), normalised(maps)
 
 
 def file_of(path, kspace, height=None, **more):
@@ -116,7 +118,7 @@ def test_without_readout_oversampling_an_image_is_the_middle(oversampled, tmp_pa
     """In units of the file, x/noise · σ, as each is divided by the foreground of its own image."""
     kspace, maps = oversampled
     monkeypatch.setattr(
-        "scorefield.mri.raw_kspace.estimate_maps", lambda kspace, *_, **__: fit_matrix(maps, kspace.shape[1:])
+        "scorefield.mri.coils.estimate_maps", lambda kspace, *_, **__: fit_matrix(maps, kspace.shape[1:])
     )
     paths = file_of(tmp_path / "cut.h5", kspace, 32), file_of(tmp_path / "all.h5", kspace)
     cut, whole = (all_of(Scanned(path, noise=NOISE, valid=1)) for path in paths)
@@ -127,7 +129,7 @@ def test_without_readout_oversampling_an_image_is_the_middle(oversampled, tmp_pa
     torch.testing.assert_close(found, expected[:, :, 16:48], rtol=1e-5, atol=1e-5)  # float32 of numbers of about 1
 
 
-def test_the_noise_is_told_without_oversampling(oversampled, tmp_path):
+def test_the_noise_is_estimated_without_oversampling(oversampled, tmp_path):
     """As it is when such a file is reconstructed."""
     path = file_of(tmp_path / "k.h5", oversampled[0], 32)
     expected = Scans(open_kspace(path))._whitening
@@ -148,7 +150,7 @@ def test_oversampling_stays_with_maps_and_where_points_are_sampled(oversampled, 
 
 def test_files_are_of_one_size_without_oversampling(oversampled, tmp_path):
     kspace = oversampled[0]
-    small = np.stack([prepare.remove_oversampling(part, part[0] != 0, 32)[0] for part in kspace])
+    small = np.stack([remove_oversampling(part, part[0] != 0, 32)[0] for part in kspace])
     mixed, points = np.concatenate((0 * kspace[:1], kspace[1:])), np.arange(64)[:, None] % 2 == 0
     mixed[3] *= points | (abs(np.arange(28) - 14) < 4)
     paths = [file_of(tmp_path / f"{n}.h5", *given) for n, given in enumerate(((mixed, 32), (small,), (kspace,)))]

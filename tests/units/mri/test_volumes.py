@@ -9,9 +9,10 @@ import torch
 from scorefield.cli import main
 from scorefield.data import Loader
 from scorefield.data.batch import Batch
+from scorefield.data.statistics import foreground, robust_maximum
 from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.foundation.fourier import fit_matrix
 from scorefield.mri import RandomCrop, RandomGain, RandomPhase, Volumes
-from scorefield.mri.scaling import fit_matrix, foreground, scale_of
 
 nibabel = pytest.importorskip("nibabel")
 
@@ -24,7 +25,7 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray | None = None) -> Pa
 @pytest.fixture
 def volume(tmp_path: Path) -> tuple[Path, np.ndarray]:
     values = np.random.default_rng(0).uniform(50, 200, (9, 12, 7)).astype(np.float32)
-    values[:2], values[..., 6] = 0, 0  # air, and an empty slice
+    values[:2], values[..., 6] = 0, 0  # background, and an empty slice
     return save(tmp_path / "t1.nii.gz", values), values
 
 
@@ -33,12 +34,12 @@ def magnitude(fields, index=0):
     return torch.hypot(x[0], x[1]).numpy()
 
 
-def test_slices_are_scaled_alike_and_empty_ones_left_out(volume):
+def test_slices_are_scaled_by_one_rule_and_empty_ones_left_out(volume):
     path, values = volume
     fields = Volumes([path]).load("train")
     assert len(fields) == 6 and fields[0].x.shape == (2, 9, 12)
     for index in range(6):
-        expected = values[..., index] / scale_of(values[..., index])
+        expected = values[..., index] / robust_maximum(values[..., index])
         np.testing.assert_allclose(magnitude(fields, index), expected, rtol=1e-5)
         assert np.percentile(magnitude(fields, index)[foreground(magnitude(fields, index))], 99) == pytest.approx(
             1, rel=1e-5
@@ -65,7 +66,7 @@ def test_stored_orientation_does_not_matter(volume, tmp_path):
 
 
 @pytest.mark.parametrize("unit", ["radians", "-4096..4095", "0..4095"])
-def test_magnitude_and_phase_become_a_complex_image_whatever_the_unit(unit, tmp_path):
+def test_magnitude_and_phase_become_a_complex_image_of_any_unit(unit, tmp_path):
     rng = np.random.default_rng(0)
     size = rng.uniform(50, 100, (8, 8, 3, 2)).astype(np.float32)
     angle = rng.uniform(-np.pi, np.pi, size.shape)
@@ -76,13 +77,13 @@ def test_magnitude_and_phase_become_a_complex_image_whatever_the_unit(unit, tmp_
     assert len(fields) == 6  # three slices of two echoes
     x = fields[4].x
     expected = size[:, :, 1, 1] * np.exp(1j * angle[:, :, 1, 1])
-    np.testing.assert_allclose(x[0] + 1j * x[1], expected / scale_of(expected), atol=2e-3)
+    np.testing.assert_allclose(x[0] + 1j * x[1], expected / robust_maximum(expected), atol=2e-3)
 
 
 def test_the_scale_is_that_of_the_foreground_and_fitting_keeps_the_centre():
     image = np.zeros((40, 40))
     image[15:25, 15:25] = 7.0
-    assert scale_of(image) == pytest.approx(7) and scale_of(np.zeros((4, 4))) == 1
+    assert robust_maximum(image) == pytest.approx(7) and robust_maximum(np.zeros((4, 4))) == 1
     for old, new in (((4, 5), (6, 8)), ((7, 8), (4, 5)), ((5, 4), (8, 3))):
         x = np.zeros(old)
         x[old[0] // 2, old[1] // 2] = 1
@@ -107,7 +108,7 @@ def test_real_volumes(data_folder):
 def test_volumes_that_were_scaled_before_are_seen(volume, tmp_path, capsys):
     path, values = volume
     assert not Volumes([path]).load("train").notes
-    each = np.stack([values[..., n] / scale_of(values[..., n]) for n in range(6)], axis=-1)
+    each = np.stack([values[..., n] / robust_maximum(values[..., n]) for n in range(6)], axis=-1)
     twice = Volumes([save(tmp_path / "scaled.nii", each)])
     assert "already" in twice.load("train").notes[0]
     command = [

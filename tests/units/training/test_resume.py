@@ -15,8 +15,8 @@ import pytest
 import torch
 
 import tiny
+from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
-from scorefield.training.interrupt import Stopped
 from scorefield.training.loop import Loop
 from scorefield.training.state import State
 

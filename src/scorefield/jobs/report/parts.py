@@ -13,7 +13,7 @@ from typing import Any
 from markupsafe import Markup
 from PIL import Image
 
-from scorefield.jobs.outputs import UNREADABLE
+from scorefield.data.arrays import BROKEN
 
 WIDEST = 1200  # pixels of a picture; larger ones are scaled down
 SMALL = 600  # pixels below which a picture is enlarged without blur
@@ -71,7 +71,7 @@ class Picture:
         try:
             with Image.open(path) as image:
                 shown = image.convert("RGB")
-        except UNREADABLE:
+        except (*BROKEN, AttributeError, SyntaxError):
             return None
         if shown.width > WIDEST:
             shown = shown.resize((WIDEST, max(1, round(shown.height * WIDEST / shown.width))), Image.Resampling.LANCZOS)

@@ -1,0 +1,64 @@
+"""A look at data before training on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scorefield.data import Normaliser, Source, Standardise
+from scorefield.data.fields import FieldDataset
+from scorefield.data.inspect import Facts, inspect
+from scorefield.foundation.errors import InputError
+from scorefield.run.runner import check_out
+from scorefield.run.verb import Verb, log
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckData(Verb):
+    """Look at data before training on them: shape, range, NaN, scales; and write a picture of some.
+
+    Args:
+        data: where the fields come from: a class such as Images with its arguments, or a file or folder.
+        normaliser: between data units and model space.
+        preview: picture to write.
+    """
+
+    data: Source
+    normaliser: Normaliser = None  # pyright: ignore[reportAssignmentType] - see below
+    preview: Path = Path("preview.png")
+
+    def check(self) -> None:
+        check_out(self.preview)
+        if self.normaliser is None:  # a module holds state, and so is no default that several may share
+            object.__setattr__(self, "normaliser", Standardise())
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """`check-data Images --data.path x` and `check-data scans/` for `check-data --data Images --data.path x`."""
+        if not arguments or arguments[0].startswith("-"):
+            return list(arguments)
+        first, *rest = arguments
+        if not Path(first).exists():
+            return ["--data", first, *rest]
+        source = "Arrays" if first.endswith((".npy", ".npz")) else "Images"
+        return ["--data", source, "--data.path", first, *rest]
+
+    def run(self) -> Facts:
+        facts = inspect(self.data.load("train"), self.normaliser, valid=self._held_out())
+        facts.preview(self.preview)
+        log.info("picture in %s", self.preview)
+        return facts
+
+    def _held_out(self) -> FieldDataset | None:
+        if not getattr(self.data, "valid", 1):
+            return None
+        try:
+            return self.data.load("valid")
+        except InputError as error:
+            log.warning("no held-out fields: %s", error)
+            return None
+
+    def table(self, found: Any) -> str:
+        return found.table()

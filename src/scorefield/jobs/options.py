@@ -1,0 +1,131 @@
+"""Groups of arguments that several verbs have: which run, which of its checkpoints, and how to draw from it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import InitVar, dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+
+from scorefield.foundation.errors import InputError, brief
+from scorefield.model import Model
+from scorefield.run.checkpoint_choice import best_step
+from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
+from scorefield.run.verb import Count, CountOrZero, Verb, option, positional
+from scorefield.samplers import Corrector, Sampler, Step, TimeGrid
+
+Label = int | Literal["each"]
+
+
+class Usable:
+    """The rule of a device: it is there, and computes."""
+
+    def check(self, name: str, value: str, _whole: bool) -> None:
+        """Raise InputError for any other device."""
+        try:
+            if str(value).split(":", maxsplit=1)[0] not in ("cpu", "cuda", "mps", "xpu"):
+                raise ValueError("it is none of cpu, cuda, mps, xpu")
+            torch.zeros(1, device=value).add(1)
+        except (RuntimeError, AssertionError, ValueError, NotImplementedError) as error:
+            raise InputError(
+                f"The device {str(value)[:40]!r} cannot be used ({brief(error)}): give {name} cpu, or cuda on a GPU."
+            ) from error
+
+
+Device = Annotated[str, Usable()]
+
+
+def own_device(name: str, rank: int | None = None, count: int | None = None) -> str:
+    """The device of one process of several on a machine, which take turns with its GPUs where none is named by number."""
+    rank = int(os.environ.get("LOCAL_RANK", "0")) if rank is None else rank
+    count = torch.cuda.device_count() if count is None else count
+    return f"cuda:{rank % count}" if name == "cuda" and rank and count else name
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnRun(Verb):
+    """What works on a run.
+
+    Args:
+        run: run folder or checkpoint file.
+        step: of which checkpoint; the last one by default.
+        best: instead of it, the checkpoint with the best recorded figure: loss (of validation), fid, ...; NAME:min or NAME:max
+            for others.
+        ema: use the averaged weights.
+        trust: your own packages that the run's configuration may name.
+        device: where to compute: cpu, cuda, cuda:1, mps.
+    """
+
+    run: InitVar[Path] = positional()  # kept as `folder`, since `run` is what a verb does
+    folder: Path = field(init=False)
+    step: CountOrZero | None = None
+    best: str | None = None
+    ema: bool = True
+    trust: tuple[str, ...] = option(repeat=True, default=())
+    device: Device = "cpu"
+
+    def __post_init__(self, run: str | Path) -> None:
+        object.__setattr__(self, "folder", Path(run))
+        super().__post_init__()
+        if self.best is not None and self.step is not None:
+            raise InputError("--step and --best both choose a checkpoint: give one of them.")
+
+    @cached_property
+    def checkpoint(self) -> LoadedCheckpoint:
+        """The checkpoint, read and verified."""
+        step = self.step if self.best is None else best_step(self.folder, self.best, self.ema)
+        return open_checkpoint(self.folder, step)
+
+    @cached_property
+    def model(self) -> Model:
+        """Its model on the device."""
+        return self.checkpoint.model(ema=self.ema, trust=self.trust).to(own_device(self.device))
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which weights these are, for the identity of a job."""
+        return self.checkpoint.provenance | {"ema": self.ema}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drawing(OnRun):
+    """How samples are drawn, where it is to differ from the model's own way.
+
+    Args:
+        steps: steps from noise to data.
+        sampler: the step: Heun, DPMSolverPP2M, DDIM, Ancestral, ...
+        grid: where the steps are: EDMGrid, LogSNRGrid, UniformGrid.
+        corrector: a step that stays on its level: Langevin.
+        correct_first: correct before predicting, or after.
+        denoise: end with the denoised field.
+        chunk: samples computed at once.
+    """
+
+    steps: Count | None = None
+    sampler: Step | None = None
+    grid: TimeGrid | None = None
+    corrector: Corrector | None = None
+    correct_first: bool | None = None
+    denoise: bool | None = None
+    chunk: Count = 64
+
+    def sampler_from(self, own: Sampler) -> Sampler:
+        """A sampler with what the arguments change."""
+        changes = {
+            "steps": self.steps,
+            "step": self.sampler,
+            "grid": self.grid,
+            "corrector": self.corrector,
+            "correct_first": self.correct_first,
+            "denoise": self.denoise,
+        }
+        return replace(own, **{name: value for name, value in changes.items() if value is not None})
+
+
+def size_of(shape: Sequence[int]) -> str:
+    """A shape for people."""
+    return "×".join(map(str, shape))

@@ -1,0 +1,118 @@
+"""Restoring a measured image, or a function on a coarse grid."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from scorefield.foundation.errors import InputError
+from scorefield.guidance import Method, MomentMatching
+from scorefield.jobs.class_guidance import class_of
+from scorefield.jobs.draws import Draws
+from scorefield.jobs.options import Drawing, Label
+from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table
+from scorefield.jobs.tasks import TASKS
+from scorefield.operators import LinearOperator
+from scorefield.run.configuration import known_classes
+from scorefield.run.runner import check_out, run_job
+from scorefield.run.verb import Count, NonNegative, Seed, option, positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restoring(Drawing):
+    """Draws of p(x | y).
+
+    Args:
+        n: how many draws.
+        seed: draw i depends on (seed, i) alone.
+        label: the class, of a network with labels.
+        noise: standard deviation of the noise of what was measured, in data units.
+        truth: image or .npy to compare the result with.
+        out: folder to write.
+    """
+
+    n: Count = option("-n", "--samples", default=8)
+    seed: Seed = 0
+    label: Label | None = None
+    noise: NonNegative = 0.0
+    truth: Path | None = None
+    out: Path
+
+    def check(self) -> None:
+        check_out(self.out, folder=True)
+
+    def prior_draws(self, grid: tuple[int, ...] = (), facts: dict[str, Any] | None = None) -> Draws:
+        """The draws of p(x) that are to be guided."""
+        return Draws(
+            out=self.out,
+            model=self.model,
+            sampler=self.sampler_from(self.model.sampler),
+            n=self.n,
+            seed=self.seed,
+            chunk=min(self.chunk, self.n),
+            label=class_of(self.checkpoint, self.model, self.label),
+            grid=grid,
+            facts=self.provenance | (facts or {}),
+        )
+
+    def finish(self, job: Restoration, title: str) -> dict[str, Any]:
+        """Draw, and return the figures."""
+        run_job(job, unit="sample", title=title)
+        return job.figures()
+
+    def table(self, found: Any) -> str:
+        return table(found, self.out)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Restore(Restoring):
+    """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur.
+
+    Args:
+        image: the measured image, or .npy, in data units; NaN where it is hidden.
+        task: how it was measured: inpaint, colourise, superres, deblur, or any LinearOperator.
+        degrade: the image is the truth: measure it first, by the task and with the noise.
+        method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
+    """
+
+    image: Path = positional()
+    task: LinearOperator
+    degrade: bool = False
+    method: Method = MomentMatching()
+
+    def check(self) -> None:
+        super().check()
+        if self.degrade and self.truth is not None:
+            raise InputError("With --degrade the image itself is the truth: leave out --truth, or --degrade.")
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """With the plain name of a task replaced by its import path."""
+        words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--task=") else (word,))]
+        names = {task.__name__: f"{task.__module__}.{task.__name__}" for task in TASKS}
+        for i, word in enumerate(words[1:], start=1):
+            if words[i - 1] == "--task":
+                if word not in names and "." not in word and word not in known_classes():
+                    close = difflib.get_close_matches(word, names, n=1)
+                    raise InputError(
+                        f"There is no task {word}: {f'did you mean {close[0]}?' if close else ', '.join(names)}"
+                    )
+                words[i] = names.get(word, word)
+        return words
+
+    def run(self) -> dict[str, Any]:
+        model = self.model
+        case = read_case(
+            self.task,
+            self.image,
+            model.shape,
+            noise=self.noise,
+            degrade=self.degrade,
+            truth=self.truth,
+            seed=self.seed,
+        )
+        draws = guided_draws(self.prior_draws(), case, self.method)
+        return self.finish(Restoration(draws, case, self.method), "restore")

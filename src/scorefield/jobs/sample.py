@@ -1,0 +1,100 @@
+"""Drawing samples from a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from torch import Tensor
+
+from scorefield.foundation.errors import InputError
+from scorefield.jobs import resolution
+from scorefield.jobs.class_guidance import guidance_of, label_of
+from scorefield.jobs.draws import Draws, read_samples
+from scorefield.jobs.options import Drawing, Label
+from scorefield.jobs.outputs import Pixels
+from scorefield.jobs.pictures import trajectory_of
+from scorefield.run.runner import check_out, run_job
+from scorefield.run.verb import Count, NonNegative, Seed, log, option
+from scorefield.samplers import Finer
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample(Drawing):
+    """Draw samples from a run into a folder; an interrupted call is completed by calling it again, and several share the work.
+
+    Args:
+        n: how many samples.
+        seed: sample i depends on (seed, i) alone.
+        out: folder to write.
+        label: the class, of a network with labels; each: all classes in turn.
+        guidance: w: how much to stress the class of --label, p(x | class)^w p(x)^(1-w); 1 is the plain law of the class.
+        classifier: run of a classifier of noised fields that guides instead of the network's own classes.
+        resolution: points along the longest axis, or along each: the domain of training on another grid.
+        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
+            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+        given: condition sample i on what goes with field i of this split of the data, for networks that need that.
+        png: a PNG for each sample instead of one array.
+        range: with --png: the values of black and white; 0 255 by default.
+        trajectory: draw some samples on their way from noise, too.
+    """
+
+    n: Count = option("-n", "--number", default=64)
+    seed: Seed = 0
+    out: Path
+    label: Label | None = None
+    guidance: NonNegative | None = None
+    classifier: Path | None = None
+    resolution: tuple[Count, ...] = ()
+    beyond: Finer | None = None
+    given: Literal["train", "valid"] | None = None
+    png: bool = False
+    range: tuple[float, float] | None = None
+    trajectory: bool = False
+
+    def check(self) -> None:
+        check_out(self.out, folder=True)
+        if self.range is not None and not self.png:
+            raise InputError("--range is for pictures: add --png, or leave it out.")
+        if (self.guidance is not None or self.classifier is not None) and self.label is None:
+            raise InputError("Guidance stresses a class: add --label, or leave --guidance and --classifier out.")
+
+    def run(self) -> Tensor | None:
+        job = self.job()
+        run_job(job, unit="sample", title="sample")
+        if self.trajectory:
+            trajectory_of(job, self.out / "trajectory.png")
+        log.info("%d samples in %s", self.n, self.out)
+        return None if self.png else read_samples(self.out)
+
+    def job(self) -> Draws:
+        """What is to be drawn, all that can be refused refused."""
+        model, source = self.model, self.checkpoint
+        guidance = guidance_of(source, model, self.guidance, self.classifier, self.trust)
+        grid = resolution.grid_of(model.shape[1:], self.resolution)
+        resolution.warn_of_mesh(model, grid)
+        beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
+        fields = None if self.given is None else source.source(self.trust).load(self.given)
+        facts = self.provenance | dict(guidance.facts)
+        facts |= {"given": self.given, "beyond": None if beyond is None else repr(beyond)}
+        return Draws(
+            out=self.out,
+            model=model,
+            sampler=self.sampler_from(model.sampler),
+            n=self.n,
+            seed=self.seed,
+            chunk=self.chunk,
+            label=label_of(source, model, self.label),
+            denoiser=resolution.beyond_grid(beyond, model, guidance.denoiser),
+            classes=guidance.classes,
+            grid=grid,
+            cond=None if fields is None else resolution.conditions(fields, self.n, grid),
+            pixels=self._pixels(),
+            facts=facts,
+        )
+
+    def _pixels(self) -> Pixels | None:
+        if not self.png:
+            return None
+        return Pixels(certain=False) if self.range is None else Pixels(*self.range)

@@ -1,0 +1,142 @@
+"""Files of k-space and of coil maps: fastMRI's HDF5, NumPy, and by modules of their own BART and ISMRMRD."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from scorefield.data.arrays import ArrayFile
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.mri.bart import open_cfl, read_cfl
+from scorefield.mri.ismrmrd import image_size, read_ismrmrd
+from scorefield.mri.kspace import KSpace, check_layout, check_maps
+
+KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
+HDF5 = (".h5", ".hdf5", ".mrd")
+
+
+def files_of(path: Path) -> list[Path]:
+    """The files of k-space in a folder, by name, or the one that is given."""
+    path = Path(path)
+    if path.suffix in KINDS:
+        return [path]
+    if not path.is_dir():
+        raise AbsentDataError(f"There is no folder {path} of k-space: correct data.path.")
+    files = sorted(file for file in path.iterdir() if file.suffix in KINDS)
+    if not files:
+        raise AbsentDataError(f"{path} holds no k-space ({', '.join(KINDS)}): correct data.path.")
+    return files
+
+
+def open_kspace(path: Path) -> KSpace:
+    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
+    path = Path(path)
+    if path.suffix in (".cfl", ".hdr"):
+        return open_cfl(path.with_suffix(""), str(path))
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct the path.")
+    if path.suffix == ".npy":
+        return _array(ArrayFile(path).read("", "the path"), str(path))
+    if path.suffix in HDF5:
+        return _hdf5(path)
+    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, or .cfl.")
+
+
+def _array(array: np.ndarray, origin: str) -> KSpace:
+    """k-space (coils, height, width) or (slices, coils, height, width)."""
+    guessed = array.ndim == 3
+    array = array[None] if guessed else array
+    shape = check_layout(array.shape, array.dtype, origin)
+    return KSpace(origin, shape, lambda number: array[number], guessed=guessed)
+
+
+def _hdf5(path: Path) -> KSpace:
+    file = _open_hdf5(path)
+    if "kspace" in file:
+        return _fastmri(file, str(path))
+    if "dataset/data" in file:
+        return read_ismrmrd(file, str(path))
+    names = ", ".join(list(file)[:8]) or "nothing"
+    raise InputError(f"{path} holds {names}, but no kspace (fastMRI) and no dataset/data (ISMRMRD): is it k-space?")
+
+
+def _fastmri(file: Any, origin: str) -> KSpace:
+    """fastMRI's layout: kspace (slices, coils, height, width), of a single coil without that axis, perhaps a mask and maps."""
+    for name in ("kspace", "maps"):
+        if name in file and not hasattr(file[name], "dtype"):
+            raise InputError(
+                f"The {name} of {origin} is a group of {', '.join(file[name]) or 'nothing'}, not an array."
+            )
+    data = file["kspace"]
+    single = data.ndim == 3
+    full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
+    shape = check_layout(full, data.dtype, origin)
+    mask = None
+    if "mask" in file:
+        mask = np.asarray(file["mask"]) != 0
+        if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:]):
+            raise InputError(
+                f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
+            )
+    maps = None
+    if "maps" in file:
+        if file["maps"].shape != shape:
+            raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
+        check_maps(file["maps"].shape, file["maps"].dtype, origin)
+        maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
+    note = (
+        f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
+        f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
+    )
+    size = image_size(file["ismrmrd_header"]) if "ismrmrd_header" in file else None
+    target, called = None, ""
+    names = ("reconstruction_rss", "reconstruction_esc")
+    for name in names if shape[1] == 1 else names[::-1]:  # the last is the best
+        if name not in file or getattr(file[name], "ndim", 0) < 2 or file[name].dtype.kind != "f":
+            continue
+        size = tuple(file[name].shape[-2:])
+        if file[name].ndim == 3 and len(file[name]) == shape[0]:
+            target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
+    read = (lambda number: data[number][None]) if single else (lambda number: data[number])
+    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
+
+
+def read_maps(path: Path) -> np.ndarray:
+    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
+    if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
+        raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
+    if path.suffix in (".cfl", ".hdr"):
+        maps = read_cfl(path.with_suffix(""))
+    elif path.suffix == ".npy":
+        maps = ArrayFile(path).read("", "--maps")
+    else:
+        maps = _maps_of(path)
+    check_maps(maps.shape, maps.dtype, str(path))
+    return maps[0] if maps.ndim == 4 and len(maps) == 1 else maps
+
+
+def _maps_of(path: Path) -> np.ndarray:
+    """The `maps` of an HDF5 file, as they are."""
+    with _open_hdf5(path) as file:
+        if "maps" not in file:
+            raise InputError(f"{path} holds no maps but {', '.join(list(file)[:8])}.")
+        try:
+            return np.asarray(file["maps"])
+        except OSError as error:
+            raise InputError(f"The maps of {path} cannot be read ({brief(error)}): is it complete?") from error
+
+
+def _open_hdf5(path: Path) -> Any:
+    """An HDF5 file, open for reading."""
+    try:
+        import h5py
+    except ImportError as error:
+        raise InputError("HDF5 files need h5py: pip install 'scorefield[mri]'.") from error
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct the path.")
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        raise InputError(f"{path} cannot be opened as HDF5 ({brief(error)}): is it complete?") from error

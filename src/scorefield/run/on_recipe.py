@@ -1,0 +1,89 @@
+"""Verbs that work on a recipe, and how one is read: a file, the values that override it, and the runs that it starts from."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from scorefield.foundation.errors import InputError
+from scorefield.model import Model
+from scorefield.run import configuration
+from scorefield.run.configuration import GROUPS, Parser
+from scorefield.run.loading import open_checkpoint
+from scorefield.run.recipe import recipe_parser
+from scorefield.run.verb import Verb, option, positional
+
+
+@dataclass(frozen=True, kw_only=True)
+class OnRecipe(Verb):
+    """What works on a recipe.
+
+    Args:
+        recipe: name of a recipe (scorefield recipes) or path of a YAML file.
+        overrides: anything in it by its name: --GROUP.KEY VALUE on the command line, {"train.steps": 100} in Python.
+    """
+
+    recipe: Path | None = positional(default=None)
+    overrides: tuple[str, ...] | Mapping[str, Any] = option("--overrides", repeat=True, default=())
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """With what is meant for the recipe, `--train.steps 10`, as `--overrides=--train.steps --overrides=10`."""
+        found, inside = [], False
+        for word in arguments:
+            if word.startswith("-") and not _is_number(word):
+                inside = word.removeprefix("--").split("=")[0].split(".")[0] in GROUPS
+            found.append(f"--overrides={word}" if inside else word)
+        return found
+
+    @classmethod
+    def more_help(cls) -> str:
+        """What the recipe's own groups take."""
+        return "\n" + recipe_parser("scorefield").format_help().partition("\n\n")[2]
+
+    @property
+    def words(self) -> list[str]:
+        """The overrides as a command line has them."""
+        if not isinstance(self.overrides, Mapping):
+            return list(self.overrides)
+        return [
+            f"--{name}={value if isinstance(value, str | Path) else json.dumps(value)}"
+            for name, value in self.overrides.items()
+        ]
+
+    @cached_property
+    def parser(self) -> Parser:
+        """That of the recipe."""
+        return recipe_parser()
+
+    @cached_property
+    def settings(self) -> Namespace:
+        """The recipe with the overrides."""
+        if self.recipe is None:
+            raise InputError("A recipe comes first: scorefield train RECIPE --out RUN (scorefield recipes lists them).")
+        path = configuration.find_recipe(str(self.recipe))
+        return self.parser.read(self.words, self.parser.read_object(configuration.read_recipe(path), str(path)))
+
+
+def groups_from(init: Path, groups: dict[str, Any], words: Sequence[str], trust: Sequence[str]) -> dict[str, Any]:
+    """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
+    opened = open_checkpoint(init)
+    configuration.check_trust({"model": opened.config["model"]}, {"model": Model}, trust, str(opened.path))
+    groups = {**(groups or opened.config), "model": opened.config["model"]}
+    if "data" not in groups and not any(word.split("=")[0] == "--data" for word in words):
+        raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
+    return {name: groups[name] for name in GROUPS if name in groups}
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

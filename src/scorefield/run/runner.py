@@ -1,0 +1,250 @@
+"""The one way in which work is done: numbered pieces in a folder beside the result, put together once all are there.
+
+A job has an identity, which is all that decides its result: digests of checkpoint and inputs, and settings. Its pieces lie in
+`.NAME.parts` beside the result NAME, each written whole or not at all. Any number of calls, one after another or at once, on one
+machine or on several that share the file system, finish it together; the result takes its name when it is complete and on the
+disk. So a result that is there is whole, a call that was interrupted is completed by the same call, and a refused one leaves
+nothing behind. Processes that are killed lose the piece they were at, which another takes over.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.files import replacing, strict, write_json
+from scorefield.foundation.locks import ChunkLocks
+
+JOB = "scorefield_job"  # what a result calls the digest of the job that made it
+RECORD = "job.json"
+RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
+SETUP = 2**30  # the number of the lock on beginning and ending, above those of all pieces
+Piece = Mapping[str, np.ndarray]
+
+
+class Job(ABC):
+    """What is computed piece by piece, and what is made of the pieces.
+
+    All that can be refused is refused before a job exists, and `identity` is all that decides the result. A piece is a mapping of
+    names to arrays.
+
+    Attributes:
+        out: the result, a file or a folder.
+    """
+
+    out: Path
+
+    @property
+    @abstractmethod
+    def identity(self) -> Mapping[str, Any]:
+        """What decides the result, as JSON has it."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sequence[int]:
+        """How many units of progress each piece is."""
+
+    @abstractmethod
+    def compute(self, number: int) -> Piece:
+        """A piece, the same whoever computes it, and when."""
+
+    @abstractmethod
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        """Write the result of all pieces at a temporary path, with `digest(identity)` where `made_by` finds it."""
+
+    @abstractmethod
+    def made_by(self) -> str | None:
+        """The digest of the job whose result is at `out`, or None for anything else."""
+
+
+class Pieces:
+    """The pieces of a job on disk, each read when it is asked for, and its arrays when these are."""
+
+    def __init__(self, folder: Path, digest: str, count: int) -> None:
+        self.folder, self.digest, self._count = folder, digest, count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def path(self, number: int) -> Path:
+        """The file of a piece. It names its job, so that no other takes it for its own."""
+        return self.folder / f"piece-{number:06d}-{self.digest[:16]}.npz"
+
+    def __iter__(self) -> Iterator[Piece]:
+        return (self[number] for number in range(len(self)))
+
+    def __getitem__(self, number: int) -> Piece:
+        return np.load(self.path(number), allow_pickle=False)
+
+    def whole(self, number: int) -> bool:
+        """Whether a piece is there and can be read."""
+        try:
+            with np.load(self.path(number), allow_pickle=False) as piece:
+                return all(piece[name] is not None for name in piece.files)
+        except Exception:  # whatever a broken file raises, it is made again
+            return False
+
+    def write(self, number: int, piece: Piece) -> None:
+        """Write a piece, whole or not at all."""
+        with replacing(self.path(number)) as temporary, temporary.open("wb") as file:
+            np.savez(file, **{name: np.asarray(array) for name, array in piece.items()})  # pyright: ignore
+
+
+def digest(identity: Mapping[str, Any]) -> str:
+    """SHA-256 of what decides a result."""
+    return sha256(json.dumps(strict(dict(identity)), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def made_by_json(out: Path) -> str | None:
+    """The digest in a result that is a JSON file."""
+    try:
+        return json.loads(out.read_text(encoding="utf-8"))[JOB]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def made_by_folder(out: Path) -> str | None:
+    """The digest in a result that is a folder, see `record_in`."""
+    return made_by_json(out / RECORD)
+
+
+def record_in(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write what decided a result into its folder."""
+    write_json(folder / RECORD, {JOB: digest(identity), **identity})
+
+
+def check_out(out: Path, *, folder: bool = False) -> None:
+    """Refuse a result that cannot be written there, before anything is computed.
+
+    Args:
+        out: where the result is to be.
+        folder: whether it is a folder, which may exist if it is empty.
+    """
+    above = next(path for path in out.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise InputError(f"{above} is a file, no folder to write {out.name} in: give another --out.")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise InputError(f"{above} cannot be written to: give another --out.")
+    if folder and out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file: give another --out.")
+    if not folder and out.is_dir():
+        raise InputError(f"{out} is a folder: give the name of a file.")
+
+
+def parts_of(out: Path) -> Path:
+    """The folder in which the pieces of a result lie until it is complete."""
+    return out.with_name(f".{out.name}.parts")
+
+
+def is_done(job: Job) -> bool:
+    """Whether the result is there. InputError where something else is."""
+    if not job.out.exists() or (job.out.is_dir() and not any(job.out.iterdir())):
+        return False
+    if (found := job.made_by()) == digest(job.identity):
+        return True
+    what = "holds something else" if found is None else f"is the result of another job{_difference(job.out, job)}"
+    raise InputError(f"{job.out} exists and {what}: give another --out, or delete it.")
+
+
+def _difference(folder: Path, job: Job) -> str:
+    """In what the job of a folder differs, where it says so."""
+    try:
+        before = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return ""
+    now = json.loads(json.dumps(strict(dict(job.identity)), default=str))
+    names = (name for name in {**before, **now} if name != JOB and before.get(name) != now.get(name))
+    return "".join(f", with {name} = {brief(before.get(name))}, not {brief(now.get(name))}" for name in names)[:160]
+
+
+def run_job(job: Job, *, unit: str, title: str) -> None:
+    """Compute what a job lacks, and put its result together; nothing where the result is there.
+
+    Args:
+        job: the job.
+        unit: what `sizes` counts, for the progress that is shown.
+        title: of it.
+
+    Raises:
+        InputError: a place that holds something else, a disk that is full, what `compute` refuses.
+    """
+    if is_done(job):
+        return
+    pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
+    try:
+        with _at_work(job, pieces) as locks:
+            with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1, disable=not job.sizes) as bar:
+                for number in locks.each(our_share_first(len(pieces))):
+                    if not (pieces.whole(number) or job.out.exists()):
+                        pieces.write(number, job.compute(number))
+                    bar.update(job.sizes[number])
+            with locks.hold(SETUP, wait=True):
+                if not is_done(job):
+                    _finish(job, pieces)
+    except OSError as error:
+        raise InputError(
+            f"Cannot write {job.out} ({error}): free some space, and call again to go on; what is complete is kept."
+        ) from error
+    shutil.rmtree(pieces.folder, ignore_errors=True)
+
+
+@contextmanager
+def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
+    """The folder of parts made this job's, or seen to be; one that stays without pieces is removed again."""
+    made = [path for path in (pieces.folder, *pieces.folder.parents) if not path.exists()]
+    pieces.folder.mkdir(parents=True, exist_ok=True)
+    locks = ChunkLocks(pieces.folder / ".locks")
+    try:
+        with locks.hold(SETUP, wait=True):
+            path = pieces.folder / RECORD
+            found = made_by_folder(pieces.folder)
+            if path.exists() and found is not None and found != pieces.digest:
+                raise InputError(
+                    f"{pieces.folder} holds parts of another job{_difference(pieces.folder, job)}: "
+                    "finish it by its own call, delete it, or give another --out."
+                )
+            record_in(pieces.folder, job.identity)
+        yield locks
+    finally:
+        locks.close()
+        if made and not any(pieces.folder.glob("piece-*")) and pieces.folder in made:
+            shutil.rmtree(pieces.folder, ignore_errors=True)
+            for path in made[1:]:
+                with suppress(OSError):
+                    path.rmdir()
+
+
+def _finish(job: Job, pieces: Pieces) -> None:
+    """Make the result. Where there are no locks, another process may do so at the same time."""
+    try:
+        with replacing(job.out, beside=pieces.folder) as temporary:
+            job.assemble(pieces, temporary)
+    except OSError:
+        if not job.out.exists() or job.made_by() != pieces.digest:
+            raise
+
+
+def our_share_first(count: int) -> list[int]:
+    """The numbers below a count, those first that are this process's where there are several."""
+    rank, processes = place_among()
+    return sorted(range(count), key=lambda number: (number - rank) % processes)
+
+
+def place_among() -> tuple[int, int]:
+    """Which process this is of how many, as torchrun or Slurm say; 0 of 1 without."""
+    rank, processes = (
+        int(next((os.environ[name] for name in names if name in os.environ), default))
+        for names, default in ((RANKS, "0"), (("WORLD_SIZE", "SLURM_NTASKS"), "1"))
+    )
+    return rank, processes

@@ -1,0 +1,134 @@
+"""Verbs: what scorefield does, as dataclasses of typed arguments. The command line and Python build the same ones.
+
+    Sample(run="runs/a", n=64, out="samples").run()        scorefield sample runs/a -n 64 --out samples
+
+A verb's constructor checks all that can be checked without a file, and `run` all the rest before it writes the first byte. What
+it says on the way goes to the logger `scorefield`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
+
+from scorefield.foundation.errors import InputError
+
+log = logging.getLogger("scorefield")
+
+
+@dataclass(frozen=True)
+class Between:
+    """What a number has to be, in the annotation of its type: `Annotated[int, Between(1)]`.
+
+    Args:
+        least: the smallest that is allowed.
+        most: the largest.
+        open: whether the ends themselves are not allowed.
+    """
+
+    least: float = -math.inf
+    most: float = math.inf
+    open: bool = False
+
+    def check(self, name: str, value: float, whole: bool) -> None:
+        """Raise InputError for any other number."""
+        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        inside = (
+            number
+            and math.isfinite(value)
+            and (self.least < value < self.most if self.open else self.least <= value <= self.most)
+        )
+        if not inside:
+            kind = "a whole number" if whole else "a number"
+            ends = [f"{'above' if self.open else 'of at least'} {self.least:.12g}"] * (self.least > -math.inf)
+            ends += [f"{'below' if self.open else 'of at most'} {self.most:.12g}"] * (self.most < math.inf)
+            raise InputError(f"{name} is {str(value)[:40]}: give {kind} {' and '.join(ends)}.")
+
+
+Count = Annotated[int, Between(1, 10**9)]
+CountOrZero = Annotated[int, Between(0, 10**9)]
+Seed = Annotated[int, Between(0, 2**63 - 1)]
+Positive = Annotated[float, Between(0.0, open=True)]
+NonNegative = Annotated[float, Between(0.0)]
+Fraction = Annotated[float, Between(0.0, 1.0, open=True)]
+
+
+def positional(**options: Any) -> Any:
+    """A field of a verb that is given on the command line without a name; several values where its type is a sequence."""
+    return dataclasses.field(metadata={"positional": True}, **options)
+
+
+def option(*names: str, repeat: bool = False, **options: Any) -> Any:
+    """A field of a verb with names of its own on the command line, `option("-n", "--number", default=64)`, or one of several
+    values that is given once for each.
+    """
+    return dataclasses.field(metadata={"names": names, "repeat": repeat}, **options)
+
+
+class Verb(ABC):
+    """What is to be done. Subclasses are frozen dataclasses whose fields are the arguments, with keywords only.
+
+    A field without default has to be given. Its type says what it can be; paths may be given as text.
+    """
+
+    def __post_init__(self) -> None:
+        for name, hint in get_type_hints(type(self), include_extras=True).items():
+            if name in self.__dataclass_fields__:
+                value = _checked(shown_as(self.__dataclass_fields__[name]), getattr(self, name), hint)
+                object.__setattr__(self, name, value)
+        self.check()
+
+    __dataclass_fields__: dict[str, Any]
+
+    def check(self) -> None:  # noqa: B027 - most have nothing to add
+        """Raise InputError for arguments that do not go together; called by the constructor."""
+
+    @abstractmethod
+    def run(self) -> Any:
+        """Do it; returns what was found, for Python."""
+
+    def table(self, found: Any) -> str:
+        """What is printed of what was found, for people and programs; nothing by default."""
+        return ""
+
+    def conclude(self, found: Any) -> None:  # noqa: B027
+        """Raise InputError, once it is printed, where what was found is not good enough."""
+
+    @classmethod
+    def more_help(cls) -> str:
+        """What the help says beside the arguments; nothing by default."""
+        return ""
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """The arguments of a command line with what it may leave out; as they are by default."""
+        return list(arguments)
+
+
+def _checked(name: str, value: Any, hint: Any) -> Any:
+    """A value as its annotated type has it. Raises InputError for a number that is none of these."""
+    if value is None:
+        return None
+    if get_origin(hint) is Annotated:
+        kind, *rules = get_args(hint)
+        for rule in rules:
+            rule.check(name, value, kind is int)
+        return value
+    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
+    if hint is Path or (Path in kinds and isinstance(value, str)):
+        return Path(value)
+    if get_origin(hint) in (tuple, list) and isinstance(value, list | tuple) and kinds:
+        return tuple(_checked(name, item, kinds[0]) for item in value)
+    annotated = [kind for kind in kinds if get_origin(kind) in (Annotated, tuple, list)]
+    return _checked(name, value, annotated[0]) if len(annotated) == 1 and len(kinds) == 1 else value
+
+
+def shown_as(field: dataclasses.Field[Any]) -> str:
+    """What the command line calls a field."""
+    return (field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",))[-1]
