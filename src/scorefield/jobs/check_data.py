@@ -40,7 +40,7 @@ class CheckData(Verb):
         if not arguments or arguments[0].startswith("-"):
             return list(arguments)
         first, *rest = arguments
-        if not Path(first).exists():
+        if not Path(first).exists() or first.endswith((".yaml", ".yml")):
             return ["--data", first, *rest]
         source = "Arrays" if first.endswith((".npy", ".npz")) else "Images"
         return ["--data", source, "--data.path", first, *rest]

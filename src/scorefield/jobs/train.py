@@ -12,10 +12,10 @@ from jsonargparse import Namespace
 from scorefield.foundation.errors import InputError
 from scorefield.model import Model
 from scorefield.run import configuration, experiment
-from scorefield.run.configuration import Parser
+from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
 from scorefield.run.loading import open_checkpoint
 from scorefield.run.on_recipe import OnRecipe, groups_from
-from scorefield.run.recipe import configuration_of, recipe_parser
+from scorefield.run.recipe import annotated, configuration_of, recipe_parser
 from scorefield.run.verb import Verb, option
 from scorefield.training.dry_run import Cost
 
@@ -32,6 +32,7 @@ class Train(OnRecipe):
         trust: your own package that the configuration of --init may name.
         dry_run: make a few real steps, print the costs, write nothing.
         print_config: print the whole configuration, as a recipe.
+        origins: with --print-config: behind each value, the file or else what gave it.
     """
 
     out: Path | None = None
@@ -41,8 +42,11 @@ class Train(OnRecipe):
     trust: tuple[str, ...] = option(repeat=True, default=())
     dry_run: bool = False
     print_config: bool = False
+    origins: bool = False
 
     def check(self) -> None:
+        if self.origins and not self.print_config:
+            raise InputError("--origins goes with --print-config.")
         if self.out is None and not (self.dry_run or self.print_config):
             raise InputError("train needs --out RUN, the folder to write.")
         if self.recipe is None and self.init is None and self._own is None:
@@ -60,16 +64,37 @@ class Train(OnRecipe):
     def parser(self) -> Parser:
         return recipe_parser(data_required=self.init is None)
 
+    @property
+    def _path(self) -> Path | None:
+        """The recipe, or the configuration of the run that is resumed."""
+        return self._own if self.recipe is None else configuration.find_recipe(str(self.recipe))
+
+    @cached_property
+    def _groups(self) -> dict[str, Any]:
+        """What `settings` starts from."""
+        groups = {} if self._path is None else configuration.read_recipe(self._path)
+        if self.init is not None and self._own is None:
+            return groups_from(self.init, groups, self.words, self.trust)
+        return groups
+
     @cached_property
     def settings(self) -> Namespace:
-        path = None if self.recipe is None else configuration.find_recipe(str(self.recipe))
-        path = path or self._own
-        groups: dict[str, Any] = {} if path is None else configuration.read_recipe(path)
+        origin = str(self._path or self.init)
+        return self.parser.read(self.words, self.parser.read_object(self._groups, origin))
+
+    @property
+    def _leaves(self) -> dict[str, Leaf]:
+        """The values of `_groups`, each with the file or the run that gave it."""
+        leaves = {} if self._path is None else configuration.recipe_leaves(self._path)
         if self.init is not None and self._own is None:
-            groups = groups_from(self.init, groups, self.words, self.trust)
-        return self.parser.read(self.words, self.parser.read_object(groups, str(path or self.init)))
+            inherited = self._groups if self._path is None else {"model": self._groups["model"]}
+            leaves = {name: leaf for name, leaf in leaves.items() if name.split(".")[0] not in inherited}
+            leaves.update(leaves_in(with_origin(inherited, str(self.init))))
+        return leaves
 
     def run(self) -> Model | Cost | str:
+        if self.origins:
+            return annotated(self.parser, self.settings, self._leaves, self.words)
         if self.print_config:
             return configuration_of(self.parser, self.settings)
         if self.dry_run:

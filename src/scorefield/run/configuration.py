@@ -9,18 +9,29 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from scorefield.foundation.errors import InputError
 from scorefield.run.aliases import renewed
-from scorefield.run.defaults import drop_replaced, import_class, named_in, names_in, with_own_defaults, without_renamed
+from scorefield.run.defaults import (
+    constructor_types,
+    drop_replaced,
+    import_class,
+    named_in,
+    names_in,
+    with_class_paths,
+    with_own_defaults,
+    without_renamed,
+)
 from scorefield.run.messages import Known, classes_in, explain
 
 GROUPS = ("model", "data", "train")
@@ -42,8 +53,9 @@ class Parser(ArgumentParser):
         with its own defaults. A YAML file may stand for a class, see `class_from_file`.
         """
         try:
-            arguments = self._with_files(arguments)
+            arguments = self.with_files(arguments)
             below = drop_replaced(self.get_defaults() if base is None else base, arguments)
+            below = with_class_paths(below, arguments)
             given = set(named_in(arguments))
             return with_own_defaults(self.parse_args(list(arguments), namespace=below), given, below)
         except InputError:
@@ -71,7 +83,7 @@ class Parser(ArgumentParser):
     def _types(self) -> dict[str, Any]:
         return {action.dest: getattr(action, "_typehint", None) for action in self._actions}
 
-    def _with_files(self, arguments: Sequence[str]) -> list[str]:
+    def with_files(self, arguments: Sequence[str]) -> list[str]:
         """The arguments, with the content of a YAML file wherever one stands for a class."""
         classes = {f"--{key}" for key, kind in self._types().items() if classes_in(kind)}
         found: list[str] = []
@@ -148,24 +160,65 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Leaf:
+    """A value of a recipe that is no mapping, and what gave it."""
+
+    value: Any
+    origin: str = field(compare=False)
+
+
+def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe folded over its bases."""
-    if path.resolve() in seen:
-        raise InputError(f"{path} is its own base.")
-    return fold_bases(read_yaml(path), str(path), path.parent, (*seen, path.resolve()))
+    return _values(_folded_file(path, ()))
 
 
-def fold_bases(
-    content: Mapping[str, Any], origin: str, folder: Path = Path(), seen: tuple[Path, ...] = ()
-) -> dict[str, Any]:
+def fold_bases(content: Mapping[str, Any], origin: str, folder: Path = Path()) -> dict[str, Any]:
     """The content of a recipe folded over its bases.
 
     Args:
         content: groups of values, and perhaps `base`.
         origin: what to call it.
         folder: where bases are looked for first.
-        seen: files that it is a base of.
     """
+    return _values(_folded(content, origin, folder, ()))
+
+
+def recipe_leaves(path: Path) -> dict[str, Leaf]:
+    """The values of a recipe folded over its bases, each with the file that gave it, by their dotted names; see `leaves_in`."""
+    return dict(leaves_in(_folded_file(path, ())))
+
+
+def leaves_in(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Leaf]]:
+    """Leaves by dotted names without `init_args`; the name of a class is also that of its `class_path`."""
+    for key, value in tree.items():
+        inner = name if key in ("class_path", "init_args") else f"{name}.{key}".lstrip(".")
+        if isinstance(value, Mapping):
+            yield from leaves_in(value, inner)
+        else:
+            yield inner, value
+
+
+def with_origin(value: Any, origin: str) -> Any:
+    """The same tree of mappings with a `Leaf` for each value."""
+    if isinstance(value, Mapping):
+        return {key: with_origin(inner, origin) for key, inner in value.items()}
+    return Leaf(value, origin)
+
+
+def _values(tree: Any) -> Any:
+    """A tree of mappings with the values of its leaves."""
+    return {key: _values(inner) for key, inner in tree.items()} if isinstance(tree, Mapping) else tree.value
+
+
+def _folded_file(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    if path.resolve() in seen:
+        raise InputError(f"{path} is its own base.")
+    return _folded(read_yaml(path), str(path), path.parent, (*seen, path.resolve()))
+
+
+def _folded(content: Mapping[str, Any], origin: str, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+    """A recipe over its bases as a tree of leaves; `seen` are the files that it is a base of."""
     content = dict(renewed(content))
     bases = content.pop("base", [])
     bases = bases if isinstance(bases, list) else [bases]
@@ -173,14 +226,14 @@ def fold_bases(
         raise InputError(f"{origin}: base names no recipe: give the name of one, a file, or a list of them.")
     folded: dict[str, Any] = {}
     for base in bases:
-        folded = fold(folded, read_recipe(find_recipe(base, folder), seen))
-    folded = fold(folded, content)
+        folded = fold(folded, _folded_file(find_recipe(base, folder), seen))
+    folded = fold(folded, with_origin(content, origin.removeprefix(f"{shipped_folder()}{os.sep}")))
     for group, values in folded.items():
         if group not in GROUPS:
             close = difflib.get_close_matches(str(group), GROUPS, n=1)
             raise InputError(f"{origin} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
         if not isinstance(values, Mapping):
-            raise InputError(f"{origin}: {group} is {values!r}, not a mapping of names to values.")
+            raise InputError(f"{origin}: {group} is {values.value!r}, not a mapping of names to values.")
     return folded
 
 
@@ -247,14 +300,6 @@ def _types_inside(kind: Any, value: Mapping[str, Any]) -> dict[str, Any]:
     for part in get_args(kind):
         found = found or _types_inside(part, value)
     return found
-
-
-def constructor_types(kind: Any) -> dict[str, Any]:
-    """The types of the arguments of a class or a function, by name; nothing where they are not known."""
-    try:
-        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)
-    except (NameError, TypeError, AttributeError):
-        return {}
 
 
 def _takes_text(kind: Any) -> bool:

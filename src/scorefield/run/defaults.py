@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from importlib import import_module
 from inspect import signature
 from itertools import pairwise
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from jsonargparse import Namespace
 
@@ -15,6 +15,14 @@ def import_class(path: str) -> Any:
     """The object at a dotted path."""
     module, _, name = path.rpartition(".")
     return getattr(import_module(module), name)
+
+
+def constructor_types(kind: Any) -> dict[str, Any]:
+    """The types of the arguments of a class or a function, by name; nothing where they are not known."""
+    try:
+        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)
+    except (NameError, TypeError, AttributeError):
+        return {}
 
 
 def without_renamed(base: Namespace, config: Mapping[str, Any]) -> Namespace:
@@ -42,6 +50,23 @@ def drop_replaced(base: Namespace, arguments: Sequence[str]) -> Namespace:
         held = holder.get(last) if option.startswith("--") and isinstance(holder, Namespace) else None
         if isinstance(held, Namespace) and held.get("class_path", value).split(".")[-1] != value.split(".")[-1]:
             holder[last] = None
+    return base
+
+
+def with_class_paths(base: Namespace, arguments: Sequence[str]) -> Namespace:
+    """The base with the class named wherever an option sets an argument of one that may be null: the parser needs that."""
+    base = base.clone()
+    for option in named_in(arguments):
+        owner: Any = base
+        for name in option.split(".")[:-1]:
+            inside = owner.get("init_args", owner) if isinstance(owner, Namespace) else Namespace()
+            held = inside.get(name)
+            if isinstance(held, Namespace) and "class_path" not in held and _is_class(owner):
+                kinds = get_args(constructor_types(import_class(owner.class_path)).get(name))
+                if len(kinds) == 2 and kinds[1] is type(None):
+                    path = f"{kinds[0].__module__}.{kinds[0].__qualname__}"
+                    held = inside[name] = Namespace(class_path=path, init_args=held)
+            owner = held
     return base
 
 

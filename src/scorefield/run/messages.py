@@ -13,9 +13,9 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import isabstract, signature
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args
 
-from scorefield.run.defaults import import_class
+from scorefield.run.defaults import constructor_types, import_class
 
 LONGEST = 60  # characters of a value that are shown
 KINDS = {
@@ -62,7 +62,10 @@ class Place:
     @property
     def value(self) -> str:
         """The value as it was given, shortened."""
-        patterns = (r"NestedArg\(key='[^']*', val=(.*?)\)$", r"Got value: (.*?)(?: - Expected a| Given value|$)")
+        patterns = (
+            r"NestedArg\(key='[^']*', val='?(.*?)'?\)(?: - Expected|$)",
+            r"Got value: (.*?)(?: - Expected a| Given value| Subclass types|$)",
+        )
         found = [match[1] for pattern in patterns if (match := re.search(pattern, self.text))]
         found += re.findall(r"Given value: (.*?)(?: - Expected a <class 'NoneType'> Given|$)", self.tail)[:1]
         return shortened(found[0].strip("'")) if found else ""
@@ -71,7 +74,7 @@ class Place:
         """The classes that can stand here."""
         if self.owner is None:
             return classes_in(known.types.get(self.key))
-        return classes_in(argument_types(self.owner).get(self.key.rpartition(".")[2]))
+        return classes_in(constructor_types(import_class(self.owner)).get(self.key.rpartition(".")[2]))
 
 
 def explain(message: str, known: Known) -> str:
@@ -108,6 +111,11 @@ def _unknown_argument(place: Place, found: re.Match[str], known: Known) -> str:
     names = list(signature(import_class(owner[1])).parameters)
     everything = f"It has {', '.join(names[:8])}." if names else "It has none."
     return f"{key}{given}: {short(owner[1])} has no argument {word}. {meant(word, names, everything)}"
+
+
+def _unknown_key(place: Place, found: re.Match[str], known: Known) -> str:
+    names = [option[2:] for option in known.options if option.startswith(f"--{found[1]}.")]
+    return f"There is no {found[1]}.{found[2]}. {meant(f'{found[1]}.{found[2]}', names, f'There are {listed(names)}.')}"
 
 
 def _unknown_class(place: Place, found: re.Match[str], known: Known) -> str:
@@ -168,13 +176,15 @@ def _wrong_type(place: Place, found: re.Match[str], known: Known) -> str:
 
 
 def _wrong_mapping(place: Place, found: re.Match[str], known: Known) -> str:
-    return f"{place.key} does not describe a {short(found[1])}: give all its arguments as a mapping or in a YAML file."
+    given = f", but {place.value}" if place.value else ""
+    return f"{place.key} has to be a {short(found[1])}, by class_path and init_args{given}."
 
 
 Saying = Callable[[Place, "re.Match[str]", Known], str]
 SAYINGS: tuple[tuple[str, Saying], ...] = (  # the first that fits what is said of the value counts
     (r"[Uu]nrecognized arguments?: (\S+)", _unknown_option),
     (r"(?:Option|Key) '([\w.]+)' is not", _unknown_argument),
+    (r"Group '([\w.]+)' does not accept option '(\w+)'", _unknown_key),
     (r"dot import path string: (\S+)", _unknown_class),
     (r"given class_path '([^']+)': (?:No module|module '|.* has no attribute)", _unknown_class),
     (r"Import path (\S+) does not correspond to a subclass of (\w+)", _wrong_class),
@@ -213,7 +223,7 @@ def short(path: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- classes
 def known_classes(kinds: Collection[type] = ()) -> set[str]:
-    """The names of all classes that are loaded, are not abstract and are of one of the kinds; of scorefield where there are none."""
+    """The names of the classes of scorefield that are loaded, not abstract, and of one of the kinds if there are any."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("scorefield.")]
     found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     ours = {kind for kind in found if kind.__module__.startswith("scorefield.") and not isabstract(kind)}
@@ -225,9 +235,3 @@ def classes_in(annotation: Any) -> list[type]:
     if isinstance(annotation, type) and not get_args(annotation):
         return [] if annotation.__module__.split(".")[0] in sys.stdlib_module_names else [annotation]
     return [kind for part in get_args(annotation) for kind in classes_in(part)]
-
-
-def argument_types(path: str) -> dict[str, Any]:
-    """The types of the arguments of the class or function at a path, by name."""
-    found = import_class(path)
-    return get_type_hints(found.__init__ if isinstance(found, type) else found)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
+import yaml
 from jsonargparse import Namespace
 from jsonargparse.typing import register_type
 from torch import Tensor
@@ -29,8 +33,11 @@ from scorefield.nn import (  # noqa: F401 - known to the parser by their short n
     UNet,
 )
 from scorefield.run import configuration
-from scorefield.run.configuration import Parser
+from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
+from scorefield.run.defaults import named_in
 from scorefield.training.trainer import Trainer
+
+log = logging.getLogger("scorefield")
 
 
 def _numbers(values: Any) -> Tensor:
@@ -90,6 +97,82 @@ def configuration_of(parser: Parser, settings: Namespace) -> str:
     return parser.dump(Namespace({name: settings[name] for name in configuration.GROUPS}), skip_validation=True)
 
 
+def annotated(parser: Parser, settings: Namespace, recipe: Mapping[str, Leaf], words: Sequence[str]) -> str:
+    """The text of `configuration_of` with what gave each value in a comment: a file, the command line, the data or a default.
+
+    Args:
+        parser: from `recipe_parser`.
+        settings: what it parsed.
+        recipe: values with their files, see `recipe_leaves`.
+        words: the command line's arguments for the recipe.
+    """
+    text, before = configuration_of(parser, _fitted(settings)), configuration_of(parser, settings)
+    values, unfitted = ({name: leaf.value for name, leaf in _leaves_of_text(part)} for part in (text, before))
+    given = set(_given(parser.with_files(words)))
+
+    def origin(name: str) -> str:
+        parts = name.split(".")
+        outer = [".".join(parts[:number]) for number in range(1, len(parts))]
+        replaced = [
+            key for key in outer if key in recipe and key in values and not _same_class(recipe[key], values[key])
+        ]
+        if values[name] != unfitted.get(name):
+            return "the data"
+        if name in given:
+            return "command line"
+        return recipe[name].origin if name in recipe and not replaced else "default"
+
+    return _with_comments(text, {name: origin(name) for name in values})
+
+
+def _fitted(settings: Namespace) -> Namespace:
+    """The settings with the sizes that follow from their data; as they are where there are no data."""
+    groups = Namespace({name: settings[name] for name in configuration.GROUPS}).clone()
+    try:
+        fit_to_data(groups, build(data_parser(), Namespace(data=groups.data)).data.load("train"))
+    except InputError as error:
+        log.warning("sizes that follow from the data are left open: %s", error)
+        return settings
+    return groups
+
+
+def _leaves_of_text(text: str) -> Iterator[tuple[str, Leaf]]:
+    return leaves_in(with_origin(yaml.safe_load(text), ""))
+
+
+def _given(words: Sequence[str]) -> Iterator[str]:
+    """The dotted names of all values that a command line gives, those within mappings included."""
+    for word, following in pairwise([*words, ""]):
+        option, equals, value = word.partition("=")
+        for name in named_in([option]):
+            yield name
+            content = yaml.safe_load(value if equals else following)
+            if isinstance(content, Mapping):
+                yield from (inner for inner, _ in leaves_in(with_origin(content, ""), name))
+
+
+def _same_class(leaf: Leaf, path: Any) -> bool:
+    """Whether a recipe names the class at a path, by its whole path or its last part."""
+    return str(leaf.value).rpartition(".")[2] == str(path).rpartition(".")[2]
+
+
+def _with_comments(text: str, comments: Mapping[str, str]) -> str:
+    """A YAML text of mappings with a comment behind each value, or behind the key of a list."""
+    lines = text.splitlines()
+
+    def write(node: yaml.Node, name: str) -> None:
+        for key, value in node.value:
+            inner = name if key.value in ("class_path", "init_args") else f"{name}.{key.value}".lstrip(".")
+            if isinstance(value, yaml.MappingNode) and value.value:
+                write(value, inner)
+            elif inner in comments and key.value != "init_args":  # which is empty here
+                block = isinstance(value, yaml.SequenceNode) and not value.flow_style
+                lines[(key if block else value).end_mark.line] += f"  # {comments[inner]}"
+
+    write(yaml.compose(text, yaml.SafeLoader), "")
+    return "\n".join(lines) + "\n"
+
+
 def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
     """Write the shape of the data where the recipe leaves it open, and refuse a network that does not fit the data."""
     first = fields[0]
@@ -102,8 +185,8 @@ def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
         inner.spatial = first.x.ndim - 1
     if "classes" in inner and not inner.classes:
         inner.classes = len(fields.classes)
-    for name, asked in (("in_channels", reversed(nets)), ("out_channels", nets)):
-        net = next((net for net in asked if name in net), Namespace())
+    for name, order in (("in_channels", reversed(nets)), ("out_channels", nets)):
+        net = next((net for net in order if name in net), Namespace())
         if name in net and not net[name]:
             net[name] = channels
         elif net.get(name, channels) != channels:
