@@ -6,7 +6,6 @@ import math
 
 import torch
 from jaxtyping import Float
-from scipy.special import stdtrit
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError
@@ -53,6 +52,8 @@ def student_interval(
     members: Float[Tensor, "members *field"], level: float = 0.9
 ) -> tuple[Float[Tensor, "*field"], Float[Tensor, "*field"]]:
     """The ends of mean ± q s √(1 + 1/n), see `interval_coverage`."""
+    from scipy.special import stdtrit  # a third of a second to load
+
     n = len(members)
     if n < 2 or not 0 < level < 1:
         raise InputError(f"An interval needs at least 2 members and a level in (0, 1), not {n} and {level}.")
