@@ -25,12 +25,12 @@ from scorefield.run.defaults import import_class
 ROOT = Path(__file__).parents[1]
 TEXT = """# Cost of the recipes
 
-`scorefield train RECIPE --dry-run`, on one thread, without the data: random images stand in for them. A step that takes more than
-60 s or more memory than there is was not made: then memory and time follow from one sample. Against real steps of smaller
-networks (DDPM and NCSN++ of 64 channels, NCSNv2 of 32, a batch of 16) such memory was within 3 %, and such a time 1.8 to 3 times
-too long, as small batches are slow. Recipes in one row have the same network, grid and batch. Parameters are exact; those of the
-published programs are the same (tests/units/test_recipes.py). "Not run": two passes of one sample took longer than the
-patience, or the seconds for all were used up.
+`scorefield train RECIPE --dry-run`, on one thread, without the data: random images stand in for them. Where five steps take
+more than 20 s, or a step more memory than there is, no whole step was made: its time lies on the line through those of smaller
+batches, and its memory follows from what one sample keeps. Against real steps of smaller networks (DDPM and NCSN++ of 64
+channels, NCSNv2 of 32, a batch of 16) such memory was within 3 %. Recipes in one row have the same network, grid and batch.
+Parameters are exact; those of the published programs are the same (tests/units/test_recipes.py). "Not run": it took longer
+than the patience, or the seconds for all were used up.
 
 | recipes | parameters | batch | grid | memory of a step | seconds a step | steps made |
 | --- | --- | --- | --- | --- | --- | --- |
@@ -75,7 +75,7 @@ def dry_run(name: str, patience: float) -> dict[str, str] | None:
         except subprocess.TimeoutExpired:
             return None
     lines = {line[:20].strip(): line[20:] for line in done.stdout.splitlines() if not line.startswith("note")}
-    return lines | {"made": "no" if "No step was made" in done.stdout else "yes"}
+    return lines | {"made": "no" if "No step of the whole batch" in done.stdout else "yes"}
 
 
 def row(names: list[str], patience: float) -> str:

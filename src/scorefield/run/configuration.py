@@ -1,4 +1,4 @@
-"""Configuration: the constructors are the configuration, jsonargparse reads it, and nothing in it is executed unasked.
+"""Configuration: the constructors are the configuration, jsonargparse reads it, and runs no code that it was not trusted with.
 
 A recipe is a YAML file with three groups: `model` (sde, net, precondition, normaliser, sampler), `data` and `train`. It may name
 others as its `base`, folded in order: mappings merge, lists and scalars are replaced, and a new `class_path` drops the old one's

@@ -215,7 +215,7 @@ def _fit_conditions(nets: list[Namespace], first: Batch) -> None:
 
 
 def _check_conditions(net: Namespace, fields: FieldDataset, first: Batch) -> None:
-    """Refuse a network that needs a field or labels that the data lack, or tells apart fewer classes than they have."""
+    """Refuse a network that needs a field or labels that the data lack, or distinguishes fewer classes than they have."""
     labels, classes = net.get("labels", 0), len(fields.classes)
     if net.get("cond_channels", 0) and "field" not in first.cond:
         raise InputError(

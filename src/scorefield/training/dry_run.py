@@ -225,7 +225,7 @@ def count_parameters(state: State) -> int:
 
 
 def peak_memory(device: torch.device) -> int:
-    """Peak bytes: allocated on a CUDA device, or resident in this process; 0 where the system does not tell (Windows)."""
+    """Peak bytes: allocated on a CUDA device, or resident in this process; 0 where the system does not report it (Windows)."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     try:
@@ -237,7 +237,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def available_memory(device: torch.device) -> float:
-    """Bytes that can still be had; infinitely many where the system does not tell."""
+    """Bytes that can still be had; infinitely many where the system does not report them."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     try:
