@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from scorefield.cli.climate import baseline, correct, downscale, verify
+from scorefield.cli.climate import baseline, correct, verify
 from scorefield.cli.console import messages_on_stderr, say
 from scorefield.cli.evaluation import compare, evaluate, make_reference, report
 from scorefield.cli.sampling import likelihood
@@ -66,7 +66,7 @@ VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "compare": compare,
     "report": report,
     "restore": ("jobs.restore", "Restore"),
-    "downscale": downscale,
+    "downscale": ("climate.downscaling", "Downscale"),
     "reconstruct": ("mri.reconstruction", "Reconstruct"),
     "superres": ("functions.super_resolution", "SuperResolve"),
     "plot": ("functions.noise_plots", "Plot"),
