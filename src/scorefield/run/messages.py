@@ -213,7 +213,7 @@ def short(path: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- classes
 def known_classes(kinds: Collection[type] = ()) -> set[str]:
-    """The names of all classes that are loaded, are not abstract and are of one of the kinds; of scorefield where there are none."""
+    """The names of all classes that are loaded, not abstract and of one of the kinds; of scorefield where there are none."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("scorefield.")]
     found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     ours = {kind for kind in found if kind.__module__.startswith("scorefield.") and not isabstract(kind)}
