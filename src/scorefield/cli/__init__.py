@@ -52,6 +52,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
 VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "train": ("jobs.train", "Train"),
     "sample": ("jobs.sample", "Sample"),
+    "evaluate": ("jobs.evaluate", "Evaluate"),
     "import": ("jobs.import_weights", "Import"),
     "likelihood": ("jobs.likelihood", "Likelihood"),
     "check-data": ("jobs.check_data", "CheckData"),
@@ -59,6 +60,9 @@ VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "suggest": ("functions.spectrum_check", "Suggest"),
     "recipes": ("jobs.train", "Recipes"),
     "demo": ("jobs.demo", "Demo"),
+    "make-reference": ("jobs.compare", "MakeReference"),
+    "compare": ("jobs.compare", "Compare"),
+    "report": ("jobs.report.page", "Report"),
     "restore": ("jobs.restore", "Restore"),
     "downscale": downscale,
     "reconstruct": ("mri.reconstruction", "Reconstruct"),
@@ -117,10 +121,11 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         place(arguments)
         return
     from scorefield.cli.parsing import parse
+    from scorefield.run.runner import place_among
 
     room, kind = place
     verb = parse(getattr(import_module(f"scorefield.{room}"), kind), name, arguments)
     found = verb.run()
-    if text := verb.table(found):
+    if (text := verb.table(found)) and place_among()[0] == 0:  # of several processes one says it
         print(text)
     verb.conclude(found)

@@ -10,6 +10,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
+from scorefield.data.source import Source
 from scorefield.run.configuration import Parser
 from scorefield.run.recipe import build
 from scorefield.run.verb import Verb
@@ -50,6 +51,7 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
         names = field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",)
         options |= {"required": True} if required else {"default": default}
         options |= {"dest": field.name} if field.metadata.get("names") else {}
+        options |= {"sub_configs": True} if Source in (kind, *get_args(kind)) else {}  # data may lie in a YAML file
         parser.add_argument(*names, **options | _values(kind, field))
     return parser
 

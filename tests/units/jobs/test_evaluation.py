@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import multiprocessing
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,20 +21,23 @@ from scorefield.core.sde import SDE
 from scorefield.data import Identity, Tensors
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
+from scorefield.jobs.draws import Draws, read_samples
+from scorefield.jobs.evaluate import Evaluate
 from scorefield.jobs.evaluation.extract import Extractor, in_memory
-from scorefield.jobs.evaluation.record import compare
+from scorefield.jobs.evaluation.record import add_line, compare
 from scorefield.jobs.evaluation.reference import Data, Reference, gather
-from scorefield.jobs.sampling import device, sample_to
+from scorefield.jobs.options import Usable
 from scorefield.metrics.features import Pixels, train_classifier
 from scorefield.metrics.statistics import Statistics
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
 from scorefield.run import loading
+from scorefield.run.runner import run_job
 
 
 @pytest.fixture(scope="module")
 def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
-    return gather(Digits(), tmp_path_factory.mktemp("evaluation"), 50_000, print)
+    return gather(Digits(), tmp_path_factory.mktemp("evaluation"), 50_000)
 
 
 def test_the_classifier_knows_digits(reference: Reference) -> None:
@@ -57,29 +62,31 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_classifier_is_kept_for_the_data_and_labels_it_was_trained_on(tmp_path: Path) -> None:
-    said: list[str] = []
+def test_a_classifier_is_kept_for_the_data_and_labels_it_was_trained_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "scorefield")
     labels = torch.arange(40) % 2
-    first = gather(images(labels), tmp_path, 50_000, said.append)
-    assert len(said) == 1 and gather(images(labels), tmp_path, 50_000, said.append).facts == first.facts
-    assert len(said) == 1
-    other = gather(images(1 - labels), tmp_path, 50_000, said.append)
-    assert len(said) == 2 and other.facts["labels_sha256"] != first.facts["labels_sha256"]
+    first = gather(images(labels), tmp_path, 50_000)
+    assert len(caplog.messages) == 1 and gather(images(labels), tmp_path, 50_000).facts == first.facts
+    assert len(caplog.messages) == 1
+    other = gather(images(1 - labels), tmp_path, 50_000)
+    assert len(caplog.messages) == 2 and other.facts["labels_sha256"] != first.facts["labels_sha256"]
     assert other.facts["data_sha256"] == first.facts["data_sha256"] and len(list(tmp_path.iterdir())) == 2
 
 
 @pytest.mark.usefixtures("quick")
-def test_a_broken_classifier_is_trained_again(tmp_path: Path) -> None:
-    said: list[str] = []
-    first = gather(images(torch.arange(40) % 2), tmp_path, 50_000, said.append)
+def test_a_broken_classifier_is_trained_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "scorefield")
+    first = gather(images(torch.arange(40) % 2), tmp_path, 50_000)
     next(tmp_path.iterdir()).write_bytes(b"junk")
-    assert gather(images(torch.arange(40) % 2), tmp_path, 50_000, said.append).facts == first.facts
-    assert "does not hold a classifier" in " ".join(said)
+    assert gather(images(torch.arange(40) % 2), tmp_path, 50_000).facts == first.facts
+    assert "does not hold a classifier" in caplog.text
 
 
 @pytest.mark.usefixtures("quick")
-def test_features_that_were_asked_for_are_used_and_kept(tmp_path: Path) -> None:
-    found = gather(images(torch.arange(40) % 2), tmp_path, 50_000, print, Extractor(Pixels(), keep=20))
+def test_chosen_features_are_used_and_kept(tmp_path: Path) -> None:
+    found = gather(images(torch.arange(40) % 2), tmp_path, 50_000, Extractor(Pixels(), keep=20))
     assert found.facts["features"] == "Pixels" and found.facts["n"] == 30 and found.facts["kept"] == 20
     assert data_of(found).classifier is not None and found.costly
     x = data_of(found).train.flatten(1).double()
@@ -90,15 +97,17 @@ def test_features_that_were_asked_for_are_used_and_kept(tmp_path: Path) -> None:
 
 def test_data_without_labels_are_compared_by_a_projection(tmp_path: Path) -> None:
     source = Tensors(torch.randn(40, 1, 40, 40, generator=torch.Generator().manual_seed(0)), valid=10)
-    facts = gather(source, tmp_path, 50_000, print).facts
+    facts = gather(source, tmp_path, 50_000).facts
     assert facts["features"] == "Projected" and facts["dimensions"] == 256 and facts["labels_sha256"] is None
 
 
-def test_only_neighbours_are_limited_by_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_neighbours_are_limited_by_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "scorefield")
     monkeypatch.setattr("scorefield.jobs.evaluation.reference.BYTES", 12 * 36 * 4)
-    said: list[str] = []
-    reference = gather(images(None), tmp_path, 50_000, said.append)
-    assert len(data_of(reference).train) == 12 and any("12 of 30 training fields" in line for line in said)
+    reference = gather(images(None), tmp_path, 50_000)
+    assert len(data_of(reference).train) == 12 and "12 of 30 training fields" in caplog.text
     assert reference.facts["n"] == 30
 
 
@@ -169,11 +178,44 @@ def test_wrong_numbers_are_refused_in_one_line(
     assert said.startswith("scorefield: error: ") and ("give" in said or "needs" in said)
 
 
+@pytest.mark.parametrize("wrong", [["--checkpoints", "all", "--step", "1"], ["--checkpoints", "7"], ["--label", "10"]])
+def test_a_refused_call_leaves_nothing(wrong: list[str], tmp_path: Path) -> None:
+    tiny.train(tmp_path, tmp_path / "run", train__steps=1, model__net__init_args__labels=10)
+    assert main(["evaluate", str(tmp_path / "run"), "-n", "4", "--steps", "2", *wrong]) == 2
+    assert not (tmp_path / "run" / "evaluation").exists() and not (tmp_path / "run" / "metrics.json").exists()
+
+
+@pytest.mark.usefixtures("quick")
+def test_python_and_the_command_line_do_the_same_and_data_may_lie_in_a_file(tmp_path: Path) -> None:
+    tiny.train(tmp_path, tmp_path / "run", train__steps=1)
+    (tmp_path / "data.yaml").write_text("class_path: Digits\ninit_args: {valid: 400}\n")
+    options = ["-n", "4", "--seeds", "1", "--steps", "2", "--features", "Pixels", "--data", str(tmp_path / "data.yaml")]
+    assert main(["evaluate", str(tmp_path / "run"), *options]) == 0
+    record = json.loads((tmp_path / "run" / "metrics.json").read_text())
+    again = Evaluate(run=tmp_path / "run", n=4, seeds=1, steps=2, features=Pixels(), data=Digits(valid=400)).run()
+    assert again == record and record["reference"]["n_held_out"] == 400
+    assert len((tmp_path / "run" / "evaluation" / "results.jsonl").read_text().splitlines()) == 1  # nothing new
+
+
+def test_evaluations_at_once_lose_no_line(tmp_path: Path) -> None:
+    def add(first: int) -> None:
+        for number in range(first, first + 20):
+            add_line(tmp_path / "results.jsonl", {"n": number, "figures": {"fréchet": {"mean": 1.0}}})
+
+    processes = [multiprocessing.get_context("fork").Process(target=add, args=(20 * i,)) for i in range(3)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    rows = [json.loads(line) for line in (tmp_path / "results.jsonl").read_text().splitlines()]
+    assert sorted(row["n"] for row in rows) == list(range(60))
+
+
 def test_devices_are_checked() -> None:
-    assert device("cpu") == "cpu"
+    Usable().check("--device", "cpu", False)
     for name in ("abacus", "cuda:99", "meta", ""):
         with pytest.raises(InputError, match="device"):
-            device(name)
+            Usable().check("--device", name, False)
 
 
 # -------------------------------------------------------------------------------------------------- sampling as a job
@@ -185,12 +227,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
 
 
 def draw(folder: Path, model: Model, **changes: Any) -> torch.Tensor:
-    return sample_to(
-        folder, model, **{"n": 5, "seed": 0, "sampler": model.sampler, "chunk": 2, "provenance": {}, **changes}
+    run_job(
+        Draws(out=folder, model=model, **{"n": 5, "sampler": model.sampler, "chunk": 2, **changes}), unit="", title=""
     )
+    return read_samples(folder)
 
 
-@pytest.mark.parametrize("wrong", [{"n": 0}, {"chunk": 0}, {"seed": -1}, {"label": 10}, {"label": -2}])
+@pytest.mark.parametrize("wrong", [{"label": 10}, {"label": -2}])
 def test_a_job_that_cannot_be_done_is_refused(wrong: dict[str, int], model: Model, tmp_path: Path) -> None:
     with pytest.raises(InputError):
         draw(tmp_path / "s", model, **wrong)
@@ -198,19 +241,11 @@ def test_a_job_that_cannot_be_done_is_refused(wrong: dict[str, int], model: Mode
 
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"[]", b"\xff"])
-def test_a_broken_record_is_named(junk: bytes, model: Model, tmp_path: Path) -> None:
-    (tmp_path / "sampling.json").write_bytes(junk)
-    with pytest.raises(InputError, match=r"sampling\.json"):
+def test_a_folder_with_a_broken_record_is_left_alone(junk: bytes, model: Model, tmp_path: Path) -> None:
+    (tmp_path / "job.json").write_bytes(junk)
+    with pytest.raises(InputError, match="holds something else"):
         draw(tmp_path, model)
-
-
-def test_broken_parts_and_samples_are_made_again(model: Model, tmp_path: Path) -> None:
-    x = draw(tmp_path / "s", model).clone()  # what is returned lies in the file
-    whole = (tmp_path / "s" / "samples.npy").read_bytes()
-    for junk in (b"", whole[:100], b"PK\x03\x04junk"):
-        (tmp_path / "s" / "samples.npy").write_bytes(junk)
-        (tmp_path / "s" / "part-000000002.npy").write_bytes(junk)
-        assert torch.equal(draw(tmp_path / "s", model), x)
+    assert [path.name for path in tmp_path.iterdir()] == ["job.json"]
 
 
 def test_a_class_is_sampled_by_its_label(model: Model, tmp_path: Path) -> None:
@@ -220,13 +255,13 @@ def test_a_class_is_sampled_by_its_label(model: Model, tmp_path: Path) -> None:
     null, third = draw(tmp_path / "null", model), draw(tmp_path / "third", model, label=3)
     assert not torch.equal(null, third)
     assert torch.equal(third, model.sample(5, chunk=2, cond={"label": torch.full((5,), 3)}))
-    assert json.loads((tmp_path / "third" / "sampling.json").read_text())["label"] == 3
+    assert json.loads((tmp_path / "third" / "job.json").read_text())["label"] == 3
     with pytest.raises(InputError, match="label"):
         draw(tmp_path / "third", model, label=4)
     assert model.sample(16, chunk=16).shape == (16, 1, 8, 8)
 
 
-def test_what_the_network_lacks_is_told_in_one_line(tmp_path: Path) -> None:
+def test_what_the_network_lacks_is_said_in_one_line(tmp_path: Path) -> None:
     net = NCSNpp(1, 1, channels=8, blocks=1, multipliers=(1,), attention=())
     plain, given = (
         Model(SDE(EDM()), each, EDMPreconditioner(), Identity(), shape=(1, 8, 8))

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
-from jsonargparse import Namespace
 
 import tiny
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
-from scorefield.run.checkpoint_choice import chosen_step
+from scorefield.jobs.report.page import Report
+from scorefield.run.checkpoint_choice import best_step
 from scorefield.training.checkpoint import path_of
+
+Choose = Callable[..., tuple[int, list[str]]]
 
 
 def record(folder: Path, name: str, step: int, figures: dict[str, float], **changes: Any) -> None:
@@ -42,52 +45,52 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def choose(
-    folder: Path, best: str | None, *, ema: bool = True, step: int | None = None
-) -> tuple[int | None, list[str]]:
-    said: list[str] = []
-    return chosen_step(folder, Namespace(best=best, ema=ema, step=step), said.append), said
+@pytest.fixture
+def choose(folder: Path, caplog: pytest.LogCaptureFixture) -> Choose:
+    """The step of the best checkpoint, and what is said of it."""
+
+    def chosen(best: str, *, ema: bool = True) -> tuple[int, list[str]]:
+        caplog.clear()
+        return best_step(folder, best, ema), list(caplog.messages)
+
+    return chosen
 
 
 @pytest.mark.parametrize(
     ("best", "step"),
     [("frechet", 30), ("Fréchet", 30), ("recall", 30), ("train_accuracy", 40), ("x:min", 20), ("x:max", 30)],
 )
-def test_each_figure_has_its_own_best(best: str, step: int, folder: Path) -> None:
-    assert choose(folder, best) == (step, [])
+def test_each_figure_has_its_own_best(best: str, step: int, choose: Choose) -> None:
+    assert choose(best) == (step, [])
 
 
-def test_the_loss_is_that_of_the_weights_in_use(folder: Path) -> None:
-    assert choose(folder, "loss", ema=False) == (30, [])
-    step, said = choose(folder, "loss")
+def test_the_loss_is_that_of_the_weights_in_use(choose: Choose) -> None:
+    assert choose("loss", ema=False) == (30, [])
+    step, said = choose("loss")
     assert step == 20 and len(said) == 1 and "step 10" in said[0]  # pruned
 
 
-def test_a_loss_that_is_no_number_is_never_the_best(folder: Path) -> None:
+def test_a_loss_that_is_no_number_is_never_the_best(folder: Path, choose: Choose) -> None:
     rows = ["step,samples,loss,loss_ema", "20,2,nan,nan", "30,3,0.2,0.5", "40,4,inf,nan"]
     (folder / "logs" / "valid.csv").write_text("\n".join(rows) + "\n")
-    assert choose(folder, "loss") == choose(folder, "loss", ema=False) == (30, [])
-
-
-def test_without_a_figure_the_step_decides(folder: Path) -> None:
-    assert choose(folder, None) == (None, []) and choose(folder, None, step=30) == (30, [])
+    assert choose("loss") == choose("loss", ema=False) == (30, [])
 
 
 @pytest.mark.parametrize(
     "changes", [{"n": 99}, {"sampler": "DDIM"}, {"reference": {"moments_sha256": "x"}}, {"label": 3}]
 )
-def test_what_was_measured_otherwise_is_not_compared(changes: dict[str, Any], folder: Path) -> None:
+def test_what_was_measured_otherwise_is_not_compared(changes: dict[str, Any], folder: Path, choose: Choose) -> None:
     record(folder, "evaluation/b/metrics.json", 30, {"fréchet": 1.0}, **changes)
-    assert choose(folder, "frechet") == (40, [])
+    assert choose("frechet") == (40, [])
 
 
-def test_other_weights_junk_and_numbers_that_are_none_are_passed_over(folder: Path) -> None:
+def test_other_weights_junk_and_numbers_that_are_none_are_passed_over(folder: Path, choose: Choose) -> None:
     record(folder, "evaluation/b/metrics.json", 30, {"fréchet": 1.0}, model={"step": 30, "ema": False})
     record(folder, "evaluation/c/metrics.json", 20, {"fréchet": float("nan")})
     for number, junk in enumerate((b"", b"{", b"[1]", b"\xff", b'{"figures": 1}', b'{"figures": {}, "model": []}')):
         (folder / "evaluation" / f"junk-{number}.json").write_bytes(junk)
-    assert choose(folder, "frechet") == (40, [])
-    assert choose(folder, "frechet", ema=False) == (30, [])
+    assert choose("frechet") == (40, [])
+    assert choose("frechet", ema=False) == (30, [])
 
 
 def test_what_cannot_be_chosen_is_refused(folder: Path) -> None:
@@ -98,11 +101,11 @@ def test_what_cannot_be_chosen_is_refused(folder: Path) -> None:
         ("", "no checkpoint"),
     ):
         with pytest.raises(InputError, match=f"(?i){words}"):
-            choose(folder, best)
+            best_step(folder, best, True)
     with pytest.raises(InputError, match="one of them"):
-        choose(folder, "loss", step=20)
+        Report(run=folder, best="loss", step=20)
     with pytest.raises(InputError, match="no figures"):
-        choose(folder / "nowhere", "loss")
+        best_step(folder / "nowhere", "loss", True)
 
 
 def test_the_chosen_checkpoint_is_sampled(tmp_path: Path) -> None:
@@ -113,23 +116,7 @@ def test_the_chosen_checkpoint_is_sampled(tmp_path: Path) -> None:
     (run / "logs" / "valid.csv").write_text(
         "\n".join([lines[0], *(",".join([*row[:3], row[0]]) for row in rows)]) + "\n"
     )
-    assert (
-        main(
-            [
-                "sample",
-                str(run),
-                "-n",
-                "1",
-                "--chunk",
-                "1",
-                "--steps",
-                "2",
-                "--out",
-                str(tmp_path / "s"),
-                "--best",
-                "loss",
-            ]
-        )
-        == 0
-    )
-    assert json.loads((tmp_path / "s" / "sampling.json").read_text())["step"] == 2
+    out = tmp_path / "s"
+    sample = ["sample", str(run), "-n", "1", "--chunk", "1", "--steps", "2", "--out", str(out), "--best", "loss"]
+    assert main(sample) == 0
+    assert json.loads((out / "job.json").read_text())["step"] == 2

@@ -1,16 +1,11 @@
-"""Features of many fields, streamed: what is interrupted goes on, and several processes share it.
-
-Every minute the state is written. Going on, the fields that it holds are read again and must have the digest that they had, so
-that a state of other samples is never taken for these.
-"""
+"""Features of many fields: computed at once, or as the pieces of a job that goes on where it stopped and that processes share."""
 
 from __future__ import annotations
 
 import hashlib
-import os
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +19,26 @@ from scorefield.data.images import Images
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.outputs import Pixels
 from scorefield.metrics.features import Features
+from scorefield.metrics.inception import TorchFidelity, TorchScript  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.statistics import Statistics
 from scorefield.run.checkpoint_choice import read_record
+from scorefield.run.runner import JOB, RECORD, Job, Piece, Pieces, digest, parts_of, run_job
+from scorefield.run.verb import Count, Verb
 
-SECONDS = 60  # between two states on the disk
 BATCH = 128
+
+
+@dataclass(frozen=True, kw_only=True)
+class ByFeatures(Verb):
+    """What compares fields by features.
+
+    Args:
+        features: TorchScript (Inception-v3 of StyleGAN and EDM), TorchFidelity, Pixels, or your own class.
+        keep: features kept for all but the Fréchet distance.
+    """
+
+    features: Features | None = None
+    keep: Count = 10_000
 
 
 @dataclass(frozen=True)
@@ -47,39 +57,15 @@ class Extractor:
     keep: int = 10_000
     batch: int = BATCH
 
-    def __post_init__(self) -> None:
-        if self.keep < 1:
-            raise InputError(f"--keep is {self.keep}: keep 1 feature or more.")
+    def __call__(self, fields: FieldDataset) -> Statistics:
+        """The statistics of all fields, in data units."""
+        found = FeatureSet(self, fields)
+        return found.merge(map(found.compute, range(len(found.sizes))))
 
-    def __call__(
-        self, fields: FieldDataset, path: Path | None = None, progress: Callable[[int], object] = lambda _: None
-    ) -> Statistics:
-        """The statistics of all fields.
-
-        Where torch.distributed is initialised, each process takes its share of the fields, and all return the same.
-
-        Args:
-            fields: the fields, in data units.
-            path: the state's file, to go on from; the processes must see the same folder. None keeps nothing.
-            progress: called with the number of new fields.
-        """
-        rank, world = share()
-        if world == 1:
-            return self._part(fields, range(len(fields)), path, progress)
-        if path is None:
-            raise InputError("Several processes share features through files: give a path.")
-        batches = -(-len(fields) // self.batch)
-        ends = [min(len(fields), self.batch * (batches * i // world)) for i in range(world + 1)]  # whole batches
-        paths = [path.with_name(f"{path.stem}.{i}-of-{world}.safetensors") for i in range(world)]
-        self._part(fields, range(ends[rank], ends[rank + 1]), paths[rank], progress)
-        torch.distributed.barrier()
-        whole = Statistics(self.features.hash, self.keep)
-        for each in paths:
-            whole.merge(Statistics.load(each))
-        whole.facts = self.facts | {"data_sha256": digest_of(fields, self.batch)}
-        torch.distributed.barrier()
-        paths[rank].unlink()
-        return whole
+    def stored(self, fields: FieldDataset, folder: Path, name: str) -> Statistics:
+        """The same, kept in a file in a folder whose name ends in a digest of the fields and what is computed of them."""
+        found = FeatureSet(self, fields)
+        return StatisticsFile(folder / f"{name}-{digest(found.identity)[:16]}.safetensors", found).read()
 
     @property
     def facts(self) -> dict[str, str]:
@@ -90,76 +76,105 @@ class Extractor:
             facts | {"features_sha256": features.hash} | ({"file_sha256": features.source} if features.source else {})
         )
 
+
+@dataclass(frozen=True, eq=False)
+class FeatureSet:
+    """The features of fields, in pieces, and the statistics of all.
+
+    Args:
+        extract: what computes them.
+        fields: in data units.
+        about: what else the statistics say of the fields.
+    """
+
+    extract: Extractor
+    fields: FieldDataset
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def facts(self) -> dict[str, Any]:
+        """What the statistics say of themselves."""
+        facts = {"data_sha256": digest_of(self.fields, self.extract.batch), "shape": list(self.fields[0].x.shape)}
+        return self.extract.facts | facts | dict(self.about)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the statistics."""
+        return self.facts | {"n": len(self.fields), "keep": self.extract.keep, "batch": self.extract.batch}
+
+    @property
+    def sizes(self) -> list[int]:
+        """The number of fields in each piece."""
+        n, batch = len(self.fields), self.extract.batch
+        return [min(batch, n - start) for start in range(0, n, batch)]
+
     @torch.no_grad()
-    def _part(
-        self, fields: FieldDataset, rows: range, path: Path | None, progress: Callable[[int], object]
-    ) -> Statistics:
-        """The statistics of some of the fields."""
-        network = self.features.to(self.device)
-        state, before, digest, saved = self._begun(path, len(rows)), 0, hashlib.sha256(), time.monotonic()
-        for start in range(rows.start, rows.stop, self.batch):
-            x = fields.gather(torch.arange(start, min(start + self.batch, rows.stop))).x
-            digest.update(x.contiguous().numpy().data)
-            before += len(x)
-            progress(len(x))
-            if before < state.n:
-                continue
-            if before > state.n:
-                with torch.backends.cudnn.flags(allow_tf32=False):  # 10 bits of mantissa would show in the figures
-                    values = x.to(self.device)
-                    found = network(values)
-                    if not bool(found.isfinite().all()):
-                        raise InputError(
-                            "Some features are not finite: leave out the fields that hold NaN, or mend them."
-                        )
-                    state.update(found, network.probabilities(values, found), start)
-            elif state.facts["data_sha256"] == digest.hexdigest():
-                continue
-            elif path is not None:
-                path.unlink()  # of other fields
-                progress(-before)
-                return self._part(fields, rows, path, progress)
-            state.facts = self.facts | {"data_sha256": digest.hexdigest()}
-            if path is not None and (before == len(rows) or time.monotonic() - saved > SECONDS):
-                state.save(path)
-                saved = time.monotonic()
-        if path is not None and not rows:
-            state.save(path)  # nothing is left for this process
+    def compute(self, number: int) -> Piece:
+        """The features of a batch, and the probabilities of classes where they are known."""
+        start, network = number * self.extract.batch, self.extract.features.to(self.extract.device)
+        x = self.fields.gather(torch.arange(start, start + self.sizes[number])).x.to(self.extract.device)
+        with torch.backends.cudnn.flags(allow_tf32=False):  # 10 bits of mantissa would show in the figures
+            found = network(x)
+            probabilities = network.probabilities(x, found)
+        if not bool(found.isfinite().all()):
+            raise InputError("Some features are not finite: give other --features, or fields of smaller values.")
+        classes = {} if probabilities is None else {"probabilities": probabilities.cpu().numpy()}
+        return {"features": found.cpu().numpy()} | classes
+
+    def merge(self, pieces: Iterable[Piece]) -> Statistics:
+        """The statistics of all pieces, which come in order: the same whoever computed them."""
+        state = Statistics(self.extract.features.hash, self.extract.keep, dict(self.facts))
+        for piece in pieces:
+            classes = torch.from_numpy(piece["probabilities"]) if "probabilities" in piece else None
+            state.update(torch.from_numpy(piece["features"]), classes, state.n)
         return state
 
-    def _begun(self, path: Path | None, n: int) -> Statistics:
-        """The state to go on from, or a new one."""
-        new = Statistics(self.features.hash, self.keep)
-        if path is None or not path.is_file():
-            return new
+
+@dataclass(frozen=True, eq=False)
+class StatisticsFile(Job):
+    """Statistics of features as a .safetensors or .npz file."""
+
+    out: Path
+    found: FeatureSet
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self.found.identity
+
+    @property
+    def sizes(self) -> Sequence[int]:
+        return self.found.sizes
+
+    def compute(self, number: int) -> Piece:
+        return self.found.compute(number)
+
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        state = self.found.merge(pieces)
+        state.facts[JOB] = digest(self.identity)
+        named = out.with_suffix(self.out.suffix)  # by which its kind is known
+        state.save(named)
+        named.replace(out)
+
+    def made_by(self) -> str | None:
         try:
-            state = Statistics.load(path)
+            return Statistics.load(self.out).facts.get(JOB)
         except InputError:
-            return new  # damaged
-        fits = (state.features, state.keep) == (new.features, new.keep) and state.n <= n
-        return state if fits and (state.n == n or state.n % self.batch == 0) else new
+            return None
 
-
-def share() -> tuple[int, int]:
-    """Which process this is, of how many."""
-    if not torch.distributed.is_available() or not torch.distributed.is_initialized():
-        return 0, 1
-    return torch.distributed.get_rank(), torch.distributed.get_world_size()
-
-
-def join() -> None:
-    """Join the processes that torchrun started, if it did; `cuda` is then another GPU for each."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1 and not torch.distributed.is_initialized():
-        torch.distributed.init_process_group("gloo")
-        if torch.cuda.is_available():
-            torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")) % torch.cuda.device_count())
+    def read(self) -> Statistics:
+        """The statistics, computed as far as they are not there."""
+        run_job(self, unit="field", title="features")
+        return Statistics.load(self.out)
 
 
 def digest_of(fields: FieldDataset, batch: int = BATCH) -> str:
-    """SHA-256 of the values of all fields."""
+    """SHA-256 of the values of all fields. InputError where some are not finite."""
     found = hashlib.sha256()
     for indices in torch.arange(len(fields)).split(batch):
-        found.update(fields.gather(indices).x.contiguous().numpy().data)
+        x = fields.gather(indices).x
+        if not bool(x.isfinite().all()):
+            raise InputError("Some fields hold values that are not finite: leave them out, or mend them.")
+        found.update(x.contiguous().numpy().data)
     return found.hexdigest()
 
 
@@ -190,11 +205,12 @@ class Rescaled(FieldDataset):
 
 def open_samples(path: Path) -> FieldDataset:
     """All fields on disk: a folder that `scorefield sample` wrote, a folder or zip of images, a .npy or .npz."""
+    if not path.exists() and parts_of(path).is_dir():
+        raise InputError(f"The samples in {path} are not complete: finish them by scorefield sample.")
     if path.is_dir() and (path / "samples.npy").is_file():
         return Arrays(path / "samples.npy", channel_axis="first", valid=0).load("train")
-    if path.is_dir() and any(path.glob("part-*.npy")):
-        raise InputError(f"The samples in {path} are not complete: finish them by scorefield sample.")
-    if "png" in (record := record_of_samples(path)) and (path / "png").is_dir():
+    record = record_of_samples(path)
+    if record.get("png") and (path / "png").is_dir():
         pictures, n = Images(path / "png", valid=0).load("train"), record.get("n")
         if len(pictures) != n:
             raise InputError(f"{path} has {len(pictures)} of {n} samples: finish them by scorefield sample.")
@@ -205,6 +221,6 @@ def open_samples(path: Path) -> FieldDataset:
 
 
 def record_of_samples(path: Path) -> dict[str, Any]:
-    """How samples were made: what `scorefield sample` wrote beside them; nothing where there is no such record."""
-    record = read_record(path / "sampling.json")
-    return record if isinstance(record, dict) else {}
+    """How samples were made: what lies beside them, in older folders as `sampling.json`; nothing where there is no record."""
+    records = (read_record(path / name) for name in (RECORD, "sampling.json"))
+    return next((record for record in records if isinstance(record, dict)), {})

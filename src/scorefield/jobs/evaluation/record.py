@@ -1,4 +1,4 @@
-"""The figures of a set of samples, and how they are told: as a record with all they were computed from, and as a table."""
+"""The figures of a set of samples: as a record with all they were computed from, and as a table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor
 
 from scorefield.foundation.files import strict, write_text
+from scorefield.foundation.locks import ChunkLocks
 from scorefield.jobs.evaluation.reference import Data, Reference
 from scorefield.metrics.coverage import class_coverage
 from scorefield.metrics.figures import figures, summary
@@ -96,16 +97,23 @@ def record_of(rows: Sequence[dict[str, float]], n: int, reference: Reference) ->
 
 
 def add_line(path: Path, record: dict[str, Any]) -> None:
-    """Append an evaluation to those before it, as one line of strict JSON: its figures' means, and what they are of."""
+    """Append an evaluation to those before it, as one line of strict JSON: its figures' means, and what they are of. One that is
+    there, by another process or an earlier call, stays as it is; processes wait for each other.
+    """
     row = {name: record[name] for name in ("model", "n", "seeds", "sampler", "label") if name in record}
     row["figures"] = {name: entry["mean"] for name, entry in record["figures"].items()}
-    before = path.read_text(encoding="utf-8") if path.is_file() else ""
-    write_text(path, before + json.dumps(strict(row), allow_nan=False) + "\n")
+    line = json.dumps(strict(row), allow_nan=False) + "\n"
+    locks = ChunkLocks(path.with_name(f".{path.name}.lock"))
+    with locks.hold(0, wait=True):
+        before = path.read_text(encoding="utf-8") if path.is_file() else ""
+        if line not in before.splitlines(keepends=True):
+            write_text(path, before + line)
+    locks.close()
 
 
 def table(record: dict[str, Any]) -> str:
     """A few lines for people."""
-    figures, floor, said = record["figures"], record["held_out_data"], record["notes"]
+    figures, floor, remarks = record["figures"], record["held_out_data"], record["notes"]
     facts = record["reference"] | {name: entry["mean"] for name, entry in figures.items()}
     held_out = f"{'held out':>10s}" if floor else ""
     lines = [f"  {'':34s}{'samples':>9s}{'':10s}{held_out}"]
@@ -114,15 +122,16 @@ def table(record: dict[str, Any]) -> str:
             lines.append(line(name, figures[key], floor.get(key), note.format_map(facts)))
         if key == "fréchet" and key in figures:
             who = {"samples": "samples", "held_out_data": "held out"}
-            lines += [f"    {who[kind]}: {text}" for kind, text in said.items() if text]
+            lines += [f"    {who[kind]}: {text}" for kind, text in remarks.items() if text]
     return "\n".join([*lines, *curve_lines(record)])
 
 
 def line(name: str, entry: dict[str, Any], floor: float | None, note: str) -> str:
     """One figure: mean and spread over the sets, the floor, what it is."""
-    spread = "" if math.isnan(entry["std"]) else f" ± {entry['std']:.2g}"
+    mean = math.nan if entry["mean"] is None else entry["mean"]
+    spread = "" if entry["std"] is None else f" ± {entry['std']:.2g}"
     own = " " * 10 if floor is None else f"{floor:10.4g}"
-    return f"  {name:34s}{entry['mean']:9.4g}{spread:10s}{own}   {note}".rstrip()
+    return f"  {name:34s}{mean:9.4g}{spread:10s}{own}   {note}".rstrip()
 
 
 def curve_lines(record: dict[str, Any]) -> list[str]:

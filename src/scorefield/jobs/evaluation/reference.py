@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.jobs.evaluation.extract import BATCH, Extractor
 from scorefield.metrics.features import Classifier, Features, Projected, train_classifier
 from scorefield.metrics.statistics import Statistics
+from scorefield.run.verb import log
 
 BYTES = 2**30  # of training and of held-out fields kept for comparison, at most
 
@@ -59,13 +60,25 @@ class Reference:
         statistics: of the features of the data.
         extractor: computes those features.
         data: the data, where they were read.
-        costly: the features were asked for and may be: those of samples are kept in files, to go on from.
+        costly: the features were chosen, and may be costly: they are computed as a job, and its results kept.
+        floor: the figures of the held-out data, which a perfect model would reach.
     """
 
     statistics: Statistics
     extractor: Extractor
     data: Data | None = None
     costly: bool = False
+    floor: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """(channels, *grid) of the data; None where the statistics do not say it."""
+        found = self.statistics.facts.get("shape")
+        return None if found is None else tuple(found)
+
+    def statistics_of(self, fields: FieldDataset, folder: Path, name: str) -> Statistics:
+        """The statistics of other fields by the same features; where these are costly, kept in a folder."""
+        return self.extractor.stored(fields, folder, name) if self.costly else self.extractor(fields)
 
     @property
     def facts(self) -> dict[str, Any]:
@@ -75,9 +88,7 @@ class Reference:
         return facts | (self.data.facts if self.data is not None else {})
 
 
-def from_file(
-    path: Path, features: Features | None, device: str, keep: int, notify: Callable[[str], None]
-) -> Reference:
+def from_file(path: Path, features: Features | None, device: str, keep: int) -> Reference:
     """The statistics that `make-reference` wrote, or that another program did.
 
     Args:
@@ -85,20 +96,19 @@ def from_file(
         features: what the figures shall be computed by; by default a projection, if the file is of one.
         device: where to compute them.
         keep: how many features of samples to keep.
-        notify: is told where the file does not say what it is.
 
     Raises:
         InputError: the file is of other features or of another preprocessing than those given.
     """
     statistics, costly = Statistics.load(path), features is not None
     if features is None:
-        made = statistics.facts.get("features", "features that it does not tell")
+        made = statistics.facts.get("features", "features that it does not name")
         if made != Projected.__name__:
             raise InputError(f"{path} was made with {made}: give the same by --features.")
         features = Projected(int(statistics.facts["values"]))
     reference = Reference(statistics, Extractor(features, device, keep), costly=costly)
     if not statistics.told:
-        notify(f"{path} does not tell of which data, how many, and by which features: it is taken as it is")
+        log.info("%s does not say of which data, how many, and by which features: it is taken as it is", path)
         statistics.features = features.hash
     elif statistics.features != features.hash:
         made, given = statistics.facts, reference.extractor.facts
@@ -111,42 +121,33 @@ def from_file(
     return reference
 
 
-def gather(
-    source: Source, folder: Path, limit: int, notify: Callable[[str], None], extract: Extractor | None = None
-) -> Reference:
+def gather(source: Source, folder: Path, limit: int, extract: Extractor | None = None) -> Reference:
     """Read the data, and make or find the features to compare them by.
 
     Args:
         source: the data.
         folder: for what is made once: a classifier, the features of the data.
         limit: so many training and held-out fields, at most.
-        notify: is told what is done.
         extract: the features to compare by; by default a classifier's where there are labelled images, or a projection.
     """
     train, valid = source.load("train"), source.load("valid")
-    (x, labels), (held, held_labels) = some(train, limit), some(valid, limit)
+    (x, labels), (held, held_labels) = read_at_most(train, limit), read_at_most(valid, limit)
     if len(x) < min(limit, len(train)):
-        notify(
-            f"nearest neighbours are sought among {len(x)} of {len(train)} training fields, {BYTES / 2**30:g} GiB of them"
-        )
+        counts = (len(x), len(train), BYTES / 2**30)
+        log.info("nearest neighbours are sought among %d of %d training fields, %g GiB of them", *counts)
     classifier, labels_hash, count = None, None, len(train.classes)
     if labels is not None and held_labels is not None and count > 1 and x.ndim == 4:
         labels_hash = digest([labels, held_labels])
-        classifier = find_classifier((x, labels), (held, held_labels), count, folder, notify)
+        classifier = find_classifier((x, labels), (held, held_labels), count, folder)
     elif extract is None:
-        notify(
+        log.info(
             "no labelled images to train a classifier on: the Fréchet distance is of a random projection of the values"
         )
-    costly = extract is not None
-    path = folder / f"reference-{extract.features.hash[:16]}.safetensors" if extract is not None else None
-    if extract is None:
-        extract = Extractor(classifier if classifier is not None else Projected(x[0].numel()))
-    return Reference(
-        extract(Subset(train, order(train, limit)), path),
-        extract,
-        Data(x, held, count, classifier, labels_hash),
-        costly,
-    )
+    data, fields = Data(x, held, count, classifier, labels_hash), Subset(train, order(train, limit))
+    if extract is not None:
+        return Reference(extract.stored(fields, folder, "reference"), extract, data, costly=True)
+    extract = Extractor(classifier if classifier is not None else Projected(x[0].numel()))
+    return Reference(extract(fields), extract, data)
 
 
 def find_classifier(
@@ -154,7 +155,6 @@ def find_classifier(
     held_out: tuple[Tensor, Tensor],
     classes: int,
     folder: Path,
-    notify: Callable[[str], None],
 ) -> Classifier:
     """The classifier of these data and labels, whose hash is in its name; trained where there is none, or a broken one."""
     low, high = (int(bound) for bound in torch.cat((train[1], held_out[1])).aminmax())
@@ -165,13 +165,13 @@ def find_classifier(
         try:
             return Classifier.load(path)
         except InputError as error:
-            notify(f"{error} It is trained again.")
-    notify("training a classifier for the features")
+            log.info("%s It is trained again.", error)
+    log.info("training a classifier for the features")
     train_classifier(train, held_out, classes=classes).save(path)
     return Classifier.load(path)
 
 
-def some(fields: FieldDataset, limit: int) -> tuple[Tensor, Tensor | None]:
+def read_at_most(fields: FieldDataset, limit: int) -> tuple[Tensor, Tensor | None]:
     """At most so many fields, and bytes, with their labels, drawn in an order of their own and always the same."""
     if len(fields) < 2:
         raise InputError(f"A split of {len(fields)} field cannot be compared with: give the data more in each split.")

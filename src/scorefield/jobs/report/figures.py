@@ -10,6 +10,7 @@ from typing import Any
 from scorefield.jobs.report.parts import Row, Value, flat, words
 from scorefield.run.checkpoint_choice import conditions, is_evaluation, read_record
 from scorefield.run.loading import LoadedCheckpoint
+from scorefield.run.runner import JOB
 
 NAMES = {  # of a figure, and what would be best
     "fréchet": ("Fréchet distance", "0 is best"),
@@ -43,7 +44,7 @@ def describe(record: Mapping[str, Any], opened: LoadedCheckpoint) -> dict[str, A
     seeds, model = record.get("seeds", []), record["model"]
     notes = [f"{words(key)}: {note}" for key, note in (record.get("notes") or {}).items() if note]
     if model.get("weights") not in (None, opened.checkpoint.sha256):
-        notes.insert(0, f"These are figures of step {model['step']}, not of the checkpoint this page tells of.")
+        notes.insert(0, f"These are figures of step {model['step']}, not of the checkpoint of this page.")
     number, calls = record.get("n"), record.get("evaluations_per_sample")
     summary = f"{number:,} samples × {len(seeds)} seeds" if isinstance(number, int) else f"{len(seeds)} seeds"
     return {
@@ -112,6 +113,6 @@ def likelihood(name: str, record: Mapping[str, Any]) -> dict[str, Any]:
         ):
             if isinstance(figure, Mapping) and isinstance(figure.get(part), float | int):
                 rows.append(Row.of(label + more, figure[part]))
-    left_out = ("bits_per_dimension", "nats", "nats_per_field", "indices")
+    left_out = ("bits_per_dimension", "nats", "nats_per_field", "indices", JOB)
     rest = {key: value for key, value in record.items() if key not in left_out}
     return {"name": name, "rows": rows, "provenance": [Row.of(*item) for item in flat(rest)]}

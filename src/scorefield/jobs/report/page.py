@@ -7,6 +7,7 @@ named with the command that makes it. Every figure is written twice: rounded for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.resources import files
 from pathlib import Path
@@ -17,38 +18,54 @@ from jinja2 import Environment, StrictUndefined
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_text
+from scorefield.jobs.class_guidance import label_of
+from scorefield.jobs.draws import Draws
+from scorefield.jobs.options import OnRun
+from scorefield.jobs.pictures import trajectory_of
 from scorefield.jobs.report.figures import describe, history, likelihood, measured, name_of
 from scorefield.jobs.report.parts import Picture, Row
 from scorefield.jobs.report.views import draw_curves, latest_samples, progress
 from scorefield.run.checkpoint_choice import evaluations, losses
-from scorefield.run.configuration import Parser
-from scorefield.run.loading import LoadedCheckpoint
+from scorefield.run.loading import LoadedCheckpoint, run_folder
+from scorefield.run.runner import check_out
+from scorefield.run.verb import log
 
-MARK = "· scorefield</title>"  # by which a page of ours is told
-
-
-def add_arguments(parser: Parser) -> None:
-    """Where to, and whether to draw what is missing."""
-    parser.add_argument("--out", type=Path | None, default=None, help="HTML file to write; RUN/report.html by default")
-    parser.add_argument(
-        "--draw",
-        type=bool,
-        default=True,
-        help="draw RUN/trajectory.png, samples on their way from noise, if there is none",
-    )
+MARK = "· scorefield</title>"  # which only our pages have
 
 
-def write(opened: LoadedCheckpoint, folder: Path, out: Path) -> None:
-    """Write the page; a file that is there is replaced if it is such a page.
+@dataclass(frozen=True, kw_only=True)
+class Report(OnRun):
+    """Write one HTML page about a run: configuration, curves, samples, metrics. It loads nothing and runs no script.
 
     Args:
-        opened: the checkpoint to tell of.
-        folder: its run folder.
-        out: where to.
+        out: HTML file to write; RUN/report.html by default. A report that is there is replaced.
+        draw: draw RUN/trajectory.png, samples on their way from noise, if there is none.
     """
-    if out.is_dir() or (out.exists() and MARK not in _text(out)):
-        raise InputError(f"{out} exists and is no report: give another --out.")
-    write_text(out, page(opened, folder))
+
+    out: Path | None = None
+    draw: bool = True
+
+    def run(self) -> Path:
+        folder = run_folder(self.checkpoint.path)
+        out = self.out or folder / "report.html"
+        check_out(out)
+        if out.exists() and MARK not in _text(out):
+            raise InputError(f"{out} exists and is no report: give another --out.")
+        if self.draw and self.folder.is_dir():
+            self._draw_trajectory(folder / "trajectory.png")
+        write_text(out, page(self.checkpoint, folder))
+        log.info("report in %s", out)
+        return out
+
+    def _draw_trajectory(self, path: Path) -> None:
+        """Draw a few samples on their way from noise, where the model can."""
+        try:
+            model = self.model
+            if not (path.exists() or model.classes or model.denoiser.net.cond_channels):
+                label = label_of(self.checkpoint, model)
+                trajectory_of(Draws(out=path, model=model, sampler=model.sampler, n=8, label=label), path)
+        except InputError as error:
+            log.warning("no trajectory is drawn: %s", error)
 
 
 def page(opened: LoadedCheckpoint, folder: Path) -> str:
@@ -112,7 +129,7 @@ def parameters(opened: LoadedCheckpoint) -> int:
 
 
 def tiles(opened: LoadedCheckpoint, folder: Path, records: Sequence[Mapping[str, Any]]) -> list[Row]:
-    """The figures that are asked for first."""
+    """The figures that one looks for first."""
     facts = opened.checkpoint.facts
     found = {"Parameters": parameters(opened), "Steps": facts["step"], "Samples seen": facts.get("samples")}
     rows = losses(folder)

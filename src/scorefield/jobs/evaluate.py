@@ -1,0 +1,265 @@
+"""Evaluation of a run: samples of several seeds and checkpoints against its data, or against statistics of data.
+
+fréchet            distance of Gaussians fitted to features (Heusel et al. 2017)
+kernel             squared maximum mean discrepancy of features (Bińkowski et al. 2018)
+precision, ...     whether features of samples lie where those of data do (Kynkäänniemi et al. 2019, Naeem et al. 2020)
+inception_score    how sure and how diverse a classifier finds the samples (Salimans et al. 2016)
+train, held_out    1-nearest-neighbour two-sample accuracy (Lopez-Paz and Oquab 2017): 0.5 cannot be told apart
+memorisation       mean distance to the nearest training field, generated over held out: near 0 for copies
+classes            classes that occur among the samples, by a classifier's word
+w_total, spectrum  of fields as such, by `--comparison`; beside them what two halves of the held-out data score
+
+Samples on another grid than the data's have the figures of a comparison alone. A network that is conditioned on fields is given
+what goes with the held-out data.
+
+Every evaluation is a line of `evaluation/results.jsonl`, and the best checkpoint by each figure is kept in `best/`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from torch import Tensor
+
+from scorefield.data.source import Source
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import strict, write_json, write_text
+from scorefield.jobs import resolution
+from scorefield.jobs.draws import Draws, count_evaluations, read_samples
+from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
+from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
+from scorefield.jobs.evaluation.reference import Reference, from_file, gather
+from scorefield.jobs.options import Drawing, Label, own_device, size_of
+from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
+from scorefield.metrics.comparison import floor as halves
+from scorefield.metrics.figures import curve
+from scorefield.run.checkpoint_choice import keep_best
+from scorefield.run.loading import find_checkpoint, run_folder
+from scorefield.run.runner import digest, run_job
+from scorefield.run.verb import Between, Count, log, option
+from scorefield.samplers import Finer
+from scorefield.training import checkpoint as checkpoints
+
+AtLeastTwo = Annotated[int, Between(2, 10**9)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluate(Drawing, ByFeatures):
+    """Compare samples of a run with its data; writes metrics.json into the run folder, of several checkpoints
+    metrics-by-step.csv.
+
+    Args:
+        n: samples per seed.
+        seeds: how many seeds, for the spread.
+        checkpoints: steps of several checkpoints to evaluate, or all.
+        label: the class, of a network with labels; each: all classes in turn, the default there.
+        curve: the Fréchet distance against n too.
+        reference: compare with at most so many training fields.
+        data: the data; by default what the run was trained on.
+        statistics: compare with this file of make-reference, not with data.
+        comparison: figures of fields as such: Phases, Spectra.
+        resolution: points along the longest axis, or along each: the domain of training on another grid.
+        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
+            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+    """
+
+    n: AtLeastTwo = option("-n", "--number", default=1000)
+    seeds: Count = 3
+    checkpoints: tuple[str, ...] = ()
+    label: Label | None = None
+    curve: bool = False
+    reference: AtLeastTwo = 50_000
+    data: Source | None = None
+    statistics: Path | None = None
+    comparison: Comparison | None = None
+    resolution: tuple[Count, ...] = ()
+    beyond: Finer | None = None
+
+    def check(self) -> None:
+        for name in ("step", "best"):
+            if self.checkpoints and getattr(self, name) is not None:
+                raise InputError(f"--{name} names one checkpoint and --checkpoints several: give one of the two.")
+        if self.checkpoints != ("all",) and not all(word.isdecimal() for word in self.checkpoints):
+            raise InputError(f"--checkpoints {' '.join(self.checkpoints)}: give steps, or the word all.")
+        if self.statistics is not None and self.data is not None:
+            raise InputError("--statistics stands for the data: leave out one of --statistics and --data.")
+        if self.statistics is not None and self.comparison is not None:
+            raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
+
+    def run(self) -> dict[str, Any] | list[dict[str, Any]]:
+        """The record of the checkpoint, or of each of several."""
+        each, records = self._each(), []
+        (setting, reference), folder = each[0].prepared(), run_folder(each[0].checkpoint.path)
+        while each:  # a model is in memory as long as its checkpoint is evaluated
+            records.append(each.pop(0).measured(setting, reference))
+            add_line(folder / "evaluation" / "results.jsonl", records[-1])
+        keep_best(folder, self.ema)
+        if self.checkpoints:
+            write_text(folder / "metrics-by-step.csv", by_step(records))
+            return records
+        write_json(folder / "metrics.json", records[0])
+        return records[0]
+
+    def table(self, found: Any) -> str:
+        if not self.checkpoints:
+            return f"{headline(found)}\n{table(found)}"
+        return "\n".join(f"step {row['model']['step']}: {headline(row)}\n{table(row)}" for row in found)
+
+    def _each(self) -> list[Evaluate]:
+        """The evaluation of each checkpoint, of rising steps. InputError where one is missing."""
+        if not self.checkpoints:
+            return [self]
+        steps: Sequence[int | None] = [*checkpoints.steps(self.folder / "checkpoints")] or [None]
+        steps = steps if self.checkpoints == ("all",) else sorted({int(word) for word in self.checkpoints})
+        for step in steps:
+            find_checkpoint(self.folder, step)
+        return [replace(self, run=self.folder, step=step, checkpoints=()) for step in steps]
+
+    # ------------------------------------------------------------------------------------- what checkpoints have in common
+    def prepared(self) -> tuple[Setting, Reference]:
+        """How samples are drawn and what they are compared with, all that can be refused refused before the first sample."""
+        model = self.model
+        grid = resolution.grid_of(model.shape[1:], self.resolution)
+        beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"))
+        cond = None
+        if model.generative.net.cond_channels:
+            cond = resolution.conditions(self._source().load("valid"), self.n, grid)
+        setting = Setting(grid, beyond, cond)
+        reference = self._reference(self.draws(setting).shape)
+        resolution.warn_of_mesh(model, grid)
+        if isinstance(self.label, int):
+            log.info("samples of class %d are compared with the data of all classes", self.label)
+        return setting, replace(reference, floor=self._floor(reference))
+
+    def _source(self) -> Source:
+        return self.data or self.checkpoint.source(self.trust)
+
+    @property
+    def place(self) -> Path:
+        """The folder of what is kept."""
+        return run_folder(self.checkpoint.path) / "evaluation"
+
+    def _reference(self, shape: Sequence[int]) -> Reference:
+        """What samples of a shape are compared with, and by what."""
+        keep, device = max(self.keep, self.n) if self.curve else self.keep, own_device(self.device)
+        if self.statistics is not None:
+            found = from_file(self.statistics, self.features, device, keep)
+            if found.shape not in (None, tuple(shape)):
+                raise InputError(
+                    f"Samples of {size_of(shape)} have no features in common with fields of {size_of(found.shape or ())}, of "
+                    f"which {self.statistics} is: make a reference of fields of this size."
+                )
+            return found
+        source = self._source()
+        data = tuple(source.load("valid")[0].x.shape)
+        if data != tuple(shape) and (data[0] != shape[0] or self.comparison is None or self.curve):
+            raise InputError(
+                f"Samples of {size_of(shape)} have no features in common with data of {size_of(data)}: give --data of that "
+                "grid, or --comparison Spectra or Phases without --curve."
+            )
+        extract = None if self.features is None else Extractor(self.features, device, keep)
+        found = gather(source, self.place, self.reference, extract)
+        return replace(found, extractor=replace(found.extractor, keep=keep))
+
+    def _floor(self, reference: Reference) -> dict[str, float]:
+        """The figures of the held-out data, which a perfect model would reach; nothing without data. Of a comparison, those of
+        two halves of the held-out data.
+        """
+        if reference.data is None:
+            return {}
+        held_out = reference.data.valid
+        statistics = reference.statistics_of(in_memory(held_out), self.place, "held-out")
+        found = compare(statistics, held_out, reference, generated=False)
+        return found if self.comparison is None else found | dict(halves(self.comparison, held_out))
+
+    # ------------------------------------------------------------------------------------------------- of each checkpoint
+    def draws(self, setting: Setting) -> Draws:
+        """The samples of the first seed."""
+        model = self.model
+        facts: dict[str, Any] = {} if setting.grid == tuple(model.shape[1:]) else {"resolution": list(setting.grid)}
+        facts |= {} if setting.beyond is None else {"beyond": repr(setting.beyond)}
+        facts |= {} if setting.cond is None else {"given": "valid"}
+        return Draws(
+            out=self.place,
+            model=model,
+            sampler=self.sampler_from(model.sampler),
+            n=self.n,
+            chunk=self.chunk,
+            label="each" if self.label is None and model.labels else self.label,
+            denoiser=resolution.beyond_grid(setting.beyond, model, None),
+            grid=setting.grid,
+            cond=setting.cond,
+            facts=self.provenance | facts,
+        )
+
+    def measured(self, setting: Setting, reference: Reference) -> dict[str, Any]:
+        """The record of the checkpoint."""
+        first = self.draws(setting)
+        place = self.place / digest(first.identity)[:8]
+        rows, states = [], []
+        for seed in range(self.seeds):
+            job = replace(first, seed=seed, out=place / f"seed-{seed}")
+            run_job(job, unit="sample", title=f"samples of seed {seed}")
+            samples, row = read_samples(job.out), {}
+            if reference.shape in (None, job.shape):
+                states.append(reference.statistics_of(in_memory(samples), place, f"features-seed-{seed}"))
+                row |= compare(states[-1], samples, reference)
+            if self.comparison is not None and reference.data is not None:
+                row |= self.comparison(samples, reference.data.valid)
+            rows.append(row)
+        record = record_of(rows, self.n, reference) | {
+            "seeds": list(range(self.seeds)),
+            "label": first.label,
+            "sampler": repr(first.sampler),
+            "evaluations_per_sample": count_evaluations(first.model, first.sampler, setting.cond),
+            "model": dict(first.facts),
+        }
+        if self.curve:
+            record["curve"] = curve(states, reference.statistics.moments)
+        if reference.data is not None:
+            record["held_out_data"] = dict(reference.floor)
+            record["notes"]["held_out_data"] = notes(len(reference.data.valid), reference)
+        write_json(place / "metrics.json", record)
+        return strict(record)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How the samples of every checkpoint are drawn.
+
+    Attributes:
+        grid: of the samples.
+        beyond: what becomes of modes that the training grid lacks.
+        cond: what samples are conditioned on.
+    """
+
+    grid: tuple[int, ...]
+    beyond: Finer | None
+    cond: Mapping[str, Tensor] | None
+
+
+def headline(record: dict[str, Any]) -> str:
+    """How many samples, and at what cost."""
+    cost = f"{record['evaluations_per_sample']} network evaluations each"
+    return f"{record['n']} samples × {len(record['seeds'])} seeds, {cost}"
+
+
+def by_step(records: list[dict[str, Any]]) -> str:
+    """A table of comma-separated values with a row per checkpoint."""
+    rows = []
+    for record in records:
+        row = {"step": record["model"]["step"], "n": record["n"], "seeds": len(record["seeds"])}
+        row |= {"evaluations_per_sample": record["evaluations_per_sample"]}
+        for name, entry in record["figures"].items():
+            row |= {name: entry["mean"], f"{name}_spread": entry["std"]}
+        rows.append(row | {"weights": record["model"]["weights"], "reference": record["reference"]["moments_sha256"]})
+    text = io.StringIO()
+    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return text.getvalue()
