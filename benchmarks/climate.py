@@ -21,7 +21,7 @@ import scorefield
 from climate_data import COARSENING, Part, mrms
 from climate_scores import Judge, System, markdown, percent, ratio, told
 from scorefield.climate.baselines import BCSD, Bilinear, DressedBilinear
-from scorefield.climate.baselines.baseline import block_mean
+from scorefield.climate.regrid import block_mean
 from scorefield.foundation.files import replacing
 from scorefield.samplers import DPMSolverPP2M, Heun, Step, StochasticHeun
 

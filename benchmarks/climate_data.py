@@ -18,7 +18,8 @@ import numpy as np
 import torch
 import xarray as xr
 
-from scorefield.climate.baselines.baseline import When, bilinear, block_mean
+from scorefield.climate.baselines.baseline import When
+from scorefield.climate.regrid import bilinear, block_mean
 from scorefield.run.configuration import find_recipe, read_recipe
 from scorefield.run.recipe import build, data_parser
 

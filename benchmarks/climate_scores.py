@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from climate_data import Part
-from scorefield.climate.baselines.baseline import block_mean
+from scorefield.climate.regrid import block_mean
 from scorefield.climate.verification.figures import draws
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, Scored, score

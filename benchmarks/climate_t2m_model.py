@@ -23,7 +23,8 @@ from torch import Tensor
 
 from climate_data import COARSENING, LATITUDE, Part, area, t2m
 from scorefield.climate.baselines import Ridge
-from scorefield.climate.baselines.baseline import When, block_mean
+from scorefield.climate.baselines.baseline import When
+from scorefield.climate.regrid import block_mean
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.source import Source, Split, hold_out

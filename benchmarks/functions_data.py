@@ -46,7 +46,7 @@ from scorefield.datasets import Interferograms, Terrain, Volcano
 from scorefield.foundation.cosine import resample
 from scorefield.foundation.files import write_text
 from scorefield.guidance import Guided, Replacement
-from scorefield.jobs.restoring import InverseProblem, in_model_space
+from scorefield.inverse import InverseProblem, in_model_space
 from scorefield.metrics.comparison import Phases, Spectra, floor
 from scorefield.metrics.spectrum import cosine_spectrum
 from scorefield.operators import CosineCoarsen
@@ -189,9 +189,7 @@ def refined(run: Path, name: str, fine: Tensor, way: Finer) -> Tensor:
         model, parts = load(run), []
         prior, sampler = way(model.generative, model.shape[1:]), replace(model.sampler, steps=STEPS)
         for part in fine.split(16):
-            measurement = in_model_space(
-                model.normaliser, InverseProblem(GIVEN, GIVEN(part), 0.0, None, 1.0, False), (1, 128, 128)
-            )
+            measurement = in_model_space(model, InverseProblem(GIVEN, GIVEN(part)), (1, 128, 128))
             denoiser = Guided(prior, measurement, Replacement())
             parts.append(
                 model.sample(16, seed=len(parts), sampler=sampler, shape=(1, 128, 128), denoiser=denoiser, chunk=16)
@@ -214,7 +212,7 @@ def terrain(folder: Path, out: Path, only: str, minutes: float) -> dict[str, dic
         held, ways = everything(Terrain(path, size=128).load("valid"))[:SAMPLES], {"": Extrapolate()}
         if "field" in name:
             model = load(run)
-            coarse = model.normaliser(everything(Terrain(path, size=64).load("train")))
+            coarse, _ = model.enter(Batch(everything(Terrain(path, size=64).load("train"))))
             spectrum = RadialSpectrum.measure(coarse, model.sde.noise)
             more = [
                 f"--beyond.spectrum.bands={list(spectrum.bands)}",

@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import scorefield
 from scorefield.foundation.files import replacing, write_text
-from scorefield.jobs.evaluation.extract import Extractor, in_memory
 from scorefield.jobs.draws import count_evaluations
+from scorefield.jobs.evaluation.extract import Extractor, in_memory
 from scorefield.metrics.features import Classifier, train_classifier
 from scorefield.metrics.frechet import Moments, frechet_distance
 from scorefield.model import Model

@@ -1,41 +1,167 @@
 """Score-based generative modelling of fields: images, MR images, climate fields, functions on any grid.
 
-The names below are loaded when they are first used, so that importing the package costs nothing.
+All that a user needs is here by one name, as `scorefield.VP`; docs/api.md lists it. A name is loaded when it is first used, so
+that importing the package costs nothing. What is for one domain alone stays in its room, such as `scorefield.climate`.
 """
 
+# ruff: noqa: F401, I001 - a table, written twice for the sake of type checkers
 from importlib import import_module
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from scorefield.core.denoiser import Denoiser
-    from scorefield.core.noise import White
-    from scorefield.core.sde import SDE
-    from scorefield.foundation.errors import InputError
-    from scorefield.model import Model
-    from scorefield.run.loading import load
-    from scorefield.samplers import Sampler
-
-_HOMES = {
-    "SDE": "core.sde",
-    "Denoiser": "core.denoiser",
-    "InputError": "foundation.errors",
-    "Model": "model",
-    "Sampler": "samplers",
-    "White": "core.noise",
-    "load": "run.loading",
+# Where each public name is at home, below `scorefield.`; stored configurations name classes by their public names.
+# fmt: off
+NAMES = {
+    "core.classifier": "Classifier",
+    "core.denoiser": """
+        DataPrediction Denoiser EDMPreconditioner EpsilonPrediction FlowPrediction Index Label LogNoise NoiseRatio
+        Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
+    """,
+    "core.noise": """
+        Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
+        SquaredExponential VonKarman White WhiteModes
+    """,
+    "core.oracle": "Gaussian Mixture",
+    "core.residual": "ConditionalMean",
+    "core.schedule": "EDM VE VP Cosine LinearBeta Numerical Rectified Schedule SubVP Tabulated ddpm geometric",
+    "core.sde": "SDE",
+    "core.spectrum": "RadialSpectrum",
+    "core.wiener": "Wiener",
+    "data": """
+        Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
+        HuggingFace Images Loader Measured Noisy Normaliser Sequential Source Square Standardise Tensors UnitRange
+    """,
+    "datasets": "Channels Digits Interferograms NavierStokes Terrain Volcano",
+    "foundation.errors": "InputError",
+    "foundation.random": "Generators",
+    "guidance": """
+        DPS Classified ClassifierFree Guided Measurement Method MomentMatching NoisyLikelihood PiGDM Proximal
+        Replacement
+    """,
+    "inverse": "InverseProblem posterior",
+    "losses": """
+        GSURE SNR SURE Ambient CrossEntropy Denoising Derivative EDMWeight FiniteDifference FlowMatching Hutchinson
+        ImportanceSampled ImportanceSampledLikelihood Likelihood LogNormal Loss Mahalanobis Norm SUREScore
+        ScorePower SquaredError Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
+    """,
+    "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
+    "metrics.frechet": "frechet_distance",
+    "metrics.image": "interval_coverage psnr",
+    "metrics.kernel": "kernel_distance",
+    "metrics.neighbours": "memorisation_ratio two_sample_accuracy",
+    "metrics.spectrum": "cosine_spectrum log_spectral_distance radial_spectrum",
+    "model": "Model",
+    "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps NCSNpp NCSNv2 Network UNet",
+    "operators": """
+        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask Scale Sense
+        as_operator cg_sense l1_wavelet least_squares to_channels to_complex zero_filled
+    """,
+    "run.loading": "load",
+    "run.train": "recipe train",
+    "samplers": """
+        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama
+        Extrapolate Finer Heun Langevin LogSNRGrid NCSNLangevin NoPredictor ProbabilityFlow ReverseDiffusion Sampler
+        Step StochasticHeun TimeGrid TimeTable UniformGrid WienerBeyond bits_per_dimension interpolate sample
+    """,
+    "samplers.tiled": "Tiled",
+    "training.trainer": "Trainer",
 }
-_ROOMS = ("core", "data", "losses", "metrics", "nn", "samplers", "training")
+if TYPE_CHECKING:
+    from scorefield.core.classifier import Classifier
+    from scorefield.core.denoiser import (
+        DataPrediction, Denoiser, EDMPreconditioner, EpsilonPrediction, FlowPrediction, Index, Label, LogNoise,
+        NoiseRatio, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
+    )
+    from scorefield.core.noise import (
+        Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic, SpectralDensity,
+        SquaredExponential, VonKarman, White, WhiteModes,
+    )
+    from scorefield.core.oracle import Gaussian, Mixture
+    from scorefield.core.residual import ConditionalMean
+    from scorefield.core.schedule import (
+        EDM, VE, VP, Cosine, LinearBeta, Numerical, Rectified, Schedule, SubVP, Tabulated, ddpm, geometric,
+    )
+    from scorefield.core.sde import SDE
+    from scorefield.core.spectrum import RadialSpectrum
+    from scorefield.core.wiener import Wiener
+    from scorefield.data import (
+        Arrays, Augment, Batch, Centre, CentreCrop, Crop, Dequantise, Divide, DropLabel, FieldDataset, Flip,
+        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Source, Square,
+        Standardise, Tensors, UnitRange,
+    )
+    from scorefield.datasets import Channels, Digits, Interferograms, NavierStokes, Terrain, Volcano
+    from scorefield.foundation.errors import InputError
+    from scorefield.foundation.random import Generators
+    from scorefield.guidance import (
+        DPS, Classified, ClassifierFree, Guided, Measurement, Method, MomentMatching, NoisyLikelihood, PiGDM,
+        Proximal, Replacement,
+    )
+    from scorefield.inverse import InverseProblem, posterior
+    from scorefield.losses import (
+        GSURE, SNR, SURE, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, FiniteDifference, FlowMatching,
+        Hutchinson, ImportanceSampled, ImportanceSampledLikelihood, Likelihood, LogNormal, Loss, Mahalanobis, Norm,
+        SUREScore, ScorePower, SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime,
+        Unweighted, Weight,
+    )
+    from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
+    from scorefield.metrics.frechet import frechet_distance
+    from scorefield.metrics.image import interval_coverage, psnr
+    from scorefield.metrics.kernel import kernel_distance
+    from scorefield.metrics.neighbours import memorisation_ratio, two_sample_accuracy
+    from scorefield.metrics.spectrum import cosine_spectrum, log_spectral_distance, radial_spectrum
+    from scorefield.model import Model
+    from scorefield.nn import (
+        FNO, NCSN, UNO, Deterministic, Encoder, LearnedPositionMaps, NCSNpp, NCSNv2, Network, UNet,
+    )
+    from scorefield.operators import (
+        Blur, Coarsen, Coils, Compose, CosineCoarsen, Fourier, FourierCoarsen, Grey, Hole, LinearOperator, Mask,
+        Scale, Sense, as_operator, cg_sense, l1_wavelet, least_squares, to_channels, to_complex, zero_filled,
+    )
+    from scorefield.run.loading import load
+    from scorefield.run.train import recipe, train
+    from scorefield.samplers import (
+        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid, EulerMaruyama,
+        Extrapolate, Finer, Heun, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, ProbabilityFlow,
+        ReverseDiffusion, Sampler, Step, StochasticHeun, TimeGrid, TimeTable, UniformGrid, WienerBeyond,
+        bits_per_dimension, interpolate, sample,
+    )
+    from scorefield.samplers.tiled import Tiled
+    from scorefield.training.trainer import Trainer
+# fmt: on
 
-__all__ = ["SDE", "Denoiser", "InputError", "Model", "Sampler", "White", "load"]
+HOMES = {name: home for home, names in NAMES.items() for name in names.split()}
+ROOMS = (
+    "climate",
+    "core",
+    "data",
+    "datasets",
+    "functions",
+    "guidance",
+    "interop",
+    "jobs",
+    "losses",
+    "metrics",
+    "mri",
+    "nn",
+    "operators",
+    "samplers",
+    "training",
+)
+__all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
-        return getattr(import_module(f"scorefield.{_HOMES[name]}"), name)
-    if name in _ROOMS:
+    if name in HOMES:
+        found: Any = getattr(import_module(f"scorefield.{HOMES[name]}"), name)
+    elif name in ROOMS:
         return import_module(f"scorefield.{name}")
-    raise AttributeError(f"module 'scorefield' has no attribute {name!r}")
+    elif name == "__version__":
+        found = version("scorefield")
+    else:
+        raise AttributeError(f"module 'scorefield' has no attribute {name!r}")
+    globals()[name] = found  # the next time without a detour
+    return found
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *_ROOMS})
+    return sorted({*__all__, *ROOMS})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import cast
+from typing import NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -18,6 +18,7 @@ from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.normalise import Identity, Normaliser
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
 from scorefield.nn.network import Network
 from scorefield.samplers import Sampler
@@ -25,8 +26,18 @@ from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
 from scorefield.samplers.loop import Callback
 
 
+class Drawn(NamedTuple):
+    """Samples in data units, and the same in model space."""
+
+    x: Tensor
+    z: Tensor
+
+
 class Model(nn.Module):
     """A denoiser with the units of its data; or, where its network has classes, a noise-conditional classifier in its place.
+
+    Fields, their noise and what they are conditioned on are in data units wherever they are given or returned. In model space
+    are x_t, scores and latents alone.
 
     Args:
         sde: the law of x_t in model space.
@@ -34,7 +45,7 @@ class Model(nn.Module):
         precondition: the coefficients around F.
         normaliser: between data units and model space.
         predictors: the same for the field that x is conditioned on, which is 0 where it is not known; null to leave it as it is.
-        mean: a mean m(cond) that is taken off x in model space, so that only the rest is drawn; null for none.
+        mean: a mean m(cond) that is subtracted from x in model space, so that only the rest is drawn; null for none.
         sampler: how samples are drawn unless told otherwise.
         shape: (channels, *grid) of the fields; taken from the data in training.
     """
@@ -81,6 +92,11 @@ class Model(nn.Module):
         return next(self.denoiser.parameters()).device
 
     @property
+    def precision(self) -> torch.dtype:
+        """Of what is in model space: the network's own, or float32 where that is half precision, in which only F is computed."""
+        return wide(self.denoiser.net.dtype)
+
+    @property
     def labels(self) -> int:
         """How many classes the network tells apart; 0 without any."""
         return self.denoiser.net.labels
@@ -115,40 +131,68 @@ class Model(nn.Module):
         label: Tensor | None = None,
         cond: Condition | None = None,
     ) -> Float[Tensor, "batch channels *grid"]:
-        """C ∇log p(x_t) at x_t = x, in model space.
+        """C ∇log p(x_t) at x_t = x, in model space: a field of data has no noise level that it would be x_t of.
 
         Args:
-            x: x_t in model space.
+            x: x_t in model space, such as α z + σ ξ with the z of `enter`.
             t: times in [0, 1], shape () or (batch).
             label: noise labels in the network's own convention (an index, for tabulated models) instead of t.
-            cond: what the model is conditioned on.
+            cond: what the model is conditioned on, in data units as everywhere.
         """
         if label is not None and t is None:
             t = self.denoiser.precondition.label.invert(self.sde.schedule, label.double())
         elif t is None or label is not None:
             raise InputError("score needs either t or label, not both and not neither.")
         times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
-        return self.generative.score(self._own(x), times, cond)
+        return self.generative.score(self._own(x), times, self._given(cond))
 
     # ------------------------------------------------------------------------------------------ data units, model space
-    def condition(self, cond: Condition | None) -> dict[str, Tensor]:
-        """Conditions in data units as the network is given them."""
-        given = dict(cond or {})
-        if "field" in given:
-            given["field"] = self.predictors(given["field"]).nan_to_num(0.0, 0.0, 0.0)
-        return given
+    def enter(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
+        """z and cond in model space, of x and cond in data units: the only way in, and `leave` the only way out.
+
+        z is x normalised, without the mean where the model has one, 0 where x is not known. Of cond, `field` is in the units of
+        its own normaliser and 0 where it is NaN; anything else stays as it is. Both are on the model's device and in its
+        `precision`.
+        """
+        inside = self.prepare(batch)
+        return inside.x, dict(inside.cond)
+
+    def leave(self, z: Tensor, cond: Condition) -> Tensor:
+        """x in data units, of z and cond in model space, in float32 at least."""
+        z = z.to(self.device, torch.promote_types(z.dtype, self.precision))
+        return self.normaliser.inverse(z if self.mean is None else self.mean.add(z, cond)).to(z.dtype)
 
     def prepare(self, batch: Batch) -> Batch:
-        """A batch in data units as the denoiser learns it: x and its conditions in model space, x without the mean."""
-        batch = replace(batch.normalised(self.normaliser), cond=self.condition(batch.cond))
-        if self.mean is None:
-            return batch
-        x = self.mean.take_off(batch.x, batch.cond)
-        return replace(batch, x=x if batch.mask is None else x.where(batch.mask.bool(), 0.0))
+        """A batch in data units as the denoiser learns it: x and cond as they `enter`, y and the noise in the units of z."""
+        inside = self._in_units(batch)
+        inside = inside if self.mean is None else self.mean.subtract(inside)
+        return replace(inside, x=inside.x.to(self.precision))
 
-    def restore(self, x: Tensor, cond: Condition) -> Tensor:
-        """What the denoiser draws, in data units; `cond` as the network was given it."""
-        return self.normaliser.inverse(x if self.mean is None else self.mean.put_back(x, cond))
+    def _in_units(self, batch: Batch) -> Batch:
+        """A batch in model space before the mean is subtracted."""
+        batch = batch.to(self.device)
+        x = batch.x.to(torch.promote_types(batch.x.dtype, self.precision))
+        return replace(batch, x=x, cond=self._given(batch.cond)).normalised(self.normaliser)
+
+    def _given(self, cond: Condition | None) -> dict[str, Tensor]:
+        """cond in data units as the network is given it."""
+        given = {name: value.to(self.device) for name, value in (cond or {}).items()}
+        if "field" in given:
+            field = given["field"].to(torch.promote_types(given["field"].dtype, self.precision))
+            given["field"] = self.predictors(field).nan_to_num(0.0, 0.0, 0.0)
+        return {name: value.to(self.precision) if value.is_floating_point() else value for name, value in given.items()}
+
+    def log_det(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, " batch"]:
+        """log |det ∂z/∂x| of the way in at x in data units, summed over all elements of each field."""
+        found = self.normaliser.log_det(x)
+        return found if self.mean is None else found + self.mean.residual.log_det(x)
+
+    def _whole(self, x: Tensor, cond: Condition | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """`enter` for fields of which all has to be known."""
+        z, given = self.enter(Batch(x, cond or {}))
+        if not bool(z.isfinite().all()):
+            raise InputError("Fields that are known in part have no density and no latent: give fields without NaN.")
+        return z, given
 
     def fixed(self) -> list[tuple[str, nn.Module]]:
         """What is not trained but stored, by the names that it has in a checkpoint."""
@@ -162,7 +206,7 @@ class Model(nn.Module):
         if not has_learnt(self.predictors):
             self.predictors.fit(Conditions(batches))
         if self.mean is not None:
-            self.mean.fit(replace(b.normalised(self.normaliser), cond=self.condition(b.cond)) for b in batches)
+            self.mean.fit(self._in_units(batch) for batch in batches)
 
     @torch.no_grad()
     def denoise(
@@ -178,27 +222,51 @@ class Model(nn.Module):
         Args:
             y: in data units.
             noise: σ in data units, per real component, one number or one for each field.
-            cond: what the model is conditioned on.
+            cond: what the model is conditioned on, in data units.
             chunk: how many are computed at once.
 
         Raises:
             InputError: a σ that is no level of the model's schedule, or that the normaliser makes uneven.
         """
-        levels = torch.as_tensor(noise, dtype=torch.float32).expand(len(y))
-        given = self.condition({name: value.to(self.device) for name, value in (cond or {}).items()})
-        whole = Batch(y, given, noise=levels).to(self.device).normalised(self.normaliser)
-        x, noise = self._own(whole.x), self._own(cast(Tensor, whole.noise))
-        t = time_of_noise(self.sde.schedule, noise)
+        levels = torch.as_tensor(noise, dtype=self.precision).expand(len(y))
+        whole = self.prepare(Batch(y, cond or {}, noise=levels))
+        z, t = whole.x, time_of_noise(self.sde.schedule, cast(Tensor, whole.noise))
         found = []
-        for rows in torch.arange(len(x)).split(chunk):
-            alpha = expand_like(self.sde.schedule.alpha(t[rows]), x)
-            part = {name: value[rows] for name, value in given.items()}
-            found.append(self.normaliser.inverse(self.generative(alpha * x[rows], t[rows], part)).cpu())
+        for rows in torch.arange(len(z)).split(chunk):
+            alpha = expand_like(self.sde.schedule.alpha(t[rows]), z)
+            part = {name: value[rows] for name, value in whole.cond.items()}
+            found.append(self.leave(self.generative(alpha * z[rows], t[rows], part), part).cpu())
         return torch.cat(found)
 
     def _own(self, x: Tensor) -> Tensor:
-        """x where the network is, in its precision."""
-        return x.to(next(self.denoiser.parameters()))
+        """x in model space where the network is, in its precision."""
+        return x.to(self.device, self.precision)
+
+    @torch.no_grad()
+    def draw(
+        self,
+        generator: Generators,
+        shape: Sequence[int],
+        *,
+        sampler: Sampler | None = None,
+        cond: Condition | None = None,
+        denoiser: DenoiserProtocol | None = None,
+        callback: Callback | None = None,
+    ) -> Drawn:
+        """A sample for each of some streams of noise: what `sample` draws chunk by chunk, for jobs that name their own.
+
+        Args:
+            generator: one stream for each sample.
+            shape: (channels, *grid).
+            sampler: another than the model's own.
+            cond: what to condition on, in data units, a batch of as many.
+            denoiser: one to sample with instead of the model's own.
+            callback: called with (level, t, x_t) at every level, in model space.
+        """
+        given, like = self._given(cond), torch.empty(0, device=self.device, dtype=self.precision)
+        own, size = sampler or self.sampler, (len(generator), *shape)
+        z = own(denoiser or self.generative, size, generator=generator, like=like, cond=given, callback=callback)
+        return Drawn(self.leave(z, given), z)
 
     def sample(
         self,
@@ -219,7 +287,7 @@ class Model(nn.Module):
             seed: of the draws.
             sampler: another than the model's own.
             shape: another (channels, *grid) than that of the training data.
-            cond: what to condition on, a batch of n.
+            cond: what to condition on, in data units, a batch of n.
             chunk: how many are computed at once; another chunk size agrees to about 1e-4, not bitwise.
             callback: called with (level, t, x_t) at every level of every chunk, in model space.
             denoiser: one to sample with instead of the model's own, which it usually wraps (`scorefield.guidance`).
@@ -250,15 +318,12 @@ class Model(nn.Module):
         if not shape:
             raise InputError("The model does not know the shape of its fields: give shape=(channels, *grid).")
         self.check_cond(cond)
-        denoiser = denoiser or self.generative
         for start in starts:
             rows = range(start, start + chunk)
-            given = {name: _take(value, rows).to(self.device) for name, value in (cond or {}).items()}
+            given = {name: _take(value, rows) for name, value in (cond or {}).items()}
             generator = Generators((seed, index, Stream.SAMPLE) for index in rows)
-            like = torch.empty(0, device=self.device)
-            given = self.condition(given)
-            x = sampler(denoiser, (chunk, *shape), generator=generator, like=like, cond=given, callback=callback)
-            yield self.restore(x, given)[: n - start].cpu()
+            drawn = self.draw(generator, shape, sampler=sampler, cond=given, denoiser=denoiser, callback=callback)
+            yield drawn.x[: n - start].cpu()
 
     def log_prob(
         self,
@@ -277,13 +342,12 @@ class Model(nn.Module):
             x: fields in data units.
             generator: one stream of probes per field; by default the probes of field i depend on i alone.
             flow: the solver's tolerance, the probes, the ends.
-            cond: what the model is conditioned on.
+            cond: what the model is conditioned on, in data units.
         """
-        x = x.to(self.device)
-        z = self._own(self.normaliser(x))
+        z, given = self._whole(x, cond)
         generator = generator or Generators((0, index, Stream.PROBE) for index in range(len(x)))
-        found = flow.log_prob(self.generative, z, generator=generator, cond=cond)
-        return found._replace(nats=found.nats + self.normaliser.log_det(x).to(found.nats))
+        found = flow.log_prob(self.generative, z, generator=generator, cond=given)
+        return found._replace(nats=found.nats + self.log_det(x.to(self.device)).to(found.nats))
 
     def encode(
         self,
@@ -293,7 +357,8 @@ class Model(nn.Module):
         cond: Condition | None = None,
     ) -> Float[Tensor, "batch channels *grid"]:
         """The latents z of fields in data units, of the law N(0, C) where x is of the model's."""
-        return flow.encode(self.generative, self._own(self.normaliser(x.to(self.device))), cond=cond).x
+        z, given = self._whole(x, cond)
+        return flow.encode(self.generative, z, cond=given).x
 
     def decode(
         self,
@@ -309,10 +374,10 @@ class Model(nn.Module):
             latent: of the law N(0, C) where the fields are to be of the model's; between two, `scorefield.samplers.interpolate`.
             temperature: multiplies the latents: below 1 more typical fields, above 1 rarer ones.
             flow: the solver's tolerance and the ends.
-            cond: what the model is conditioned on.
+            cond: what the model is conditioned on, in data units.
         """
-        latent = temperature * self._own(latent)
-        return self.normaliser.inverse(flow.decode(self.generative, latent, cond=cond).x)
+        given = self._given(cond)
+        return self.leave(flow.decode(self.generative, temperature * self._own(latent), cond=given).x, given)
 
 
 def has_learnt(normaliser: Normaliser) -> bool:

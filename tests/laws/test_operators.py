@@ -1,5 +1,6 @@
 """Every operator: its adjoint, its matrix, and a projection that measures what it should."""
 
+import doctest
 import math
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 
 from laws.cases import keys
 from scorefield.foundation.errors import InputError
+from scorefield.guidance import Measurement
 from scorefield.operators import (
     Blur,
     Coarsen,
@@ -19,7 +21,9 @@ from scorefield.operators import (
     LinearOperator,
     Mask,
     Scale,
+    as_operator,
 )
+from scorefield.operators import function as function_module
 
 F64 = torch.float64
 GRIDS = {"1d": (12,), "2d": (6, 4), "3d": (4, 2, 6)}
@@ -166,3 +170,74 @@ def test_bad_operators_and_projections_that_do_not_exist_are_refused():
     grid = Compose((Mask(torch.arange(6) > 0), Coarsen(2)))
     with pytest.raises(InputError, match="MomentMatching"):
         grid.project(x, torch.ones(1, 1, 3, dtype=F64))
+
+
+# ------------------------------------------------------------------------------------------------------------ functions
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("name", ["Blur", "Coarsen", "Grey", "Scale", "Compose", "FourierCoarsen"])
+def test_an_operator_made_of_a_function_is_that_operator(name, grid):
+    """The adjoint by differentiation and the projection by least squares are those that were written down."""
+    shape = (CHANNELS, *GRIDS[grid])
+    written = operators(GRIDS[grid])[name]
+    found = as_operator(written, shape)
+    x = draw((2, *shape))
+    y = written(draw((2, *shape), seed=1))
+    torch.testing.assert_close(found(x), written(x))
+    torch.testing.assert_close(found.adjoint(y), written.adjoint(y))
+    if name not in ("Blur", "Compose"):
+        torch.testing.assert_close(found.project(x, y), written.project(x, y), rtol=1e-3, atol=1e-3)
+
+
+def test_a_function_of_other_shapes_is_an_operator():
+    matrix = draw((5, 12))
+    operator = as_operator(lambda x: x.flatten(1) @ matrix.to(x).T, (1, 12))
+    x, y = draw((2, 1, 12), seed=1), draw((2, 5), seed=2)
+    torch.testing.assert_close(operator.adjoint(y), (y @ matrix)[:, None])
+    torch.testing.assert_close(operator(operator.project(x, y)), y, rtol=1e-3, atol=1e-3)
+    given = as_operator(lambda x: x.flatten(1) @ matrix.to(x).T, (1, 12), adjoint=lambda y: (y @ matrix.to(y))[:, None])
+    torch.testing.assert_close(given.adjoint(y), operator.adjoint(y))
+
+
+@pytest.mark.parametrize(
+    ("f", "more", "words"),
+    [
+        (lambda x: x.square(), {}, r"f\(2 x\)"),
+        (lambda x: x + 1, {}, r"f\(2 x\)"),
+        (lambda x: x.abs(), {}, r"f\(x \+ y\)"),
+        (lambda x: x.clamp(-255, 255), {}, r"f\(x \+ y\)"),
+        (lambda x: x - x.mean(), {}, "batch"),
+        (lambda x: torch.from_numpy(2 * x.detach().numpy()), {}, "differentiated"),
+        (lambda x: 2 * x, {"adjoint": lambda y: y}, "does not belong"),
+        (lambda x: x[..., ::2], {"adjoint": lambda y: y}, "shape of x"),
+    ],
+)
+def test_a_function_that_is_no_linear_measurement_is_refused(f, more, words):
+    with pytest.raises(InputError, match=words) as error:
+        as_operator(f, (1, 4), **more)
+    assert len(str(error.value)) <= 300 and "\n" not in str(error.value)
+
+
+def test_what_least_squares_do_not_invert_has_no_projection():
+    blurred = as_operator(Blur(3.0), (1, 32))
+    y = draw((1, 1, 32))
+    with pytest.raises(InputError, match="no projection"):
+        blurred.project(0 * y, y)
+    assert not Measurement(blurred, y).exact
+
+
+def test_an_operator_needs_no_projection():
+    class Doubled(LinearOperator):
+        def __call__(self, x):
+            return 2 * x
+
+        def adjoint(self, y):
+            return 2 * y
+
+    with pytest.raises(InputError, match="Doubled has no projection"):
+        Doubled().project(draw((1, 1, 4)), draw((1, 1, 4)))
+    assert not Measurement(Doubled(), draw((1, 1, 4))).exact
+
+
+def test_the_docstring_of_functions_runs():
+    failed, tried = doctest.testmod(function_module)
+    assert tried and not failed

@@ -44,8 +44,8 @@ def test_the_packages_names_stay_what_they_are() -> None:
     """In a fresh process: a function of a module's own name would be one thing at first and another later."""
     program = (
         "import scorefield as s; from importlib import import_module\n"
-        "names = [*s.__all__, *s._ROOMS]; first = [getattr(s, name) for name in names]\n"
-        "[import_module(f'scorefield.{room}') for room in s._ROOMS]\n"
+        "names = [*s.__all__, *s.ROOMS]; first = [getattr(s, name) for name in names]\n"
+        "[import_module(f'scorefield.{room}') for room in s.ROOMS]\n"
         "assert all(getattr(s, name) is value for name, value in zip(names, first)) and len(set(names)) == len(names)"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from scorefield.climate.grid import CURVILINEAR, Grid
-from scorefield.climate.regrid import alike
+from scorefield.climate.grid import CURVILINEAR, Grid, same_points
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
 
@@ -40,7 +39,7 @@ def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, 
 def _check_points(given: Grid, trained: Grid, origin: str, *, whole: bool) -> None:
     """Refuse another curvilinear grid than that of training: its lines are numbered alike in every file."""
     same = given.kind == CURVILINEAR and given.shape == trained.shape
-    if not same or not alike(given.points(), trained.points()):
+    if not same or not same_points(given.points(), trained.points()):
         what = f"{given.shape[0]}×{given.shape[1]} points, not the {trained.shape[0]}×{trained.shape[1]}"
         raise InputError(f"{origin} is on another grid than the predictors of training: {what} with their lat and lon.")
     if not whole:

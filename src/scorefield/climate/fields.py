@@ -15,8 +15,8 @@ from torch import Tensor
 from scorefield.climate.files import Cube
 from scorefield.climate.grid import Grid
 from scorefield.climate.regrid import Regridder
-from scorefield.climate.split import dates, irregular
 from scorefield.climate.time_features import TimeFeature
+from scorefield.climate.times import dates, irregular
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError

@@ -4,30 +4,80 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from scorefield.climate.units import same_units
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 
 if TYPE_CHECKING:
     import xarray as xr
 
 HDF5, NETCDF3 = b"\x89HDF\r\n\x1a\n", b"CDF"
-NAMES = {  # of coordinates, where no attribute tells what they are
-    "x": ("lon", "longitude", "x", "grid_longitude", "rlon", "projection_x_coordinate", "xc", "i"),
-    "y": ("lat", "latitude", "y", "grid_latitude", "rlat", "projection_y_coordinate", "yc", "j"),
+CF = {
+    "X": "x",
+    "longitude": "x",
+    "Y": "y",
+    "latitude": "y",
+    "T": "time",
+    "time": "time",
+    "Z": "level",
+    "vertical": "level",
+}
+NAMES = {  # of dimensions that no attribute explains
+    "x": (
+        "lon",
+        "longitude",
+        "x",
+        "grid_longitude",
+        "rlon",
+        "projection_x_coordinate",
+        "xc",
+        "i",
+        "ni",
+        "nlon",
+        "nx",
+        "west_east",
+        "xi_rho",
+    ),
+    "y": (
+        "lat",
+        "latitude",
+        "y",
+        "grid_latitude",
+        "rlat",
+        "projection_y_coordinate",
+        "yc",
+        "j",
+        "nj",
+        "nlat",
+        "ny",
+        "south_north",
+        "eta_rho",
+    ),
     "time": ("time", "t", "valid_time", "date"),
-    "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "number"),
+    "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample"),
+    "level": (
+        "level",
+        "lev",
+        "plev",
+        "pressure",
+        "pressure_level",
+        "isobaricinhpa",
+        "height",
+        "depth",
+        "altitude",
+        "z",
+    ),
 }
-STANDARD = {  # standard names of coordinates
-    **dict.fromkeys(("longitude", "grid_longitude", "projection_x_coordinate"), "x"),
-    **dict.fromkeys(("latitude", "grid_latitude", "projection_y_coordinate"), "y"),
-    **{"time": "time", "realization": "member"},
-}
+PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
+READ_AHEAD = 2**25  # bytes of fields that follow one another, read together
+CHUNKS = 2**26  # bytes of unpacked chunks that HDF5 keeps
 
 
 @dataclass(frozen=True)
@@ -49,19 +99,26 @@ class Variables:
 
     def files(self) -> list[str]:
         """The files. Raises AbsentDataError where there are none."""
-        given = [self.path] if isinstance(self.path, str) else list(self.path)
-        found: list[str] = []
-        for entry in map(os.path.expandvars, given):
-            matches = sorted(glob.glob(entry)) if glob.has_magic(entry) else [entry] * os.path.exists(entry)  # noqa: PTH110, PTH207
-            if not matches:
-                raise AbsentDataError(f"There is no file {entry}: give the path of NetCDF files or of a Zarr store.")
-            found += matches
-        return found
+        return files_of(self.path)
+
+
+def files_of(path: str | Path | Sequence[str]) -> list[str]:
+    """The files that a path means: a file, a Zarr store, a pattern, a folder of NetCDF files, or a list of them."""
+    found: list[str] = []
+    for entry in map(os.path.expandvars, [str(path)] if isinstance(path, str | Path) else path):
+        matches = sorted(glob.glob(entry)) if glob.has_magic(entry) else [entry] * os.path.exists(entry)  # noqa: PTH110, PTH207
+        if not matches:
+            raise AbsentDataError(f"There is no file {entry}: give the path of NetCDF files or of a Zarr store.")
+        for match in map(Path, matches):
+            parts = sorted(match.glob("*.nc")) if match.is_dir() and not is_store(match) else []
+            found += map(str, parts or [match])
+    return found
 
 
 def library() -> Any:
-    """xarray, or InputError where the extra is missing."""
+    """xarray, which reads CF attributes by cf-xarray, or InputError where the extra is missing."""
     try:
+        import cf_xarray  # noqa: F401
         import xarray
     except ImportError as error:
         raise InputError("Gridded files need more libraries: pip install 'scorefield[climate]'.") from error
@@ -86,50 +143,69 @@ def engine_of(path: str) -> str:
     raise InputError(f"{path} is no NetCDF file and no Zarr store: convert it, with cdo or xarray.")
 
 
-def open_dataset(files: Sequence[str]) -> xr.Dataset:
-    """Files as one dataset, lazily; several are joined in the order of their times."""
-    xarray = library()
-    parts = []
-    for path in files:
+def open_dataset(path: str | Path | Sequence[str]) -> xr.Dataset:
+    """The files of a path as one dataset, lazily; several are joined along time, and what has no time is taken from the first."""
+    xarray, files, parts = library(), files_of(path), []
+    for name in files:
         try:
-            # Several files are joined lazily by dask; one is read as it is asked for, which is faster.
-            chunks: Any = {} if len(files) > 1 else None
-            parts.append(xarray.open_dataset(path, engine=engine_of(path), decode_timedelta=False, chunks=chunks))
+            engine = engine_of(name)
+            # Several files are joined lazily by dask; one is read field by field, which is faster.
+            options: dict[str, Any] = {"chunks": {} if len(files) > 1 else None}
+            options |= {"consolidated": False} if engine == "zarr" else {}
+            parts.append(xarray.open_dataset(name, engine=engine, decode_timedelta=False, **options))
         except (OSError, ValueError, KeyError, TypeError) as error:
             if isinstance(error, InputError):
                 raise
-            raise InputError(f"{path} cannot be read as a gridded file: {brief(error)}.") from error
+            raise InputError(f"{name} cannot be read as a gridded file: {brief(error)}.") from error
     if len(parts) == 1:
         return parts[0]
     try:
-        return xarray.combine_by_coords(parts, combine_attrs="override", join="exact")
+        return xarray.combine_by_coords(
+            parts, data_vars="minimal", coords="minimal", compat="override", combine_attrs="override", join="exact"
+        )
     except ValueError as error:
         raise InputError(f"{files[0]} and {len(files) - 1} more files do not join: {brief(error)}.") from error
 
 
-def axis_of(dataset: xr.Dataset, name: str) -> str:
-    """What a dimension is: x, y, time, member, or else level."""
-    attributes: Mapping[str, Any] = dataset[name].attrs if name in dataset.coords else {}
-    if (standard := attributes.get("standard_name")) in STANDARD:
-        return STANDARD[standard]
-    if (axis := str(attributes.get("axis", "")).lower()) in ("x", "y"):
-        return axis
-    found = next((axis for axis, names in NAMES.items() if name.lower() in names), "")
-    if found:
-        return found
-    kind = dataset[name].dtype.kind if name in dataset.coords else ""
-    return "time" if kind in "MO" and name in dataset.coords else "level"
+def axes_of(dataset: xr.Dataset, name: str) -> dict[str, str]:
+    """What each dimension of a variable is - x, y, time, member, level - by CF attributes, else by its name; "" where unknown."""
+    library()
+    known = {
+        coordinate: CF[kind]
+        for kinds in (dataset.cf.coordinates, dataset.cf.axes)
+        for kind, coordinates in kinds.items()
+        for coordinate in coordinates
+    }
+    found = {}
+    for dimension in map(str, dataset[name].dims):
+        axis = known.get(dimension) or next((a for a, names in NAMES.items() if dimension.lower() in names), "")
+        if dimension in dataset.coords:
+            if dataset[dimension].attrs.get("standard_name") == "realization":
+                axis = "member"
+            axis = axis or ("time" if dataset[dimension].dtype.kind in "MO" else "")
+        found[dimension] = axis
+    return found
 
 
 @dataclass(frozen=True)
 class Layout:
-    """The dimensions of a variable by what they are; empty where it has none of a kind."""
+    """The dimensions of a variable by what they are; empty where it has none of a kind.
+
+    Attributes:
+        x: along rows.
+        y: along columns.
+        time: along time.
+        member: of an ensemble.
+        level: along the vertical.
+        single: others, of length 1.
+    """
 
     x: str
     y: str
     time: str = ""
     member: str = ""
     level: str = ""
+    single: tuple[str, ...] = ()
 
 
 def layout_of(dataset: xr.Dataset, name: str, origin: str) -> Layout:
@@ -137,14 +213,37 @@ def layout_of(dataset: xr.Dataset, name: str, origin: str) -> Layout:
     if name not in dataset.variables:
         raise InputError(f"{origin} has no variable {name}: it has {', '.join(map(str, dataset.data_vars))}.")
     axes: dict[str, str] = {}
-    for dimension in map(str, dataset[name].dims):
-        axis = axis_of(dataset, dimension)
+    single: list[str] = []
+    for dimension, axis in axes_of(dataset, name).items():
         if axis in axes:
             raise InputError(f"{origin}: {name} has the dimensions {axes[axis]} and {dimension}: select one of them.")
-        axes[axis] = dimension
+        if axis:
+            axes[axis] = dimension
+        elif dataset.sizes[dimension] == 1:
+            single.append(dimension)
+        else:
+            raise InputError(
+                f"{origin}: {name} has the dimension {dimension}, which is no axis of a grid, of time, of members or of levels: "
+                f"select one of it, with xarray .isel({dimension}=0)."
+            )
     if "x" not in axes or "y" not in axes:
         raise InputError(f"{origin}: {name} has the dimensions {', '.join(map(str, dataset[name].dims))}, not a grid.")
-    return Layout(**axes)
+    return Layout(**axes, single=tuple(single))
+
+
+def mapping_name(dataset: xr.Dataset, name: str) -> str:
+    """The variable with a variable's grid mapping, its coordinates, where it lists them, left out; "" where there is none."""
+    variable = dataset[name]
+    text = str(variable.attrs.get("grid_mapping", variable.encoding.get("grid_mapping", "")))
+    found = text.partition(":")[0].strip()
+    return found if found in dataset.variables else ""
+
+
+def bounds_name(dataset: xr.Dataset, name: str) -> str:
+    """The variable with a coordinate's bounds; "" where it has none."""
+    attributes = {**dataset[name].encoding, **dataset[name].attrs} if name in dataset.coords else {}
+    found = str(attributes.get("bounds", ""))
+    return found if found in dataset.variables else ""
 
 
 class Cube:
@@ -161,8 +260,8 @@ class Cube:
             raise InputError(f"No variables of {variables.path} are named: give names.")
         self.variables, self.files = variables, variables.files()
         self.origin = self.files[0] + (f" and {len(self.files) - 1} more" if len(self.files) > 1 else "")
-        self._opened: tuple[int, xr.Dataset] | None = None
-        self._last: tuple[int, np.ndarray] | None = None  # of large fields, all tiles are taken in turn
+        self._opened: tuple[int, xr.Dataset, dict[str, Any]] | None = None
+        self._runs: deque[tuple[int, np.ndarray]] = deque(maxlen=2)  # first number, fields; the newest first
         dataset = self.dataset
         self.layouts = [layout_of(dataset, name, self.origin) for name in variables.names]
         self._check_units(dataset)
@@ -181,12 +280,17 @@ class Cube:
     @property
     def dataset(self) -> xr.Dataset:
         """The open files."""
+        return self._open()[1]
+
+    def _open(self) -> tuple[int, xr.Dataset, dict[str, Any]]:
+        """Number of the process, its dataset, and its handles of variables of a single HDF5 file; None for others."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), open_dataset(self.files))
-        return self._opened[1]
+            self._opened = (os.getpid(), open_dataset(self.files), {})
+            self._runs.clear()
+        return self._opened
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_opened": None, "_last": None}
+        return {**self.__dict__, "_opened": None, "_runs": deque(maxlen=2)}
 
     def __len__(self) -> int:
         return self.members * len(self.times)
@@ -216,34 +320,75 @@ class Cube:
             )
 
     def read(self, number: int) -> np.ndarray:
-        """The field of a number, (channels, y, x) float32, NaN where it is not known; not to be written to."""
-        if self._last is None or self._last[0] != number:
-            self._last = (number, self._read(number))
-        return self._last[1]
+        """The field of a number, (channels, y, x) float32, NaN where it is not known; not to be written to.
 
-    def _read(self, number: int) -> np.ndarray:
+        Where fields are read in turn, those that follow are read with them, twice as many each time.
+        """
+        for first, fields in self._runs:
+            if first <= number < first + len(fields):
+                return fields[number - first]
         member, time = divmod(number, len(self.times))
-        parts = []
-        for name, layout in zip(self.variables.names, self.layouts, strict=True):
-            array = self.dataset[name]
-            where: dict[str, Any] = {}
-            where |= {layout.member: member} if layout.member else {}
-            where |= {layout.time: time} if layout.time else {}
-            array = array.isel(where)
-            if layout.level and self.variables.levels is not None:
-                array = array.sel({layout.level: list(self.variables.levels)})
-            ordered = array.transpose(*([layout.level] if layout.level else []), layout.y, layout.x)
-            values = np.asarray(ordered.values, np.float32)
-            parts.append(values if layout.level else values[None])
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+        first, fields = self._runs[0] if self._runs else (-1, ())
+        count = 2 * len(fields) if number == first + len(fields) else 1
+        size = 4 * len(self.channels) * self.shape[0] * self.shape[1]
+        count = max(1, min(count, READ_AHEAD // size, len(self.times) - time))
+        parts = [
+            self._values(*pair, member, time, count) for pair in zip(self.variables.names, self.layouts, strict=True)
+        ]
+        self._runs.appendleft((number, np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]))
+        return self._runs[0][1][0]
+
+    def _values(self, name: str, layout: Layout, member: int, time: int, count: int) -> np.ndarray:
+        """A variable at times that follow one another, (count, levels, y, x); one without time is the same at all of them."""
+        where: dict[str, Any] = dict.fromkeys(layout.single, 0)
+        where |= {layout.member: member} if layout.member else {}
+        where |= {layout.time: slice(time, time + count)} if layout.time else {}
+        wanted = self._level_numbers(name, layout)
+        where |= {} if wanted is None else {layout.level: np.unique(wanted)}
+        variable = self.dataset[name].variable
+        if (handle := self._handle(name)) is None:
+            part = variable.isel(where)
+        else:
+            raw = handle[tuple(where.get(str(d), slice(None)) for d in variable.dims)]
+            packing = {k: v for k, v in variable.encoding.items() if k in PACKING}
+            dims = [d for d in variable.dims if not isinstance(where.get(str(d)), int)]
+            part = (
+                library().decode_cf(library().Dataset({name: (dims, raw, packing)}), decode_times=False)[name].variable
+            )
+        part = part.transpose(*(d for d in (layout.time, layout.level, layout.y, layout.x) if d))
+        values = np.asarray(part.values, np.float32)
+        values = values if layout.level else np.expand_dims(values, -3)
+        values = values if wanted is None else np.take(values, np.unique(wanted, return_inverse=True)[1], axis=-3)
+        return values if layout.time else np.broadcast_to(values, (count, *values.shape))
+
+    def _handle(self, name: str) -> Any:
+        """A variable of a single HDF5 file, to be read without looking up names; None where xarray has to read it."""
+        _, dataset, handles = self._open()
+        if name not in handles:
+            handles[name] = None
+            if len(self.files) == 1 and engine_of(self.files[0]) == "h5netcdf":
+                import h5py
+
+                found: Any = h5py.File(self.files[0], "r", rdcc_nbytes=CHUNKS)[name]
+                # Along an unlimited dimension a variable may end early, and xarray fills it up.
+                handles[name] = found if found.shape == dataset[name].shape and found.dtype.kind in "iuf" else None
+        return handles[name]
+
+    def _level_numbers(self, name: str, layout: Layout) -> np.ndarray | None:
+        """Where the levels are that were named; None for all."""
+        if not layout.level or self.variables.levels is None:
+            return None
+        known = self._known_levels(layout).tolist()
+        return np.array([known.index(level) for level in self.variables.levels])
+
+    def _known_levels(self, layout: Layout) -> np.ndarray:
+        dataset, name = self.dataset, layout.level
+        return dataset[name].values if name in dataset.coords else np.arange(dataset.sizes[name])
 
     def _levels(self, name: str, layout: Layout) -> list[tuple[str, float | None]]:
         if not layout.level:
             return [(name, None)]
-        dataset = self.dataset
-        known = (
-            dataset[layout.level].values if layout.level in dataset.coords else np.arange(dataset.sizes[layout.level])
-        )
+        known = self._known_levels(layout)
         wanted = known.tolist() if self.variables.levels is None else self.variables.levels
         if absent := [level for level in wanted if level not in known]:
             raise InputError(
@@ -266,16 +411,3 @@ class Cube:
 
     def _scalar_time(self, dataset: xr.Dataset) -> np.ndarray:
         return np.atleast_1d(dataset["time"].values) if "time" in dataset.variables else np.zeros(1, "datetime64[ns]")
-
-
-def same_units(found: object, expected: object) -> bool:
-    """Whether two spellings of units are of one unit: mm/h and mm h-1, C and degC, kg m^-2 and kg m-2."""
-    return _spelt(found) == _spelt(expected)
-
-
-def _spelt(units: object) -> str:
-    text = str(units).strip().replace("^", "").replace("**", "")
-    numerator, *denominators = text.split("/")
-    text = " ".join((numerator, *(f"{part.strip()}-1" for part in denominators)))
-    same = {"degC": "C", "celsius": "C", "degrees_celsius": "C", "Celsius": "C", "kelvin": "K", "1": "", "percent": "%"}
-    return " ".join(same.get(word, word) for word in text.split())

@@ -1,4 +1,8 @@
-"""Grids: where the points of a field are, what they stand for, and how they are named in a file."""
+"""Grids: where the points of a field are, how large their cells are, and how they are named in a file.
+
+A cell ends at its bounds where the file has them, else half way to its neighbours, as far beyond the outermost points, and at a
+pole where that is less than half a cell away.
+"""
 
 from __future__ import annotations
 
@@ -7,14 +11,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.climate.files import Layout
+from scorefield.climate.files import Layout, bounds_name, mapping_name
+from scorefield.climate.units import conversion
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-GEOGRAPHIC, CURVILINEAR = "latitude_longitude", "curvilinear"  # the latter's lines are numbered: y and x are indices
-LENGTHS = ("m", "km", "metre", "metres", "meter", "meters", "kilometre", "kilometres")
+GEOGRAPHIC, ROTATED = "latitude_longitude", "rotated_latitude_longitude"
+CURVILINEAR = "curvilinear"  # lines are numbered, and every point has a latitude and a longitude
+PLANE = "projection"  # one that the file does not name
+ANGLES = ("lat", "latitude", "rlat", "grid_latitude", "lon", "longitude", "rlon", "grid_longitude")
+POINTS = {  # of every point, where no attribute says what they are
+    "latitude": ("lat", "latitude", "nav_lat", "XLAT", "TLAT", "lat_rho"),
+    "longitude": ("lon", "longitude", "nav_lon", "XLONG", "TLONG", "lon_rho"),
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,14 +34,14 @@ class Grid:
 
     Attributes:
         y: positions of the rows, (rows), rising or falling; degrees, or the projection's units.
-        x: positions of the columns, (columns), likewise.
+        x: positions of the columns, (columns), likewise; longitudes go on beyond 360 where they cross it.
         y_edges: between the rows, (rows + 1).
         x_edges: between the columns, (columns + 1).
         kind: name of the grid mapping; "latitude_longitude" where there is none.
-        pole: what else tells the mapping: its numbers, by name.
-        latitude: of every point, (rows, columns), where a file tells or a rotated pole gives it; else None.
+        pole: the numbers of a rotated mapping, by name; degrees.
+        latitude: of every point, (rows, columns) degrees, where the file has it; else None.
         longitude: likewise.
-        spherical: whether y and x are angles on a sphere, so that areas go with the cosine of y.
+        spherical: whether y and x are angles on a sphere.
     """
 
     y: np.ndarray
@@ -104,45 +115,66 @@ class Grid:
         if self.kind == GEOGRAPHIC:
             latitude, longitude = np.meshgrid(self.y, self.x, indexing="ij")
             return latitude, longitude
-        if self.kind == "rotated_latitude_longitude":
-            pole = dict(self.pole)
+        pole = dict(self.pole)
+        if self.kind == ROTATED and pole:
             return unrotate(self.y, self.x, pole["grid_north_pole_latitude"], pole["grid_north_pole_longitude"])
         raise InputError(f"A grid of the mapping {self.kind} needs latitude and longitude of every point in the file.")
 
     def areas(self) -> np.ndarray:
-        """Relative areas of the cells, (rows, columns)."""
+        """Areas of the cells, (rows, columns): (sin φ₂ − sin φ₁)(λ₂ − λ₁) sr on a sphere; else in units of y²."""
         if self.kind == CURVILINEAR and min(self.shape) > 1:  # |∂r/∂i × ∂r/∂j| on the unit sphere
             along = np.gradient(unit_vectors(*self.points()), axis=(0, 1))
             return np.linalg.norm(np.cross(*along), axis=-1)
-        heights = np.abs(np.diff(np.sin(np.radians(self.y_edges)) if self.spherical else self.y_edges))
-        return heights[:, None] * np.abs(np.diff(self.x_edges))[None]
+        y, x = (
+            (np.sin(np.radians(self.y_edges)), np.radians(self.x_edges))
+            if self.spherical
+            else (self.y_edges, self.x_edges)
+        )
+        return np.abs(np.diff(y))[:, None] * np.abs(np.diff(x))[None]
 
 
 def grid_of(dataset: xr.Dataset, name: str, layout: Layout) -> Grid:
-    """The grid of a variable, with the bounds that a file gives, or else half way between its points."""
+    """The grid of a variable.
+
+    Raises:
+        InputError: a coordinate neither rises nor falls, or its bounds do not contain it.
+    """
     kind, pole = mapping_of(dataset, name)
-    curved = _curvilinear(dataset, layout)
-    y, x = (_positions(dataset, dimension) for dimension in (layout.y, layout.x))
-    if layout.y not in dataset.coords and curved is not None:
-        kind = CURVILINEAR
-    elif kind == GEOGRAPHIC and layout.y in dataset.coords and dataset[layout.y].attrs.get("units") in LENGTHS:
-        kind = "projection"  # one that the file does not name
-    spherical = kind in (GEOGRAPHIC, "rotated_latitude_longitude")
-    y_edges, x_edges = _edges(dataset, layout.y, y), _edges(dataset, layout.x, x)
+    lines = [dataset[d] for d in (layout.y, layout.x) if d in dataset.coords]
+    whole = len(lines) == 2
+    angles = whole and all(map(is_angle, lines))
+    lengths = whole and all(conversion(line.attrs.get("units", ""), "m") for line in lines)
+    projected = whole and kind not in ("", GEOGRAPHIC, ROTATED)
+    latitude, longitude = _points(dataset, name, layout)
+    if latitude is not None and not (angles or lengths or projected):
+        kind = CURVILINEAR  # what else stands along y and x are the numbers of lines
+    elif not kind:
+        rotated = angles and "grid_latitude" in (lines[0].attrs.get("standard_name"), layout.y)
+        kind = ROTATED if rotated else GEOGRAPHIC if angles else PLANE
+    spherical = kind in (GEOGRAPHIC, ROTATED)
+    numbers = kind == CURVILINEAR
+    y, y_edges = _line(dataset, layout.y, numbered=numbers)
+    x, x_edges = _line(dataset, layout.x, numbered=numbers, circle=spherical)
     if spherical:
-        y_edges = y_edges.clip(-90, 90)
-    lat, lon = curved if curved is not None else (None, None)
-    return Grid(y, x, y_edges, x_edges, kind, pole, lat, lon, spherical)
+        y_edges = y_edges.clip(-90, 90) if bounds_name(dataset, layout.y) else to_poles(y_edges)
+    return Grid(y, x, y_edges, x_edges, kind, pole, latitude, longitude, spherical)
+
+
+def is_angle(coordinate: xr.DataArray) -> bool:
+    """Whether a coordinate is in degrees, by its units, or where it has none by its name."""
+    units = coordinate.attrs.get("units")
+    if units is not None:
+        return str(units).startswith("degree")
+    return bool({str(coordinate.name).lower(), coordinate.attrs.get("standard_name")} & set(ANGLES))
 
 
 def mapping_of(dataset: xr.Dataset, name: str) -> tuple[str, tuple[tuple[str, float], ...]]:
-    """The name of a variable's grid mapping, and its numbers."""
-    variable = dataset[name].attrs.get("grid_mapping", dataset[name].encoding.get("grid_mapping", ""))
-    if str(variable) not in dataset.variables:
-        return GEOGRAPHIC, ()
-    attributes: dict[str, Any] = dataset[str(variable)].attrs
-    told = {k: np.asarray(v) for k, v in attributes.items() if "pole" in k}
-    numbers = {k: float(v) for k, v in told.items() if v.dtype.kind in "iuf" and not v.ndim}
+    """The name of a variable's grid mapping, "" where there is none, and the numbers of its pole."""
+    if not (variable := mapping_name(dataset, name)):
+        return "", ()
+    attributes: dict[str, Any] = dataset[variable].attrs
+    given = {k: np.asarray(v) for k, v in attributes.items() if "pole" in k}
+    numbers = {k: float(v) for k, v in given.items() if v.dtype.kind in "iuf" and not v.ndim}
     return str(attributes.get("grid_mapping_name", GEOGRAPHIC)), tuple(sorted(numbers.items()))
 
 
@@ -165,28 +197,6 @@ def unrotate(
     return np.degrees(np.arcsin(north.clip(-1, 1))), (longitude + 180.0) % 360.0 - 180.0
 
 
-def _positions(dataset: xr.Dataset, dimension: str) -> np.ndarray:
-    if dimension not in dataset.coords:
-        return np.arange(dataset.sizes[dimension], dtype=np.float64)
-    values = np.asarray(dataset[dimension].values, np.float64)
-    steps = np.diff(values)
-    if len(steps) and not ((steps > 0).all() or (steps < 0).all()):
-        raise InputError(f"The coordinate {dimension} neither rises nor falls: sort it.")
-    return values
-
-
-def _edges(dataset: xr.Dataset, dimension: str, positions: np.ndarray) -> np.ndarray:
-    bounds = str(dataset[dimension].attrs.get("bounds", "")) if dimension in dataset.coords else ""
-    if bounds not in dataset.variables:
-        bounds = str(dataset[dimension].encoding.get("bounds", "")) if dimension in dataset.coords else ""
-    if bounds in dataset.variables:
-        pairs = np.asarray(dataset[bounds].values, np.float64)
-        falling = len(positions) > 1 and positions[1] < positions[0]
-        low, high = pairs.min(1), pairs.max(1)
-        return np.append(high, low[-1]) if falling else np.append(low, high[-1])
-    return edges_between(positions)
-
-
 def edges_between(positions: np.ndarray) -> np.ndarray:
     """Half way between positions, and as far beyond the first and the last."""
     if len(positions) == 1:
@@ -195,12 +205,86 @@ def edges_between(positions: np.ndarray) -> np.ndarray:
     return np.concatenate(([2 * positions[0] - middle[0]], middle, [2 * positions[-1] - middle[-1]]))
 
 
-def _curvilinear(dataset: xr.Dataset, layout: Layout) -> tuple[np.ndarray, np.ndarray] | None:
-    """Latitude and longitude of every point, where the file has them."""
+def to_poles(edges: np.ndarray) -> np.ndarray:
+    """Edges of latitude that end at a pole where it is less than half a cell away."""
+    edges = edges.clip(-90, 90)
+    for end, inner in ((0, 1), (-1, -2)):
+        if 90 - abs(edges[end]) < abs(edges[end] - edges[inner]) / 2:
+            edges[end] = np.copysign(90, edges[end])
+    return edges
+
+
+def same_points(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> bool:
+    """Whether points (rows, columns), by latitude and longitude in degrees, are the same to a hundredth of their spacing."""
+    if ours[0].shape != theirs[0].shape:
+        return False
+    away = np.abs(unit_vectors(*ours) - unit_vectors(*theirs)).max()
+    return bool(away < 1e-2 * np.radians(spacing(*theirs)))
+
+
+def turned_to(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> tuple[slice, slice] | None:
+    """The order of their rows and of their columns in which their points are ours; None where there is none."""
+    forth, back = slice(None), slice(None, None, -1)
+    orders = [(rows, columns) for rows in (forth, back) for columns in (forth, back)]
+    return next((order for order in orders if same_points(ours, (theirs[0][order], theirs[1][order]))), None)
+
+
+def spacing(latitude: np.ndarray, longitude: np.ndarray) -> float:
+    """The largest distance of neighbouring points in degrees."""
+    steps = [np.abs(np.diff(latitude, axis=a)).max(initial=0) for a in (0, 1)]
+    turns = [np.abs((np.diff(longitude, axis=a) + 180) % 360 - 180).max(initial=0) for a in (0, 1)]
+    return float(max(*steps, *turns))
+
+
+def factor_between(coarse: tuple[int, ...], fine: tuple[int, ...]) -> tuple[int, int]:
+    """How many fine cells lie in a coarse one, along y and x, from the last two sizes of each."""
+    factors = fine[-2] // coarse[-2], fine[-1] // coarse[-1]
+    if min(factors) < 1 or (coarse[-2] * factors[0], coarse[-1] * factors[1]) != tuple(fine[-2:]):
+        raise InputError(
+            f"A grid of {coarse[-2]}×{coarse[-1]} boxes does not divide one of {fine[-2]}×{fine[-1]} evenly: crop the fine one, "
+            "or bring the coarse one onto a grid that does."
+        )
+    return factors
+
+
+def _line(
+    dataset: xr.Dataset, dimension: str, *, numbered: bool, circle: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Positions along a dimension, numbers where it has none, and the edges between them; on a circle they go on beyond 360."""
+    if numbered or dimension not in dataset.coords:
+        positions = np.arange(dataset.sizes[dimension], dtype=np.float64)
+        return positions, edges_between(positions)
+    positions = np.asarray(dataset[dimension].values, np.float64)
+    positions = np.unwrap(positions, period=360) if circle else positions
+    steps = np.diff(positions)
+    if len(steps) and not ((steps > 0).all() or (steps < 0).all()):
+        advice = "roll it, so that it goes on around the circle" if circle else "sort it"
+        raise InputError(f"The coordinate {dimension} neither rises nor falls: {advice}.")
+    if not (bounds := bounds_name(dataset, dimension)):
+        return positions, edges_between(positions)
+    pairs = np.asarray(dataset[bounds].values, np.float64)
+    if circle:
+        pairs = np.unwrap(pairs, period=360, axis=1)
+        pairs += 360 * np.round((positions - pairs.mean(1)) / 360)[:, None]
+    low, high = pairs.min(1), pairs.max(1)
+    slack = 1e-6 * np.abs(pairs).max()
+    if ((positions < low - slack) | (positions > high + slack)).any():
+        raise InputError(f"The bounds {bounds} of {dimension} do not contain its points: correct them, or drop them.")
+    falling = len(positions) > 1 and positions[1] < positions[0]
+    return positions, np.append(high, low[-1]) if falling else np.append(low, high[-1])
+
+
+def _points(dataset: xr.Dataset, name: str, layout: Layout) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
+    """Latitude and longitude of every point, where the file has them: named by the variable, by attributes, or by their names."""
+    flat = [str(n) for n, v in dataset.variables.items() if set(v.dims) == {layout.y, layout.x} and n != name]
+    known = dataset[flat].set_coords(flat).cf.coordinates if flat else {}
+    variable = dataset[name]
+    first = str(variable.attrs.get("coordinates", variable.encoding.get("coordinates", ""))).split()
     found = []
-    for names in (("lat", "latitude", "nav_lat", "XLAT"), ("lon", "longitude", "nav_lon", "XLONG")):
-        name = next((n for n in names if n in dataset.variables and set(dataset[n].dims) == {layout.y, layout.x}), None)
-        if name is None:
-            return None
-        found.append(np.asarray(dataset[name].transpose(layout.y, layout.x).values, np.float64))
+    for kind, names in POINTS.items():
+        fits = [n for n in known.get(kind, []) if n in flat] or [n for n in names if n in flat]
+        if not fits:
+            return None, None
+        chosen = next((n for n in fits if n in first), fits[0])
+        found.append(np.asarray(dataset[chosen].transpose(layout.y, layout.x).values, np.float64))
     return found[0], found[1]

@@ -14,12 +14,13 @@ from torch import Tensor
 
 from scorefield.climate.domain_match import parts_covered
 from scorefield.climate.fields import Predictors
-from scorefield.climate.files import Cube, Variables, same_units
+from scorefield.climate.files import Cube, Variables
 from scorefield.climate.grid import CURVILINEAR, Grid
 from scorefield.climate.regrid import Conservative, Regridder, spreading
 from scorefield.climate.source import Climate, grid_of_cube
-from scorefield.climate.split import dates, usual_step
-from scorefield.climate.template import Template, calendar_of
+from scorefield.climate.template import Template
+from scorefield.climate.times import calendar_of, dates, usual_step
+from scorefield.climate.units import same_units
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:

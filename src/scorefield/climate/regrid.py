@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from scorefield.climate.grid import CURVILINEAR, GEOGRAPHIC, Grid, unit_vectors
+from scorefield.climate.grid import CURVILINEAR, GEOGRAPHIC, Grid, factor_between, same_points, spacing, unit_vectors
 from scorefield.foundation.errors import InputError
 
 KNOWN = 0.5  # the least share of the weight that must be known
@@ -58,7 +58,7 @@ class Nearest(Regrid):
 
         distance, nearest = KDTree(_on_sphere(*source.points())).query(_on_sphere(*target.points()))
         latitude, longitude = source.points()
-        reach = 2 * np.radians(max(_spacing(latitude, longitude), 1e-9))
+        reach = 2 * np.radians(max(spacing(latitude, longitude), 1e-9))
         if (distance > reach).any():
             raise InputError("The predictors' grid does not cover the target's: the nearest point is two cells away.")
         n, m = int(np.prod(target.shape)), int(np.prod(source.shape))
@@ -99,7 +99,13 @@ class Separable(Regridder):
         top, left = (np.unique(matrix.indices) for matrix in (along_y, along_x))
         part = field[..., top[0] : top[-1] + 1, left[0] : left[-1] + 1]
         along_y, along_x = along_y[:, top[0] : top[-1] + 1], along_x[:, left[0] : left[-1] + 1]
-        return _weighted(part, lambda flat: np.stack([(along_x @ (along_y @ f).T).T for f in flat]))
+
+        def apply(flat: np.ndarray) -> np.ndarray:
+            n, rows, columns = flat.shape
+            half = (along_y @ flat.transpose(1, 0, 2).reshape(rows, -1)).reshape(-1, n, columns)
+            return (along_x @ half.transpose(2, 1, 0).reshape(columns, -1)).reshape(-1, n, len(half)).transpose(1, 2, 0)
+
+        return _weighted(part, apply)
 
 
 class Weighted(Regridder):
@@ -119,13 +125,34 @@ def coarsens(fine: Grid, coarse: Grid) -> bool:
     if factor < 1 or any(n // factor < m for n, m in zip(fine.shape, coarse.shape, strict=True)):
         return False
     ours = fine.coarsened(factor)
-    return ours.shape == coarse.shape and alike(ours.points(), coarse.points())
+    return ours.shape == coarse.shape and same_points(ours.points(), coarse.points())
 
 
-def alike(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> bool:
-    """Whether points, given by latitude and longitude, are the same to a hundredth of their spacing."""
-    away = np.abs(unit_vectors(*ours) - unit_vectors(*theirs)).max()
-    return bool(away < 1e-2 * np.radians(_spacing(*theirs)))
+def bilinear(coarse: np.ndarray, factor: tuple[int, int]) -> np.ndarray:
+    """Coarse fields (..., Y, X) at the centres of factor[0] × factor[1] equal cells of each of theirs, as `Bilinear` has them."""
+
+    def along(n: int, parts: int) -> Any:
+        return between(np.arange(n), (np.arange(n * parts) + 0.5) / parts - 0.5, -0.5, n - 0.5).matrix(n)
+
+    return Separable(*(along(n, parts) for n, parts in zip(coarse.shape[-2:], factor, strict=True)))(coarse)
+
+
+def block_mean(fine: np.ndarray, factor: tuple[int, int], area: np.ndarray | None = None) -> np.ndarray:
+    """The mean over each block of cells, by area: what fine fields (..., y, x) are on the coarse grid.
+
+    Args:
+        fine: fields.
+        factor: cells of a block along y and x.
+        area: relative areas, (y, x); equal by default.
+    """
+    area = np.ones(fine.shape[-2:]) if area is None else area
+    factor_between((fine.shape[-2] // factor[0], fine.shape[-1] // factor[1]), fine.shape)
+
+    def blocks(x: np.ndarray) -> np.ndarray:
+        y, x_ = x.shape[-2] // factor[0], x.shape[-1] // factor[1]
+        return x.reshape(*x.shape[:-2], y, factor[0], x_, factor[1]).sum((-3, -1), dtype=float)
+
+    return blocks(fine * area) / blocks(area)
 
 
 def spreading(source: Grid, target: Grid) -> Separable:
@@ -254,7 +281,7 @@ def _weighted(field: np.ndarray, apply: Any) -> np.ndarray:
         weight = apply(known.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             out = np.where(weight >= KNOWN, out / weight, np.nan)
-    return out.reshape(*field.shape[:-2], *out.shape[-2:]).astype(np.float32)
+    return np.ascontiguousarray(out.reshape(*field.shape[:-2], *out.shape[-2:]), np.float32)
 
 
 def _heights(grid: Grid) -> np.ndarray:
@@ -271,10 +298,3 @@ def _sparse(weights: np.ndarray, rows: np.ndarray, columns: np.ndarray, shape: t
 
 def _on_sphere(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
     return unit_vectors(latitude.ravel(), longitude.ravel())
-
-
-def _spacing(latitude: np.ndarray, longitude: np.ndarray) -> float:
-    """The largest distance of neighbouring points in degrees."""
-    steps = [np.abs(np.diff(latitude, axis=a)).max(initial=0) for a in (0, 1)]
-    turns = [np.abs((np.diff(longitude, axis=a) + 180) % 360 - 180).max(initial=0) for a in (0, 1)]
-    return float(max(*steps, *turns))

@@ -14,10 +14,11 @@ from scorefield.climate.fields import GriddedFields, Predictors
 from scorefield.climate.files import Cube, Variables
 from scorefield.climate.grid import Grid, grid_of
 from scorefield.climate.regrid import Bilinear, Conservative, Regrid, Regridder
-from scorefield.climate.split import Division, dates, usual_step
-from scorefield.climate.template import calendar_of, template_bytes
+from scorefield.climate.split import Division
+from scorefield.climate.template import template_bytes
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import TimeFeature
+from scorefield.climate.times import calendar_of, dates, usual_step
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 
@@ -84,7 +85,7 @@ class Climate(Source):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
         if fields.bytes <= self.memory * 2**30:
             fields.remember()
-        fields.told = told_of(fields)
+        fields.metadata = told_of(fields)
         if split == "train":
             fields.template = describe(self, fields)
         return fields

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 import numpy as np
 
+from scorefield.climate.times import dates, days_since_first, season_of
 from scorefield.data.source import Split
 from scorefield.foundation.errors import InputError
-
-SEASONS = {month: ("DJF", "MAM", "JJA", "SON")[month % 12 // 3] for month in range(1, 13)}
 
 
 class Division(ABC):
@@ -66,7 +65,7 @@ class Seasons(InTime):
     test: tuple[Literal["DJF", "MAM", "JJA", "SON"], ...] = ()
 
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
-        return _chosen(np.array([SEASONS[date.month] for date in dates(times)]), self.valid, self.test, split)
+        return _chosen(np.array([season_of(date.month) for date in dates(times)]), self.valid, self.test, split)
 
 
 @dataclass(frozen=True)
@@ -168,30 +167,3 @@ def _chosen(values: np.ndarray, valid: Sequence[Any], test: Sequence[Any], split
     if split == "train":
         return ~np.isin(values, [*valid, *test])
     return np.isin(values, list(valid if split == "valid" else test))
-
-
-def dates(times: np.ndarray) -> list[Any]:
-    """Times as calendar dates with year, month, ... of any calendar."""
-    return times.astype("datetime64[us]").tolist() if times.dtype.kind == "M" else list(times)
-
-
-def irregular(times: np.ndarray) -> np.ndarray:
-    """Which steps between neighbouring times are none of the usual length, (times - 1) bool: months and leap days pass, holes
-    and what comes twice do not.
-    """
-    if len(times) < 2 or times.dtype.kind not in "MO":
-        return np.zeros(max(len(times) - 1, 0), bool)
-    share = np.diff(days_since_first(times)) / usual_step(times)
-    return (share < 0.5) | (share > 1.5)
-
-
-def usual_step(times: np.ndarray) -> float:
-    """The median of the steps, in days; 1 where there are none."""
-    steps = np.diff(days_since_first(times)) if len(times) > 1 else np.ones(1)
-    return float(np.median(steps)) or 1.0
-
-
-def days_since_first(times: np.ndarray) -> np.ndarray:
-    """Days since the first of the times, in their own calendar."""
-    found = dates(times)
-    return np.array([(date - found[0]).total_seconds() / 86400 for date in found])

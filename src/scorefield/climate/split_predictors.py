@@ -14,8 +14,8 @@ from scorefield.climate.files import library
 from scorefield.climate.predictors import Driving, EnsembleInput, minutes, rescaled
 from scorefield.climate.regrid import Conservative, spreading
 from scorefield.climate.source import Climate
-from scorefield.climate.split import dates
 from scorefield.climate.template import DEGREES, Template
+from scorefield.climate.times import dates
 from scorefield.data.source import Split
 from scorefield.foundation.errors import InputError
 

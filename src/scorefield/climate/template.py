@@ -17,6 +17,7 @@ from torch import Tensor
 
 from scorefield.climate.files import NAMES, Cube, Layout, library
 from scorefield.climate.grid import CURVILINEAR, Grid, grid_of
+from scorefield.climate.times import calendar_of
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -169,12 +170,6 @@ def complete(dataset: xr.Dataset, name: str, axis: str, *, geographic: bool) -> 
         standard, units = DEGREES[axis]
         attributes.update({"standard_name": standard, "units": attributes.get("units", units)})
         attributes.setdefault("long_name", standard)
-
-
-def calendar_of(time: xr.DataArray) -> str:
-    """The calendar of a time coordinate; the names of today's calendar are one."""
-    name = str(time.encoding.get("calendar", "")) or (str(time.dt.calendar) if time.dtype.kind in "MO" else "")
-    return "standard" if name in ("gregorian", "proleptic_gregorian", "standard") else name
 
 
 def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from scorefield.climate.split import dates
+from scorefield.climate.times import dates
 from scorefield.foundation.errors import InputError
 
 

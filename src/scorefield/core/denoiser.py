@@ -293,5 +293,4 @@ class Denoiser(nn.Module):
 
 def evaluate(net: Network, x_t: Field, c: Coefficients, cond: Condition | None) -> Tensor:
     """F(c_in x_t, c_noise)."""
-    label = c.label.to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
-    return net(expand_like(c.scale, x_t).to(x_t.dtype) * x_t, label, cond).to(x_t.dtype)
+    return net.evaluate(expand_like(c.scale, x_t).to(x_t.dtype) * x_t, c.label, cond)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from scorefield.core.denoiser import Condition
 from scorefield.data.batch import Batch
 from scorefield.data.normalise import Standardise
+from scorefield.foundation.errors import InputError
 from scorefield.nn.network import Network
 
 
@@ -35,12 +37,16 @@ class ConditionalMean(nn.Module, ABC):
             self.residual.fit(rest)
 
     @torch.no_grad()
-    def take_off(self, x: Tensor, cond: Condition) -> Tensor:
-        """What is left of x in model space."""
-        return self.residual(x - self(x, cond))
+    def subtract(self, batch: Batch) -> Batch:
+        """What is left of a batch in model space, and its noise in the same units."""
+        if batch.y is not None:
+            raise InputError(
+                "A mean is subtracted from fields, not from what was measured of them: leave model.mean out."
+            )
+        return replace(batch, x=batch.x - self(batch.x, batch.cond)).normalised(self.residual)
 
     @torch.no_grad()
-    def put_back(self, rest: Tensor, cond: Condition) -> Tensor:
+    def add(self, rest: Tensor, cond: Condition) -> Tensor:
         """x in model space."""
         return self(rest, cond) + self.residual.inverse(rest)
 
@@ -60,4 +66,4 @@ class Regression(ConditionalMean):
         return super().train(False)  # no dropout in a mean, not even while the rest is trained
 
     def forward(self, x: Tensor, cond: Condition) -> Tensor:
-        return self.net(torch.zeros_like(x), x.new_zeros(len(x)), cond)
+        return self.net.evaluate(torch.zeros_like(x), x.new_zeros(len(x)), cond)

@@ -49,8 +49,7 @@ class Wiener(Preconditioner):
     def evaluate(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Tensor:
         basis, signal, noise, _, _ = self._modes(sde, x_t, t)
         seen = basis.filter(x_t, (self.points * (signal + noise)).rsqrt().to(x_t))
-        label = self.label(sde.schedule, t).to(device=x_t.device, dtype=x_t.dtype).expand(len(x_t))
-        return net(seen, label, cond).to(x_t.dtype)
+        return net.evaluate(seen, self.label(sde.schedule, t), cond)
 
     def denoise(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
         basis, signal, noise, alpha, data = self._modes(sde, x_t, t)

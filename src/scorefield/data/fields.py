@@ -29,16 +29,16 @@ class FieldDataset(Dataset[Batch], ABC):
         dtype: the number type in which the values are stored, before they become float32.
         classes: a name per label value; empty where there are no labels.
         notes: what is odd about the data, one line each, for who looks at them first.
-        told: what the files tell of themselves, one line each.
+        metadata: what the files say about themselves, one line each.
         periodic: what the fields are conditioned on are functions on a torus.
-        template: the bytes of a file that tells where the fields lie and what they are called; empty where none is needed.
+        template: the bytes of a file with the places of the fields and their names; empty where none is needed.
     """
 
     quantum: float = 0.0
     dtype: str = "float32"
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    told: tuple[str, ...] = ()
+    metadata: tuple[str, ...] = ()
     periodic: bool = False
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
@@ -187,24 +187,24 @@ def find_channels(shape: Sequence[int], channel_axis: ChannelAxis, origin: str) 
     InputError where that does not decide.
     """
     axes = len(shape) - 1
-    told = channel_axis
     if axes < 1 or 0 in shape:
         raise InputError(f"{origin} has shape {tuple(shape)}: give fields along the first axis, at least one.")
-    if told == "auto":
+    found = channel_axis
+    if found == "auto":
         first, last = (axes > 1 and shape[end] <= MAX_CHANNELS for end in (1, -1))
         if first != last:
-            told = "first" if first else "last"
+            found = "first" if first else "last"
         elif not first and axes < 3:
-            told = "none"
+            found = "none"
         else:
             advice = "give channel_axis none, first or last"
             raise InputError(f"{origin} has shape {tuple(shape)}, where the channels may be on any axis: {advice}.")
-    rank = axes if told == "none" else axes - 1
+    rank = axes if found == "none" else axes - 1
     if not 1 <= rank <= 3:
         raise InputError(
-            f"{origin} has shape {tuple(shape)}: with channel_axis {told} that is a grid of rank {rank}, not 1-3."
+            f"{origin} has shape {tuple(shape)}: with channel_axis {found} that is a grid of rank {rank}, not 1-3."
         )
-    return told
+    return found
 
 
 def check_labels(labels: np.ndarray, n: int, origin: str, classes: int = 0) -> Tensor:

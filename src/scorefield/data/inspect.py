@@ -44,7 +44,7 @@ class Facts:
         sigma_max: the largest distance between two normalised fields, for the largest noise level; NaN if unknown.
         compared: of how many fields all pairs were compared to find it; if fewer than n, it is a lower bound.
         warnings: what is likely to go wrong, one line each.
-        told: what the files tell of themselves, one line each.
+        metadata: what the files say about themselves, one line each.
         examples: a few fields, for the preview.
     """
 
@@ -63,7 +63,7 @@ class Facts:
     sigma_max: float
     compared: int
     warnings: tuple[str, ...]
-    told: tuple[str, ...]
+    metadata: tuple[str, ...]
     examples: Tensor = field(repr=False, compare=False)
 
     def table(self) -> str:
@@ -82,7 +82,7 @@ class Facts:
             "sigma_max": f"{self.sigma_max:.4g}{note}",
         }
         lines = [f"{name:<12}{value}" for name, value in rows.items()]
-        lines += [f"{'':<12}{note}" for note in self.told]
+        lines += [f"{'':<12}{note}" for note in self.metadata]
         return "\n".join(lines + [f"warning     {text}" for text in self.warnings])
 
     def preview(self, path: Path | str) -> None:
@@ -141,7 +141,7 @@ def inspect(
         sigma_max=sigma_max,
         compared=compared,
         warnings=tuple(warnings),
-        told=fields.told,
+        metadata=fields.metadata,
         examples=examples,
     )
 

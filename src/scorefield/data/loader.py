@@ -1,6 +1,6 @@
 """The order in which a run sees its data: position p is entry p mod n of the permutation drawn for epoch p div n.
 
-Optimiser step k sees positions kB to (k+1)B - 1 whatever the number of ranks, workers or restarts; a rank takes a
+Optimiser step k sees positions kB to (k+1)B - 1 for any number of ranks, workers or restarts; a rank takes a
 contiguous share of them, in equal micro-batches. A step is found by arithmetic, hence to resume costs nothing.
 """
 

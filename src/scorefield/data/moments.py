@@ -1,4 +1,4 @@
-"""Moments of every point of a grid: to standardise by, and to correct the bias of another driving model."""
+"""Moments of every point of a grid: to standardise by, and to give the fields of one model the moments of another's."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ class PixelStandardise(Normaliser):
 
 
 class MatchMoments(Normaliser):
-    """Standardised by the moments of each channel; and for predictors of another driving model, first
-    (x − μ)/s · S + M at every point: its moments μ, s are replaced by those of the model trained on, M, S (bias correction).
+    """Standardised by the moments of each channel; and for fields of another origin, first (x − μ)/s · S + M at
+    every point: their moments μ, s are replaced by those of the training fields, M, S (bias correction).
 
     By itself it is `Standardise` that has kept the moments of every point; `matched_to` makes the correction of them.
     """
@@ -114,7 +114,7 @@ def matched_to(normaliser: Normaliser, batches: Iterable[Batch]) -> Matched:
     kept = {name.rpartition(".")[2]: value for name, value in normaliser.named_buffers() if value.ndim > 1}
     if not {"mean", "std"} <= kept.keys():
         raise InputError(
-            "To correct another model's predictors, moments of every point are needed, and the run has kept none: train with "
+            "To correct another model's fields, moments of every point are needed, and the run has kept none: train with "
             "model.predictors MatchMoments."
         )
     mean, std = (value.to(kept["mean"]) for value in pixel_moments(batches))

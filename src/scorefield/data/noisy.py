@@ -1,4 +1,4 @@
-"""Fields that are only known with noise: y = x + σ n, n white. Each example has its noise once and for all."""
+"""Fields that are only known with noise: y = x + σ n, n ~ N(0, 1) white. An example has the same n in every epoch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLITS: tuple[Split, ...] = ("train", "valid")
 
 @dataclass(frozen=True)
 class Noisy(Source):
-    """Fields of another source with white noise added, the same to an example whenever it is seen.
+    """Fields of another source with white noise added, the same for an example in every epoch.
 
     Args:
         source: the clean fields.
@@ -54,7 +54,7 @@ class NoisyFields(FieldDataset):
     """Some fields with white noise of a standard deviation between two bounds; the draws of field i are those of (*key, i).
 
     Args:
-        fields: the clean ones, which stay unseen by who learns from these.
+        fields: the clean ones, which no batch holds.
         low: the least standard deviation.
         high: the largest.
         key: of all draws.
@@ -102,7 +102,7 @@ class Measured(Source):
             levels = self._of_file(self.noise, split, len(fields))
         if not (np.isfinite(levels).all() and (levels > 0).all()):
             raise InputError(
-                f"The noise of Measured is a standard deviation > 0, which {self.noise} is not throughout."
+                f"The noise of Measured is a standard deviation > 0, which {self.noise} is not for every field: correct it."
             )
         return MeasuredFields(fields, torch.from_numpy(levels).float())
 
@@ -113,7 +113,7 @@ class Measured(Source):
             raise InputError(
                 f"{path} holds {levels.dtype} {levels.shape}: give a standard deviation for each of {n + other} fields."
             )
-        return np.asarray(levels[:n] if split == "train" else levels[other:], dtype=np.float64)
+        return np.array(levels[:n] if split == "train" else levels[other:], dtype=np.float64)
 
 
 class MeasuredFields(FieldDataset):

@@ -8,14 +8,15 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.statistics import Statistics, measure
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.precision import Precise
 
 
-class Normaliser(nn.Module, ABC):
+class Normaliser(Precise, ABC):
     """A map from data units to model space. What it has learnt are its buffers, which are empty until it is fitted.
 
     A new one takes the shape of its buffers from the checkpoint that is loaded into it: neither data nor the number of

@@ -88,7 +88,7 @@ def save_panels(path: Path, panels: Sequence[tuple[str, Tensor, float, float]], 
 
 
 def unit(x: Tensor, low: float | None, high: float | None, shared: bool) -> Tensor:
-    """Scale known values to [0, 1], all channels alike or each by itself."""
+    """Scale known values to [0, 1], with one range for all channels or one for each."""
     axes = tuple(axis for axis in range(x.ndim) if shared or axis != 1)
     finite = x.isfinite()
     lowest = torch.where(finite, x, torch.inf).amin(axes, keepdim=True) if low is None else x.new_tensor(low)

@@ -52,7 +52,7 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
 def check_split(split: str) -> None:
     """Refuse any other name than those of the splits."""
     if split not in ("train", "valid"):
-        raise InputError(f"There is no split {split!r}: ask for train or valid.")
+        raise InputError(f"There is no split {split!r}: give train or valid.")
 
 
 @dataclass(frozen=True, eq=False)

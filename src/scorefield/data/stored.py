@@ -1,4 +1,4 @@
-"""Named arrays in a file of any of the usual kinds, read as far as they are asked for: NumPy, HDF5, Zarr."""
+"""Named arrays in a file of any of the usual kinds, read as far as they are needed: NumPy, HDF5, Zarr."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ class ZarrFile:
         self.path = path
         try:
             self._content: Any = zarr.open(str(path), mode="r")
-        except Exception as error:  # whatever its stores raise
+        except Exception as error:  # its stores raise errors of many kinds
             raise InputError(f"{path} is no whole Zarr group or array ({brief(error)}): save it anew.") from error
         self._single = isinstance(self._content, zarr.Array)
         self.names = ("",) if self._single else tuple(arrays_below(self._content))

@@ -107,7 +107,7 @@ class PerVariable(Normaliser):
 
 
 class Transformed:
-    """Batches as some transforms make them, as often as they are asked for."""
+    """Batches as some transforms make them; each iteration reads them anew."""
 
     def __init__(self, batches: Iterable[Batch], steps: list[Normaliser]) -> None:
         self.batches, self.steps = batches, steps
@@ -121,7 +121,7 @@ class Transformed:
 
 
 class Selected:
-    """Batches with some of their channels, as often as they are asked for."""
+    """Batches with some of their channels; each iteration reads them anew."""
 
     def __init__(self, batches: Iterable[Batch], part: slice) -> None:
         self.batches, self.part = batches, part

@@ -56,7 +56,7 @@ def _leaving(error: BaseException | None) -> bool:
 
 
 class Stopped(Exception):  # noqa: N818 - not an error
-    """Training was asked to stop, and everything is saved."""
+    """A signal stopped training, and everything is saved."""
 
     def __init__(self, number: int, step: int) -> None:
         super().__init__(f"stopped by {signal.Signals(number).name} at step {step}")
@@ -64,17 +64,19 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 
 @contextmanager
-def stops_requested() -> Iterator[Callable[[], int]]:
-    """Turn SIGINT and SIGTERM into a number to ask for, so that a step is never cut. A second SIGINT acts at once."""
-    heard = [0]
+def deferred_signals() -> Iterator[Callable[[], int]]:
+    """Inside, SIGINT and SIGTERM cut no step: the function that this gives returns the last one's number, or 0. A second SIGINT
+    acts at once.
+    """
+    received = [0]
 
-    def hear(number: int, _: object) -> None:
-        heard[0] = number
+    def note(number: int, _: object) -> None:
+        received[0] = number
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: heard[0]
+        yield lambda: received[0]
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)

@@ -80,15 +80,14 @@ def covariance(model: Model) -> Sequence[Panel]:
 
 def noised(model: Model, fields: FieldDataset, seed: int) -> Sequence[Panel]:
     """x_t/√(α² + σ²) in data units at growing σ/α, the same noise in all: evenly spread over the logarithm of the ratio."""
-    x = model.normaliser.cpu()(fields.gather(torch.tensor([0])).x)
-    model.normaliser.to(model.device)
+    x, given = model.enter(fields.gather(torch.tensor([0])))
     schedule, panels = model.sde.schedule, []
     noise = model.sde.noise.sample(x.shape, generator=Generators([(seed, 0, Stream.NOISE_PLOT)]), like=x)
     ends = schedule.log_snr(torch.tensor([0.0, 0.999], dtype=torch.float64)).clamp(-14, 14)
     for snr in torch.linspace(float(ends[0]), float(ends[1]), LEVELS, dtype=torch.float64):
         alpha, sigma = schedule(schedule.time(snr))
         x_t = ((alpha * x + sigma * noise) / torch.hypot(alpha, sigma)).to(x)
-        shown = model.normaliser.inverse(x_t.to(model.device)).cpu()
+        shown = model.leave(x_t, given).cpu()
         panels.append((f"σ/α = {float((-snr / 2).exp()):.3g}", shown, float(shown.min()), float(shown.max())))
     return panels
 

@@ -242,7 +242,7 @@ class Suggest(OnRecipe):
     def run(self) -> Suggested:
         experiment = prepare(self.parser, self.settings)
         model, fields = experiment.model, experiment.train
-        x = model.normaliser(fields.gather(resolution.spread(len(fields), self.n)).x)
+        x, _ = model.enter(fields.gather(resolution.spread(len(fields), self.n)))
         if self.wiener:
             spectrum = RadialSpectrum.measure(x, model.sde.noise)
             if spectrum.doubt:

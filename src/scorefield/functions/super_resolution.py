@@ -11,8 +11,9 @@ from torch import Tensor
 from scorefield.data.single import read_array, read_field
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching, Replacement
+from scorefield.inverse import InverseProblem
 from scorefield.jobs import resolution
-from scorefield.jobs.restoration import InverseProblem, Restoration, guided_draws
+from scorefield.jobs.restoration import Restoration, guided_draws
 from scorefield.jobs.restore import Restoring
 from scorefield.operators import CosineCoarsen, FourierCoarsen
 from scorefield.run.verb import Count, positional

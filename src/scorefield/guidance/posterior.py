@@ -55,8 +55,8 @@ class Gradient(Method):
         denoised, covariance = linearise(denoiser, x_t, t, cond)
         residual = measurement.residual(denoised)
         change = covariance(self.pulled(measurement, residual, covariance, denoiser.sde, t))
-        share = along(residual, measurement.operator(change)).clamp(0, 1)
-        return measurement.matched(denoised + share * change)
+        share = along(residual, measurement.operator(change)).clamp(0, 1).flatten()
+        return measurement.matched(denoised + expand_like(share, change) * change)  # y may have other axes than x
 
     @abstractmethod
     def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
@@ -112,13 +112,15 @@ class PiGDM(Gradient):
             raise InputError(f"PiGDM needs sigma_data > 0, not {self.sigma_data}.")
 
     def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        operator, (alpha, sigma) = measurement.operator, sde.scales(t, residual)
+        operator = measurement.operator
+        field = operator.adjoint(residual)
+        alpha, sigma = sde.scales(t, field)
         variance = ((sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)).to(residual)
 
         def matrix(v: Tensor) -> Tensor:
             return measurement.noise**2 * v + operator.normal(variance * sde.noise.covariance(v))
 
-        return conjugate_residuals(matrix, operator.adjoint(residual), self.iterations, self.tolerance)
+        return conjugate_residuals(matrix, field, self.iterations, self.tolerance)
 
 
 @dataclass(frozen=True)

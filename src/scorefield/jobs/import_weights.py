@@ -24,6 +24,7 @@ from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
 from scorefield.nn import LearnedPositionMaps, Network
 from scorefield.run import loading
+from scorefield.run.aliases import renewed
 from scorefield.run.configuration import read_recipe
 from scorefield.run.recipe import build, data_parser, normaliser_parser
 from scorefield.run.runner import Job, Piece, Pieces, check_out, made_by_folder, record_in, run_job
@@ -143,6 +144,7 @@ def converted(
     tensors |= {f"ema.{name}": averaged[name].float() for name in trained}
     tensors |= {f"normaliser.{name}": value for name, value in _normaliser_buffers(settings, found).items()}
     tensors |= fitted
+    recipe = renewed(recipe)
     facts = {
         "config": recipe,
         "step": found.step,

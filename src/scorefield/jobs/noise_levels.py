@@ -126,7 +126,7 @@ def applied(recipe: Mapping[str, Any], levels: Levels) -> dict[str, Any]:
                 "sampler": {
                     "steps": levels.number,
                     "corrector": {
-                        "class_path": "scorefield.samplers.NCSNLangevin",
+                        "class_path": "scorefield.NCSNLangevin",
                         "init_args": {"step": levels.step, "repeats": levels.repeats},
                     },
                 },

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.data.batch import Batch
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
@@ -70,11 +71,12 @@ def trajectory(
     levels = plan.steps if plan.denoise else plan.steps + 1
     kept = set(torch.linspace(0, levels - 1, min(columns - 1, levels)).round().long().tolist())
     frames: list[Tensor] = []
+    _, given = model.enter(Batch(torch.zeros(n, *(shape or model.shape)), cond or {}))
 
     def keep(level: int, t: Tensor, x: Tensor) -> None:
         if level in kept:
             alpha, sigma = model.sde.schedule(t)
-            frames.append(model.normaliser.inverse(x / torch.hypot(alpha, sigma).to(x)).cpu())
+            frames.append(model.leave(x / torch.hypot(alpha, sigma).to(x), given).cpu())
 
     samples = model.sample(
         n, seed=seed, sampler=sampler, shape=shape, cond=cond, chunk=n, callback=keep, denoiser=denoiser

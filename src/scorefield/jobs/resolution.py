@@ -40,7 +40,7 @@ def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset])
                 f"WienerBeyond takes the spectrum from the training data, which are not at hand ({brief(error)}): give "
                 '--beyond.spectrum \'{"exponent": ..., "bands": [...]}\', which `suggest --wiener` prints where they are.'
             ) from error
-        return model.normaliser(train.gather(spread(len(train), MEASURED)).x.to(model.device)).cpu()
+        return model.enter(train.gather(spread(len(train), MEASURED)))[0].cpu()
 
     return None if beyond is None else beyond.fitted(fields, model.sde.noise)
 
@@ -103,7 +103,7 @@ def warn_of_mesh(model: Model, grid: Sequence[int]) -> None:
     if not 0.5 < ratio < 2:
         log.warning(
             f"the noise of this model is another process on this grid: its large scales have {ratio:.2g} times the variance that "
-            "they had in training. Train with scorefield.core.noise.GaussianField to sample at any resolution."
+            "they had in training. Train with scorefield.GaussianField to sample at any resolution."
         )
 
 

@@ -1,12 +1,10 @@
 """Restoring as a job: draws from p(x | y) for one measured image, their mean and spread, and what they are worth.
 
-y = A x + n is measured in data units, while a model works in units of its own, x = s u + b elementwise. In those it is the
-measurement y − A b = (A s) u + n of u, with the noise it had.
+How a measurement in data units becomes one of a model's own fields is in `scorefield.inverse`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 from collections.abc import Mapping, Sequence
@@ -20,48 +18,20 @@ from PIL import Image
 from torch import Tensor
 
 from scorefield.core.denoiser import DenoiserProtocol
-from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid, save_panels
 from scorefield.data.single import peak_of, read_array, read_field
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_json
 from scorefield.foundation.random import Generators, Stream
-from scorefield.guidance import Guided, Measurement, Method
+from scorefield.guidance import Guided, Method
+from scorefield.inverse import InverseProblem, in_model_space
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.outputs import write_array
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
-from scorefield.operators import Compose, LinearOperator, Scale
+from scorefield.operators import LinearOperator
 from scorefield.run.runner import Job, Piece, Pieces, record_in
 
 LEVEL = 0.9
-
-
-@dataclass(frozen=True, eq=False)
-class InverseProblem:
-    """One image to restore, in data units.
-
-    Attributes:
-        operator: A.
-        y: what was measured, (1, channels, *grid).
-        noise: its standard deviation.
-        truth: the field that was measured, where it is known; NaN where it is not.
-        peak: its largest possible value, for PSNR.
-        whole: whether values are 8-bit colours, so that results can be shown as such.
-    """
-
-    operator: LinearOperator
-    y: Tensor
-    noise: float
-    truth: Tensor | None
-    peak: float
-    whole: bool
-
-    @property
-    def facts(self) -> dict[str, Any]:
-        """What decides the result: hashes of y and of what A does."""
-        shape = self.operator.adjoint(torch.zeros_like(self.y)).shape
-        probe = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": self.noise}
 
 
 def read_case(
@@ -98,23 +68,6 @@ def read_case(
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)
     return InverseProblem(operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3)
-
-
-def in_model_space(normaliser: Normaliser, case: InverseProblem, shape: Sequence[int]) -> Measurement:
-    """The measurement of normalised fields. Raises InputError where the normaliser is not affine."""
-    zero = torch.zeros(1, *shape, dtype=torch.float64)
-    shift = normaliser.inverse(zero)
-    scale = normaliser.inverse(zero + 1) - shift
-    probe = torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    if not torch.allclose(
-        normaliser.inverse(probe), shift + scale * probe, rtol=1e-4, atol=1e-4 * float(scale.abs().max())
-    ):
-        raise InputError(
-            f"{type(normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
-            "train with Standardise, UnitRange or Centre."
-        )
-    y = case.y.double() - case.operator(shift)
-    return Measurement(Compose((Scale(scale), case.operator)), y.float(), case.noise)
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,8 +139,7 @@ def guided_draws(job: Draws, case: InverseProblem, method: Method, prior: Denois
         prior: the denoiser of p(x), where it is not simply the model's own.
     """
     model = job.model
-    measurement = in_model_space(model.normaliser.cpu(), case, job.shape)
-    model.normaliser.to(model.device)
+    measurement = in_model_space(model, case, job.shape)
     return replace(job, denoiser=Guided(prior or model.generative, measurement, method))
 
 
@@ -243,10 +195,6 @@ def _range(members: Tensor, case: InverseProblem) -> tuple[float, float]:
     shown = shown[shown.isfinite()] if bool(shown.isfinite().any()) else members
     low, high = float(shown.min()), float(shown.max())
     return low, high if high > low else low + 1
-
-
-def _hash(x: Tensor) -> str:
-    return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()
 
 
 def table(figures: Mapping[str, Any], folder: Path) -> str:

@@ -16,7 +16,7 @@ from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table
 from scorefield.jobs.tasks import TASKS
 from scorefield.operators import LinearOperator
-from scorefield.run.configuration import known_classes
+from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Seed, option, positional
 

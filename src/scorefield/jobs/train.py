@@ -17,7 +17,7 @@ from scorefield.run.loading import open_checkpoint
 from scorefield.run.on_recipe import OnRecipe, groups_from
 from scorefield.run.recipe import configuration_of, recipe_parser
 from scorefield.run.verb import Verb, option
-from scorefield.training.dry_run import Rehearsal
+from scorefield.training.dry_run import Cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,28 +69,20 @@ class Train(OnRecipe):
             groups = groups_from(self.init, groups, self.words, self.trust)
         return self.parser.read(self.words, self.parser.read_object(groups, str(path or self.init)))
 
-    def run(self) -> Model | Rehearsal | str:
+    def run(self) -> Model | Cost | str:
         if self.print_config:
             return configuration_of(self.parser, self.settings)
         if self.dry_run:
-            return experiment.rehearse(self.parser, self.settings)
+            return experiment.dry_run(self.parser, self.settings)
         assert self.out is not None
         init = None if self.init is None else open_checkpoint(self.init)
         mean = None if self.mean is None else open_checkpoint(self.mean)
         return experiment.train(self.parser, self.settings, self.out, resume=self.resume, init=init, mean=mean)
 
     def table(self, found: Any) -> str:
-        return found.rstrip("\n") if self.print_config else self._costs(found) if self.dry_run else ""
-
-    def _costs(self, found: Rehearsal) -> str:
-        steps, batch = self.settings.train.steps, self.settings.train.batch_size
-        lines = [
-            f"parameters          {found.parameters:,}",
-            f"peak memory         {found.memory_bytes / 2**30:.2f} GiB",
-            f"seconds per step    {found.seconds_per_step:.3f}   (batch of {batch})",
-            f"whole run           {found.seconds_per_step * steps / 3600:.2f} h for {steps} steps",
-        ]
-        return "\n".join([*lines, *(f"note                {note}" for note in found.notes)])
+        if self.dry_run:
+            return found.table(self.settings.train.steps, self.settings.train.batch_size)
+        return found.rstrip("\n") if self.print_config else ""
 
 
 @dataclass(frozen=True, kw_only=True)

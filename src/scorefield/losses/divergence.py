@@ -8,11 +8,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scorefield.core.sde import expand_like
 from scorefield.foundation.errors import InputError
@@ -67,7 +68,10 @@ class Hutchinson(Derivative):
         learning = torch.is_grad_enabled()
         with torch.enable_grad():
             point = y.detach().requires_grad_()
-            value = h(point)
+            with (
+                sdpa_kernel(SDPBackend.MATH) if learning else nullcontext()
+            ):  # fused attention has no second derivatives
+                value = h(point)
             (pulled,) = torch.autograd.grad(value, point, z, create_graph=learning, retain_graph=learning)
         return (value, z * pulled) if learning else (value.detach(), z * pulled)
 

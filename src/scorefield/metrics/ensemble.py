@@ -6,41 +6,31 @@ members (Ferro 2014), so that ensembles of different sizes can be compared. The 
 
 from __future__ import annotations
 
-import math
-
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 
 
 def fair_crps(members: Float[Tensor, "members *field"], truth: Float[Tensor, "*field"]) -> Float[Tensor, "*field"]:
-    """The fair continuous ranked probability score of each element, in its units: mean|x_i − y| − Σ|x_i − x_j| / (2M(M−1)).
+    """The fair continuous ranked probability score of each element, in its units: mean|x_i − y| − Σ_ij |x_i − x_j| / (2M(M−1)).
 
-    A single member is scored as a forecast without spread, by |x − y|: for it the fair score does not exist. NaN where any is.
+    The double sum is one over members in order, Σ_ij |x_i − x_j| / 2 = Σ_i (2i − M − 1) x_(i), which costs a sort instead of M²
+    differences. A single member is scored as a forecast without spread, by |x − y|: for it the fair score does not exist.
+    NaN where any value is.
 
     Args:
         members: M draws.
         truth: what happened.
-
-    Raises:
-        InputError: if the library `scores` is not installed.
     """
-    if len(members) == 1:
-        return (members[0] - truth).abs()
-    try:
-        from scores.probability import crps_for_ensemble
-        from xarray import DataArray
-    except ImportError as error:
-        raise InputError("CRPS needs the library scores: pip install 'scorefield[climate]'.") from error
-    dims = [f"d{i}" for i in range(truth.ndim)]
-    forecast = DataArray(members.detach().cpu().numpy(), dims=["member", *dims])
-    observed = DataArray(truth.detach().cpu().numpy(), dims=dims)
-    found = crps_for_ensemble(forecast, observed, "member", method="fair", preserve_dims=dims)
-    complete = members.isnan().any(0).logical_not()
-    return torch.where(complete, torch.from_numpy(found.to_numpy()).to(truth), math.nan)
+    # By numpy, as torch sorts seven times more slowly; errors, not values, as temperatures in K would cancel in float32.
+    error = torch.from_numpy(np.sort((members - truth).detach().cpu().numpy(), axis=0)).to(members.device)
+    count = len(members)
+    weight = torch.arange(1 - count, count, 2).double() / max(count * (count - 1), 1)
+    spread = torch.tensordot(weight.to(error.device), error.double(), dims=1)
+    return (error.abs().mean(0, dtype=torch.float64) - spread).to(error.dtype)
 
 
 def spread_skill(variance: Tensor, squared_error: Tensor, members: int) -> Tensor:

@@ -48,7 +48,8 @@ class RandomPhase(Augment):
     """Multiply each complex field, a pair of channels, by e^{iφ} with a smooth random φ; its magnitude stays.
 
     φ is uniform plus Σ_k a_k Π_j cos(π k_j (u_j + n_j/length)), a_k ~ N(0, (strength/(1 + |k|²))²), u_j uniform. With strength 0
-    it is the same everywhere, and turns what was measured by a complex-linear A in the same way; else such fields are refused.
+    it is the same everywhere, and turns what was measured by a complex-linear A in the same way; with any other strength, fields
+    with a measurement are refused.
 
     Args:
         strength: of the modulation, in radians; 0 leaves the uniform part.

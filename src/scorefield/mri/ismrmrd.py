@@ -21,8 +21,8 @@ REVERSED = 1 << 21  # ACQ_IS_REVERSE is 22
 def read_ismrmrd(file: Any, origin: str) -> KSpace:
     """The first encoding of a scan; averages are added up and divided by their number.
 
-    The noise scan comes in the units of k-space: divided by the root of the averages, and of the time that a sample takes over
-    that of its own (the variance is as the bandwidth).
+    The noise scan comes in the units of k-space: divided by the root of the averages, and multiplied by that of
+    the sampling time of the noise scan, divided by that of the lines (the variance is proportional to the bandwidth).
     """
     size, image, centre = _header(file, origin)
     records = file["dataset/data"]

@@ -1,7 +1,7 @@
 """How near a reconstructed MR image is to the truth, in the definitions that the field uses: they differ by decibels.
 
 All of them compare magnitudes. Slices: PSNR over the pixels of a mask, its peak the largest truth in the mask, decibels averaged
-over slices. Volumes (fastMRI): the data range is the largest truth of the volume, cut to 320×320; errors are averaged over it.
+across slices. Volumes (fastMRI): the data range is the largest truth of the volume, cut to 320×320; errors are averages of it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def object_mask(truth: Float[Tensor, "height width"], threshold: float = 0.1) ->
 def masked_psnr(
     x: Float[Tensor, "height width"], truth: Float[Tensor, "height width"], mask: Bool[Tensor, "height width"]
 ) -> float:
-    """10 log₁₀(peak²/MSE) in dB, both over the mask. Of a mean of complex members x is the magnitude of the mean."""
+    """10 log₁₀(peak²/MSE) in dB, both within the mask. Of a mean of complex members x is the magnitude of the mean."""
     if not bool(mask.any()):
         raise InputError("The mask of the PSNR is empty: give one that holds the object.")
     error = (x.double() - truth.double())[mask].square().mean()
@@ -41,7 +41,7 @@ def nmse(x: Float[Tensor, "*any"], truth: Float[Tensor, "*any"]) -> float:
 
 
 def ssim(x: Float[Tensor, "height width"], truth: Float[Tensor, "height width"], data_range: float) -> float:
-    """Structural similarity (Wang et al. 2004) over windows of 7×7 equal weights within the image, K = 0.01 and 0.03."""
+    """Structural similarity (Wang et al. 2004) in windows of 7×7 equal weights within the image, K = 0.01 and 0.03."""
     if min(x.shape) < WINDOW or not data_range > 0:
         raise InputError(f"SSIM needs images of at least {WINDOW}×{WINDOW} and a data range > 0, not {tuple(x.shape)}.")
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, fit_matrix
+from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import WHOLE, calibration_box, share_of
 
 MEASURED = 8  # slices of a scan from which its noise is estimated
@@ -36,15 +37,18 @@ OBJECT = 4.0  # times the median energy, that of noise is 1.4 at most in the mea
 
 
 def whitening_of(
-    noise_scan: np.ndarray | None, slices: Iterable[tuple[np.ndarray, np.ndarray]]
+    scan: KSpace, slices: Iterable[tuple[np.ndarray, np.ndarray]], noise: float | None = None
 ) -> tuple[np.ndarray, float, str]:
     """W of a whole scan, (coils, coils), see `whitening`; the standard deviation of the noise of W y; and a warning, or "".
 
     Args:
-        noise_scan: noise alone, (coils, points); None to estimate it from k-space.
+        scan: its noise scan is used, if it has one.
         slices: as `noise_covariance` takes them; read where there is no noise scan.
+        noise: the standard deviation per real component, if it is known: nothing is whitened then.
     """
-    covariance, note = noise_covariance(slices) if noise_scan is None else (covariance_of(noise_scan), "")
+    if noise is not None:
+        return np.eye(scan.shape[1]), noise, ""
+    covariance, note = noise_covariance(slices) if scan.noise_scan is None else (covariance_of(scan.noise_scan), "")
     return *whitening(covariance), note
 
 

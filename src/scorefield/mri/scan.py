@@ -146,10 +146,9 @@ def draw(
     for start in range(0, members, chunk):
         rows = range(start, start + chunk)  # full size, so that a member does not depend on how many there are
         generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
-        like = torch.empty(0, device=model.device)
         with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            x = sampler(guided, (chunk, 2, *grid), generator=generator, like=like)
-        x = to_complex(model.normaliser.inverse(x))[: members - start, 0].cpu()
+            x = model.draw(generator, (2, *grid), sampler=sampler, denoiser=guided).x
+        x = to_complex(x)[: members - start, 0].cpu()
         if not bool(torch.isfinite(torch.view_as_real(x)).all()):
             raise InputError(
                 f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."

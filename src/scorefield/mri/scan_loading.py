@@ -67,7 +67,7 @@ class Scans:
                 f"says; --height {self.kspace.shape[2]} keeps all."
             )
         given = self._given(number, kspace.shape)
-        whitening, noise, note = (np.eye(len(kspace)), self.noise, "") if self.noise is not None else self._whitening
+        whitening, noise, note = self._whitening
         notes += [note] if note else []
         mixing, kspace = Mixing.of(kspace, mask, whitening, self.coils)
         maps = mixing.maps(given, kspace, mask, noise, self.cache)
@@ -102,10 +102,8 @@ class Scans:
             except EmptySliceError:
                 parts.update(b"empty")
                 continue
-            except (
-                InputError
-            ) as error:  # of a slice that is not reconstructed: it is no part of the estimate of the noise
-                if number in numbers:
+            except InputError as error:
+                if number in numbers:  # of others the noise is estimated without it
                     others = f"0:{number},{number + 1}:{len(self.kspace)}"
                     raise InputError(f"{error} The others are --slices {others}.") from error
                 parts.update(b"left out")
@@ -155,7 +153,7 @@ class Scans:
                 wrong = error
         if wrong is not None and not slices:
             raise wrong
-        return whitening_of(self.kspace.noise_scan, slices)
+        return whitening_of(self.kspace, slices, self.noise)
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps of the coils as they are, from outside or from the file; None where they are to be estimated."""

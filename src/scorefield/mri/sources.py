@@ -247,13 +247,10 @@ class ScannedFields(ScanSlices):
 
     def _whitening(self, file: int) -> tuple[np.ndarray, float]:
         """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
-        scan = self.scan(file)
-        if self.source.noise is not None:
-            return np.eye(scan.shape[1]), self.source.noise
         if file not in self._found:
             numbers = [number for which, number in self.places if which == file]
             slices = (self.nearest(file, numbers[place], self._slice)[1] for place in spread_slices(len(numbers)))
-            self._found[file] = whitening_of(scan.noise_scan, slices)[:2]
+            self._found[file] = whitening_of(self.scan(file), slices, self.source.noise)[:2]
         return self._found[file]
 
 

@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scorefield.foundation.precision import Precise
 
-class GaussianFourier(nn.Module):
+
+class GaussianFourier(Precise):
     """(sin 2πwl, cos 2πwl) of the label l with fixed random frequencies w ~ N(0, scale²) (Tancik et al. 2020, eq. 5).
 
     Args:
@@ -31,6 +33,13 @@ class GaussianFourier(nn.Module):
     def forward(self, label: Float[Tensor, " batch"]) -> Float[Tensor, "batch channels"]:
         phase = label[:, None] * self.frequencies * 2 * math.pi
         return torch.cat((phase.sin(), phase.cos()), dim=1)
+
+
+def embedded(
+    features: nn.Module, layers: nn.Sequential, label: Float[Tensor, " batch"]
+) -> Float[Tensor, "batch channels"]:
+    """What linear layers make of the features of a label, which keep its digits: half precision has too few for a phase."""
+    return layers(features(label).to(next(layers.parameters()).dtype))
 
 
 class Sinusoidal(nn.Module):

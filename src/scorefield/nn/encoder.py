@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, Sinusoidal
+from scorefield.nn.embedding import GaussianFourier, Sinusoidal, embedded
 from scorefield.nn.layers import Attention, Convolution, Filter, GroupNorm, ResidualBlock, linear
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.ncsnpp import Stage, check_numbers
@@ -86,7 +86,7 @@ class Encoder(Network):
         cond: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "batch classes"]:
         with torch.autocast(label.device.type, enabled=False):
-            embedding = F.silu(self.embed(self.embedding(label)))
+            embedding = F.silu(embedded(self.embedding, self.embed, label))
         missing = [-size % 2 ** (self.levels - 1) for size in x.shape[2:]]
         h = F.pad(x, [side for extra in reversed(missing) for side in (0, extra)]) if any(missing) else x
         h = self.first(h.contiguous(memory_format=LAYOUTS[h.ndim]) if h.ndim in LAYOUTS else h)

@@ -103,15 +103,12 @@ class GroupNorm(nn.Module):
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(QKᵀ/√c) V of one head, each (batch, points, channels).
+    """softmax(QKᵀ/√c) V of one head, each (batch, points, channels), by the kernel that torch chooses.
 
-    On a CPU the matrix of weights is formed up to 1024 points: that is faster there than torch's fused kernel, and has the
-    second derivatives that a divergence in a loss needs. Elsewhere the kernel is torch's choice (`torch.nn.attention`).
+    Fused kernels have first derivatives in reverse mode alone. Where a derivative is differentiated again, or taken in forward
+    mode, compute inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
     """
-    if query.device.type != "cpu" or query.shape[1] > 1024:
-        return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
-    weights = (query * query.shape[2] ** -0.5) @ key.mT
-    return weights.softmax(dim=-1).to(value.dtype) @ value
+    return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 
 class Attention(nn.Module):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, Sinusoidal
+from scorefield.nn.embedding import GaussianFourier, Sinusoidal, embedded
 from scorefield.nn.layers import (
     Attention,
     Convolution,
@@ -415,7 +415,7 @@ class NCSNpp(Network):
         embedding = None
         with torch.autocast(label.device.type, enabled=False):
             if self.embed is not None:
-                embedding = self.embed(self.embedding(label))
+                embedding = embedded(self.embedding, self.embed, label)
             if self.classes is not None:
                 given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
                 classes = self.classes(torch.where(given < 0, self.labels, given))

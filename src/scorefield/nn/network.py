@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from itertools import chain
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
+from scorefield.foundation.precision import wide
 
 
 class Network(nn.Module, ABC):
@@ -36,6 +40,26 @@ class Network(nn.Module, ABC):
         label: Float[Tensor, " batch"],
         cond: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "batch out_channels *grid"]: ...
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of its parameters."""
+        parts = chain(self.parameters(), self.buffers())
+        return next((part.dtype for part in parts if part.is_floating_point()), torch.float32)
+
+    def evaluate(self, x: Tensor, label: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
+        """F in the precision of x, computed in the network's own; of noise label and coordinates no digit is lost to half of one.
+
+        Args:
+            x: the field, in any precision.
+            label: one for all or one each.
+            cond: with a field of any precision.
+        """
+        own = self.dtype
+        label = label.to(device=x.device, dtype=wide(own)).expand(len(x))
+        if cond and "field" in cond:
+            cond = {**cond, "field": cond["field"].to(own)}
+        return self(x.to(own), label, cond).to(x.dtype)
 
 
 class Wrapper(Network):

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier
+from scorefield.nn.embedding import GaussianFourier, embedded
 from scorefield.nn.layers import linear
 from scorefield.nn.network import Network
 from scorefield.nn.spectral import MISSING, Factorisation, SpectralConvolution
@@ -92,7 +92,7 @@ class NoiseLevel(nn.Module):
 
     def forward(self, label: Float[Tensor, " batch"]) -> Float[Tensor, "batch channels"]:
         with torch.autocast(label.device.type, enabled=False):
-            return self.layers(self.features(label))
+            return embedded(self.features, self.layers, label)
 
 
 class NeuralOperator(Network):

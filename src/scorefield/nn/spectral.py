@@ -16,17 +16,18 @@ from torch import Tensor, nn
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import resample
+from scorefield.foundation.precision import Precise, wide
 
 Factorisation = Literal["dense", "tucker", "cp", "tt"]
 MISSING = "Neural operators need neuraloperator and tensorly-torch ({}): pip install 'scorefield[functions]'."
 
 
-class SpectralConvolution(nn.Module):
+class SpectralConvolution(Precise):
     """y_k = W_k x_k for |k_i| <= h_i, h_i = (modes_i − 1)/2 rounded down, plus a bias; other modes are dropped.
 
     Fits in the place of neuraloperator's `SpectralConv` (release 2.0.0), whose modes are misplaced on odd grids and where the
-    size changes along any axis but the last. Computed in float32 whatever autocast asks for: FFTs in half precision exist for
-    powers of two alone, and lose the small modes.
+    size changes along any axis but the last. Computed in float32 or float64, its weights kept in these, whatever autocast
+    asks for and the rest is converted to: FFTs in half precision exist for powers of two alone, and lose the small modes.
 
     Args:
         in_channels, out_channels: channels in and out.
@@ -85,10 +86,11 @@ class SpectralConvolution(nn.Module):
         with torch.autocast(x.device.type, enabled=False):
             # A coarse grid has fewer modes, and an even one no |k| = n/2 to multiply by a complex number.
             halves = [min(h, (min(n, m) - 1) // 2) for h, n, m in zip(self.halves, x.shape[2:], size, strict=True)]
-            modes = _kept_modes(x.float(), halves)
+            precise = x.to(wide(x.dtype))
+            modes = _kept_modes(precise, halves)
             weight = self.weight.to_tensor()[(..., *self._within(halves))]
-            modes = torch.einsum("bi...,io...->bo...", modes, weight)
-            result = _field(modes, halves, size) + self.bias.float()
+            modes = torch.einsum("bi...,io...->bo...", modes, weight.to(modes.dtype))
+            result = _field(modes, halves, size) + self.bias.to(precise.dtype)
         return result.to(x.dtype)
 
     def _within(self, halves: Sequence[int]) -> list[slice]:

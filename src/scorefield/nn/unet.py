@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier
+from scorefield.nn.embedding import GaussianFourier, embedded
 from scorefield.nn.layers import Convolution, linear
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.network import Network
@@ -96,7 +96,7 @@ class UNet(Network):
         grid = x.shape[2:]
         seen = torch.cat((x, (cond or {})["field"].to(x.dtype)), dim=1) if self.cond_channels else x
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, x would lose noise that is weak beside it
-            embedding = self.embed(self.embedding(label))
+            embedding = embedded(self.embedding, self.embed, label)
             h = self.first(self._arrange(seen))
         skips = []
         for level, blocks in enumerate(self.down):

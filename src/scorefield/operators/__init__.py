@@ -7,6 +7,7 @@ part), for which that sum is the real part of the complex product: Fourier and c
 from scorefield.foundation.fourier import to_channels, to_complex
 from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.cosine import CosineCoarsen, FourierCoarsen
+from scorefield.operators.function import as_operator
 from scorefield.operators.kspace import Coils, Fourier, Sense, cg_sense, l1_wavelet, zero_filled
 from scorefield.operators.masks import Coarsen, Grey, Hole, Mask
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
@@ -28,6 +29,7 @@ __all__ = [
     "Mask",
     "Scale",
     "Sense",
+    "as_operator",
     "cg_sense",
     "conjugate_gradients",
     "l1_wavelet",

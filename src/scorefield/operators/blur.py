@@ -59,7 +59,7 @@ class Blur(LinearOperator):
         return (self.std,) * rank if isinstance(self.std, int | float) else tuple(self.std)
 
 
-@lru_cache(maxsize=32)  # a solver asks for the same few again and again
+@lru_cache(maxsize=32)  # a solver needs the same few again and again
 def blur_matrix(size: int, std: float, boundary: Boundary) -> Tensor:
     """(size, size) in float64: row i holds the kernel around i, its tails folded back as the boundary has it."""
     reach = math.ceil(4 * std)

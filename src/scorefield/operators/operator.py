@@ -28,12 +28,14 @@ class LinearOperator(ABC):
         return self.adjoint(self(x))
 
     def project(self, x: Tensor, y: Tensor) -> Tensor:
-        """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros.
+        """x + A⁺(y − A x), the field nearest to x that measures y; A⁺y is `project` of zeros. An operator need not have one.
 
         Raises:
             InputError: by default, which is right where A⁺ has no closed form, or would amplify noise without bound.
         """
-        raise InputError(f"{type(self).__name__} has no projection onto A x = y: take MomentMatching.")
+        raise InputError(
+            f"{type(self).__name__} has no projection: take MomentMatching, PiGDM or DPS, or give it `project`."
+        )
 
 
 @dataclass(frozen=True)
@@ -94,7 +96,7 @@ class Compose(LinearOperator):
         """Projects what A_1 measures of x by the others, then x by A_1: A x′ = y, though x′ need not be the nearest to x.
 
         Raises:
-            InputError: also where A_1 cannot measure what the others ask for, as after a mask.
+            InputError: also where A_1 cannot measure what the others need, as after a mask.
         """
         if not self.operators:
             return y.expand_as(x)

@@ -1,12 +1,14 @@
 """Import paths of before: a stored run, checkpoint or recipe that names them means what is called otherwise now.
 
-Written down once, here; new code never names an old path.
+Written down once, here; new code never names an old path. What is public is stored by its public name, `scorefield.VP`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from scorefield import HOMES
 
 # Rooms that moved, below `scorefield.`; the longest name that fits counts.
 ROOMS = {
@@ -19,6 +21,7 @@ ROOMS = {
     "classifier": "core.classifier",
     "mean": "core.residual",
     "oracle": "core.oracle",
+    "spectrum": "core.spectrum",
     "wiener": "core.wiener",
     "sample": "samplers",
     "train": "training",
@@ -84,8 +87,22 @@ for ambiguous in ("Identity", "Projected"):
 KINDS = ("class_path", "data", "net", "norm", "precondition", "source", "step", "time", "weight")
 
 
+def public_path(path: str) -> str:
+    """The public name of what is at a path of today, if it has one: `scorefield.core.schedule.VP` is `scorefield.VP`."""
+    room, _, name = path.removeprefix("scorefield.").rpartition(".")
+    home = HOMES.get(name)
+    if home is None or not path.startswith("scorefield.") or not f"{room}.".startswith(f"{home}."):
+        return path
+    return f"scorefield.{name}"
+
+
 def current_path(path: str) -> str:
-    """What is called so today: `scorefield.denoiser.Karras` is `scorefield.core.denoiser.EDMPreconditioner`."""
+    """What is called so today: `scorefield.denoiser.Karras` is `scorefield.EDMPreconditioner`."""
+    return public_path(_moved(path))
+
+
+def _moved(path: str) -> str:
+    """Where what was at a path is at home today."""
     room, _, name = path.removeprefix("scorefield.").rpartition(".")
     if not room or not path.startswith("scorefield."):
         return path
@@ -107,9 +124,9 @@ def renewed(config: Any, key: str = "") -> Any:
         key: the name that it has there.
     """
     if isinstance(config, Mapping):
-        return {name: renewed(value, name) for name, value in config.items()}
+        return {name: renewed(value, str(name)) for name, value in config.items()}
     if isinstance(config, list | tuple):
         return [renewed(value) for value in config]
     if not isinstance(config, str):
         return config
-    return SHORT.get(config, config) if key in KINDS and "." not in config else current_path(config)
+    return public_path(SHORT.get(config, config)) if key in KINDS and "." not in config else current_path(config)

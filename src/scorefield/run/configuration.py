@@ -8,11 +8,10 @@ arguments. What is no complete run - a network, an SDE, a data set - lies in `re
 from __future__ import annotations
 
 import difflib
+import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from inspect import isabstract, signature
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -21,13 +20,17 @@ from jsonargparse import ArgumentParser, Namespace
 
 from scorefield.foundation.errors import InputError
 from scorefield.run.aliases import renewed
-from scorefield.run.defaults import drop_replaced, import_class, names_in, with_own_defaults, without_renamed
+from scorefield.run.defaults import drop_replaced, import_class, named_in, names_in, with_own_defaults, without_renamed
+from scorefield.run.messages import Known, classes_in, explain
 
 GROUPS = ("model", "data", "train")
 
 
 class Parser(ArgumentParser):
-    """An argument parser whose errors are one line with a suggestion."""
+    """An argument parser that knows options by their whole names only, and whose errors are one line with a suggestion."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **{"allow_abbrev": False, **options})
 
     @classmethod
     def named(cls, prog: str, description: str = "") -> Parser:
@@ -36,15 +39,15 @@ class Parser(ArgumentParser):
 
     def read(self, arguments: Sequence[str], base: Namespace | None = None) -> Namespace:
         """Parse command-line arguments on top of a base, or of the parser's own defaults. A class that they change starts afresh,
-        with its own defaults.
+        with its own defaults. A YAML file may stand for a class, see `class_from_file`.
         """
         try:
+            arguments = self._with_files(arguments)
             below = drop_replaced(self.get_defaults() if base is None else base, arguments)
-            words = [
-                argument.removeprefix("--").partition("=")[0] for argument in arguments if argument.startswith("--")
-            ]
-            given = {word.replace(".init_args", "").removesuffix(".class_path") for word in words}
+            given = set(named_in(arguments))
             return with_own_defaults(self.parse_args(list(arguments), namespace=below), given, below)
+        except InputError:
+            raise
         except Exception as error:
             raise InputError(self.explain(error)) from error
 
@@ -58,31 +61,27 @@ class Parser(ArgumentParser):
 
     def explain(self, error: Exception) -> str:
         """One line: where, what, and what was probably meant."""
-        text = re.sub(r"\s+", " ", str(error)).strip()
-        text = re.sub(r"Parser key \"([^\"]+)\": Problem with given class_path '[^']*': (?=Parser key)", r"\1: ", text)
-        return text + self._suggest(text)
-
-    def _suggest(self, text: str) -> str:
         options = [name for action in self._actions for name in action.option_strings]
-        if found := re.search(r"[Uu]nrecognized arguments?: (-\S+)", text):
-            word = found[1].split("=")[0]
-        elif found := re.search(r"given class_path '([\w.]+)': .*(?:Option|Key) '(\w+)' is not", text):
-            word, options = found[2], list(signature(import_class(found[1])).parameters)
-        elif found := re.search(r"dot import path string: (\w+)", text):
-            word, options = found[1], sorted(known_classes())
-        elif found := re.search(r"(?:Key|Option) '([\w.]+)' is not", text):
-            word, options = found[1], [name.lstrip("-") for name in options]
-        else:
-            return ""
-        close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-        return f" Did you mean {close[0]}?" if close else f" Known: {', '.join(sorted(options)[:12])}."
+        return explain(str(error), Known(self.prog, options, self._types(), recipes()))
 
+    def format_help(self) -> str:
+        """Help that names a function as a type by its name alone, not by its address too."""
+        return re.sub(r"<function\s+(\w+)\s+at\s+0x[0-9a-f]+>", r"\1", super().format_help())
 
-def known_classes() -> set[str]:
-    """The names of all classes of scorefield that are loaded."""
-    modules = [module for name, module in sys.modules.items() if name.startswith("scorefield.")]
-    found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
-    return {kind.__name__ for kind in found if kind.__module__.startswith("scorefield.") and not isabstract(kind)}
+    def _types(self) -> dict[str, Any]:
+        return {action.dest: getattr(action, "_typehint", None) for action in self._actions}
+
+    def _with_files(self, arguments: Sequence[str]) -> list[str]:
+        """The arguments, with the content of a YAML file wherever one stands for a class."""
+        classes = {f"--{key}" for key, kind in self._types().items() if classes_in(kind)}
+        found: list[str] = []
+        for word in arguments:
+            head, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+            option = head if equals else found[-1] if found else ""
+            if option in classes and value.endswith((".yaml", ".yml")):
+                value = json.dumps(class_from_file(value, option.removeprefix("--")))
+            found.append(f"{head}{equals}{value}" if equals else value if not head else word)
+        return found
 
 
 # ------------------------------------------------------------------------------------------------------------- recipes
@@ -105,7 +104,7 @@ def find_recipe(name: str, folder: Path = Path()) -> Path:
     if (stem := name.removesuffix(".yaml")) in shipped:
         return shipped[stem]
     close = difflib.get_close_matches(name, shipped, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"there are: {', '.join(shipped)}."
+    hint = f"did you mean {close[0]}?" if close else "`scorefield recipes` lists those there are."
     raise InputError(f"There is no recipe or file {name}: {hint}")
 
 
@@ -118,6 +117,21 @@ class _Plain(yaml.SafeLoader):
             problem = f"the key {twice} is given twice"
             raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
         return super().construct_mapping(node, deep)
+
+
+def class_from_file(name: str, key: str) -> dict[str, Any]:
+    """The class that a YAML file describes by `class_path` and `init_args`, or that a recipe has at a dotted key."""
+    path = find_recipe(name)
+    content: Any = read_yaml(path)
+    if "class_path" not in content:
+        content = read_recipe(path)
+        for part in key.split("."):
+            content = content.get("init_args", content).get(part) if isinstance(content, Mapping) else None
+    if not (isinstance(content, Mapping) and "class_path" in content):
+        raise InputError(
+            f"{name} names no class for {key}: it needs a class_path (and init_args), or {key} as a recipe has it."
+        )
+    return renewed(dict(content))
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -138,21 +152,35 @@ def read_recipe(path: Path, seen: tuple[Path, ...] = ()) -> dict[str, Any]:
     """A recipe folded over its bases."""
     if path.resolve() in seen:
         raise InputError(f"{path} is its own base.")
-    content = renewed(read_yaml(path))
+    return fold_bases(read_yaml(path), str(path), path.parent, (*seen, path.resolve()))
+
+
+def fold_bases(
+    content: Mapping[str, Any], origin: str, folder: Path = Path(), seen: tuple[Path, ...] = ()
+) -> dict[str, Any]:
+    """The content of a recipe folded over its bases.
+
+    Args:
+        content: groups of values, and perhaps `base`.
+        origin: what to call it.
+        folder: where bases are looked for first.
+        seen: files that it is a base of.
+    """
+    content = dict(renewed(content))
     bases = content.pop("base", [])
     bases = bases if isinstance(bases, list) else [bases]
     if not all(isinstance(base, str) for base in bases):
-        raise InputError(f"{path}: base names no recipe: give the name of one, a file, or a list of them.")
+        raise InputError(f"{origin}: base names no recipe: give the name of one, a file, or a list of them.")
     folded: dict[str, Any] = {}
     for base in bases:
-        folded = fold(folded, read_recipe(find_recipe(base, path.parent), (*seen, path.resolve())))
+        folded = fold(folded, read_recipe(find_recipe(base, folder), seen))
     folded = fold(folded, content)
     for group, values in folded.items():
         if group not in GROUPS:
             close = difflib.get_close_matches(str(group), GROUPS, n=1)
-            raise InputError(f"{path} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
+            raise InputError(f"{origin} has the unknown group {group}{f', did you mean {close[0]}?' if close else '.'}")
         if not isinstance(values, Mapping):
-            raise InputError(f"{path}: {group} is {values!r}, not a mapping of names to values.")
+            raise InputError(f"{origin}: {group} is {values!r}, not a mapping of names to values.")
     return folded
 
 

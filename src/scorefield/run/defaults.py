@@ -55,6 +55,14 @@ def names_in(config: Mapping[str, Any]) -> Iterator[str]:
             yield name
 
 
+def named_in(arguments: Sequence[str]) -> Iterator[str]:
+    """The dotted names of the values that `--KEY VALUE` or `--KEY=VALUE` give, and of the classes that they name."""
+    for argument in arguments:
+        if argument.startswith("--"):
+            name = argument.removeprefix("--").partition("=")[0]
+            yield name.replace(".init_args", "").removesuffix(".class_path")
+
+
 def with_own_defaults(parsed: Namespace, given: Set[str], base: Namespace) -> Namespace:
     """What was parsed, with the defaults of each class that was named within another one: the parser keeps, of a class that it
     replaces, the default arguments of equal names. Classes in lists are left as they are.
@@ -72,8 +80,8 @@ def with_own_defaults(parsed: Namespace, given: Set[str], base: Namespace) -> Na
         if _is_class(before) and before.class_path == node.class_path:
             continue
         for name, parameter in signature(import_class(node.class_path)).parameters.items():
-            told = any(f"{other}.".startswith(f"{path}.{name}.") for other in given)
-            if not told and isinstance(parameter.default, int | float | str | tuple | None):
+            explicit = any(f"{other}.".startswith(f"{path}.{name}.") for other in given)
+            if not explicit and isinstance(parameter.default, int | float | str | tuple | None):
                 node.init_args[name] = parameter.default
     return parsed
 

@@ -40,10 +40,10 @@ from scorefield.run.runner import place_among
 from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
-from scorefield.training.dry_run import Rehearsal
+from scorefield.training.dry_run import Cost
 from scorefield.training.trainer import Trainer
 
-STAND_INS = 9  # random fields where a rehearsal finds no data
+STAND_INS = 9  # random fields where a dry run finds no data
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
 
@@ -147,14 +147,14 @@ def train(
     return experiment.model
 
 
-def rehearse(parser: Parser, settings: Namespace) -> Rehearsal:
+def dry_run(parser: Parser, settings: Namespace) -> Cost:
     """What a run would cost, from a few real steps; writes nothing. Where its data are absent, random ones stand in."""
     try:
         experiment, notes = prepare(parser, settings), ()
     except AbsentDataError as error:
         experiment = prepare(parser, settings, source=_stand_ins(settings, error))
         notes = (f"Random fields of shape {list(experiment.model.shape)} stand in for the data. {error}",)
-    found = experiment.trainer.rehearse(experiment.model, experiment.train)
+    found = experiment.trainer.dry_run(experiment.model, experiment.train)
     return found._replace(notes=(*notes, *found.notes))
 
 
@@ -162,7 +162,8 @@ def _stand_ins(settings: Namespace, error: AbsentDataError) -> Source:
     """Random bytes in the shape that the recipe says its data have."""
     shape, classes = settings.model.shape, settings.model.net.get("init_args", Namespace()).get("labels", 0)
     if not shape:
-        raise InputError(f"{error} To rehearse without data, give their shape: --model.shape [channels,height,width].")
+        hint = "For a dry run without data, give their shape: --model.shape [channels,height,width]."
+        raise InputError(f"{error} {hint}")
     x = torch.randint(256, (STAND_INS, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     return Tensors(x, labels=torch.arange(STAND_INS) % classes if classes else None, valid=1)
 

@@ -1,4 +1,4 @@
-"""What a run will cost: a few real steps, or, where they would take too much, what follows from one sample."""
+"""What a run will cost: from a few real steps, or, where these would take too much, from smaller ones."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from operator import mul
 from pathlib import Path
+from statistics import linear_regression, median
 from typing import NamedTuple
 
 import torch
@@ -19,23 +21,47 @@ from scorefield.training.state import State
 
 MOMENTS = 2  # numbers per parameter that an optimiser keeps from its first step on
 BACKWARD = 1.25  # what a step takes beside the weights over what autograd keeps: measured, U-Nets and RefineNets
-PATIENCE = 60.0  # seconds that a step may take and be made
+PATIENCE = 20.0  # seconds for all steps that are counted
+REPEATS = 5  # whole steps that are counted
+BUSY = 0.75  # load per core from which on times say little
 
 
-class Rehearsal(NamedTuple):
+class Cost(NamedTuple):
     """What a run will cost.
 
     Attributes:
         parameters: how many are trained.
         seconds_per_step: of an optimiser step.
+        spread: the shortest and the longest time that the measurements give for it.
         memory_bytes: at the peak.
         notes: what else there is to know of these figures, one line each.
     """
 
     parameters: int
     seconds_per_step: float
+    spread: tuple[float, float]
     memory_bytes: int
     notes: tuple[str, ...] = ()
+
+    def table(self, steps: int, batch_size: int) -> str:
+        """Lines for people, of a run of so many steps on batches of this size."""
+        low, high = self.spread
+        rows = (
+            ("parameters", f"{self.parameters:,}"),
+            ("peak memory", f"{self.memory_bytes / 2**30:.2f} GiB"),
+            ("seconds per step", f"{self.seconds_per_step:.3g}   ({low:.3g} to {high:.3g}; batch of {batch_size})"),
+            ("whole run", f"{self.seconds_per_step * steps / 3600:.2f} h for {steps} steps"),
+            *(("note", note) for note in self.notes),
+        )
+        return "\n".join(f"{name:<20}{value}" for name, value in rows)
+
+
+class Timing(NamedTuple):
+    """Seconds of an optimiser step, the range of what was measured, and whether steps of the whole batch were made for it."""
+
+    seconds: float
+    spread: tuple[float, float]
+    made: bool
 
 
 class Probe(NamedTuple):
@@ -73,40 +99,124 @@ class Kept:
         return tensor
 
 
-def extrapolated(state: State, one: Probe, batch_size: int, micro_batch: int) -> Rehearsal | None:
-    """The cost of a step that cannot be made here for want of memory or time; None where it can.
+def cost(state: State, one: Probe, step: Callable[[int], None], batch_size: int, micro_batch: int) -> Cost:
+    """The cost of a run: measured, or extrapolated where memory or time do not allow for whole steps.
 
     Args:
         state: what is trained.
         one: the cost of one sample.
+        step: makes an optimiser step with so many samples, and waits for the device.
         batch_size: samples that a device sees per optimiser step.
         micro_batch: samples that it sees at once.
     """
-    parameters, now = count_parameters(state), peak_memory(state.fabric.device)
+    parameters, now, agreed = count_parameters(state), peak_memory(state.fabric.device), largest(state)
     fixed = now + MOMENTS * 4 * parameters
-    each = round(BACKWARD * one.kept)
-    need, room = fixed + (micro_batch - 1) * each, now + available_memory(state.fabric.device)
-    seconds = batch_size * one.seconds
-    if need > room:
-        fitting = 1 + max(0, math.floor((room - fixed) / each))
-        advice = f"accumulate at least {math.ceil(batch_size / fitting)} micro-batches (train.accumulate)"
-        why = f"a step needs {need / 2**30:.1f} GiB of {room / 2**30:.1f}: {advice}"
-    elif seconds > PATIENCE:
-        why = f"a step takes more than {PATIENCE:.0f} s"
+    each = max(1, round(BACKWARD * one.kept))
+    room = now + available_memory(state.fabric.device)
+    spare, wanted = -agreed(fixed - room), (micro_batch - 1) * each  # for all samples of a micro-batch but the first
+    fitting = micro_batch if wanted <= spare else 1 + max(0, math.floor(spare / each))
+    if spare < 0:
+        timing = on_a_line([(1, one.seconds)], batch_size)
     else:
-        return None
-    return Rehearsal(parameters, seconds, need, (f"No step was made, all follows from one sample: {why}.",))
+        timing = timed(step, batch_size, micro_batch, fitting, slowest=agreed)
+    if timing.made:
+        return Cost(parameters, timing.seconds, timing.spread, peak_memory(state.fabric.device))
+    if wanted > spare:
+        advice = f"accumulate at least {math.ceil(batch_size / fitting)} micro-batches (train.accumulate)"
+        why = f"a step needs {(fixed + wanted) / 2**30:.1f} GiB of {room / 2**30:.1f}: {advice}"
+    else:
+        why = f"a few whole steps take more than {PATIENCE:.0f} s"
+    notes = (f"No step of the whole batch was made, its time follows from those of smaller ones: {why}.",)
+    return Cost(parameters, timing.seconds, timing.spread, fixed + wanted, notes)
 
 
-def measured(state: State, advance: Callable[[], Tensor], steps: int) -> Rehearsal:
-    """The cost of real steps, the first of which does not count where there is time for another."""
-    seconds: list[float] = []
-    while len(seconds) <= steps and sum(seconds) < PATIENCE:
-        started = time.perf_counter()
-        float(advance())  # waits for the device
-        seconds.append(time.perf_counter() - started)
-    counted: Sequence[float] = seconds[1:] or seconds
-    return Rehearsal(count_parameters(state), sum(counted) / len(counted), peak_memory(state.fabric.device))
+def timed(
+    step: Callable[[int], None],
+    batch_size: int,
+    micro_batch: int,
+    fitting: int,
+    *,
+    clock: Callable[[], float] = time.perf_counter,
+    slowest: Callable[[float], float] = float,
+) -> Timing:
+    """Time whole steps as soon as the times of growing batches, 1, 2, 4, ..., say that a few take no longer than `PATIENCE`.
+
+    The first step at each size is not counted: it sets up every layer for it, and compiles.
+
+    Args:
+        step: makes an optimiser step with so many samples.
+        batch_size: samples of a whole step.
+        micro_batch: those of them that are in memory at once.
+        fitting: how many fit into memory at once.
+        clock: seconds.
+        slowest: of all processes, which have to decide as one.
+    """
+
+    def seconds(size: int) -> float:
+        started = clock()
+        step(size)
+        return slowest(clock() - started)
+
+    points: list[tuple[int, float]] = []
+    size = 1
+    while True:
+        seconds(size)
+        points += [(size, seconds(size)) for _ in range(2)]
+        left = PATIENCE - sum(time for _, time in points)
+        larger = min(2 * size, micro_batch, fitting)
+        if size == batch_size or (micro_batch <= fitting and REPEATS * on_a_line(points, batch_size).seconds <= left):
+            break
+        if larger == size or 2 * on_a_line(points, larger).seconds > left:
+            return on_a_line(points, batch_size)
+        size = larger
+    if size != batch_size:
+        seconds(batch_size)
+    whole = [time for at, time in points if at == batch_size]
+    while not whole or (len(whole) < REPEATS and sum(whole) < PATIENCE):
+        whole.append(seconds(batch_size))
+    return Timing(median(whole), (min(whole), max(whole)), made=True)
+
+
+def on_a_line(points: Sequence[tuple[int, float]], size: int) -> Timing:
+    """The time at a size on the line of least squares through times at others; in proportion to the size, where there is but one.
+
+    The spread is that of the measured times about the line.
+    """
+    sizes, times = zip(*points, strict=True)
+    slope, start = linear_regression(sizes, times) if len(set(sizes)) > 1 else (-1.0, 0.0)
+    if min(slope, start) < 0:  # no step is free, and none costs less for more samples
+        slope, start = sum(map(mul, sizes, times)) / sum(map(mul, sizes, sizes)), 0.0
+    ratios = [seconds / (start + slope * at) for at, seconds in points]
+    found = start + slope * size
+    return Timing(found, (found * min(ratios), found * max(ratios)), made=False)
+
+
+def largest(state: State) -> Callable[[float], float]:
+    """The largest of a number's values in all processes."""
+
+    def agreed(number: float) -> float:
+        if state.fabric.world_size == 1:
+            return number
+        mine = torch.tensor(number, dtype=torch.float64, device=state.fabric.device)
+        return float(torch.as_tensor(state.fabric.all_reduce(mine, reduce_op="max")))
+
+    return agreed
+
+
+def load_warning(device: torch.device) -> tuple[str, ...]:
+    """A line if other programs keep this machine busy; ask before working on it oneself."""
+    if device.type != "cpu" or not hasattr(os, "getloadavg"):  # Windows
+        return ()
+    return busy(os.getloadavg()[0], os.cpu_count() or 1)
+
+
+def busy(load: float, cores: int) -> tuple[str, ...]:
+    """A line if programs wait for processors, or will as soon as this one uses all of them."""
+    if load < BUSY * cores:
+        return ()
+    return (
+        f"The machine is busy (a load of {load:.1f} on {cores} cores before the first step): alone, a run is faster.",
+    )
 
 
 def count_parameters(state: State) -> int:

@@ -1,4 +1,4 @@
-"""What happens between optimiser steps: logs, validation, pictures, checkpoints, and stopping when asked."""
+"""What happens between optimiser steps: logs, validation, pictures, checkpoints, and stopping at a signal."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,92 +24,102 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.log import Log, read_table
+from scorefield.training.plan import Plan
 from scorefield.training.state import State
-
-if TYPE_CHECKING:
-    from scorefield.training.trainer import Trainer
 
 PREVIEWED = 16  # samples in a picture
 VALIDATION_EPOCH = 2**31  # the epoch in the keys of validation data: never reached by training
 
 
 class Loop:
-    """One call of `fit`: what happens between optimiser steps."""
+    """One call of `fit`: what happens between optimiser steps.
+
+    Args:
+        plan: what happens when.
+        state: what is trained.
+        valid: validation data.
+        folder: the run folder.
+        config: the resolved configuration, stored in every checkpoint.
+        log: the logs of the first process; None in the others.
+        pending: the sum and the number of losses since the last row of the log.
+        stop_requested: the number of the signal that asks to stop, or 0.
+    """
 
     def __init__(
         self,
-        trainer: Trainer,
+        plan: Plan,
         state: State,
         valid: FieldDataset,
         folder: Path,
         config: Mapping[str, Any],
         log: Log | None,
         pending: list[Any],
+        stop_requested: Callable[[], int],
     ) -> None:
-        self.trainer, self.state, self.fabric, self.valid = trainer, state, state.fabric, valid
-        self.folder, self.config, self.log = folder, config, log
+        self.plan, self.state, self.fabric, self.valid = plan, state, state.fabric, valid
+        self.folder, self.config, self.log, self.stop_requested = folder, config, log, stop_requested
         self.loss_sum = torch.tensor(pending[0], device=self.fabric.device)
         self.loss_count: int = pending[1]
-        self.rate = Rate(trainer.batch_size)
+        self.rate = Rate(plan.batch_size)
         self.saved = state.step  # the step of the last checkpoint
 
-    def run(self, loader: Loader, asked: Callable[[], int]) -> None:
-        """Step until the end or until asked to stop."""
-        trainer, state = self.trainer, self.state
+    def run(self, loader: Loader) -> None:
+        """Step until the end. Raises `Stopped` after a signal."""
+        plan, state = self.plan, self.state
         batches = iter(loader)
         try:
-            self._catch_up(asked)
+            self._catch_up()
             with self._bar() as bar:
-                while state.step < trainer.steps:
+                while state.step < plan.steps:
                     self._step(batches, bar)
-                    if self._due(trainer.checkpoint_every):
+                    if self._due(plan.checkpoint_every):
                         self._save()
-                    self._heed(asked())
+                    self._check_signal(self.stop_requested())
                     with self.rate.paused():
-                        if self._due(trainer.validate_every):
-                            self._validate(asked)
-                        if self._due(trainer.preview_every) and not state.model.classes:
-                            self._preview(asked)
+                        if self._due(plan.validate_every):
+                            self._validate()
+                        if self._due(plan.preview_every) and not state.model.classes:
+                            self._preview()
         except Stopped:
             self._save()
             raise
 
     def _step(self, batches: Iterator[Batch], bar: tqdm) -> None:
-        trainer = self.trainer
-        micro = islice(batches, trainer.accumulate)
-        loss, norm = self.state.advance(micro, trainer.loss, clip=trainer.clip, steps=trainer.steps)
+        plan = self.plan
+        micro = islice(batches, plan.accumulate)
+        loss, norm = self.state.advance(micro, plan.loss, clip=plan.clip, steps=plan.steps)
         self.loss_sum += loss
         self.loss_count += 1
         self.rate.count()
         bar.update()
-        if self._due(trainer.log_every):
+        if self._due(plan.log_every):
             self._log(norm, bar)
 
-    def _catch_up(self, asked: Callable[[], int]) -> None:
+    def _catch_up(self) -> None:
         """Validate and draw what was due at the step of the checkpoint, where the run was stopped before it was done."""
         if not self.state.step:
             return
         unvalidated = self.log is not None and self.log.validated < self.state.step
-        if self._due(self.trainer.validate_every) and self._agree(int(unvalidated)):
-            self._validate(asked)
+        if self._due(self.plan.validate_every) and self._agree(int(unvalidated)):
+            self._validate()
         undrawn = self.fabric.is_global_zero and not self.state.model.classes and not self._picture().exists()
-        if self._due(self.trainer.preview_every) and self._agree(int(undrawn)):
-            self._preview(asked)
+        if self._due(self.plan.preview_every) and self._agree(int(undrawn)):
+            self._preview()
         self.rate.per_second()
 
-    def _heed(self, number: int) -> None:
-        """Stop all processes at the same place if any was asked to."""
+    def _check_signal(self, number: int) -> None:
+        """Stop all processes at the same place if any received a signal."""
         number = self._agree(number)
         if number:
             raise Stopped(number, self.state.step)
 
     def _due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.trainer.steps
+        return self.state.step % every == 0 or self.state.step == self.plan.steps
 
     def _bar(self) -> tqdm:
         quiet = not self.fabric.is_global_zero
         return tqdm(
-            total=self.trainer.steps, initial=self.state.step, disable=quiet, unit="step", desc="train", mininterval=1
+            total=self.plan.steps, initial=self.state.step, disable=quiet, unit="step", desc="train", mininterval=1
         )
 
     def _agree(self, number: int) -> int:
@@ -120,7 +130,7 @@ class Loop:
             torch.as_tensor(self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max"))
         )
 
-    def _first(self, work: Callable[[], object]) -> None:
+    def _on_rank_zero(self, work: Callable[[], object]) -> None:
         """The first process works, and all wait for it. If it fails, all do: none is left waiting for another."""
         failure = None
         if self.fabric.is_global_zero:
@@ -129,7 +139,7 @@ class Loop:
             except (InputError, OSError) as error:
                 failure = error
         if self._agree(int(failure is not None)):
-            raise failure or InputError("The first process failed, and says why.")
+            raise failure or InputError("Process 0 failed: its own message says why.")
 
     def _log(self, norm: Tensor, bar: tqdm) -> None:
         mean = self.fabric.all_reduce(self.loss_sum / self.loss_count, reduce_op="mean")
@@ -144,14 +154,14 @@ class Loop:
         rate = self.rate.per_second()
         bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.0f} samples/s")
         if self.log is not None:
-            factor = self.trainer.optimiser.schedule(self.state.step - 1, self.trainer.steps)
+            factor = self.plan.optimiser.schedule(self.state.step - 1, self.plan.steps)
             self.log.train(
                 {
                     "step": self.state.step,
-                    "samples": self.state.step * self.trainer.batch_size,
+                    "samples": self.state.step * self.plan.batch_size,
                     "loss": loss,
                     "gradient_norm": float(norm),
-                    "learning_rate": self.trainer.optimiser.lr * factor,
+                    "learning_rate": self.plan.optimiser.lr * factor,
                     "samples_per_second": round(rate, 2),
                 }
             )
@@ -165,34 +175,34 @@ class Loop:
                 f"The loss is not finite at step {self.state.step}: nothing is saved over good checkpoints."
             )
         mean = float(torch.as_tensor(self.fabric.all_reduce(self.loss_sum, reduce_op="mean")))
-        self._first(lambda: self._write(mean))
+        self._on_rank_zero(lambda: self._write(mean))
         self.saved = self.state.step
 
     def _write(self, mean: float) -> None:
         facts = self.state.facts() | {
             "config": self.config,
             "pending": [mean, self.loss_count],
-            "samples": self.state.step * self.trainer.batch_size,
+            "samples": self.state.step * self.plan.batch_size,
             "versions": versions(),
         }
         folder = self.folder / "checkpoints"
         checkpoints.write(checkpoints.path_of(folder, self.state.step), self.state.tensors(), facts)
-        checkpoints.prune(folder, self.trainer.keep)
+        checkpoints.prune(folder, self.plan.keep)
 
     @torch.no_grad()
-    def _validate(self, asked: Callable[[], int]) -> None:
-        """The loss at fixed noise and fixed times, so that two steps can be compared; of the weights and of their average."""
+    def _validate(self) -> None:
+        """The loss at fixed noise and fixed times, so that two steps can be compared: of the weights and of their average."""
         with evaluating(self.state.model.denoiser):
-            raw = self._validation_loss(asked)
+            raw = self._validation_loss()
             with self.state.ema.applied():
-                averaged, figures = self._validation_loss(asked), self._figures(asked)
+                averaged, figures = self._validation_loss(), self._figures()
         if not math.isfinite(raw + averaged):
             raise InputError(
                 f"The validation loss is {raw} ({averaged} of the averaged weights) at step {self.state.step}: check the "
                 "held-out data for NaN (scorefield check-data). The checkpoints before are whole."
             )
         if self.log is not None:
-            samples = self.state.step * self.trainer.batch_size
+            samples = self.state.step * self.plan.batch_size
             self.log.valid({"step": self.state.step, "samples": samples, "loss": raw, "loss_ema": averaged, **figures})
             self._keep_best()
 
@@ -203,40 +213,40 @@ class Loop:
         losses = {int(row["step"]): float(row["loss_ema"]) for row in rows if int(row["step"]) in left}
         if losses:
             checkpoints.keep_best(folder, min(losses, key=lambda step: (losses[step], -step)), "loss")
-            checkpoints.prune(folder, self.trainer.keep)
+            checkpoints.prune(folder, self.plan.keep)
 
-    def _validation_loss(self, asked: Callable[[], int]) -> float:
+    def _validation_loss(self) -> float:
         total = torch.zeros(2, dtype=torch.float64)
-        for batch in self._held_out(asked):
-            losses = self.state.loss(self.trainer.loss, self.state.model.denoiser, batch)
+        for batch in self._held_out():
+            losses = self.state.loss(self.plan.loss, self.state.model.denoiser, batch)
             total += torch.tensor([float(losses.double().sum()), len(losses)])
         summed = self._summed(total)
         return float(summed[0] / summed[1])
 
-    def _figures(self, asked: Callable[[], int]) -> dict[str, float]:
-        """What the loss tells of held-out fields beside its value."""
-        wanted = self.trainer.loss.figures
+    def _figures(self) -> dict[str, float]:
+        """The metrics that the loss reports of held-out fields beside its value."""
+        wanted = self.plan.loss.figures
         if not wanted:
             return {}
         total = torch.zeros(len(wanted), 2, dtype=torch.float64)
-        for batch in self._held_out(asked):
-            total += self.state.figures(self.trainer.loss, batch)
+        for batch in self._held_out():
+            total += self.state.figures(self.plan.loss, batch)
         error, power = self._summed(total).unbind(1)
         return {
             figure.name: float(value) for figure, value in zip(wanted, (error / power).clamp(min=0).sqrt(), strict=True)
         }
 
-    def _held_out(self, asked: Callable[[], int]) -> Iterator[Batch]:
-        """The share of the validation data that this process has; all processes heed a signal at the same places."""
+    def _held_out(self) -> Iterator[Batch]:
+        """The share of the validation data that this process has; all processes check for signals at the same places."""
         fabric = self.fabric
-        fields = Subset(self.valid, torch.arange(min(self.trainer.validate_on, len(self.valid))))
-        size = max(1, min(self.trainer.batch_size // fabric.world_size, 256))
+        fields = Subset(self.valid, torch.arange(min(self.plan.validate_on, len(self.valid))))
+        size = max(1, min(self.plan.batch_size // fabric.world_size, 256))
         batches = iter(
             Sequential(fields, size, epoch=VALIDATION_EPOCH, rank=fabric.global_rank, ranks=fabric.world_size)
         )
         rounds = math.ceil(math.ceil(len(fields) / fabric.world_size) / size)  # of the process that has the most
         for batch in (next(batches, None) for _ in range(rounds)):
-            self._heed(asked())
+            self._check_signal(self.stop_requested())
             if batch is not None:
                 yield batch
 
@@ -244,24 +254,26 @@ class Loop:
         """The sum over all processes."""
         return torch.as_tensor(self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum"))
 
-    def _preview(self, asked: Callable[[], int]) -> None:
+    def _preview(self) -> None:
         """The first process draws samples, and all wait for it."""
         numbers = [0]
-        self._first(lambda: numbers.append(self._draw(asked)))
-        self._heed(numbers[-1])
+        self._on_rank_zero(lambda: numbers.append(self._draw()))
+        self._check_signal(numbers[-1])
 
-    def _draw(self, asked: Callable[[], int]) -> int:
+    def _draw(self) -> int:
         """Returns the number of the signal that cut it short, or 0."""
 
         def stop(*_: object) -> None:
-            if number := asked():
+            if number := self.stop_requested():
                 raise Stopped(number, self.state.step)
 
         model = self.state.model
-        cond = self.valid.gather(torch.arange(min(PREVIEWED, len(self.valid)))).cond  # of whom the network has to know
+        cond = self.valid.gather(
+            torch.arange(min(PREVIEWED, len(self.valid)))
+        ).cond  # what the network is conditioned on
         try:
             with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
-                fields = model.sample(PREVIEWED, seed=self.trainer.seed, cond=cond, chunk=PREVIEWED, callback=stop)
+                fields = model.sample(PREVIEWED, seed=self.plan.seed, cond=cond, chunk=PREVIEWED, callback=stop)
         except Stopped as stopped:
             return stopped.number
         save_grid(self._picture(), fields)
@@ -273,7 +285,7 @@ class Loop:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Without dropout inside; back to training afterwards, come what may."""
+    """Without dropout inside; back to training afterwards, even after an error."""
     module.eval()
     try:
         yield

@@ -11,7 +11,7 @@ import xarray as xr
 
 from scorefield.cli import main
 from scorefield.climate.baselines import Bilinear, When
-from scorefield.climate.baselines.baseline import block_mean
+from scorefield.climate.regrid import block_mean
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.job import driven
 from scorefield.climate.verification.pair import pair_up

@@ -16,7 +16,7 @@ from scorefield.climate.baselines import (
     Ridge,
     When,
 )
-from scorefield.climate.baselines.baseline import block_mean
+from scorefield.climate.regrid import block_mean
 from scorefield.foundation.errors import InputError
 
 RANDOM = np.random.default_rng(0)

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scorefield.climate.verification.grid import nearest
+from scorefield.climate.alignment import nearest
 from scorefield.climate.verification.job import warn
 from scorefield.climate.verification.pair import pair_up
-from scorefield.climate.verification.rain import rain_per_day
 from scorefield.climate.verification.score import Options, score
 from scorefield.foundation.errors import InputError
 
@@ -91,28 +90,6 @@ def test_what_is_taken_for_independent_is_told_where_nobody_says() -> None:
         warn(pair_up(data, data, blocks=blocks), blocks, notes.append)
         found = [note for note in notes if "is taken for independent" in note]
         assert len(found) == (word is not None) and all(note.startswith(str(word)) for note in found)
-
-
-@pytest.mark.parametrize(
-    ("name", "units", "more", "rain"),
-    [
-        ("u10", "m s-1", {}, False),
-        ("zg", "m", {"standard_name": "geopotential_height"}, False),
-        ("swe", "kg m-2", {"standard_name": "surface_snow_amount"}, False),
-        ("evspsbl", "kg m-2 s-1", {"standard_name": "water_evapotranspiration_flux"}, False),
-        ("tp", "m", {"standard_name": "unknown"}, True),
-        ("pred_pr", "mm", {}, True),
-        ("var228", "m", {"long_name": "Total precipitation"}, True),
-        ("x1", "kg m-2", {"standard_name": "precipitation_amount"}, True),
-        ("precip_rate", "m s-1", {}, True),
-        ("radar", "mm h-1", {}, True),
-        ("pr", "K", {}, False),
-        ("pressure", "m", {}, False),
-    ],
-)
-def test_metres_are_rain_only_by_name(name: str, units: str, more: dict[str, str], rain: bool) -> None:
-    data = on_a_plane()["tas"].rename(name).assign_attrs(units=units, **more)
-    assert (rain_per_day(data, 24.0) is not None) == rain
 
 
 def test_wind_has_no_wet_days() -> None:

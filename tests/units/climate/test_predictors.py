@@ -103,7 +103,7 @@ def test_windows_have_no_holes(folder) -> None:
     source = Climate(Variables(save(fine, folder / "holed.nc"), ["tas"]), Blocks(100, 2, (1,)), coarsen=4, before=1)
     fields = source.load("train")
     assert fields.places[:, 0].tolist() == driving.numbers.tolist()
-    assert any(line.startswith("2 of 16 fields are in no split") for line in fields.told)
+    assert any(line.startswith("2 of 16 fields are in no split") for line in fields.metadata)
 
 
 def test_longitudes_turn_around_and_metres_do_not() -> None:

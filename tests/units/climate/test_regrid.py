@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 
 from scorefield.climate import Bilinear, Conservative, Nearest
 from scorefield.climate.grid import Grid, edges_between, unrotate
+from scorefield.climate.regrid import bilinear
 from scorefield.foundation.errors import InputError
 
 
@@ -57,6 +59,19 @@ def test_conservative_keeps_the_sum_over_areas_and_is_the_block_mean() -> None:
     assert np.sum(found * COARSE.areas()) == pytest.approx(np.sum(field * FINE.areas()), rel=1e-6)
     block, areas = field[4:8, 8:12].astype(float), FINE.areas()[4:8, 8:12]
     assert found[1, 2] == pytest.approx((block * areas).sum() / areas.sum(), rel=1e-6)
+
+
+def test_one_bilinear_interpolation_serves_grids_and_blocks() -> None:
+    """That of blocks is that of the grids whose cells they are, and that of torch between pixels."""
+    field = np.random.default_rng(2).normal(size=(3, *COARSE.shape)).astype(np.float32)
+    found = bilinear(field, (4, 4))
+    np.testing.assert_allclose(found, Bilinear().between(COARSE, FINE)(field), atol=1e-5)
+    for factor in ((4, 4), (3, 2)):
+        size = tuple(n * f for n, f in zip(COARSE.shape, factor, strict=True))
+        expected = torch.nn.functional.interpolate(
+            torch.from_numpy(field).double()[:, None], size=size, mode="bilinear"
+        )[:, 0]
+        np.testing.assert_allclose(bilinear(field, factor), expected, atol=1e-6)
 
 
 def test_a_part_of_the_target_is_that_part_of_the_whole() -> None:

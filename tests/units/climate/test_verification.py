@@ -11,7 +11,6 @@ import xarray as xr
 
 from scorefield.cli import main
 from scorefield.climate.verification.pair import pair_up
-from scorefield.climate.verification.rain import millimetres_per_day, wet_threshold
 from scorefield.climate.verification.score import Options, score
 from scorefield.foundation.errors import InputError
 
@@ -133,25 +132,6 @@ def test_extremes_of_rain_are_those_of_days_whatever_the_step() -> None:
     assert found["wet_share_ratio"]["value"] == pytest.approx(1) and found["wet_intensity_ratio"][
         "value"
     ] == pytest.approx(2)
-
-
-@pytest.mark.parametrize(
-    ("units", "step", "per_day", "wet"),
-    [
-        ("mm/h", 1.0, 24, 0.1),
-        ("mm h-1", float("nan"), 24, 0.1),
-        ("kg m-2 s-1", 24.0, 86400, 1 / 86400),
-        ("kg m**-2 s**-1", 1.0, 86400, 0.1 / 3600),
-        ("mm", 1.0, 24, 0.1),
-        ("mm day-1", 24.0, 1, 1),
-        ("mm/d", 24.0, 1, 1),
-        ("m s-1", 24.0, 86400e3, 1 / 86400e3),
-    ],
-)
-def test_units_of_rain(units: str, step: float, per_day: float, wet: float) -> None:
-    found = millimetres_per_day(units, step)
-    assert found == pytest.approx(per_day) and wet_threshold(per_day, step) == pytest.approx(wet)
-    assert millimetres_per_day("K", step) is None and millimetres_per_day("mm", float("nan")) is None
 
 
 def test_grids_that_are_told_in_another_way_are_one(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:

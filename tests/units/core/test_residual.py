@@ -91,10 +91,10 @@ def test_a_regression_becomes_the_mean_of_a_residual_run_and_travels_in_its_chec
     assert all(torch.equal(value, ours[name]) for name, value in mean.denoiser.net.state_dict().items())
     cond = {"field": 280 + torch.randn(2, 1, 16, 24)}
     prediction = mean.sample(2, cond=cond, chunk=2)
-    given = rest.condition(cond)
     z = torch.randn(2, 1, 16, 24)
+    _, given = rest.enter(Batch(prediction, cond))
     expected = rest.normaliser.inverse(mean.normaliser(prediction) + rest.mean.residual.inverse(z))
-    torch.testing.assert_close(rest.restore(z, given), expected, rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(rest.leave(z, given), expected, rtol=1e-5, atol=1e-3)
     assert np.isfinite(rest.sample(2, cond=cond, chunk=2).numpy()).all()
     resumed = ["train", "--out", str(tmp_path / "rest"), "--resume", "--train.steps", "3"]
     assert main(resumed) == 0

@@ -50,7 +50,7 @@ def test_complex_noise_has_its_deviation_in_either_part() -> None:
     torch.testing.assert_close(x.std((0, 2, 3)), torch.tensor([0.5, 0.5]), rtol=0.03, atol=0)
 
 
-def test_noise_that_was_measured_is_told(tmp_path: Path) -> None:
+def test_noise_that_was_measured_is_given(tmp_path: Path) -> None:
     source = Tensors(CLEAN)
     train, valid = Measured(source, 0.2).load("train"), Measured(source, 0.2).load("valid")
     assert torch.equal(train.gather(torch.tensor([4])).x, source.load("train").gather(torch.tensor([4])).x)

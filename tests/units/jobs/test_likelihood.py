@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import tiny
 from scorefield import load
@@ -17,8 +18,11 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs.likelihood import Densities, Likelihood, measure, summary
+from scorefield.run.loading import open_checkpoint
 from scorefield.samplers import ProbabilityFlow
+from weather import NET, dataset, described, recipe, save
 
 
 @pytest.fixture(scope="module")
@@ -148,6 +152,33 @@ def test_an_interrupted_job_goes_on_and_gives_the_same(
     assert main(arguments) == 0 and len(calls) == 5  # the result is there
     assert main([*arguments, "--seed", "1"]) == 2 and "another job" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out.json", "whole.json"]
+
+
+def test_a_conditional_run_is_given_its_conditions_in_data_units(tmp_path: Path) -> None:
+    """What the command line computes is what `Model.log_prob` does with the predictors as they are in the file, in K."""
+    fine = save(dataset(40), tmp_path / "fine.nc")
+    content = recipe(described(fine))
+    content["model"]["net"] = {
+        **content["model"]["net"],
+        "init_args": NET | {"init_scale": 1.0},
+    }  # that x̂ depends on them
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(content))
+    assert main(["train", str(tmp_path / "recipe.yaml"), "--out", str(tmp_path / "run")]) == 0
+    out, options = tmp_path / "out.json", ["-n", "2", "--repeats", "1", "--tolerance", "1e-2"]
+    assert main(["likelihood", str(tmp_path / "run"), "--out", str(out), *options]) == 0
+    record = json.loads(out.read_text())
+    opened = open_checkpoint(tmp_path / "run")
+    model, indices = opened.model(ema=True), record["indices"]
+    batch = opened.source().load("valid").gather(torch.tensor(indices))
+    assert float(batch.cond["field"].mean()) > 200
+
+    def nats(cond: dict[str, torch.Tensor]) -> torch.Tensor:
+        keys = Generators((0, index, 0, Stream.PROBE) for index in indices)
+        return model.log_prob(batch.x, cond=cond, generator=keys, flow=ProbabilityFlow(1e-2)).nats
+
+    expected = nats(dict(batch.cond))
+    torch.testing.assert_close(torch.tensor(record["nats_per_field"])[:, 0].double(), expected, rtol=1e-4, atol=0.1)
+    assert (nats({"field": batch.cond["field"] + 5}) - expected).abs().min() > 1
 
 
 def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:

@@ -13,19 +13,16 @@ from PIL import Image
 
 import scorefield
 import tiny
-from laws.cases import gaussian, keys, time
-from laws.posterior import Exact
+from laws.cases import keys
 from scorefield.cli import main
-from scorefield.core.oracle import Gaussian
-from scorefield.core.schedule import EDM
-from scorefield.data import Batch, Normaliser, Standardise
 from scorefield.data.single import read_field
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Guided, MomentMatching
+from scorefield.inverse import in_model_space
 from scorefield.jobs import restoration as restoring
 from scorefield.metrics.image import error_by_spread, interval_coverage, psnr
-from scorefield.operators import Coarsen, Compose, Grey, Identity, Mask
+from scorefield.operators import Coarsen
 from scorefield.samplers import Heun, Sampler
 
 F64 = torch.float64
@@ -52,50 +49,6 @@ def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str
 
 
 # ---------------------------------------------------------------------------------------------------------------- units
-def test_a_measurement_in_data_units_is_used_as_such() -> None:
-    """Data units x = s u + b per channel, u Gaussian: E[x | x_t, y] from the whole job is that of matrices for u."""
-    grid, shape = (4, 2), (3, 4, 2)
-    scale, shift = (torch.tensor(v, dtype=F64).reshape(3, 1, 1) for v in ([40.0, 2.0, 0.5], [280.0, -1.0, 3.0]))
-    normaliser = Standardise()
-    normaliser.scale, normaliser.shift = scale.flatten().float(), shift.flatten().float()
-    prior = gaussian(EDM(), "coloured data", grid)
-    truth = scale * prior.marginal((1, *shape), time(0.0), generator=keys(1)) + shift
-    for operator in (Compose((Grey((0.2, 0.3, 0.5)), Coarsen(2))), Mask(torch.arange(2) > 0)):
-        y = operator(truth)
-        case = restoring.InverseProblem(operator, y.float(), 0.3, None, 1.0, False)
-        measurement = restoring.in_model_space(normaliser, case, shape)
-        single = Gaussian(prior.sde, prior.spectrum.float())
-        x_t = prior.marginal((2, *shape), time(0.3), generator=keys(2, 1))
-        found = Guided(single, measurement, MomentMatching(50, 1e-6))(x_t.float(), time(0.3))
-
-        class Rescaled:
-            def __call__(self, u: torch.Tensor, operator=operator) -> torch.Tensor:
-                return operator(scale * u)
-
-        exact = Exact(prior, Rescaled(), shape, 0.3)
-        expected = exact.denoise(x_t, time(0.3), y - operator(shift.expand(1, *shape)))
-        torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=0)  # of single precision at 280 ± 40
-
-
-def test_a_normaliser_that_is_not_affine_is_refused() -> None:
-    class Log(Normaliser):
-        def fit(self, batches: list[Batch]) -> Normaliser:
-            return self
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return x.log()
-
-        def inverse(self, x: torch.Tensor) -> torch.Tensor:
-            return x.exp()
-
-        def log_det(self, x: torch.Tensor) -> torch.Tensor:
-            return -x.log().flatten(1).sum(1)
-
-    case = restoring.InverseProblem(Identity(), torch.ones(1, 1, 4), 0.0, None, 1.0, False)
-    with pytest.raises(InputError, match="Log is not affine"):
-        restoring.in_model_space(Log(), case, (1, 4))
-
-
 # -------------------------------------------------------------------------------------------------------------- figures
 def test_the_interval_covers_what_it_says_for_every_number_of_members() -> None:
     """Of 20 000 Gaussian elements: 90 %, standard error 0.2 %; those that are determined are no part of it."""
@@ -212,7 +165,7 @@ def test_the_same_call_completes_a_job_and_another_is_refused(
 def test_a_draw_depends_on_its_seed_and_number_alone(run: Path) -> None:
     model = scorefield.load(run)
     case = restoring.read_case(Coarsen(2), run.parent / "digit.npy", model.shape, degrade=True)
-    guided = Guided(model.generative, restoring.in_model_space(model.normaliser, case, model.shape), MomentMatching())
+    guided = Guided(model.generative, in_model_space(model, case), MomentMatching())
     many = model.sample(5, seed=3, chunk=2, sampler=Sampler(3, Heun()), denoiser=guided)
     few = model.sample(2, seed=3, chunk=2, sampler=Sampler(3, Heun()), denoiser=guided)
     alone = model.sample(1, seed=3, chunk=1, sampler=Sampler(3, Heun()), denoiser=guided)

@@ -65,7 +65,7 @@ def test_the_middle_of_the_image_is_what_two_whole_transforms_give(grid, matrix)
     np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
 
 
-def test_files_are_held_out_whole_and_slices_scaled_alike(folder):
+def test_files_are_held_out_whole_and_slices_scaled_by_one_rule(folder):
     source = Combined(folder, matrix=(32, 44), skip=1, valid=1)
     train, valid = source.load("train"), source.load("valid")
     assert len(train) == 4 and len(valid) == 2

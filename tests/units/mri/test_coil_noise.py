@@ -1,4 +1,4 @@
-"""The noise of coils, told from k-space that holds an image: its strength, and how coils share it."""
+"""The noise of coils, estimated from k-space that holds an image: its strength, and how coils share it."""
 
 import os
 from pathlib import Path
@@ -48,9 +48,9 @@ def test_the_strength_is_found_in_k_space_of_a_head(head, decibels, sampling):
 
 @pytest.mark.parametrize("decibels", [30.0, 40.0, 50.0])
 @pytest.mark.parametrize("coils", [1, 2, 4])
-@pytest.mark.parametrize("size", [(192, 224), (144, 176)], ids=["in air", "filling the image"])
-def test_few_coils_are_told_by_the_air_about_the_head(head, size, coils, decibels):
-    """Neighbours foretell less, the fewer coils there are: 1.5 to 20 times the noise was told without air."""
+@pytest.mark.parametrize("size", [(192, 224), (144, 176)], ids=["with background", "filling the image"])
+def test_the_noise_of_few_coils_is_that_of_the_background_about_the_head(head, size, coils, decibels):
+    """Neighbours predict less, the fewer coils there are: without background the estimate was 1.5 to 20 times the noise."""
     scan = simulate(fit_matrix(head, size), coils=coils, decibels=decibels)
     found, note = noise_covariance([(scan.kspace, np.ones(size, bool))])
     assert np.linalg.det(found).real ** (1 / 2 / coils) == pytest.approx(scan.noise, rel=0.1) and not note
@@ -63,7 +63,7 @@ def test_zeros_at_the_edges_of_k_space_hold_no_noise(head):
     assert np.sqrt(found[0, 0].real) == pytest.approx(scan.noise, rel=0.1)  # and not √0.75 of it
 
 
-def test_a_single_coil_of_lines_is_told_by_the_ends_of_the_readout_and_of_points_is_not(head):
+def test_the_noise_of_a_single_coil_is_that_at_the_ends_of_whole_lines_but_of_points_is_uncertain(head):
     scan = simulate(head, coils=1, decibels=40.0)
     for sampling in (RandomLines(4.0, 24), RandomLines(8.0, 9)):
         found, note = noise_covariance([(scan.kspace, sampling(head.shape))])

@@ -276,7 +276,7 @@ def coloured_noise(shape, seed=0):
     return np.einsum("ij,j...->i...", mixing, white), mixing @ mixing.conj().T
 
 
-def test_whitened_noise_is_white_and_of_the_strength_that_is_told():
+def test_whitened_noise_is_white_and_of_the_strength_that_is_given():
     """Of units of k-space: whitening keeps the volume, and does nothing to coils that are white already."""
     noise, covariance = coloured_noise((4, 120, 130))
     np.testing.assert_allclose(covariance_of(noise.reshape(4, -1)), covariance, rtol=0.05, atol=0.2)

@@ -1,4 +1,4 @@
-"""Slices and coils are told apart by what coils share: on a real brain, and on a real scan of eight coils."""
+"""Slices and coils are distinguished by what coils share: on a real brain, and on a real scan of eight coils."""
 
 import os
 from pathlib import Path
@@ -45,7 +45,7 @@ def test_slices_given_for_coils_are_refused_and_coils_are_not(scan, lines, tmp_p
 
 
 @brains
-def test_where_one_axis_is_missing_what_it_would_be_is_told(tmp_path):
+def test_where_one_axis_is_missing_what_it_would_be_is_said(tmp_path):
     volume = read_nifti(DATA / "mni_icbm152_t1_nlin_sym_09a.nii.gz")
     scan = np.stack([simulate(volume[:, :, 50 + 10 * n], coils=6, seed=1).kspace for n in range(6)])  # of one phase
     for name, values in {"coils": scan[0], "slices": scan[:, 0]}.items():
@@ -70,7 +70,7 @@ def test_the_coils_of_a_real_scan_are_coils():
 
 @brains
 @pytest.mark.parametrize("axis", [0, 1, 2])
-def test_images_whose_halves_have_changed_places_are_told(axis, tmp_path):
+def test_images_whose_halves_have_changed_places_are_reported(axis, tmp_path):
     volume = read_nifti(DATA / "mni_icbm152_t1_nlin_sym_09a.nii.gz")
     image = np.take(volume, volume.shape[axis] // 2, axis=axis)
     rows, columns = (np.flatnonzero((image > 0.1 * image.max()).any(1 - n)) for n in (0, 1))
@@ -79,8 +79,10 @@ def test_images_whose_halves_have_changed_places_are_told(axis, tmp_path):
         right = simulate(field, coils=4).kspace[None]
         signs = (-1.0) ** np.indices(field.shape).sum(0)
         assert check_shift(open_kspace(saved(tmp_path / f"right-{number}.npy", right))) == ""
-        told = check_shift(open_kspace(saved(tmp_path / f"wrapped-{number}.npy", (right * signs).astype(np.complex64))))
-        assert "had changed places" in told and (number or "height and width" in told)
+        warning = check_shift(
+            open_kspace(saved(tmp_path / f"wrapped-{number}.npy", (right * signs).astype(np.complex64)))
+        )
+        assert "had changed places" in warning and (number or "height and width" in warning)
     assert check_shift(open_kspace(DATA / "brain8ch_R8_ksp_sigpy.npy")) == ""
 
 

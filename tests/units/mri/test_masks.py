@@ -66,9 +66,9 @@ def test_masks_from_files(tmp_path: Path):
 def test_a_path_is_a_mask_on_the_command_line(tmp_path: Path):
     plain = ["run", "k.npy", "--mask", "RandomLines", "--mask.acceleration=3", "--maps", "m.npy"]
     assert Reconstruct.spelled_out(plain) == plain
-    asked = ["run", "k.npy", "--mask", "MaskFile", "--mask.path", "a/m.npy", "--slices", "1"]
-    assert Reconstruct.spelled_out(["run", "k.npy", "--mask", "a/m.npy", "--slices", "1"]) == asked
-    assert Reconstruct.spelled_out(["run", "k.npy", "--mask=a/m.npy", "--slices", "1"]) == asked
+    expected = ["run", "k.npy", "--mask", "MaskFile", "--mask.path", "a/m.npy", "--slices", "1"]
+    assert Reconstruct.spelled_out(["run", "k.npy", "--mask", "a/m.npy", "--slices", "1"]) == expected
+    assert Reconstruct.spelled_out(["run", "k.npy", "--mask=a/m.npy", "--slices", "1"]) == expected
     (tmp_path / "m.mat").write_bytes(b"")
     with pytest.raises(InputError, match="npy"):
         Reconstruct.spelled_out(["run", "k.npy", "--mask", str(tmp_path / "m.mat")])

@@ -129,7 +129,7 @@ def test_without_readout_oversampling_an_image_is_the_middle(oversampled, tmp_pa
     torch.testing.assert_close(found, expected[:, :, 16:48], rtol=1e-5, atol=1e-5)  # float32 of numbers of about 1
 
 
-def test_the_noise_is_told_without_oversampling(oversampled, tmp_path):
+def test_the_noise_is_estimated_without_oversampling(oversampled, tmp_path):
     """As it is when such a file is reconstructed."""
     path = file_of(tmp_path / "k.h5", oversampled[0], 32)
     expected = Scans(open_kspace(path))._whitening

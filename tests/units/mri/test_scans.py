@@ -1,4 +1,4 @@
-"""What becomes of a scan before it is reconstructed: its image is that of the coils as they are, whatever their noise."""
+"""What becomes of a scan before it is reconstructed: its image is that of the coils as they are, for any noise."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def root_sum_of_squares(kspace: KSpace) -> np.ndarray:
     return np.sqrt((np.abs(centred(kspace.read(0), inverse=True)) ** 2).sum(0))
 
 
-def told_apart(scans: Scans, changed: Scans) -> bool:
+def differ(scans: Scans, changed: Scans) -> bool:
     return scans.fingerprint([0]) != changed.fingerprint([0])
 
 
@@ -53,23 +53,23 @@ def test_all_that_decides_a_result_tells_it_from_others(clean, tmp_path):
     maps, image = rng.normal(size=(2, *both.shape)), rng.random((2, 20, *GRID))
     scan = KSpace("scan", both.shape, lambda n: both[n])
     whole = Scans(scan, noise=1.0)
-    assert not told_apart(whole, Scans(replace(scan), noise=1.0))
+    assert not differ(whole, Scans(replace(scan), noise=1.0))
 
     def with_slice(number: int, values: np.ndarray) -> KSpace:
         return replace(scan, read=lambda n: values if n == number else both[n])
 
-    assert told_apart(whole, Scans(with_slice(0, both[0] + 1e-3), noise=1.0))
-    assert not told_apart(whole, Scans(with_slice(11, 2 * both[11]), noise=1.0))  # which nothing depends on
-    assert told_apart(Scans(scan), Scans(with_slice(11, 2 * both[11])))  # but for its noise
-    assert told_apart(whole, Scans(replace(scan, mask=lines), noise=1.0))
-    assert told_apart(whole, Scans(replace(scan, size=(40, GRID[1])), noise=1.0))
+    assert differ(whole, Scans(with_slice(0, both[0] + 1e-3), noise=1.0))
+    assert not differ(whole, Scans(with_slice(11, 2 * both[11]), noise=1.0))  # which nothing depends on
+    assert differ(Scans(scan), Scans(with_slice(11, 2 * both[11])))  # but for its noise
+    assert differ(whole, Scans(replace(scan, mask=lines), noise=1.0))
+    assert differ(whole, Scans(replace(scan, size=(40, GRID[1])), noise=1.0))
     for name, old, new in (("maps", *maps), ("target", *image)):
         before, after = (replace(scan, **{name: lambda n, v=v: v[n]}) for v in (old, new))
-        assert told_apart(whole, Scans(before, noise=1.0))
-        assert told_apart(Scans(before, noise=1.0), Scans(after, noise=1.0))
-    assert told_apart(Scans(scan, maps=maps[0][0]), Scans(scan, maps=maps[0][1]))
+        assert differ(whole, Scans(before, noise=1.0))
+        assert differ(Scans(before, noise=1.0), Scans(after, noise=1.0))
+    assert differ(Scans(scan, maps=maps[0][0]), Scans(scan, maps=maps[0][1]))
     noisy = [replace(scan, noise_scan=rng.normal(size=(COILS, 99))) for _ in range(2)]
-    assert told_apart(Scans(noisy[0]), Scans(noisy[1]))
+    assert differ(Scans(noisy[0]), Scans(noisy[1]))
 
     path, found = tmp_path / "mask.npy", []
     for mask in (lines, ~lines):
@@ -87,13 +87,13 @@ def test_slices_of_zeros_are_no_mistake_and_broken_ones_are(clean):
             scans.fingerprint(numbers)
 
 
-@pytest.mark.parametrize("told", [True, False], ids=["noise scan", "k-space alone"])
+@pytest.mark.parametrize("noise_scan", [True, False], ids=["noise scan", "k-space alone"])
 @pytest.mark.parametrize("covariance", [np.eye(COILS), CORRELATED, LOUD, BOTH], ids=["white", "corr", "loud", "both"])
-def test_the_image_is_the_root_sum_of_squares_of_the_coils_as_they_are(clean, covariance, told):
+def test_the_image_is_the_root_sum_of_squares_of_the_coils_as_they_are(clean, covariance, noise_scan):
     """However their noise is correlated, and whichever of them is loud: σ is 1/700 of the image, its share of a quotient less."""
     scan = measured(clean, covariance, 0.1)
     strength = root_sum_of_squares(scan)
-    if not told:
+    if not noise_scan:
         scan = KSpace("scan", scan.shape, scan.read)
     found, reference, _ = Scans(scan, RandomLines(2.0, 24)).scan(0)
     inside = strength > 0.3 * strength.max()

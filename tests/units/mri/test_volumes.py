@@ -25,7 +25,7 @@ def save(path: Path, values: np.ndarray, affine: np.ndarray | None = None) -> Pa
 @pytest.fixture
 def volume(tmp_path: Path) -> tuple[Path, np.ndarray]:
     values = np.random.default_rng(0).uniform(50, 200, (9, 12, 7)).astype(np.float32)
-    values[:2], values[..., 6] = 0, 0  # air, and an empty slice
+    values[:2], values[..., 6] = 0, 0  # background, and an empty slice
     return save(tmp_path / "t1.nii.gz", values), values
 
 
@@ -34,7 +34,7 @@ def magnitude(fields, index=0):
     return torch.hypot(x[0], x[1]).numpy()
 
 
-def test_slices_are_scaled_alike_and_empty_ones_left_out(volume):
+def test_slices_are_scaled_by_one_rule_and_empty_ones_left_out(volume):
     path, values = volume
     fields = Volumes([path]).load("train")
     assert len(fields) == 6 and fields[0].x.shape == (2, 9, 12)
@@ -66,7 +66,7 @@ def test_stored_orientation_does_not_matter(volume, tmp_path):
 
 
 @pytest.mark.parametrize("unit", ["radians", "-4096..4095", "0..4095"])
-def test_magnitude_and_phase_become_a_complex_image_whatever_the_unit(unit, tmp_path):
+def test_magnitude_and_phase_become_a_complex_image_of_any_unit(unit, tmp_path):
     rng = np.random.default_rng(0)
     size = rng.uniform(50, 100, (8, 8, 3, 2)).astype(np.float32)
     angle = rng.uniform(-np.pi, np.pi, size.shape)

@@ -10,6 +10,7 @@ import re
 from dataclasses import replace
 from functools import cache
 from itertools import islice
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +27,7 @@ from scorefield.run import experiment as run
 from scorefield.run import recipe
 from scorefield.run.configuration import Parser, find_recipe, read_recipe, recipes, shipped_folder
 from scorefield.run.defaults import import_class
-from scorefield.samplers import Langevin
+from scorefield.samplers import AnnealedLangevin, Langevin
 from scorefield.training.state import State, launch
 
 PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
@@ -73,14 +74,15 @@ SMALLEST = {
     "NCSNv2": {"channels": 4},
     "UNet": {"channels": 4},
 }
+VARIANT = "-score-sde"  # another training and corrector than that of the recipe of this name
 OTHERS = re.compile(
     r".*-classifier|volcano-.*|precip-.*|t2m-.*|ukcp-.*|cordex-.*|terrain-.*|navier-stokes-.*"
 )  # tried in tests/smoke
 GENERATIVE = [name for name in recipes() if not OTHERS.fullmatch(name)]
 
 
-def published(table: dict[str, int], name: str) -> int:
-    return next(value for pattern, value in table.items() if re.fullmatch(pattern, name))
+def published(table: dict[str, Any], name: str) -> Any:
+    return next(value for pattern, value in table.items() if re.fullmatch(pattern, name.removesuffix(VARIANT)))
 
 
 @cache
@@ -93,8 +95,8 @@ def parsed(name: str) -> Namespace:
     return parser().read_object(read_recipe(find_recipe(name)), name)
 
 
-def law(name: str) -> Model:
-    """The model of a recipe with the smallest network of its kind."""
+def small(name: str) -> Model:
+    """The model of a recipe."""
     groups = parsed(name).clone()
     groups.model.net.init_args.update(smallest(groups))
     groups.model.net.init_args.update(Namespace(in_channels=3, out_channels=3))
@@ -166,14 +168,14 @@ def test_samplers_take_the_published_number_of_evaluations(unchecked: None) -> N
     for name in GENERATIVE:
         described = str(parsed(name).model.sampler)
         if described not in counted:
-            model = law(name)
+            model = small(name)
             two, three = (evaluations(model, steps) for steps in (2, 3))
             counted[described] = two + (model.sampler.steps - 2) * (three - two)  # each further step costs the same
         assert counted[described] == published(EVALUATIONS, name), name
 
 
 def test_a_whole_run_of_predictor_and_corrector_takes_2000_evaluations(unchecked: None) -> None:
-    assert evaluations(law("cifar10-ncsnpp-ve"), 1000) == 2000
+    assert evaluations(small("cifar10-ncsnpp-ve"), 1000) == 2000
 
 
 # ------------------------------------------------------------------------------------------------------------ constants
@@ -183,12 +185,12 @@ def test_constants_are_those_of_the_papers() -> None:
     largest |= {"celebahq-1024": 1348, "ffhq-1024": 1348}
     ratio = {"cifar10": 0.16, "celebahq-1024": 0.15, "ffhq-1024": 0.15}
     for data, sigma_max in largest.items():
-        model = law(f"{data}-ncsnpp-ve")
+        model = small(f"{data}-ncsnpp-ve")
         assert model.sde.schedule == VE(0.01, sigma_max) and model.sampler.corrector == Langevin(ratio.get(data, 0.075))
-    faces = law("celeba-ncsnpp-ve-discrete")
+    faces = small("celeba-ncsnpp-ve-discrete")
     assert torch.allclose(faces.sde.schedule.sigmas[[0, -1]].float(), torch.tensor([0.01, 90.0]))
     assert faces.sampler.corrector == Langevin(0.17)
-    assert law("cifar10-ddpmpp-subvp").sde.schedule == SubVP(0.1, 20.0)
+    assert small("cifar10-ddpmpp-subvp").sde.schedule == SubVP(0.1, 20.0)
     averages = {
         "cifar10-ncsnpp-ve": 0.999,
         "ffhq-1024-ncsnpp-ve": 0.9999,
@@ -202,7 +204,7 @@ def test_constants_are_those_of_the_papers() -> None:
 
 def test_edm_is_that_of_its_paper() -> None:
     """Karras et al. (2022), table 1 and appendix F: 200 M images in batches of 512, half-life of the average 0.5 M images."""
-    edm, model = parsed("cifar10-edm").train, law("cifar10-edm")
+    edm, model = parsed("cifar10-edm").train, small("cifar10-edm")
     assert edm.steps * edm.batch_size == 200_000_000 and edm.optimiser.init_args.lr == 1e-3
     assert edm.ema == pytest.approx(0.5 ** (512 / 500_000), abs=1e-6)
     sigmas = model.sde.schedule.sigma(model.sampler.grid(model.sde.schedule, 18))
@@ -214,17 +216,41 @@ def test_edm_is_that_of_its_paper() -> None:
 def test_langevin_steps_of_the_two_conventions_agree(name: str) -> None:
     """Song and Ermon's ε at the lowest level, and Song et al.'s (2021) ratio r for the same model: ε = 2 (r σ_1)²."""
     ratio = {"cifar10-ncsn": 0.316, "cifar10-ncsnv2": 0.176, "celeba-ncsnv2": 0.128, "bedroom-128-ncsnv2": 0.095}[name]
-    model = law(name)
+    model = small(name)
     step = model.sampler.corrector.step
     assert step == pytest.approx(2 * (ratio * float(model.sde.schedule.sigmas[0])) ** 2, rel=0.02)  # r has 3 digits
+
+
+RATIOS = {r".*-ncsn(-5)?": 0.316, r"cifar10-.*": 0.176, r"celeba-.*": 0.128, r"bedroom-.*": 0.095}
+
+
+@pytest.mark.parametrize("name", [name for name in recipes() if name.endswith(VARIANT)])
+def test_the_variants_of_ncsn_are_those_of_score_sde(name: str) -> None:
+    """Its configurations: ratio and repeats of the corrector "ald", 1.3 or 2.4 million steps; the rest is that of the recipe
+    whose name they have, but for the average of bedroom's weights.
+    """
+    whole, original = (parsed(key).as_dict() for key in (name, name.removesuffix(VARIANT)))
+    repeats = small(name.removesuffix(VARIANT)).sampler.corrector.repeats
+    assert small(name).sampler.corrector == AnnealedLangevin(published(RATIOS, name), repeats)
+    bedroom = name.startswith("bedroom")
+    assert whole["train"]["steps"] == (2_400_000 if bedroom else 1_300_000) and whole["train"]["batch_size"] == 128
+    assert whole["train"]["ema"] == (0.9999 if bedroom else original["train"]["ema"])
+    changed = [key for key, *_ in run.differences(original, whole, "recipe")]
+    assert all(re.match(r"recipe\.(model\.sampler\.corrector|train\.(steps|ema)$)", key) for key in changed)
 
 
 def test_the_tables_have_the_levels_of_the_sdes() -> None:
     """VE's levels lie on the SDE exactly; DDPM's logarithm of α on VP's to the order of β² = (β(1)/N)²."""
     t = torch.linspace(0, 1, 1000, dtype=torch.float64)
-    discrete, continuous = law("cifar10-ncsnpp-ve-discrete").sde.schedule, law("cifar10-ncsnpp-ve").sde.schedule
+    discrete, continuous = (
+        small("cifar10-ncsnpp-ve-discrete").sde.schedule,
+        small("cifar10-ncsnpp-ve").sde.schedule,
+    )
     torch.testing.assert_close(discrete.sigma(t), continuous.sigma(t), rtol=1e-12, atol=0)
-    discrete, continuous = law("cifar10-ddpmpp-vp-discrete").sde.schedule, law("cifar10-ddpmpp-vp").sde.schedule
+    discrete, continuous = (
+        small("cifar10-ddpmpp-vp-discrete").sde.schedule,
+        small("cifar10-ddpmpp-vp").sde.schedule,
+    )
     fell, falls = discrete.alpha(t[1:]).log(), continuous.alpha(t[1:]).log()
     assert float((fell - falls).abs().max()) < 1000 * (20 / 1000) ** 2
 

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import tiny
 from scorefield.cli import main
+from scorefield.data.batch import Batch
 from scorefield.run import experiment as run
-from scorefield.training import dry_run as rehearsal
-from scorefield.training.dry_run import Kept, Probe, Rehearsal
+from scorefield.training import dry_run
+from scorefield.training.dry_run import (
+    PATIENCE,
+    REPEATS,
+    Cost,
+    Kept,
+    Probe,
+    Timing,
+    busy,
+    load_warning,
+    on_a_line,
+    timed,
+)
+from scorefield.training.state import State
 
 
 def test_what_autograd_keeps_is_counted_once_and_without_the_weights() -> None:
@@ -25,36 +40,118 @@ def test_what_autograd_keeps_is_counted_once_and_without_the_weights() -> None:
     assert kept.bytes == 2 * 7 * 10 * 8
 
 
-def rehearse(folder: Path, **overrides: object) -> Rehearsal:
-    return run.rehearse(*tiny.settings(tiny.recipe(folder), **overrides))
+def cost(folder: Path, **overrides: object) -> Cost:
+    return run.dry_run(*tiny.settings(tiny.recipe(folder), **overrides))
 
 
-def test_a_small_run_is_rehearsed_by_real_steps(tmp_path: Path) -> None:
-    found = rehearse(tmp_path)
-    assert found.notes == () and found.seconds_per_step > 0 and found.memory_bytes > 0
+@pytest.fixture
+def idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
 
 
-def test_a_step_that_does_not_fit_is_not_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+class Machine:
+    """A clock that steps put forward: one with n samples takes a + bn seconds, the first of each size much more."""
+
+    def __init__(self, start: float, each: float, cold: float = 100.0) -> None:
+        self.start, self.each, self.cold = start, each, cold
+        self.now, self.sizes = 0.0, []
+
+    def step(self, size: int) -> None:
+        self.now += (self.start + self.each * size) * (self.cold if size not in self.sizes else 1)
+        self.sizes.append(size)
+
+    def timed(self, batch: int, micro: int = 0, fitting: int = 10**9) -> Timing:
+        return timed(self.step, batch, micro or batch, fitting, clock=lambda: self.now)
+
+
+def test_whole_steps_are_timed_where_they_are_fast_and_the_cold_ones_do_not_count() -> None:
+    machine = Machine(start=0.05, each=0.003)
+    seconds, spread, made = machine.timed(128)
+    assert made and seconds == pytest.approx(0.05 + 0.003 * 128) and spread == pytest.approx((seconds, seconds))
+    assert machine.sizes == [1] * 3 + [2] * 3 + [128] * (1 + REPEATS)  # 128 times a step of one seemed too long
+
+
+def test_whole_steps_end_where_they_take_longer_than_the_small_ones_promised() -> None:
+    machine = Machine(start=0.0, each=0.001, cold=1.0)
+
+    def step(size: int) -> None:
+        machine.step(size)
+        machine.now += PATIENCE * (size == 64)
+
+    assert timed(step, 64, 64, 64, clock=lambda: machine.now).made and machine.sizes.count(64) == 2
+
+
+def test_the_time_of_slow_steps_lies_on_the_line_through_those_of_growing_batches() -> None:
+    machine = Machine(start=0.5, each=0.1, cold=1.0)
+    seconds, _, made = machine.timed(4096)
+    assert not made and seconds == pytest.approx(0.5 + 0.1 * 4096) and machine.now < 2 * PATIENCE
+    assert sorted(set(machine.sizes)) == [1, 2, 4, 8, 16, 32]
+    slow = Machine(start=0.0, each=60.0)
+    assert slow.timed(16).seconds == pytest.approx(16 * 60) and slow.sizes == [1] * 3
+
+
+def test_no_batch_is_larger_than_memory_or_a_micro_batch() -> None:
+    machine = Machine(start=0.01, each=0.001)
+    assert machine.timed(64, fitting=5).seconds == pytest.approx(0.01 + 0.001 * 64) and max(machine.sizes) == 5
+    parts = Machine(start=0.5, each=0.1, cold=1.0)
+    assert not parts.timed(64, micro=4).made and max(parts.sizes) == 4
+
+
+def test_the_spread_is_that_of_the_measurements() -> None:
+    times = iter([9.0, 0.10, 0.12, 9.0, 0.4, 0.3, 0.5, 0.45, 0.35])
+    clock = [0.0]
+
+    def step(size: int) -> None:
+        clock[0] += next(times)
+
+    assert timed(step, 4, 4, 4, clock=lambda: clock[0]) == (pytest.approx(0.4), pytest.approx((0.3, 0.5)), True)
+    found = on_a_line([(1, 2.0), (1, 4.0), (3, 6.0), (3, 8.0)], 10)  # about 1 + 2n
+    assert found.seconds == pytest.approx(21) and found.spread == pytest.approx((21 * 2 / 3, 21 * 4 / 3))
+    assert on_a_line([(1, 3.0), (2, 2.0)], 10).seconds == pytest.approx(10 * (3 + 4) / 5)  # no line falls
+
+
+def test_a_busy_machine_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert busy(1.0, 2) == () and "a load of 3.2 on 2 cores" in busy(3.2, 2)[0]
+    monkeypatch.setattr(os, "getloadavg", lambda: (1e4, 0.0, 0.0))
+    assert load_warning(torch.device("cuda")) == () and "busy" in load_warning(torch.device("cpu"))[0]
+
+
+def test_the_cost_of_a_small_run_is_that_of_real_steps(idle: None, tmp_path: Path) -> None:
+    found = cost(tmp_path)
+    assert found.notes == () and found.memory_bytes > 0
+    assert 0 < found.spread[0] <= found.seconds_per_step <= found.spread[1]
+    table = found._replace(seconds_per_step=0.4512, spread=(0.44, 0.47)).table(8000, 128)
+    assert "0.451   (0.44 to 0.47; batch of 128)" in table and "1.00 h for 8000 steps" in table
+
+
+def test_a_step_that_does_not_fit_is_not_made(idle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of 16 samples at 1.25 × 0.8 MiB, where 3.5 MiB are left beside the moments, 1 + 3 fit: 4 micro-batches are needed."""
-    mib, moments = 2**20, 2 * 4 * rehearse(tmp_path).parameters
-    monkeypatch.setattr(rehearsal, "probe", lambda *_: Probe(0.5, round(0.8 * mib)))
-    monkeypatch.setattr(rehearsal, "peak_memory", lambda _: 100 * mib)
-    monkeypatch.setattr(rehearsal, "available_memory", lambda _: moments + 3.5 * mib)
-    monkeypatch.setattr(rehearsal, "measured", lambda *_: pytest.fail("a step was made"))
-    found = rehearse(tmp_path)
-    assert abs(found.memory_bytes - (100 * mib + moments + 15 * mib)) < 100 and found.seconds_per_step == 16 * 0.5
+    mib, moments = 2**20, 2 * 4 * cost(tmp_path).parameters
+    monkeypatch.setattr(dry_run, "probe", lambda *_: Probe(0.5, round(0.8 * mib)))
+    monkeypatch.setattr(dry_run, "peak_memory", lambda _: 100 * mib)
+    monkeypatch.setattr(dry_run, "available_memory", lambda _: moments + 3.5 * mib)
+    made: list[int] = []
+    advance = State.advance
+
+    def counted(self: State, batches: Iterable[Batch], *arguments: object, **options: object) -> tuple[Tensor, Tensor]:
+        batches = list(batches)
+        made.append(sum(len(batch.x) for batch in batches))
+        return advance(self, batches, *arguments, **options)
+
+    monkeypatch.setattr(State, "advance", counted)
+    found = cost(tmp_path)
+    assert abs(found.memory_bytes - (100 * mib + moments + 15 * mib)) < 100 and max(made) == 4
     assert "accumulate at least 4 micro-batches" in found.notes[0]
-    monkeypatch.undo()
-    monkeypatch.setattr(rehearsal, "probe", lambda *_: Probe(10.0, mib))
-    monkeypatch.setattr(rehearsal, "measured", lambda *_: pytest.fail("a step was made"))
-    assert "more than 60 s" in rehearse(tmp_path).notes[0]
+    monkeypatch.setattr(dry_run, "available_memory", lambda _: moments - mib)  # no room for a step at all
+    made.clear()
+    assert cost(tmp_path).seconds_per_step == 16 * 0.5 and not made
 
 
 SMALL = ["--model.net.channels=8", "--model.net.blocks=1", "--train.batch_size=4", "--train.accelerator=cpu"]
 
 
 def test_without_data_random_ones_stand_in_and_are_stated(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    idle: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
     assert main(["train", "cifar10-ddpmpp-vp", "--dry-run", *SMALL, "--model.net.labels=10"]) == 0
@@ -70,4 +167,4 @@ def test_without_data_random_ones_stand_in_and_are_stated(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar10"]
     assert (
         main(["train", "cifar10-ddpmpp-vp", "--out=run", "--data.path=gone", *SMALL]) == 2
-    )  # only a rehearsal does that
+    )  # only a dry run does that

@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Num, Shaped
 
-from scorefield.climate.baselines.baseline import Baseline, When, bilinear, block_mean, factor_between, same_for_all
+from scorefield.climate.baselines.baseline import Baseline, When, same_for_all
 from scorefield.climate.baselines.quantiles import QuantileMap
+from scorefield.climate.grid import factor_between
+from scorefield.climate.regrid import bilinear, block_mean
 
 DRY = 0.01  # of the mean over all coarse boxes: below, a ratio to the mean of a box says nothing
 

@@ -6,10 +6,9 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
+from scorefield.climate.alignment import check_units, same_grid
 from scorefield.climate.baselines.job import check_out, read, values, write
 from scorefield.climate.baselines.quantiles import QuantileMap
-from scorefield.climate.verification.grid import same_grid
-from scorefield.climate.verification.pair import check_units
 from scorefield.run.configuration import Parser
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Num
 
-from scorefield.climate.baselines.baseline import Baseline, When, bilinear, factor_between, generator_of, same_for_all
+from scorefield.climate.baselines.baseline import Baseline, When, generator_of, same_for_all
+from scorefield.climate.grid import factor_between
+from scorefield.climate.regrid import bilinear
 
 
 class Bilinear(Baseline):

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from jsonargparse import Namespace
 
+from scorefield.climate.alignment import MEMBERS, TIMES, canonical, check_units, coarse_boxes, same_grid, same_times
 from scorefield.climate.baselines.baseline import Baseline, When
-from scorefield.climate.verification.grid import over, same_grid
-from scorefield.climate.verification.pair import MEMBERS, TIMES, canonical, check_units, open_dataset
-from scorefield.climate.verification.times import dates_of, same_times
+from scorefield.climate.files import open_dataset
+from scorefield.climate.times import dates_of
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
 from scorefield.run.configuration import Parser
@@ -52,7 +52,7 @@ def run(baseline: Baseline, settings: Namespace) -> None:
     if baseline.same_quantity:
         check_units(coarse, fine, roles)
     check_units(given, coarse, (str(settings.predictors), roles[0]))
-    coarse = over(coarse, fine, roles)
+    coarse = coarse_boxes(coarse, fine, roles)
     given = same_grid(coarse, given, (roles[0], str(settings.predictors)))
     baseline.fit(values(coarse, predictor), values(fine, settings.target), when(fine))
     drawn = baseline.draw(values(given, predictor), settings.members, settings.seed, when(given))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float, Num
 
-from scorefield.climate.baselines.baseline import Baseline, When, factor_between, generator_of, same_for_all
+from scorefield.climate.baselines.baseline import Baseline, When, generator_of, same_for_all
+from scorefield.climate.grid import factor_between
 
 PENALTIES = tuple(10.0**k for k in range(-3, 5))
 FOLDS = 5  # of whole days

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.climate.times import Dates
+from scorefield.climate.units import WET_DAY, rain_per_day
 from scorefield.climate.verification.pair import Pair
-from scorefield.climate.verification.rain import WET_DAY, rain_per_day
-from scorefield.climate.verification.times import Dates
 from scorefield.metrics.marginal import correlation, wasserstein
 
 VALUES = 2**25  # read at once

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Num
 
-from scorefield.climate.baselines.baseline import block_mean, factor_between
+from scorefield.climate.grid import factor_between
+from scorefield.climate.regrid import block_mean
 from scorefield.climate.verification.pair import Pair
 
 VALUES = 2**22  # read at once

@@ -10,12 +10,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from scorefield.climate.alignment import canonical, check_units, coarse_boxes, same_times
+from scorefield.climate.files import open_dataset
 from scorefield.climate.verification.driving import consistency
-from scorefield.climate.verification.grid import over
-from scorefield.climate.verification.pair import Pair, canonical, check_units, open_dataset, pair_up
+from scorefield.climate.verification.pair import Pair, pair_up
 from scorefield.climate.verification.pictures import draw
 from scorefield.climate.verification.score import SCALES, Options, Scored, score
-from scorefield.climate.verification.times import same_times
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_text
 from scorefield.run.configuration import Parser
@@ -105,7 +105,7 @@ def driven(pair: Pair, path: Path) -> dict[str, Any]:
     if "member" in coarse.dims:
         raise InputError(f"{path} has several members: select one of them first.")
     check_units(coarse, pair.truth[names], (str(path), "the truth"))
-    coarse = over(coarse, pair.truth, (str(path), "the truth")).transpose("time", "y", "x", ...)
+    coarse = coarse_boxes(coarse, pair.truth, (str(path), "the truth")).transpose("time", "y", "x", ...)
     return {name: consistency(pair, name, coarse[name].to_numpy()) for name in names}
 
 

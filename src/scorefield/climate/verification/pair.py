@@ -8,21 +8,25 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.climate import files
-from scorefield.climate.verification.grid import ROLES, areas, named_axes, positions, same_grid
-from scorefield.climate.verification.times import Dates, blocks_of, dates_of, same_cases, same_times
+from scorefield.climate.alignment import (
+    canonical,
+    check_units,
+    grid_in,
+    is_field,
+    same_cases,
+    same_grid,
+    same_times,
+    with_grid,
+)
+from scorefield.climate.times import Dates, dates_of
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
-    from xarray import DataArray, Dataset
-
-MEMBERS = ("member", "ensemble_member", "realization", "number", "ensemble", "sample")
-TIMES = ("time", "valid_time", "t")
+    from xarray import Dataset
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class Pair:
     Args:
         pred: variables (member, time, y, x), read when needed.
         truth: variables of the same names (time, y, x).
-        area: (y, x) relative areas of the boxes, 0 outside of a region.
+        area: (y, x) areas of the boxes, 0 outside of a region.
         block: (time) number of the independent block that each time lies in.
         dates: what the times are.
     """
@@ -59,16 +63,13 @@ class Pair:
         return ours, theirs
 
     def within(self, latitude: tuple[float, float], longitude: tuple[float, float]) -> Pair:
-        """The boxes of a region; longitudes may be told from 0 to 360 or from -180 to 180.
+        """The boxes of a region; longitudes may be given from 0 to 360 or from -180 to 180.
 
         Args:
             latitude: south and north end, in degrees.
             longitude: west and east end.
         """
-        found = positions(self.truth)
-        if found is None:
-            raise InputError("Regions need the latitude and longitude of every box; the truth does not tell them.")
-        lat, lon = found
+        lat, lon = grid_in(self.truth).points()
         east = (lon - longitude[0]) % 360 <= (longitude[1] - longitude[0]) % 360
         inside = (lat >= latitude[0]) & (lat <= latitude[1]) & east
         if not inside.any():
@@ -79,14 +80,6 @@ class Pair:
         y, x = (slice(int(i.min()), int(i.max()) + 1) for i in inside.nonzero())
         area = np.where(inside, self.area, 0.0)[y, x]
         return replace(self, pred=self.pred.isel(y=y, x=x), truth=self.truth.isel(y=y, x=x), area=area)
-
-
-def open_dataset(path: Path) -> Dataset:
-    """A NetCDF file, a Zarr store, or a folder of NetCDF files one after another in time; values are read when needed."""
-    if not path.exists():
-        raise InputError(f"There is no file {path}.")
-    parts = sorted(path.glob("*.nc")) if path.is_dir() else []
-    return files.open_dataset([str(part) for part in parts or [path]])
 
 
 def pair_up(
@@ -108,8 +101,8 @@ def pair_up(
     for data, wanted, role in ((pred, names.keys(), "predictions"), (truth, names.values(), "truth")):
         if missing := [name for name in wanted if name not in data.data_vars]:
             raise InputError(f"The {role} have no variable {missing[0]}, only {', '.join(map(str, data.data_vars))}.")
-    ours = canonical(pred[list(names)].rename({k: v for k, v in names.items() if k != v}), "predictions")
-    theirs = canonical(truth[list(names.values())], "truth")
+    ours = with_grid(pred, names).rename({k: v for k, v in names.items() if k != v})
+    ours, theirs = canonical(ours, "predictions"), canonical(with_grid(truth, names.values()), "truth")
     if "member" in theirs.dims:
         raise InputError("The truth has several members: select one of them first.")
     if "member" not in ours.dims:
@@ -119,7 +112,7 @@ def pair_up(
     same_cases(ours, theirs)
     ours, theirs = ours.transpose("member", "time", "y", "x", ...), theirs.transpose("time", "y", "x", ...)
     dates = dates_of(ours)
-    return Pair(ours, theirs, areas(theirs), blocks_of(ours, theirs, dates, blocks), dates)
+    return Pair(ours, theirs, grid_in(theirs).areas(), blocks_of(ours, theirs, dates, blocks), dates)
 
 
 def common(pred: Dataset, truth: Dataset) -> dict[str, str]:
@@ -134,57 +127,28 @@ def common(pred: Dataset, truth: Dataset) -> dict[str, str]:
     return found
 
 
-def is_field(variable: DataArray) -> bool:
-    """Whether it has values on a grid, and is not the bounds of a coordinate."""
-    return variable.ndim >= 2 and variable.dtype.kind == "f" and not str(variable.name).endswith(("_bnds", "_bounds"))
+def blocks_of(pred: Dataset, truth: Dataset, dates: Dates, blocks: str | None) -> np.ndarray:
+    """The number of the block of each time; see `pair_up`."""
+    for data in (pred, truth):
+        if blocks in data.coords and data[blocks].dims == ("time",):
+            return np.unique(data[blocks].to_numpy(), return_inverse=True)[1]
+    if not dates.dated:
+        if blocks is None:
+            return dates.day
+        if "date" not in pred.coords:
+            raise InputError(f"There is no coordinate {blocks} along time, and time is no date: name one by --blocks.")
+        dates = dates_of(pred, "date")
+    if blocks in ("month", "year"):
+        return np.unique(dates.year * 12 + (dates.month if blocks == "month" else 0), return_inverse=True)[1]
+    days = 1 if blocks in (None, "day") else days_in(str(blocks))
+    return np.unique(dates.day // days, return_inverse=True)[1]
 
 
-def canonical(data: Dataset, role: str) -> Dataset:
-    """Dimensions by our names: member if there is one, time, y, x."""
-    if taken := {"member", "time", "y", "x"} & {str(name) for name in data.data_vars}:
-        raise InputError(f"A variable of the {role} is called {min(taken)}, as an axis is: rename it.")
-    dims = [str(name) for name in data[next(iter(data.data_vars))].dims]
-    members = [name for name in dims if name in MEMBERS]
-    times = [name for name in dims if name in TIMES]
-    rest = [name for name in dims if name not in members + times]
-    if not times and len(rest) == 3:
-        times, rest = rest[:1], rest[1:]
-    if len(rest) != 2 or len(times) > 1 or len(members) > 1:
+def days_in(blocks: str) -> int:
+    """`5D` as 5."""
+    number = blocks.removesuffix("D")
+    if not (blocks.endswith("D") and number.isdigit() and int(number) > 0):
         raise InputError(
-            f"The {role} have the dimensions {', '.join(dims)}: needed are two of a grid, one of times, at most one of members."
+            f"--blocks {blocks} is no coordinate along time: give day, month, year, or days in a block such as 5D."
         )
-    renamed = dict(zip(members, ["member"], strict=False)) | dict(zip(times, ["time"], strict=False))
-    data = beside(data, {new for old, new in renamed.items() if old != new})
-    data = data.rename({old: new for old, new in renamed.items() if old != new})
-    data = named_axes(data, dict(zip(rest, "yx", strict=True)))
-    return data if "time" in data.dims else data.expand_dims("time")
-
-
-def beside(data: Dataset, names: set[str]) -> Dataset:
-    """Make way for axes of these names: dates along numbered cases, as tiles are, become `date`; what else has them goes.
-
-    Args:
-        data: fields.
-        names: that dimensions are about to get.
-    """
-    taken = [name for name in names if name in data.coords and name not in data.dims]
-    dates = [name for name in taken if name == "time" and data[name].ndim == 1 and "date" not in data.variables]
-    return data.rename(dict.fromkeys(dates, "date")).drop_vars([name for name in taken if name not in dates])
-
-
-def check_units(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> None:
-    """Refuse to compare millimetres with kilograms per second; `mm h-1` is `mm/h`, and units that are not told are not compared.
-
-    Args:
-        pred: variables.
-        truth: one by one what they are compared with, whatever their names.
-        roles: what the two are called in messages.
-    """
-    from scorefield.climate.files import same_units
-
-    for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
-        one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
-        if one is not None and other is not None and not same_units(one, other):
-            raise InputError(
-                f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
-            )
+    return int(number)

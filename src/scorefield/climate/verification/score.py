@@ -10,10 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.climate.units import rain_per_day, wet_threshold
 from scorefield.climate.verification.boxes import Boxes, Range, box_figures
 from scorefield.climate.verification.figures import added, curves, with_intervals
 from scorefield.climate.verification.pair import Pair
-from scorefield.climate.verification.rain import rain_per_day, wet_threshold
 from scorefield.climate.verification.sums import Measures, sums_of
 from scorefield.foundation.errors import InputError
 from scorefield.metrics.marginal import quantile_edges

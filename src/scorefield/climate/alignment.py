@@ -1,0 +1,250 @@
+"""Fields of two files in one order: the same names of axes, the same times, the same units, the same grid.
+
+Inside, the dimensions are (member, time, y, x) of ensembles and (time, y, x) of the truth. `time` numbers the cases: days,
+hours, or tiles of one day.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from scorefield.climate.files import NAMES, Layout, axes_of, bounds_name, mapping_name
+from scorefield.climate.grid import CURVILINEAR, Grid, factor_between, grid_of, is_angle, turned_to
+from scorefield.climate.times import is_date
+from scorefield.climate.units import is_precipitation, same_units
+from scorefield.foundation.errors import InputError
+
+if TYPE_CHECKING:
+    from xarray import DataArray, Dataset
+
+MEMBERS, TIMES = NAMES["member"], NAMES["time"]
+STANDARD = {"lat": "latitude", "lon": "longitude", "rlat": "grid_latitude", "rlon": "grid_longitude"}
+ROLES = ("the predictions", "the truth")  # of two data sets, as messages call them
+TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
+
+
+def is_field(variable: DataArray) -> bool:
+    """Whether it has values on a grid, and is not the bounds of a coordinate."""
+    return variable.ndim >= 2 and variable.dtype.kind in "fiu" and not str(variable.name).endswith(("_bnds", "_bounds"))
+
+
+def with_grid(data: Dataset, names: Iterable[str]) -> Dataset:
+    """Some variables with all that says where they are: coordinates, their bounds, the grid mapping."""
+    names = list(names)
+    dims = {str(d) for name in names for d in data[name].dims}
+    about = [bounds_name(data, d) for d in dims] + [mapping_name(data, name) for name in names]
+    about += [
+        str(n) for n, v in data.variables.items() if v.ndim == 2 and set(v.dims) <= dims and is_angle(data[str(n)])
+    ]
+    about = [name for name in dict.fromkeys(about) if name and name not in names]
+    return data[[*names, *about]].set_coords(about)
+
+
+def canonical(data: Dataset, role: str) -> Dataset:
+    """Dimensions by our names: member if there is one, time, y, x.
+
+    Args:
+        data: variables of one grid.
+        role: what they are called in messages.
+    """
+    if taken := {"member", "time", "y", "x"} & {str(name) for name in data.data_vars}:
+        raise InputError(f"A variable of the {role} is called {min(taken)}, as an axis is: rename it.")
+    axes = axes_of(data, str(next(iter(data.data_vars))))
+    members, times = ([d for d, axis in axes.items() if axis == wanted] for wanted in ("member", "time"))
+    rest = [d for d in axes if d not in members + times]
+    single = [d for d in rest if axes[d] in ("", "level") and data.sizes[d] == 1][: max(len(rest) - 2 - (not times), 0)]
+    data, rest = data.isel(dict.fromkeys(single, 0), drop=True), [d for d in rest if d not in single]
+    if not times and len(rest) == 3:
+        times, rest = rest[:1], rest[1:]
+    if len(rest) != 2 or len(times) > 1 or len(members) > 1:
+        raise InputError(
+            f"The {role} have the dimensions {', '.join(axes)}: needed are two of a grid, one of times, at most one of members."
+        )
+    rest = rest[::-1] if [axes[d] for d in rest] == ["x", "y"] else rest
+    renamed = dict(zip(members, ["member"], strict=False)) | dict(zip(times, ["time"], strict=False))
+    data = _without(data, {new for old, new in renamed.items() if old != new})
+    data = data.rename({old: new for old, new in renamed.items() if old != new})
+    data = data.rename({old: new for old, new in zip(rest, "yx", strict=True) if old != new})
+    for old, new in zip(rest, "yx", strict=True):
+        if new in data.coords and "standard_name" not in data[new].attrs:
+            attrs = {**data[new].attrs, "standard_name": STANDARD.get(old.lower(), old.lower())}
+            data = data.assign_coords({new: (new, data[new].to_numpy(), attrs)})
+    return data if "time" in data.dims else data.expand_dims("time")
+
+
+def _without(data: Dataset, names: set[str]) -> Dataset:
+    """Make way for axes of these names: dates along numbered cases, as tiles are, become `date`; what else has them goes."""
+    taken = [name for name in names if name in data.coords and name not in data.dims]
+    dates = [name for name in taken if name == "time" and data[name].ndim == 1 and "date" not in data.variables]
+    return data.rename(dict.fromkeys(dates, "date")).drop_vars([name for name in taken if name not in dates])
+
+
+def check_units(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> None:
+    """Refuse to compare millimetres with kilograms per second; variables without units are not compared.
+
+    Args:
+        pred: variables.
+        truth: one by one what they are compared with, under any name.
+        roles: what the two are called in messages.
+    """
+    for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
+        one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
+        water = is_precipitation(pred[mine]) and is_precipitation(truth[name])
+        if one is not None and other is not None and not same_units(one, other, water=water):
+            raise InputError(
+                f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
+            )
+
+
+def grid_in(data: Dataset) -> Grid:
+    """The grid of canonical fields."""
+    return grid_of(data, str(next(iter(data.data_vars))), Layout("x", "y"))
+
+
+def same_grid(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> Dataset:
+    """The truth in the cells of the predictions, in their order.
+
+    Args:
+        pred: on the grid wanted.
+        truth: on a grid that has these cells.
+        roles: what the two are called in messages.
+
+    Raises:
+        InputError: it has no such cell, or without coordinates another number of them.
+    """
+    ours, theirs = grid_in(pred), grid_in(truth)
+    if ours.kind == theirs.kind == CURVILINEAR:
+        return _turned(truth, ours.points(), theirs.points(), roles)
+    for axis in "yx":
+        if axis in pred.indexes and axis in truth.indexes and CURVILINEAR not in (ours.kind, theirs.kind):
+            turning = axis == "x" and ours.spherical and theirs.spherical
+            places = nearest(getattr(ours, axis), getattr(theirs, axis), axis, turning=turning, roles=roles)
+            truth = truth.isel({axis: places})
+        elif pred.sizes[axis] != truth.sizes[axis]:
+            shapes = [f"{data.sizes['y']}×{data.sizes['x']}" for data in (pred, truth)]
+            raise InputError(f"The grids differ: {roles[0]} have {shapes[0]} boxes, {roles[1]} {shapes[1]}.")
+    return truth
+
+
+def coarse_boxes(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Dataset:
+    """Coarse fields whose cells are made up by as many fine ones each, in the order of the fine ones.
+
+    Args:
+        coarse: fields on a grid whose cells hold the same number of fine ones, along each axis.
+        fine: on their grid.
+        roles: what the two are called in messages.
+
+    Raises:
+        InputError: the cells are not evenly divided, or lie elsewhere: half a fine cell is the most that they may be off.
+    """
+    given, wanted = grid_in(coarse), grid_in(fine)
+    factor = factor_between(given.shape, wanted.shape)
+    if given.kind == wanted.kind == CURVILINEAR and factor[0] == factor[1]:
+        return _turned(coarse, wanted.coarsened(factor[0]).points(), given.points(), roles)
+    for axis in "yx":
+        if axis not in coarse.indexes or axis not in fine.indexes or CURVILINEAR in (given.kind, wanted.kind):
+            continue
+        theirs, ours = getattr(given, axis), getattr(wanted, axis)
+        if len(theirs) > 1 and (theirs[-1] - theirs[0]) * (ours[-1] - ours[0]) < 0:
+            coarse, theirs = coarse.isel({axis: slice(None, None, -1)}), theirs[::-1]
+        centres = ours.reshape(len(theirs), -1).mean(1)
+        away = theirs - centres
+        if axis == "x" and given.spherical and wanted.spherical:
+            away = (away + 180) % 360 - 180
+        spacing = np.abs(np.diff(ours)).min() if len(ours) > 1 else np.inf
+        if np.abs(away).max() > (0.5 + TOLERANCE) * spacing:
+            worst = int(np.abs(away).argmax())
+            raise InputError(
+                f"The grids differ along {axis}: {roles[0]} have a box at {theirs[worst]:g}, and the boxes of {roles[1]} that "
+                f"should make it up lie around {centres[worst]:g}. Crop or regrid one of them."
+            )
+    return coarse
+
+
+def _turned(
+    data: Dataset, wanted: tuple[np.ndarray, np.ndarray], given: tuple[np.ndarray, np.ndarray], roles: tuple[str, str]
+) -> Dataset:
+    """Fields on curved lines in the order in which their points, by latitude and longitude, are those that are wanted."""
+    order = turned_to(wanted, given)
+    if order is None:
+        shapes = [f"{points[0].shape[0]}×{points[0].shape[1]}" for points in (wanted, given)]
+        raise InputError(
+            f"The grids differ: the {shapes[0]} points of {roles[0]} and the {shapes[1]} of {roles[1]} have other latitudes and "
+            "longitudes. Bring them onto one grid first."
+        )
+    return data.isel(y=order[0], x=order[1])
+
+
+def nearest(
+    ours: np.ndarray, theirs: np.ndarray, axis: str, *, turning: bool, roles: tuple[str, str] = ROLES
+) -> np.ndarray:
+    """For each of our coordinates the place of the same one among theirs.
+
+    Args:
+        ours: coordinates wanted.
+        theirs: those that there are.
+        axis: y or x, for messages.
+        turning: whether 360 more are the same: longitudes from 0 to 360 or from -180 to 180, where they do not fit as they are.
+        roles: of the two, for messages.
+    """
+    spacing = np.abs(np.diff(theirs)).min() if len(theirs) > 1 else 1.0
+    away = ours[:, None] - theirs[None]
+    distance = np.abs(away)
+    if turning and distance.min(1).max() > TOLERANCE * spacing:
+        distance = np.abs((away + 180) % 360 - 180)
+    place, least = distance.argmin(1), distance.min(1)
+    if least.max() > TOLERANCE * spacing:
+        worst = int(least.argmax())
+        raise InputError(
+            f"The grids differ along {axis}: {roles[0]} have boxes at {ours[worst]:g}, the nearest of {roles[1]} are at "
+            f"{theirs[place[worst]]:g}. Bring them onto one grid first."
+        )
+    return place
+
+
+def same_times(pred: Dataset, truth: Dataset) -> Dataset:
+    """The truth at the times of the predictions.
+
+    Raises:
+        InputError: it does not have all of them, or another calendar.
+    """
+    if "time" not in pred.coords or "time" not in truth.coords:
+        counts = pred.sizes["time"], truth.sizes["time"]
+        if counts[0] != counts[1]:
+            raise InputError(f"Predictions have {counts[0]} times and the truth {counts[1]}, and not both have dates.")
+        return truth
+    calendars = [data["time"].dt.calendar if is_date(data["time"]) else "none" for data in (pred, truth)]
+    if calendars[0] != calendars[1]:
+        raise InputError(
+            f"Predictions have the calendar {calendars[0]}, the truth {calendars[1]}: convert one of them first."
+        )
+    ours, theirs = pred.indexes["time"], truth.indexes["time"]
+    for index, role in ((ours, "predictions"), (theirs, "truth")):
+        if index.has_duplicates:
+            raise InputError(f"The {role} have the time {index[index.duplicated()][0]} more than once.")
+    if not (known := ours.isin(theirs)).all():
+        raise InputError(
+            f"The truth lacks {int((~known).sum())} of the {len(ours)} times of the predictions, the first of them "
+            f"{ours[~known][0]}; it reaches from {theirs[0]} to {theirs[-1]}."
+        )
+    return truth.sel(time=pred["time"])
+
+
+def same_cases(pred: Dataset, truth: Dataset) -> None:
+    """Refuse cases of one number whose dates or places are not the same.
+
+    Raises:
+        InputError: `date` or `place` differ.
+    """
+    for name, what in (("date", "time"), ("place", "place")):
+        if all(name in data.coords and data[name].dims == ("time",) for data in (pred, truth)):
+            ours, theirs = (data[name].to_numpy() for data in (pred, truth))
+            if (differ := ours != theirs).any():
+                first = int(differ.argmax())
+                raise InputError(
+                    f"The {what} of {int(differ.sum())} of the {len(ours)} predictions is another than the truth's, the first "
+                    f"{ours[first]}, not {theirs[first]}: the files are of different fields."
+                )

@@ -1,0 +1,30 @@
+"""Numbers that half precision would spoil: the units of data, frequencies, noise levels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+FLOAT32 = 4  # bytes
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The same precision, or float32 where it is a half one."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+class Precise(nn.Module):
+    """A module that keeps its digits when a model is converted: buffers all they have, parameters those of float32.
+
+    In bfloat16 280.37 K would be 280 K, a frequency of 16 off by a sixteenth; there are no complex weights of half precision.
+    """
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Precise:
+        def precise(value: Tensor) -> Tensor:
+            converted = fn(value)
+            least = FLOAT32 if isinstance(value, nn.Parameter) else value.dtype.itemsize
+            return value.to(converted.device) if converted.dtype.itemsize < least else converted
+
+        return super()._apply(precise, recurse)

@@ -1,0 +1,133 @@
+"""Inverse problems in data units: fields that explain a measurement y = A x + n under a model of x.
+
+A model works in units of its own, x = s z + b elementwise, b with the mean of its conditions. There, y is the measurement
+y − A b = (A s) z + n of z. All three are divided by the largest s: methods then see an A of the size that it has in data units.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.data.batch import Batch
+from scorefield.foundation.errors import InputError
+from scorefield.guidance import Guided, Measurement, Method, MomentMatching
+from scorefield.model import Model
+from scorefield.operators import Compose, LinearOperator, Scale
+from scorefield.samplers import Sampler
+
+
+@dataclass(frozen=True, eq=False)
+class InverseProblem:
+    """One field to restore, in data units.
+
+    Attributes:
+        operator: A.
+        y: what was measured, (1, channels, *grid).
+        noise: its standard deviation.
+        truth: the field that was measured, where it is known; NaN where it is not.
+        peak: its largest possible value, for PSNR.
+        whole: whether values are 8-bit colours, so that results can be shown as such.
+    """
+
+    operator: LinearOperator
+    y: Tensor
+    noise: float = 0.0
+    truth: Tensor | None = None
+    peak: float = 0.0
+    whole: bool = False
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the result: hashes of y and of what A does."""
+        shape = self.operator.adjoint(torch.zeros_like(self.y)).shape
+        probe = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+        return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": self.noise}
+
+
+def in_model_space(
+    model: Model, problem: InverseProblem, shape: Sequence[int] = (), cond: Condition | None = None
+) -> Measurement:
+    """A measurement of fields in data units as one of fields in model space, on the model's device.
+
+    Args:
+        model: whose space it is.
+        problem: the measurement.
+        shape: (channels, *grid) of the fields, if not that of the model's data.
+        cond: what the model is conditioned on, in data units, for one field.
+
+    Raises:
+        InputError: the normaliser is not affine.
+    """
+    zero = torch.zeros(1, *(shape or model.shape), dtype=torch.float64)
+    one, probe = zero + 1, torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    _, given = model.enter(Batch(zero, cond or {}))
+    shift, top, found = (model.leave(z.to(model.device), given) for z in (zero, one, probe))
+    scale = top - shift
+    near = 1e-4 * float(scale.abs().max())
+    if not torch.allclose(found, shift + scale * probe.to(found), rtol=1e-4, atol=near):
+        raise InputError(
+            f"{type(model.normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
+            "train with Standardise, UnitRange or Centre."
+        )
+    unit = float(scale.abs().max())
+    y = (problem.y.to(shift) - problem.operator(shift)) / unit
+    return Measurement(Compose((Scale(scale / unit), problem.operator)), y.to(model.precision), problem.noise / unit)
+
+
+def posterior(
+    model: Model,
+    operator: LinearOperator,
+    y: Float[Tensor, "batch ..."],
+    noise: float = 0.0,
+    *,
+    method: Method = MomentMatching(),  # noqa: B008 - immutable
+    n: int = 8,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+    cond: Condition | None = None,
+    label: int | None = None,
+    shape: Sequence[int] = (),
+    chunk: int = 64,
+    prior: DenoiserProtocol | None = None,
+) -> Float[Tensor, "n channels *grid"]:
+    """n draws of p(x | y) for y = A x + n, n ~ N(0, noise² I), all in data units. Draw i depends on (seed, i) alone.
+
+    Args:
+        model: p(x).
+        operator: A, which maps fields in data units; of a function by `FunctionOperator`.
+        y: what was measured of one field, (1, channels, *grid); NaN where A hides it.
+        noise: its standard deviation.
+        method: how p(y | x_t) is approximated.
+        n: how many.
+        seed: of the draws.
+        sampler: another than the model's own.
+        cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
+        label: the class, of a network with labels.
+        shape: (channels, *grid) of x, if not that of the training data.
+        chunk: how many are computed at once.
+        prior: the denoiser of p(x), where it is not simply the model's own.
+
+    Raises:
+        InputError: y does not fit A or is not finite, more than one field, a normaliser that is not affine.
+    """
+    if len(y) != 1 or any(len(value) != 1 for value in (cond or {}).values()):
+        raise InputError("posterior takes what was measured of one field, and its conditions: give batches of 1.")
+    given = dict(cond or {}) | ({} if label is None else {"label": torch.tensor([label])})
+    measurement = in_model_space(model, InverseProblem(operator, y, noise), shape, given)
+    guided = Guided(prior or model.generative, measurement, method)
+    each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
+    return model.sample(
+        n, seed=seed, sampler=sampler, shape=shape or None, cond=each, chunk=min(chunk, max(n, 1)), denoiser=guided
+    )
+
+
+def _hash(x: Tensor) -> str:
+    return hashlib.sha256(x.contiguous().numpy().tobytes()).hexdigest()

@@ -1,0 +1,86 @@
+"""The plan of a training run: what is minimised, how, in how many steps, and what happens at which of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from scorefield.data.augment import Augment
+from scorefield.foundation.errors import InputError
+from scorefield.losses.denoising import Denoising
+from scorefield.losses.loss import Loss
+from scorefield.training.optimiser import Adam, Optimiser
+
+COUNTS = (
+    *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
+    *("log_every", "validate_every", "validate_on", "preview_every", "checkpoint_every"),
+)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a model is trained.
+
+    Args:
+        loss: what is minimised.
+        optimiser: how.
+        steps: optimiser steps of the whole run.
+        batch_size: samples per optimiser step, over all processes and micro-batches.
+        accumulate: micro-batches per optimiser step on each process; saves memory.
+        ema: decay of the average of the weights; 0 for none.
+        clip: largest norm of the gradient; null for no limit.
+        augment: random changes of each training sample, in order.
+        precision: of the network's arithmetic; times and noise levels are never cast.
+        accelerator: cpu, cuda, or auto: cuda where there is any, else cpu. (mps has no float64, which schedules need.)
+        devices: processes per node, one device each.
+        nodes: machines.
+        compile: compile the network with torch.compile.
+        workers: processes that read ahead; 0 reads in the training process.
+        seed: of all draws.
+        log_every: steps between rows of the training log.
+        validate_every: steps between validation losses.
+        validate_on: at most so many validation fields.
+        preview_every: steps between grids of samples.
+        checkpoint_every: steps between checkpoints.
+        keep: how many checkpoints to keep.
+    """
+
+    loss: Loss = field(default_factory=Denoising)
+    optimiser: Optimiser = field(default_factory=Adam)
+    steps: int = 100_000
+    batch_size: int = 128
+    accumulate: int = 1
+    ema: float = 0.9999
+    clip: float | None = 1.0
+    augment: list[Augment] = field(default_factory=list)
+    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    accelerator: str = "auto"
+    devices: int = 1
+    nodes: int = 1
+    compile: bool = False
+    workers: int = 0
+    seed: int = 0
+    log_every: int = 50
+    validate_every: int = 1000
+    validate_on: int = 512
+    preview_every: int = 5000
+    checkpoint_every: int = 5000
+    keep: int = 3
+
+    def __post_init__(self) -> None:
+        for name in COUNTS:
+            if getattr(self, name) < 1:
+                raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
+        shares = self.devices * self.nodes * self.accumulate
+        if self.batch_size % shares:
+            raise InputError(
+                f"train.batch_size={self.batch_size} cannot be shared by {self.devices * self.nodes} processes × "
+                f"{self.accumulate} micro-batches: give a multiple of {shares}."
+            )
+        for name in ("seed", "workers"):
+            if getattr(self, name) < 0:
+                raise InputError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
+        if self.clip is not None and not self.clip > 0:
+            raise InputError(f"train.clip must be positive, or null for no limit, not {self.clip}.")
+        if not 0 <= self.ema < 1:
+            raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
