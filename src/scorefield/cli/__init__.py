@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from scorefield.cli.climate import baseline, correct, downscale, verify
+from scorefield.cli.climate import baseline, correct, verify
 from scorefield.cli.console import messages_on_stderr, say
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
@@ -64,7 +64,7 @@ VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "compare": ("jobs.compare", "Compare"),
     "report": ("jobs.report.page", "Report"),
     "restore": ("jobs.restore", "Restore"),
-    "downscale": downscale,
+    "downscale": ("climate.downscaling", "Downscale"),
     "reconstruct": ("mri.reconstruction", "Reconstruct"),
     "superres": ("functions.super_resolution", "SuperResolve"),
     "plot": ("functions.noise_plots", "Plot"),

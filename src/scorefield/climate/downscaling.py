@@ -1,102 +1,178 @@
-"""Downscaling as a job: an ensemble of fine fields for every time of some predictors, in one file that others can read.
-
-Draws lie in parts until all are there, each written whole: a job that was killed is completed by the same call, and the file
-is the same.
-"""
+"""Downscaling as a job: an ensemble of fine fields for every time of some predictors, in one file that others can read."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, cast, get_args
 
 import numpy as np
 import torch
 
 from scorefield.climate import Climate
-from scorefield.climate.ensembles import Conserve, Job
+from scorefield.climate.ensembles import Conserve, Ensemble, FieldChunks
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
-from scorefield.climate.output import attribute_of, frame_of, validate, writer_of
+from scorefield.climate.output import Placed, format_of, frame_of, validate
 from scorefield.climate.predictors import EnsembleInput, drive
 from scorefield.climate.split_predictors import held
 from scorefield.climate.template import Template
 from scorefield.climate.units import same_units
 from scorefield.data.batch import Batch
-from scorefield.data.moments import matched_to
+from scorefield.data.moments import Matched, matched_to
 from scorefield.data.source import Split
-from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import replacing, write_text
-from scorefield.foundation.locks import ChunkLocks
-from scorefield.model import Model
-from scorefield.samplers import Sampler
+from scorefield.foundation.errors import InputError, brief
+from scorefield.jobs.options import Drawing
+from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, is_done, run_job
+from scorefield.run.verb import Count, CountOrZero, Seed, log, positional
 
 SPLITS: tuple[Split, ...] = get_args(Split)
-JOB = "scorefield_job"  # the attribute of a file that tells which job made it
 
 
-def prepare(
-    model: Model,
-    source: Climate,
-    predictors: str,
-    *,
-    members: int = 10,
-    seed: int = 0,
-    sampler: Sampler | None = None,
-    chunk: int = 16,
-    tile: int | None = None,
-    margin: int | None = None,
-    conserve: Conserve = "no",
-    match: str | None = None,
-    raw: bool = False,
-    most: int | None = None,
-) -> tuple[Job, Template, GriddedFields | None]:
-    """The job that some predictors make, with the template, and the fields where they are a split's.
+@dataclass(frozen=True, kw_only=True)
+class Downscale(Drawing):
+    """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on.
 
     Args:
-        model: trained on `Climate` data.
-        source: these data; their files are needed for a split of theirs alone.
-        predictors: files, or the name of a split.
+        predictors: NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data.
         members: how many draws for every time.
-        seed: of the draws.
-        sampler: another than the model's own.
-        chunk: fields drawn at once.
-        tile: size of tiles; by default that of training, where it was on tiles and the domain is larger; 0 for none.
+        seed: member m at time t depends on the seed, m and t alone.
+        out: file to write, .nc or .zarr; for a folder, a folder.
+        truth: with a split: write its targets there, too.
+        most: with a split: at most so many of its fields, evenly spread.
+        raw: write values in model space, too, as raw_NAME.
+        conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
+        match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
+        tile: draw a large domain in tiles of this size; 0 for whole; by default of the size of training.
         margin: points at inner edges of tiles that are not used; a quarter of the size by default.
-        conserve: make area means those of the predictors.
-        match: files of the driving model, whose moments at every point are replaced by those of the model trained on.
-        raw: keep values in model space, too.
-        most: at most so many fields of a split, evenly spread.
+        reach: by how many training ranges values may go beyond the training's; .inf for any.
     """
-    template, fields = Template.read(model.template.cpu()), None
-    if predictors in SPLITS:
-        given, fields = held(source, predictors, most)
-    else:
-        given = drive(source, template, predictors)
-    if conserve != "no":
-        check_conserved(given, template)
-    grid = model.shape[1:]
-    large = any(n > size for n, size in zip(given.shape, grid, strict=True))
-    size = (tile,) * 2 if tile else (() if tile == 0 or not large else tuple(grid))
-    if size and margin is None:
-        margin = min(size) // 4
-    other = None if match is None else drive(source, template, match)
-    matched = None if other is None else matched_to(
-        model.predictors, (Batch(other.field(i)[None]) for i in range(len(other)))
-    )  # fmt: skip
-    known, sampler = given.known(template), sampler or model.sampler
-    history = "" if other is None else other.digest()
-    job = Job(model, given, known, members, seed, sampler, chunk, size, margin or 0, conserve, matched, history, raw)
-    return job, template, fields
+
+    predictors: str = positional()
+    members: Count = 10
+    seed: Seed = 0
+    out: Path
+    truth: Path | None = None
+    most: Count | None = None
+    raw: bool = False
+    conserve: Conserve = "no"
+    match: str | None = None
+    tile: CountOrZero | None = None
+    margin: CountOrZero | None = None
+    reach: float = 1.0
+
+    def check(self) -> None:
+        if not self.reach >= 0:
+            raise InputError(f"--reach is {self.reach}: give a number of at least 0, or .inf.")
+        if self.margin is not None and self.tile == 0:
+            raise InputError("--margin is for tiles: leave it out, or --tile 0.")
+        for name, value in (("--truth", self.truth), ("--most", self.most)):
+            if value is not None and self.predictors not in SPLITS:
+                raise InputError(f"{name} goes with train, valid or test for the predictors: leave it out.")
+        if self.truth is not None and self.truth.absolute() == self.out.absolute():
+            raise InputError(f"--truth and --out are one file, {self.out}: give another --truth.")
+
+    def run(self) -> Path:
+        wanted = mirrored(self.predictors, self.out)
+        for out in (*(out for _, out in wanted), *([self.truth] if self.truth else [])):
+            check_out(out, folder=format_of(out).folder)
+        _, _ = self.template, self.matched  # of all files: refused before the first
+        failed = []
+        for predictors, out in wanted:
+            try:
+                self._write(predictors, out)
+            except InputError as error:
+                if out == self.out:
+                    raise
+                log.warning("%s: %s", predictors, error)
+                failed.append(Path(predictors).name)
+        if failed:
+            names = brief(", ".join(failed))
+            raise InputError(f"{len(failed)} of {len(wanted)} files have no prediction, as said above: {names}.")
+        return self.out
+
+    def _write(self, predictors: str, out: Path) -> None:
+        """One file, all that can be refused refused before its first byte."""
+        given, targets = self._input(predictors)
+        ensemble = self._ensemble(given)
+        checkpoint = self.checkpoint.checkpoint.sha256[:16]
+        attributes = {"history": f"scorefield downscale, checkpoint {checkpoint}, seed {self.seed}"}
+        jobs = [GriddedFile(out, self.template, ensemble, self.provenance, attributes, self.reach)]
+        if self.truth is not None and targets is not None:
+            jobs.insert(0, GriddedFile(self.truth, self.template, Targets(given, targets)))
+        done = [is_done(job) for job in jobs]
+        if not all(done):
+            ensemble.check()
+        for job in jobs:
+            run_job(job, unit="field", title=job.out.name)
+        if given.left_out:
+            log.warning(
+                "%d times of %s are left out: the times before or after them are not there", given.left_out, predictors
+            )
+        log.info("%d members of %d fields in %s", self.members, len(given), out)
+
+    @cached_property
+    def template(self) -> Template:
+        """What the training data left in the checkpoint."""
+        return Template.read(self.model.template.cpu())
+
+    @cached_property
+    def source(self) -> Climate:
+        """The training data; their files are needed for a split of theirs alone."""
+        return cast(Climate, self.checkpoint.source(self.trust))  # a model with a template was trained on them
+
+    @cached_property
+    def matched(self) -> tuple[Matched, EnsembleInput] | None:
+        """The correction of predictors of another driving model, and what it was found from."""
+        if self.match is None:
+            return None
+        other = drive(self.source, self.template, self.match)
+        fields = (Batch(other.field(i)[None]) for i in range(len(other)))
+        return matched_to(self.model.predictors, fields), other
+
+    def _input(self, predictors: str) -> tuple[EnsembleInput, GriddedFields | None]:
+        """What is predicted from, and the targets where there are any."""
+        if predictors in SPLITS:
+            given, targets = held(self.source, predictors, self.most)
+        else:
+            given, targets = drive(self.source, self.template, predictors), None
+        if self.conserve != "no":
+            check_conserved(given, self.template)
+        if self.matched is not None and self.matched[1].shape != given.shape:
+            raise InputError(f"The fields of --match {self.match} are of another region than those of {predictors}.")
+        return given, targets
+
+    def _ensemble(self, given: EnsembleInput) -> Ensemble:
+        grid = self.model.shape[1:]
+        large = any(n > size for n, size in zip(given.shape, grid, strict=True))
+        tile = (self.tile,) * 2 if self.tile else (() if self.tile == 0 or not large else tuple(grid))
+        if self.margin is not None and not tile:
+            raise InputError("--margin is for tiles, and the domain is drawn whole: leave it out, or give --tile.")
+        matched, other = self.matched or (None, None)
+        return Ensemble(
+            model=self.model,
+            given=given,
+            known=given.known(self.template),
+            members=self.members,
+            seed=self.seed,
+            sampler=self.sampler_from(self.model.sampler),
+            chunk=self.chunk,
+            tile=tile,
+            margin=(min(tile) // 4 if self.margin is None else self.margin) if tile else 0,
+            conserve=self.conserve,
+            matched=matched,
+            history="" if other is None else other.digest(),
+            raw=self.raw,
+        )
 
 
 def check_conserved(given: EnsembleInput, template: Template) -> None:
     """Refuse predictors whose means are not those of the targets: other variables, or other units."""
-    told = template.facts["attributes"]
-    wanted = [(name, str(told[name.split("@")[0]].get("units", "none"))) for name in template.variables]
+    own = template.facts["attributes"]
+    wanted = [(name, str(own[name.split("@")[0]].get("units", "none"))) for name in template.variables]
     for index, (name, units) in enumerate(wanted):
         found, other = given.quantities[index] if index < len(given.quantities) else ("none", "")
         if found != name or not same_units(units, other):
@@ -104,25 +180,6 @@ def check_conserved(given: EnsembleInput, template: Template) -> None:
                 f"--conserve needs the targets as the first predictors, in their units: predictor {index + 1} is "
                 f"{found} ({other}), and the target is {name} ({units}). Leave it out, or train on such predictors."
             )
-
-
-def write_truth(out: Path, job: Job, template: Template, fields: GriddedFields | None) -> None:
-    """Write the targets of a split as the predictions of it are written, without members."""
-    if fields is None:
-        raise InputError(
-            "--truth goes with train, valid or test for the predictors: files of predictors have no truth."
-        )
-    if out.exists():
-        raise InputError(f"{out} exists: delete it, or give another --truth.")
-    frame = frame_of(template, job.given, 0, {}, raw=False)
-
-    def pieces() -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-        for index in range(len(fields)):
-            batch = fields.gather(torch.tensor([index]))
-            x = batch.x if batch.mask is None else batch.x.where(batch.mask.expand_as(batch.x), torch.nan)
-            yield (index,), x[0].numpy()
-
-    writer_of(out).write(out, frame, pieces())
 
 
 def mirrored(predictors: str, out: Path) -> list[tuple[str, Path]]:
@@ -137,87 +194,77 @@ def mirrored(predictors: str, out: Path) -> list[tuple[str, Path]]:
     return [(str(path), out / path.relative_to(root).with_suffix(".nc")) for path in sorted(files | stores)]
 
 
-def downscale(
-    out: Path,
-    job: Job,
-    template: Template,
-    *,
-    provenance: Mapping[str, Any],
-    attributes: Mapping[str, Any],
-    reach: float = 1.0,
-    skip: bool = False,
-    progress: Callable[[int], object] = lambda _: None,
-) -> None:
-    """Write the prediction, validated; a call that was interrupted goes on where it stopped.
+@dataclass(frozen=True, eq=False)
+class Targets(FieldChunks):
+    """The targets of a split as predictions of it are laid out, without members."""
+
+    given: EnsembleInput
+    targets: GriddedFields
+    members: int = 0
+    chunk: int = 64
+    raw: bool = False
+
+    @property
+    def record(self) -> dict[str, Any]:
+        found = sha256(self.given.digest().encode())
+        for start in self.starts:
+            found.update(self.draw(start).tobytes())
+        return {"truth": found.hexdigest()}
+
+    def draw(self, start: int) -> np.ndarray:
+        batch = self.targets.gather(torch.tensor([time for _, time in self.fields(start)]))
+        return (batch.x if batch.mask is None else batch.x.where(batch.mask.expand_as(batch.x), torch.nan)).numpy()
+
+
+@dataclass(frozen=True, eq=False)
+class GriddedFile(Job):
+    """Fields on the grid of the training data as one file.
 
     Args:
         out: the file, .nc or .zarr.
-        job: what to draw.
         template: of the training data.
-        provenance: which weights these are; compared, with the job's own record, before it is continued.
+        fields: what is in it.
+        facts: what decides its values, beside the record of the fields.
         attributes: of the file.
-        reach: by how many times the training range values may go beyond it.
-        skip: leave a file that this job has finished as it is, and do not refuse to go on.
-        progress: called with the number of fields that were found or drawn.
+        reach: by how many times the training range values may go beyond it; None for values that are the training's own.
     """
-    writer, parts = writer_of(out), out.with_name(f".{out.name}.parts")
-    text = json.dumps({**job.record, **provenance}, indent=2, sort_keys=True)
-    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
-    frame = frame_of(template, job.given, job.members, {**attributes, JOB: digest}, raw=job.raw)
-    if out.exists() and not parts.exists():
-        if skip and attribute_of(out, JOB) == digest:
-            progress(job.size)
+
+    out: Path
+    template: Template
+    fields: FieldChunks
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Mapping[str, Any] = field(default_factory=dict)
+    reach: float | None = None
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
+        return self.fields.record | dict(self.facts)
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(self.fields.fields(start)) for start in self.fields.starts]
+
+    def compute(self, number: int) -> Piece:
+        return {"x": self.fields.draw(self.fields.starts[number])}
+
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        attributes = {**self.attributes, JOB: digest(self.identity)}
+        given, kind = self.fields.given, format_of(self.out)
+        frame = frame_of(self.template, given, self.fields.members, attributes, raw=self.fields.raw)
+        kind.write(out, frame, self._placed(pieces))
+        if self.reach is None:
             return
-        raise InputError(f"{out} exists: delete it, or give another --out.")
-    try:
-        _claim(parts, text)
-        if not out.exists():  # else it was written, and the call ended before it was checked, or it did not pass
-            claims = ChunkLocks(parts / ".claims")
+        with kind.open(out) as found:
             try:
-                _draw_missing(job, parts, claims, progress)
-            finally:
-                claims.close()
-            writer.write(out, frame, _pieces(job, parts))
-        validate(out, template, job.given, frame, reach=reach)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {out} ({error}): free some space, and call again to go on; what is drawn is kept."
-        ) from error
-    shutil.rmtree(parts, ignore_errors=True)
+                validate(found, self.template, given, frame, self.reach)
+            except InputError as error:
+                raise InputError(f"{self.out} is not written: {error}") from error
 
+    def _placed(self, pieces: Pieces) -> Iterator[Placed]:
+        first = 0 if self.fields.members else 1
+        for start, piece in zip(self.fields.starts, pieces, strict=True):
+            for where, values in zip(self.fields.fields(start), piece["x"], strict=True):
+                yield where[first:], values
 
-def _claim(parts: Path, text: str) -> None:
-    """Make the parts' folder that of a job, or see that it is."""
-    path = parts / "job.json"
-    if not path.is_file():
-        write_text(path, text)
-    elif path.read_text() != text:
-        raise InputError(f"{parts} holds the parts of another job: delete it, or give another --out.")
-
-
-def _draw_missing(job: Job, parts: Path, claims: ChunkLocks, progress: Callable[[int], object]) -> None:
-    """Draw the chunks that are not there yet, each once."""
-    for number in claims.each(range(len(job.starts))):
-        start = job.starts[number]
-        path = parts / f"part-{start:09d}.npy"
-        if not _whole(path):
-            values = job.draw(start)
-            with replacing(path) as temporary, temporary.open("wb") as file:
-                np.save(file, values)
-        progress(len(job.fields(start)))
-
-
-def _whole(path: Path) -> bool:
-    """Whether a part is there and can be read."""
-    try:
-        np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError):
-        return False
-    return True
-
-
-def _pieces(job: Job, parts: Path) -> Iterator[tuple[tuple[int, ...], np.ndarray]]:
-    for start in job.starts:
-        values: Iterable[np.ndarray] = np.load(parts / f"part-{start:09d}.npy", mmap_mode="r", allow_pickle=False)
-        for where, field in zip(job.fields(start), values, strict=True):
-            yield where, np.asarray(field)
+    def made_by(self) -> str | None:
+        return format_of(self.out).made_by(self.out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -21,9 +22,45 @@ from scorefield.samplers.tiled import Tiled
 Conserve = Literal["no", "add", "multiply"]
 
 
+class FieldChunks(ABC):
+    """Fields for each time of some predictors, made in chunks of one size, each chunk the same whenever it is made.
+
+    Attributes:
+        given: what the fields belong to.
+        members: how many for each time; 0 for fields that are one for each and no ensemble.
+        chunk: fields made at once.
+        raw: whether each variable is followed by itself in model space.
+    """
+
+    given: EnsembleInput
+    members: int
+    chunk: int
+    raw: bool
+
+    @property
+    @abstractmethod
+    def record(self) -> dict[str, Any]:
+        """What decides the values, beside the model."""
+
+    @abstractmethod
+    def draw(self, start: int) -> np.ndarray:
+        """The chunk that begins with a field, in data units, (fields, variables, rows, columns)."""
+
+    @property
+    def starts(self) -> range:
+        """The first field of each chunk."""
+        return range(0, max(self.members, 1) * len(self.given), self.chunk)
+
+    def fields(self, start: int) -> list[tuple[int, int]]:
+        """Member and time of each field of a chunk: all members of a time, then those of the next."""
+        members = max(self.members, 1)
+        last = min(start + self.chunk, members * len(self.given))
+        return [(k % members, k // members) for k in range(start, last)]
+
+
 @dataclass(frozen=True, eq=False)
-class Job:
-    """Members by times, drawn in chunks of one size.
+class Ensemble(FieldChunks):
+    """Members by times.
 
     Args:
         model: what to draw from.
@@ -55,41 +92,23 @@ class Job:
     history: str = ""
     raw: bool = False
 
-    def __post_init__(self) -> None:
-        for name, value, least in (("members", self.members, 1), ("chunk", self.chunk, 1), ("seed", self.seed, 0)):
-            if value < least:
-                raise InputError(f"The number of {name} is {value}: give {least} or more.")
-
-    @property
-    def size(self) -> int:
-        """How many fields there are."""
-        return self.members * len(self.given)
-
-    @property
-    def starts(self) -> range:
-        """The first field of each chunk."""
-        return range(0, self.size, self.chunk)
-
     @property
     def record(self) -> dict[str, Any]:
-        """What decides the values, beside the model."""
-        facts = {"members": self.members, "seed": self.seed, "sampler": repr(self.sampler), "chunk": self.chunk}
-        return facts | {
-            "tile": list(self.tile),
-            "margin": self.margin,
-            "conserve": self.conserve,
-            "raw": self.raw,
-            "predictors": self.given.digest(),
-            "history": self.history,
+        facts = {
+            name: getattr(self, name) for name in ("members", "seed", "chunk", "margin", "conserve", "raw", "history")
         }
+        return facts | {"sampler": repr(self.sampler), "tile": list(self.tile), "predictors": self.given.digest()}
 
-    def fields(self, start: int) -> list[tuple[int, int]]:
-        """Member and time of each field of a chunk: all members of a time, then those of the next."""
-        return [(k % self.members, k // self.members) for k in range(start, min(start + self.chunk, self.size))]
+    def check(self) -> None:
+        """Refuse predictors of any time, or tiles, that cannot be used."""
+        self._denoiser()
+        zeros = np.zeros((self.model.shape[0], *self.given.shape))
+        for time in range(len(self.given)):
+            self._condition(time)
+            self._conserved(zeros, time)
 
     @torch.no_grad()
     def draw(self, start: int) -> np.ndarray:
-        """A chunk in data units, (fields, variables, rows, columns); with `raw`, each variable before itself in model space."""
         wanted = self.fields(start)
         rows = [*wanted, *([wanted[-1]] * (self.chunk - len(wanted)))]  # last bits depend on the size of the batch
         given = {time: self._condition(time) for time in sorted({time for _, time in rows})}
@@ -100,6 +119,10 @@ class Job:
         x, z = (part[: len(wanted)].cpu() for part in drawn)
         x = x.double().numpy()
         x = np.stack([self._conserved(field, time) for field, (_, time) in zip(x, wanted, strict=True)])
+        if not np.isfinite(x[..., self.known]).all():
+            raise InputError(
+                f"Fields of {self.given.name(wanted[0][1])} are not finite: take another --sampler or --grid."
+            )
         x = np.where(self.known, x, np.nan).astype(np.float32)
         if not self.raw:
             return x

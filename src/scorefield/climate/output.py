@@ -1,28 +1,28 @@
 """Predictions as files: CF NetCDF or Zarr with the dimension `member`, coordinates and attributes taken from a template.
 
-HDF5 files do not survive a crash while they are written. What is drawn lies in parts; the file is made of them at the end, under
-another name, and takes its own when it is whole.
+HDF5 files do not survive a crash while they are written: a file is made of what is drawn at the end, under a temporary name.
 """
 
 from __future__ import annotations
 
-import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from io import SEEK_CUR, FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scorefield.climate.files import open_dataset
+from scorefield.climate.files import library
 from scorefield.climate.predictors import EnsembleInput
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import replacing
+from scorefield.run.runner import JOB
 
 if TYPE_CHECKING:
     import xarray as xr
+    from typing_extensions import Buffer
 
 MEMBER = "member"
 CONVENTIONS = "CF-1.8"
@@ -34,7 +34,7 @@ KEPT = (
     "cell_methods",
     "comment",
 )  # what of a target's attributes holds of predictions
-Piece = tuple[tuple[int, ...], np.ndarray]  # where along the first dimensions, (variables, rows, columns)
+Placed = tuple[tuple[int, ...], np.ndarray]  # where along the first dimensions, (variables, rows, columns)
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,62 +90,112 @@ def frame_of(
     return Frame(dataset, variables, dimensions, shape)
 
 
-class Writer(ABC):
-    """Makes a file of a frame and of pieces, whole or not at all."""
+class ErrorsKept(FileIO):
+    """A file that raises what went wrong in writing when it is closed: HDF5 crashes where a write fails, as on a full disk."""
+
+    error: OSError | None = None
+
+    def write(self, data: Buffer) -> int:
+        rest = memoryview(data).cast("B")
+        try:
+            while rest:
+                rest = rest[super().write(rest) :]
+        except OSError as error:
+            self.error = error
+            self.seek(len(rest), SEEK_CUR)
+        return memoryview(data).nbytes
+
+    def truncate(self, size: int | None = None) -> int:
+        try:
+            return super().truncate(size)
+        except OSError as error:
+            self.error = error
+        return self.tell() if size is None else size
+
+    def __exit__(self, *raised: Any) -> None:
+        super().__exit__(*raised)
+        if self.error is not None:
+            raise self.error
+
+
+class Format(ABC):
+    """A kind of file.
+
+    Attributes:
+        folder: whether it is a folder.
+        reader: how xarray opens it.
+    """
+
+    folder: ClassVar[bool]
+    reader: ClassVar[Mapping[str, Any]]
 
     @abstractmethod
-    def write(self, path: Path, frame: Frame, pieces: Iterable[Piece]) -> None: ...
+    def write(self, path: Path, frame: Frame, fields: Iterable[Placed]) -> None:
+        """Make a file of a frame and of fields."""
+
+    def open(self, path: Path, **options: Any) -> xr.Dataset:
+        """The file, its values read when they are needed."""
+        return library().open_dataset(path, **self.reader, **options)
+
+    def made_by(self, path: Path) -> str | None:
+        """The digest of the job that made a file, or None."""
+        try:
+            with self.open(path, decode_times=False) as dataset:
+                return dataset.attrs.get(JOB)
+        except Exception:  # whatever another file raises, it is none of ours
+            return None
 
 
-class NetCDF(Writer):
+class NetCDF(Format):
     """NetCDF-4, compressed, one field a chunk."""
 
-    def write(self, path: Path, frame: Frame, pieces: Iterable[Piece]) -> None:
+    folder, reader = False, {"engine": "h5netcdf"}
+
+    def write(self, path: Path, frame: Frame, fields: Iterable[Placed]) -> None:
         import h5netcdf
 
-        with replacing(path) as temporary:
-            frame.dataset.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(frame.dataset))
-            with h5netcdf.File(temporary, "a") as file:
-                for name, attributes in frame.variables.items():
-                    variable = file.create_variable(
-                        name,
-                        frame.dimensions,
-                        np.float32,
-                        fillvalue=np.float32(np.nan),
-                        chunks=frame.chunks,
-                        compression="gzip",
-                        compression_opts=4,
-                        shuffle=True,
-                    )
-                    variable.attrs.update(attributes)
-                for where, values in pieces:
-                    for name, field in zip(frame.variables, values, strict=True):
-                        file.variables[name][where] = field
+        empty = frame.dataset.to_netcdf(engine="h5netcdf", encoding=_encoding(frame.dataset))
+        path.write_bytes(empty)
+        with ErrorsKept(path, "r+b") as opened, h5netcdf.File(opened, "r+") as file:
+            for name, attributes in frame.variables.items():
+                variable = file.create_variable(
+                    name,
+                    frame.dimensions,
+                    np.float32,
+                    fillvalue=np.float32(np.nan),
+                    chunks=frame.chunks,
+                    compression="gzip",
+                    compression_opts=4,
+                    shuffle=True,
+                )
+                variable.attrs.update(attributes)
+            for where, values in fields:
+                for name, field in zip(frame.variables, values, strict=True):
+                    file.variables[name][where] = field
 
 
-class Zarr(Writer):
+class Zarr(Format):
     """A Zarr store, compressed, one field a chunk."""
 
-    def write(self, path: Path, frame: Frame, pieces: Iterable[Piece]) -> None:
+    folder, reader = True, {"engine": "zarr", "consolidated": False}
+
+    def write(self, path: Path, frame: Frame, fields: Iterable[Placed]) -> None:
         import dask.array
         import zarr
 
-        temporary = path.with_name(f".{path.name}.partial")
-        shutil.rmtree(temporary, ignore_errors=True)
         dataset = frame.dataset.copy()
         for name, attributes in frame.variables.items():
             empty = dask.array.zeros(frame.shape, np.float32, chunks=frame.chunks)
             dataset[name] = (frame.dimensions, empty, dict(attributes))
         encoding = _encoding(frame.dataset) | {name: {"_FillValue": np.float32(np.nan)} for name in frame.variables}
-        dataset.to_zarr(temporary, mode="w", compute=False, consolidated=False, encoding=encoding)
-        arrays = [zarr.open_array(temporary, path=name, mode="r+") for name in frame.variables]
-        for where, values in pieces:
+        dataset.to_zarr(path, mode="w", compute=False, consolidated=False, encoding=encoding)
+        arrays = [zarr.open_array(path, path=name, mode="r+") for name in frame.variables]
+        for where, values in fields:
             for array, field in zip(arrays, values, strict=True):
                 array[where] = field
-        temporary.replace(path)
 
 
-def writer_of(path: Path) -> Writer:
+def format_of(path: Path) -> Format:
     """By the ending of the name: .nc or .zarr."""
     if path.suffix == ".nc":
         return NetCDF()
@@ -164,17 +214,11 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     return found
 
 
-def attribute_of(path: Path, name: str) -> str:
-    """An attribute of a prediction's file; empty where it has none."""
-    with open_dataset(path) as dataset:
-        return str(dataset.attrs.get(name, ""))
-
-
-def validate(path: Path, template: Template, given: EnsembleInput, frame: Frame, *, reach: float) -> None:
-    """Read a prediction back and refuse one that is not what it should be.
+def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame: Frame, reach: float) -> None:
+    """Refuse a prediction, read back, that is not what it should be.
 
     Args:
-        path: the file.
+        found: the prediction.
         template: of the training data.
         given: what it was predicted from.
         frame: what its variables should be.
@@ -183,32 +227,26 @@ def validate(path: Path, template: Template, given: EnsembleInput, frame: Frame,
     Raises:
         InputError: values that are unknown where they should be known, or out of range; other dates, sizes or units.
     """
-    with open_dataset(path) as dataset:
-        for name, attributes in frame.variables.items():
-            if name not in dataset or dataset[name].dims != frame.dimensions or dataset[name].shape != frame.shape:
+    dates = [given.name(i) for i in range(len(given))]
+    if [str(time) for time in found["time"].values] != dates:
+        raise InputError("The file has other dates than the predictors: their encoding of time may not hold them.")
+    for name, attributes in frame.variables.items():
+        expected = (frame.dimensions, frame.shape, attributes.get("units"))
+        if name not in found or (found[name].dims, found[name].shape, found[name].attrs.get("units")) != expected:
+            raise InputError(f"{name} is not read back as {frame.dimensions} of {frame.shape} in {expected[2]}.")
+    known = given.known(template)
+    for channel, (low, high) in zip(template.variables, template.facts["ranges"], strict=True):
+        least, most = np.inf, -np.inf
+        for number, date in enumerate(dates):
+            field = found[channel.replace("@", "_")].isel({given.dimension: number}).values
+            inside = field[..., known]
+            if np.isnan(inside).any() or not np.isnan(field[..., ~known]).all():
                 raise InputError(
-                    f"{path}: {name} is not {frame.dimensions} of {frame.shape}: delete the file and start again."
+                    f"{channel} at {date} is unknown where it should be known, or known where training data never are."
                 )
-            if dataset[name].attrs.get("units") != attributes.get("units"):
-                raise InputError(
-                    f"{path}: {name} is not in {attributes.get('units')}: delete the file and start again."
-                )
-        expected = [given.name(i) for i in range(len(given))]
-        if [str(time) for time in dataset["time"].values] != expected:
-            raise InputError(f"{path} has other dates than the predictors: delete the file and start again.")
-        known = given.known(template)
-        for channel, (low, high) in zip(template.variables, template.facts["ranges"], strict=True):
-            for number, date in enumerate(expected):
-                field = dataset[channel.replace("@", "_")].isel({given.dimension: number}).values
-                _check_values(f"{path}: {channel} at {date}", field, known, low, high, reach * (high - low))
-
-
-def _check_values(what: str, field: np.ndarray, known: np.ndarray, low: float, high: float, slack: float) -> None:
-    inside = field[..., known]
-    if np.isnan(inside).any() or not np.isnan(field[..., ~known]).all():
-        raise InputError(f"{what} is unknown where it should be known, or known where training data never are.")
-    if inside.size and (inside.min() < low - slack or inside.max() > high + slack):
-        raise InputError(
-            f"{what} goes from {inside.min():.5g} to {inside.max():.5g}, and in training from {low:.5g} to {high:.5g}: "
-            "the model does not hold here; or allow it by --reach."
-        )
+            least, most = min(least, inside.min(initial=np.inf)), max(most, inside.max(initial=-np.inf))
+        if least < low - reach * (high - low) or most > high + reach * (high - low):
+            raise InputError(
+                f"{channel} goes from {least:.5g} to {most:.5g}, and in training from {low:.5g} to {high:.5g}: the model does "
+                "not hold here; or call again with a larger --reach, what is drawn is kept."
+            )

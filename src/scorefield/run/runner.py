@@ -180,6 +180,7 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
         InputError: a place that holds something else, a disk that is full, what `compute` refuses.
     """
     if is_done(job):
+        shutil.rmtree(parts_of(job.out), ignore_errors=True)  # of a call that was killed after the rename
         return
     pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
     try:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import signal
-import subprocess
 import sys
-import time
+from collections.abc import Callable
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import BinaryIO
 
 import numpy as np
 import pytest
@@ -18,12 +21,32 @@ import yaml
 
 import scorefield
 from scorefield.cli import main
-from scorefield.climate import Conservative, Cube, Variables
-from scorefield.climate.ensembles import Job
+from scorefield.climate import Conservative, Cube, Variables, downscaling
+from scorefield.climate.downscaling import Downscale
+from scorefield.climate.ensembles import Ensemble
 from scorefield.climate.source import grid_of_cube
+from scorefield.run import runner
+from scorefield.run.runner import Pieces, parts_of
 from weather import dataset, described, recipe, save
 
 STEPS = ["--steps", "3", "--chunk", "4"]
+
+
+def call(run: Path, given: str | Path, out: Path, *more: str, members: int = 3, reach: str = "50") -> list[str]:
+    """A command line; two steps of training leave the range of the data, which is no matter here."""
+    words = ["downscale", str(run), str(given), "--out", str(out), "--members", str(members), "--reach", reach]
+    return [*words, *STEPS, *more]
+
+
+def opened(path: Path) -> xr.Dataset:
+    if path.suffix == ".nc":
+        return xr.open_dataset(path, engine="h5netcdf")
+    return xr.open_dataset(path, engine="zarr", consolidated=False)
+
+
+def left(out: Path) -> list[str]:
+    """What lies beside a result that begins with its name, hidden or not."""
+    return [path.name for path in out.parent.iterdir() if out.name in path.name]
 
 
 def train(folder: Path, name: str, content: dict) -> Path:
@@ -81,12 +104,7 @@ def run(folder, fine) -> Path:
 @pytest.fixture(scope="module")
 def prediction(folder, fine, run) -> Path:
     given, out = coarse_file(fine, folder / "coarse.nc"), folder / "prediction.nc"
-    assert (
-        main(
-            ["downscale", str(run), given, "--members", "3", "--seed", "5", "--reach", "50", "--out", str(out), *STEPS]
-        )
-        == 0
-    )
+    assert main(call(run, given, out, "--seed", "5")) == 0
     return out
 
 
@@ -111,12 +129,7 @@ def test_a_member_at_a_time_depends_on_seed_member_and_date_alone(folder, fine, 
     """Other times around it, in another order of chunks: the same values."""
     given = coarse_file(fine, folder / "later.nc", slice(2, 6))
     out = folder / "later_prediction.nc"
-    assert (
-        main(
-            ["downscale", str(run), given, "--members", "4", "--seed", "5", "--reach", "50", "--out", str(out), *STEPS]
-        )
-        == 0
-    )
+    assert main(call(run, given, out, "--seed", "5", members=4)) == 0
     with xr.open_dataset(out, engine="h5netcdf") as later, xr.open_dataset(prediction, engine="h5netcdf") as first:
         np.testing.assert_allclose(later.tas.values[:3, :2], first.tas.values[:, 2:], rtol=1e-5)
         assert not np.allclose(later.tas.values[0, 0], later.tas.values[1, 0], equal_nan=True)
@@ -124,22 +137,8 @@ def test_a_member_at_a_time_depends_on_seed_member_and_date_alone(folder, fine, 
 
 def test_zarr_raw_values_and_conservation(folder, fine, run) -> None:
     given, out = coarse_file(fine, folder / "c.nc", slice(2)), folder / "p.zarr"
-    command = [
-        "downscale",
-        str(run),
-        given,
-        "--members",
-        "2",
-        "--reach",
-        "50",
-        "--raw",
-        "--conserve",
-        "add",
-        "--out",
-        str(out),
-    ]
-    assert main([*command, *STEPS]) == 0
-    found = xr.open_dataset(out, engine="zarr", consolidated=False)
+    assert main(call(run, given, out, "--raw", "--conserve", "add", members=2)) == 0
+    found = opened(out)
     assert set(found.data_vars) >= {"tas", "raw_tas"} and found.raw_tas.attrs["units"] == "1"
     cube = Cube(Variables(fine, ["tas"]))
     grid = grid_of_cube(cube)
@@ -149,70 +148,114 @@ def test_zarr_raw_values_and_conservation(folder, fine, run) -> None:
     np.testing.assert_allclose(means[..., whole], np.broadcast_to(expected, means.shape)[..., whole], atol=2e-3)
 
 
-@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def start(arguments: list[str], before: Callable[[], object] = lambda: None) -> BaseProcess:
+    """The command line in a process of its own."""
+
+    def work() -> None:
+        before()
+        sys.exit(main(arguments))
+
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    return process
+
+
+def die(*_: object, **__: object) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def die_in_a_piece() -> None:
+    """In the middle of writing the second."""
+    save, calls = np.savez, []
+
+    def half(file: BinaryIO, **arrays: np.ndarray) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            file.write(b"x" * 100)
+            file.flush()
+            die()
+        save(file, **arrays)
+
+    np.savez = half
+
+
+def die_before_the_name() -> None:
+    downscaling.validate = die  # the file is written, under another name
+
+
+def die_after_the_name() -> None:
+    runner.shutil = SimpleNamespace(rmtree=die)  # the parts are still there
+
+
+@pytest.mark.parametrize(
+    ("suffix", "place"),
+    [
+        (".nc", die_in_a_piece),
+        (".nc", die_before_the_name),
+        (".nc", die_after_the_name),
+        (".zarr", die_before_the_name),
+        (".zarr", die_after_the_name),
+    ],
+)
 def test_killed_at_any_place_and_called_again_the_result_is_the_same(
-    folder, fine, run, prediction, suffix, monkeypatch
+    folder: Path, run: Path, prediction: Path, suffix: str, place: Callable[[], object]
 ) -> None:
-    """Killed in the middle of a write: parts and file are whole or not there."""
-    out = folder / f"killed{suffix}"
-    given = folder / "coarse.nc"
-    command = [
-        "downscale",
-        str(run),
-        str(given),
-        "--members",
-        "3",
-        "--seed",
-        "5",
-        "--reach",
-        "50",
-        "--out",
-        str(out),
-        *STEPS,
-    ]
-    code = (
-        "import sys, os, signal, numpy as np\n"
-        "from scorefield.climate import downscaling\n"
-        "save = np.save\n"
-        "calls = []\n"
-        "def half(file, values):\n"
-        "    calls.append(1)\n"
-        "    if len(calls) == 2:\n"
-        "        file.write(b'x' * 100); file.flush(); os.kill(os.getpid(), signal.SIGKILL)\n"
-        "    save(file, values)\n"
-        "np.save = half\n"
-        "from scorefield.cli import main\n"
-        f"main({command!r})\n"
-    )
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    died = subprocess.run([sys.executable, "-c", code], env=environment, check=False, capture_output=True)
-    assert died.returncode == -signal.SIGKILL, died.stderr
-    assert not out.exists()
-    partial = folder / f".killed{suffix}.parts" / "part-000000000.npy"
-    drawn = partial.stat().st_mtime_ns
-    time.sleep(0.01)
-    assert main(command) == 0
-    assert drawn and not partial.exists()
-    options = {"engine": "h5netcdf"} if suffix == ".nc" else {"engine": "zarr", "consolidated": False}
-    with xr.open_dataset(out, **options) as found, xr.open_dataset(prediction, engine="h5netcdf") as whole:
+    """Parts and file are whole or not there, what was drawn is not drawn again, and nothing else stays."""
+    out = folder / f"{place.__name__}{suffix}"
+    arguments = call(run, folder / "coarse.nc", out, "--seed", "5")
+    process = start(arguments, place)
+    process.join()
+    assert process.exitcode == -signal.SIGKILL and out.exists() == (place is die_after_the_name)
+    assert len(list(parts_of(out).glob("piece-*"))) == (1 if place is die_in_a_piece else 3)
+    assert main(arguments) == 0
+    assert left(out) == [out.name]
+    with opened(out) as found, opened(prediction) as whole:
         np.testing.assert_array_equal(found.tas.values, whole.tas.values)
+    if suffix == ".nc":
+        assert out.read_bytes() == prediction.read_bytes()
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_equal_calls_at_once_share_the_work_and_all_succeed(
+    folder: Path, run: Path, prediction: Path, suffix: str
+) -> None:
+    out = folder / f"shared{suffix}"
+    three = [start(call(run, folder / "coarse.nc", out, "--seed", "5")) for _ in range(3)]
+    for process in three:
+        process.join()
+    assert [process.exitcode for process in three] == [0, 0, 0] and left(out) == [out.name]
+    with opened(out) as found, opened(prediction) as whole:
+        np.testing.assert_array_equal(found.tas.values, whole.tas.values)
+        np.testing.assert_array_equal(found.time.values, whole.time.values)
 
 
 def test_a_job_is_continued_from_the_same_fields_wherever_they_lie(folder, fine, run, prediction, monkeypatch, capsys):
     """Interrupted; then with other fields at the same path; then with the same ones at another."""
-    draw, given, out = Job.draw, folder / "moved.nc", folder / "moved_out.nc"
+    draw, given, out = Ensemble.draw, folder / "moved.nc", folder / "moved_out.nc"
     coarse_file(fine, given)
-    command = ["--members", "3", "--seed", "5", "--reach", "50", "--out", str(out), *STEPS]
-    monkeypatch.setattr(Job, "draw", lambda job, start: draw(job, start) if start == 0 else _interrupt())
-    assert main(["downscale", str(run), str(given), *command]) == 130
-    monkeypatch.setattr(Job, "draw", draw)
+    monkeypatch.setattr(Ensemble, "draw", lambda self, start: draw(self, start) if start == 0 else _interrupt())
+    assert main(call(run, given, out, "--seed", "5")) == 130
+    monkeypatch.setattr(Ensemble, "draw", draw)
     given.unlink()
     coarse_file(fine, given, x=lambda d: d.assign(tas=(d.tas + 1).assign_attrs(units="K")))
-    assert main(["downscale", str(run), str(given), *command]) == 2
-    assert "the parts of another job" in capsys.readouterr().err
-    assert main(["downscale", str(run), coarse_file(fine, folder / "elsewhere.nc"), *command]) == 0
-    with xr.open_dataset(out, engine="h5netcdf") as found, xr.open_dataset(prediction, engine="h5netcdf") as whole:
-        np.testing.assert_array_equal(found.tas.values, whole.tas.values)
+    assert main(call(run, given, out, "--seed", "5")) == 2
+    assert "parts of another job, with predictors = " in capsys.readouterr().err
+    assert main(call(run, coarse_file(fine, folder / "elsewhere.nc"), out, "--seed", "5")) == 0
+    assert out.read_bytes() == prediction.read_bytes()
+
+
+def test_python_and_the_command_line_do_the_same(folder, run, prediction) -> None:
+    verb = Downscale(
+        run=run,
+        predictors=str(folder / "coarse.nc"),
+        members=3,
+        seed=5,
+        reach=50.0,
+        steps=3,
+        chunk=4,
+        out=folder / "py.nc",
+    )
+    assert verb.run().read_bytes() == prediction.read_bytes()
 
 
 def _interrupt() -> None:
@@ -232,34 +275,92 @@ def test_bad_predictors_are_named_with_what_is_expected(folder, fine, run, predi
     for name, (changes, message) in cases.items():
         given = coarse_file(fine, folder / f"bad_{name}.nc", **changes)
         out = folder / f"bad_{name}_out.nc"
-        assert main(["downscale", str(run), given, "--members", "1", "--out", str(out), *STEPS]) == 2, name
+        assert main(call(run, given, out, members=1)) == 2, name
         said = capsys.readouterr().err
         assert message in said, said
-        assert not out.exists()
-    assert main(["downscale", str(run), str(folder / "coarse.nc"), "--out", str(folder / "x.txt"), *STEPS]) == 2
+        assert not left(out)
+    assert main(call(run, folder / "coarse.nc", folder / "x.txt")) == 2
     assert "neither .nc nor .zarr" in capsys.readouterr().err
 
 
-def test_the_validator_fails_the_command(folder, run, prediction, capsys) -> None:
-    """An untrained network leaves the range of the training data, and the file stays to be looked at."""
+def test_a_prediction_out_of_range_never_has_its_name_and_is_not_drawn_again(
+    folder, run, prediction, capsys, monkeypatch
+) -> None:
+    """An untrained network leaves the range of the training data."""
     out = folder / "wild.nc"
-    command = [
-        "downscale",
-        str(run),
-        str(folder / "coarse.nc"),
-        "--members",
-        "3",
-        "--seed",
-        "5",
-        "--out",
-        str(out),
-        *STEPS,
-    ]
-    assert main([*command, "--reach", "-0.49"]) == 2
+    arguments = call(run, folder / "coarse.nc", out, "--seed", "5", reach="0")
+    assert main(arguments) == 2
     assert "in training from" in capsys.readouterr().err
-    written = out.stat().st_mtime_ns
-    assert main([*command, "--reach", "50"]) == 0  # checked again, not drawn again
-    assert out.stat().st_mtime_ns == written and not list(folder.glob(".wild*"))
+    assert not out.exists() and len(list(parts_of(out).glob("piece-*"))) == 3
+    assert not list(parts_of(out).glob("*.partial"))
+    monkeypatch.setattr(Ensemble, "draw", lambda self, start: _interrupt())
+    assert main([*arguments, "--reach", "50"]) == 0
+    assert out.read_bytes() == prediction.read_bytes() and left(out) == [out.name]
+    assert main([*arguments, "--reach", "50"]) == 0  # it is there
+    assert main([*arguments, "--seed", "7"]) == 2
+    assert "is the result of another job" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--most", "0"], "--most is 0: give a whole number of at least 1"),
+        (["--most", "3"], "--most goes with train, valid or test"),
+        (["--truth", "truth.nc"], "--truth goes with train, valid or test"),
+        (["--margin", "-1"], "--margin is -1"),
+        (["--margin", "2"], "--margin is for tiles, and the domain is drawn whole"),
+        (["--margin", "2", "--tile", "0"], "--margin is for tiles"),
+        (["--margin", "4", "--tile", "8"], "leave nothing"),
+        (["--tile", "-4"], "--tile is -4"),
+        (["--members", "0"], "--members is 0"),
+        (["--chunk", "0"], "--chunk is 0"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--reach", "-1"], "--reach is -1"),
+        (["--reach", ".nan"], "--reach is nan"),
+        (["--device", "nope"], "The device 'nope' cannot be used"),
+        (["--match", "{folder}/coarse.nc"], "moments of every point are needed"),
+        (["--steps", "0"], "--steps is 0"),
+    ],
+)
+def test_what_has_no_effect_or_sense_is_refused_and_leaves_nothing(
+    folder: Path, run: Path, prediction: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    before = sorted(folder.rglob("*"))
+    out = folder / "refused" / "out.nc"
+    capsys.readouterr()
+    assert main([*call(run, folder / "coarse.nc", out), *(word.format(folder=folder) for word in options)]) == 2
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == 1 and words in said[0] and len(said[0]) <= 300, said
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(
+    folder: Path,
+    run: Path,
+    prediction: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    suffix: str,
+) -> None:
+    resource = pytest.importorskip("resource")
+    out = folder / f"full{suffix}"
+    arguments = call(run, folder / "coarse.nc", out, "--seed", "5")
+    write, limits = Pieces.write, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(self: Pieces, number: int, piece: dict) -> None:
+        write(self, number, piece)
+        if number == 2:  # all is drawn: from here on no file is longer than this
+            resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))
+
+    monkeypatch.setattr(Pieces, "write", full)
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert len(said) == 1 and "free some space" in said[0] and not out.exists(), said
+    assert main(arguments) == 0 and left(out) == [out.name]
 
 
 def test_a_folder_of_predictors_is_mirrored(folder, fine, run, capsys) -> None:
@@ -267,38 +368,50 @@ def test_a_folder_of_predictors_is_mirrored(folder, fine, run, capsys) -> None:
     for name, times in (("test/a/x.nc", slice(1)), ("test/b/y.nc", slice(2))):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         coarse_file(fine, folder / name, times)
-    command = [
-        "downscale",
-        str(run),
-        str(folder / "test"),
-        "--members",
-        "2",
-        "--reach",
-        "50",
-        "--out",
-        str(folder / "o"),
-    ]
-    assert main([*command, *STEPS]) == 0
+    command = call(run, folder / "test", folder / "o", members=2)
+    assert main(command) == 0
     made = sorted((folder / "o").rglob("*"))
     assert [str(path.relative_to(folder / "o")) for path in made] == ["a", "a/x.nc", "b", "b/y.nc"]
-    with xr.open_dataset(made[3], engine="h5netcdf") as found:
+    with opened(made[3]) as found:
         assert found.tas.shape == (2, 2, 16, 24)
-        drawn = found.tas.values
-    kept = made[1].stat().st_mtime_ns
+    drawn, kept = made[3].read_bytes(), made[1].stat().st_mtime_ns
     made[3].unlink()
-    assert main([*command, *STEPS]) == 0
-    assert made[1].stat().st_mtime_ns == kept
-    with xr.open_dataset(made[3], engine="h5netcdf") as found:
-        np.testing.assert_array_equal(found.tas.values, drawn)
-    assert main([*command, *STEPS, "--seed", "7"]) == 2
+    assert main(command) == 0
+    assert made[1].stat().st_mtime_ns == kept and made[3].read_bytes() == drawn
+    assert main([*command, "--seed", "7"]) == 2
     assert "a/x.nc exists" in capsys.readouterr().err
     (folder / "test/a/x.nc").unlink()  # another field at the same path is another job
     coarse_file(fine, folder / "test/a/x.nc", slice(1), x=lambda d: d.assign(tas=(d.tas + 1).assign_attrs(units="K")))
-    assert main([*command, *STEPS]) == 2
+    assert main(command) == 2
     assert "a/x.nc exists" in capsys.readouterr().err
     (folder / "empty").mkdir()
-    assert main(["downscale", str(run), str(folder / "empty"), "--out", str(folder / "o3"), *STEPS]) == 2
+    assert main(call(run, folder / "empty", folder / "o3")) == 2
     assert "a folder without NetCDF files" in capsys.readouterr().err
+
+
+def test_the_files_of_a_folder_that_fail_are_named_and_the_others_go_on(folder, fine, run, capsys) -> None:
+    """Each is a line, and is done by the next call once it is put right."""
+    given, out = folder / "mixed", folder / "mixed-out"
+    given.mkdir()
+    coarse_file(fine, given / "1.nc", slice(2), units="degC")
+    coarse_file(fine, given / "2.nc", slice(2))
+    coarse_file(fine, given / "3.nc", slice(2), x=lambda d: d.where(d.lat > 43))
+    (given / "4.nc").write_text("no NetCDF")
+    capsys.readouterr()
+    assert main(call(run, given, out, members=1)) == 2
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scorefield: ")]
+    for name, cause in (("1.nc", "degC"), ("3.nc", "unknown values"), ("4.nc", "4.nc")):
+        assert sum(str(given / name) in line and "warning" in line and cause in line for line in said) == 1, said
+    assert said[-1].startswith("scorefield: error: 3 of 4 files") and "1.nc, 3.nc, 4.nc" in said[-1]
+    assert [path.name for path in out.iterdir()] == ["2.nc"]
+    kept = (out / "2.nc").stat().st_mtime_ns
+    (given / "4.nc").unlink()
+    for name in ("1.nc", "3.nc"):
+        (given / name).unlink()
+        coarse_file(fine, given / name, slice(2))
+    assert main(call(run, given, out, members=1)) == 0
+    assert sorted(path.name for path in out.iterdir()) == ["1.nc", "2.nc", "3.nc"]
+    assert (out / "2.nc").stat().st_mtime_ns == kept
 
 
 def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
@@ -312,31 +425,23 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     given = {**described(path), "division": bands, "tiles": {"size": [16, 16]}}
     model = train(folder, "tiled", recipe(given))
     pred, truth = folder / "tiles.nc", folder / "tiles_truth.nc"
-    command = ["downscale", str(model), "test", "--members", "2", "--reach", "50", "--conserve", "add"]
-    assert main([*command, "--raw", "--out", str(pred), "--truth", str(truth), *STEPS]) == 0
+    options = ["--conserve", "add"]
+    assert main(call(model, "test", pred, "--raw", *options, "--truth", str(truth), members=2)) == 0
+    kept = truth.stat().st_mtime_ns
+    assert main(call(model, "test", pred, "--raw", *options, "--truth", str(truth), members=2)) == 0
+    assert truth.stat().st_mtime_ns == kept and left(pred) == [pred.name]
     with xr.open_dataset(pred, engine="h5netcdf") as found, xr.open_dataset(truth, engine="h5netcdf") as known:
         assert found.tas.dims == ("member", "tile", "y", "x") and known.tas.dims == ("tile", "y", "x")
         last = known.isel(tile=-1)
         np.testing.assert_array_equal(last.tas, data.tas.sel(time=last.time, lat=last.lat.values, lon=last.lon.values))
         assert len(set(known.place.values)) * 24 == known.sizes["tile"]  # one place at 24 times
     scores = folder / "scores"
-    command_of_scores = [
-        "verify",
-        str(pred),
-        str(truth),
-        "--blocks",
-        "place",
-        "--replicates",
-        "5",
-        "--out",
-        str(scores),
-    ]
-    assert main(command_of_scores) == 0
+    assert main(["verify", str(pred), str(truth), "--blocks", "place", "--replicates", "5", "--out", str(scores)]) == 0
     facts = json.loads((scores / "verification.json").read_text())["facts"]
     assert facts["blocks"] == 2 and facts["times"] == 48
     check_conventions(pred)
     few = folder / "few.nc"
-    assert main([*command, "--most", "3", "--out", str(few), *STEPS]) == 0
+    assert main(call(model, "test", few, *options, "--most", "3", members=2)) == 0
     with xr.open_dataset(few, engine="h5netcdf") as some, xr.open_dataset(pred, engine="h5netcdf") as every:
         rows = np.linspace(0, every.sizes["tile"] - 1, 3).round().astype(int)
         np.testing.assert_allclose(
@@ -345,7 +450,7 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     region = coarse_file(path, folder / "region.nc", slice(1))
     part = save(xr.open_dataset(region, engine="h5netcdf").isel(lon=slice(2, 10)), folder / "part.nc")
     out = folder / "region_out.nc"
-    assert main(["downscale", str(model), part, "--members", "1", "--reach", "50", "--out", str(out), *STEPS]) == 0
+    assert main(call(model, part, out, members=1)) == 0
     with xr.open_dataset(out, engine="h5netcdf") as found:
         assert found.tas.shape == (1, 1, 32, 32)
         np.testing.assert_array_equal(found.lon, data.lon.values[8:40])
@@ -363,20 +468,8 @@ def test_other_models_predictors_are_corrected_by_their_moments(folder, fine) ->
     outs = []
     for name, given in (("a", history), ("b", warm)):
         outs.append(folder / f"matched_{name}.nc")
-        command = [
-            "downscale",
-            str(model),
-            given,
-            "--match",
-            given,
-            "--members",
-            "1",
-            "--reach",
-            "50",
-            "--out",
-            str(outs[-1]),
-        ]
-        assert main([*command, "--steps", "2", "--chunk", "40"]) == 0
+        words = ["--match", given, "--steps", "2", "--chunk", "40"]
+        assert main([*call(model, given, outs[-1], members=1), *words]) == 0
     a, b = (xr.open_dataset(out, engine="h5netcdf").tas.values for out in outs)
     np.testing.assert_allclose(a, b, atol=2e-2)
 
