@@ -106,7 +106,9 @@ def test_a_stored_run_is_resumed_as_itself(tmp_path: Path) -> None:
     expected = json.loads(Path("stored/digits/resumed.json").read_text())["abs_sums"]
     tensors = open_checkpoint(tmp_path / "run").checkpoint.tensors
     for name, value in expected.items():
-        assert float(tensors[name].double().abs().sum()) == pytest.approx(value, rel=1e-4), name
+        # Keys have a bias without effect: Adam makes steps of the rounding in its gradient, which each kernel has its own of.
+        rounding = 1e-3 if name.endswith("query_key_value.bias") else 0.0
+        assert float(tensors[name].double().abs().sum()) == pytest.approx(value, rel=1e-4, abs=rounding), name
 
 
 def test_every_path_of_before_that_a_configuration_may_name_leads_to_something() -> None:
