@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from pathlib import Path
 
-from scorefield.cli.climate import baseline, correct, verify
+from scorefield.cli.climate import baseline, correct
 from scorefield.cli.console import messages_on_stderr, say
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
@@ -69,7 +69,7 @@ VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "superres": ("functions.super_resolution", "SuperResolve"),
     "plot": ("functions.noise_plots", "Plot"),
     "denoise": ("jobs.denoise", "Denoise"),
-    "verify": verify,
+    "verify": ("climate.verification.job", "Verify"),
     "baseline": baseline,
     "correct": correct,
 }

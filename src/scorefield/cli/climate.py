@@ -1,27 +1,10 @@
-"""Verbs for climate data: verify, baseline, correct."""
+"""Verbs for climate data: baseline, correct."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from scorefield.cli.console import say, warn
-
-
-def verify(arguments: Sequence[str]) -> int:
-    """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out."""
-    from tqdm import tqdm
-
-    from scorefield.climate.verification import job
-    from scorefield.run.configuration import Parser
-
-    parser = Parser.named("scorefield verify", verify.__doc__ or "")
-    job.add_arguments(parser)
-    settings = parser.read(arguments)
-    with tqdm(unit="time", desc="verify", mininterval=1) as bar:
-        table = job.verify(settings, warn, bar.update)
-    print(table)
-    say(f"figures and pictures in {settings.out}")
-    return 0
+from scorefield.cli.console import say
 
 
 def baseline(arguments: Sequence[str]) -> int:
