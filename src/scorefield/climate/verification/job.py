@@ -16,8 +16,8 @@ from scorefield.climate.verification.pair import Pair, pair_up
 from scorefield.climate.verification.pictures import draw
 from scorefield.climate.verification.score import SCALES, Options, score
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import replacing, strict, write_json
-from scorefield.run.runner import check_out
+from scorefield.foundation.files import strict, write_json
+from scorefield.run.runner import check_out, written_whole
 from scorefield.run.verb import Count, CountOrZero, Seed, Verb, log, positional
 
 FIGURES = {  # what is shown of the record, and its label
@@ -98,7 +98,7 @@ class Verify(Verb):
         if inside:
             record["regions"] = {name: {key: one.record for key, one in of.items()} for name, of in inside.items()}
         y = pair.truth.coords.get("y")
-        with replacing(self.out) as folder:
+        with written_whole(self.out) as folder:
             folder.mkdir()
             for name, one in found.items():
                 draw(folder, name, one, north_up=y is not None and y.size > 1 and bool(y[0] > y[-1]))
