@@ -162,7 +162,6 @@ class Densities:
         if self.fields.quantum > 0:
             batch = Dequantise(self.fields.quantum)(batch, self.seed)
         generator = Generators((self.seed, index, repeat, Stream.PROBE) for index in indices.tolist())
-        batch = batch.to(self.model.device)
         found = self.model.log_prob(batch.x, generator=generator, flow=self.flow, cond=batch.cond)
         return {"nats": found.nats.double().cpu().numpy(), "evaluations": found.evaluations.cpu().numpy()}
 

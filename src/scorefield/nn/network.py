@@ -43,9 +43,13 @@ class Network(nn.Module, ABC):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of its parameters."""
+        """Of its parameters; float32 without any."""
+        return self._own(torch.float32)
+
+    def _own(self, other: torch.dtype) -> torch.dtype:
+        """The type of its parameters, or another where it has none."""
         parts = chain(self.parameters(), self.buffers())
-        return next((part.dtype for part in parts if part.is_floating_point()), torch.float32)
+        return next((part.dtype for part in parts if part.is_floating_point()), other)
 
     def evaluate(self, x: Tensor, label: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
         """F in the precision of x, computed in the network's own; of noise label and coordinates no digit is lost to half of one.
@@ -55,7 +59,7 @@ class Network(nn.Module, ABC):
             label: one for all or one each.
             cond: with a field of any precision.
         """
-        own = self.dtype
+        own = self._own(x.dtype)  # what has no parameters computes in the precision that it is given
         label = label.to(device=x.device, dtype=wide(own)).expand(len(x))
         if cond and "field" in cond:
             cond = {**cond, "field": cond["field"].to(own)}

@@ -21,6 +21,7 @@ from PIL import Image
 import tiny
 from scorefield.cli import main
 from scorefield.jobs.report.figures import history
+from scorefield.jobs.report.page import Report
 from scorefield.metrics.features import train_classifier
 from scorefield.run import loading
 
@@ -225,6 +226,11 @@ def test_it_replaces_a_report_and_nothing_else(run: Path, tmp_path: Path, capsys
         assert main(["report", str(run), "--out", str(tmp_path / name)]) == 2
         assert "no report" in capsys.readouterr().err and (tmp_path / name).read_bytes() == content
     assert main(["report", str(run), "--out", str(tmp_path)]) == 2
+    (bare := tmp_path / "bare").mkdir()
+    shutil.copytree(run / "checkpoints", bare / "checkpoints")
+    assert main(["report", str(bare), "--out", str(tmp_path / "x.bin")]) == 2
+    assert [path.name for path in bare.iterdir()] == ["checkpoints"]  # a refused call draws nothing
+    assert Report(run=bare, out=tmp_path / "new.html", draw=False).run() == tmp_path / "new.html"
 
 
 # ----------------------------------------------------------------------------------------------------------- in a browser
