@@ -6,11 +6,10 @@ import difflib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from scorefield.cli.climate import baseline, correct, verify
 from scorefield.cli.console import messages_on_stderr, say
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
@@ -49,7 +48,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
 """
 
-VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
+VERBS = {  # each a class of a module
     "train": ("jobs.train", "Train"),
     "sample": ("jobs.sample", "Sample"),
     "evaluate": ("jobs.evaluate", "Evaluate"),
@@ -69,9 +68,9 @@ VERBS: dict[str, tuple[str, str] | Callable[[Sequence[str]], int]] = {
     "superres": ("functions.super_resolution", "SuperResolve"),
     "plot": ("functions.noise_plots", "Plot"),
     "denoise": ("jobs.denoise", "Denoise"),
-    "verify": verify,
-    "baseline": baseline,
-    "correct": correct,
+    "verify": ("climate.verification.job", "Verify"),
+    "baseline": ("climate.baselines.job", "DrawBaseline"),
+    "correct": ("climate.baselines.correction", "Correct"),
 }
 
 

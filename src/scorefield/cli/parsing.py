@@ -42,6 +42,7 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
         required, default = field.default is dataclasses.MISSING, field.default
         if field.default_factory is not dataclasses.MISSING:
             required, default = False, field.default_factory()
+        default = list(default) if isinstance(default, tuple) else default  # jsonargparse fills its items in
         if field.metadata.get("positional"):
             several = get_origin(kind) is tuple
             options |= {"type": get_args(kind)[0], "nargs": "+"} if several else {"type": kind}

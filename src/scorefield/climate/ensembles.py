@@ -119,9 +119,9 @@ class Ensemble(FieldChunks):
         x, z = (part[: len(wanted)].cpu() for part in drawn)
         x = x.double().numpy()
         x = np.stack([self._conserved(field, time) for field, (_, time) in zip(x, wanted, strict=True)])
-        if not np.isfinite(x[..., self.known]).all():
+        if np.isnan(x[..., self.known]).any():
             raise InputError(
-                f"Fields of {self.given.name(wanted[0][1])} are not finite: take another --sampler or --grid."
+                f"Fields of {self.given.name(wanted[0][1])} are no numbers: take another --sampler or --grid."
             )
         x = np.where(self.known, x, np.nan).astype(np.float32)
         if not self.raw:

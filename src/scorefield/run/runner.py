@@ -201,6 +201,16 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
 
 
 @contextmanager
+def written_whole(out: Path) -> Iterator[Path]:
+    """A temporary path for a result that is made at once, without pieces; it takes its name when it is on the disk."""
+    try:
+        with replacing(out) as temporary:
+            yield temporary
+    except OSError as error:
+        raise InputError(f"Cannot write {out} ({error}): free some space, and call again.") from error
+
+
+@contextmanager
 def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
     """The folder of parts made this job's, or seen to be; one that stays without pieces is removed again."""
     made = [path for path in (pieces.folder, *pieces.folder.parents) if not path.exists()]

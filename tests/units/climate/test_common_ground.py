@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 
 from scorefield.climate.alignment import nearest
-from scorefield.climate.verification.job import warn
+from scorefield.climate.verification.job import limits
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, score
 from scorefield.foundation.errors import InputError
@@ -86,8 +86,7 @@ def test_what_is_taken_for_independent_is_told_where_nobody_says() -> None:
         (cases, None, "Each tile"),
         (cases, "place", None),
     ):
-        notes: list[str] = []
-        warn(pair_up(data, data, blocks=blocks), blocks, notes.append)
+        notes = limits(pair_up(data, data, blocks=blocks), blocks)
         found = [note for note in notes if "is taken for independent" in note]
         assert len(found) == (word is not None) and all(note.startswith(str(word)) for note in found)
 

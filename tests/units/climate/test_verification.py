@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 
 from scorefield.cli import main
+from scorefield.climate.verification.job import Verify
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, score
 from scorefield.foundation.errors import InputError
@@ -199,9 +200,42 @@ def test_the_command_on_real_temperatures(
         f"t2m-{word}.png" for word in ("maps", "spectrum", "ranks", "quantiles", "cycles")
     }
     assert main([*call, "--out", str(out)]) == 2 and "exists" in capsys.readouterr().err
-    call[1] = str(tmp_path / "pred.zarr")
+    found = Verify(
+        pred=tmp_path / "pred.nc",
+        truth=tmp_path / "truth.nc",
+        replicates=5,
+        regions={"Ireland": "51.5:55.4,350:354.5"},
+        scales=(1, 5),
+        thresholds=(280.0,),
+        out=tmp_path / "python",
+    ).run()
+    assert found == json.loads((tmp_path / "python" / "verification.json").read_text()) == record
+    call[1], call[-3:] = str(tmp_path / "pred.zarr"), ["1", "5", "--thresholds=[280]"]
     assert main([*call, "--out", str(tmp_path / "again")]) == 0
     again = json.loads((tmp_path / "again" / "verification.json").read_text())
     assert again["variables"] == record["variables"]
-    assert main([*call[:-6], "--regions", '{"x": "0:1,0:1"}', "--out", str(tmp_path / "none")]) == 2
-    assert "No box lies in 0:1,0:1" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--regions", '{"x": "0:1,0:1"}'], "No box lies in 0:1,0:1"),
+        (["--regions", '{"x": "0:1"}'], "--regions: x is '0:1', not south:north,west:east"),
+        (["--replicates", "-1"], "--replicates is -1: give a whole number of at least 0"),
+        (["--seed", "-1"], "--seed is -1"),
+        (["--scales", "[0]"], "--scales is 0"),
+        (["--thresholds", "x"], "thresholds"),
+        (["--blocks", "week"], "--blocks week"),
+        (["--driving", "{folder}/gone.nc"], "gone.nc"),
+        (["--variables", '{"tas": "gone"}'], "The truth have no variable gone"),
+    ],
+)
+def test_what_the_command_cannot_use_is_one_line_and_leaves_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], words: str
+) -> None:
+    dataset(smooth(4, 8, 8)).to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
+    call = ["verify", str(tmp_path / "x.nc"), str(tmp_path / "x.nc"), "--out", str(tmp_path / "a" / "out")]
+    assert main([*call, *(word.replace("{folder}", str(tmp_path)) for word in options)]) == 2
+    errors = [line for line in capsys.readouterr().err.splitlines() if "warning" not in line]
+    assert len(errors) == 1 and words in errors[0] and len(errors[0]) <= 300, errors
+    assert [path.name for path in tmp_path.iterdir()] == ["x.nc"]

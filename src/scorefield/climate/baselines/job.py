@@ -1,72 +1,127 @@
-"""`scorefield baseline`: fit a baseline to pairs of files and write what it draws for others."""
+"""Baselines as a verb: fitted to pairs of files, and what they draw for others written."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jsonargparse import Namespace
 
 from scorefield.climate.alignment import MEMBERS, TIMES, canonical, check_units, coarse_boxes, same_grid, same_times
 from scorefield.climate.baselines.baseline import Baseline, When
 from scorefield.climate.files import open_dataset
 from scorefield.climate.times import dates_of
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import replacing
-from scorefield.run.configuration import Parser
+from scorefield.run.runner import check_out, written_whole
+from scorefield.run.verb import Count, Seed, Verb, log, positional
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
 
-def add_arguments(parser: Parser) -> None:
-    """Which baseline, learnt from what, for what."""
-    parser.add_subclass_arguments(Baseline, "baseline", required=True, help="such as DressedBilinear or BCSD")
-    parser.add_argument("predictors", type=Path, help="coarse fields to draw fine ones for: NetCDF or Zarr")
-    parser.add_argument("--train-predictors", type=Path, required=True, help="coarse fields to learn from")
-    parser.add_argument("--train-truth", type=Path, required=True, help="fine fields that belong to them")
-    parser.add_argument("--predictor", type=str | None, default=None, help="name of the coarse variable, if another")
-    parser.add_argument("--target", type=str, required=True, help="name of the fine variable")
-    parser.add_argument("--members", type=int, default=10, help="how many fine fields for each time")
-    parser.add_argument("--seed", type=int, default=0, help="of their chance")
-    parser.add_argument("--out", type=Path, required=True, help="file to write, .nc")
-
-
-def run(baseline: Baseline, settings: Namespace) -> None:
-    """Fit, draw and write.
+@dataclass(frozen=True, kw_only=True)
+class FromTruth(Verb):
+    """What learns from a truth, and writes fields on its grid.
 
     Args:
-        baseline: not yet fitted.
-        settings: of `add_arguments`.
+        train_truth: what happened, to learn from.
+        target: name of the variable.
+        out: file to write, .nc.
     """
-    check_out(settings.out)
-    if settings.members < 1:
-        raise InputError(f"--members {settings.members}: at least 1 is needed.")
-    predictor = settings.predictor or settings.target
-    fine = read(settings.train_truth, settings.target)
-    coarse = same_times(fine, read(settings.train_predictors, predictor))
-    given = read(settings.predictors, predictor)
-    roles = str(settings.train_predictors), str(settings.train_truth)
-    if baseline.same_quantity:
-        check_units(coarse, fine, roles)
-    check_units(given, coarse, (str(settings.predictors), roles[0]))
-    coarse = coarse_boxes(coarse, fine, roles)
-    given = same_grid(coarse, given, (roles[0], str(settings.predictors)))
-    baseline.fit(values(coarse, predictor), values(fine, settings.target), when(fine))
-    drawn = baseline.draw(values(given, predictor), settings.members, settings.seed, when(given))
-    title = f"{settings.target} by {settings.baseline.class_path}"
-    history = f"scorefield baseline, seed {settings.seed}"
-    write(settings.out, settings.target, drawn, given, fine, title=title, history=history)
+
+    train_truth: Path
+    target: str
+    out: Path
+
+    def check(self) -> None:
+        check_out(self.out)
+        if self.out.suffix != ".nc":
+            raise InputError(f"--out {self.out} is no NetCDF file: give it the ending .nc.")
+        if self.out.exists():
+            raise InputError(f"{self.out} exists: give another --out.")
+
+    def write(self, drawn: np.ndarray, given: Dataset, truth: Dataset, *, title: str, history: str) -> Path:
+        """A CF file with the times of what was given on the grid of the truth.
+
+        Args:
+            drawn: (members, time, y, x).
+            given: for whose times they were drawn.
+            truth: with its grid and the variable's attributes.
+            title: of the file.
+            history: how it came about; the date is added.
+
+        Raises:
+            InputError: a value is not finite.
+        """
+        import xarray
+
+        name = self.target
+        if broken := int((~np.isfinite(drawn)).sum()):
+            raise InputError(f"{broken} of the {drawn.size} values drawn of {name} are not finite: nothing is written.")
+        coords = {axis: value for axis, value in truth.coords.items() if "time" not in value.dims and value.dims}
+        coords |= {axis: value for axis, value in given.coords.items() if value.dims == ("time",)}
+        coords["member"] = ("member", np.arange(len(drawn)), {"standard_name": "realization", "units": "1"})
+        kept = ("units", "long_name", "standard_name")
+        attrs = {key: value for key, value in truth[name].attrs.items() if key in kept}
+        data = xarray.Dataset({name: (("member", "time", "y", "x"), drawn, attrs)}, coords)
+        data = data.rename(dict(zip("yx", truth.attrs["axes"], strict=True)))
+        stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        data.attrs = {"Conventions": "CF-1.8", "title": title, "history": f"{stamp} {history}"}
+        content = data.to_netcdf(engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 4}})
+        with written_whole(self.out) as temporary:
+            temporary.write_bytes(content)  # HDF5 itself crashes on a full disk
+        log.info("%d members in %s", len(drawn), self.out)
+        return self.out
 
 
-def check_out(path: Path) -> None:
-    """Refuse a name that cannot be written."""
-    if path.suffix != ".nc":
-        raise InputError(f"--out {path} is no NetCDF file: give it the ending .nc.")
-    if path.exists():
-        raise InputError(f"{path} exists: give another --out.")
+@dataclass(frozen=True, kw_only=True)
+class DrawBaseline(FromTruth):
+    """Fit what a downscaling model has to beat - Bilinear, DressedBilinear, HourlyResidual, Ridge, DressedRidge, BCSD - and
+    write what it draws.
+
+    Args:
+        baseline: such as DressedBilinear or BCSD.
+        predictors: coarse fields to draw fine ones for: NetCDF or Zarr.
+        train_predictors: coarse fields to learn from.
+        train_truth: fine fields that belong to them.
+        predictor: name of the coarse variable, if another.
+        members: how many fine fields for each time.
+        seed: of the draws.
+    """
+
+    baseline: Baseline
+    predictors: Path = positional()
+    train_predictors: Path
+    predictor: str | None = None
+    members: Count = 10
+    seed: Seed = 0
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """With the name of a baseline, which comes first, as `--baseline NAME`."""
+        named = bool(arguments) and not arguments[0].startswith("-")
+        given = any(word.split("=")[0] == "--baseline" for word in arguments)
+        return ["--baseline", *arguments] if named and not given else list(arguments)
+
+    def run(self) -> Path:
+        predictor = self.predictor or self.target
+        fine = read(self.train_truth, self.target)
+        coarse = same_times(fine, read(self.train_predictors, predictor))
+        given = read(self.predictors, predictor)
+        roles = str(self.train_predictors), str(self.train_truth)
+        if self.baseline.same_quantity:
+            check_units(coarse, fine, roles)
+        check_units(given, coarse, (str(self.predictors), roles[0]))
+        coarse = coarse_boxes(coarse, fine, roles)
+        given = same_grid(coarse, given, (roles[0], str(self.predictors)))
+        found = values(given, predictor)
+        self.baseline.fit(values(coarse, predictor), values(fine, self.target), when(fine))
+        drawn = self.baseline.draw(found, self.members, self.seed, when(given))
+        title = f"{self.target} by {type(self.baseline).__name__}"
+        return self.write(drawn, given, fine, title=title, history=f"scorefield baseline, seed {self.seed}")
 
 
 def read(path: Path, name: str, *, members: bool = False) -> Dataset:
@@ -94,38 +149,6 @@ def values(data: Dataset, name: str) -> np.ndarray:
 
 
 def when(data: Dataset) -> When:
-    """What baselines are told of time."""
+    """What baselines know of time."""
     dates = dates_of(data)
     return When(dates.hour.astype(int), dates.day)
-
-
-def write(out: Path, name: str, drawn: np.ndarray, given: Dataset, fine: Dataset, *, title: str, history: str) -> None:
-    """A CF file with the times of what was given on the grid of the truth.
-
-    Args:
-        out: the file.
-        name: of the variable.
-        drawn: (members, time, y, x).
-        given: for whose times they were drawn.
-        fine: the truth of training, with its grid and the variable's attributes.
-        title: of the file.
-        history: how it came about; the date is added.
-
-    Raises:
-        InputError: a value is not finite.
-    """
-    import xarray
-
-    if broken := int((~np.isfinite(drawn)).sum()):
-        raise InputError(f"{broken} of the {drawn.size} values drawn of {name} are not finite: nothing is written.")
-    grid = {axis: value for axis, value in fine.coords.items() if "time" not in value.dims and value.dims}
-    coords = grid | {axis: value for axis, value in given.coords.items() if value.dims == ("time",)}
-    kept = ("units", "long_name", "standard_name")
-    attrs = {key: value for key, value in fine[name].attrs.items() if key in kept}
-    data = xarray.Dataset({name: (("member", "time", "y", "x"), drawn, attrs)}, coords)
-    data = data.assign_coords(member=("member", np.arange(len(drawn)), {"standard_name": "realization", "units": "1"}))
-    data = data.rename(dict(zip("yx", fine.attrs["axes"], strict=True)))
-    stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    data.attrs = {"Conventions": "CF-1.8", "title": title, "history": f"{stamp} {history}"}
-    with replacing(out) as temporary:
-        data.to_netcdf(temporary, engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 4}})

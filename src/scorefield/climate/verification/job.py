@@ -1,98 +1,143 @@
-"""`scorefield verify`: read, compare, write figures and pictures."""
+"""Verification as a verb: predictions and truth read and compared, figures and pictures written."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+from tqdm import tqdm
 
 from scorefield.climate.alignment import canonical, check_units, coarse_boxes, same_times
 from scorefield.climate.files import open_dataset
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.pair import Pair, pair_up
 from scorefield.climate.verification.pictures import draw
-from scorefield.climate.verification.score import SCALES, Options, Scored, score
+from scorefield.climate.verification.score import SCALES, Options, score
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import write_text
-from scorefield.run.configuration import Parser
+from scorefield.foundation.files import strict, write_json
+from scorefield.run.runner import check_out, written_whole
+from scorefield.run.verb import Count, CountOrZero, Seed, Verb, log, positional
 
-FIGURES = (  # name, how it is told
-    ("crps", "fair CRPS"),
-    ("mae_of_mean", "mean absolute error of the mean"),
-    ("bias", "bias"),
-    ("spread_skill", "spread over skill, 1 is best"),
-    ("energy_score", "fair energy score"),
-    ("log_spectral_distance", "log-spectral distance, dB"),
-    ("wet_share_ratio", "wet area over the truth's"),
-    ("wet_intensity_ratio", "wet intensity over the truth's"),
-)
-
-
-def add_arguments(parser: Parser) -> None:
-    """What with what, and how."""
-    parser.add_argument("pred", type=Path, help="predictions: NetCDF, Zarr or a folder of NetCDF; members or not")
-    parser.add_argument("truth", type=Path, help="what happened, on the same grid, at least at the same times")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write verification.json and pictures into")
-    parser.add_argument(
-        "--variables", type=dict[str, str] | None, default=None, help="{name in predictions: name in truth}"
-    )
-    parser.add_argument(
-        "--blocks",
-        type=str | None,
-        default=None,
-        help="what is independent: day, month, year, 5D, or a coordinate along time",
-    )
-    parser.add_argument(
-        "--regions", type=dict[str, str] | None, default=None, help='{name: "south:north,west:east"} in degrees'
-    )
-    parser.add_argument(
-        "--driving", type=Path | None, default=None, help="coarse fields that predictions were made from"
-    )
-    parser.add_argument(
-        "--thresholds", type=list[float], default=[], help="of fractions skill, in units of the variable"
-    )
-    parser.add_argument("--scales", type=list[int], default=list(SCALES), help="of its windows, in grid points")
-    parser.add_argument("--wet", type=float | None, default=None, help="wet from here on; 0.1 mm/h or 1 mm/day")
-    parser.add_argument("--replicates", type=int, default=500, help="of the bootstrap over blocks; 0 for none")
-    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap and of ties of ranks")
+FIGURES = {  # what is shown of the record, and its label
+    "crps": "fair CRPS",
+    "mae_of_mean": "mean absolute error of the mean",
+    "bias": "bias",
+    "spread_skill": "spread over skill, 1 is best",
+    "energy_score": "fair energy score",
+    "log_spectral_distance": "log-spectral distance, dB",
+    "wet_share_ratio": "wet area over the truth's",
+    "wet_intensity_ratio": "wet intensity over the truth's",
+}
 
 
-def verify(
-    settings: Namespace, notify: Callable[[str], object], progress: Callable[[int], object] = lambda n: None
-) -> str:
-    """Score predictions; writes verification.json and pictures and returns a table.
+@dataclass(frozen=True, kw_only=True)
+class Verify(Verb):
+    """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out.
 
     Args:
-        settings: of `add_arguments`.
-        notify: is told what is out of the ordinary.
-        progress: is told how many times are done.
+        pred: predictions: NetCDF, Zarr or a folder of NetCDF; members or not.
+        truth: what happened, on the same grid, at least at the same times.
+        out: folder to write verification.json and pictures into.
+        variables: {name in predictions: name in truth}.
+        blocks: what is independent: day, month, year, 5D, or a coordinate along time.
+        regions: {name: "south:north,west:east"} in degrees.
+        driving: coarse fields that predictions were made from.
+        thresholds: of fractions skill, in units of the variable.
+        scales: of its windows, in grid points.
+        wet: wet from here on; 0.1 mm/h or 1 mm/day.
+        replicates: of the bootstrap over blocks; 0 for none.
+        seed: of the bootstrap and of ties of ranks.
     """
-    out = settings.out / "verification.json"
-    if out.exists():
-        raise InputError(f"{out} exists: give another --out.")
-    options = Options(
-        tuple(settings.thresholds), tuple(settings.scales), settings.wet, settings.replicates, settings.seed
-    )
-    regions = {name: bounds(name, text) for name, text in (settings.regions or {}).items()}
-    pair = pair_up(open_dataset(settings.pred), open_dataset(settings.truth), settings.variables, settings.blocks)
-    parts = {name: pair.within(*corners) for name, corners in regions.items()}
-    warn(pair, settings.blocks, notify)
-    found = score(pair, options, progress)
-    record = {"facts": facts(pair, settings, options), "variables": {name: one.record for name, one in found.items()}}
-    if settings.driving is not None:
-        record["driving"] = driven(pair, settings.driving)
-    for name, part in parts.items():
-        inside = score(part, options, progress)
-        record.setdefault("regions", {})[name] = {key: one.record for key, one in inside.items()}
-    y = pair.truth.coords.get("y")
-    for name, one in found.items():
-        draw(settings.out, name, one, north_up=y is not None and y.size > 1 and bool(y[0] > y[-1]))
-    write_text(out, json.dumps(finite(record), indent=1, ensure_ascii=False) + "\n")
-    return table(found)
+
+    pred: Path = positional()
+    truth: Path = positional()
+    out: Path
+    variables: dict[str, str] | None = None
+    blocks: str | None = None
+    regions: dict[str, str] | None = None
+    driving: Path | None = None
+    thresholds: tuple[float, ...] = ()
+    scales: tuple[Count, ...] = SCALES
+    wet: float | None = None
+    replicates: CountOrZero = 500
+    seed: Seed = 0
+
+    def check(self) -> None:
+        check_out(self.out, folder=True)
+        if self.out.is_dir() and any(self.out.iterdir()):
+            raise InputError(f"{self.out} exists and is not empty: give another --out.")
+        for name, text in (self.regions or {}).items():
+            bounds(name, text)
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        """With a list in brackets, `--scales [1,5]`, as `--scales 1 5`."""
+        words: list[str] = []
+        for word in arguments:
+            name, _, values = (
+                word.rpartition("=") if word.startswith(("--scales=", "--thresholds=")) else ("", "", word)
+            )
+            words += [name] if name else []
+            listed = words[-1:] in (["--scales"], ["--thresholds"]) and values.startswith("[")
+            words += values.strip("[]").replace(",", " ").split() if listed else [values]
+        return words
+
+    def run(self) -> dict[str, Any]:
+        pair = pair_up(open_dataset(self.pred), open_dataset(self.truth), self.variables, self.blocks)
+        parts = {name: pair.within(*bounds(name, text)) for name, text in (self.regions or {}).items()}
+        for note in limits(pair, self.blocks):
+            log.warning(note)
+        record: dict[str, Any] = {} if self.driving is None else {"driving": driven(pair, self.driving)}
+        options = Options(self.thresholds, self.scales, self.wet, self.replicates, self.seed)
+        with tqdm(unit="time", desc="verify", mininterval=1) as bar:
+            found = score(pair, options, bar.update)
+            inside = {name: score(part, options, bar.update) for name, part in parts.items()}
+        record |= {"facts": self._facts(pair), "variables": {name: one.record for name, one in found.items()}}
+        if inside:
+            record["regions"] = {name: {key: one.record for key, one in of.items()} for name, of in inside.items()}
+        y = pair.truth.coords.get("y")
+        with written_whole(self.out) as folder:
+            folder.mkdir()
+            for name, one in found.items():
+                draw(folder, name, one, north_up=y is not None and y.size > 1 and bool(y[0] > y[-1]))
+            write_json(folder / "verification.json", record)
+        log.info("figures and pictures in %s", self.out)
+        return strict(record)
+
+    def _facts(self, pair: Pair) -> dict[str, Any]:
+        """What the figures were computed from."""
+        from scorefield.training.loop import versions
+
+        sizes = pair.truth.sizes
+        return {
+            "predictions": self.pred.name,
+            "truth": self.truth.name,
+            "members": pair.members,
+            "times": sizes["time"],
+            "grid": [sizes["y"], sizes["x"]],
+            "blocks": len(set(pair.block.tolist())),
+            "seed": self.seed,
+            "replicates": self.replicates,
+            "interval": "central 95 % over blocks drawn with replacement",
+            "spectra": "ring means by wavenumber 1, 2, ... of the longer side",
+            "versions": versions(),
+        }
+
+    def table(self, found: Any) -> str:
+        """The main figures, a line each."""
+        lines = []
+        for name, record in found["variables"].items():
+            lines.append(f"{name} ({record['units'] or 'no units'})")
+            rows = {label: record["all"][key] for key, label in FIGURES.items() if key in record["all"]}
+            for level, row in record["all"].get("quantiles", {}).items():
+                rows[f"quantile {level}, bias"] = row["bias"]
+            for label, row in rows.items():
+                interval = f"   [{row['low']:.4g}, {row['high']:.4g}]" if row.get("low") is not None else ""
+                value = "nan" if row["value"] is None else f"{row['value']:.4g}"
+                lines.append(f"  {label:34s}{value:>10s}{interval}")
+        return "\n".join(lines)
 
 
 def driven(pair: Pair, path: Path) -> dict[str, Any]:
@@ -120,61 +165,14 @@ def bounds(name: str, text: str) -> tuple[tuple[float, float], tuple[float, floa
     return (south, north), (west, east)
 
 
-def warn(pair: Pair, blocks: str | None, notify: Callable[[str], object]) -> None:
+def limits(pair: Pair, blocks: str | None) -> Iterator[str]:
     """What limits the meaning of the figures."""
+    narrow = "is taken for independent of {}: intervals are too narrow. Give --blocks {}."
     if pair.members == 1:
-        notify("Predictions have one member: its CRPS is its absolute error, and spread and ranks do not exist.")
+        yield "Predictions have one member: its CRPS is its absolute error, and spread and ranks do not exist."
     if (count := len(set(pair.block.tolist()))) < 10:
-        notify(f"There are {count} independent blocks: intervals mean little. --blocks tells what is independent.")
+        yield f"There are {count} independent blocks: intervals mean little. --blocks says what is independent."
     if blocks is None and pair.dates.dated and pair.dates.step >= 24:
-        notify(
-            "Each day is taken for independent of the next: intervals are too narrow. Give --blocks 5D, month or year."
-        )
+        yield "Each day " + narrow.format("the next", "5D, month or year")
     if blocks is None and "place" in pair.pred.coords:
-        notify(
-            "Each tile is taken for independent of all others: intervals are too narrow. Give --blocks place or day."
-        )
-
-
-def facts(pair: Pair, settings: Namespace, options: Options) -> dict[str, Any]:
-    """What the figures were computed from."""
-    from scorefield.training.loop import versions
-
-    sizes = pair.truth.sizes
-    return {
-        "predictions": settings.pred.name,
-        "truth": settings.truth.name,
-        "members": pair.members,
-        "times": sizes["time"],
-        "grid": [sizes["y"], sizes["x"]],
-        "blocks": len(set(pair.block.tolist())),
-        "seed": options.seed,
-        "replicates": options.replicates,
-        "interval": "central 95 % over blocks drawn with replacement",
-        "spectra": "ring means by wavenumber 1, 2, ... of the longer side",
-        "versions": versions(),
-    }
-
-
-def finite(record: Any) -> Any:
-    """JSON has no NaN: null."""
-    if isinstance(record, dict):
-        return {key: finite(value) for key, value in record.items()}
-    if isinstance(record, list):
-        return [finite(value) for value in record]
-    return None if isinstance(record, float) and not math.isfinite(record) else record
-
-
-def table(found: dict[str, Scored]) -> str:
-    """The main figures, a line each."""
-    lines = []
-    for name, one in found.items():
-        lines.append(f"{name} ({one.record['units'] or 'no units'})")
-        rows = {told: one.record["all"][key] for key, told in FIGURES if key in one.record["all"]}
-        rows |= {
-            f"quantile {level}, bias": row["bias"] for level, row in one.record["all"].get("quantiles", {}).items()
-        }
-        for told, row in rows.items():
-            interval = f"   [{row['low']:.4g}, {row['high']:.4g}]" if "low" in row else ""
-            lines.append(f"  {told:34s}{row['value']:10.4g}{interval}")
-    return "\n".join(lines)
+        yield "Each tile " + narrow.format("all others", "place or day")
