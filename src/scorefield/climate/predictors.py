@@ -174,7 +174,11 @@ class Driving(EnsembleInput):
             dataset["time_bnds"] = bounds
         mapping = template.facts["mapping"]
         shared = {"grid_mapping": mapping} if mapping else {}
-        flat = sorted(str(name) for name in dataset.variables if set(dataset[name].dims) == {y, x})
+        flat = sorted(
+            str(name)
+            for name in dataset.variables
+            if set(dataset[name].dims) == {y, x} or (name in dataset.coords and not dataset[name].dims)
+        )
         return dataset, (y, x), shared | ({"coordinates": " ".join(flat)} if flat else {})
 
     def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:

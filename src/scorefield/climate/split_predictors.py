@@ -114,7 +114,7 @@ class HeldTiles(EnsembleInput):
         dataset["time"].encoding = {"dtype": "float64"}
         dataset.attrs = dict(template.facts["attrs"])
         if kind:
-            dataset[kind] = template.frame[kind]
+            dataset[kind] = template.frame[kind].variable
         names = " ".join(["time", "place", *(k for k in lines if k not in ("y", "x"))])
         return dataset, ("y", "x"), {"coordinates": names} | ({"grid_mapping": kind} if kind else {})
 

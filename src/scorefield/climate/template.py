@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.climate.files import NAMES, Cube, Layout, library
-from scorefield.climate.grid import CURVILINEAR, Grid, grid_of
+from scorefield.climate.files import NAMES, Cube, Layout, bounds_name, library, mapping_name
+from scorefield.climate.grid import CURVILINEAR, Grid, grid_of, is_angle
 from scorefield.climate.times import calendar_of
 from scorefield.foundation.errors import InputError
 
@@ -121,16 +121,11 @@ def template_bytes(
     layout, dataset = targets.layouts[0], targets.dataset
     rows, columns = domain.shape
     frame = dataset.isel({layout.y: slice(rows), layout.x: slice(columns)})
-    kept = [name for name in frame.variables if _is_frame(frame, str(name), (layout.y, layout.x), targets)]
-    frame = frame[kept].reset_coords(drop=False).set_coords([n for n in kept if n in frame.coords]).load()
+    kept = [str(name) for name in frame.variables if _is_frame(frame, str(name), (layout.y, layout.x), targets)]
+    frame = frame.drop_vars([name for name in frame.variables if name not in kept]).load()
     frame[KNOWN] = ((layout.y, layout.x), known.astype(np.int8))
-    mapping = str(
-        dataset[targets.variables.names[0]].attrs.get(
-            "grid_mapping", dataset[targets.variables.names[0]].encoding.get("grid_mapping", "")
-        )
-    )
-    if mapping in dataset.variables:
-        frame[mapping] = dataset[mapping].load()
+    if mapping := mapping_name(dataset, targets.variables.names[0]):
+        frame[mapping] = dataset[mapping].variable.load()
         frame[KNOWN].attrs["grid_mapping"] = mapping
     if static[0]:
         frame[STATIC] = (("scorefield_channel", layout.y, layout.x), static[1])
@@ -141,7 +136,7 @@ def template_bytes(
         "attributes": attributes,
         "y": layout.y,
         "x": layout.x,
-        "mapping": mapping if mapping in dataset.variables else "",
+        "mapping": mapping,
         "predictors": predictors,
         "static": list(static[0]),
         "driving": _lines(driving) if driving is not None else None,
@@ -173,18 +168,15 @@ def complete(dataset: xr.Dataset, name: str, axis: str, *, geographic: bool) -> 
 
 
 def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube) -> bool:
-    """Whether a variable tells where the points are: a coordinate or bounds of the grid, and nothing of time."""
-    dims = set(map(str, frame[name].dims))
-    if name in targets.variables.names or not dims or not dims & set(axes):
+    """Whether a variable says where the points are: a coordinate or bounds of the grid, or one number, and nothing of time."""
+    dims, numeric = set(map(str, frame[name].dims)), frame[name].dtype.kind in "iuf"
+    if not dims:
+        return name in frame.coords and numeric and name.lower() not in (*NAMES["member"], *NAMES["time"])
+    if name in targets.variables.names or not dims & set(axes):
         return False
-    extra = dims - set(axes)
-    positions = (
-        name in frame.coords
-        or "bnds" in name
-        or "bounds" in name
-        or frame[name].attrs.get("units", "").startswith("degree")
-    )
-    return positions and all(frame.sizes[d] in (2, 4) and d not in frame.coords for d in extra)
+    bounds = {bounds_name(frame, str(coordinate)) for coordinate in frame.coords}
+    positions = name in frame.coords or name in bounds or is_angle(frame[name])
+    return positions and all(frame.sizes[d] in (2, 4) and d not in frame.coords for d in dims - set(axes))
 
 
 def _lines(grid: Grid) -> dict[str, Any]:
