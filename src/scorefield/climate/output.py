@@ -27,13 +27,8 @@ if TYPE_CHECKING:
 MEMBER = "member"
 CONVENTIONS = "CF-1.8"
 REALISATION = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
-KEPT = (
-    "units",
-    "long_name",
-    "standard_name",
-    "cell_methods",
-    "comment",
-)  # what of a target's attributes holds of predictions
+# What of a target's attributes holds of predictions:
+KEPT = ("units", "long_name", "standard_name", "cell_methods", "comment")
 Piece = tuple[tuple[int, ...], np.ndarray]  # where along the first dimensions, (variables, rows, columns)
 
 
@@ -82,10 +77,8 @@ def frame_of(
         own = {"long_name": name} | template.facts["attributes"][channel.split("@")[0]]
         variables[name] = {k: v for k, v in own.items() if k in KEPT} | shared
         if raw:
-            variables[f"raw_{name}"] = {
-                "long_name": f"{own['long_name']} in the units of the model",
-                "units": "1",
-            } | shared
+            long_name = f"{own['long_name']} in the units of the model"
+            variables[f"raw_{name}"] = {"long_name": long_name, "units": "1"} | shared
     dataset.attrs = {**dataset.attrs, **attributes, "Conventions": CONVENTIONS}
     return Frame(dataset, variables, dimensions, shape)
 
@@ -107,16 +100,9 @@ class NetCDF(Writer):
             frame.dataset.to_netcdf(temporary, engine="h5netcdf", encoding=_encoding(frame.dataset))
             with h5netcdf.File(temporary, "a") as file:
                 for name, attributes in frame.variables.items():
-                    variable = file.create_variable(
-                        name,
-                        frame.dimensions,
-                        np.float32,
-                        fillvalue=np.float32(np.nan),
-                        chunks=frame.chunks,
-                        compression="gzip",
-                        compression_opts=4,
-                        shuffle=True,
-                    )
+                    storage: dict[str, Any] = {"chunks": frame.chunks, "fillvalue": np.float32(np.nan)}
+                    storage |= {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+                    variable = file.create_variable(name, frame.dimensions, np.float32, **storage)
                     variable.attrs.update(attributes)
                 for where, values in pieces:
                     for name, field in zip(frame.variables, values, strict=True):

@@ -65,16 +65,10 @@ class Template:
     @property
     def driving(self) -> Grid:
         """The grid of the predictors."""
-        stored = {name: np.asarray(values) for name, values in self.facts["driving"]["lines"].items()}
-        other = self.facts["driving"]
-        points = {name: np.asarray(values) for name, values in other.get("points", {}).items()}
-        return Grid(
-            **stored,
-            **points,
-            kind=other["kind"],
-            pole=tuple((k, v) for k, v in other["pole"]),
-            spherical=other["spherical"],
-        )
+        stored = self.facts["driving"]
+        arrays = {name: np.asarray(values) for name, values in {**stored["lines"], **stored.get("points", {})}.items()}
+        pole = tuple((name, number) for name, number in stored["pole"])
+        return Grid(**arrays, kind=stored["kind"], pole=pole, spherical=stored["spherical"])
 
     @property
     def known(self) -> np.ndarray:
@@ -82,7 +76,7 @@ class Template:
         return self.frame[KNOWN].values.astype(bool)
 
     def coordinates(self, rows: slice, columns: slice) -> xr.Dataset:
-        """The coordinates of a part of the domain, told as CF wants it where the training files did not."""
+        """The coordinates of a part of the domain, with the attributes that CF asks for where the training files have none."""
         y, x = self.facts["y"], self.facts["x"]
         dataset = self.frame.isel({y: rows, x: columns}).drop_vars([KNOWN, STATIC], errors="ignore")
         for axis, name in (("y", y), ("x", x)):
@@ -115,7 +109,7 @@ def template_bytes(
         driving: that of the predictors.
         predictors: units of the predictors by name, under "units", and whether they may have gaps, under "gaps".
         known: where targets were ever known, (rows, columns).
-        facts: what else there is to tell.
+        facts: further entries.
         static: names and values of fields that do not change.
     """
     layout, dataset = targets.layouts[0], targets.dataset
@@ -130,6 +124,7 @@ def template_bytes(
     if static[0]:
         frame[STATIC] = (("scorefield_channel", layout.y, layout.x), static[1])
     attributes = {name: _plain(dataset[name].attrs) for name in targets.variables.names}
+    kept_attributes = ("institution", "title", "source", "references")
     time = dataset[targets.layout.time] if targets.layout.time else None
     facts = facts | {
         "variables": list(targets.names),
@@ -141,9 +136,7 @@ def template_bytes(
         "static": list(static[0]),
         "driving": _lines(driving) if driving is not None else None,
         "calendar": "" if time is None else calendar_of(time),
-        "attrs": {
-            k: v for k, v in _plain(dataset.attrs).items() if k in ("institution", "title", "source", "references")
-        },
+        "attrs": {k: v for k, v in _plain(dataset.attrs).items() if k in kept_attributes},
     }
     frame.attrs = {FACTS: json.dumps(facts)}
     for variable in frame.variables.values():
@@ -180,29 +173,16 @@ def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube
 
 
 def _lines(grid: Grid) -> dict[str, Any]:
-    lines = {name: getattr(grid, name).tolist() for name in ("y", "x", "y_edges", "x_edges")}
-    told = grid.kind == CURVILINEAR and grid.latitude is not None and grid.longitude is not None
-    points = {name: getattr(grid, name).tolist() for name in ("latitude", "longitude") if told}
-    return {
-        "lines": lines,
-        "points": points,
-        "kind": grid.kind,
-        "pole": [list(p) for p in grid.pole],
-        "spherical": grid.spherical,
-    }
+    numbered = grid.kind == CURVILINEAR and grid.latitude is not None
+    lines, points = (
+        {name: getattr(grid, name).tolist() for name in names}
+        for names in (("y", "x", "y_edges", "x_edges"), ("latitude", "longitude") if numbered else ())
+    )
+    pole = [list(pair) for pair in grid.pole]
+    return {"lines": lines, "points": points, "kind": grid.kind, "pole": pole, "spherical": grid.spherical}
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
     """Attributes as JSON has them."""
-    found = {}
-    for name, value in attributes.items():
-        plain = (
-            value.item()
-            if isinstance(value, np.generic)
-            else value.tolist()
-            if isinstance(value, np.ndarray)
-            else value
-        )
-        if isinstance(plain, str | int | float):
-            found[str(name)] = plain
-    return found
+    plain = {str(name): np.asarray(value).tolist() for name, value in attributes.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, str | int | float)}
