@@ -37,7 +37,7 @@ def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, 
 
 
 def _check_points(given: Grid, trained: Grid, origin: str, *, whole: bool) -> None:
-    """Refuse another curvilinear grid than that of training: its lines are numbered alike in every file."""
+    """Refuse another curvilinear grid than that of training: its lines have the same numbers in every file."""
     same = given.kind == CURVILINEAR and given.shape == trained.shape
     if not same or not same_points(given.points(), trained.points()):
         what = f"{given.shape[0]}×{given.shape[1]} points, not the {trained.shape[0]}×{trained.shape[1]}"

@@ -1,4 +1,4 @@
-"""Gridded fields beside what they are to be predicted from: read once into memory where they fit, else as they are asked for."""
+"""Gridded fields beside what they are to be predicted from: read once into memory where they fit, else when they are needed."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from scorefield.foundation.errors import InputError
 @dataclass(frozen=True, eq=False)
 class Predictors:
     """What a field is predicted from, on its own grid, as channels: predictors of its time and of those around it, fields
-    that do not change, numbers that tell the time.
+    that do not change, features of the time.
 
     Attributes:
-        cube: the predictors, on whatever grid they come.
+        cube: the predictors, on the grid of their files.
         before: steps of time before that of the field.
         after: steps after it.
         coarsen: to the mean over the cells of a coarser grid first; None where they are coarse already.
@@ -114,7 +114,7 @@ class GriddedFields(FieldDataset):
         places: number, first row and first column of each field, (n, 3).
         size: rows and columns of a field.
         domain: the grid of the whole domain.
-        mask_channel: tell the network by one more channel where the target is known.
+        mask_channel: give the network one more channel, of where the target is known.
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""Gridded files: NetCDF-3, NetCDF-4 and Zarr, opened lazily, their axes found, their variables told apart as channels."""
+"""Gridded files: NetCDF-3, NetCDF-4 and Zarr, opened lazily, their axes found, their variables as channels."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def is_store(path: Path) -> bool:
 
 
 def engine_of(path: str) -> str:
-    """What reads a file, by its first bytes: names of files tell nothing."""
+    """What reads a file, by its first bytes: names of files say nothing of it."""
     if Path(path).is_dir():
         return "zarr"
     with Path(path).open("rb") as file:

@@ -62,7 +62,7 @@ class EnsembleInput(ABC):
 
     @abstractmethod
     def key(self, position: int) -> tuple[int, ...]:
-        """Numbers that tell this field from all others, wherever it stands in a file."""
+        """Numbers that no other field has, independent of its place in a file."""
 
     @abstractmethod
     def digest(self) -> str:
@@ -174,7 +174,11 @@ class Driving(EnsembleInput):
             dataset["time_bnds"] = bounds
         mapping = template.facts["mapping"]
         shared = {"grid_mapping": mapping} if mapping else {}
-        flat = sorted(str(name) for name in dataset.variables if set(dataset[name].dims) == {y, x})
+        flat = sorted(
+            str(name)
+            for name in dataset.variables
+            if set(dataset[name].dims) == {y, x} or (name in dataset.coords and not dataset[name].dims)
+        )
         return dataset, (y, x), shared | ({"coordinates": " ".join(flat)} if flat else {})
 
     def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
@@ -271,13 +275,13 @@ def drive(source: Climate, template: Template, path: str) -> Driving:
             f"{cube.origin} has {len(cube.times)} times, and none of them with the {source.before} before and the "
             f"{source.after} after it that the model was trained on."
         )
-    back, left_out = _between(part, given), len(cube.times) - len(numbers)
+    back, left_out = to_cells_and_back(part, given), len(cube.times) - len(numbers)
     ranges = required.get("ranges", {})  # runs of before have none
     return Driving(predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out)
 
 
-def _between(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
-    """From the targets' grid to the predictors' and back."""
+def to_cells_and_back(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
+    """Means of fields on the targets' grid over the cells of the predictors', and the way back; None where grids do not fit."""
     try:
         return Conservative().between(part, given), spreading(given, part)
     except InputError:  # of another mapping, or cut by the domain's edge

@@ -109,7 +109,7 @@ class Separable(Regridder):
 
 
 class Weighted(Regridder):
-    """Σ a f / Σ a with areas a of single points: what a mean over lines of latitude cannot tell."""
+    """Σ a f / Σ a with areas a of single points: where a mean along lines of latitude is not enough."""
 
     def __init__(self, areas: np.ndarray, mean: Separable) -> None:
         self.areas, self.mean = areas / areas.mean(), mean

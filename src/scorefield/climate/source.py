@@ -22,7 +22,7 @@ from scorefield.climate.times import calendar_of, dates, usual_step
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 
-LOOKED_AT = 256  # fields of which people are told statistics
+SUMMARISED = 256  # fields of which statistics are given
 SURVEYED = 2**28  # bytes of fields in memory while all are gone through
 
 
@@ -40,12 +40,12 @@ class Climate(Source):
         coarsen: take for predictors the area means of the targets, or of the predictors, over cells of so many points squared.
         regrid: how predictors come to the target's grid.
         static: fields that do not change, such as orography, on any grid.
-        features: numbers that tell the time.
+        features: of the time of the field.
         before: steps of time before that of the target from which predictors are taken, too.
         after: steps after it.
         tiles: cut the domain into fields of one size.
-        mask_channel: tell the network where the target is known.
-        memory: GiB that the fields may take; beyond it they are read as they are asked for.
+        mask_channel: give the network a channel of where the target is known.
+        memory: GiB that the fields may take; beyond it they are read when they are needed.
     """
 
     targets: Variables
@@ -85,7 +85,7 @@ class Climate(Source):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
         if fields.bytes <= self.memory * 2**30:
             fields.remember()
-        fields.metadata = told_of(fields)
+        fields.metadata = summary_of(fields)
         if split == "train":
             fields.template = describe(self, fields)
         return fields
@@ -156,7 +156,7 @@ class Climate(Source):
         chosen = np.tile(self.division.times(targets.times, split), targets.members)
         numbers = np.flatnonzero(chosen)
         if predictors is not None:
-            numbers = numbers[predictors.complete(numbers)]  # `told_of` says how many are left out
+            numbers = numbers[predictors.complete(numbers)]  # `summary_of` says how many are left out
         places = self.division.places(domain.shape, split)
         if self.tiles is None:
             if not places.all():
@@ -194,10 +194,10 @@ def _check_times(targets: Cube, predictors: Cube) -> None:
         )
 
 
-def told_of(fields: GriddedFields) -> tuple[str, ...]:
-    """What the files tell: variables with their units and ranges, dates and calendar, grids."""
+def summary_of(fields: GriddedFields) -> tuple[str, ...]:
+    """What the files contain: variables with their units and ranges, dates and calendar, grids."""
     targets, predictors = fields.targets, fields.predictors
-    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(LOOKED_AT, len(fields))).long())
+    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(SUMMARISED, len(fields))).long())
     ends = [fields.place(i).number % len(targets.times) for i in (0, len(fields) - 1)]  # members follow each other
     first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
     calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
@@ -216,7 +216,7 @@ def told_of(fields: GriddedFields) -> tuple[str, ...]:
         units = targets.dataset[channel[0]].attrs.get("units", "no units")
         known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
         found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
-        found.append(f"target {name} {_told_correlation(chosen.x[:, number], known)}")
+        found.append(f"target {name} {_correlation_line(chosen.x[:, number], known)}")
     for number, name in enumerate(() if predictors is None else predictors.names):
         values = chosen.cond["field"][:, number]
         gaps = float(torch.isnan(values).float().mean())
@@ -224,7 +224,7 @@ def told_of(fields: GriddedFields) -> tuple[str, ...]:
     return tuple(found)
 
 
-def _told_correlation(x: Tensor, known: Tensor) -> str:
+def _correlation_line(x: Tensor, known: Tensor) -> str:
     length = correlation_length(x, known)
     if length is None:
         return (

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import library
-from scorefield.climate.predictors import Driving, EnsembleInput, minutes, rescaled
+from scorefield.climate.predictors import Driving, EnsembleInput, minutes, rescaled, to_cells_and_back
 from scorefield.climate.regrid import Conservative, spreading
 from scorefield.climate.source import Climate
 from scorefield.climate.template import DEGREES, Template
@@ -37,13 +37,7 @@ def held(source: Climate, split: Split, most: int | None = None) -> tuple[Ensemb
             f"with xarray .isel({fields.targets.layout.member}=0), and give the folder of them."
         )
     everything = slice(0, fields.domain.shape[0]), slice(0, fields.domain.shape[1])
-    try:
-        back = (
-            Conservative().between(fields.domain, fields.predictors.grid),
-            spreading(fields.predictors.grid, fields.domain),
-        )
-    except InputError:
-        back = None, None
+    back = to_cells_and_back(fields.domain, fields.predictors.grid)
     return Driving(fields.predictors, *everything, fields.domain, fields.places[:, 0], *back, True), fields
 
 
@@ -93,19 +87,12 @@ class HeldTiles(EnsembleInput):
         lines = {}
         for axis in ("y", "x"):
             own = template.facts[axis]
-            lines[own] = (
-                ("tile", axis),
-                np.stack([getattr(grid, axis) for grid in grids]),
-                self._attributes(template, axis),
-            )
+            positions = np.stack([getattr(grid, axis) for grid in grids])
+            lines[own] = (("tile", axis), positions, self._attributes(template, axis))
         times = np.asarray([self.fields.time(i) for i in range(len(self))])
         coords = {
             "tile": ("tile", np.arange(len(self), dtype=np.int32), {"long_name": "number of the tile", "units": "1"}),
-            "place": (
-                "tile",
-                self._places(),
-                {"long_name": "number of the tile's first point in the domain", "units": "1"},
-            ),
+            "place": ("tile", self._places(), {"long_name": "number of the tile's first point", "units": "1"}),
             "time": ("tile", times, {"standard_name": "time", "long_name": "time"}),
             "y": ("y", np.arange(self.shape[0], dtype=np.int32), {"long_name": "row in the tile", "units": "1"}),
             "x": ("x", np.arange(self.shape[1], dtype=np.int32), {"long_name": "column in the tile", "units": "1"}),
@@ -114,20 +101,14 @@ class HeldTiles(EnsembleInput):
         dataset["time"].encoding = {"dtype": "float64"}
         dataset.attrs = dict(template.facts["attrs"])
         if kind:
-            dataset[kind] = template.frame[kind]
+            dataset[kind] = template.frame[kind].variable
         names = " ".join(["time", "place", *(k for k in lines if k not in ("y", "x"))])
         return dataset, ("y", "x"), {"coordinates": names} | ({"grid_mapping": kind} if kind else {})
 
     def conserved(self, position: int, x: np.ndarray, *, multiply: bool) -> np.ndarray:
         place, predictors = self.fields.place(position), self.fields.predictors
         factor = self.fields.domain.shape[0] // (predictors.grid.shape[0] if predictors else 1)
-        if (
-            predictors is None
-            or place.row % factor
-            or place.column % factor
-            or self.shape[0] % factor
-            or self.shape[1] % factor
-        ):
+        if predictors is None or any(n % factor for n in (place.row, place.column, *self.shape)):
             raise InputError("The tiles are not made of whole cells of the predictors' grid: leave out --conserve.")
         fine = self.fields.grid(position)
         coarse = fine.coarsened(factor)
@@ -145,7 +126,7 @@ class HeldTiles(EnsembleInput):
         return {"standard_name": standard, "long_name": standard, "units": units}
 
     def _places(self) -> np.ndarray:
-        """Where each tile lies, whatever its time: the number of its first point, row by row."""
+        """Where each tile lies, at any time: the number of its first point, row by row."""
         return (self.fields.places[:, 1] * self.fields.domain.shape[1] + self.fields.places[:, 2]).astype(np.int32)
 
     def _dates(self, positions: list[int]) -> list:

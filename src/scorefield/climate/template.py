@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.climate.files import NAMES, Cube, Layout, library
-from scorefield.climate.grid import CURVILINEAR, Grid, grid_of
+from scorefield.climate.files import NAMES, Cube, Layout, bounds_name, library, mapping_name
+from scorefield.climate.grid import CURVILINEAR, Grid, grid_of, is_angle
 from scorefield.climate.times import calendar_of
 from scorefield.foundation.errors import InputError
 
@@ -65,16 +65,10 @@ class Template:
     @property
     def driving(self) -> Grid:
         """The grid of the predictors."""
-        stored = {name: np.asarray(values) for name, values in self.facts["driving"]["lines"].items()}
-        other = self.facts["driving"]
-        points = {name: np.asarray(values) for name, values in other.get("points", {}).items()}
-        return Grid(
-            **stored,
-            **points,
-            kind=other["kind"],
-            pole=tuple((k, v) for k, v in other["pole"]),
-            spherical=other["spherical"],
-        )
+        stored = self.facts["driving"]
+        arrays = {name: np.asarray(values) for name, values in {**stored["lines"], **stored.get("points", {})}.items()}
+        pole = tuple((name, number) for name, number in stored["pole"])
+        return Grid(**arrays, kind=stored["kind"], pole=pole, spherical=stored["spherical"])
 
     @property
     def known(self) -> np.ndarray:
@@ -82,7 +76,7 @@ class Template:
         return self.frame[KNOWN].values.astype(bool)
 
     def coordinates(self, rows: slice, columns: slice) -> xr.Dataset:
-        """The coordinates of a part of the domain, told as CF wants it where the training files did not."""
+        """The coordinates of a part of the domain, with the attributes that CF asks for where the training files have none."""
         y, x = self.facts["y"], self.facts["x"]
         dataset = self.frame.isel({y: rows, x: columns}).drop_vars([KNOWN, STATIC], errors="ignore")
         for axis, name in (("y", y), ("x", x)):
@@ -115,40 +109,34 @@ def template_bytes(
         driving: that of the predictors.
         predictors: units of the predictors by name, under "units", and whether they may have gaps, under "gaps".
         known: where targets were ever known, (rows, columns).
-        facts: what else there is to tell.
+        facts: further entries.
         static: names and values of fields that do not change.
     """
     layout, dataset = targets.layouts[0], targets.dataset
     rows, columns = domain.shape
     frame = dataset.isel({layout.y: slice(rows), layout.x: slice(columns)})
-    kept = [name for name in frame.variables if _is_frame(frame, str(name), (layout.y, layout.x), targets)]
-    frame = frame[kept].reset_coords(drop=False).set_coords([n for n in kept if n in frame.coords]).load()
+    kept = [str(name) for name in frame.variables if _is_frame(frame, str(name), (layout.y, layout.x), targets)]
+    frame = frame.drop_vars([name for name in frame.variables if name not in kept]).load()
     frame[KNOWN] = ((layout.y, layout.x), known.astype(np.int8))
-    mapping = str(
-        dataset[targets.variables.names[0]].attrs.get(
-            "grid_mapping", dataset[targets.variables.names[0]].encoding.get("grid_mapping", "")
-        )
-    )
-    if mapping in dataset.variables:
-        frame[mapping] = dataset[mapping].load()
+    if mapping := mapping_name(dataset, targets.variables.names[0]):
+        frame[mapping] = dataset[mapping].variable.load()
         frame[KNOWN].attrs["grid_mapping"] = mapping
     if static[0]:
         frame[STATIC] = (("scorefield_channel", layout.y, layout.x), static[1])
     attributes = {name: _plain(dataset[name].attrs) for name in targets.variables.names}
+    kept_attributes = ("institution", "title", "source", "references")
     time = dataset[targets.layout.time] if targets.layout.time else None
     facts = facts | {
         "variables": list(targets.names),
         "attributes": attributes,
         "y": layout.y,
         "x": layout.x,
-        "mapping": mapping if mapping in dataset.variables else "",
+        "mapping": mapping,
         "predictors": predictors,
         "static": list(static[0]),
         "driving": _lines(driving) if driving is not None else None,
         "calendar": "" if time is None else calendar_of(time),
-        "attrs": {
-            k: v for k, v in _plain(dataset.attrs).items() if k in ("institution", "title", "source", "references")
-        },
+        "attrs": {k: v for k, v in _plain(dataset.attrs).items() if k in kept_attributes},
     }
     frame.attrs = {FACTS: json.dumps(facts)}
     for variable in frame.variables.values():
@@ -173,44 +161,28 @@ def complete(dataset: xr.Dataset, name: str, axis: str, *, geographic: bool) -> 
 
 
 def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube) -> bool:
-    """Whether a variable tells where the points are: a coordinate or bounds of the grid, and nothing of time."""
-    dims = set(map(str, frame[name].dims))
-    if name in targets.variables.names or not dims or not dims & set(axes):
+    """Whether a variable says where the points are: a coordinate or bounds of the grid, or one number, and nothing of time."""
+    dims, numeric = set(map(str, frame[name].dims)), frame[name].dtype.kind in "iuf"
+    if not dims:
+        return name in frame.coords and numeric and name.lower() not in (*NAMES["member"], *NAMES["time"])
+    if name in targets.variables.names or not dims & set(axes):
         return False
-    extra = dims - set(axes)
-    positions = (
-        name in frame.coords
-        or "bnds" in name
-        or "bounds" in name
-        or frame[name].attrs.get("units", "").startswith("degree")
-    )
-    return positions and all(frame.sizes[d] in (2, 4) and d not in frame.coords for d in extra)
+    bounds = {bounds_name(frame, str(coordinate)) for coordinate in frame.coords}
+    positions = name in frame.coords or name in bounds or is_angle(frame[name])
+    return positions and all(frame.sizes[d] in (2, 4) and d not in frame.coords for d in dims - set(axes))
 
 
 def _lines(grid: Grid) -> dict[str, Any]:
-    lines = {name: getattr(grid, name).tolist() for name in ("y", "x", "y_edges", "x_edges")}
-    told = grid.kind == CURVILINEAR and grid.latitude is not None and grid.longitude is not None
-    points = {name: getattr(grid, name).tolist() for name in ("latitude", "longitude") if told}
-    return {
-        "lines": lines,
-        "points": points,
-        "kind": grid.kind,
-        "pole": [list(p) for p in grid.pole],
-        "spherical": grid.spherical,
-    }
+    numbered = grid.kind == CURVILINEAR and grid.latitude is not None
+    lines, points = (
+        {name: getattr(grid, name).tolist() for name in names}
+        for names in (("y", "x", "y_edges", "x_edges"), ("latitude", "longitude") if numbered else ())
+    )
+    pole = [list(pair) for pair in grid.pole]
+    return {"lines": lines, "points": points, "kind": grid.kind, "pole": pole, "spherical": grid.spherical}
 
 
 def _plain(attributes: Any) -> dict[str, Any]:
     """Attributes as JSON has them."""
-    found = {}
-    for name, value in attributes.items():
-        plain = (
-            value.item()
-            if isinstance(value, np.generic)
-            else value.tolist()
-            if isinstance(value, np.ndarray)
-            else value
-        )
-        if isinstance(plain, str | int | float):
-            found[str(name)] = plain
-    return found
+    plain = {str(name): np.asarray(value).tolist() for name, value in attributes.items()}
+    return {name: value for name, value in plain.items() if isinstance(value, str | int | float)}

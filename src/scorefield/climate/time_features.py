@@ -13,7 +13,7 @@ from scorefield.foundation.errors import InputError
 
 
 class TimeFeature(ABC):
-    """Numbers that tell a time."""
+    """Numbers by which a network knows the time."""
 
     @property
     @abstractmethod

@@ -50,13 +50,13 @@ def is_date(time: DataArray) -> bool:
     return time.dtype.kind == "M" or (time.dtype == object and hasattr(time.to_numpy().flat[0], "calendar"))
 
 
-def dates_of(data: Dataset, told: str = "time") -> Dates:
-    """What the times of a data set are, told by a coordinate along time."""
+def dates_of(data: Dataset, coordinate: str = "time") -> Dates:
+    """The dates of a data set by a coordinate along time."""
     n = data.sizes["time"]
-    if told not in data.coords or not is_date(data[told]):
+    if coordinate not in data.coords or not is_date(data[coordinate]):
         none = np.zeros(n, int)
         return Dates(none, none, none, np.full(n, np.nan), np.arange(n), float("nan"), dated=False)
-    time = data[told]
+    time = data[coordinate]
     values = time.to_numpy()
     since = values - values[0]
     hours = since / np.timedelta64(1, "h") if time.dtype.kind == "M" else [d.total_seconds() / 3600 for d in since]

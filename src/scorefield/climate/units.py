@@ -47,7 +47,7 @@ def unit_of(text: str) -> Unit | None:
         text = pattern.sub(plain, text)
     try:
         zero, one = (units.Quantity(float(value), units.parse_units(text)).to_base_units() for value in (0, 1))
-    except Exception:  # the parser raises whatever Python does of a text that is no unit
+    except Exception:  # of a text that is no unit the parser raises errors of many kinds
         return None
     return Unit(str(zero.dimensionality), float(one.magnitude - zero.magnitude), float(zero.magnitude))
 

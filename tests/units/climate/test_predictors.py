@@ -14,6 +14,7 @@ from scorefield.climate.domain_match import _within
 from scorefield.climate.downscaling import check_conserved
 from scorefield.climate.files import Layout, open_dataset
 from scorefield.climate.grid import Grid, edges_between, grid_of
+from scorefield.climate.output import NetCDF, frame_of
 from scorefield.climate.predictors import Driving, drive, rescaled
 from scorefield.climate.regrid import spreading
 from scorefield.climate.template import Template
@@ -141,3 +142,51 @@ def test_a_curvilinear_grid_is_coarsened_by_blocks(folder, data_folder) -> None:
     moved = given.assign_coords(lat=(("y", "x"), driving.latitude + 0.1))
     with pytest.raises(InputError, match="another grid than the predictors of training"):
         drive(source, template, save(moved, folder / "moved.nc"))
+
+
+def rotated(n: int = 20) -> xr.Dataset:
+    """Fields as models of regions have them: lines of a rotated pole, latitude and longitude of every point, one height."""
+    data = dataset(n).rename(lat="rlat", lon="rlon")
+    data["rlat"].attrs = {"standard_name": "grid_latitude", "units": "degrees"}
+    data["rlon"].attrs = {"standard_name": "grid_longitude", "units": "degrees"}
+    lat, lon = (
+        np.add.outer(40 + np.arange(16.0), 0.1 * np.arange(24)),
+        np.add.outer(0.1 * np.arange(16), np.arange(24.0)),
+    )
+    data = data.assign_coords(
+        lat=(("rlat", "rlon"), lat, {"standard_name": "latitude", "units": "degrees_north"}),
+        lon=(("rlat", "rlon"), lon, {"standard_name": "longitude", "units": "degrees_east"}),
+    )
+    pole = {"grid_north_pole_latitude": 37.5, "grid_north_pole_longitude": 177.5}
+    data["crs"] = ((), 0, {"grid_mapping_name": "rotated_latitude_longitude", **pole})
+    return data
+
+
+def plain(n: int = 20) -> xr.Dataset:
+    return dataset(n).assign(crs=((), 0, {"grid_mapping_name": "latitude_longitude"}))
+
+
+@pytest.mark.parametrize("make", [plain, rotated])
+def test_a_grid_mapping_beside_single_coordinates_goes_into_the_prediction(make, tmp_path) -> None:
+    data = make().assign_coords(height=((), 2.0, {"units": "m"}), realization=3)
+    data["tas"].attrs["grid_mapping"] = "crs"
+    source = Climate(Variables(save(data, tmp_path / "a.nc"), ["tas"]), Blocks(100, 2, (1,)), coarsen=4)
+    fields = source.load("train")
+    template, driving = Template.read(fields.template), fields.predictors.grid
+    coarse = xr.Dataset({"tas": (("time", *data.tas.dims[1:]), np.stack([fields.coarse(i)[0] for i in range(3)]))})
+    coarse = coarse.assign_coords(
+        {d: (d, line) for d, line in zip(data.tas.dims[1:], (driving.y, driving.x), strict=True)}
+    )
+    coarse = coarse.assign_coords(time=data.time[:3]).assign(crs=data.crs.drop_vars(["height", "realization"]))
+    coarse["tas"].attrs = data.tas.attrs
+    for name in data.tas.dims[1:]:
+        coarse[name].attrs = data[name].attrs
+    given = drive(source, template, save(coarse, tmp_path / "b.nc"))
+    frame = frame_of(template, given, 2, {}, raw=False)
+    pieces = [((m, t), np.full((1, *given.shape), 280, np.float32)) for m in range(2) for t in range(3)]
+    NetCDF().write(tmp_path / "out.nc", frame, pieces)
+    with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as found:
+        assert found.tas.attrs["grid_mapping"] == "crs" and found.crs.attrs == data.crs.attrs
+        assert found.height == 2 and "realization" not in found.variables
+        for name in {"lat", "lon", *data.tas.dims[1:]}:
+            np.testing.assert_array_equal(found[name], data[name])

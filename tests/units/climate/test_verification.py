@@ -135,6 +135,15 @@ def test_extremes_of_rain_are_those_of_days_whatever_the_step() -> None:
     ] == pytest.approx(2)
 
 
+def test_a_day_of_exactly_1_mm_is_wet() -> None:
+    """Rain is often rounded: what lies on the threshold is as wet in the shares as in the intensity of wet days."""
+    days = np.zeros((10, 2, 2))
+    days[:3], days[3] = 1.0, 0.9
+    rain = dataset(days, "pr", "mm/day", "1D")
+    found = score(pair_up(rain, rain), Options(replicates=0))["pr"].record["all"]
+    assert found["wet_share"]["value"] == pytest.approx(0.3) and found["boxes"]["pr"]["sdii"] == pytest.approx(1)
+
+
 def test_grids_that_are_told_in_another_way_are_one(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
     pred, truth = (data.isel(time=slice(0, 5)) for data in exchangeable)
     expected = score(pair_up(pred, truth), Options(replicates=0))["tas"].record["all"]["crps"]["value"]

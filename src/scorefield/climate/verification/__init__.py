@@ -1,1 +1,1 @@
-"""Whether predictions in physical units are as good as the truth can tell: ensembles on xarray data beside what was observed."""
+"""Verification of ensembles in physical units against observations: scores, spectra, extremes, intervals."""

@@ -1,6 +1,6 @@
-"""Predictions beside the truth: one grid, the same times, one set of names, whatever the files call them.
+"""Predictions beside the truth: one grid, the same times, one set of names, under any names in the files.
 
-Inside, the dimensions are (member, time, y, x) of predictions and (time, y, x) of the truth. `time` is whatever numbers the
+Inside, the dimensions are (member, time, y, x) of predictions and (time, y, x) of the truth. `time` numbers the
 cases: days, hours, or tiles of one day.
 """
 
@@ -92,7 +92,7 @@ def pair_up(
         truth: what happened, at least where predictions are.
         variables: name in the predictions to name in the truth; by default all fields of one name, a `pred_` taken away.
         blocks: what is independent of what else: `day`, `month`, `year`, a number of days such as `5D`, or the name of a
-            coordinate along time, or along tiles, whose values tell blocks. By default days, or single cases without dates.
+            coordinate along time, or along tiles, whose values are the blocks. By default days, or single cases without dates.
 
     Raises:
         InputError: variables, units, dates, calendars or grids differ.

@@ -26,7 +26,7 @@ RAIN = (1.0, 5.0, 20.0)  # multiples of the wet threshold that are those of prec
 
 @dataclass(frozen=True)
 class Options:
-    """What is asked for.
+    """What is measured, and how.
 
     Args:
         thresholds: of fractions skill, in units of the variable; by default multiples of the wet threshold, or quantiles.
@@ -67,8 +67,8 @@ def score(
 
     Args:
         pair: predictions beside the truth.
-        options: what is asked for.
-        progress: told how many times are done, once for each variable.
+        options: what is measured.
+        progress: called with the number of times that are done, once for each variable.
     """
     times = pair.truth.sizes["time"]
     every = {"all": np.ones(times, bool)}

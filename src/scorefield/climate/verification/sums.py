@@ -26,7 +26,7 @@ class Measures:
         edges: of the bins from which quantiles are read.
         thresholds: that fractions skill counts the excess of.
         scales: sides of its windows, in grid points.
-        wet: from where on it is wet; None for what is not precipitation.
+        wet: from this value on it is wet; None for what is not precipitation.
         seed: of the ties of ranks.
     """
 
@@ -118,7 +118,7 @@ def _fractions(members: Tensor, truth: Tensor, measures: Measures) -> dict[str, 
 def _wet(members: Tensor, truth: Tensor, weight: Tensor, wet: float) -> dict[str, Tensor]:
     found = {}
     for name, fields in (("", members), ("_truth", truth[None])):
-        event = fields > wet
+        event = fields >= wet  # as of the indices of ETCCDI and of `QuantileMap`
         found[f"wet{name}"] = (event * weight).sum((2, 3)).mean(0)
         found[f"amount{name}"] = (torch.where(event, fields, 0.0).double() * weight).sum((2, 3)).mean(0)
     return found
