@@ -118,7 +118,8 @@ def test_maps_and_transforms_of_the_emulator(golden_folder, tmp_path) -> None:
     assert main([*command, "--data", str(tmp_path / "data.yaml")]) == 0
     model = scorefield.load(tmp_path / "run")
     assert model.denoiser.net.cond_channels == 3
-    score = model.score(reference["x"][:1], t=reference["t"][:1], cond={"field": reference["cond"][:1, :-1]})
+    field = model.predictors.inverse(reference["cond"][:1, :-1])  # conditions are in data units
+    score = model.score(reference["x"][:1], t=reference["t"][:1], cond={"field": field})
     expected = reference["score_ema"][:1]
     assert (score - expected).abs().max() < 1e-5 * expected.abs().max()
     train = fine.pr.values[[i for i in range(20) if i % 20 < 15]]
