@@ -21,18 +21,16 @@ class CheckData(Verb):
 
     Args:
         data: where the fields come from: a class such as Images with its arguments, or a file or folder.
-        normaliser: between data units and model space.
+        normaliser: between data units and model space; Standardise by default.
         preview: picture to write.
     """
 
     data: Source
-    normaliser: Normaliser = None  # pyright: ignore[reportAssignmentType] - see below
+    normaliser: Normaliser | None = None
     preview: Path = Path("preview.png")
 
     def check(self) -> None:
         check_out(self.preview)
-        if self.normaliser is None:  # a module holds state, and so is no default that several may share
-            object.__setattr__(self, "normaliser", Standardise())
 
     @classmethod
     def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
@@ -46,7 +44,7 @@ class CheckData(Verb):
         return ["--data", source, "--data.path", first, *rest]
 
     def run(self) -> Facts:
-        facts = inspect(self.data.load("train"), self.normaliser, valid=self._held_out())
+        facts = inspect(self.data.load("train"), self.normaliser or Standardise(), valid=self._held_out())
         facts.preview(self.preview)
         log.info("picture in %s", self.preview)
         return facts
