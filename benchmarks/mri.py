@@ -34,7 +34,7 @@ from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
 from scorefield.mri.reconstruction_report import picture, summary
-from scorefield.mri.scan import Baselines, Scan, draw
+from scorefield.mri.scan import Baselines, Posterior, Scan
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
@@ -123,9 +123,7 @@ def reconstruct(
 ) -> tuple[Tensor, float]:
     """Members and the seconds of the processor that they took."""
     started = time.process_time()
-    found = draw(
-        model, scan, method=method, sampler=sampler, members=members, number=number, chunk=min(members, 4), bf16=True
-    )
+    found = Posterior(model, method, sampler, min(members, 4), bf16=True).draw(scan, members, number=number)
     return found, time.process_time() - started
 
 

@@ -5,9 +5,10 @@ that importing the package costs nothing. What is for one domain alone stays in 
 """
 
 # ruff: noqa: F401, I001 - a table, written twice for the sake of type checkers
-from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
+
+from scorefield.foundation.lazy import lazily
 
 # Where each public name is at home, below `scorefield.`; stored configurations name classes by their public names.
 # fmt: off
@@ -57,7 +58,7 @@ NAMES = {
         as_operator cg_sense l1_wavelet least_squares to_channels to_complex zero_filled
     """,
     "run.loading": "load",
-    "run.train": "recipe train",
+    "jobs.train": "recipe train",
     "samplers": """
         DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama
         Extrapolate Finer Heun Langevin LogSNRGrid NCSNLangevin NoPredictor ProbabilityFlow ReverseDiffusion Sampler
@@ -118,7 +119,7 @@ if TYPE_CHECKING:
         Scale, Sense, as_operator, cg_sense, l1_wavelet, least_squares, to_channels, to_complex, zero_filled,
     )
     from scorefield.run.loading import load
-    from scorefield.run.train import recipe, train
+    from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
         DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid, EulerMaruyama,
         Extrapolate, Finer, Heun, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, ProbabilityFlow,
@@ -129,7 +130,6 @@ if TYPE_CHECKING:
     from scorefield.training.trainer import Trainer
 # fmt: on
 
-HOMES = {name: home for home, names in NAMES.items() for name in names.split()}
 ROOMS = (
     "climate",
     "core",
@@ -147,21 +147,13 @@ ROOMS = (
     "samplers",
     "training",
 )
+_get, _names, HOMES = lazily(__name__, NAMES, ROOMS)
 __all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PLE0604
 
 
 def __getattr__(name: str) -> Any:
-    if name in HOMES:
-        found: Any = getattr(import_module(f"scorefield.{HOMES[name]}"), name)
-    elif name in ROOMS:
-        return import_module(f"scorefield.{name}")
-    elif name == "__version__":
-        found = version("scorefield")
-    else:
-        raise AttributeError(f"module 'scorefield' has no attribute {name!r}")
-    globals()[name] = found  # the next time without a detour
-    return found
+    return version("scorefield") if name == "__version__" else _get(name)
 
 
 def __dir__() -> list[str]:
-    return sorted({*__all__, *ROOMS})
+    return ["__version__", *_names()]

@@ -48,29 +48,29 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
 """
 
-VERBS = {  # each a class of a module
-    "train": ("jobs.train", "Train"),
-    "sample": ("jobs.sample", "Sample"),
-    "evaluate": ("jobs.evaluate", "Evaluate"),
-    "import": ("jobs.import_weights", "Import"),
-    "likelihood": ("jobs.likelihood", "Likelihood"),
-    "check-data": ("jobs.check_data", "CheckData"),
-    "noise-levels": ("jobs.noise_levels", "NoiseLevels"),
-    "suggest": ("functions.spectrum_check", "Suggest"),
-    "recipes": ("jobs.train", "Recipes"),
-    "demo": ("jobs.demo", "Demo"),
-    "make-reference": ("jobs.compare", "MakeReference"),
-    "compare": ("jobs.compare", "Compare"),
-    "report": ("jobs.report.page", "Report"),
-    "restore": ("jobs.restore", "Restore"),
-    "downscale": ("climate.downscaling", "Downscale"),
-    "reconstruct": ("mri.reconstruction", "Reconstruct"),
-    "superres": ("functions.super_resolution", "SuperResolve"),
-    "plot": ("functions.noise_plots", "Plot"),
-    "denoise": ("jobs.denoise", "Denoise"),
-    "verify": ("climate.verification.job", "Verify"),
-    "baseline": ("climate.baselines.job", "DrawBaseline"),
-    "correct": ("climate.baselines.correction", "Correct"),
+VERBS = {  # each a class of a room
+    "train": ("jobs", "Train"),
+    "sample": ("jobs", "Sample"),
+    "evaluate": ("jobs", "Evaluate"),
+    "import": ("jobs", "Import"),
+    "likelihood": ("jobs", "Likelihood"),
+    "check-data": ("jobs", "CheckData"),
+    "noise-levels": ("jobs", "NoiseLevels"),
+    "suggest": ("functions", "Suggest"),
+    "recipes": ("jobs", "Recipes"),
+    "demo": ("jobs", "Demo"),
+    "make-reference": ("jobs", "MakeReference"),
+    "compare": ("jobs", "Compare"),
+    "report": ("jobs", "Report"),
+    "restore": ("jobs", "Restore"),
+    "downscale": ("climate", "Downscale"),
+    "reconstruct": ("mri", "Reconstruct"),
+    "superres": ("functions", "SuperResolve"),
+    "plot": ("functions", "Plot"),
+    "denoise": ("jobs", "Denoise"),
+    "verify": ("climate", "Verify"),
+    "baseline": ("climate", "DrawBaseline"),
+    "correct": ("climate", "Correct"),
 }
 
 
@@ -115,14 +115,10 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, n=1)
         raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
-    place = VERBS[name]
-    if callable(place):
-        place(arguments)
-        return
     from scorefield.cli.parsing import parse
     from scorefield.run.runner import place_among
 
-    room, kind = place
+    room, kind = VERBS[name]
     verb = parse(getattr(import_module(f"scorefield.{room}"), kind), name, arguments)
     found = verb.run()
     if (text := verb.table(found)) and place_among()[0] == 0:  # of several processes one says it

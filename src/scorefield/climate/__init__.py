@@ -6,8 +6,19 @@ from scorefield.climate.source import Climate
 from scorefield.climate.split import Bands, Blocks, Division, Periods, Seasons, Years
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import DayOfYear, HourOfDay, Position, TimeFeature
+from scorefield.foundation.lazy import lazily
 
-__all__ = [
+# What the room does, as dataclasses; the command line has them by their names.
+__getattr__, __dir__, VERBS = lazily(
+    __name__,
+    {
+        "downscaling": "Downscale",
+        "verification.job": "Verify",
+        "baselines.job": "DrawBaseline",
+        "baselines.correction": "Correct",
+    },
+)
+__all__ = [  # noqa: PLE0604
     "Bands",
     "Bilinear",
     "Blocks",
@@ -26,4 +37,5 @@ __all__ = [
     "TimeFeature",
     "Variables",
     "Years",
-]
+    *VERBS,
+]  # pyright: ignore[reportUnsupportedDunderAll]

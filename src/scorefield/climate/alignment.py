@@ -64,7 +64,7 @@ def canonical(data: Dataset, role: str) -> Dataset:
             f"The {role} have the dimensions {', '.join(axes)}: needed are two of a grid, one of times, at most one of members."
         )
     rest = rest[::-1] if [axes[d] for d in rest] == ["x", "y"] else rest
-    renamed = dict(zip(members, ["member"], strict=False)) | dict(zip(times, ["time"], strict=False))
+    renamed = dict.fromkeys(members[:1], "member") | dict.fromkeys(times[:1], "time")
     data = _without(data, {new for old, new in renamed.items() if old != new})
     data = data.rename({old: new for old, new in renamed.items() if old != new})
     data = data.rename({old: new for old, new in zip(rest, "yx", strict=True) if old != new})

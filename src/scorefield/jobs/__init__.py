@@ -5,20 +5,21 @@ Those of a domain are in its room: `scorefield.climate.Downscale`, `scorefield.m
 
 from scorefield.foundation.lazy import lazily
 
-__getattr__, __dir__, __all__ = lazily(
+__getattr__, __dir__, HOMES = lazily(
     __name__,
     {
-        "check_data": ("CheckData",),
-        "compare": ("Compare", "MakeReference"),
-        "demo": ("Demo",),
-        "denoise": ("Denoise",),
-        "evaluate": ("Evaluate",),
-        "import_weights": ("Import",),
-        "likelihood": ("Likelihood",),
-        "noise_levels": ("NoiseLevels",),
-        "report.page": ("Report",),
-        "restore": ("Restore",),
-        "sample": ("Sample",),
-        "train": ("Recipes", "Train"),
+        "check_data": "CheckData",
+        "compare": "Compare MakeReference",
+        "demo": "Demo",
+        "denoise": "Denoise",
+        "evaluate": "Evaluate",
+        "import_weights": "Import",
+        "likelihood": "Likelihood",
+        "noise_levels": "NoiseLevels",
+        "report.page": "Report",
+        "restore": "Restore",
+        "sample": "Sample",
+        "train": "Recipes Train",
     },
 )
+__all__ = [*HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PLE0604

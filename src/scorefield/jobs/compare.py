@@ -6,6 +6,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -159,7 +160,7 @@ class Comparison(Job):
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
         every = iter(pieces)
-        states = [part.merge(piece for _, piece in zip(part.sizes, every, strict=False)) for part in self.sets]
+        states = [part.merge(islice(every, len(part.sizes))) for part in self.sets]
         reference = self.stored or Reference(states[1], self.sets[1].extract)
         record = record_of([figures(states[0], reference.statistics)], states[0].n, reference)
         record |= {"samples": states[0].facts, JOB: digest(self.identity)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ class Draws(Job):
         known = min(filter(None, (self.model.labels, self.classes)))
         label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
         return dict(self.cond or {}) | {"label": label}
+
+    def of_the_first(self, n: int) -> Draws:
+        """The first n samples alone."""
+        cond = None if self.cond is None else {name: value[:n] for name, value in self.cond.items()}
+        return replace(self, n=min(n, self.n), cond=cond)
 
     @property
     def identity(self) -> dict[str, Any]:

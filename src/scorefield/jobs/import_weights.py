@@ -176,7 +176,7 @@ def _fit_again(recipe: dict[str, Any], settings: Settings, data: Mapping[str, An
     variables = getattr(train, "variables", ())
     recipe["model"]["normaliser"] = mlde.target_transform(settings, variables)
     recipe["model"]["predictors"] = mlde.input_transform(settings)
-    recipe["data"] = yaml.safe_load(parser.dump(given, skip_validation=True))["data"]
+    recipe["data"] = yaml.safe_load(parser.written(given))["data"]
     parser = normaliser_parser()
     units = deepcopy(
         {name: recipe["model"][name] for name in ("normaliser", "predictors")}

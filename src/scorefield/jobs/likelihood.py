@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -231,7 +232,7 @@ class DensityFile(Job):
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
         every = iter(pieces)
-        records = [part.record(piece for _, piece in zip(part.draws, every, strict=False)) for part in self.densities]
+        records = [part.record(islice(every, len(part.draws))) for part in self.densities]
         record = records[0]
         if self.resolutions:
             rows = [row | facts for row, facts in zip(records, self._relative(records), strict=True)]

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.data.batch import Batch
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
 from scorefield.jobs.draws import Draws
-from scorefield.model import Model
 from scorefield.run.loading import load
-from scorefield.samplers import Sampler
 from scorefield.training.log import read_table
 
 
@@ -28,59 +25,32 @@ def write_all(folder: Path) -> None:
         raise InputError(f"{folder} was not evaluated yet: call scorefield evaluate {folder} first.")
     with replacing(folder / "samples.png") as temporary:
         shutil.copyfile(found[-1], temporary)
-    trajectory(load(folder), folder / "trajectory.png")
+    model = load(folder)
+    trajectory(Draws(out=folder, model=model, sampler=model.sampler, n=8), folder / "trajectory.png")
     loss_curve(folder, folder / "loss.png")
 
 
-def trajectory_of(job: Draws, path: Path, *, n: int = 8) -> None:
-    """The way of the first samples of a job, drawn once."""
-    if not path.exists():
-        n = min(n, job.n)
-        cond = {name: value[:n] for name, value in job.condition.items()}
-        trajectory(
-            job.model, path, n=n, seed=job.seed, sampler=job.sampler, shape=job.shape, cond=cond, denoiser=job.denoiser
-        )
-
-
-def trajectory(
-    model: Model,
-    path: Path,
-    *,
-    n: int = 8,
-    columns: int = 9,
-    seed: int = 0,
-    sampler: Sampler | None = None,
-    shape: Sequence[int] | None = None,
-    cond: Condition | None = None,
-    denoiser: DenoiserProtocol | None = None,
-) -> None:
-    """A row per sample: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
+def trajectory(job: Draws, path: Path, *, columns: int = 9) -> None:
+    """A row per sample of a job: x_t/√(α² + σ²) at falling levels, then the sample, all in data units.
 
     Args:
-        model: what to sample.
+        job: what to draw, all at once.
         path: the picture.
-        n: how many samples.
-        columns: how many pictures of each.
-        seed: of the draws.
-        sampler: another than the model's own.
-        shape: another (channels, *grid) than that of the training data.
-        cond: what to condition on, a batch of n.
-        denoiser: one to sample with instead of the model's own.
+        columns: how many pictures of each sample.
     """
-    plan = sampler or model.sampler
-    levels = plan.steps if plan.denoise else plan.steps + 1
+    model, sampler, n = job.model, job.sampler, job.n
+    levels = sampler.steps if sampler.denoise else sampler.steps + 1
     kept = set(torch.linspace(0, levels - 1, min(columns - 1, levels)).round().long().tolist())
     frames: list[Tensor] = []
-    _, given = model.enter(Batch(torch.zeros(n, *(shape or model.shape)), cond or {}))
+    _, given = model.enter(Batch(torch.zeros(n, *job.shape), job.condition))
 
     def keep(level: int, t: Tensor, x: Tensor) -> None:
         if level in kept:
             alpha, sigma = model.sde.schedule(t)
             frames.append(model.leave(x / torch.hypot(alpha, sigma).to(x), given).cpu())
 
-    samples = model.sample(
-        n, seed=seed, sampler=sampler, shape=shape, cond=cond, chunk=n, callback=keep, denoiser=denoiser
-    )
+    how: dict[str, Any] = {"seed": job.seed, "sampler": sampler, "shape": job.shape, "denoiser": job.denoiser}
+    samples = model.sample(n, cond=job.condition, chunk=n, callback=keep, **how)
     rows = torch.stack([*frames, samples], dim=1).flatten(0, 1)
     save_grid(path, rows, columns=len(frames) + 1, low=float(samples.min()), high=float(samples.max()))
 

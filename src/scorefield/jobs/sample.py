@@ -14,7 +14,7 @@ from scorefield.jobs.class_guidance import guidance_of, label_of
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
-from scorefield.jobs.pictures import trajectory_of
+from scorefield.jobs.pictures import trajectory
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Seed, log, option
 from scorefield.samplers import Finer
@@ -63,8 +63,8 @@ class Sample(Drawing):
     def run(self) -> Tensor | None:
         job = self.job()
         run_job(job, unit="sample", title="sample")
-        if self.trajectory:
-            trajectory_of(job, self.out / "trajectory.png")
+        if self.trajectory and not (path := self.out / "trajectory.png").exists():
+            trajectory(job.of_the_first(8), path)
         log.info("%d samples in %s", self.n, self.out)
         return None if self.png else read_samples(self.out)
 

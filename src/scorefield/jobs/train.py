@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import Namespace
+import yaml
 
 from scorefield.foundation.errors import InputError
 from scorefield.model import Model
 from scorefield.run import configuration, experiment
 from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
-from scorefield.run.loading import open_checkpoint
+from scorefield.run.loading import load, open_checkpoint
 from scorefield.run.on_recipe import OnRecipe, groups_from
 from scorefield.run.recipe import annotated, configuration_of, recipe_parser
 from scorefield.run.verb import Verb, option
 from scorefield.training.dry_run import Cost
+
+Recipe = str | Path | Mapping[str, Any]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,29 +68,21 @@ class Train(OnRecipe):
         return recipe_parser(data_required=self.init is None)
 
     @property
-    def _path(self) -> Path | None:
-        """The recipe, or the configuration of the run that is resumed."""
-        return self._own if self.recipe is None else configuration.find_recipe(str(self.recipe))
+    def path(self) -> Path | None:
+        return self._own if self.recipe is None else super().path
 
     @cached_property
-    def _groups(self) -> dict[str, Any]:
-        """What `settings` starts from."""
-        groups = {} if self._path is None else configuration.read_recipe(self._path)
-        if self.init is not None and self._own is None:
-            return groups_from(self.init, groups, self.words, self.trust)
-        return groups
-
-    @cached_property
-    def settings(self) -> Namespace:
-        origin = str(self._path or self.init)
-        return self.parser.read(self.words, self.parser.read_object(self._groups, origin))
+    def groups(self) -> dict[str, Any]:
+        if self.init is None or self._own is not None:
+            return super().groups
+        return groups_from(self.init, {} if self.recipe is None else super().groups, self.words, self.trust)
 
     @property
     def _leaves(self) -> dict[str, Leaf]:
-        """The values of `_groups`, each with the file or the run that gave it."""
-        leaves = {} if self._path is None else configuration.recipe_leaves(self._path)
+        """The values of `groups`, each with the file or the run that gave it."""
+        leaves = {} if self.path is None else configuration.recipe_leaves(self.path)
         if self.init is not None and self._own is None:
-            inherited = self._groups if self._path is None else {"model": self._groups["model"]}
+            inherited = self.groups if self.path is None else {"model": self.groups["model"]}
             leaves = {name: leaf for name, leaf in leaves.items() if name.split(".")[0] not in inherited}
             leaves.update(leaves_in(with_origin(inherited, str(self.init))))
         return leaves
@@ -108,6 +103,60 @@ class Train(OnRecipe):
         if self.dry_run:
             return found.table(self.settings.train.steps, self.settings.train.batch_size)
         return found.rstrip("\n") if self.print_config else ""
+
+
+def train(
+    recipe: Recipe,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    init: str | Path | None = None,
+    mean: str | Path | None = None,
+    trust: Sequence[str] = (),
+    **values: Any,
+) -> Model:
+    """Train a model into a run folder, as `scorefield train` does, and return it with its averaged weights, ready to sample.
+
+    `scorefield.train("digits", "runs/a", **{"train.steps": 10, "model.sde.schedule": "VP"})`
+
+    Args:
+        recipe: the name of one, the path of a YAML file, or what would be in it.
+        out: the run folder.
+        resume: go on with the run that the folder holds.
+        init: a run or a checkpoint to take the first weights from.
+        mean: a deterministic run whose prediction is to be subtracted.
+        trust: your own packages that the configuration of `init` may name.
+        values: what is to differ from the recipe, by dotted names.
+
+    Raises:
+        InputError: a recipe or a value that cannot be used, data that are absent, a folder that holds something else.
+    """
+    Train(
+        recipe=_named(recipe),
+        out=Path(out),
+        resume=resume,
+        init=None if init is None else Path(init),
+        mean=None if mean is None else Path(mean),
+        trust=tuple(trust),
+        overrides=values,
+    ).run()
+    return load(out, trust=trust)
+
+
+def recipe(recipe: Recipe, /, **values: Any) -> dict[str, Any]:
+    """What a recipe says, with every default written out: the groups model, data and train, which make a recipe again.
+
+    `scorefield.recipe("cifar10-ncsnpp-ve")["model"]["sde"]["schedule"]`
+
+    Args:
+        recipe: the name of one, the path of a YAML file, or what would be in it.
+        values: what is to differ from it, by dotted names.
+    """
+    return yaml.safe_load(str(Train(recipe=_named(recipe), overrides=values, print_config=True).run()))
+
+
+def _named(recipe: Recipe) -> Path | Mapping[str, Any]:
+    return recipe if isinstance(recipe, Mapping) else Path(recipe)
 
 
 @dataclass(frozen=True, kw_only=True)

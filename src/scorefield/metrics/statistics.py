@@ -109,8 +109,8 @@ class Statistics:
         self.class_sums = self.class_sums + other.class_sums
 
     @property
-    def told(self) -> bool:
-        """Whether it is known what these are the moments of."""
+    def counted(self) -> bool:
+        """Whether it is known of how many fields these are the moments."""
         return self.n > 0
 
     @property

@@ -22,7 +22,7 @@ from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
-from scorefield.mri.scan import Baselines, draw
+from scorefield.mri.scan import Baselines, Posterior
 from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, run_job
 from scorefield.run.verb import Count, Positive, Seed, log, option, positional
@@ -190,17 +190,8 @@ class Reconstruction(Job):
         except EmptySliceError as error:
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
-        members = draw(
-            how.model,
-            scan,
-            method=how.method,
-            sampler=self.sampler,
-            members=how.n,
-            seed=how.seed,
-            number=slice_number,
-            chunk=min(how.chunk, how.n),
-            bf16=how.bf16,
-        )
+        posterior = Posterior(how.model, how.method, self.sampler, min(how.chunk, how.n), how.bf16)
+        members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
         baselines = scan.baseline_images()
         found = summary(members) | {name.replace("-", "_"): x for name, x in baselines.items()}
         fit = scan.chi_square(members)

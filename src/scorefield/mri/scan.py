@@ -6,7 +6,6 @@ white noise; results are in the units of k-space again.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -112,47 +111,46 @@ class Scan:
         return residual.abs().square().flatten(1).sum(1) / (self.noise**2 * count)
 
 
-@torch.no_grad()
-def draw(
-    model: Model,
-    scan: Scan,
-    *,
-    method: Method,
-    sampler: Sampler,
-    members: int = 8,
-    seed: int = 0,
-    number: int = 0,
-    chunk: int = 8,
-    bf16: bool = False,
-    progress: Callable[[int], object] = lambda _: None,
-) -> Tensor:
-    """Complex members (members, height, width) of p(x | y) in the units of k-space; member i depends on (seed, number, i) alone.
+@dataclass(frozen=True, eq=False)
+class Posterior:
+    """p(x | y) under a learned prior, and how it is drawn from.
 
     Args:
         model: the prior, of two channels.
-        scan: y.
         method: how p(y | x_t) is approximated.
         sampler: how to draw.
-        members: how many.
-        seed: of the draws.
-        number: of the slice.
-        chunk: how many at once.
+        chunk: members drawn at once.
         bf16: evaluate the network in bfloat16.
-        progress: called with the number of members that are done.
     """
-    grid = tuple(scan.mask.shape)
-    guided = Guided(model.generative, scan.measurement_on(model.device), method)
-    found = []
-    for start in range(0, members, chunk):
-        rows = range(start, start + chunk)  # full size, so that a member does not depend on how many there are
-        generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
-        with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
-            x = model.draw(generator, (2, *grid), sampler=sampler, denoiser=guided).x
-        x = to_complex(x)[: members - start, 0].cpu()
-        if not bool(torch.isfinite(torch.view_as_real(x)).all()):
-            raise InputError(
-                f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."
-            )
-        found.append(scan.scale * x * scan.seen)
-        progress(len(x))
-    return torch.cat(found)
+
+    model: Model
+    method: Method
+    sampler: Sampler
+    chunk: int = 8
+    bf16: bool = False
+
+    @torch.no_grad()
+    def draw(self, scan: Scan, members: int, *, seed: int = 0, number: int = 0) -> Tensor:
+        """Complex members (members, height, width) in the units of k-space; member i depends on (seed, number, i) alone.
+
+        Args:
+            scan: y.
+            members: how many.
+            seed: of the draws.
+            number: of the slice.
+        """
+        model, grid = self.model, tuple(scan.mask.shape)
+        guided = Guided(model.generative, scan.measurement_on(model.device), self.method)
+        found = []
+        for start in range(0, members, self.chunk):
+            rows = range(start, start + self.chunk)  # full size, so that a member does not depend on how many there are
+            generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
+            with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16):
+                x = model.draw(generator, (2, *grid), sampler=self.sampler, denoiser=guided).x
+            x = to_complex(x)[: members - start, 0].cpu()
+            if not bool(torch.isfinite(torch.view_as_real(x)).all()):
+                raise InputError(
+                    f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."
+                )
+            found.append(scan.scale * x * scan.seen)
+        return torch.cat(found)

@@ -71,6 +71,10 @@ class Parser(ArgumentParser):
         except Exception as error:
             raise InputError(f"{origin}: {self.explain(error)}") from error
 
+    def written(self, settings: Namespace) -> str:
+        """What was parsed as YAML that is read back as the same: with every default, and null where a default was taken back."""
+        return self.dump(settings, skip_validation=True, skip_none=False)
+
     def explain(self, error: Exception) -> str:
         """One line: where, what, and what was probably meant."""
         options = [name for action in self._actions for name in action.option_strings]

@@ -90,7 +90,7 @@ def prepare(
     given: Source = source or build(data_parser(), Namespace(data=groups.data)).data
     train, valid = given.load("train"), given.load("valid")
     fit_to_data(groups, train)
-    config = yaml.safe_load(parser.dump(groups, skip_validation=True))
+    config = yaml.safe_load(parser.written(groups))
     if groups.train.seed < 0:
         raise InputError(f"train.seed must be at least 0, not {groups.train.seed}.")
     torch.manual_seed(seed_of(groups.train.seed, Stream.WEIGHTS))

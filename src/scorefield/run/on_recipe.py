@@ -25,11 +25,11 @@ class OnRecipe(Verb):
     """What works on a recipe.
 
     Args:
-        recipe: name of a recipe (scorefield recipes) or path of a YAML file.
+        recipe: name of a recipe (scorefield recipes) or path of a YAML file; in Python also what would be in it.
         overrides: anything in it by its name: --GROUP.KEY VALUE on the command line, {"train.steps": 100} in Python.
     """
 
-    recipe: Path | None = positional(default=None)
+    recipe: Path | Mapping[str, Any] | None = positional(default=None)
     overrides: tuple[str, ...] | Mapping[str, Any] = option("--overrides", repeat=True, default=())
 
     @classmethod
@@ -53,7 +53,7 @@ class OnRecipe(Verb):
         if not isinstance(self.overrides, Mapping):
             return list(self.overrides)
         return [
-            f"--{name}={value if isinstance(value, str | Path) else json.dumps(value)}"
+            f"--{name}={value if isinstance(value, str | Path) else json.dumps(value, default=str)}"
             for name, value in self.overrides.items()
         ]
 
@@ -62,13 +62,24 @@ class OnRecipe(Verb):
         """That of the recipe."""
         return recipe_parser()
 
+    @property
+    def path(self) -> Path | None:
+        """The file of the recipe, where it is one."""
+        return configuration.find_recipe(str(self.recipe)) if isinstance(self.recipe, str | Path) else None
+
+    @cached_property
+    def groups(self) -> dict[str, Any]:
+        """The recipe without the overrides."""
+        if isinstance(self.recipe, Mapping):
+            return configuration.fold_bases(self.recipe, "the recipe")
+        if self.path is None:
+            raise InputError("A recipe comes first: scorefield train RECIPE --out RUN (scorefield recipes lists them).")
+        return configuration.read_recipe(self.path)
+
     @cached_property
     def settings(self) -> Namespace:
         """The recipe with the overrides."""
-        if self.recipe is None:
-            raise InputError("A recipe comes first: scorefield train RECIPE --out RUN (scorefield recipes lists them).")
-        path = configuration.find_recipe(str(self.recipe))
-        return self.parser.read(self.words, self.parser.read_object(configuration.read_recipe(path), str(path)))
+        return self.parser.read(self.words, self.parser.read_object(self.groups, str(self.path or "the recipe")))
 
 
 def groups_from(init: Path, groups: dict[str, Any], words: Sequence[str], trust: Sequence[str]) -> dict[str, Any]:

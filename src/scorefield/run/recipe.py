@@ -94,7 +94,7 @@ def build(parser: Parser, settings: Namespace) -> Namespace:
 
 def configuration_of(parser: Parser, settings: Namespace) -> str:
     """The three groups of a recipe with every default written out, as YAML that is a recipe again."""
-    return parser.dump(Namespace({name: settings[name] for name in configuration.GROUPS}), skip_validation=True)
+    return parser.written(Namespace({name: settings[name] for name in configuration.GROUPS}))
 
 
 def annotated(parser: Parser, settings: Namespace, recipe: Mapping[str, Leaf], words: Sequence[str]) -> str:

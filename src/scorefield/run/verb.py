@@ -56,7 +56,6 @@ CountOrZero = Annotated[int, Between(0, 10**9)]
 Seed = Annotated[int, Between(0, 2**63 - 1)]
 Positive = Annotated[float, Between(0.0, open=True)]
 NonNegative = Annotated[float, Between(0.0)]
-Fraction = Annotated[float, Between(0.0, 1.0, open=True)]
 
 
 def positional(**options: Any) -> Any:
@@ -123,10 +122,9 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     kinds = [kind for kind in get_args(hint) if kind is not type(None)]
     if hint is Path or (Path in kinds and isinstance(value, str)):
         return Path(value)
-    if get_origin(hint) in (tuple, list) and isinstance(value, list | tuple) and kinds:
+    if get_origin(hint) is tuple and isinstance(value, list | tuple):
         return tuple(_checked(name, item, kinds[0]) for item in value)
-    annotated = [kind for kind in kinds if get_origin(kind) in (Annotated, tuple, list)]
-    return _checked(name, value, annotated[0]) if len(annotated) == 1 and len(kinds) == 1 else value
+    return _checked(name, value, kinds[0]) if len(kinds) == 1 else value  # KIND | None
 
 
 def shown_as(field: dataclasses.Field[Any]) -> str:

@@ -359,33 +359,28 @@ def test_chi_square_is_one_for_the_truth_and_the_scale_finds_the_image(scans):
 
 def test_a_member_depends_on_its_number_alone(folder, scans):
     from scorefield.mri.reconstruction import OWN_METHOD
-    from scorefield.mri.scan import draw
+    from scorefield.mri.scan import Posterior
     from scorefield.samplers import DPMSolverPP2M, Sampler
 
     model, scan = scorefield.load(folder / "run"), scan_of(scans[0], RandomLines(2.0, 9)(GRID))
     sampler = Sampler(3, DPMSolverPP2M(1.0))
-    many = draw(model, scan, method=OWN_METHOD, sampler=sampler, members=5, chunk=2)
-    assert torch.equal(many[:3], draw(model, scan, method=OWN_METHOD, sampler=sampler, members=3, chunk=2))
-    alone = draw(model, scan, method=OWN_METHOD, sampler=sampler, members=1, chunk=1)
+    pairs = Posterior(model, OWN_METHOD, sampler, chunk=2)
+    many = pairs.draw(scan, 5)
+    assert torch.equal(many[:3], pairs.draw(scan, 3))
+    alone = Posterior(model, OWN_METHOD, sampler, chunk=1).draw(scan, 1)
     torch.testing.assert_close(alone, many[:1], rtol=1e-3, atol=0.1)
 
 
 def test_what_no_coil_sees_is_zero(folder, scans):
     from scorefield.mri.reconstruction import OWN_METHOD
-    from scorefield.mri.scan import draw
+    from scorefield.mri.scan import Posterior
     from scorefield.samplers import DPMSolverPP2M, Sampler
 
     maps = scans[0].maps.copy()
     maps[:, :, :5] = 0
     scan = Scan(as_tensor(scans[0].kspace), torch.ones(GRID, dtype=torch.bool), as_tensor(maps), scans[0].noise)
-    member = draw(
-        scorefield.load(folder / "run"),
-        scan,
-        method=OWN_METHOD,
-        sampler=Sampler(2, DPMSolverPP2M(1.0)),
-        members=1,
-        chunk=1,
-    )
+    model = scorefield.load(folder / "run")
+    member = Posterior(model, OWN_METHOD, Sampler(2, DPMSolverPP2M(1.0)), chunk=1).draw(scan, 1)
     assert not member[..., :5].any() and bool((member[..., 5:] != 0).all())
 
 

@@ -80,7 +80,7 @@ def compare_values(x: Tensor, data: Data, generated: bool) -> dict[str, float]:
 
 def notes(n: int, reference: Reference) -> str:
     """What limits the meaning of a Fréchet distance of n samples; empty if nothing does."""
-    known = reference.statistics.n if reference.statistics.told else n
+    known = reference.statistics.n if reference.statistics.counted else n
     return note_on(min(n, known), len(reference.statistics.mean))
 
 

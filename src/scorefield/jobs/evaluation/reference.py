@@ -83,7 +83,9 @@ class Reference:
     @property
     def facts(self) -> dict[str, Any]:
         found, moments = self.statistics, self.statistics.moments
-        facts = found.facts | self.extractor.facts | {"n": found.n if found.told else None, "kept": len(found.vectors)}
+        facts = (
+            found.facts | self.extractor.facts | {"n": found.n if found.counted else None, "kept": len(found.vectors)}
+        )
         facts |= {"dimensions": len(moments.mean), "moments_sha256": moments.hash}
         return facts | (self.data.facts if self.data is not None else {})
 
@@ -107,7 +109,7 @@ def from_file(path: Path, features: Features | None, device: str, keep: int) -> 
             raise InputError(f"{path} was made with {made}: give the same by --features.")
         features = Projected(int(statistics.facts["values"]))
     reference = Reference(statistics, Extractor(features, device, keep), costly=costly)
-    if not statistics.told:
+    if not statistics.counted:
         log.info("%s does not say of which data, how many, and by which features: it is taken as it is", path)
         statistics.features = features.hash
     elif statistics.features != features.hash:

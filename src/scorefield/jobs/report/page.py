@@ -21,7 +21,7 @@ from scorefield.foundation.files import write_text
 from scorefield.jobs.class_guidance import label_of
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import OnRun
-from scorefield.jobs.pictures import trajectory_of
+from scorefield.jobs.pictures import trajectory
 from scorefield.jobs.report.figures import describe, history, likelihood, measured, name_of
 from scorefield.jobs.report.parts import Picture, Row
 from scorefield.jobs.report.views import draw_curves, latest_samples, progress
@@ -63,7 +63,7 @@ class Report(OnRun):
             model = self.model
             if not (path.exists() or model.classes or model.denoiser.net.cond_channels):
                 label = label_of(self.checkpoint, model)
-                trajectory_of(Draws(out=path, model=model, sampler=model.sampler, n=8, label=label), path)
+                trajectory(Draws(out=path, model=model, sampler=model.sampler, n=8, label=label), path)
         except InputError as error:
             log.warning("no trajectory is drawn: %s", error)
 
