@@ -16,6 +16,8 @@ import torch
 import yaml
 
 import scorefield as sf
+from scorefield.cli import VERBS
+from scorefield.run.verb import Verb
 
 SMALL = {"channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
 TINY = {
@@ -77,21 +79,13 @@ def test_a_loaded_model_is_guided_by_a_function(tmp_path: Path) -> None:
 
 
 def test_where_a_number_of_a_recipe_comes_from_and_another_one(tmp_path: Path) -> None:
-    config = sf.recipe("cifar10-ncsnpp-ve")
-    assert config["model"]["sde"]["schedule"] == {
-        "class_path": "scorefield.VE",
-        "init_args": {"sigma_min": 0.01, "sigma_max": 50.0},
-    }
-    assert (
-        sf.recipe("cifar10-ncsnpp-ve", **{"model.sde.schedule.sigma_max": 80})["model"]["sde"]["schedule"]["init_args"][
-            "sigma_max"
-        ]
-        == 80
-    )
-    model = sf.train(
-        "digits", tmp_path / "run", **TINY, **{"model.sde.schedule": "VE", "model.sde.schedule.sigma_max": 30.0}
-    )
-    assert sf.load(tmp_path / "run").sde.schedule == model.sde.schedule == sf.VE(sigma_max=30.0)
+    name = "model.sde.schedule.sigma_max"
+    told = sf.jobs.Train(recipe="cifar10-ncsnpp-ve", print_config=True, origins=True).run()
+    assert re.search(r"sigma_max: 50.0 +# .*ve.yaml", told)
+    own = sf.recipe("cifar10-ncsnpp-ve", **{name: 80})
+    assert own["model"]["sde"]["schedule"]["init_args"] == {"sigma_min": 0.01, "sigma_max": 80.0}
+    sf.train("digits", tmp_path / "run", **TINY, **{"model.sde.schedule": "VE", name: 30.0})
+    assert sf.load(tmp_path / "run").sde.schedule == sf.VE(sigma_max=30.0)
 
 
 # ------------------------------------------------------------------------------------------------------------ the names
@@ -136,4 +130,11 @@ def test_the_documentation_lists_every_name_once() -> None:
     ]
     public = [name for name in listed if not name.startswith("scorefield.")]
     assert sorted(public) == sorted({*sf.__all__} - {"__version__"})
-    assert {name.removeprefix("scorefield.") for name in listed if name.startswith("scorefield.")} == set(sf.ROOMS)
+    below = [name.removeprefix("scorefield.") for name in listed if name.startswith("scorefield.")]
+    verbs = {f"{room}.{name}" for room, name in VERBS.values()}
+    assert sorted(below) == sorted({*sf.ROOMS, *verbs})
+
+
+def test_every_verb_of_the_command_line_is_a_name_of_its_room() -> None:
+    for room, name in VERBS.values():
+        assert issubclass(getattr(getattr(sf, room), name), Verb) and name in dir(getattr(sf, room))

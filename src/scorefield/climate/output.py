@@ -8,7 +8,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from io import SEEK_CUR, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,11 +17,11 @@ from scorefield.climate.files import library
 from scorefield.climate.predictors import EnsembleInput
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import ErrorsKept
 from scorefield.run.runner import JOB
 
 if TYPE_CHECKING:
     import xarray as xr
-    from typing_extensions import Buffer
 
 MEMBER = "member"
 CONVENTIONS = "CF-1.8"
@@ -88,34 +87,6 @@ def frame_of(
             } | shared
     dataset.attrs = {**dataset.attrs, **attributes, "Conventions": CONVENTIONS}
     return Frame(dataset, variables, dimensions, shape)
-
-
-class ErrorsKept(FileIO):
-    """A file that raises what went wrong in writing when it is closed: HDF5 crashes where a write fails, as on a full disk."""
-
-    error: OSError | None = None
-
-    def write(self, data: Buffer) -> int:
-        rest = memoryview(data).cast("B")
-        try:
-            while rest:
-                rest = rest[super().write(rest) :]
-        except OSError as error:
-            self.error = error
-            self.seek(len(rest), SEEK_CUR)
-        return memoryview(data).nbytes
-
-    def truncate(self, size: int | None = None) -> int:
-        try:
-            return super().truncate(size)
-        except OSError as error:
-            self.error = error
-        return self.tell() if size is None else size
-
-    def __exit__(self, *raised: Any) -> None:
-        super().__exit__(*raised)
-        if self.error is not None:
-            raise self.error
 
 
 class Format(ABC):

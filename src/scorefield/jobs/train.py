@@ -132,7 +132,7 @@ def train(
         InputError: a recipe or a value that cannot be used, data that are absent, a folder that holds something else.
     """
     Train(
-        recipe=_named(recipe),
+        recipe=recipe,
         out=Path(out),
         resume=resume,
         init=None if init is None else Path(init),
@@ -152,11 +152,7 @@ def recipe(recipe: Recipe, /, **values: Any) -> dict[str, Any]:
         recipe: the name of one, the path of a YAML file, or what would be in it.
         values: what is to differ from it, by dotted names.
     """
-    return yaml.safe_load(str(Train(recipe=_named(recipe), overrides=values, print_config=True).run()))
-
-
-def _named(recipe: Recipe) -> Path | Mapping[str, Any]:
-    return recipe if isinstance(recipe, Mapping) else Path(recipe)
+    return yaml.safe_load(str(Train(recipe=recipe, overrides=values, print_config=True).run()))
 
 
 @dataclass(frozen=True, kw_only=True)

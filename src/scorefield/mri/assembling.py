@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from scorefield.foundation.files import strict
+from scorefield.foundation.files import ErrorsKept, strict
 from scorefield.mri.reconstruction_report import LEVEL, QUANTILES, draw_all, figures, volume_figures
 from scorefield.run.runner import JOB, Piece, digest
 
@@ -65,7 +65,7 @@ def assemble(
     held = [number for number in numbers if "members" in parts[number]]
     found: dict[str, dict[str, float]] = {}
     references = {"reference": WHOLE_BY_MAPS, "target": f"the file's {target}"}
-    with h5py.File(out, "w") as file:
+    with ErrorsKept(out, "w+b") as opened, h5py.File(opened, "w") as file:
         slices = file.create_dataset("slices", data=np.array(numbers))
         _describe(slices, "number of each slice in the file of k-space, from 0", "", "1")
         for number in held:

@@ -73,7 +73,7 @@ class Parser(ArgumentParser):
 
     def written(self, settings: Namespace) -> str:
         """What was parsed as YAML that is read back as the same: with every default, and null where a default was taken back."""
-        return self.dump(settings, skip_validation=True, skip_none=False)
+        return self.dump(settings, skip_validation=True, skip_unset=False)
 
     def explain(self, error: Exception) -> str:
         """One line: where, what, and what was probably meant."""

@@ -29,7 +29,7 @@ class OnRecipe(Verb):
         overrides: anything in it by its name: --GROUP.KEY VALUE on the command line, {"train.steps": 100} in Python.
     """
 
-    recipe: Path | Mapping[str, Any] | None = positional(default=None)
+    recipe: str | Path | Mapping[str, Any] | None = positional(default=None)
     overrides: tuple[str, ...] | Mapping[str, Any] = option("--overrides", repeat=True, default=())
 
     @classmethod

@@ -22,6 +22,7 @@ from scorefield.mri.reconstruction_report import figures, misfit, summary
 from scorefield.mri.scan import Scan
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
+from scorefield.run.runner import Pieces
 
 h5py, nibabel, _ = (pytest.importorskip(name) for name in ("h5py", "nibabel", "sigpy"))
 GRID = (40, 37)
@@ -264,6 +265,26 @@ def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, 
         np.testing.assert_array_equal(values, read(out)[name])
     assert main(job(folder, out, *more)) == 0 and done == [1]
     refuse(capsys, job(folder, out, *more, "--steps", "4"), "another --out")
+
+
+def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(folder, tmp_path, monkeypatch, capfd):
+    """HDF5 itself would take the process down."""
+    resource = pytest.importorskip("resource")
+    arguments = job(folder, tmp_path / "o.h5", "--slices", "1", "-n", "1", "--steps", "1")
+    write, limits = Pieces.write, resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def full(self: Pieces, number: int, piece: dict) -> None:
+        write(self, number, piece)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4000, limits[1]))  # all is drawn: from here on no file is longer
+
+    monkeypatch.setattr(Pieces, "write", full)
+    try:
+        assert main(arguments) == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    said = [line for line in capfd.readouterr().err.splitlines() if "error" in line]
+    assert len(said) == 1 and "free some space" in said[0] and not (tmp_path / "o.h5").exists(), said
+    assert main(arguments) == 0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import pytest
 import yaml
 from jsonargparse import Namespace
 
+import scorefield
 import tiny
 from scorefield.cli import main
 from scorefield.run.configuration import fold, fold_bases, leaves_in, read_recipe, recipe_leaves, with_origin
@@ -127,3 +128,10 @@ def test_folding_is_that_of_plain_values() -> None:
         }
     assert fold_bases({"base": "digits", "train": {"steps": 3}}, "mine")["train"]["steps"] == 3
     assert isinstance(recipe_parser().read_object(fold_bases({"base": "digits"}, "mine"), "mine"), Namespace)
+
+
+def test_a_default_that_a_recipe_takes_back_stays_taken_back() -> None:
+    """In what is printed, in what that is read back as, and so in what a run stores and is resumed with."""
+    printed = scorefield.recipe("digits", **{"train.clip": None})
+    assert printed["train"]["clip"] is None and scorefield.recipe(printed) == printed
+    assert scorefield.recipe("digits")["train"]["clip"] == 1.0
