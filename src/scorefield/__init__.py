@@ -152,7 +152,8 @@ __all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    return version("scorefield") if name == "__version__" else _get(name)
+    found = globals()[name] = version("scorefield") if name == "__version__" else _get(name)
+    return found  # the next time without a detour
 
 
 def __dir__() -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -20,7 +20,8 @@ from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Guided, Measurement, Method, MomentMatching
 from scorefield.model import Model
-from scorefield.operators import Compose, LinearOperator, Scale
+from scorefield.operators import Compose, LinearOperator, Scale, as_operator
+from scorefield.operators.function import Linear
 from scorefield.samplers import Sampler
 
 
@@ -64,7 +65,7 @@ def in_model_space(
         cond: what the model is conditioned on, in data units, for one field.
 
     Raises:
-        InputError: the normaliser is not affine.
+        InputError: the normaliser is not affine, or y is of another shape than what the operator measures.
     """
     zero = torch.zeros(1, *(shape or model.shape), dtype=torch.float64)
     one, probe = zero + 1, torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -77,14 +78,17 @@ def in_model_space(
             f"{type(model.normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
             "train with Standardise, UnitRange or Centre."
         )
-    unit = float(scale.abs().max())
-    y = (problem.y.to(shift) - problem.operator(shift)) / unit
+    unit, measured = float(scale.abs().max()), problem.operator(shift)
+    if measured.shape != problem.y.shape:
+        shapes = f"{tuple(problem.y.shape)}, where the operator makes {tuple(measured.shape)} of a field"
+        raise InputError(f"y has the shape {shapes}: give y as it was measured, a batch of one.")
+    y = (problem.y.to(shift) - measured) / unit
     return Measurement(Compose((Scale(scale / unit), problem.operator)), y.to(model.precision), problem.noise / unit)
 
 
 def posterior(
     model: Model,
-    operator: LinearOperator,
+    operator: LinearOperator | Linear,
     y: Float[Tensor, "batch ..."],
     noise: float = 0.0,
     *,
@@ -102,7 +106,7 @@ def posterior(
 
     Args:
         model: p(x).
-        operator: A, which maps fields in data units; of a function by `FunctionOperator`.
+        operator: A, which maps fields in data units: an operator, or a function of tensors, see `as_operator`.
         y: what was measured of one field, (1, channels, *grid); NaN where A hides it.
         noise: its standard deviation.
         method: how p(y | x_t) is approximated.
@@ -116,12 +120,20 @@ def posterior(
         prior: the denoiser of p(x), where it is not simply the model's own.
 
     Raises:
-        InputError: y does not fit A or is not finite, more than one field, a normaliser that is not affine.
+        InputError: y does not fit A or is not finite, more than one field, a class or a condition that the model does not
+            know, a normaliser that is not affine.
     """
     if len(y) != 1 or any(len(value) != 1 for value in (cond or {}).values()):
         raise InputError("posterior takes what was measured of one field, and its conditions: give batches of 1.")
+    if not noise >= 0:
+        raise InputError(f"The noise of a measurement is a standard deviation of at least 0, not {noise}.")
+    if label is not None and not 0 <= label < model.labels:
+        known = f"0 to {model.labels - 1}" if model.labels else "none, the network knows no classes"
+        raise InputError(f"There is no class {label}: give {known}.")
     given = dict(cond or {}) | ({} if label is None else {"label": torch.tensor([label])})
-    measurement = in_model_space(model, InverseProblem(operator, y, noise), shape, given)
+    model.check_cond(given, 1)
+    linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape or model.shape)
+    measurement = in_model_space(model, InverseProblem(cast(LinearOperator, linear), y, noise), shape, given)
     guided = Guided(prior or model.generative, measurement, method)
     each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
     return model.sample(

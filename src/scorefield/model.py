@@ -46,7 +46,7 @@ class Model(nn.Module):
         normaliser: between data units and model space.
         predictors: the same for the field that x is conditioned on, which is 0 where it is not known; null to leave it as it is.
         mean: a mean m(cond) that is subtracted from x in model space, so that only the rest is drawn; null for none.
-        sampler: how samples are drawn unless told otherwise.
+        sampler: how samples are drawn where no other way is given.
         shape: (channels, *grid) of the fields; taken from the data in training.
     """
 
@@ -115,12 +115,23 @@ class Model(nn.Module):
             )
         return cast(Denoiser, self.denoiser)
 
-    def check_cond(self, cond: Condition | None) -> None:
-        """Raise InputError where the network needs a field that `cond` lacks, or makes no fields."""
-        channels = self.generative.net.cond_channels
-        if channels and "field" not in (cond or {}):
-            advice = "take `scorefield downscale`, `sample --given valid`, or in Python Model.sample(n, cond=...)"
+    def check_cond(self, cond: Condition | None, n: int | None = None) -> None:
+        """Raise InputError where the network needs a field that `cond` lacks, knows no such class, or makes no fields.
+
+        Args:
+            cond: in data units.
+            n: for how many fields it has to be, if that is known.
+        """
+        channels, given = self.generative.net.cond_channels, cond or {}
+        if channels and "field" not in given:
+            advice = "take `scorefield downscale`, `sample --given valid`, or in Python cond={'field': ...}"
             raise InputError(f"The network is conditioned on a field of {channels} channels: {advice}.")
+        if channels and given["field"].shape[1] != channels:
+            raise InputError(f"The network is conditioned on {channels} channels, not on {given['field'].shape[1]}.")
+        if wrong := next((name for name, value in given.items() if n is not None and len(value) != n), None):
+            raise InputError(f"cond has {len(given[wrong])} of {wrong} for {n} fields: give one for each.")
+        if self.labels and "label" in given and not bool((given["label"] < self.labels).all()):
+            raise InputError(f"There is no class {int(given['label'].max())}: give labels from 0 to {self.labels - 1}.")
 
     @torch.no_grad()
     def score(
@@ -139,6 +150,7 @@ class Model(nn.Module):
             label: noise labels in the network's own convention (an index, for tabulated models) instead of t.
             cond: what the model is conditioned on, in data units as everywhere.
         """
+        self.check_cond(cond, len(x))
         if label is not None and t is None:
             t = self.denoiser.precondition.label.invert(self.sde.schedule, label.double())
         elif t is None or label is not None:
@@ -184,15 +196,25 @@ class Model(nn.Module):
 
     def log_det(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, " batch"]:
         """log |det ∂z/∂x| of the way in at x in data units, summed over all elements of each field."""
+        x = x.to(self.device, torch.promote_types(x.dtype, self.precision))
         found = self.normaliser.log_det(x)
         return found if self.mean is None else found + self.mean.residual.log_det(x)
 
     def _whole(self, x: Tensor, cond: Condition | None) -> tuple[Tensor, dict[str, Tensor]]:
         """`enter` for fields of which all has to be known."""
+        self._check_fields(x, cond)
         z, given = self.enter(Batch(x, cond or {}))
         if not bool(z.isfinite().all()):
             raise InputError("Fields that are known in part have no density and no latent: give fields without NaN.")
         return z, given
+
+    def _check_fields(self, x: Tensor, cond: Condition | None) -> None:
+        """Refuse what is no batch of this model's fields, or what they are conditioned on."""
+        if x.ndim != 2 + len(self.shape[1:] or x.shape[2:]) or len(x) < 1:
+            raise InputError(
+                f"The model takes a batch (n, channels, *grid) of at least one field, not {tuple(x.shape)}."
+            )
+        self.check_cond(cond, len(x))
 
     def fixed(self) -> list[tuple[str, nn.Module]]:
         """What is not trained but stored, by the names that it has in a checkpoint."""
@@ -228,6 +250,9 @@ class Model(nn.Module):
         Raises:
             InputError: a σ that is no level of the model's schedule, or that the normaliser makes uneven.
         """
+        self._check_fields(y, cond)
+        if chunk < 1 or not bool(y.isfinite().all()):
+            raise InputError("denoise needs chunk >= 1 and fields of finite values, of which none is missing.")
         levels = torch.as_tensor(noise, dtype=self.precision).expand(len(y))
         whole = self.prepare(Batch(y, cond or {}, noise=levels))
         z, t = whole.x, time_of_noise(self.sde.schedule, cast(Tensor, whole.noise))
@@ -280,7 +305,7 @@ class Model(nn.Module):
         callback: Callback | None = None,
         denoiser: DenoiserProtocol | None = None,
     ) -> Float[Tensor, "n channels *grid"]:
-        """n samples in data units. Sample i depends on (seed, i) alone.
+        """n samples in data units. Sample i depends on (seed, i) alone, of models of the same precision.
 
         Args:
             n: how many.
@@ -317,7 +342,7 @@ class Model(nn.Module):
         shape, sampler = tuple(shape or self.shape), sampler or self.sampler
         if not shape:
             raise InputError("The model does not know the shape of its fields: give shape=(channels, *grid).")
-        self.check_cond(cond)
+        self.check_cond(cond, n)
         for start in starts:
             rows = range(start, start + chunk)
             given = {name: _take(value, rows) for name, value in (cond or {}).items()}
@@ -347,7 +372,7 @@ class Model(nn.Module):
         z, given = self._whole(x, cond)
         generator = generator or Generators((0, index, Stream.PROBE) for index in range(len(x)))
         found = flow.log_prob(self.generative, z, generator=generator, cond=given)
-        return found._replace(nats=found.nats + self.log_det(x.to(self.device)).to(found.nats))
+        return found._replace(nats=found.nats + self.log_det(x).to(found.nats))
 
     def encode(
         self,
@@ -376,6 +401,7 @@ class Model(nn.Module):
             flow: the solver's tolerance and the ends.
             cond: what the model is conditioned on, in data units.
         """
+        self.check_cond(cond, len(latent))
         given = self._given(cond)
         return self.leave(flow.decode(self.generative, temperature * self._own(latent), cond=given).x, given)
 

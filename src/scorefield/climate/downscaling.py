@@ -72,7 +72,7 @@ class Downscale(Drawing):
         for name, value in (("--truth", self.truth), ("--most", self.most)):
             if value is not None and self.predictors not in SPLITS:
                 raise InputError(f"{name} goes with train, valid or test for the predictors: leave it out.")
-        if self.truth is not None and self.truth.absolute() == self.out.absolute():
+        if self.truth is not None and self.truth.resolve() == self.out.resolve():
             raise InputError(f"--truth and --out are one file, {self.out}: give another --truth.")
 
     def run(self) -> Path:

@@ -26,6 +26,7 @@ def replacing(path: Path, *, flush: bool = True, beside: Path | None = None) -> 
         flush: wait until it is on the disk; without, a power cut may leave an empty file.
         beside: the folder of the temporary path, on the same file system; by default that of `path`.
     """
+    path = path.resolve()  # a link stays one, and what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     # No two processes share it, not even two of one number on two machines.
     name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"

@@ -60,6 +60,7 @@ class Denoise(OnRun):
 
     def _measured(self) -> Iterator[Measured]:
         """Every file with its noise, all that can be refused refused."""
+        self.model.check_cond(None)
         for path, phase in zip(self.files, self.phases or [None] * len(self.files), strict=True):
             opened = _open(path, phase, self.model.shape)
             if not bool(opened.fields.isfinite().all()):

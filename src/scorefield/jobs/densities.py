@@ -106,7 +106,7 @@ def level(model: Model, flow: ProbabilityFlow) -> float:
 def log_reference(model: Model, flow: ProbabilityFlow, x: Tensor) -> Float[Tensor, " batch"]:
     """log N(z; 0, σ²C) of fields x in data units, as a density of x."""
     z, _ = model.enter(Batch(x))
-    return log_noise(model.sde.noise, z, level(model, flow)).cpu() + model.log_det(x.to(model.device)).double().cpu()
+    return log_noise(model.sde.noise, z, level(model, flow)).cpu() + model.log_det(x).double().cpu()
 
 
 def table(record: Mapping[str, Any]) -> str:

@@ -45,6 +45,7 @@ from scorefield.run.verb import Between, Count, log, option
 from scorefield.samplers import Finer
 from scorefield.training import checkpoint as checkpoints
 
+REFERENCE = 50_000  # training fields that samples are compared with, as is the custom
 AtLeastTwo = Annotated[int, Between(2, 10**9)]
 
 
@@ -59,7 +60,7 @@ class Evaluate(Drawing, ByFeatures):
         checkpoints: steps of several checkpoints to evaluate, or all.
         label: the class, of a network with labels; each: all classes in turn, the default there.
         curve: the Fréchet distance against n too.
-        reference: compare with at most so many training fields.
+        reference: compare with at most so many training fields; 50000 by default.
         data: the data; by default what the run was trained on.
         statistics: compare with this file of make-reference, not with data.
         comparison: figures of fields as such: Phases, Spectra.
@@ -73,7 +74,7 @@ class Evaluate(Drawing, ByFeatures):
     checkpoints: tuple[str, ...] = ()
     label: Label | None = None
     curve: bool = False
-    reference: AtLeastTwo = 50_000
+    reference: AtLeastTwo | None = None
     data: Source | None = None
     statistics: Path | None = None
     comparison: Comparison | None = None
@@ -88,6 +89,12 @@ class Evaluate(Drawing, ByFeatures):
             raise InputError(f"--checkpoints {' '.join(self.checkpoints)}: give steps, or the word all.")
         if self.statistics is not None and self.data is not None:
             raise InputError("--statistics stands for the data: leave out one of --statistics and --data.")
+        if self.statistics is not None and self.reference is not None:
+            raise InputError(
+                "--reference counts fields of the data, for which --statistics stands: leave out one of them."
+            )
+        if self.beyond is not None and not self.resolution:
+            raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if self.statistics is not None and self.comparison is not None:
             raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
 
@@ -163,7 +170,7 @@ class Evaluate(Drawing, ByFeatures):
                 "grid, or --comparison Spectra or Phases without --curve."
             )
         extract = None if self.features is None else Extractor(self.features, device, keep)
-        found = gather(source, self.place, self.reference, extract)
+        found = gather(source, self.place, self.reference or REFERENCE, extract)
         return replace(found, extractor=replace(found.extractor, keep=keep))
 
     def _floor(self, reference: Reference) -> dict[str, float]:

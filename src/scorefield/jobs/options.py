@@ -115,6 +115,8 @@ class Drawing(OnRun):
 
     def sampler_from(self, own: Sampler) -> Sampler:
         """A sampler with what the arguments change."""
+        if self.correct_first is not None and self.corrector is None and own.corrector is None:
+            raise InputError("--correct-first is for a --corrector: add one, or leave it out.")
         changes = {
             "steps": self.steps,
             "step": self.sampler,

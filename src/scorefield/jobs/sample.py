@@ -57,6 +57,8 @@ class Sample(Drawing):
         check_out(self.out, folder=True)
         if self.range is not None and not self.png:
             raise InputError("--range is for pictures: add --png, or leave it out.")
+        if self.beyond is not None and not self.resolution:
+            raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if (self.guidance is not None or self.classifier is not None) and self.label is None:
             raise InputError("Guidance stresses a class: add --label, or leave --guidance and --classifier out.")
 
@@ -72,6 +74,10 @@ class Sample(Drawing):
         """What is to be drawn, all that can be refused refused."""
         model, source = self.model, self.checkpoint
         guidance = guidance_of(source, model, self.guidance, self.classifier, self.trust)
+        if self.given is not None and not model.generative.net.cond_channels:
+            raise InputError(
+                "--given is for networks that are conditioned on fields, as this one is not: leave it out."
+            )
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
         beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))

@@ -35,13 +35,16 @@ def as_operator(
     Raises:
         InputError: f is not linear, mixes the fields of a batch, or cannot be differentiated and has no `adjoint`.
     """
+    single = _single(function, shape)
 
     class Function(LinearOperator):
         def __call__(self, x: Tensor) -> Tensor:
-            return function(x)
+            return function(x.float()).to(x.dtype) if single else function(x)
 
         def adjoint(self, y: Tensor) -> Tensor:
-            return _pulled(function, y, shape) if adjoint is None else adjoint(y)
+            if adjoint is None:
+                return super().adjoint(y)
+            return adjoint(y.float()).to(y.dtype) if single else adjoint(y)
 
         def project(self, x: Tensor, y: Tensor) -> Tensor:
             found = x + least_squares(self, y - self(x), iterations=iterations)
@@ -52,18 +55,18 @@ def as_operator(
             return found
 
     operator = Function()
+    operator.shape = tuple(shape)
     _check(operator, shape)
     return operator
 
 
-def _pulled(function: Linear, y: Tensor, shape: Sequence[int]) -> Tensor:
-    """The vector-Jacobian product of a linear function, which is the same at any x."""
-    with torch.enable_grad():
-        x = y.new_zeros(len(y), *shape).requires_grad_()
-        value = function(x)
-        if not value.requires_grad:
-            raise InputError("The function cannot be differentiated by torch: write it in torch, or give its adjoint.")
-        return torch.autograd.grad(value, x, y, create_graph=y.requires_grad)[0]
+def _single(function: Linear, shape: Sequence[int]) -> bool:
+    """Whether a function takes float32 alone, as one with constants of its own does."""
+    try:
+        function(torch.zeros(1, *shape, dtype=torch.float64))
+    except RuntimeError:
+        return True
+    return False
 
 
 def _check(operator: LinearOperator, shape: Sequence[int]) -> None:

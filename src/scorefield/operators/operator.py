@@ -13,15 +13,34 @@ from scorefield.foundation.errors import InputError
 
 
 class LinearOperator(ABC):
-    """A linear map A from fields to measurements, which work on each field of a batch by itself."""
+    """A linear map A from fields to measurements, which work on each field of a batch by itself.
+
+    Attributes:
+        shape: (channels, *grid) of x; needed where `adjoint` is to be derived.
+    """
+
+    shape: Sequence[int] = ()
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
         """A x."""
 
-    @abstractmethod
     def adjoint(self, y: Tensor) -> Tensor:
-        """A* y."""
+        """A* y: by default the vector-Jacobian product of A, which is the same at any x.
+
+        Raises:
+            InputError: by default, where `shape` is not given, or A cannot be differentiated.
+        """
+        if not self.shape:
+            raise InputError(f"{type(self).__name__} has no adjoint: give it one, or the `shape` of x to derive it.")
+        with torch.enable_grad():
+            x = y.new_zeros(len(y), *self.shape).requires_grad_()
+            value = self(x)
+            if not value.requires_grad:
+                raise InputError(
+                    "The function cannot be differentiated by torch: write it in torch, or give its adjoint."
+                )
+            return torch.autograd.grad(value, x, y, create_graph=y.requires_grad)[0]
 
     def normal(self, x: Tensor) -> Tensor:
         """A* A x; an operator that knows a shorter way than through A x may say so."""

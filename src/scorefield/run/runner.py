@@ -9,9 +9,11 @@ nothing behind. Processes that are killed lose the piece they were at, which ano
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,6 +31,7 @@ from scorefield.foundation.locks import ChunkLocks
 JOB = "scorefield_job"  # what a result calls the digest of the job that made it
 RECORD = "job.json"
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, or an account on it, without room says
 SETUP = 2**30  # the number of the lock on beginning and ending, above those of all pieces
 Piece = Mapping[str, np.ndarray]
 
@@ -131,7 +134,9 @@ def check_out(out: Path, *, folder: bool = False) -> None:
         out: where the result is to be.
         folder: whether it is a folder, which may exist if it is empty.
     """
-    above = next(path for path in out.absolute().parents if path.exists())
+    if out.resolve() == Path.cwd():
+        raise InputError(f"{out} is the folder that the call comes from: give --out the name of another one.")
+    above = next(path for path in out.resolve().parents if path.exists())
     if not above.is_dir():
         raise InputError(f"{above} is a file, no folder to write {out.name} in: give another --out.")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -144,12 +149,18 @@ def check_out(out: Path, *, folder: bool = False) -> None:
 
 def parts_of(out: Path) -> Path:
     """The folder in which the pieces of a result lie until it is complete."""
-    return out.with_name(f".{out.name}.parts")
+    place = out.resolve()  # of a link, beside what it leads to
+    return place.with_name(f".{place.name}.parts")
+
+
+def is_free(out: Path) -> bool:
+    """Whether nothing is there, or a folder with nothing in it."""
+    return not out.exists() or (out.is_dir() and not any(out.iterdir()))
 
 
 def is_done(job: Job) -> bool:
     """Whether the result is there. InputError where something else is."""
-    if not job.out.exists() or (job.out.is_dir() and not any(job.out.iterdir())):
+    if is_free(job.out):
         return False
     if (found := job.made_by()) == digest(job.identity):
         return True
@@ -165,7 +176,12 @@ def _difference(folder: Path, job: Job) -> str:
         return ""
     now = json.loads(json.dumps(strict(dict(job.identity)), default=str))
     names = (name for name in {**before, **now} if name != JOB and before.get(name) != now.get(name))
-    return "".join(f", with {name} = {brief(before.get(name))}, not {brief(now.get(name))}" for name in names)[:160]
+    found = [f", with {name} = {_shown(before.get(name))}, not {_shown(now.get(name))}" for name in names]
+    return found[0] + f", and {len(found) - 1} more" * (len(found) > 1) if found else ""
+
+
+def _shown(value: object) -> str:
+    return textwrap.shorten(brief(value), 60, placeholder=" ...")
 
 
 def run_job(job: Job, *, unit: str, title: str) -> None:
@@ -183,38 +199,45 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
         shutil.rmtree(parts_of(job.out), ignore_errors=True)  # of a call that was killed after the rename
         return
     pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
-    try:
-        with _at_work(job, pieces) as locks:
-            with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1, disable=not job.sizes) as bar:
-                for number in locks.each(our_share_first(len(pieces))):
-                    if not (pieces.whole(number) or job.out.exists()):
-                        pieces.write(number, job.compute(number))
-                    bar.update(job.sizes[number])
-            with locks.hold(SETUP, wait=True):
-                if not is_done(job):
-                    _finish(job, pieces)
-    except OSError as error:
-        raise InputError(
-            f"Cannot write {job.out} ({error}): free some space, and call again to go on; what is complete is kept."
-        ) from error
+    with _at_work(job, pieces) as locks:
+        with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1, disable=not job.sizes) as bar:
+            for number in locks.each(our_share_first(len(pieces))):
+                if is_free(job.out) and not pieces.whole(number):
+                    found = job.compute(number)
+                    with _writing(job.out):
+                        pieces.write(number, found)
+                bar.update(job.sizes[number])
+        with locks.hold(SETUP, wait=True), _writing(job.out):
+            if not is_done(job):
+                _finish(job, pieces)
     shutil.rmtree(pieces.folder, ignore_errors=True)
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """InputError where a file cannot be written, with what there is to do."""
+    try:
+        yield
+    except OSError as error:
+        advice = "free some space" if error.errno in FULL else "mend that"
+        raise InputError(
+            f"Cannot write {out} ({brief(error)}): {advice}, and call again to go on; what is complete is kept."
+        ) from error
 
 
 @contextmanager
 def written_whole(out: Path) -> Iterator[Path]:
     """A temporary path for a result that is made at once, without pieces; it takes its name when it is on the disk."""
-    try:
-        with replacing(out) as temporary:
-            yield temporary
-    except OSError as error:
-        raise InputError(f"Cannot write {out} ({error}): free some space, and call again.") from error
+    with _writing(out), replacing(out) as temporary:
+        yield temporary
 
 
 @contextmanager
 def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
     """The folder of parts made this job's, or seen to be; one that stays without pieces is removed again."""
     made = [path for path in (pieces.folder, *pieces.folder.parents) if not path.exists()]
-    pieces.folder.mkdir(parents=True, exist_ok=True)
+    with _writing(job.out):
+        pieces.folder.mkdir(parents=True, exist_ok=True)
     locks = ChunkLocks(pieces.folder / ".locks")
     try:
         with locks.hold(SETUP, wait=True):
@@ -225,7 +248,8 @@ def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
                     f"{pieces.folder} holds parts of another job{_difference(pieces.folder, job)}: "
                     "finish it by its own call, delete it, or give another --out."
                 )
-            record_in(pieces.folder, job.identity)
+            with _writing(job.out):
+                record_in(pieces.folder, job.identity)
         yield locks
     finally:
         locks.close()

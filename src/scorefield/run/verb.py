@@ -14,10 +14,13 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from numbers import Integral, Real
+from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 
 log = logging.getLogger("scorefield")
 
@@ -38,7 +41,7 @@ class Between:
 
     def check(self, name: str, value: float, whole: bool) -> None:
         """Raise InputError for any other number."""
-        number = isinstance(value, int if whole else int | float) and not isinstance(value, bool)
+        number = isinstance(value, Integral if whole else Real) and not isinstance(value, bool)
         inside = (
             number
             and math.isfinite(value)
@@ -46,8 +49,8 @@ class Between:
         )
         if not inside:
             kind = "a whole number" if whole else "a number"
-            ends = [f"{'above' if self.open else 'of at least'} {self.least:.12g}"] * (self.least > -math.inf)
-            ends += [f"{'below' if self.open else 'of at most'} {self.most:.12g}"] * (self.most < math.inf)
+            ends = [f"{'above' if self.open else 'of at least'} {self.least}"] * (self.least > -math.inf)
+            ends += [f"{'below' if self.open else 'of at most'} {self.most}"] * (self.most < math.inf)
             raise InputError(f"{name} is {str(value)[:40]}: give {kind} {' and '.join(ends)}.")
 
 
@@ -111,20 +114,69 @@ class Verb(ABC):
 
 
 def _checked(name: str, value: Any, hint: Any) -> Any:
-    """A value as its annotated type has it. Raises InputError for a number that is none of these."""
-    if value is None:
-        return None
-    if get_origin(hint) is Annotated:
-        kind, *rules = get_args(hint)
-        for rule in rules:
-            rule.check(name, value, kind is int)
+    """A value as its type has it: text as a path, a list as a tuple. Raises InputError for anything else."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind is Annotated:
+        for rule in inner[1:]:
+            rule.check(name, value, inner[0] is int)
         return value
-    kinds = [kind for kind in get_args(hint) if kind is not type(None)]
-    if hint is Path or (Path in kinds and isinstance(value, str)):
+    if kind in (Union, UnionType):
+        return _checked_any(name, value, inner)
+    if hint is Path and isinstance(value, str | PathLike):
         return Path(value)
-    if get_origin(hint) is tuple and isinstance(value, list | tuple):
-        return tuple(_checked(name, item, kinds[0]) for item in value)
-    return _checked(name, value, kinds[0]) if len(kinds) == 1 else value  # KIND | None
+    if kind is tuple and isinstance(value, list | tuple):
+        each = [inner[0]] * len(value) if inner[-1] is ... else inner
+        if len(each) == len(value):
+            return tuple(_checked(name, item, one) for item, one in zip(value, each, strict=True))
+    elif kind is Literal:
+        if value in inner and not isinstance(value, bool):
+            return value
+    elif _is_a(value, kind or hint):
+        return value
+    raise InputError(f"{name} is {brief(repr(value))}: give {_named(hint)}.")
+
+
+def _checked_any(name: str, value: Any, hints: Sequence[Any]) -> Any:
+    """A value as the first type that it is of."""
+    if value is None and type(None) in hints:
+        return None
+    errors = []
+    for hint in (hint for hint in hints if hint is not type(None)):
+        try:
+            return _checked(name, value, hint)
+        except InputError as error:
+            errors.append(error)
+    if len(errors) == 1:
+        raise errors[0]
+    raise InputError(f"{name} is {brief(repr(value))}: give {_any_of(hints)}.")
+
+
+def _is_a(value: Any, kind: Any) -> bool:
+    """Whether a value is of a plain type; a whole number is a number, and a truth value is none."""
+    if kind is Any or not isinstance(kind, type):
+        return True
+    if kind in (int, float):
+        return isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+    return isinstance(value, kind)
+
+
+def _any_of(hints: Sequence[Any]) -> str:
+    return " or ".join(_named(hint) for hint in hints if hint is not type(None))
+
+
+def _named(hint: Any) -> str:
+    """A type for people."""
+    kind, inner = get_origin(hint), get_args(hint)
+    if kind in (Union, UnionType):
+        return _any_of(inner)
+    if kind is Annotated:
+        return _named(inner[0])
+    if kind is tuple:
+        return f"several, each {_named(inner[0])}" if inner[-1] is ... else f"{len(inner)}, each {_named(inner[0])}"
+    if kind is Literal:
+        return " or ".join(map(str, inner))
+    plain = {bool: "True or False", int: "a whole number", float: "a number", str: "text", Path: "a path"}
+    return plain.get(hint) or f"an object of the kind {getattr(kind or hint, '__name__', hint)}"
 
 
 def shown_as(field: dataclasses.Field[Any]) -> str:

@@ -95,7 +95,7 @@ def test_damage_is_noticed_and_foreign_moments_are_read(tmp_path: Path) -> None:
             Statistics.load(tmp_path / name)
     np.savez(tmp_path / "theirs.npz", mu=x.mean.numpy(), sigma=x.covariance.numpy())
     theirs = Statistics.load(tmp_path / "theirs.npz")
-    assert not theirs.told and figures(x, theirs)["fréchet"] == pytest.approx(0, abs=1e-10)
+    assert not theirs.counted and figures(x, theirs)["fréchet"] == pytest.approx(0, abs=1e-10)
     assert "precision" not in figures(x, theirs)
 
 
