@@ -12,7 +12,7 @@ from pathlib import Path
 
 from scorefield.cli.console import messages_on_stderr, say
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
+from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 
@@ -93,7 +93,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.path.insert(0, str(Path.cwd()))  # a user's own schedule, network or data set is found by its import path
     try:
-        with sigterm_interrupts(), messages_on_stderr():
+        with signals_interrupt(), messages_on_stderr():
             _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
