@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -20,11 +21,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import replacing, strict, write_json
 from scorefield.foundation.locks import ChunkLocks
+from scorefield.foundation.progress import progress
+from scorefield.run.verb import log
 
 JOB = "scorefield_job"  # what a result calls the digest of the job that made it
 RECORD = "job.json"
@@ -185,19 +187,29 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
     pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
     try:
         with _at_work(job, pieces) as locks:
-            with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1, disable=not job.sizes) as bar:
+            with progress(total=sum(job.sizes), unit=unit, title=title, shown=bool(job.sizes)) as bar:
                 for number in locks.each(our_share_first(len(pieces))):
                     if not (pieces.whole(number) or job.out.exists()):
-                        pieces.write(number, job.compute(number))
+                        with _timed(f"{title}, piece {number + 1} of {len(pieces)}, {job.sizes[number]} × {unit}"):
+                            pieces.write(number, job.compute(number))
                     bar.update(job.sizes[number])
             with locks.hold(SETUP, wait=True):
                 if not is_done(job):
-                    _finish(job, pieces)
+                    with _timed(f"{job.out} from its pieces"):
+                        _finish(job, pieces)
     except OSError as error:
         raise InputError(
             f"Cannot write {job.out} ({error}): free some space, and call again to go on; what is complete is kept."
         ) from error
     shutil.rmtree(pieces.folder, ignore_errors=True)
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    """Say how long something took, for those who want to know."""
+    since = time.perf_counter()
+    yield
+    log.debug("%s: %.3g s", what, time.perf_counter() - since)
 
 
 @contextmanager
