@@ -129,8 +129,12 @@ CASES = (
 # ---------------------------------------------------------------------------------------------------------------- world
 def make_world(world: Path) -> None:
     """Small data and runs of all domains."""
-    text = tiny.RECIPE.replace("steps: 12", "steps: 60").replace("checkpoint_every: 5", "checkpoint_every: 4")
-    tiny.recipe(world / "recipe", text.replace("preview_every: 12", "preview_every: 20"))
+    often = {"steps: 12": "steps: 24", "batch_size: 16": "batch_size: 8", "checkpoint_every: 5": "checkpoint_every: 4"}
+    often |= {"train:": "  sampler: {steps: 3}\ntrain:"}
+    text = tiny.RECIPE
+    for words, other in often.items():
+        text = text.replace(words, other)
+    tiny.recipe(world / "recipe", text)
     tiny.recipe(world / "digits")
     np.save(world / "digits" / "digit.npy", Digits().load("valid")[0].x.numpy())
     (world / "climate").mkdir()
