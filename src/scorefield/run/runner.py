@@ -32,6 +32,7 @@ JOB = "scorefield_job"  # what a result calls the digest of the job that made it
 RECORD = "job.json"
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
 SETUP = 2**30  # the number of the lock on beginning and ending, above those of all pieces
+PRESENT = SETUP + 1  # of the one that all share who are at work
 Piece = Mapping[str, np.ndarray]
 
 
@@ -182,7 +183,9 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
         InputError: a place that holds something else, a disk that is full, what `compute` refuses.
     """
     if is_done(job):
-        shutil.rmtree(parts_of(job.out), ignore_errors=True)  # of a call that was killed after the rename
+        if (left := parts_of(job.out)).exists():  # by a call that was killed after the rename
+            with suppress(OSError):
+                _leave(_entered(left), left, unneeded=True)
         return
     pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
     try:
@@ -201,7 +204,6 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
         raise InputError(
             f"Cannot write {job.out} ({error}): free some space, and call again to go on; what is complete is kept."
         ) from error
-    shutil.rmtree(pieces.folder, ignore_errors=True)
 
 
 @contextmanager
@@ -224,10 +226,11 @@ def written_whole(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
-    """The folder of parts made this job's, or seen to be; one that stays without pieces is removed again."""
-    made = [path for path in (pieces.folder, *pieces.folder.parents) if not path.exists()]
-    pieces.folder.mkdir(parents=True, exist_ok=True)
-    locks = ChunkLocks(pieces.folder / ".locks")
+    """The folder of parts made this job's, or seen to be. The last process to leave it removes it, once the result is there, or
+    where it holds no pieces.
+    """
+    made = [path for path in pieces.folder.parents if not path.exists()]
+    locks, complete = _entered(pieces.folder), False
     try:
         with locks.hold(SETUP, wait=True):
             path = pieces.folder / RECORD
@@ -239,13 +242,34 @@ def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
                 )
             record_in(pieces.folder, job.identity)
         yield locks
+        complete = True
     finally:
+        _leave(locks, pieces.folder, unneeded=complete or not any(pieces.folder.glob("piece-*")))
+        for path in [] if complete else made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _entered(folder: Path) -> ChunkLocks:
+    """The locks of a folder of parts, which say that somebody is at work there. One that is just being removed is made again."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            locks = ChunkLocks(folder / ".locks")
+        except FileNotFoundError:
+            continue
+        locks.share(PRESENT)
+        if locks.are_at_their_path():
+            return locks
         locks.close()
-        if made and not any(pieces.folder.glob("piece-*")) and pieces.folder in made:
-            shutil.rmtree(pieces.folder, ignore_errors=True)
-            for path in made[1:]:
-                with suppress(OSError):
-                    path.rmdir()
+
+
+def _leave(locks: ChunkLocks, folder: Path, *, unneeded: bool) -> None:
+    """Leave a folder of parts; the last one removes it if nobody needs it."""
+    with locks.hold(PRESENT, wait=False) as alone:
+        if alone and unneeded:
+            shutil.rmtree(folder, ignore_errors=True)
+    locks.close()
 
 
 def _finish(job: Job, pieces: Pieces) -> None:
