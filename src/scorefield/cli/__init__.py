@@ -6,13 +6,14 @@ import difflib
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 
-from scorefield.cli.console import messages_on_stderr, say
+from scorefield.cli.console import messages_on_stderr, say, volume_of
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.signals import Stopped, Terminated, sigterm_interrupts
+from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
 
@@ -46,6 +47,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its argu
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
   correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
+
+every verb: --quiet says nothing but warnings and errors; --verbose says the settings, and how long each piece of the work takes
 """
 
 VERBS = {  # each a class of a room
@@ -93,7 +96,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     sys.path.insert(0, str(Path.cwd()))  # a user's own schedule, network or data set is found by its import path
     try:
-        with sigterm_interrupts(), messages_on_stderr():
+        level, rest = volume_of(rest)
+        with signals_interrupt(), messages_on_stderr(level):
             _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -115,12 +119,17 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, n=1)
         raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
-    from scorefield.cli.parsing import parse
+    from scorefield.cli.parsing import parse, settings_of
     from scorefield.run.runner import place_among
+    from scorefield.run.verb import log
 
     room, kind = VERBS[name]
+    since = time.perf_counter()
     verb = parse(getattr(import_module(f"scorefield.{room}"), kind), name, arguments)
+    for setting, value in settings_of(verb):
+        log.debug("%s: %s", setting, value)
     found = verb.run()
+    log.debug("%s took %.1f s", name, time.perf_counter() - since)
     if (text := verb.table(found)) and place_among()[0] == 0:  # of several processes one says it
         print(text)
     verb.conclude(found)

@@ -10,10 +10,12 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 
+from scorefield.cli.console import VOLUME
 from scorefield.data.source import Source
+from scorefield.foundation.errors import brief
 from scorefield.run.configuration import Parser
 from scorefield.run.recipe import build
-from scorefield.run.verb import Verb
+from scorefield.run.verb import Verb, shown_as
 
 DOMAINS = ("datasets", "climate", "mri", "functions")  # whose classes are known by their short names
 V = TypeVar("V", bound=Verb)
@@ -54,7 +56,15 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
         options |= {"dest": field.name} if field.metadata.get("names") else {}
         options |= {"sub_configs": True} if Source in (kind, *get_args(kind)) else {}  # data may lie in a YAML file
         parser.add_argument(*names, **options | _values(kind, field))
+    for word, (meaning, _) in VOLUME.items():  # which are taken from the command line before it is parsed
+        parser.add_argument(word, action="store_true", help=meaning)
     return parser
+
+
+def settings_of(verb: Verb) -> Iterator[tuple[str, str]]:
+    """What a verb was built with, defaults included, as the command line calls it."""
+    for field in dataclasses.fields(verb):  # pyright: ignore[reportArgumentType]
+        yield shown_as(field), brief(repr(getattr(verb, field.name)))
 
 
 def arguments_of(verb: type[Verb]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import shutil
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from hashlib import sha256
 from io import SEEK_CUR, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer
+
+MACHINE = sha256(socket.gethostname().encode()).hexdigest()[:8]  # whose processes' numbers are known here
+_swept: set[Path] = set()
 
 
 @contextmanager
@@ -28,9 +34,11 @@ def replacing(path: Path, *, flush: bool = True, beside: Path | None = None) -> 
     """
     path = path.resolve()  # a link stays one, and what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
+    folder = beside or path.parent
+    _sweep(folder)
     # No two processes share it, not even two of one number on two machines.
-    name = f".{path.name}.{os.getpid()}-{secrets.token_hex(4)}.partial"
-    temporary = (beside or path.parent) / name
+    name = f".{path.name}.{MACHINE}.{os.getpid()}-{secrets.token_hex(4)}.partial"
+    temporary = folder / name
     try:
         yield temporary
         if temporary.is_file():
@@ -43,6 +51,25 @@ def replacing(path: Path, *, flush: bool = True, beside: Path | None = None) -> 
     finally:
         with suppress(OSError):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether the process that began a temporary path of `replacing` is not on this machine, so that it is never completed."""
+    named = re.search(r"\.(\d+)-[0-9a-f]{8}\.partial$", temporary.name)
+    if named is None:
+        return False
+    number = int(named[1])
+    if number == os.getpid():  # of another process that had the same number: in a container it is always the same
+        return True
+    if os.name == "nt":  # where to ask is to end it
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class ErrorsKept(FileIO):
@@ -71,6 +98,17 @@ class ErrorsKept(FileIO):
         super().__exit__(*raised)
         if self.error is not None:
             raise self.error
+
+
+def _sweep(folder: Path) -> None:
+    """Once for each folder, delete what processes of this machine that were killed left half written in it."""
+    if folder.absolute() in _swept:
+        return
+    _swept.add(folder.absolute())
+    for path in folder.glob(f".*.{MACHINE}.*.partial"):
+        if is_abandoned(path):
+            with suppress(OSError):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _mask() -> int:

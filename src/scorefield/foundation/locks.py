@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -28,11 +29,11 @@ class ChunkLocks:
     def __init__(self, path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self.path = path
-        self._file = path.open("a")
+        self._file = path.open("a+")  # what is shared must be readable
 
     @contextmanager
     def hold(self, number: int, *, wait: bool) -> Iterator[bool]:
-        """Whether the piece is ours inside the block; `wait` until it is."""
+        """Whether the piece is ours inside the block, where nobody shares it; `wait` until it is."""
         ours = self._lock(number, wait)
         try:
             yield ours
@@ -52,15 +53,27 @@ class ChunkLocks:
                         left.append(number)
             numbers = left
 
+    def are_at_their_path(self) -> bool:
+        """Whether the file that was opened is the one that lies there now."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except OSError:
+            return False
+
+    def share(self, number: int) -> None:
+        """Hold a number together with others, until this is closed; wait while somebody holds it alone."""
+        self._lock(number, True, shared=True)
+
     def close(self) -> None:
         """Give everything back."""
         self._file.close()
 
-    def _lock(self, number: int, wait: bool) -> bool:
+    def _lock(self, number: int, wait: bool, *, shared: bool = False) -> bool:
         if fcntl is None:
             return True
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
         try:
-            fcntl.lockf(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
+            fcntl.lockf(self._file, kind | (0 if wait else fcntl.LOCK_NB), 1, number)
         except TAKEN:
             return False
         except OSError:  # no locks here

@@ -10,7 +10,10 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
-AGAIN = 1.0  # seconds after which a termination that went unheard is raised once more
+AGAIN = 1.0  # seconds after which an interrupt that went unheard is raised once more
+
+
+STOPPING = (signal.SIGINT, signal.SIGTERM)
 
 
 class Terminated(KeyboardInterrupt):
@@ -18,27 +21,36 @@ class Terminated(KeyboardInterrupt):
 
 
 @contextmanager
-def sigterm_interrupts() -> Iterator[None]:
-    """Raise `Terminated` where SIGTERM arrives.
+def signals_interrupt() -> Iterator[None]:
+    """Raise `Terminated` where SIGTERM arrives, and `KeyboardInterrupt` where SIGINT does.
 
     An exception that is raised in a handler may be lost: Python prints and forgets what is raised within a destructor or the
-    callback of a weak reference, and a library may catch it. So it is raised again every second until the block is being left.
+    callback of a weak reference, and a library may catch it, or raise an error of its own in its place. So it is raised again
+    every second until the block is being left, and whatever the block is left by then, it is this interrupt that comes out.
     """
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives
         yield
         return
+    received: list[int] = []
 
-    def terminate(*_: object) -> None:
+    def interrupt(number: int, _: object) -> None:
+        if number in STOPPING:
+            received.append(number)
         if repeats:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
-        if not _leaving(sys.exception()):
-            raise Terminated
+        by_hand = number == signal.SIGINT  # a second Ctrl-C cuts cleaning up short, too
+        if received and (by_hand or not _leaving(sys.exception())):
+            raise _interrupt_of(received[-1])
 
     repeats = hasattr(signal, "setitimer")  # not on Windows
-    numbers = (signal.SIGTERM, signal.SIGALRM) if repeats else (signal.SIGTERM,)
-    before = {number: signal.signal(number, terminate) for number in numbers}
+    numbers = [*_heard(), *([signal.SIGALRM] if repeats else [])]
+    before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
+    except Exception as error:
+        if received:
+            raise _interrupt_of(received[-1]) from error
+        raise
     finally:
         if repeats:
             signal.setitimer(signal.ITIMER_REAL, 0)
@@ -46,10 +58,19 @@ def sigterm_interrupts() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+def _heard() -> list[int]:
+    """The signals that stop, without those that whoever started the program had it ignore, as a shell does in the background."""
+    return [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
+
+
+def _interrupt_of(number: int) -> KeyboardInterrupt:
+    return Terminated() if number == signal.SIGTERM else KeyboardInterrupt()
+
+
 def _leaving(error: BaseException | None) -> bool:
-    """Whether a termination is on its way up, so that what runs is cleaning up."""
+    """Whether an interrupt is on its way up, so that what runs is cleaning up."""
     while error is not None:
-        if isinstance(error, Terminated):
+        if isinstance(error, KeyboardInterrupt):
             return True
         error = error.__context__
     return False
@@ -72,9 +93,12 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
 
     def note(number: int, _: object) -> None:
         received[0] = number
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        if signal.SIGINT in before:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _heard()}
+    for number in before:
+        signal.signal(number, note)
     try:
         yield lambda: received[0]
     finally:

@@ -12,6 +12,8 @@ w_total, spectrum  of fields as such, by `--comparison`; beside them what two ha
 Samples on another grid than the data's have the figures of a comparison alone. A network that is conditioned on fields is given
 what goes with the held-out data.
 
+With `--loss` it is the loss that training minimises, of a split of the data, under noise that is the same for every checkpoint.
+
 Every evaluation is a line of `evaluation/results.jsonl`, and the best checkpoint by each figure is kept in `best/`.
 """
 
@@ -19,6 +21,8 @@ from __future__ import annotations
 
 import csv
 import io
+import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,38 +30,43 @@ from typing import Annotated, Any
 
 from torch import Tensor
 
-from scorefield.data.source import Source
-from scorefield.foundation.errors import InputError
+from scorefield.data.fields import FieldDataset
+from scorefield.data.source import Source, Split
+from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
 from scorefield.jobs.draws import Draws, count_evaluations, read_samples
+from scorefield.jobs.evaluation import losses
 from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
+from scorefield.jobs.evaluation.losses import Losses
 from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.jobs.evaluation.reference import Reference, from_file, gather
-from scorefield.jobs.options import Drawing, Label, own_device, size_of
+from scorefield.jobs.options import Drawing, Label, OnRun, own_device, size_of
 from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.comparison import floor as halves
 from scorefield.metrics.figures import curve
 from scorefield.run.checkpoint_choice import keep_best
 from scorefield.run.loading import find_checkpoint, run_folder
 from scorefield.run.runner import digest, run_job
-from scorefield.run.verb import Between, Count, log, option
+from scorefield.run.verb import Between, Count, log, option, shown_as
 from scorefield.samplers import Finer
 from scorefield.training import checkpoint as checkpoints
 
 REFERENCE = 50_000  # training fields that samples are compared with, as is the custom
 AtLeastTwo = Annotated[int, Between(2, 10**9)]
+RANGE = re.compile(r"\d{1,12}|\d{0,12}:\d{0,12}")  # of steps, or one
 
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluate(Drawing, ByFeatures):
     """Compare samples of a run with its data; writes metrics.json into the run folder, of several checkpoints
-    metrics-by-step.csv.
+    metrics-by-step.csv. With --loss: measure the loss of training instead; writes loss-SPLIT.json, or loss-SPLIT-by-step.csv.
 
     Args:
-        n: samples per seed.
-        seeds: how many seeds, for the spread.
-        checkpoints: steps of several checkpoints to evaluate, or all.
+        n: samples per seed; with --loss at most so many fields, evenly spread over the split.
+        seeds: how many seeds, for the spread; with --loss how many draws of times and noise for each field.
+        loss: the loss of this split (train, valid or test) instead of samples, with the noise that training validates with.
+        checkpoints: steps of several checkpoints to evaluate, a range of them such as 1000:5000 (:5000, 1000:), or all.
         label: the class, of a network with labels; each: all classes in turn, the default there.
         curve: the Fréchet distance against n too.
         reference: compare with at most so many training fields; 50000 by default.
@@ -71,6 +80,7 @@ class Evaluate(Drawing, ByFeatures):
 
     n: AtLeastTwo = option("-n", "--number", default=1000)
     seeds: Count = 3
+    loss: Split | None = None
     checkpoints: tuple[str, ...] = ()
     label: Label | None = None
     curve: bool = False
@@ -85,8 +95,10 @@ class Evaluate(Drawing, ByFeatures):
         for name in ("step", "best"):
             if self.checkpoints and getattr(self, name) is not None:
                 raise InputError(f"--{name} names one checkpoint and --checkpoints several: give one of the two.")
-        if self.checkpoints != ("all",) and not all(word.isdecimal() for word in self.checkpoints):
-            raise InputError(f"--checkpoints {' '.join(self.checkpoints)}: give steps, or the word all.")
+        if self.checkpoints != ("all",) and not all(map(RANGE.fullmatch, self.checkpoints)):
+            raise InputError(
+                f"--checkpoints {' '.join(self.checkpoints)[:60]}: give steps, a range such as 1000:5000, or the word all."
+            )
         if self.statistics is not None and self.data is not None:
             raise InputError("--statistics stands for the data: leave out one of --statistics and --data.")
         if self.statistics is not None and self.reference is not None:
@@ -97,9 +109,20 @@ class Evaluate(Drawing, ByFeatures):
             raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if self.statistics is not None and self.comparison is not None:
             raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
+        if self.loss is not None:
+            self._check_loss()
+
+    def _check_loss(self) -> None:
+        """Refuse arguments that are about samples."""
+        of_loss = {*OnRun.__dataclass_fields__, "n", "seeds", "chunk", "loss", "checkpoints", "data"}
+        for field in self.__dataclass_fields__.values():
+            if field.init and field.name not in of_loss and getattr(self, field.name) != field.default:
+                raise InputError(f"--loss draws no samples: leave {shown_as(field)} out, or --loss.")
 
     def run(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The record of the checkpoint, or of each of several."""
+        if self.loss is not None:
+            return self._measure_loss(self.loss)
         each, records = self._each(), []
         (setting, reference), folder = each[0].prepared(), run_folder(each[0].checkpoint.path)
         while each:  # a model is in memory as long as its checkpoint is evaluated
@@ -112,7 +135,31 @@ class Evaluate(Drawing, ByFeatures):
         write_json(folder / "metrics.json", records[0])
         return records[0]
 
+    def _measure_loss(self, split: Split) -> dict[str, Any] | list[dict[str, Any]]:
+        """The record of the loss of the checkpoint, or of each of several."""
+        each, records = self._each(), []
+        folder, fields = run_folder(each[0].checkpoint.path), each[0]._source().load(split)
+        while each:
+            job = each.pop(0)._losses(split, fields)
+            run_job(job, unit="field", title=f"loss at step {job.facts['step']}")
+            records.append(json.loads(job.out.read_text(encoding="utf-8")))
+            add_line(folder / "evaluation" / "results.jsonl", records[-1])
+        if self.checkpoints:
+            write_text(folder / f"loss-{split}-by-step.csv", losses.by_step(records))
+            return records
+        write_json(folder / f"loss-{split}.json", records[0])
+        return records[0]
+
+    def _losses(self, split: Split, fields: FieldDataset) -> Losses:
+        """The loss of the checkpoint, all that can be refused refused."""
+        plan, facts = self.checkpoint.plan(self.trust), self.provenance
+        job = Losses(self.place, self.model, plan, fields, split, self.n, self.seeds, self.chunk, facts)
+        job.check()
+        return replace(job, out=self.place / digest(job.identity)[:8] / f"loss-{split}.json")
+
     def table(self, found: Any) -> str:
+        if self.loss is not None:
+            return losses.table(found if self.checkpoints else [found])
         if not self.checkpoints:
             return f"{headline(found)}\n{table(found)}"
         return "\n".join(f"step {row['model']['step']}: {headline(row)}\n{table(row)}" for row in found)
@@ -121,8 +168,10 @@ class Evaluate(Drawing, ByFeatures):
         """The evaluation of each checkpoint, of rising steps. InputError where one is missing."""
         if not self.checkpoints:
             return [self]
-        steps: Sequence[int | None] = [*checkpoints.steps(self.folder / "checkpoints")] or [None]
-        steps = steps if self.checkpoints == ("all",) else sorted({int(word) for word in self.checkpoints})
+        there = checkpoints.steps(self.folder / "checkpoints")
+        steps: Sequence[int | None] = [*there] or [None]
+        if self.checkpoints != ("all",):
+            steps = sorted({step for word in self.checkpoints for step in steps_in(word, there)})
         for step in steps:
             find_checkpoint(self.folder, step)
         return [replace(self, run=self.folder, step=step, checkpoints=()) for step in steps]
@@ -248,6 +297,19 @@ class Setting:
     grid: tuple[int, ...]
     beyond: Finer | None
     cond: Mapping[str, Tensor] | None
+
+
+def steps_in(word: str, there: Sequence[int]) -> list[int]:
+    """The step that a word names, or those of a range, both ends included. InputError where a range holds no checkpoint."""
+    first, colon, last = word.partition(":")
+    if not colon:
+        return [int(first)]
+    found = [step for step in there if int(first or 0) <= step <= int(last or there[-1])]
+    if not found:
+        raise InputError(
+            f"No checkpoint is of --checkpoints {word}: there are {brief(', '.join(map(str, there)) or 'none')}."
+        )
+    return found
 
 
 def headline(record: dict[str, Any]) -> str:

@@ -15,7 +15,7 @@ from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
-from scorefield.run.verb import Count, CountOrZero, Verb, option, positional
+from scorefield.run.verb import Count, CountOrZero, Verb, log, option, positional
 from scorefield.samplers import Corrector, Sampler, Step, TimeGrid
 
 Label = int | Literal["each"]
@@ -78,7 +78,14 @@ class OnRun(Verb):
     def checkpoint(self) -> LoadedCheckpoint:
         """The checkpoint, read and verified."""
         step = self.step if self.best is None else best_step(self.folder, self.best, self.ema)
-        return open_checkpoint(self.folder, step)
+        found = open_checkpoint(self.folder, step)
+        log.debug(
+            "checkpoint: %s of step %s, weights %s",
+            found.path,
+            found.checkpoint.facts.get("step"),
+            found.checkpoint.sha256,
+        )
+        return found
 
     @cached_property
     def model(self) -> Model:

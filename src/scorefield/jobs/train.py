@@ -17,7 +17,7 @@ from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
 from scorefield.run.loading import load, open_checkpoint
 from scorefield.run.on_recipe import OnRecipe, groups_from
 from scorefield.run.recipe import annotated, configuration_of, recipe_parser
-from scorefield.run.verb import Verb, option
+from scorefield.run.verb import Verb, log, option
 from scorefield.training.dry_run import Cost
 
 Recipe = str | Path | Mapping[str, Any]
@@ -95,6 +95,7 @@ class Train(OnRecipe):
         if self.dry_run:
             return experiment.dry_run(self.parser, self.settings)
         assert self.out is not None
+        log.debug("configuration:\n%s", configuration_of(self.parser, self.settings))
         init = None if self.init is None else open_checkpoint(self.init)
         mean = None if self.mean is None else open_checkpoint(self.mean)
         return experiment.train(self.parser, self.settings, self.out, resume=self.resume, init=init, mean=mean)

@@ -16,9 +16,11 @@ from scorefield.foundation.errors import InputError
 from scorefield.model import Model
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
-from scorefield.run.recipe import build, data_parser, model_parser
+from scorefield.run.recipe import build, data_parser, model_parser, train_parser
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
+from scorefield.training.plan import Plan
+from scorefield.training.trainer import Trainer
 
 
 def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: Sequence[str] = ()) -> Model:
@@ -79,6 +81,15 @@ class LoadedCheckpoint:
         configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
         parser = data_parser()
         return build(parser, parser.read_object(stored, str(self.path))).data
+
+    def plan(self, trust: Sequence[str] = ()) -> Plan:
+        """How the model was trained. Raises InputError where the checkpoint does not say it."""
+        if not isinstance(self.config.get("train"), Mapping):
+            raise InputError(f"{self.path} does not say how its weights were trained, and so knows no loss.")
+        stored = {"train": self.config["train"]}
+        configuration.check_trust(stored, {"train": Trainer}, trust, str(self.path))
+        parser = train_parser()
+        return build(parser, parser.read_object(stored, str(self.path))).train
 
 
 def open_checkpoint(path: Path, step: int | None = None) -> LoadedCheckpoint:

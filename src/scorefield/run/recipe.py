@@ -73,6 +73,13 @@ def data_parser() -> Parser:
     return parser
 
 
+def train_parser() -> Parser:
+    """The train group alone."""
+    parser = Parser.named("train", "")
+    parser.add_class_arguments(Trainer, "train")
+    return parser
+
+
 def normaliser_parser() -> Parser:
     """The units of a model alone: of its targets and of its predictors."""
     parser = Parser.named("model", "")

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import textwrap
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -22,17 +23,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import replacing, strict, write_json
 from scorefield.foundation.locks import ChunkLocks
+from scorefield.foundation.progress import progress
+from scorefield.run.verb import log
 
 JOB = "scorefield_job"  # what a result calls the digest of the job that made it
 RECORD = "job.json"
 RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, or an account on it, without room says
 SETUP = 2**30  # the number of the lock on beginning and ending, above those of all pieces
+PRESENT = SETUP + 1  # of the one that all share who are at work
 Piece = Mapping[str, np.ndarray]
 
 
@@ -196,21 +199,32 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
         InputError: a place that holds something else, a disk that is full, what `compute` refuses.
     """
     if is_done(job):
-        shutil.rmtree(parts_of(job.out), ignore_errors=True)  # of a call that was killed after the rename
+        if (left := parts_of(job.out)).exists():  # by a call that was killed after the rename
+            with suppress(OSError):
+                _leave(_entered(left), left, unneeded=True)
         return
     pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
     with _at_work(job, pieces) as locks:
-        with tqdm(total=sum(job.sizes), unit=unit, desc=title, mininterval=1, disable=not job.sizes) as bar:
+        with progress(total=sum(job.sizes), unit=unit, title=title, shown=bool(job.sizes)) as bar:
             for number in locks.each(our_share_first(len(pieces))):
                 if is_free(job.out) and not pieces.whole(number):
-                    found = job.compute(number)
+                    with _timed(f"{title}, piece {number + 1} of {len(pieces)}, {job.sizes[number]} × {unit}"):
+                        found = job.compute(number)
                     with _writing(job.out):
                         pieces.write(number, found)
                 bar.update(job.sizes[number])
         with locks.hold(SETUP, wait=True), _writing(job.out):
             if not is_done(job):
-                _finish(job, pieces)
-    shutil.rmtree(pieces.folder, ignore_errors=True)
+                with _timed(f"{job.out} from its pieces"):
+                    _finish(job, pieces)
+
+
+@contextmanager
+def _timed(what: str) -> Iterator[None]:
+    """Say how long something took, for those who want to know."""
+    since = time.perf_counter()
+    yield
+    log.debug("%s: %.3g s", what, time.perf_counter() - since)
 
 
 @contextmanager
@@ -234,11 +248,12 @@ def written_whole(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
-    """The folder of parts made this job's, or seen to be; one that stays without pieces is removed again."""
-    made = [path for path in (pieces.folder, *pieces.folder.parents) if not path.exists()]
+    """The folder of parts made this job's, or seen to be. The last process to leave it removes it, once the result is there, or
+    where it holds no pieces.
+    """
+    made = [path for path in pieces.folder.parents if not path.exists()]
     with _writing(job.out):
-        pieces.folder.mkdir(parents=True, exist_ok=True)
-    locks = ChunkLocks(pieces.folder / ".locks")
+        locks, complete = _entered(pieces.folder), False
     try:
         with locks.hold(SETUP, wait=True):
             path = pieces.folder / RECORD
@@ -251,13 +266,34 @@ def _at_work(job: Job, pieces: Pieces) -> Iterator[ChunkLocks]:
             with _writing(job.out):
                 record_in(pieces.folder, job.identity)
         yield locks
+        complete = True
     finally:
+        _leave(locks, pieces.folder, unneeded=complete or not any(pieces.folder.glob("piece-*")))
+        for path in [] if complete else made:
+            with suppress(OSError):
+                path.rmdir()
+
+
+def _entered(folder: Path) -> ChunkLocks:
+    """The locks of a folder of parts, which say that somebody is at work there. One that is just being removed is made again."""
+    while True:
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            locks = ChunkLocks(folder / ".locks")
+        except FileNotFoundError:
+            continue
+        locks.share(PRESENT)
+        if locks.are_at_their_path():
+            return locks
         locks.close()
-        if made and not any(pieces.folder.glob("piece-*")) and pieces.folder in made:
-            shutil.rmtree(pieces.folder, ignore_errors=True)
-            for path in made[1:]:
-                with suppress(OSError):
-                    path.rmdir()
+
+
+def _leave(locks: ChunkLocks, folder: Path, *, unneeded: bool) -> None:
+    """Leave a folder of parts; the last one removes it if nobody needs it."""
+    with locks.hold(PRESENT, wait=False) as alone:
+        if alone and unneeded:
+            shutil.rmtree(folder, ignore_errors=True)
+    locks.close()
 
 
 def _finish(job: Job, pieces: Pieces) -> None:

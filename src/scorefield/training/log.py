@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from scorefield.foundation.files import replacing
+
+log = logging.getLogger("scorefield")
 
 
 class Table:
@@ -89,6 +92,7 @@ class Log:
 
     def _write(self, group: str, table: Table, row: Mapping[str, float | int]) -> None:
         table.write(row)
+        log.debug("%s: %s", group, ", ".join(f"{name} {value:.6g}" for name, value in row.items()))
         for name, value in row.items():
             if name not in ("step", "samples"):
                 self._board.add_scalar(f"{group}/{name}", value, row["step"])

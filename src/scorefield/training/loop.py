@@ -21,14 +21,15 @@ from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.progress import progress
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.log import Log, read_table
 from scorefield.training.plan import Plan
 from scorefield.training.state import State
+from scorefield.training.validation import VALIDATION_EPOCH
 
 PREVIEWED = 16  # samples in a picture
-VALIDATION_EPOCH = 2**31  # the epoch in the keys of validation data: never reached by training
 
 
 class Loop:
@@ -117,10 +118,8 @@ class Loop:
         return self.state.step % every == 0 or self.state.step == self.plan.steps
 
     def _bar(self) -> tqdm:
-        quiet = not self.fabric.is_global_zero
-        return tqdm(
-            total=self.plan.steps, initial=self.state.step, disable=quiet, unit="step", desc="train", mininterval=1
-        )
+        shown = self.fabric.is_global_zero
+        return progress(total=self.plan.steps, initial=self.state.step, unit="step", title="train", shown=shown)
 
     def _agree(self, number: int) -> int:
         """The largest number of any process."""

@@ -17,6 +17,7 @@ from scorefield.model import Model
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
 from scorefield.training.optimiser import Optimiser
+from scorefield.training.validation import losses_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
@@ -108,12 +109,8 @@ class State:
 
     def loss(self, loss: Loss, denoiser: Any, batch: Batch) -> Tensor:
         """The loss per sample of a batch in data units; its draws depend on each sample's key alone."""
-        if batch.key is None:
-            raise ValueError("a training batch carries the key of each sample")
-        generator = Generators((self.seed, *key, Stream.LOSS) for key in batch.key.tolist())
-        batch = self.model.prepare(batch.to(self.fabric.device))
-        with self.fabric.autocast():
-            return loss(denoiser, batch, generator=generator)
+        given = batch.to(self.fabric.device)
+        return losses_of(loss, denoiser, self.model, given, seed=self.seed, autocast=self.fabric.autocast())
 
     def figures(self, loss: Loss, batch: Batch) -> Tensor:
         """For each figure of a loss, the sums over a batch in data units of its error and of what that is compared with."""

@@ -211,6 +211,17 @@ def test_evaluations_at_once_lose_no_line(tmp_path: Path) -> None:
     assert sorted(row["n"] for row in rows) == list(range(60))
 
 
+def test_a_line_that_was_cut_short_is_taken_out_and_nothing_lies_beside(tmp_path: Path) -> None:
+    path, record = tmp_path / "evaluation" / "results.jsonl", {"n": 1, "figures": {"fréchet": {"mean": 1.0}}}
+    add_line(path, record)
+    whole = path.read_bytes()
+    for cut in range(1, len(whole), 7):
+        path.write_bytes(whole + whole[:-cut].replace(b"1", b"2"))
+        add_line(path, record | {"n": 3})
+        assert [json.loads(line)["n"] for line in path.read_text().splitlines()] == [1, 3]
+    assert [other.name for other in path.parent.iterdir()] == ["results.jsonl"]
+
+
 def test_devices_are_checked() -> None:
     Usable().check("--device", "cpu", False)
     for name in ("abacus", "cuda:99", "meta", ""):

@@ -14,7 +14,18 @@ import numpy as np
 import pytest
 
 from scorefield.foundation.errors import InputError
-from scorefield.run.runner import Job, Piece, Pieces, digest, made_by_folder, parts_of, record_in, run_job
+from scorefield.run.runner import (
+    RECORD,
+    Job,
+    Piece,
+    Pieces,
+    _at_work,
+    digest,
+    made_by_folder,
+    parts_of,
+    record_in,
+    run_job,
+)
 
 
 @dataclass(frozen=True)
@@ -132,3 +143,42 @@ def test_a_killed_process_loses_its_piece_at_most(folder: bool, tmp_path: Path) 
     kept = len(list(tmp_path.rglob("piece-*.npz")))
     run(job)
     assert len(job.done) <= 8 - min(kept, 3) and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@forms
+def test_one_that_leaves_takes_nothing_from_those_at_work(folder: bool, tmp_path: Path) -> None:
+    """Neither before the first piece is there, nor once the result is: the last one out removes what is left."""
+    job = Squares(tmp_path / "out", count=1, folder=folder, seconds=1.0)
+    other = multiprocessing.get_context("fork").Process(target=run, args=(job,))
+    other.start()
+    parts = parts_of(job.out)
+    while not (parts / RECORD).exists():
+        time.sleep(0.002)
+    pieces = Pieces(parts, digest(job.identity), 1)
+    with pytest.raises(KeyboardInterrupt), _at_work(job, pieces):
+        raise KeyboardInterrupt
+    assert (parts / RECORD).exists() and (parts / ".locks").exists()
+    other.join()
+    assert other.exitcode == 0 and [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@forms
+def test_coming_and_going_at_once_ends_well(folder: bool, tmp_path: Path) -> None:
+    """Many that begin as others leave, some without having done a thing."""
+    fork = multiprocessing.get_context("fork")
+
+    def come_and_go(number: int) -> None:
+        for turn in range(20):
+            job = Squares(tmp_path / f"{turn // 5}", count=1, folder=folder, refused=-number)
+            try:
+                run(job)
+            except InputError as error:
+                assert "no such square" in str(error), error
+
+    processes = [fork.Process(target=come_and_go, args=(number,)) for number in (0, 0, 1, 1)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert [process.exitcode for process in processes] == [0] * 4
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
 from scorefield.climate.alignment import canonical, check_units, coarse_boxes, same_times
 from scorefield.climate.files import open_dataset
 from scorefield.climate.verification.driving import consistency
@@ -17,6 +15,7 @@ from scorefield.climate.verification.pictures import draw
 from scorefield.climate.verification.score import SCALES, Options, score
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import strict, write_json
+from scorefield.foundation.progress import progress
 from scorefield.run.runner import check_out, written_whole
 from scorefield.run.verb import Count, CountOrZero, Seed, Verb, log, positional
 
@@ -91,7 +90,7 @@ class Verify(Verb):
             log.warning(note)
         record: dict[str, Any] = {} if self.driving is None else {"driving": driven(pair, self.driving)}
         options = Options(self.thresholds, self.scales, self.wet, self.replicates, self.seed)
-        with tqdm(unit="time", desc="verify", mininterval=1) as bar:
+        with progress(unit="time", title="verify") as bar:
             found = score(pair, options, bar.update)
             inside = {name: score(part, options, bar.update) for name, part in parts.items()}
         record |= {"facts": self._facts(pair), "variables": {name: one.record for name, one in found.items()}}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from scorefield.foundation.files import strict, write_text
+from scorefield.foundation.files import strict
 from scorefield.foundation.locks import ChunkLocks
 from scorefield.jobs.evaluation.reference import Data, Reference
 from scorefield.metrics.coverage import class_coverage
@@ -98,16 +99,22 @@ def record_of(rows: Sequence[dict[str, float]], n: int, reference: Reference) ->
 
 def add_line(path: Path, record: dict[str, Any]) -> None:
     """Append an evaluation to those before it, as one line of strict JSON: its figures' means, and what they are of. One that is
-    there, by another process or an earlier call, stays as it is; processes wait for each other.
+    there, by another process or an earlier call, stays as it is; processes wait for each other, and a line that was cut short as
+    its process was killed is taken out.
     """
     row = {name: record[name] for name in ("model", "n", "seeds", "sampler", "label") if name in record}
     row["figures"] = {name: entry["mean"] for name, entry in record["figures"].items()}
-    line = json.dumps(strict(row), allow_nan=False) + "\n"
-    locks = ChunkLocks(path.with_name(f".{path.name}.lock"))
-    with locks.hold(0, wait=True):
-        before = path.read_text(encoding="utf-8") if path.is_file() else ""
-        if line not in before.splitlines(keepends=True):
-            write_text(path, before + line)
+    line = json.dumps(strict(row), allow_nan=False).encode() + b"\n"
+    locks = ChunkLocks(path)  # on the file itself, which therefore keeps its place on the disk
+    with locks.hold(0, wait=True), path.open("r+b") as file:
+        before = file.read()
+        whole = before[: before.rfind(b"\n") + 1]
+        if line not in whole.splitlines(keepends=True):
+            file.seek(len(whole))
+            file.truncate()
+            file.write(line)
+            file.flush()
+            os.fsync(file.fileno())
     locks.close()
 
 

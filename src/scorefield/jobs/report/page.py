@@ -79,7 +79,7 @@ def page(opened: LoadedCheckpoint, folder: Path) -> str:
 
 def content(opened: LoadedCheckpoint, folder: Path) -> dict[str, Any]:
     """All that the page shows."""
-    records = evaluations(folder)
+    records = [record for record in evaluations(folder) if "split" not in record]  # of samples, not of losses
     evaluation = describe(records[-1], opened) if records else None
     likelihoods = [likelihood(path.stem, record) for path, record in measured(folder)]
     curves, trajectory = (
