@@ -22,13 +22,18 @@ def sigterm_interrupts() -> Iterator[None]:
     """Raise `Terminated` where SIGTERM arrives.
 
     An exception that is raised in a handler may be lost: Python prints and forgets what is raised within a destructor or the
-    callback of a weak reference, and a library may catch it. So it is raised again every second until the block is being left.
+    callback of a weak reference, and a library may catch it. So it is raised again every second until the block is being left;
+    and an error that leaves the block after it is taken for what a library made of it.
     """
     if threading.current_thread() is not threading.main_thread():  # where no signal arrives
         yield
         return
 
+    received = False
+
     def terminate(*_: object) -> None:
+        nonlocal received
+        received = True
         if repeats:
             signal.setitimer(signal.ITIMER_REAL, AGAIN)
         if not _leaving(sys.exception()):
@@ -39,6 +44,10 @@ def sigterm_interrupts() -> Iterator[None]:
     before = {number: signal.signal(number, terminate) for number in numbers}
     try:
         yield
+    except Exception as error:
+        if received:
+            raise Terminated from error
+        raise
     finally:
         if repeats:
             signal.setitimer(signal.ITIMER_REAL, 0)

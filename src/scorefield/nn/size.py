@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from scorefield.foundation.errors import InputError
 
-MODULES = 20  # that a network has for each of its tensors, at most
+MODULES = 4  # that a network has for each of its tensors, at most
 NUMBERS = 8  # that are made for each that is stored: parameters that are replaced, complex ones, intermediate results
 LEAST = 2**20  # numbers that may be made in any case, and 2¹⁰ modules
 MAKERS = (torch.empty, torch.zeros, torch.ones, torch.rand, torch.randn)
