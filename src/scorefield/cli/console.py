@@ -7,10 +7,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+LONGEST = 280  # characters of an error, beside the name of the program
+
 
 def say(message: str) -> None:
     """A line for people, apart from what is printed for programs."""
     print(f"scorefield: {message}", file=sys.stderr)
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line of at most `LONGEST` characters; of more, the middle is left out."""
+    text = " ".join(str(error).split())
+    half = (LONGEST - 5) // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch could not have the memory that was asked for."""
+    words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 @contextmanager

@@ -22,7 +22,7 @@ DEPTH = 100  # containers within containers
 NODES = 50_000  # values of a configuration, containers included
 TEXT = 2 * 2**20  # bytes of a configuration
 DIGITS = 400  # characters of a number
-PIXELS = 2**28  # of one image, the largest of telescopes and slide scanners left out
+IMAGE = 2**30  # bytes of one image's file; its pixels are Pillow's to limit, to 179 million
 PACKED = 1100  # bytes that one byte of a deflated archive can stand for
 
 
