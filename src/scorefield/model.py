@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple, cast
@@ -17,13 +18,15 @@ from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.normalise import Identity, Normaliser
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
 from scorefield.nn.network import Network
 from scorefield.samplers import Sampler
 from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
 from scorefield.samplers.loop import Callback
+
+LARGEST = 2**40  # numbers in one field
 
 
 class Drawn(NamedTuple):
@@ -48,6 +51,9 @@ class Model(nn.Module):
         mean: a mean m(cond) that is subtracted from x in model space, so that only the rest is drawn; null for none.
         sampler: how samples are drawn where no other way is given.
         shape: (channels, *grid) of the fields; taken from the data in training.
+
+    Raises:
+        InputError: a shape that no field has, or noise labels that the network does not take.
     """
 
     template: Tensor
@@ -69,6 +75,8 @@ class Model(nn.Module):
         self.register_buffer("template", torch.empty(0, dtype=torch.uint8))
         self.sampler = sampler
         self.shape = tuple(shape)
+        if self.shape and (min(self.shape) < 1 or math.prod(self.shape) > LARGEST):
+            raise InputError(f"model.shape is {brief(self.shape)}: give (channels, *grid), or leave it to the data.")
         self._check_labels()
 
     def _check_labels(self) -> None:

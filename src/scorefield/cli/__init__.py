@@ -9,10 +9,9 @@ import sys
 import time
 from collections.abc import Sequence
 from importlib import import_module
-from pathlib import Path
 
-from scorefield.cli.console import messages_on_stderr, say, volume_of
-from scorefield.foundation.errors import InputError
+from scorefield.cli.console import messages_on_stderr, one_line, ran_out_of_memory, say, volume_of
+from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
@@ -94,7 +93,6 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     # Before torch is loaded: a thread that waits shall yield soon. Spinning is 30x slower when the cores are shared, and
     # sleeping at once costs 40 % when they are not.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    sys.path.insert(0, str(Path.cwd()))  # a user's own schedule, network or data set is found by its import path
     try:
         level, rest = volume_of(rest)
         with signals_interrupt(), messages_on_stderr(level):
@@ -103,7 +101,14 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     except (InputError, OSError) as error:
-        say("error: " + " ".join(str(error).split()))
+        say("error: " + one_line(error))
+        return 2
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out_of_memory(error):
+            raise
+        say(
+            f"error: There is not enough memory ({brief(error)}): take a smaller network, smaller fields or fewer at once."
+        )
         return 2
     except Stopped as stop:  # training, which resumes where it is told to
         say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
@@ -119,10 +124,12 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, n=1)
         raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
+    from scorefield.cli.own_modules import make_importable
     from scorefield.cli.parsing import parse, settings_of
     from scorefield.run.runner import place_among
     from scorefield.run.verb import log
 
+    make_importable(arguments)
     room, kind = VERBS[name]
     since = time.perf_counter()
     verb = parse(getattr(import_module(f"scorefield.{room}"), kind), name, arguments)

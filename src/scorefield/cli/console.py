@@ -13,6 +13,7 @@ VOLUME = {  # words that any verb takes, with what they mean and the least that 
     "--quiet": ("say nothing but warnings and errors, and show no progress", logging.WARNING),
     "--verbose": ("say the settings, and how long each piece of the work takes", logging.DEBUG),
 }
+LONGEST = 280  # characters of an error, beside the name of the program
 
 
 def say(message: str) -> None:
@@ -30,6 +31,19 @@ def volume_of(arguments: Sequence[str]) -> tuple[int, list[str]]:
     if len(given) > 1:
         raise InputError(f"{' and '.join(given)} exclude each other: give one of them.")
     return VOLUME[given[0]][1] if given else logging.INFO, [word for word in arguments if word not in VOLUME]
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, in one line of at most `LONGEST` characters; of more, the middle is left out."""
+    text = " ".join(str(error).split())
+    half = (LONGEST - 5) // 2
+    return text if len(text) <= LONGEST else f"{text[:half]} ... {text[-half:]}"
+
+
+def ran_out_of_memory(error: BaseException) -> bool:
+    """Whether Python, NumPy or torch could not have the memory that was asked for."""
+    words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
+    return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 
 
 @contextmanager

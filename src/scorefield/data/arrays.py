@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,10 +9,11 @@ import numpy as np
 
 from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset, check_labels
 from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.limits import check_memory, check_unpacked
 
 HELD_OUT = ("valid", "test")  # what the given validation array may be called: x_valid or x_test
-BROKEN = (ValueError, OSError, EOFError, zipfile.BadZipFile, zlib.error)
+BROKEN = (Exception,)  # a damaged file raises almost any
 
 
 @dataclass(frozen=True)
@@ -97,9 +96,15 @@ class ArrayFile:
         try:
             self._content = np.load(path, mmap_mode="r", allow_pickle=False)
         except BROKEN as error:
-            raise InputError(f"{path} is no .npy or .npz of plain numbers ({error}): save it anew by numpy.") from error
+            raise InputError(
+                f"{path} is no .npy or .npz of plain numbers ({brief(error)}): save it anew by numpy."
+            ) from error
         self.plain = isinstance(self._content, np.ndarray)
         self.names: tuple[str, ...] = ("",) if self.plain else tuple(self._content.files)
+        if self.plain and min(self._content.shape, default=0) < 0:
+            raise InputError(f"{path} says that its shape is {self._content.shape}: save it anew by numpy.")
+        if not self.plain:
+            check_unpacked(self._content.zip.infolist(), path.stat().st_size, str(path))
 
     def read(self, name: str, argument: str) -> np.ndarray:
         """One array by name; `argument` is what the user would correct."""
@@ -113,9 +118,11 @@ class ArrayFile:
             return self._content
         if name not in self.names:
             raise InputError(f"{self.path} holds no {name!r} but {', '.join(self.names)}: correct {argument}.")
+        sizes = {Path(file.filename).stem: file.file_size for file in self._content.zip.infolist()}
+        check_memory(sizes.get(name, 0), f"{name} of {self.path}")
         try:
             return self._content[name]
         except BROKEN as error:
             raise InputError(
-                f"{name} of {self.path} cannot be read ({error}): save it anew as plain numbers."
+                f"{name} of {self.path} cannot be read ({brief(error)}): save it anew as plain numbers."
             ) from error

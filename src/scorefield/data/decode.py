@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import struct
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,7 +17,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, FieldDataset
 from scorefield.foundation.errors import InputError, brief
 
-BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
+BROKEN = (Exception,)  # a damaged, encrypted or exploding file raises almost any
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of more than 8 bits
 
 Channels = Literal[1, 3]

@@ -18,7 +18,8 @@ from torch import Tensor
 from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, hold_out
-from scorefield.foundation.errors import AbsentDataError, InputError
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.limits import IMAGE
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm"}
 
@@ -104,6 +105,9 @@ def classes_of(names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
 
 def read(path: Path, name: str) -> bytes:
     """The bytes of one file in a folder or zip."""
+    size = (path / name).stat().st_size if path.is_dir() else archive(path, os.getpid()).getinfo(name).file_size
+    if size > IMAGE:
+        raise InputError(f"has {size / 2**30:.3g} GiB, which no image has: remove it.")
     return (path / name).read_bytes() if path.is_dir() else archive(path, os.getpid()).read(name)
 
 
@@ -112,5 +116,5 @@ def archive(path: Path, process: int) -> zipfile.ZipFile:
     """An open zip, one per process: a position in a file must not be shared across a fork."""
     try:
         return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path} is not a readable zip file ({error}): download it anew.") from error
+    except Exception as error:  # a damaged file raises almost any
+        raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it anew.") from error

@@ -12,6 +12,7 @@ import json
 import math
 import pickle
 import re
+import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,8 +24,13 @@ import yaml
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.limits import BoundedLoader, Budget, check_unpacked, read_short, yaml_problem
+from scorefield.interop.pickle_check import check_pickle
 
-DEPTH = 100  # of nested containers
+VALUES = 1_000_000  # of a checkpoint, containers included
+ARCHIVE = b"PK\x03\x04"
+LEGACY = 5  # pickles at the start of a file that torch wrote before it wrote archives
+HUGE = 1024  # bits of a whole number
 
 
 def _content(record: OrderedDict[Any, Any]) -> dict[Any, Any] | Any:
@@ -82,7 +88,7 @@ class Array:
         if not self.state or not isinstance(self.state[2], ElementType):
             return None
         _, shape, kind, fortran, data = self.state
-        return kind.array(data).reshape(shape, order="F" if fortran else "C").tolist()
+        return kind.array(data).reshape(shape, order="F" if fortran else "C")
 
 
 CONFIGURATIONS = (
@@ -117,20 +123,38 @@ def read_checkpoint(path: Path) -> Any:
     if not path.is_file():
         raise InputError(f"There is no checkpoint {path}.")
     try:
+        _check_pickles(path)
         with torch.serialization.safe_globals([(standin, name) for name, standin in STANDINS.items()]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        return plain(content, Budget("its content", VALUES))
+    except Exception as error:  # whatever a damaged file raises
         raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
-    return plain(content)
+
+
+def _check_pickles(path: Path) -> None:
+    """Refuse a file of `torch.save` that claims more than it holds, or whose pickles are nested too deeply."""
+    with path.open("rb") as file:
+        if file.read(4) != ARCHIVE:  # as torch decides
+            file.seek(0)
+            for _ in range(LEGACY):
+                check_pickle(file)
+            return
+    with zipfile.ZipFile(path) as archive:
+        check_unpacked(archive.infolist(), path.stat().st_size, "it", most=4)  # torch does not deflate
+        for member in archive.infolist():
+            if member.filename.endswith("data.pkl"):
+                check_pickle(io.BytesIO(archive.read(member)))
 
 
 def _reason(error: Exception) -> str:
     """What a pickle asks for, or what else is wrong with the file."""
+    if isinstance(error, InputError):
+        return str(error).rstrip(".")
     text = " ".join(str(error).split())
     if found := re.search(r"GLOBAL ([\w.]+)|(?:Unsupported class|function) ([\w.]+)", text):
         name = found[1] or found[2]
         return f"it asks for {name} to be called, and pickled code is not run (save it again with tensors and numbers alone)"
-    return f"it is no checkpoint, or damaged ({brief(error)})"
+    return f"it is no checkpoint, or damaged ({brief(text.rpartition('WeightsUnpickler error: ')[2])})"
 
 
 # -------------------------------------------------------------------------------------------------------- configurations
@@ -142,25 +166,29 @@ def read_config(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise InputError(f"There is no configuration {path}.")
-    data = path.read_bytes()
+    with path.open("rb") as file:
+        if file.read(4) == ARCHIVE:
+            return _mapping(read_checkpoint(path), path)
+    data = read_short(path)
     try:
         text = data.decode()
     except UnicodeDecodeError:
-        content = _unpickle(path, data)
-    else:
-        content = _parse(path, text)
+        return _mapping(_unpickle(path, data), path)
+    return _mapping(_parse(path, text), path)
+
+
+def _mapping(content: Any, path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no configuration: give JSON or YAML, such as config.to_json() writes.")
     return content
 
 
 def _unpickle(path: Path, data: bytes) -> Any:
-    if data.startswith(b"PK"):
-        return read_checkpoint(path)
     try:
-        return plain(_Unpickler(io.BytesIO(data)).load())
-    except Exception as error:
-        raise InputError(f"{path} cannot be read safely: {' '.join(str(error).split())}.") from error
+        check_pickle(io.BytesIO(data))
+        return plain(_Unpickler(io.BytesIO(data)).load(), Budget("its content"))
+    except Exception as error:  # whatever a damaged file raises
+        raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -181,14 +209,19 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it asks for {full}, and pickled code is not run")
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(BoundedLoader):
     """YAML with the tags of configuration objects, which become dictionaries."""
+
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """Refuse to merge mappings: what is merged doubles with each, and no program writes it."""
+        if any(key.tag == "tag:yaml.org,2002:merge" for key, _ in node.value):
+            raise InputError("merges mappings by <<, which is not read")
 
     def tuple(self, node: yaml.Node) -> Any:
         return self.construct_sequence(node, deep=True)  # type: ignore[arg-type]
 
     def text(self, node: yaml.Node) -> Any:
-        return yaml.safe_load(str(self.construct_scalar(node)))  # type: ignore[arg-type]
+        return yaml.load(str(self.construct_scalar(node)), Loader=BoundedLoader)  # type: ignore[arg-type]
 
     def name(self, suffix: str, node: yaml.Node) -> str:
         return suffix
@@ -225,28 +258,46 @@ _Loader.add_multi_constructor(PYTHON + "object", _Loader.instance)
 
 def _parse(path: Path, text: str) -> Any:
     try:
-        return plain(json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_Loader))
+        return plain(
+            json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_Loader), Budget("it")
+        )
     except InputError as error:
-        raise InputError(f"{path} cannot be read safely: it {error}.") from error
-    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path} is neither JSON nor YAML that can be read safely: {reason}") from error
+        raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
+    except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is neither JSON nor YAML that can be read safely: {yaml_problem(error)}.") from error
 
 
 # ---------------------------------------------------------------------------------------------------------------- common
-def plain(value: Any, depth: int = 0) -> Any:
-    """Containers and stand-ins as dictionaries and lists; anything else that is no data is left out as None."""
-    if depth > DEPTH:
-        raise InputError("is nested too deeply")
+def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
+    """Containers and stand-ins as dictionaries and lists; anything else that is no data is left out as None.
+
+    Raises:
+        InputError: more or deeper values than the budget has, and tensors that claim more numbers than are stored.
+    """
+    budget.spend(depth)
     if isinstance(value, Number | Array):
-        return plain(value.content(), depth + 1)
+        content = value.content()
+        budget.spend(depth, content.size if isinstance(content, np.ndarray) else 0)
+        return content.tolist() if isinstance(content, np.ndarray) else content
     if isinstance(value, OrderedDict):
-        return plain(_content(value), depth + 1)
+        return plain(_content(value), budget, depth + 1)
     if isinstance(value, Mapping):
-        return {key: plain(entry, depth + 1) for key, entry in value.items()}
+        return {key: plain(entry, budget, depth + 1) for key, entry in value.items()}
     if isinstance(value, list | tuple | set):
-        return [plain(entry, depth + 1) for entry in value]
-    return value if isinstance(value, Tensor | bool | int | float | str | type(None)) else None
+        return [plain(entry, budget, depth + 1) for entry in value]
+    if isinstance(value, Tensor):
+        return _stored(value)
+    if isinstance(value, int) and value.bit_length() > HUGE:
+        raise InputError(f"a whole number of {value.bit_length()} bits is no setting")
+    return value if isinstance(value, bool | int | float | str | type(None)) else None
+
+
+def _stored(tensor: Tensor) -> Tensor:
+    """A tensor whose numbers are all in the file: a single one can be said to be as many as one likes."""
+    whole = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
+    if not whole or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise InputError(f"a tensor of shape {tuple(tensor.shape)} is not stored number by number")
+    return tensor
 
 
 class Settings:

@@ -61,7 +61,7 @@ def find(content: Any, origin: str) -> Weights:
         raw: dict[str, Tensor] = _named(content["model"])
         average = content.get("ema")
         located = content.get("location_params")
-        extra = _named(located) if isinstance(located, Mapping) else {}
+        extra = _named(located) if _is_weights(located) else {}
         step = content.get("step", content.get("epoch", 0))
         averaged = raw
         if isinstance(average, Mapping) and isinstance(average.get("shadow_params"), list):
@@ -96,7 +96,11 @@ def _maps(extra: Mapping[str, Tensor], average: Any, origin: str) -> tuple[Tenso
 
 
 def _is_weights(value: Any) -> TypeGuard[Mapping[str, Tensor]]:
-    return isinstance(value, Mapping) and bool(value) and all(isinstance(entry, Tensor) for entry in value.values())
+    return (
+        isinstance(value, Mapping)
+        and bool(value)
+        and all(isinstance(name, str) and isinstance(entry, Tensor) for name, entry in value.items())
+    )
 
 
 def _named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -121,6 +125,8 @@ def _by_name(raw: Mapping[str, Tensor], average: Any, origin: str) -> dict[str, 
 
 def _in_order(raw: Mapping[str, Tensor], average: Sequence[Tensor], extra: int, origin: str) -> dict[str, Tensor]:
     """An average that is a list in the order of the parameters, of all or of those that are trained; then others' follow."""
+    if not all(isinstance(value, Tensor) for value in average):
+        raise InputError(f"{origin} averages what are no tensors: it is damaged.")
     names = [name for name in raw if name != TABLE]
     trained = [name for name in names if name != FREQUENCIES or raw[name].ndim != 1]
     for candidates in (trained, names):

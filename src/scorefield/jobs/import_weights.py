@@ -16,13 +16,14 @@ from torch import Tensor
 
 from scorefield.data.batch import Conditions
 from scorefield.data.loader import Sequential
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import write_text
 from scorefield.interop import mlde, ncsnv2, pickles, score_sde, weights
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
 from scorefield.nn import LearnedPositionMaps, Network
+from scorefield.nn.size import limited_to
 from scorefield.run import loading
 from scorefield.run.aliases import renewed
 from scorefield.run.configuration import read_recipe
@@ -123,15 +124,16 @@ def converted(
     settings = _settings(found, checkpoint, config)
     reader = ncsnv2 if "begin_conv.weight" in found.raw else score_sde
     try:
-        net, built = reader.network(settings, found.raw)
-        law = reader.law(settings, found.raw)
+        with limited_to(found.raw.values(), settings.origin):
+            net, built = reader.network(settings, found.raw)
+            law = reader.law(settings, found.raw)
         raw = reader.rename(found.raw, built)
         averaged = raw if found.averaged is found.raw else reader.rename(found.averaged, built)
-    except (TypeError, KeyError, ValueError, RuntimeError) as error:
+        recipe: dict[str, Any] = {"model": _model(settings, found, law, net), "train": _train(settings, law)}
+    except (TypeError, ValueError, LookupError, ArithmeticError, AttributeError, RuntimeError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{settings.origin} is not as its program writes it: {error}") from error
-    recipe: dict[str, Any] = {"model": _model(settings, found, law, net), "train": _train(settings, law)}
+        raise InputError(f"{settings.origin} is not as its program writes it: {brief(error)}.") from error
     if found.maps is not None:
         recipe["model"]["net"], built = _located(recipe["model"]["net"], built, found.maps[0])
         raw, averaged = (

@@ -21,6 +21,7 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.limits import BoundedLoader, Budget, read_short, yaml_problem
 from scorefield.run.aliases import renewed
 from scorefield.run.defaults import (
     constructor_types,
@@ -35,6 +36,7 @@ from scorefield.run.defaults import (
 from scorefield.run.messages import Known, classes_in, explain
 
 GROUPS = ("model", "data", "train")
+BASE = 100  # values that the reading of a file costs as much as: bases that name two others each double
 
 
 class Parser(ArgumentParser):
@@ -124,14 +126,20 @@ def find_recipe(name: str, folder: Path = Path()) -> Path:
     raise InputError(f"There is no recipe or file {name}: {hint}")
 
 
-class _Plain(yaml.SafeLoader):
-    """Refuses a key that is given twice; the last one would silently win."""
+class _Plain(BoundedLoader):
+    """Refuses references, and a key that is given twice: the last one would silently win."""
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise InputError("it uses YAML references (*name): write the values out")
+        return super().compose_node(parent, index)
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        names = [key.value for key, _ in node.value]
-        if twice := next((name for name in names if names.count(name) > 1), None):
-            problem = f"the key {twice} is given twice"
-            raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+        seen: set[str] = set()
+        for name in (key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if name in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"the key {name} is given twice", node.start_mark)
+            seen.add(name)
         return super().construct_mapping(node, deep)
 
 
@@ -152,13 +160,11 @@ def class_from_file(name: str, key: str) -> dict[str, Any]:
 
 def read_yaml(path: Path) -> dict[str, Any]:
     """A YAML file with a mapping, as plain data without references."""
+    data = read_short(path)
     try:
-        text = path.read_text()
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise InputError(f"{path} uses YAML references (*name): write the values out.")
-        content = yaml.load(text, Loader=_Plain)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is not plain YAML: {' '.join(str(error).split())}") from error
+        content = yaml.load(data.decode(), Loader=_Plain)
+    except (yaml.YAMLError, ValueError) as error:
+        raise InputError(f"{path} is not plain YAML: {yaml_problem(error)}.") from error
     if not isinstance(content, dict):
         raise InputError(f"{path} holds no mapping: a recipe has the groups {', '.join(GROUPS)}.")
     return content
@@ -174,7 +180,7 @@ class Leaf:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """A recipe folded over its bases."""
-    return _values(_folded_file(path, ()))
+    return _values(_folded_file(path, (), Budget(str(path))))
 
 
 def fold_bases(content: Mapping[str, Any], origin: str, folder: Path = Path()) -> dict[str, Any]:
@@ -185,12 +191,12 @@ def fold_bases(content: Mapping[str, Any], origin: str, folder: Path = Path()) -
         origin: what to call it.
         folder: where bases are looked for first.
     """
-    return _values(_folded(content, origin, folder, ()))
+    return _values(_folded(content, origin, folder, (), Budget(origin)))
 
 
 def recipe_leaves(path: Path) -> dict[str, Leaf]:
     """The values of a recipe folded over its bases, each with the file that gave it, by their dotted names; see `leaves_in`."""
-    return dict(leaves_in(_folded_file(path, ())))
+    return dict(leaves_in(_folded_file(path, (), Budget(str(path)))))
 
 
 def leaves_in(tree: Mapping[str, Any], name: str = "") -> Iterator[tuple[str, Leaf]]:
@@ -215,14 +221,19 @@ def _values(tree: Any) -> Any:
     return {key: _values(inner) for key, inner in tree.items()} if isinstance(tree, Mapping) else tree.value
 
 
-def _folded_file(path: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
+def _folded_file(path: Path, seen: tuple[Path, ...], budget: Budget) -> dict[str, Any]:
     if path.resolve() in seen:
         raise InputError(f"{path} is its own base.")
-    return _folded(read_yaml(path), str(path), path.parent, (*seen, path.resolve()))
+    budget.spend(len(seen), BASE)
+    content = read_yaml(path)
+    budget.check(content)
+    return _folded(content, str(path), path.parent, (*seen, path.resolve()), budget)
 
 
-def _folded(content: Mapping[str, Any], origin: str, folder: Path, seen: tuple[Path, ...]) -> dict[str, Any]:
-    """A recipe over its bases as a tree of leaves; `seen` are the files that it is a base of."""
+def _folded(
+    content: Mapping[str, Any], origin: str, folder: Path, seen: tuple[Path, ...], budget: Budget
+) -> dict[str, Any]:
+    """A recipe over its bases as a tree of leaves; `seen` are the files that it is a base of, and the budget is of all."""
     content = dict(renewed(content))
     bases = content.pop("base", [])
     bases = bases if isinstance(bases, list) else [bases]
@@ -230,7 +241,7 @@ def _folded(content: Mapping[str, Any], origin: str, folder: Path, seen: tuple[P
         raise InputError(f"{origin}: base names no recipe: give the name of one, a file, or a list of them.")
     folded: dict[str, Any] = {}
     for base in bases:
-        folded = fold(folded, _folded_file(find_recipe(base, folder), seen))
+        folded = fold(folded, _folded_file(find_recipe(base, folder), seen, budget))
     folded = fold(folded, with_origin(content, origin.removeprefix(f"{shipped_folder()}{os.sep}")))
     for group, values in folded.items():
         if group not in GROUPS:

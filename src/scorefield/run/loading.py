@@ -14,6 +14,7 @@ from torch import Tensor
 from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError
 from scorefield.model import Model
+from scorefield.nn.size import limited_to
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
 from scorefield.run.recipe import build, data_parser, model_parser, train_parser
@@ -67,7 +68,9 @@ class LoadedCheckpoint:
         stored = {"model": self.config["model"]}
         configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
         parser = model_parser()
-        model: Model = build(parser, parser.read_object(stored, str(self.path))).model
+        settings = parser.read_object(stored, str(self.path))
+        with limited_to(self.checkpoint.tensors.values(), str(self.path)):
+            model: Model = build(parser, settings).model
         weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
         load_strictly(model.denoiser.net, weights, str(self.path))
         load_fixed(model, self.checkpoint, str(self.path))

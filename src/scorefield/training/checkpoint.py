@@ -23,6 +23,7 @@ from torch import Tensor
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import replacing
+from scorefield.foundation.limits import parse_json
 
 FORMAT = 1
 NAME = re.compile(r"step-(\d{8})\.safetensors")
@@ -81,7 +82,7 @@ def read(path: Path) -> Checkpoint:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, ValueError, TypeError, AttributeError, RuntimeError) as error:  # of unknown types
         raise InputError(f"{path} is not a whole safetensors file ({brief(error)}): {_instead(path)}.") from error
     if not {"facts", "format", "sha256"} <= metadata.keys():
         raise InputError(f"{path} is a safetensors file, but not a checkpoint of scorefield.")
@@ -89,7 +90,12 @@ def read(path: Path) -> Checkpoint:
         raise InputError(f"{path} has format {metadata['format']}, this version reads {FORMAT}: upgrade scorefield.")
     if digest(tensors, metadata["facts"]) != metadata["sha256"]:
         raise InputError(f"{path} is corrupt (its content does not match its digest): {_instead(path)}.")
-    return Checkpoint(tensors, json.loads(metadata["facts"]), metadata["sha256"])
+    facts = parse_json(metadata["facts"], f"the description in {path}")
+    if not (isinstance(facts, dict) and type(facts.get("step")) is int and 0 <= facts["step"] < 10**8):
+        raise InputError(
+            f"{path} does not say of which step it is, so it was not written by scorefield: {_instead(path)}."
+        )
+    return Checkpoint(tensors, facts, metadata["sha256"])
 
 
 def _instead(path: Path) -> str:

@@ -7,6 +7,7 @@ import os
 import pickle
 import sys
 import types
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +155,79 @@ def test_devices_and_plain_files_are_read(tmp_path) -> None:
             read_config(tmp_path / "z")
     with pytest.raises(InputError, match="There is no configuration"):
         read_config(tmp_path / "gone")
+
+
+def doubled(levels: int) -> list:
+    inner: list = [1]
+    for _ in range(levels):
+        inner = [inner, inner]
+    return inner
+
+
+def nested_key(depth: int) -> bytes:
+    """A pickle of a dictionary whose key is a tuple within tuples."""
+    return b"\x80\x02}" + b")" + b"\x85" * depth + b"K\x01s."
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_grows_when_it_is_read_is_refused(tmp_path) -> None:
+    path = tmp_path / "x.pth"
+    one = torch.ones(1)
+    for content, word in (
+        ({"config": doubled(45)}, "values"),
+        ({"model": {"a": one.expand(2**40)}}, "not stored"),
+        ({"model": {"a": torch.sparse_coo_tensor([[0], [0]], [1.0], (2**30, 2**30))}}, "not stored|cannot be read"),
+        ({"step": 1 << 100_000}, "damaged"),
+    ):
+        torch.save(content, path)
+        with pytest.raises(InputError, match=word):
+            read_checkpoint(path)
+    torch.save({"model": {"a": torch.arange(6.0).view(2, 3).T, "b": one.expand(1, 1)}}, path)
+    assert read_checkpoint(path)["model"]["a"].shape == (3, 2)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_pickles_too_deep_for_python_are_refused(tmp_path) -> None:
+    path = tmp_path / "x.pkl"
+    for data, word in (
+        (nested_key(1_000_000), "deep"),
+        (b"\x80\x02]" + b"]a" * 1000 + b".", None),
+        (b"\x80\x02" + b"]" * 1000 + b"a" * 999 + b".", "deep"),
+        (b"\x80\x02K\x01r\xff\xff\xff\x7f.", "numbers its values"),
+        (pickle.dumps({"a": doubled(45)}, 2), "values"),
+        (b"\x80\x02.", "cannot be read"),
+        (b"\x80\x02h\x05.", "cannot be read"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(InputError, match=word or "no configuration"):
+            read_config(path)
+    with zipfile.ZipFile(tmp_path / "x.pth", "w") as archive:
+        archive.writestr("x/data.pkl", nested_key(1_000_000))
+    (tmp_path / "legacy.pth").write_bytes(nested_key(1_000_000))
+    for name in ("x.pth", "legacy.pth"):
+        with pytest.raises(InputError, match="deep"):
+            read_checkpoint(tmp_path / name)
+    with zipfile.ZipFile(tmp_path / "bomb.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("bomb/data.pkl", bytes(10**7))
+    with pytest.raises(InputError, match="claims"):
+        read_checkpoint(tmp_path / "bomb.pth")
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "".join(f"a{n}: &a{n} [{f'*a{n - 1}, *a{n - 1}' if n else 'x'}]\n" for n in range(45)),
+        "a: &a {x: 1}\n" + "".join(f"b{n}: &b{n} {{<<: [{f'*b{n - 1}, ' * 9 if n else '*a'}]}}\n" for n in range(12)),
+        "a: " + ":".join(["59"] * 100_000),
+        "a: !!python/int '" + ":".join(["59"] * 100_000) + "'",
+        "a: " + "[" * 3000,
+        '{"a": ' + "[" * 100_000,
+        "a: 2001-99-99",
+        "a: !!python/object/new:ml_collections.config_dict.config_dict.ConfigDict {state: 3, dictitems: 4}",
+    ],
+)
+def test_configurations_that_grow_when_they_are_read_are_refused(text, tmp_path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    with pytest.raises(InputError, match=r"c\.yaml"):
+        read_config(tmp_path / "c.yaml")
