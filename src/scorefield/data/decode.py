@@ -18,6 +18,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, FieldDataset
+from scorefield.data.precision import fits_float32, glance, needed
 from scorefield.foundation.errors import InputError, brief
 
 BROKEN = (OSError, SyntaxError, ValueError, EOFError, struct.error, zlib.error, zipfile.BadZipFile, NotImplementedError)
@@ -185,15 +186,23 @@ class ImageFields(FieldDataset):
         self.decoder, self.indices, self.labels, self.classes = decoder, indices, labels, classes
         self.dtype = str(decoder.first.dtype)
         self.quantum = 0.0 if decoder.first.dtype.kind == "f" else 1.0
+        self.precision = torch.float32
+        if not fits_float32(decoder.first.dtype):
+            rows = self._rows(torch.from_numpy(glance(len(self), decoder.first.size)))
+            self.precision = needed(rows, decoder.origin)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def gather(self, indices: Tensor) -> Batch:
-        rows = np.stack([self.decoder(i) for i in self.indices[indices].tolist()]).astype(np.float32)
-        rows = rows[:, None] if rows.ndim == 3 else np.moveaxis(rows, -1, 1)
+        rows = self._rows(indices).astype(str(self.precision).removeprefix("torch."), copy=False)
         cond = {} if self.labels is None else {"label": self.labels[indices]}
         return Batch(torch.from_numpy(np.ascontiguousarray(rows)), cond)
+
+    def _rows(self, indices: Tensor) -> np.ndarray:
+        """Some images (n, channels, height, width) as they are stored."""
+        rows = np.stack([self.decoder(i) for i in self.indices[indices].tolist()])
+        return rows[:, None] if rows.ndim == 3 else np.moveaxis(rows, -1, 1)
 
     def kept(self, gib: float) -> FieldDataset:
         """The same fields, all decoded now and kept in memory at their own depth, if they take up to so many GiB."""

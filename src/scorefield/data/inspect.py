@@ -69,14 +69,15 @@ class Facts:
     def table(self) -> str:
         """The facts as text, one a line."""
         note = f" (all pairs of {self.compared} of {self.n} fields)" if self.compared < self.n else ""
+        least = min((std for std in self.std if std > 0), default=0.0)
         rows = {
             "fields": f"{self.n} of shape {' × '.join(map(str, self.shape))}",
             "stored as": self.dtype + (f", step {self.quantum:g}" if self.quantum else ""),
             "classes": str(self.classes) if self.classes else "no labels",
-            "range": f"{self.minimum:g} to {self.maximum:g}",
+            "range": f"{written(self.minimum, least, 6)} to {written(self.maximum, least, 6)}",
             "NaN or inf": str(self.bad),
             "masked": f"{self.missing:.1%}",
-            "mean": shorten(self.mean),
+            "mean": shorten(self.mean, least),
             "std": shorten(self.std),
             "sigma_data": f"{self.sigma_data:.4g}",
             "sigma_max": f"{self.sigma_max:.4g}{note}",
@@ -190,6 +191,13 @@ def root_mean_square(normaliser: Normaliser, batches: Iterable[Batch]) -> float:
     return float((squares.sum() / normalised.count.sum()).sqrt())
 
 
-def shorten(values: tuple[float, ...]) -> str:
-    """The first few of some numbers."""
-    return ", ".join(f"{value:.4g}" for value in values[:8]) + (" …" if len(values) > 8 else "")
+def shorten(values: tuple[float, ...], spread: float = 0.0) -> str:
+    """The first few of some numbers, with a digit more than their spread needs where that is known."""
+    return ", ".join(written(value, spread, 4) for value in values[:8]) + (" …" if len(values) > 8 else "")
+
+
+def written(value: float, spread: float, digits: int) -> str:
+    """A number of at least so many digits, and as many as show what a small spread about it tells apart."""
+    if 0 < spread < abs(value) < math.inf:
+        digits = max(digits, 3 + math.ceil(math.log10(abs(value) / spread)))
+    return f"{value:.{digits}g}"
