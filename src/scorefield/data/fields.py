@@ -179,7 +179,7 @@ class DatasetFields(FieldDataset):
             x = self._item(0).x
             self.dtype = str(x.dtype).removeprefix("torch.")
             if x.dtype not in HALVES and not fits_float32(np.dtype(self.dtype)):
-                rows = [self._item(int(i)).x for i in glance(len(self), x.numel())]
+                rows = [pairs(self._item(int(i))).x for i in glance(len(self), x.numel())]
                 if len({row.shape for row in rows}) == 1:  # else `stack` refuses them
                     self.precision = needed(torch.stack(rows).numpy(), "The dataset")
 
@@ -187,52 +187,52 @@ class DatasetFields(FieldDataset):
         return len(self.dataset)  # type: ignore[arg-type]
 
     def gather(self, indices: Tensor) -> Batch:
-        items = [self._item(index) for index in indices.tolist()]
+        items = [pairs(self._item(index)) for index in indices.tolist()]
         return stack([replace(item, x=item.x.to(self.precision)) for item in items])
 
     def _item(self, index: int) -> Batch:
-        """An item, with real x of the type that it has."""
+        """An item, with x of the type that it has."""
         match self.dataset[index]:
             case Batch() as batch:
-                return self._real(index, batch)
+                return self._checked(index, batch)
             case Tensor() as x:
-                return self._real(index, Batch(x))
+                return self._checked(index, Batch(x))
             case (Tensor() as x, label):
-                return self._real(index, Batch(x, {"label": self._class(index, label)}))
+                return self._checked(index, Batch(x, {"label": self._label(index, label)}))
             case other:
                 raise InputError(
                     f"Item {index} of the dataset is {type(other).__name__}: return x, (x, label) or Batch, x being a tensor."
                 )
 
-    def _real(self, index: int, item: Batch) -> Batch:
-        x, mask, cond = item.x.detach(), item.mask, dict(item.cond)
+    def _checked(self, index: int, item: Batch) -> Batch:
+        x, cond = item.x.detach(), dict(item.cond)
         if x.layout != torch.strided or x.is_quantized:
             raise InputError(f"x of item {index} of the dataset is a {x.layout} tensor: return x.to_dense().")
         if not 1 <= x.ndim - 1 <= 3:
             raise InputError(
                 f"x of item {index} of the dataset has shape {tuple(x.shape)}: return (channels, *grid), a grid of 1 to 3 axes."
             )
-        x = x.resolve_conj().cpu()
-        if x.is_complex():
-            mask = mask.repeat_interleave(2, dim=0) if mask is not None and len(mask) == len(x) > 1 else mask
-            x = torch.view_as_real(x).movedim(-1, 1).flatten(0, 1)
         if "label" in cond:
-            cond["label"] = self._class(index, cond["label"])
-        return replace(item, x=x, mask=mask, cond=cond)
+            cond["label"] = self._label(index, cond["label"])
+        return replace(item, x=x.resolve_conj().resolve_neg().cpu(), cond=cond)
 
-    def _class(self, index: int, label: Any) -> Tensor:
-        found = torch.as_tensor(label)
-        most = len(self.classes) or MOST_CLASSES
-        if found.numel() != 1 or found.is_floating_point() or found.is_complex() or not 0 <= int(found) < most:
-            given = (
-                f"{float(found):g}"
-                if found.numel() == 1 and not found.is_complex()
-                else f"of shape {tuple(found.shape)}"
-            )
-            raise InputError(
-                f"Item {index} of the dataset has the label {given}: return one integer from 0 to {most - 1}, nothing one-hot."
-            )
-        return found.reshape(()).to("cpu", torch.int64)
+    def _label(self, index: int, label: Any) -> Tensor:
+        """The class of an item: a whole number."""
+        try:
+            found = np.asarray(label)
+        except (TypeError, ValueError, RuntimeError):
+            found = np.asarray(None)
+        return check_labels(found[None], 1, f"item {index} of the dataset", len(self.classes) or MOST_CLASSES)[0]
+
+
+def pairs(item: Batch) -> Batch:
+    """A field without a batch dimension with its complex channels as pairs of real ones, and its mask likewise."""
+    x, mask = item.x, item.mask
+    if not x.is_complex():
+        return item
+    if mask is not None and len(mask) == len(x) > 1:
+        mask = mask.repeat_interleave(2, dim=0)
+    return replace(item, x=torch.view_as_real(x).movedim(-1, 1).flatten(0, 1), mask=mask)
 
 
 def find_channels(shape: Sequence[int], channel_axis: ChannelAxis, origin: str) -> ChannelAxis:

@@ -112,11 +112,12 @@ def inspect(
     """
     batches = Sequential(fields, workers=workers)
     members = torch.zeros(len(fields.classes), dtype=torch.int64)
-    statistics = measure(tally(batches, members))
+    copies = Copies()
+    statistics = measure(copies.counted(tally(batches, members)))
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
-    warnings = [*fields.notes, *warn(statistics.std, members, fields.classes)]
+    warnings = [*fields.notes, *copies.warnings(), *warn(statistics.std, members, fields.classes)]
     warnings += [] if valid is None else held_out(valid, workers)
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
@@ -160,6 +161,29 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
                 )
             members += counts
         yield batch
+
+
+class Copies:
+    """Counts fields that are copies of ones before."""
+
+    def __init__(self) -> None:
+        self.n, self.seen = 0, set[int]()
+
+    def counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on and look at their fields on the way."""
+        for batch in batches:
+            self.n += len(batch)
+            self.seen.update(hash(row.tobytes()) for row in batch.x.numpy())
+            yield batch
+
+    def warnings(self) -> list[str]:
+        """How many there are."""
+        found = self.n - len(self.seen)
+        return (
+            [f"{found} of {self.n} fields are copies of others: remove them, or count them as they are."]
+            if found
+            else []
+        )
 
 
 def held_out(fields: FieldDataset, workers: int) -> list[str]:

@@ -190,7 +190,7 @@ def test_facts_show_as_many_digits_as_tell_values_apart() -> None:
     facts = inspect(ArrayFields(X, "first"), Standardise())
     assert facts.sigma_data == pytest.approx(1, abs=1e-5) and facts.sigma_max > 5
     table = facts.table()
-    assert f"{X.min():.4f}" in table and f"{X.max():.4f}" in table and f"{X.mean():.4f}" in table, table
+    assert f"{X.min():.5f}" in table and f"{X.max():.5f}" in table and f"{X.mean():.5f}" in table, table
 
 
 def test_samples_come_back_in_float64_from_training_to_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
