@@ -178,9 +178,10 @@ class Model(nn.Module):
         return inside.x, dict(inside.cond)
 
     def leave(self, z: Tensor, cond: Condition) -> Tensor:
-        """x in data units, of z and cond in model space, in float32 at least."""
+        """x in data units, of z and cond in model space, in float32 at least; in float64 where the units need it."""
         z = z.to(self.device, torch.promote_types(z.dtype, self.precision))
-        return self.normaliser.inverse(z if self.mean is None else self.mean.add(z, cond)).to(z.dtype)
+        x = self.normaliser.inverse(z if self.mean is None else self.mean.add(z, cond))
+        return x.to(torch.promote_types(z.dtype, self.normaliser.precision))
 
     def prepare(self, batch: Batch) -> Batch:
         """A batch in data units as the denoiser learns it: x and cond as they `enter`, y and the noise in the units of z."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -251,6 +251,7 @@ class GriddedFile(Job):
         attributes = {**self.attributes, JOB: digest(self.identity)}
         given, kind = self.fields.given, format_of(self.out)
         frame = frame_of(self.template, given, self.fields.members, attributes, raw=self.fields.raw)
+        frame = replace(frame, dtype=pieces[0]["x"].dtype)
         kind.write(out, frame, self._placed(pieces))
         if self.reach is None:
             return

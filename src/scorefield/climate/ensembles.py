@@ -123,7 +123,8 @@ class Ensemble(FieldChunks):
             raise InputError(
                 f"Fields of {self.given.name(wanted[0][1])} are no numbers: take another --sampler or --grid."
             )
-        x = np.where(self.known, x, np.nan).astype(np.float32)
+        kept = np.float64 if self.model.normaliser.precision == torch.float64 else np.float32
+        x = np.where(self.known, x, np.nan).astype(kept)
         if not self.raw:
             return x
         return np.stack((x, z.numpy()), axis=2).reshape(len(x), -1, *x.shape[2:])

@@ -49,6 +49,11 @@ class Predictors:
     names: tuple[str, ...]
     grid: Grid
 
+    @property
+    def dtype(self) -> np.dtype:
+        """Of the channels."""
+        return np.result_type(self.cube.dtype, self.static.dtype)
+
     def coarse(self, number: int) -> np.ndarray:
         """The predictors of a time as they drive the model, (channels, y, x) on the grid that they are given on."""
         field = self.cube.read(number)
@@ -165,7 +170,8 @@ class GriddedFields(FieldDataset):
     @property
     def bytes(self) -> int:
         """What all fields take in memory."""
-        return 4 * len(self) * (len(self.variables) + len(self.conditions)) * self.size[0] * self.size[1]
+        size = self.targets.dtype.itemsize
+        return size * len(self) * (len(self.variables) + len(self.conditions)) * self.size[0] * self.size[1]
 
     @property
     def remembered(self) -> bool:
@@ -175,7 +181,9 @@ class GriddedFields(FieldDataset):
     def remember(self) -> GriddedFields:
         """Read everything into memory; returns itself."""
         if self._cache is None and len(self):
-            x, cond = (torch.empty(len(self), n, *self.size) for n in (len(self.variables), self._given))
+            given = np.dtype(np.float32) if self.predictors is None else self.predictors.dtype
+            parts = ((len(self.variables), self.targets.dtype), (self._given, given))
+            x, cond = (torch.from_numpy(np.empty((len(self), n, *self.size), dtype)) for n, dtype in parts)
             for rows in self._by_number(np.arange(len(self))):
                 for index, (target, field) in zip(rows, self._read(rows), strict=True):
                     x[index], cond[index] = torch.from_numpy(target), torch.from_numpy(field)

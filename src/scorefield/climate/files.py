@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from scorefield.climate.units import same_units
+from scorefield.data.precision import fits_float32, needed
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 
 if TYPE_CHECKING:
@@ -77,6 +78,7 @@ NAMES = {  # of dimensions that no attribute explains
 }
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 READ_AHEAD = 2**25  # bytes of fields that follow one another, read together
+LOOKED_AT = 4  # fields, for their number type
 CHUNKS = 2**26  # bytes of unpacked chunks that HDF5 keeps
 
 
@@ -106,7 +108,9 @@ def files_of(path: str | Path | Sequence[str]) -> list[str]:
     """The files that a path means: a file, a Zarr store, a pattern, a folder of NetCDF files, or a list of them."""
     found: list[str] = []
     for entry in map(os.path.expandvars, [str(path)] if isinstance(path, str | Path) else path):
-        matches = sorted(glob.glob(entry)) if glob.has_magic(entry) else [entry] * os.path.exists(entry)  # noqa: PTH110, PTH207
+        # A name may hold brackets, which a pattern has too: what is there is meant as it is written.
+        there = os.path.exists(entry)  # noqa: PTH110
+        matches = [entry] if there else sorted(glob.glob(entry)) if glob.has_magic(entry) else []  # noqa: PTH207
         if not matches:
             raise AbsentDataError(f"There is no file {entry}: give the path of NetCDF files or of a Zarr store.")
         for match in map(Path, matches):
@@ -276,6 +280,18 @@ class Cube:
             channel for pair in zip(variables.names, self.layouts, strict=True) for channel in self._levels(*pair)
         ]
         self.shape = (dataset.sizes[first.y], dataset.sizes[first.x])
+        self.dtype = np.dtype(np.float32)
+        self.dtype = self._dtype()
+
+    def _dtype(self) -> np.dtype:
+        """float64 where float32 would round off what tells fields apart, by a look at some of them; else float32."""
+        if all(fits_float32(self.dataset[name].dtype) for name in self.variables.names) or not len(self):
+            return np.dtype(np.float32)
+        self.dtype = np.dtype(np.float64)
+        numbers = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).round().astype(int)).tolist()
+        found = needed(np.stack([self.read(number) for number in numbers]), self.origin)
+        self._runs.clear()
+        return np.dtype(str(found).removeprefix("torch."))
 
     @property
     def dataset(self) -> xr.Dataset:
@@ -320,7 +336,7 @@ class Cube:
             )
 
     def read(self, number: int) -> np.ndarray:
-        """The field of a number, (channels, y, x) float32, NaN where it is not known; not to be written to.
+        """The field of a number, (channels, y, x) of `dtype`, NaN where it is not known; not to be written to.
 
         Where fields are read in turn, those that follow are read with them, twice as many each time.
         """
@@ -330,7 +346,7 @@ class Cube:
         member, time = divmod(number, len(self.times))
         first, fields = self._runs[0] if self._runs else (-1, ())
         count = 2 * len(fields) if number == first + len(fields) else 1
-        size = 4 * len(self.channels) * self.shape[0] * self.shape[1]
+        size = self.dtype.itemsize * len(self.channels) * self.shape[0] * self.shape[1]
         count = max(1, min(count, READ_AHEAD // size, len(self.times) - time))
         parts = [
             self._values(*pair, member, time, count) for pair in zip(self.variables.names, self.layouts, strict=True)
@@ -356,7 +372,7 @@ class Cube:
                 library().decode_cf(library().Dataset({name: (dims, raw, packing)}), decode_times=False)[name].variable
             )
         part = part.transpose(*(d for d in (layout.time, layout.level, layout.y, layout.x) if d))
-        values = np.asarray(part.values, np.float32)
+        values = np.asarray(part.values, self.dtype)
         values = values if layout.level else np.expand_dims(values, -3)
         values = values if wanted is None else np.take(values, np.unique(wanted, return_inverse=True)[1], axis=-3)
         return values if layout.time else np.broadcast_to(values, (count, *values.shape))

@@ -45,12 +45,14 @@ class Frame:
         variables: attributes of each variable to write.
         dimensions: of every one of them.
         shape: sizes along these.
+        dtype: of the values.
     """
 
     dataset: xr.Dataset
     variables: Mapping[str, Mapping[str, Any]]
     dimensions: tuple[str, ...]
     shape: tuple[int, ...]
+    dtype: np.dtype = np.dtype(np.float32)
 
     @property
     def chunks(self) -> tuple[int, ...]:
@@ -132,8 +134,8 @@ class NetCDF(Format):
                 variable = file.create_variable(
                     name,
                     frame.dimensions,
-                    np.float32,
-                    fillvalue=np.float32(np.nan),
+                    frame.dtype,
+                    fillvalue=frame.dtype.type(np.nan),
                     chunks=frame.chunks,
                     compression="gzip",
                     compression_opts=4,
@@ -156,9 +158,11 @@ class Zarr(Format):
 
         dataset = frame.dataset.copy()
         for name, attributes in frame.variables.items():
-            empty = dask.array.zeros(frame.shape, np.float32, chunks=frame.chunks)
+            empty = dask.array.zeros(frame.shape, frame.dtype, chunks=frame.chunks)
             dataset[name] = (frame.dimensions, empty, dict(attributes))
-        encoding = _encoding(frame.dataset) | {name: {"_FillValue": np.float32(np.nan)} for name in frame.variables}
+        encoding = _encoding(frame.dataset) | {
+            name: {"_FillValue": frame.dtype.type(np.nan)} for name in frame.variables
+        }
         dataset.to_zarr(path, mode="w", compute=False, consolidated=False, encoding=encoding)
         arrays = [zarr.open_array(path, path=name, mode="r+") for name in frame.variables]
         for where, values in fields:

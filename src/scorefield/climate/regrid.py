@@ -23,7 +23,7 @@ class Regridder(ABC):
 
     @abstractmethod
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
-        """Fields (..., y, x) on the old grid to (..., rows, columns) of the new one, float32."""
+        """Fields (..., y, x) on the old grid to (..., rows, columns) of the new one, float32, or float64 if they are."""
 
 
 class Regrid(ABC):
@@ -281,7 +281,8 @@ def _weighted(field: np.ndarray, apply: Any) -> np.ndarray:
         weight = apply(known.astype(np.float64))
         with np.errstate(invalid="ignore", divide="ignore"):
             out = np.where(weight >= KNOWN, out / weight, np.nan)
-    return np.ascontiguousarray(out.reshape(*field.shape[:-2], *out.shape[-2:]), np.float32)
+    kept = np.float64 if field.dtype == np.float64 else np.float32
+    return np.ascontiguousarray(out.reshape(*field.shape[:-2], *out.shape[-2:]), kept)
 
 
 def _heights(grid: Grid) -> np.ndarray:

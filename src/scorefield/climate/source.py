@@ -19,6 +19,7 @@ from scorefield.climate.template import template_bytes
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import TimeFeature
 from scorefield.climate.times import calendar_of, dates, usual_step
+from scorefield.data.inspect import written
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 
@@ -263,8 +264,8 @@ def _reach(values: Tensor) -> str:
     known = values[values.isfinite()].double()
     if not len(known):
         return "unknown everywhere"
-    low, high, mean = float(known.min()), float(known.max()), float(known.mean())
-    return f"{low:.5g} to {high:.5g}, mean {mean:.5g}, std {float(known.std(correction=0)):.4g}"
+    low, high, mean, std = (float(v) for v in (known.min(), known.max(), known.mean(), known.std(correction=0)))
+    return f"{written(low, std, 5)} to {written(high, std, 5)}, mean {written(mean, std, 5)}, std {std:.4g}"
 
 
 def surveyed(fields: GriddedFields) -> tuple[list[list[float]], list[list[float]], np.ndarray, bool]:

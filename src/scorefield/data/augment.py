@@ -89,11 +89,11 @@ class DropLabel(Augment):
 
 
 def draw(batch: Batch, seed: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:
-    """Uniform draws (batch, *shape), each sample's from its own key."""
+    """Uniform draws (batch, *shape), each sample's from its own key; in float32, so that they do not depend on the type of x."""
     if batch.key is None:
         raise InputError("Augmentation needs the key (index, epoch) of each sample: take the batch from a Loader.")
     keys = ((seed, *key, stream) for key in batch.key.tolist())
-    return Generators(keys).rand((len(batch), *shape), like=batch.x)
+    return Generators(keys).rand((len(batch), *shape), like=batch.x.new_empty(0, dtype=torch.float32))
 
 
 def flip(x: Tensor, chosen: dict[int, Tensor]) -> Tensor:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -14,13 +16,20 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.fields import ArrayFields, FieldDataset
+from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset
+from scorefield.data.precision import fits_float32, glance, needed
 from scorefield.foundation.errors import InputError, brief
 
 BROKEN = (Exception,)  # a damaged, encrypted or exploding file raises almost any
+GREY_MODES = ("1", "L", "LA", "La")
+ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+SURVEYED = 2000  # images of a collection whose kind is looked at before the first is decoded, at most
+PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # the second image in a photograph is a preview
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of more than 8 bits
 
 Channels = Literal[1, 3]
+Depth = Literal[8, 16]
+Pages = Literal["first", "frames", "volume"]
 Filter = Literal["bicubic", "bilinear", "box", "lanczos"]
 Box = tuple[int, int, int, int]  # left, top, right, bottom in pixels, the last two exclusive
 
@@ -67,23 +76,41 @@ class Square(Crop):
 
 @dataclass(frozen=True)
 class Conversion:
-    """From an image to an array (height, width) or (height, width, 3): crop, channels, size.
+    """From an image to an array (height, width) or (height, width, 3): crop, channels, size, depth; of a volume with pages first.
 
     Args:
         channels: 1 for grey or 3 for colour; the image's own by default.
         crop: the part that is used; all by default.
         size: (height, width) to resize to; 1-bit images become grey 0-255.
         filter: how to resize; each is antialiased, "box" is the mean over areas.
+        depth: bits to bring 1, 8 and 16 bits to, black and white staying so; the image's own by default.
+        pages: of an image with several, the first, all as fields (`frames`), or as one field of three axes (`volume`).
     """
 
     channels: Channels | None = None
     crop: Crop | None = None
     size: tuple[int, int] | None = None
     filter: Filter = "bicubic"
+    depth: Depth | None = None
+    pages: Pages | None = None
 
-    def __call__(self, image: Image.Image) -> np.ndarray:
-        check_depth(image)
-        image = ImageOps.exif_transpose(image)
+    def __call__(self, image: Image.Image, page: int = 0) -> np.ndarray:
+        count = pages_of(image)
+        if self.pages is None and count > 1:
+            raise InputError(f"has {count} pages: give pages frames, volume or first.")
+        if self.pages == "volume":
+            return np.stack([self._page(image, number) for number in range(count)])
+        return self._page(image, page)
+
+    def _page(self, image: Image.Image, page: int) -> np.ndarray:
+        if page or self.pages == "volume":
+            image.seek(page)
+        if self.depth != 8:
+            check_depth(image)
+        array = self._values(ImageOps.exif_transpose(image))
+        return array if self.depth is None else to_depth(array, self.depth)
+
+    def _values(self, image: Image.Image) -> np.ndarray:
         if self.crop is not None:
             image = image.crop(self.crop(image.height, image.width))
         if image.mode in DEEP_MODES:
@@ -91,7 +118,7 @@ class Conversion:
             return np.stack([array] * 3, axis=-1) if self.channels == 3 else array
         if self.size is not None and image.mode == "1":
             image = image.convert("L")
-        grey = image.mode in ("1", "L", "LA", "La") if self.channels is None else self.channels == 1
+        grey = not is_colour(image) if self.channels is None else self.channels == 1
         if image.mode != "1" or not grey:
             image = image.convert("L" if grey else "RGB")
         return np.asarray(image if self.size is None else self._resize(image, self.size))
@@ -115,8 +142,35 @@ def check_depth(image: Image.Image) -> None:
         raise InputError("has 16-bit colours, of which only 8 bits would be read: save it as .npy.")
 
 
+def is_colour(image: Image.Image) -> bool:
+    """Whether it has colours, or a palette of them."""
+    return image.mode not in GREY_MODES + DEEP_MODES
+
+
+def has_alpha(image: Image.Image) -> bool:
+    """Whether it says which of its pixels are transparent."""
+    return image.mode in ALPHA_MODES or "transparency" in image.info
+
+
+def pages_of(image: Image.Image) -> int:
+    """How many images there are in a file."""
+    return int(getattr(image, "n_frames", 1)) if image.format in PAGED and getattr(image, "is_animated", False) else 1
+
+
+def to_depth(array: np.ndarray, depth: Depth) -> np.ndarray:
+    """Values of 1, 8 or 16 bits as those of another depth: black stays black, and white white."""
+    if array.dtype not in (np.bool_, np.uint8, np.uint16):
+        raise InputError(f"holds {array.dtype}, not 1, 8 or 16 bits: leave depth out, or save it with 16 bits.")
+    white = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}[array.dtype]
+    wanted = 2**depth - 1
+    return np.rint(array * (wanted / white)).astype(np.uint8 if depth == 8 else np.uint16)
+
+
 class Decoder(ABC):
-    """Reads a collection of images that are of one kind: that of the first one. Any other raises InputError.
+    """Reads a collection of images as arrays of one shape and type: in colour if any image is, otherwise as the first one.
+
+    Any other raises InputError. Of large collections the kind of 2000 images is looked at; a colour image that is met later
+    is refused.
 
     Args:
         origin: what to call the collection in an error.
@@ -134,32 +188,85 @@ class Decoder(ABC):
     def name(self, index: int) -> str:
         """What to call it."""
 
+    def __len__(self) -> int:
+        """How many images there are, as far as they may differ in kind."""
+        return 1
+
+    @cached_property
+    def kinds(self) -> Kinds:
+        """What the images are, by their headers."""
+
+        def look(index: int) -> tuple[bool, bool]:
+            with self._reading(index) as image:
+                return is_colour(image), has_alpha(image)
+
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), SURVEYED)).round().astype(int)).tolist()
+        with ThreadPoolExecutor() as pool:
+            found = list(pool.map(look, chosen))
+        transparent = [index for index, (_, alpha) in zip(chosen, found, strict=True) if alpha]
+        return Kinds(any(colour for colour, _ in found), tuple(transparent), len(chosen))
+
+    @cached_property
+    def channels(self) -> Channels:
+        """1 for grey, 3 for colour."""
+        return self.convert.channels or (3 if self.kinds.colour else 1)
+
+    @cached_property
+    def _own(self) -> Conversion:
+        return replace(self.convert, channels=self.channels)
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What is odd about the images."""
+        if not self.kinds.transparent:
+            return ()
+        count, first = len(self.kinds.transparent), self.name(self.kinds.transparent[0])
+        return (f"{count} of {self.kinds.looked_at} images have an alpha channel, which is dropped: {brief(first)}.",)
+
     @cached_property
     def first(self) -> np.ndarray:
         """The image that all others have to be like."""
-        return self._decode(0, self.convert)
+        return self._decode(0, 0)
 
-    def __call__(self, index: int) -> np.ndarray:
-        """One image as (height, width) or (height, width, 3)."""
-        first, given = self.first, self.convert
-        channels: Channels = 3 if first.ndim == 3 else 1
-        image = self._decode(index, Conversion(channels, given.crop, given.size, given.filter))
+    def pages(self, index: int) -> int:
+        """How many pages an image has."""
+        with self._reading(index) as image:
+            return pages_of(image)
+
+    def alpha(self, index: int) -> np.ndarray | None:
+        """How opaque each pixel of an image is, (height, width) from 0 to 255; None where it does not say."""
+        with self._reading(index) as image:
+            return np.asarray(ImageOps.exif_transpose(image).convert("RGBA"))[..., 3] if has_alpha(image) else None
+
+    def __call__(self, index: int, page: int = 0) -> np.ndarray:
+        """One image as (height, width) or (height, width, 3), a volume as (pages, height, width) or (pages, height, width, 3)."""
+        first, image = self.first, self._decode(index, page)
         if image.shape != first.shape:
-            sizes = " but ".join(
-                f"{self.name(i)} is {a.shape[0]}×{a.shape[1]}" for i, a in ((index, image), (0, first))
-            )
-            raise InputError(
-                f"Images of {self.origin} differ in size, {sizes}: give size (height, width) to resize them."
-            )
+            sizes = " but ".join(f"{self.name(i)} is {self._size(a)}" for i, a in ((index, image), (0, first)))
+            advice = "give size (height, width) to resize them"
+            if self.convert.pages == "volume" and len(image) != len(first):
+                advice = "volumes need as many pages each"
+            raise InputError(f"Images of {self.origin} differ in size, {sizes}: {advice}.")
         if image.dtype != first.dtype:
             names = f"{self.name(index)} of {self.origin} is {image.dtype} but {self.name(0)} is {first.dtype}"
-            raise InputError(f"{names}: convert to one depth.")
+            raise InputError(f"{names}: give depth 8 or 16 to bring all to it.")
         return image
 
-    def _decode(self, index: int, convert: Conversion) -> np.ndarray:
+    def _size(self, array: np.ndarray) -> str:
+        return "×".join(map(str, array.shape[:-1] if self.channels == 3 else array.shape))
+
+    def _decode(self, index: int, page: int) -> np.ndarray:
+        with self._reading(index) as image:
+            if self.convert.channels is None and self.channels == 1 and is_colour(image):
+                raise InputError("is in colour, unlike those looked at first: give channels 3, or 1 to make all grey.")
+            return self._own(image, page)
+
+    @contextmanager
+    def _reading(self, index: int) -> Iterator[Image.Image]:
+        """An open image. What goes wrong with it raises InputError that names it."""
         try:
             with self.open(index) as image:
-                return convert(image)
+                yield image
         except InputError as error:
             raise InputError(f"{self.name(index)} of {self.origin} {error}") from None
         except BROKEN as error:
@@ -168,8 +275,22 @@ class Decoder(ABC):
             ) from error
 
 
+class Kinds(NamedTuple):
+    """What the images of a collection are.
+
+    Args:
+        colour: whether any is in colour.
+        transparent: the numbers of those with an alpha channel.
+        looked_at: how many were looked at.
+    """
+
+    colour: bool
+    transparent: tuple[int, ...]
+    looked_at: int
+
+
 class ImageFields(FieldDataset):
-    """Some images of a collection, decoded when they are gathered.
+    """Some images of a collection, decoded when they are gathered. Where pages are frames, each page of them is a field.
 
     Args:
         decoder: reads them.
@@ -179,18 +300,35 @@ class ImageFields(FieldDataset):
     """
 
     def __init__(self, decoder: Decoder, indices: Tensor, labels: Tensor | None, classes: tuple[str, ...]) -> None:
+        self.pages = torch.zeros_like(indices)
+        if decoder.convert.pages == "frames":
+            counts = torch.tensor([decoder.pages(index) for index in indices.tolist()])
+            indices, labels = (None if v is None else v.repeat_interleave(counts) for v in (indices, labels))
+            self.pages = torch.cat([torch.arange(count) for count in counts.tolist()])
+        assert indices is not None
         self.decoder, self.indices, self.labels, self.classes = decoder, indices, labels, classes
-        self.dtype = str(decoder.first.dtype)
+        self.dtype, self.notes = str(decoder.first.dtype), decoder.notes
         self.quantum = 0.0 if decoder.first.dtype.kind == "f" else 1.0
+        self.precision = torch.float32
+        if not fits_float32(decoder.first.dtype):
+            rows = self._rows(torch.from_numpy(glance(len(self), decoder.first.size)))
+            self.precision = needed(rows, decoder.origin)
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def gather(self, indices: Tensor) -> Batch:
-        rows = np.stack([self.decoder(i) for i in self.indices[indices].tolist()]).astype(np.float32)
-        rows = rows[:, None] if rows.ndim == 3 else np.moveaxis(rows, -1, 1)
+        rows = self._rows(indices).astype(str(self.precision).removeprefix("torch."), copy=False)
         cond = {} if self.labels is None else {"label": self.labels[indices]}
         return Batch(torch.from_numpy(np.ascontiguousarray(rows)), cond)
+
+    def _one(self, index: int) -> np.ndarray:
+        return self.decoder(int(self.indices[index]), int(self.pages[index]))
+
+    def _rows(self, indices: Tensor) -> np.ndarray:
+        """Some images (n, channels, *grid) as they are stored."""
+        rows = np.stack([self._one(i) for i in indices.tolist()])
+        return np.moveaxis(rows, -1, 1) if self.decoder.channels == 3 else rows[:, None]
 
     def kept(self, gib: float) -> FieldDataset:
         """The same fields, all decoded now and kept in memory at their own depth, if they take up to so many GiB."""
@@ -199,9 +337,12 @@ class ImageFields(FieldDataset):
         array = np.empty((len(self), *self.decoder.first.shape), self.decoder.first.dtype)
 
         def fill(i: int) -> None:
-            array[i] = self.decoder(int(self.indices[i]))
+            array[i] = self._one(i)
 
         with ThreadPoolExecutor() as pool:
             list(pool.map(fill, range(len(self))))
         labels = None if self.labels is None else self.labels.numpy()
-        return ArrayFields(array, "none" if array.ndim == 3 else "last", labels, self.classes, self.decoder.origin)
+        axis: ChannelAxis = "last" if self.decoder.channels == 3 else "none"
+        fields = ArrayFields(array, axis, labels, self.classes, self.decoder.origin)
+        fields.notes = self.notes
+        return fields

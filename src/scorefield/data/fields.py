@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scorefield.data.batch import Batch
+from scorefield.data.precision import fits_float32, glance, needed
 from scorefield.foundation.errors import InputError
 
+HALVES = (torch.bfloat16, torch.float16)
 MOST_CLASSES = 100_000  # more than that are numbers of something else
 
 ChannelAxis = Literal["auto", "none", "first", "last"]
@@ -22,11 +25,12 @@ MAX_CHANNELS = 4  # an axis of at most this length is taken for channels where t
 
 
 class FieldDataset(Dataset[Batch], ABC):
-    """Fields x of shape (channels, *grid) in data units, float32, with what they are conditioned on.
+    """Fields x of shape (channels, *grid) in data units, with what they are conditioned on; float32, or float64 where that would
+    round off what tells them apart.
 
     Attributes:
         quantum: the step between neighbouring values in data units; 0 for continuous data.
-        dtype: the number type in which the values are stored, before they become float32.
+        dtype: the number type in which the values are stored.
         classes: a name per label value; empty where there are no labels.
         notes: what is odd about the data, one line each, for who looks at them first.
         metadata: what the files say about themselves, one line each.
@@ -129,6 +133,10 @@ class ArrayFields(FieldDataset):
         self.labels = None if labels is None else check_labels(labels, len(array), origin, len(classes))
         self.dtype = str(array.dtype)
         self.quantum = 1.0 if array.dtype.kind in "biu" else 0.0
+        self.precision = torch.float32
+        if not fits_float32(array.dtype):
+            rows = self._rows(glance(len(array), math.prod(array.shape[1:])))
+            self.precision = needed(rows, origin)
         if self.labels is not None:
             self.classes = classes or tuple(map(str, range(int(self.labels.max()) + 1)))
 
@@ -136,47 +144,95 @@ class ArrayFields(FieldDataset):
         return len(self.array)
 
     def gather(self, indices: Tensor) -> Batch:
-        rows: Any = np.asarray(self.array[indices.numpy()])
-        if self.channel_axis == "none":
-            rows = rows[:, None]
-        elif self.channel_axis == "last":
-            rows = np.moveaxis(rows, -1, 1)
-        if rows.dtype.kind == "c":
-            rows = np.stack((rows.real, rows.imag), axis=2).reshape(len(rows), -1, *rows.shape[2:])
+        rows = self._rows(indices.numpy())
         try:
             with np.errstate(over="raise"):
-                x = torch.from_numpy(rows.astype(np.float32, order="C"))
+                x = torch.from_numpy(rows.astype(str(self.precision).removeprefix("torch."), order="C"))
         except FloatingPointError:
             raise InputError(
                 f"{self.origin} has values beyond those of float32, ±3.4e38: save it in other units."
             ) from None
         return Batch(x, {} if self.labels is None else {"label": self.labels[indices]})
 
+    def _rows(self, indices: np.ndarray) -> np.ndarray:
+        """Some fields (n, channels, *grid) as they are stored, complex ones as pairs of real channels."""
+        rows: Any = np.asarray(self.array[indices])
+        if self.channel_axis == "none":
+            rows = rows[:, None]
+        elif self.channel_axis == "last":
+            rows = np.moveaxis(rows, -1, 1)
+        if rows.dtype.kind == "c":
+            rows = np.stack((rows.real, rows.imag), axis=2).reshape(len(rows), -1, *rows.shape[2:])
+        return rows
+
 
 class DatasetFields(FieldDataset):
-    """Any map-style dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid)."""
+    """Any map-style dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid).
+
+    What holds for arrays holds here: complex channels become pairs of real ones, labels are integers from 0.
+    """
 
     def __init__(self, dataset: Dataset, quantum: float = 0.0, classes: tuple[str, ...] = ()) -> None:
         self.dataset, self.quantum, self.classes = dataset, quantum, classes
+        self.precision = torch.float32
+        if len(self):
+            x = self._item(0).x
+            self.dtype = str(x.dtype).removeprefix("torch.")
+            if x.dtype not in HALVES and not fits_float32(np.dtype(self.dtype)):
+                rows = [pairs(self._item(int(i))).x for i in glance(len(self), x.numel())]
+                if len({row.shape for row in rows}) == 1:  # else `stack` refuses them
+                    self.precision = needed(torch.stack(rows).numpy(), "The dataset")
 
     def __len__(self) -> int:
         return len(self.dataset)  # type: ignore[arg-type]
 
     def gather(self, indices: Tensor) -> Batch:
-        return stack([self._item(index) for index in indices.tolist()])
+        items = [pairs(self._item(index)) for index in indices.tolist()]
+        return stack([replace(item, x=item.x.to(self.precision)) for item in items])
 
     def _item(self, index: int) -> Batch:
+        """An item, with x of the type that it has."""
         match self.dataset[index]:
             case Batch() as batch:
-                return replace(batch, x=batch.x.float())
+                return self._checked(index, batch)
             case Tensor() as x:
-                return Batch(x.float())
+                return self._checked(index, Batch(x))
             case (Tensor() as x, label):
-                return Batch(x.float(), {"label": torch.as_tensor(label, dtype=torch.int64)})
+                return self._checked(index, Batch(x, {"label": self._label(index, label)}))
             case other:
                 raise InputError(
-                    f"Item {index} of the dataset is {type(other).__name__}: return x, (x, label) or Batch."
+                    f"Item {index} of the dataset is {type(other).__name__}: return x, (x, label) or Batch, x being a tensor."
                 )
+
+    def _checked(self, index: int, item: Batch) -> Batch:
+        x, cond = item.x.detach(), dict(item.cond)
+        if x.layout != torch.strided or x.is_quantized:
+            raise InputError(f"x of item {index} of the dataset is a {x.layout} tensor: return x.to_dense().")
+        if not 1 <= x.ndim - 1 <= 3:
+            raise InputError(
+                f"x of item {index} of the dataset has shape {tuple(x.shape)}: return (channels, *grid), a grid of 1 to 3 axes."
+            )
+        if "label" in cond:
+            cond["label"] = self._label(index, cond["label"])
+        return replace(item, x=x.resolve_conj().resolve_neg().cpu(), cond=cond)
+
+    def _label(self, index: int, label: Any) -> Tensor:
+        """The class of an item: a whole number."""
+        try:
+            found = np.asarray(label)
+        except (TypeError, ValueError, RuntimeError):
+            found = np.asarray(None)
+        return check_labels(found[None], 1, f"item {index} of the dataset", len(self.classes) or MOST_CLASSES)[0]
+
+
+def pairs(item: Batch) -> Batch:
+    """A field without a batch dimension with its complex channels as pairs of real ones, and its mask likewise."""
+    x, mask = item.x, item.mask
+    if not x.is_complex():
+        return item
+    if mask is not None and len(mask) == len(x) > 1:
+        mask = mask.repeat_interleave(2, dim=0)
+    return replace(item, x=torch.view_as_real(x).movedim(-1, 1).flatten(0, 1), mask=mask)
 
 
 def find_channels(shape: Sequence[int], channel_axis: ChannelAxis, origin: str) -> ChannelAxis:

@@ -12,7 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
+from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Depth, Filter, ImageFields, Pages
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
@@ -34,12 +34,15 @@ class HuggingFace(Source):
             fraction (float).
         image: the column with the images; by default the only one there is.
         label: the column with the classes; by default the only one there is, if there is one.
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default colour if any image is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept; 1-bit images become grey 0-255.
         filter: how to resize; each is antialiased, "box" is the mean over areas.
         seed: draws which ones are held out.
         cache_gib: images that take up to this many GiB are decoded once and kept; more than that, on the fly.
+        depth: 8 or 16 bits to bring all images to; by default they must be of one depth.
+        pages: of files with several images, such as TIFF stacks: `first`, all as fields (`frames`; files are then what is held
+            out), or as one field of three axes (`volume`). By default such files are refused.
     """
 
     name: str
@@ -55,6 +58,8 @@ class HuggingFace(Source):
     filter: Filter = "bicubic"
     seed: int = 0
     cache_gib: float = 2.0
+    depth: Depth | None = None
+    pages: Pages | None = None
 
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
@@ -68,9 +73,13 @@ class HuggingFace(Source):
         chosen = torch.arange(len(rows))
         if not isinstance(self.valid, str):
             chosen = hold_out(len(rows), self.valid, self.seed, split)
-        decoder = Rows(self.name, rows, image, Conversion(self.channels, self.crop, self.size, self.filter))
+        decoder = Rows(self.name, rows, image, self._conversion)
         labels, classes = (None, ()) if label is None else _labels(rows, label, self.name)
         return ImageFields(decoder, chosen, None if labels is None else labels[chosen], classes).kept(self.cache_gib)
+
+    @property
+    def _conversion(self) -> Conversion:
+        return Conversion(self.channels, self.crop, self.size, self.filter, self.depth, self.pages)
 
 
 class Rows(Decoder):
@@ -85,6 +94,9 @@ class Rows(Decoder):
         if image is None:
             raise ValueError("there is none")
         return image
+
+    def __len__(self) -> int:
+        return len(self.rows)
 
     def name(self, index: int) -> str:
         return f"Row {index}"

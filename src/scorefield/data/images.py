@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
-from scorefield.data.fields import FieldDataset
+from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Depth, Filter, ImageFields, Pages
+from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.source import Source, Split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.limits import IMAGE
@@ -29,17 +29,20 @@ class Images(Source):
     """Images in a folder or a zip file, sub-folders included; colours 0-255, 16-bit greys 0-65535, 1-bit images 0-1.
 
     Where the images lie in several folders, each folder (relative to the one that holds all) is a class. Transparency
-    is dropped. Images of several sizes need `size`.
+    is dropped, and said. Images of several sizes need `size`.
 
     Args:
         path: a folder or a .zip file.
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default colour if any image is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept; 1-bit images become grey 0-255.
         filter: how to resize; each is antialiased, "box" is the mean over areas.
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
         cache_gib: images that take up to this many GiB are decoded once and kept; more than that, on the fly.
+        depth: 8 or 16 bits to bring all images to; by default they must be of one depth.
+        pages: of files with several images, such as TIFF stacks: `first`, all as fields (`frames`; files are then what is held
+            out), or as one field of three axes (`volume`). By default such files are refused.
     """
 
     path: Path
@@ -50,14 +53,23 @@ class Images(Source):
     valid: int | float = 0.1
     seed: int = 0
     cache_gib: float = 2.0
+    depth: Depth | None = None
+    pages: Pages | None = None
 
     def load(self, split: Split) -> FieldDataset:
         path = Path(self.path)
         names = list_images(path)
         labels, classes = classes_of(names)
-        decoder = Files(path, names, Conversion(self.channels, self.crop, self.size, self.filter))
+        decoder = Files(path, names, self._conversion)
+        if self.pages == "frames" and len(names) == 1:
+            frames = ImageFields(decoder, torch.zeros(1, dtype=torch.int64), None, ()).kept(self.cache_gib)
+            return Subset(frames, hold_out(len(frames), self.valid, self.seed, split))
         chosen = hold_out(len(names), self.valid, self.seed, split)
         return ImageFields(decoder, chosen, labels[chosen] if classes else None, classes).kept(self.cache_gib)
+
+    @property
+    def _conversion(self) -> Conversion:
+        return Conversion(self.channels, self.crop, self.size, self.filter, self.depth, self.pages)
 
 
 class Files(Decoder):
@@ -69,6 +81,9 @@ class Files(Decoder):
 
     def open(self, index: int) -> Image.Image:
         return Image.open(BytesIO(read(self.path, self.names[index])))
+
+    def __len__(self) -> int:
+        return len(self.names)
 
     def name(self, index: int) -> str:
         return self.names[index]

@@ -69,14 +69,15 @@ class Facts:
     def table(self) -> str:
         """The facts as text, one a line."""
         note = f" (all pairs of {self.compared} of {self.n} fields)" if self.compared < self.n else ""
+        least = min((std for std in self.std if std > 0), default=0.0)
         rows = {
             "fields": f"{self.n} of shape {' × '.join(map(str, self.shape))}",
             "stored as": self.dtype + (f", step {self.quantum:g}" if self.quantum else ""),
             "classes": str(self.classes) if self.classes else "no labels",
-            "range": f"{self.minimum:g} to {self.maximum:g}",
+            "range": f"{written(self.minimum, least, 6)} to {written(self.maximum, least, 6)}",
             "NaN or inf": str(self.bad),
             "masked": f"{self.missing:.1%}",
-            "mean": shorten(self.mean),
+            "mean": shorten(self.mean, least),
             "std": shorten(self.std),
             "sigma_data": f"{self.sigma_data:.4g}",
             "sigma_max": f"{self.sigma_max:.4g}{note}",
@@ -111,11 +112,12 @@ def inspect(
     """
     batches = Sequential(fields, workers=workers)
     members = torch.zeros(len(fields.classes), dtype=torch.int64)
-    statistics = measure(tally(batches, members))
+    copies = Copies()
+    statistics = measure(copies.counted(tally(batches, members)))
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
-    warnings = [*fields.notes, *warn(statistics.std, members, fields.classes)]
+    warnings = [*fields.notes, *copies.warnings(), *warn(statistics.std, members, fields.classes)]
     warnings += [] if valid is None else held_out(valid, workers)
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
@@ -161,6 +163,29 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
         yield batch
 
 
+class Copies:
+    """Counts fields that are copies of ones before."""
+
+    def __init__(self) -> None:
+        self.n, self.seen = 0, set[int]()
+
+    def counted(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """Pass batches on and look at their fields on the way."""
+        for batch in batches:
+            self.n += len(batch)
+            self.seen.update(hash(row.tobytes()) for row in batch.x.numpy())
+            yield batch
+
+    def warnings(self) -> list[str]:
+        """How many there are."""
+        found = self.n - len(self.seen)
+        return (
+            [f"{found} of {self.n} fields are copies of others: remove them, or count them as they are."]
+            if found
+            else []
+        )
+
+
 def held_out(fields: FieldDataset, workers: int) -> list[str]:
     """What is wrong with held-out fields."""
     members = torch.zeros(len(fields.classes), dtype=torch.int64)
@@ -190,6 +215,13 @@ def root_mean_square(normaliser: Normaliser, batches: Iterable[Batch]) -> float:
     return float((squares.sum() / normalised.count.sum()).sqrt())
 
 
-def shorten(values: tuple[float, ...]) -> str:
-    """The first few of some numbers."""
-    return ", ".join(f"{value:.4g}" for value in values[:8]) + (" …" if len(values) > 8 else "")
+def shorten(values: tuple[float, ...], spread: float = 0.0) -> str:
+    """The first few of some numbers, with a digit more than their spread needs where that is known."""
+    return ", ".join(written(value, spread, 4) for value in values[:8]) + (" …" if len(values) > 8 else "")
+
+
+def written(value: float, spread: float, digits: int) -> str:
+    """A number of at least so many digits, and as many as show what a small spread about it tells apart."""
+    if 0 < spread < abs(value) < math.inf:
+        digits = max(digits, 3 + math.ceil(math.log10(abs(value) / spread)))
+    return f"{value:.{digits}g}"

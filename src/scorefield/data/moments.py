@@ -9,7 +9,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scorefield.data.batch import Batch
-from scorefield.data.normalise import Normaliser
+from scorefield.data.normalise import Normaliser, in_type_of
+from scorefield.data.precision import of_offset
 from scorefield.data.statistics import measure
 from scorefield.foundation.errors import InputError
 
@@ -33,9 +34,12 @@ class PixelStandardise(Normaliser):
     def fit(self, batches: Iterable[Batch]) -> Normaliser:
         if self.fitted:
             raise InputError("PixelStandardise is fitted already: make a new one for other data.")
-        mean, std = pixel_moments(batches)
-        self.mean, self.std = mean.to(self.mean), std.to(self.std)
+        self.mean, self.std = in_type_of(self.mean, *pixel_moments(batches))
         return self
+
+    @property
+    def precision(self) -> torch.dtype:
+        return of_offset(self.mean, self.std)
 
     def forward(self, x: Values) -> Values:
         self._check(x)
@@ -79,12 +83,16 @@ class MatchMoments(Normaliser):
     def fit(self, batches: Iterable[Batch]) -> Normaliser:
         if self.fitted:
             raise InputError("MatchMoments is fitted already: make a new one for other data.")
-        mean, std = pixel_moments(batches)
         whole = measure(batches).check()
-        self.mean, self.std = mean.to(self.mean), std.to(self.std)
-        shape = (-1, *(1,) * (mean.ndim - 1))
-        self.level, self.spread = (v.reshape(shape).to(self.level) for v in (whole.mean, whole.std.clamp(min=1e-30)))
+        self.mean, self.std = in_type_of(self.mean, *pixel_moments(batches))
+        level, spread = in_type_of(self.level, whole.mean, whole.std.clamp(min=1e-30))
+        shape = (-1, *(1,) * (self.mean.ndim - 1))
+        self.level, self.spread = level.reshape(shape), spread.reshape(shape)
         return self
+
+    @property
+    def precision(self) -> torch.dtype:
+        return of_offset(self.level, self.spread)
 
     def forward(self, x: Values) -> Values:
         return (x - self.level) / self.spread

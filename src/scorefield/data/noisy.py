@@ -71,10 +71,10 @@ class NoisyFields(FieldDataset):
         batch = self.fields.gather(indices)
         if batch.noise is not None:
             raise InputError("The fields are noisy already: add noise once.")
-        x = batch.x
-        share = self._draws(indices, Stream.NOISE_LEVEL).rand((len(x),), like=x)
+        x, like = batch.x, torch.empty(0, dtype=torch.float32)  # whatever the type of x: the same noise
+        share = self._draws(indices, Stream.NOISE_LEVEL).rand((len(x),), like=like)
         noise = self.low + (self.high - self.low) * share
-        white = self._draws(indices, Stream.NOISE).randn(x.shape, like=x)
+        white = self._draws(indices, Stream.NOISE).randn(x.shape, like=like)
         return replace(batch, x=x + noise.reshape(-1, *(1,) * (x.ndim - 1)) * white, noise=noise)
 
     def _draws(self, indices: Tensor, stream: Stream) -> Generators:

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scorefield.data.batch import Batch
+from scorefield.data.precision import of_offset
 from scorefield.data.statistics import Statistics, measure
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.precision import Precise
@@ -44,11 +45,21 @@ class Normaliser(Precise, ABC):
         """Whether it can be used."""
         return all(buffer.numel() > 0 for buffer in self.buffers())
 
+    @property
+    def precision(self) -> torch.dtype:
+        """Of values in data units: float64 where float32 would round off what the model tells apart, a small spread about a large
+        offset. Then `inverse` returns float64 whatever it is given.
+        """
+        return torch.float32
+
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
         for name, buffer in self._buffers.items():
             stored = state_dict.get(prefix + name)
             if buffer is not None and stored is not None:
-                setattr(self, name, torch.empty_like(stored, dtype=buffer.dtype, device=buffer.device))
+                kept = (
+                    torch.promote_types(stored.dtype, buffer.dtype) if stored.dtype == torch.float64 else buffer.dtype
+                )
+                setattr(self, name, torch.empty_like(stored, dtype=kept, device=buffer.device))
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
@@ -71,8 +82,12 @@ class Affine(Normaliser):
         if self.fitted:
             raise InputError(f"{type(self).__name__} is fitted already: make a new one for other data.")
         shift, scale = self.coefficients(measure(batches).check())
-        self.shift, self.scale = shift.to(self.shift), scale.to(self.scale)
+        self.shift, self.scale = in_type_of(self.shift, shift, scale)
         return self
+
+    @property
+    def precision(self) -> torch.dtype:
+        return of_offset(self.shift, self.scale)
 
     def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *grid"]:
         shift, scale = self._columns(x)
@@ -178,6 +193,12 @@ class Identity(Normaliser):
 
     def log_det(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, " batch"]:
         return x.new_zeros(len(x))
+
+
+def in_type_of(buffer: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """A fitted shift and scale as they are kept: in the type of a buffer, or in float64 where the shift needs it."""
+    kept = torch.promote_types(buffer.dtype, of_offset(shift, scale))
+    return shift.to(buffer.device, kept), scale.to(buffer.device, kept)
 
 
 def refuse_constant(statistics: Statistics) -> None:

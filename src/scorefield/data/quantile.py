@@ -12,6 +12,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.normalise import Normaliser
+from scorefield.data.precision import of_offset
 from scorefield.foundation.errors import InputError
 
 Values = Float[Tensor, "batch channels *grid"]
@@ -52,6 +53,10 @@ class QuantileNormal(Normaliser):
         self.values, self.scores = (torch.from_numpy(np.stack(part)) for part in zip(*pairs, strict=True))
         return self
 
+    @property
+    def precision(self) -> torch.dtype:
+        return of_offset(self.values.mean(-1), self.values.std(-1)) if self.values.ndim > 1 else torch.float32
+
     def forward(self, x: Values) -> Values:
         self._check(x)
         out = torch.stack([self._map(c, self.values[i], self.scores[i]) for i, c in enumerate(x.unbind(1))], dim=1)
@@ -63,7 +68,8 @@ class QuantileNormal(Normaliser):
 
     def inverse(self, x: Values) -> Values:
         self._check(x)
-        out = torch.stack([self._map(c, self.scores[i], self.values[i]) for i, c in enumerate(x.unbind(1))], dim=1)
+        z = x.to(torch.promote_types(x.dtype, self.precision))
+        out = torch.stack([self._map(c, self.scores[i], self.values[i]) for i, c in enumerate(z.unbind(1))], dim=1)
         if self.wet is None:
             return out
         atom = x.double() < self.scores[:, 0].reshape(-1, *(1,) * (x.ndim - 2)) - EDGE

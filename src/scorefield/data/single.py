@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import get_args
@@ -16,17 +17,35 @@ from scorefield.data.fields import ArrayFields, ChannelAxis
 from scorefield.data.images import SUFFIXES, Files
 from scorefield.foundation.errors import InputError
 
+log = logging.getLogger("scorefield")
+
 
 def read_array(path: Path) -> np.ndarray:
-    """The values of an image, (height, width) or (height, width, 3), or of a .npy file, as they are stored."""
+    """The values of an image, (height, width) or (height, width, 3) with its pages first, or of a .npy file, as stored."""
     if not path.is_file():
         raise InputError(f"There is no file {path}: correct the path.")
     if path.suffix.lower() in SUFFIXES:
-        return Files(path.parent, [path.name], Conversion()).first
+        if read_alpha(path) is not None:
+            log.warning("%s is transparent in part, which is dropped", path)
+        return open_image(path).first
     file = ArrayFile(path)
     if not file.plain:
         raise InputError(f"{path} holds several arrays: save the one that is meant as .npy.")
     return file.read("", "the path")
+
+
+def open_image(path: Path) -> Files:
+    """The reader of a single image, all of whose pages are read where there are several."""
+    image = Files(path.parent, [path.name], Conversion())
+    return image if image.pages(0) == 1 else Files(path.parent, [path.name], Conversion(pages="volume"))
+
+
+def read_alpha(path: Path) -> np.ndarray | None:
+    """How opaque each pixel of an image is, (height, width) from 0 to 255; None where all are, and for other files."""
+    if not path.is_file() or path.suffix.lower() not in SUFFIXES:
+        return None
+    alpha = Files(path.parent, [path.name], Conversion()).alpha(0)
+    return None if alpha is None or alpha.min() == 255 else alpha
 
 
 def read_field(path: Path, shape: Sequence[int]) -> Tensor:
@@ -78,11 +97,11 @@ def read_fields(path: Path, shape: Sequence[int]) -> ArrayFields:
 
 
 def peak_of(array: np.ndarray) -> float:
-    """The largest value that numbers of an array's type can have, such as 255; for real numbers the range of finite ones."""
-    if array.dtype.kind == "b":
-        return 1.0
-    if array.dtype.kind in "iu":
-        return float(np.iinfo(array.dtype).max)
+    """What PSNR is relative to: 255 for 8-bit values, 1 for booleans; for anything else the range of what is finite, as 16-bit
+    images rarely use more than a part of theirs.
+    """
+    if array.dtype in (np.bool_, np.uint8):
+        return 1.0 if array.dtype == np.bool_ else 255.0
     values = np.abs(array) if array.dtype.kind == "c" else array
     values = values[np.isfinite(values)]
     return float(np.ptp(values)) if values.size else 0.0

@@ -74,7 +74,9 @@ class Tensors(Source):
     channel_axis: ChannelAxis = "first"
 
     def load(self, split: Split) -> FieldDataset:
-        x = self.x.detach().cpu()
+        if self.x.layout != torch.strided:
+            raise InputError(f"x is a {self.x.layout} tensor: give x.to_dense().")
+        x = self.x.detach().resolve_conj().cpu()
         labels = None if self.labels is None else self.labels.cpu().numpy()
         array = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
         fields = ArrayFields(array, self.channel_axis, labels, origin="x")

@@ -124,7 +124,7 @@ def largest_distance(normaliser: Change, fields: FieldDataset, indices: Tensor, 
     Fields are read in blocks and compared block by block, those farthest from the middle first: with ‖x_i − c‖ = r_i, no two
     are farther apart than r_i + r_j, so that blocks that cannot hold a larger distance are left out. Data with a few outliers
     take one pass, those of equal radii n²D/2 multiplications. Distances are found by products, ‖a‖² + ‖b‖² − 2ab with a and b
-    centred: to about 1e-6 of the largest.
+    centred: to about 1e-6 of the largest; 0 where it is no more than rounding.
 
     Args:
         normaliser: from data units to the space of distances.
@@ -135,7 +135,8 @@ def largest_distance(normaliser: Change, fields: FieldDataset, indices: Tensor, 
     if len(indices) < 2:
         return 0.0
     size = max(1, block // fields[int(indices[0])].x.numel())
-    middle = _rows(normaliser, fields, indices[:size]).mean(0)
+    start = _rows(normaliser, fields, indices[:size])
+    middle, rounding = start.mean(0), 10 * torch.finfo(start.dtype).eps * float(start.norm(dim=1).max())
     radii = torch.cat([(_rows(normaliser, fields, part) - middle).norm(dim=1) for part in indices.split(size)])
     order = radii.argsort(descending=True)
     parts, reach = indices[order].split(size), radii[order].split(size)
@@ -150,7 +151,7 @@ def largest_distance(normaliser: Change, fields: FieldDataset, indices: Tensor, 
             b = a if i == j else _rows(normaliser, fields, parts[j]) - middle
             square = torch.addmm(reach[i][:, None] ** 2 + reach[j] ** 2, a, b.T, alpha=-2)
             best = max(best, float(square.max().clamp(min=0).sqrt()))
-    return best
+    return best if best > rounding else 0.0
 
 
 def _rows(normaliser: Change, fields: FieldDataset, indices: Tensor) -> Tensor:

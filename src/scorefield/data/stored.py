@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -66,6 +67,7 @@ class HDF5Array:
 
         self.path, self.name = path, name
         self._content: Any = None
+        self._process = 0
         with h5py.File(path) as file:
             content: Any = file[name]
             self.shape, self.dtype = tuple(content.shape), content.dtype
@@ -74,10 +76,10 @@ class HDF5Array:
         return self.shape[0]
 
     def __getitem__(self, rows: Any, /) -> Any:
-        if self._content is None:
+        if self._content is None or self._process != os.getpid():
             import h5py
 
-            self._content = h5py.File(self.path)[self.name]
+            self._content, self._process = h5py.File(self.path)[self.name], os.getpid()
         if not isinstance(rows, np.ndarray):
             return self._content[rows]
         rising, back = np.unique(rows, return_inverse=True)  # the only order that h5py takes

@@ -6,7 +6,7 @@ Values are transformed one by one. Where a step loses something on purpose - a c
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -38,6 +38,10 @@ class Chain(Normaliser):
             step.fit(Transformed(batches, self._ordered[:number]))
         return self
 
+    @property
+    def precision(self) -> torch.dtype:
+        return widest(self._ordered)
+
     def forward(self, x: Values) -> Values:
         z = x.double()  # each step would round, and an exponential multiplies what is lost before it
         for step in self._ordered:
@@ -48,7 +52,7 @@ class Chain(Normaliser):
         z = x.double()
         for step in reversed(self._ordered):
             z = step.inverse(z)
-        return z.to(x.dtype)
+        return z.to(torch.promote_types(x.dtype, self.precision))
 
     def log_det(self, x: Values) -> Float[Tensor, " batch"]:
         z, total = x.double(), x.new_zeros(len(x), dtype=torch.float64)
@@ -86,6 +90,10 @@ class PerVariable(Normaliser):
             transform.fit(Selected(batches, part))
         return self
 
+    @property
+    def precision(self) -> torch.dtype:
+        return widest(list(self.transforms))
+
     def forward(self, x: Values) -> Values:
         return torch.cat([transform(x[:, part]) for transform, part in self._parts(x.shape[1])], dim=1)
 
@@ -104,6 +112,12 @@ class PerVariable(Normaliser):
         last = len(self.transforms) - 1
         for number, transform in enumerate(cast(list[Normaliser], list(self.transforms))):
             yield transform, slice(number, channels if number == last else number + 1)
+
+
+def widest(steps: Sequence[nn.Module]) -> torch.dtype:
+    """float64 where any of some normalisers needs it."""
+    found = [cast(Normaliser, step).precision for step in steps]
+    return torch.float64 if torch.float64 in found else torch.float32
 
 
 class Transformed:

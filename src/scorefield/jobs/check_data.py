@@ -10,9 +10,15 @@ from typing import Any
 from scorefield.data import Normaliser, Source, Standardise
 from scorefield.data.fields import FieldDataset
 from scorefield.data.inspect import Facts, inspect
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.run.runner import check_out
 from scorefield.run.verb import Verb, log
+
+READERS = (  # of files and folders by the ends of their names, in this order
+    ("Arrays", (".npy", ".npz")),
+    ("Functions", (".h5", ".hdf5", ".hdf", ".zarr", ".zarr.zip")),
+    ("Images", (".zip",)),
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +46,12 @@ class CheckData(Verb):
         first, *rest = arguments
         if not Path(first).exists() or first.endswith((".yaml", ".yml")):
             return ["--data", first, *rest]
-        source = "Arrays" if first.endswith((".npy", ".npz")) else "Images"
+        source = next((name for name, endings in READERS if first.rstrip("/").endswith(endings)), None)
+        source = source or ("Images" if Path(first).is_dir() else "")
+        if not source:
+            raise InputError(
+                f"{brief(first)} is no folder or .zip of images, .npy, .npz, HDF5 or Zarr: give --data and a class that reads it."
+            )
         return ["--data", source, "--data.path", first, *rest]
 
     def run(self) -> Facts:

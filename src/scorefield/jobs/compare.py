@@ -162,7 +162,8 @@ class Comparison(Job):
         every = iter(pieces)
         states = [part.merge(islice(every, len(part.sizes))) for part in self.sets]
         reference = self.stored or Reference(states[1], self.sets[1].extract)
-        record = record_of([figures(states[0], reference.statistics)], states[0].n, reference)
+        row = figures(states[0], reference.statistics, customary=reference.extractor.features.customary)
+        record = record_of([row], states[0].n, reference)
         record |= {"samples": states[0].facts, JOB: digest(self.identity)}
         if self.curve:
             record["curve"] = curve(states[:1], reference.statistics.moments)

@@ -16,6 +16,11 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 
 DOUBTFUL = 0.1  # of the range from black to white, that a chunk of samples should span at least
+CUT = 0.01  # of the values, that may lie beyond a range that was assumed by more than a tenth of it
+DEPTHS = {
+    "bool": (0.0, 1.0),
+    "uint16": (0.0, 65535.0),
+}  # of pixels, by how they are stored; 8 bits may be of other things
 
 
 @dataclass(frozen=True)
@@ -37,6 +42,11 @@ class Pixels:
     def __post_init__(self) -> None:
         if not -math.inf < self.low < self.high < math.inf:
             raise InputError(f"--range {self.low:g} {self.high:g} is no range: give the values of black and of white.")
+
+    @classmethod
+    def as_stored(cls, dtype: str | None) -> Pixels:
+        """Black and white of pictures whose numbers are stored in a type; for others those of 8 bits, not for certain."""
+        return cls(*DEPTHS[dtype]) if dtype in DEPTHS else cls(certain=False)
 
     @property
     def white(self) -> int:
@@ -60,9 +70,13 @@ class Pixels:
 
     def doubt(self, x: Tensor) -> None:
         """Refuse samples that contradict a range that was merely assumed."""
+        if self.certain:
+            return
         low, high = (float(bound) for bound in x.aminmax())
+        slack = DOUBTFUL * (self.high - self.low)
+        beyond = float(((x < self.low - slack) | (x > self.high + slack)).double().mean())
         least, most = max(low, self.low), min(high, self.high)
-        if not self.certain and most - least < max(DOUBTFUL * (self.high - self.low), 0.5 * (high - low)):
+        if beyond > CUT or most - least < max(slack, 0.5 * (high - low)):
             raise InputError(
                 f"The samples go from {low:.4g} to {high:.4g}, not from 0 to 255 as 8-bit images do: "
                 "give --range BLACK WHITE in their units."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from scorefield.jobs.tasks import TASKS
 from scorefield.operators import LinearOperator
 from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
-from scorefield.run.verb import Count, NonNegative, Seed, option, positional
+from scorefield.run.verb import Count, NonNegative, Positive, Seed, option, positional
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,15 +76,19 @@ class Restore(Restoring):
         task: how it was measured: inpaint, colourise, superres, deblur, or any LinearOperator.
         degrade: the image is the truth: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
+        peak: what PSNR is relative to, in data units; 255 for 8-bit images, for any others the range of the truth.
     """
 
     image: Path = positional()
     task: LinearOperator
     degrade: bool = False
     method: Method = MomentMatching()
+    peak: Positive | None = None
 
     def check(self) -> None:
         super().check()
+        if self.peak is not None and not self.degrade and self.truth is None:
+            raise InputError("--peak is for PSNR, which needs a truth: add --truth or --degrade, or leave it out.")
         if self.degrade and self.truth is not None:
             raise InputError("With --degrade the image itself is the truth: leave out --truth, or --degrade.")
 
@@ -114,5 +118,6 @@ class Restore(Restoring):
             truth=self.truth,
             seed=self.seed,
         )
+        case = case if self.peak is None else replace(case, peak=self.peak)
         draws = guided_draws(self.prior_draws(), case, self.method)
         return self.finish(Restoration(draws, case, self.method), "restore")

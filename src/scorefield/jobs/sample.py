@@ -36,7 +36,7 @@ class Sample(Drawing):
             them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
         given: condition sample i on what goes with field i of this split of the data, for networks that need that.
         png: a PNG for each sample instead of one array.
-        range: with --png: the values of black and white; 0 255 by default.
+        range: with --png: the values of black and white; by default those of the images of training, 16 bits where these were.
         trajectory: draw some samples on their way from noise, too.
     """
 
@@ -103,4 +103,7 @@ class Sample(Drawing):
     def _pixels(self) -> Pixels | None:
         if not self.png:
             return None
-        return Pixels(certain=False) if self.range is None else Pixels(*self.range)
+        if self.range is not None:
+            return Pixels(*self.range)
+        known = self.checkpoint.checkpoint.facts.get("data")
+        return Pixels.as_stored(known.get("dtype") if isinstance(known, dict) else None)

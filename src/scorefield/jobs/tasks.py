@@ -7,9 +7,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from scorefield.data.single import read_array
+from scorefield.data.single import read_alpha, read_array
 from scorefield.foundation.errors import InputError
 from scorefield.operators import Blur, Boundary, Coarsen, Grey, Hole, LinearOperator, Mask
+
+OPAQUE = 128  # of 255, from which a pixel of a mask counts as known
 
 
 def inpaint(
@@ -18,12 +20,17 @@ def inpaint(
     """Fill in what is hidden.
 
     Args:
-        known: an image or .npy of the grid's shape that is white, or 1, where the image is known.
+        known: an image or .npy of the grid's shape that is white, or 1, where the image is known; or an image that is transparent
+            where it is to be filled in, whatever its colours.
         start: instead of it, the first hidden pixel of a box along each axis; negative ones count from the end.
         size: pixels of the box along each axis.
     """
     if known is not None and start is None and size is None:
-        return Mask(torch.from_numpy(_bright(known)))
+        alpha = read_alpha(known)
+        mask = _bright(known) if alpha is None else alpha >= OPAQUE
+        if mask.all():
+            raise InputError(f"{known} hides nothing: make black, 0 or transparent what is to be filled in.")
+        return Mask(torch.from_numpy(mask))
     if known is None and start is not None and size is not None:
         return Hole(start, size)
     raise InputError("inpaint needs either --task.known FILE or --task.start and --task.size of a box.")

@@ -26,9 +26,12 @@ class Features(nn.Module, ABC):
     Attributes:
         preprocessing: what is done to the values first, to be told with every figure.
         source: SHA-256 of the file that it was read from, where there is one.
+        customary: whether kernel distances are of the vectors as they are, as for networks by which results are published;
+            otherwise of vectors less the mean of the data, divided by their spread.
     """
 
     preprocessing: str = "values in data units"
+    customary: bool = False
     source: str = ""
 
     @abstractmethod
@@ -135,7 +138,7 @@ class Classifier(Features):
         self.head = nn.Linear(4 * width, classes)
 
     def forward(self, x: Float[Tensor, "batch channels height width"]) -> Float[Tensor, "batch dim"]:
-        return self.layers((x - self.mean) / self.std).mean((2, 3))
+        return self.layers(((x - self.mean) / self.std).to(self.head.weight.dtype)).mean((2, 3))
 
     def probabilities(
         self, x: Float[Tensor, "batch channels *grid"], features: Float[Tensor, "batch dim"]

@@ -8,6 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.metrics.frechet import Moments, frechet_distance
@@ -19,16 +20,23 @@ LEVELS = 6  # of a curve, each of half the number
 SUBSETS = 4  # disjoint ones at each number, at most
 
 
-def figures(samples: Statistics, reference: Statistics) -> dict[str, float]:
+def figures(samples: Statistics, reference: Statistics, *, customary: bool = True) -> dict[str, float]:
     """Fréchet distance of all; kernel distance, precision, recall, density and coverage of equally many kept; Inception score.
 
     What a set does not have, kept features or classes, gives no figures.
+
+    Args:
+        samples: of the samples.
+        reference: of the data.
+        customary: whether the kernel distance is of the features as they are; otherwise less the mean of the data's and divided
+            by their standard deviation, one for all: a cubic kernel means nothing for features in any units.
     """
     row = {"fréchet": frechet_distance(samples.moments, reference.moments)}
     kept = min(len(samples.vectors), len(reference.vectors))
     if kept > DENSITY_K:
         first, second = samples.vectors[:kept], reference.vectors[:kept]
-        kernel = kernel_distance(first, second)
+        shift, scale = (0.0, 1.0) if customary else _units(reference)
+        kernel = kernel_distance((first - shift) / scale, (second - shift) / scale)
         row |= {"kernel": kernel.distance}
         row |= {"kernel_std": kernel.std} if kernel.subsets > 1 else {}
         row |= manifold(second, first)._asdict()
@@ -37,6 +45,12 @@ def figures(samples: Statistics, reference: Statistics) -> dict[str, float]:
         row |= {"inception_score": score.mean, "inception_score_splits": score.splits}
         row |= {"inception_score_std": score.std} if score.splits > 1 else {}
     return row
+
+
+def _units(reference: Statistics) -> tuple[Tensor, float]:
+    """Mean and standard deviation of features, the latter over all of their components."""
+    variance = float(reference.moments.covariance.diagonal().mean())
+    return reference.moments.mean, math.sqrt(variance) if variance > 0 else 1.0
 
 
 def summary(values: Sequence[float]) -> dict[str, Any]:

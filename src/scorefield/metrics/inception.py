@@ -50,6 +50,8 @@ class ImageNetwork(Features, ABC):
         high: the value of white.
     """
 
+    customary = True
+
     def __init__(self, path: Path, low: float, high: float) -> None:
         super().__init__()
         if not low < high:

@@ -47,7 +47,7 @@ class Statistics:
         n: the number of samples; 0 for moments of another program that does not tell.
         mean: of the features (dim), float64.
         covariance: (dim, dim), float64; zeros for one sample.
-        kept: features of the first samples, in parts (_, dim), float32.
+        kept: features of the first samples, in parts (_, dim), float32 or float64.
         class_counts: samples in each split (splits); sample i is in split i mod splits.
         class_entropies: Σ p log p over samples and classes (splits), nats.
         class_sums: Σ p over samples (splits, classes).
@@ -78,7 +78,7 @@ class Statistics:
         mean = values.mean(0)
         part = Statistics(self.features, self.keep, n=len(x), mean=mean)
         part.covariance = (values - mean).T @ (values - mean) / max(1, len(x) - 1)
-        part.kept = [x.detach().float().cpu()]
+        part.kept = [x.detach().cpu().to(torch.promote_types(x.dtype, torch.float32))]
         if probabilities is not None:
             p = probabilities.detach().double().cpu()
             split = torch.arange(start, start + len(p)) % SPLITS

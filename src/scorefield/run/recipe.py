@@ -197,7 +197,10 @@ def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
         if name in net and not net[name]:
             net[name] = channels
         elif net.get(name, channels) != channels:
-            raise InputError(f"model.net.{name} is {net[name]}, but the data have {channels} channels: leave it 0.")
+            raise InputError(
+                f"model.net.{name} is {net[name]}, but the data have {channels} channels: give 0 where you set it; "
+                "weights of another run (--init) need data of its channels."
+            )
 
 
 def _from_outside(net: Namespace) -> list[Namespace]:

@@ -292,7 +292,7 @@ def test_deep_images_are_resized_at_their_depth(tmp_path: Path) -> None:
     assert torch.allclose(small[:, 5:15], torch.from_numpy(x[:10].reshape(10, 20, 2).mean(-1)).float()[:, 5:15], atol=2)
 
 
-def test_channels_follow_the_first_image_or_the_argument(tmp_path: Path) -> None:
+def test_channels_follow_the_images_or_the_argument(tmp_path: Path) -> None:
     colour = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
     save(tmp_path / "a" / "0.png", colour)
     save(tmp_path / "a" / "1.png", colour[..., 0])
@@ -385,6 +385,122 @@ def test_bad_labels_are_refused() -> None:
     for labels in (torch.zeros(3).long(), torch.zeros(4), torch.tensor([-1, 0, 0, 0])):
         with pytest.raises(InputError, match="Labels of x"):
             Tensors(x, labels).load("train")
+
+
+def test_wrapped_items_are_held_to_what_arrays_are() -> None:
+    z = torch.complex(torch.arange(6.0).reshape(2, 3), torch.ones(2, 3))
+    x = wrapped([z, z.conj()], valid=0).load("train")
+    assert torch.equal(x[0].x, everything(Tensors(torch.stack((z, z)), valid=0).load("train"))[0])
+    assert x[1].x[1].tolist() == [-1, -1, -1] and x.fields.dtype == "complex64"
+    item = wrapped([Batch(z, mask=torch.ones(2, 3))], valid=0).load("train")[0]
+    assert item.x.shape == item.mask.shape == (4, 3)
+    x = torch.zeros(1, 3)
+    assert wrapped([(x, torch.tensor([2]))], valid=0).load("train")[0].cond["label"].shape == ()
+    for label in (1.7, [0.5, 0.5], -1, "cat", torch.tensor(1.0), None):
+        with pytest.raises(InputError, match="item 0 of the dataset"):
+            wrapped([(x, label)], valid=0).load("train")
+    for odd in (x.to_sparse(), torch.zeros(3), torch.zeros(1, 2, 2, 2, 2)):
+        with pytest.raises(InputError, match="item 0 of the dataset"):
+            wrapped([odd], valid=0).load("train")
+    with pytest.raises(InputError, match="to_dense"):
+        Tensors(torch.zeros(4, 1, 3).to_sparse()).load("train")
+
+
+# ------------------------------------------------------------------------------------------------- kinds of images
+@pytest.mark.parametrize("cache", [2.0, 0.0])
+def test_images_are_in_colour_if_any_is(tmp_path: Path, cache) -> None:
+    colour = np.arange(90, dtype=np.uint8).reshape(5, 6, 3)
+    save(tmp_path / "a" / "0.png", colour[..., 0])
+    save(tmp_path / "a" / "1.png", colour)
+    Image.fromarray(colour).quantize(256).save(tmp_path / "a" / "2.png")
+    fields = Images(tmp_path / "a", valid=0, cache_gib=cache).load("train")
+    assert torch.equal(fields[0].x, torch.from_numpy(colour[..., 0]).float().expand(3, 5, 6))
+    assert np.array_equal(fields[1].x.numpy(), colour.transpose(2, 0, 1)) and fields[2].x.shape == (3, 5, 6)
+    assert Images(tmp_path / "a", valid=0, cache_gib=cache, channels=1).load("train")[1].x.shape == (1, 5, 6)
+
+
+def test_colour_that_is_met_late_is_refused(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr("scorefield.data.decode.SURVEYED", 2)
+    for i in range(3):
+        save(tmp_path / f"{i}.png", np.zeros((5, 6, 3) if i == 1 else (5, 6), np.uint8))
+    with pytest.raises(InputError, match=r"1\.png of .* is in colour, .* give channels 3"):
+        everything(Images(tmp_path, valid=0, cache_gib=0.0).load("train"))
+
+
+def test_one_depth_for_all(tmp_path: Path) -> None:
+    save(tmp_path / "0.png", np.full((5, 6), 200, np.uint8))
+    save(tmp_path / "1.png", np.full((5, 6), 200 * 257, np.uint16))
+    save(tmp_path / "2.png", np.ones((5, 6), bool))
+    with pytest.raises(InputError, match=r"1\.png of .* is uint16 but 0\.png is uint8: give depth"):
+        everything(Images(tmp_path, valid=0).load("train"))
+    for depth, white in ((8, 255), (16, 65535)):
+        fields = Images(tmp_path, valid=0, depth=depth).load("train")
+        assert fields.dtype == f"uint{depth}"
+        assert everything(fields)[:, 0, 0, 0].tolist() == [200 * white / 255, 200 * white / 255, white]
+    save(tmp_path / "3.tif", np.zeros((5, 6), np.float32))
+    with pytest.raises(InputError, match=r"3\.tif of .* holds float32"):
+        everything(Images(tmp_path, valid=0, depth=8).load("train"))
+
+
+@pytest.mark.parametrize("cache", [2.0, 0.0])
+def test_pages_are_fields_volumes_or_refused(tmp_path: Path, cache) -> None:
+    stacks = np.random.default_rng(0).integers(0, 2**16, (3, 4, 5, 6), dtype=np.uint16)
+    for i, pages in enumerate(stacks):
+        first, *rest = (Image.fromarray(page) for page in pages)
+        (tmp_path / str(i % 2)).mkdir(exist_ok=True)
+        first.save(tmp_path / str(i % 2) / f"{i}.tif", save_all=True, append_images=rest)
+    order = stacks[[0, 2, 1]]  # by folder
+
+    def load(pages, **options):
+        return Images(tmp_path, valid=0, cache_gib=cache, pages=pages, **options).load("train")
+
+    with pytest.raises(InputError, match=r"0/0\.tif of .* has 4 pages: give pages frames, volume or first"):
+        everything(load(None))
+    assert np.array_equal(everything(load("first"))[:, 0].numpy(), order[:, 0])
+    volumes, frames = load("volume"), load("frames")
+    assert volumes[0].x.shape == (1, 4, 5, 6) and np.array_equal(everything(volumes)[:, 0].numpy(), order)
+    assert np.array_equal(everything(frames)[:, 0].numpy(), order.reshape(12, 5, 6))
+    assert frames.gather(torch.arange(12)).cond["label"].tolist() == [0] * 8 + [1] * 4
+    held = Images(tmp_path, valid=1, pages="frames").load("valid")
+    assert len(held) == 4  # all frames of a file
+    single = Images(tmp_path / "1", valid=1, pages="frames", cache_gib=cache)
+    parts = [everything(single.load(split))[:, 0].numpy() for split in ("train", "valid")]
+    assert len(parts[1]) == 1 and sum(map(len, parts)) == 4
+    first, *rest = (Image.fromarray(page) for page in stacks[0, :2])
+    first.save(tmp_path / "1" / "9.tif", save_all=True, append_images=rest)
+    with pytest.raises(InputError, match=r"1/9\.tif is 2×5×6 but 0/0\.tif is 4×5×6: volumes need as many pages"):
+        everything(load("volume"))
+
+
+def test_animated_images_are_not_cut_silently(tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.full((5, 6, 3), (60 * i, 0, 200), np.uint8)) for i in range(3)]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    with pytest.raises(InputError, match=r"a\.gif of .* has 3 pages"):
+        everything(Images(tmp_path, valid=0).load("train"))
+    assert len(Images(tmp_path, valid=0, pages="frames").load("train")) == 3
+
+
+def test_transparency_is_said_to_be_dropped(tmp_path: Path) -> None:
+    for i, channels in enumerate((3, 4, 4)):
+        save(tmp_path / f"{i}.png", np.full((5, 6, channels), 7, np.uint8))
+    for cache in (2.0, 0.0):
+        (note,) = Images(tmp_path, valid=0, cache_gib=cache).load("train").notes
+        assert "2 of 3 images have an alpha channel" in note and "1.png" in note
+
+
+def test_bombs_and_locked_archives_are_named(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)
+    save(tmp_path / "a" / "big.png", np.zeros((5, 6), np.uint8))
+    with pytest.raises(InputError, match=r"big\.png of .* is not a readable image \(Image size"):
+        Images(tmp_path / "a", valid=0).load("train")
+    with zipfile.ZipFile(tmp_path / "locked.zip", "w") as archive:
+        archive.write(tmp_path / "a" / "big.png", "big.png")
+    data = bytearray((tmp_path / "locked.zip").read_bytes())
+    for signature, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        data[data.index(signature) + flags] |= 1  # as a zip with a password has it
+    (tmp_path / "locked.zip").write_bytes(data)
+    with pytest.raises(InputError, match=r"big\.png of .*locked\.zip .*password"):
+        Images(tmp_path / "locked.zip", valid=0).load("train")
 
 
 # ------------------------------------------------------------------------------------------------- real data

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from scorefield.climate.alignment import (
     canonical,
@@ -23,6 +24,7 @@ from scorefield.climate.alignment import (
     with_grid,
 )
 from scorefield.climate.times import Dates, dates_of
+from scorefield.data.precision import needed
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,8 +56,10 @@ class Pair:
 
     def at(self, name: str, **part: Any) -> tuple[np.ndarray, np.ndarray]:
         """The values of a variable in a part such as `time=slice(0, 8)`: members and truth, NaN where either is or no area is."""
-        ours = self.pred[name].isel(**part).to_numpy().astype(np.float32)
-        theirs = self.truth[name].isel(**part).to_numpy().astype(np.float32)
+        ours, theirs = (data[name].isel(**part).to_numpy() for data in (self.pred, self.truth))
+        # Errors of a small spread about a large offset would be lost in float32.
+        wide = any(needed(x.reshape(-1, 1, x.shape[-1]), name) == torch.float64 for x in (ours, theirs))
+        ours, theirs = (x.astype(np.float64 if wide else np.float32) for x in (ours, theirs))
         area = self.area[part.get("y", slice(None)), part.get("x", slice(None))]
         unknown = np.isnan(theirs) | np.isnan(ours).any(0) | (area == 0)
         theirs[unknown] = np.nan

@@ -57,7 +57,7 @@ def compare(samples: Statistics, x: Tensor, reference: Reference, *, generated: 
         reference: what they are compared with.
         generated: they are samples, not held-out data.
     """
-    row = figures(samples, reference.statistics)
+    row = figures(samples, reference.statistics, customary=reference.extractor.features.customary)
     if reference.data is not None:
         row |= compare_values(x, reference.data, generated)
     return row

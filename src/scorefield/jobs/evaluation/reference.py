@@ -177,7 +177,7 @@ def read_at_most(fields: FieldDataset, limit: int) -> tuple[Tensor, Tensor | Non
     """At most so many fields, and bytes, with their labels, drawn in an order of their own and always the same."""
     if len(fields) < 2:
         raise InputError(f"A split of {len(fields)} field cannot be compared with: give the data more in each split.")
-    indices = order(fields, min(limit, max(2, BYTES // (4 * fields[0].x.numel()))))
+    indices = order(fields, min(limit, max(2, BYTES // fields[0].x.nbytes)))
     batches = [fields.gather(part) for part in indices.split(BATCH)]
     labels = [batch.cond["label"] for batch in batches if "label" in batch.cond]
     return torch.cat([batch.x for batch in batches]), torch.cat(labels) if labels else None
