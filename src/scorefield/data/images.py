@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -17,18 +12,20 @@ from torch import Tensor
 
 from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
 from scorefield.data.fields import FieldDataset
+from scorefield.data.image_labels import labels_of
+from scorefield.data.listing import ImageList, list_images, read
 from scorefield.data.source import Source, Split, hold_out
-from scorefield.foundation.errors import AbsentDataError, InputError
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm"}
+from scorefield.foundation.errors import InputError
 
 
 @dataclass(frozen=True)
 class Images(Source):
     """Images in a folder or a zip file, sub-folders included; colours 0-255, 16-bit greys 0-65535, 1-bit images 0-1.
 
-    Where the images lie in several folders, each folder (relative to the one that holds all) is a class. Transparency
-    is dropped. Images of several sizes need `size`.
+    Folders train and valid or test are the splits, and `valid` and `seed` are not used. The classes are those of dataset.json
+    (as StyleGAN and EDM have it) or of the column `label` of metadata.csv or .jsonl (as Hugging Face has it); else, where the
+    images lie in several folders, the folders in natural order: 2 before 10. Links are followed, once. Transparency is dropped.
+    Images of several sizes need `size`.
 
     Args:
         path: a folder or a .zip file.
@@ -39,6 +36,7 @@ class Images(Source):
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
         cache_gib: images that take up to this many GiB are decoded once and kept; more than that, on the fly.
+        label: the column of metadata.csv or .jsonl that holds the class, if it is not `label`.
     """
 
     path: Path
@@ -49,14 +47,30 @@ class Images(Source):
     valid: int | float = 0.1
     seed: int = 0
     cache_gib: float = 2.0
+    label: str | None = None
 
     def load(self, split: Split) -> FieldDataset:
-        path = Path(self.path)
-        names = list_images(path)
-        labels, classes = classes_of(names)
-        decoder = Files(path, names, Conversion(self.channels, self.crop, self.size, self.filter))
-        chosen = hold_out(len(names), self.valid, self.seed, split)
-        return ImageFields(decoder, chosen, labels[chosen] if classes else None, classes).kept(self.cache_gib)
+        images = list_images(Path(self.path))
+        known = labels_of(images, self.label)
+        decoder = Files(images.files.root, images.names, Conversion(self.channels, self.crop, self.size, self.filter))
+        chosen = self._chosen(images, split)
+        labels = None if known.labels is None else known.labels[chosen]
+        if labels is not None and bool((labels < 0).any()):
+            labels = None  # a part to test on, without classes
+        fields = ImageFields(decoder, chosen, labels, known.classes).kept(self.cache_gib)
+        absent = {"named in a list but not there": known.unused} if known.unused else {}
+        fields.files = replace(images.files, left_out={**images.files.left_out, **absent})
+        fields.notes = known.notes
+        return fields
+
+    def _chosen(self, images: ImageList, split: Split) -> Tensor:
+        """The images of a split: of its folder, where folders are splits; for want of valid, of test."""
+        if not images.splits:
+            return hold_out(len(images.names), self.valid, self.seed, split)
+        folder = "test" if split == "valid" and "valid" not in images.splits else split
+        if folder not in images.splits:
+            raise InputError(f"{self.path} has no part {split!r} but {', '.join(images.splits)}: give one of them.")
+        return torch.tensor(images.splits[folder])
 
 
 class Files(Decoder):
@@ -71,46 +85,3 @@ class Files(Decoder):
 
     def name(self, index: int) -> str:
         return self.names[index]
-
-
-def list_images(path: Path) -> list[str]:
-    """The sorted names of all images below a folder or in a zip, hidden ones left out."""
-    if path.is_dir():
-        files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    elif path.is_file():
-        files = archive(path, os.getpid()).namelist()
-    else:
-        raise AbsentDataError(f"There is no folder or zip file {path}: correct the path.")
-    hidden = (".", "__MACOSX")
-    names = [name for name in map(PurePosixPath, files) if not any(part.startswith(hidden) for part in name.parts)]
-    images = sorted(str(name) for name in names if name.suffix.lower() in SUFFIXES)
-    if not images:
-        raise InputError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}): correct the path.")
-    return images
-
-
-def classes_of(names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
-    """A label per image and the names of the classes, which are the folders; no names if there is but one folder."""
-    folders = [PurePosixPath(name).parent for name in names]
-    classes = sorted(set(folders))
-    if len(classes) == 1:
-        return torch.zeros(len(names), dtype=torch.int64), ()
-    root = PurePosixPath(posixpath.commonpath(classes)) if all(folder.parts for folder in classes) else PurePosixPath()
-    label = {folder: i for i, folder in enumerate(classes)}
-    return torch.tensor([label[folder] for folder in folders]), tuple(
-        str(folder.relative_to(root)) for folder in classes
-    )
-
-
-def read(path: Path, name: str) -> bytes:
-    """The bytes of one file in a folder or zip."""
-    return (path / name).read_bytes() if path.is_dir() else archive(path, os.getpid()).read(name)
-
-
-@lru_cache(maxsize=8)
-def archive(path: Path, process: int) -> zipfile.ZipFile:
-    """An open zip, one per process: a position in a file must not be shared across a fork."""
-    try:
-        return zipfile.ZipFile(path)
-    except (zipfile.BadZipFile, OSError) as error:
-        raise InputError(f"{path} is not a readable zip file ({error}): download it anew.") from error
