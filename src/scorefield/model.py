@@ -16,6 +16,7 @@ from scorefield.core.residual import ConditionalMean
 from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
+from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.precision import wide
@@ -48,6 +49,9 @@ class Model(nn.Module):
         mean: a mean m(cond) that is subtracted from x in model space, so that only the rest is drawn; null for none.
         sampler: how samples are drawn unless told otherwise.
         shape: (channels, *grid) of the fields; taken from the data in training.
+
+    Attributes:
+        manifest: what the data of training are made of; None where that is not known.
     """
 
     template: Tensor
@@ -69,6 +73,7 @@ class Model(nn.Module):
         self.register_buffer("template", torch.empty(0, dtype=torch.uint8))
         self.sampler = sampler
         self.shape = tuple(shape)
+        self.manifest: Manifest | None = None
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -100,6 +105,12 @@ class Model(nn.Module):
     def labels(self) -> int:
         """How many classes the network tells apart; 0 without any."""
         return self.denoiser.net.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class in the data of training; none where they are not known."""
+        names = () if self.manifest is None else self.manifest.classes
+        return names if len(names) == (self.labels or self.classes) else ()
 
     @property
     def classes(self) -> int:

@@ -84,6 +84,11 @@ class Arrays(Source):
         fields.notes = notes
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
+    def files_read(self) -> list[Path]:
+        path = Path(self.path)
+        second = self.labels is not None and path.suffix == ".npy"
+        return [path, *([Path(str(self.labels))] if second else [])]
+
     def _whole_labels(self, file: ArrayFile, n: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
         """The labels of all fields, and what is to be said of them."""
         if self.labels is not None and file.plain:

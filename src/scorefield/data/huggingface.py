@@ -56,6 +56,9 @@ class HuggingFace(Source):
     seed: int = 0
     cache_gib: float = 2.0
 
+    def files_read(self) -> list[Path]:
+        return [Path(self.name)]  # which is none where it is the name of a dataset on the hub
+
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
         splits = open_dataset(self.name, self.subset, self.revision)

@@ -9,6 +9,7 @@ import re
 import zipfile
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -52,6 +53,16 @@ class FileList:
     root: Path
     sizes: Mapping[str, tuple[int, ...]]
     left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> FileList:
+        """All files of a folder, the members of a zip or an .npz, or a single file, whatever they hold."""
+        if path.is_dir():
+            return cls(path, *files_below(path))
+        if path.suffix.lower() in (".zip", ".npz"):
+            with suppress(InputError):
+                return cls(path, {name: (info.file_size, info.CRC) for name, info in archive(path).items()})
+        return cls(path, {"": (path.stat().st_size,)})
 
     @property
     def digest(self) -> str:
