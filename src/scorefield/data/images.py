@@ -13,7 +13,8 @@ from torch import Tensor
 from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
 from scorefield.data.fields import FieldDataset
 from scorefield.data.image_labels import labels_of
-from scorefield.data.listing import ImageList, list_images, read
+from scorefield.data.image_survey import survey
+from scorefield.data.listing import FileList, ImageList, list_images, read
 from scorefield.data.source import Source, Split, hold_out
 from scorefield.foundation.errors import InputError
 
@@ -49,6 +50,9 @@ class Images(Source):
     cache_gib: float = 2.0
     label: str | None = None
 
+    def files(self) -> list[FileList]:
+        return [list_images(Path(self.path)).files]
+
     def load(self, split: Split) -> FieldDataset:
         images = list_images(Path(self.path))
         known = labels_of(images, self.label)
@@ -62,6 +66,9 @@ class Images(Source):
         fields.files = replace(images.files, left_out={**images.files.left_out, **absent})
         fields.notes = known.notes
         return fields
+
+    def survey(self) -> tuple[list[str], list[str]]:
+        return survey(list_images(Path(self.path)))
 
     def _chosen(self, images: ImageList, split: Split) -> Tensor:
         """The images of a split: of its folder, where folders are splits; for want of valid, of test."""

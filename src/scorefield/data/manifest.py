@@ -80,11 +80,8 @@ class Manifest:
             dtype=train.dtype,
             classes=tuple(train.classes),
             members=tuple(members),
-            files=sum(len(part.sizes) for part in files),
-            bytes=sum(size[0] for part in files for size in part.sizes.values()),
             left_out=dict(left_out),
-            names=_joined([part.digest for part in files]),
-            content=_joined([part.content for part in files]),
+            **summary_of(files),
             values=tuple(pair for split in splits for pair in _values(split)),
         )
 
@@ -137,23 +134,36 @@ class Manifest:
                 row for row in zip(self.classes, self.members, now.members, strict=True) if row[1] != row[2]
             )
             found.append(f"{after} fields of class {brief(name)}, not {before}")
-        if self.files != now.files:
-            found.append(f"{now.files} files, not {self.files}")
-        elif self.names != now.names:
-            found.append("other names or sizes of files" + (f" ({now.bytes - self.bytes:+d} bytes)"))
-        elif self.content != now.content:
-            found.append("other content of files")
+        found += self.changes_of_files(now.files, now.bytes, now.names, now.content)
         if len(self.values) == len(now.values) and not all(map(_close, self.values, now.values)):
             found.append("other values")
         return found
 
+    def changes_of_files(self, files: int, bytes: int, names: str, content: str) -> list[str]:
+        """In what other files differ from these. Arguments as those of a manifest."""
+        if self.files != files:
+            return [f"{files} files, not {self.files}"]
+        if self.names != names:
+            return [f"other names or sizes of files ({bytes - self.bytes:+d} bytes)"]
+        return ["other content of files"] if self.content != content else []
+
     def lines(self) -> list[str]:
         """What people want to know of it, one thing a line."""
-        found = [f"fields      {self.train} to train on, {self.valid} held out"]
+        found = [f"held out    {self.valid}"]
         if self.files:
             out = f"; left out: {counted(self.left_out)}" if self.left_out else ""
             found.append(f"files       {self.files}, {_memory(self.bytes)}{out}")
         return [*found, f"digest      {self.digest[:16]}"]
+
+
+def summary_of(files: Sequence[FileList]) -> dict[str, Any]:
+    """What a manifest keeps of files: files, bytes, names, content."""
+    return {
+        "files": sum(len(part.sizes) for part in files),
+        "bytes": sum(size[0] for part in files for size in part.sizes.values()),
+        "names": _joined([part.digest for part in files]),
+        "content": _joined([part.content for part in files]),
+    }
 
 
 def class_lines(classes: Sequence[str], members: Sequence[int], most: int = 20) -> list[str]:

@@ -33,6 +33,10 @@ class Source(ABC):
         parts = [part for value in given for part in (value if isinstance(value, list | tuple) else [value])]
         return [part for part in parts if isinstance(part, Path)]
 
+    def files(self) -> list[FileList]:
+        """The names and sizes of what is read, found without reading it."""
+        return [FileList.of(path) for path in self.files_read() if path.exists()]
+
     def manifest(self, train: FieldDataset, valid: FieldDataset | None) -> Manifest:
         """What the data are made of, to tell them from others.
 
@@ -40,12 +44,11 @@ class Source(ABC):
             train: what `load` gave for training.
             valid: for validation; None where nothing is held out.
         """
-        files = [FileList.of(path) for path in self.files_read() if path.exists()]
-        return Manifest.of(train, valid, files if train.files is None else [train.files])
+        return Manifest.of(train, valid, self.files() if train.files is None else [train.files])
 
-    def survey(self) -> list[str]:
-        """What a longer look at the files shows beside the fields themselves, one line each."""
-        return []
+    def survey(self) -> tuple[list[str], list[str]]:
+        """What a longer look at the files shows beside the fields themselves, and what is odd about it, one line each."""
+        return [], []
 
 
 def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:

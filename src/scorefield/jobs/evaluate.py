@@ -21,6 +21,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -30,6 +31,7 @@ from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
+from scorefield.jobs.class_guidance import number_of
 from scorefield.jobs.draws import Draws, count_evaluations, read_samples
 from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
 from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
@@ -57,7 +59,7 @@ class Evaluate(Drawing, ByFeatures):
         n: samples per seed.
         seeds: how many seeds, for the spread.
         checkpoints: steps of several checkpoints to evaluate, or all.
-        label: the class, of a network with labels; each: all classes in turn, the default there.
+        label: the class by its name or number, of a network with labels; each: all classes in turn, the default there.
         curve: the Fréchet distance against n too.
         reference: compare with at most so many training fields.
         data: the data; by default what the run was trained on.
@@ -128,16 +130,17 @@ class Evaluate(Drawing, ByFeatures):
         beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"))
         cond = None
         if model.generative.net.cond_channels:
-            cond = resolution.conditions(self._source().load("valid"), self.n, grid)
+            cond = resolution.conditions(self._source.load("valid"), self.n, grid)
         setting = Setting(grid, beyond, cond)
         reference = self._reference(self.draws(setting).shape)
         resolution.warn_of_mesh(model, grid)
-        if isinstance(self.label, int):
-            log.info("samples of class %d are compared with the data of all classes", self.label)
+        if self.label not in (None, "each"):
+            log.info("samples of class %s are compared with the data of all classes", self.label)
         return setting, replace(reference, floor=self._floor(reference))
 
+    @cached_property
     def _source(self) -> Source:
-        return self.data or self.checkpoint.source(self.trust)
+        return self.source(self.data)
 
     @property
     def place(self) -> Path:
@@ -155,7 +158,7 @@ class Evaluate(Drawing, ByFeatures):
                     f"which {self.statistics} is: make a reference of fields of this size."
                 )
             return found
-        source = self._source()
+        source = self._source
         data = tuple(source.load("valid")[0].x.shape)
         if data != tuple(shape) and (data[0] != shape[0] or self.comparison is None or self.curve):
             raise InputError(
@@ -190,7 +193,7 @@ class Evaluate(Drawing, ByFeatures):
             sampler=self.sampler_from(model.sampler),
             n=self.n,
             chunk=self.chunk,
-            label="each" if self.label is None and model.labels else self.label,
+            label="each" if self.label is None and model.labels else number_of(self.label, model.class_names),
             denoiser=resolution.beyond_grid(setting.beyond, model, None),
             grid=setting.grid,
             cond=setting.cond,
