@@ -193,8 +193,10 @@ def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, ac
     before, now = Manifest.read(checkpoint.facts.get("data"), str(folder)), experiment.model.manifest
     if now is None:
         return
+    leader = place_among()[0] == 0
     if before is None:
-        log.info("%s does not know what its data were made of: that they are still the same is not checked", folder)
+        if leader:
+            log.info("%s does not know what its data were made of: that they are still the same is not checked", folder)
         order = sorted(now.classes, key=lambda name: name.split("/"))  # as folders were numbered then
         if experiment.train.files is None or order == list(now.classes) or accept:
             return
@@ -211,7 +213,8 @@ def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, ac
             f"The data of {folder} have changed: {what}. Give it the data that it was trained on, or add "
             "--accept-changed-data to go on with these."
         )
-    log.warning("the data have changed and are accepted: %s", what)
+    if leader:
+        log.warning("the data have changed and are accepted: %s", what)
 
 
 def _some(names: Sequence[str]) -> str:
