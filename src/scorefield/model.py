@@ -17,6 +17,7 @@ from scorefield.core.residual import ConditionalMean
 from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
+from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
@@ -52,6 +53,9 @@ class Model(nn.Module):
         sampler: how samples are drawn where no other way is given.
         shape: (channels, *grid) of the fields; taken from the data in training.
 
+    Attributes:
+        manifest: what the data of training are made of; None where that is not known.
+
     Raises:
         InputError: a shape that no field has, or noise labels that the network does not take.
     """
@@ -77,6 +81,7 @@ class Model(nn.Module):
         self.shape = tuple(shape)
         if self.shape and (min(self.shape) < 1 or math.prod(self.shape) > LARGEST):
             raise InputError(f"model.shape is {brief(self.shape)}: give (channels, *grid), or leave it to the data.")
+        self.manifest: Manifest | None = None
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -108,6 +113,12 @@ class Model(nn.Module):
     def labels(self) -> int:
         """How many classes the network tells apart; 0 without any."""
         return self.denoiser.net.labels
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The name of each class in the data of training; none where they are not known."""
+        names = () if self.manifest is None else self.manifest.classes
+        return names if len(names) == (self.labels or self.classes) else ()
 
     @property
     def classes(self) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,10 @@ class Climate(Source):
             raise InputError("Climate needs coarsen >= 1, before >= 0 and after >= 0.")
         if self.predictors is None and self.coarsen == 1 and (self.before or self.after):
             raise InputError("There are no predictors whose times before and after could be taken: give some.")
+
+    def files_read(self) -> list[Path]:
+        given = (self.targets, self.predictors, self.static)
+        return [Path(file) for variables in given if variables is not None for file in variables.files()]
 
     def load(self, split: Split) -> GriddedFields:
         targets = Cube(self.targets)

@@ -2,32 +2,60 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset, check_labels
+from scorefield.data.fields import (
+    MOST_CLASSES,
+    ArrayFields,
+    ChannelAxis,
+    FieldDataset,
+    Subset,
+    check_labels,
+    count_classes,
+    is_one_hot,
+)
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.limits import check_memory, check_unpacked
 
-HELD_OUT = ("valid", "test")  # what the given validation array may be called: x_valid or x_test
 BROKEN = (Exception,)  # a damaged file raises almost any
+PARTS: Mapping[Split, tuple[str, ...]] = {"train": ("train",), "valid": ("valid", "val"), "test": ("test",)}
+IMAGES = "images"  # what MedMNIST calls the fields
+LABELS = ("y", "labels")
+
+
+@dataclass(frozen=True)
+class Part:
+    """The names of a split's arrays, such as x_train and y_train, or train_images and train_labels.
+
+    Attributes:
+        x: of the fields.
+        name: of anything, with {} in its place: {}_train.
+        labels: of the labels.
+    """
+
+    x: str
+    name: str
+    labels: str
 
 
 @dataclass(frozen=True)
 class Arrays(Source):
     """Fields in a .npy file (memory-mapped) or a .npz file; nothing pickled is ever read.
 
-    In a .npz, arrays `x_train` and `x_valid` or `x_test` are used as the splits, and `valid` and `seed` are not;
-    otherwise the array `x`, or the only one there is, is split. Complex channels become pairs of real ones.
+    In a .npz, arrays `x_train` and `x_valid` or `x_test` (or `train_images`, `val_images`, `test_images`, as MedMNIST has them)
+    are used as the splits, and `valid` and `seed` are not; otherwise the array `x`, `images` or the only one there is, is split.
+    Complex channels become pairs of real ones.
 
     Args:
         path: the file.
         key: the name of the fields in a .npz, without the name of the split.
-        labels: the name of the labels in a .npz, without the name of the split, or the path of a second .npy. By
-            default `y` if that holds a column of integers, which must then be classes.
+        labels: the name of the labels in a .npz, without the name of the split, or the path of a second .npy: a column of
+            integers, or one-hot rows. By default `y` or `labels` if that holds such, which must then be classes.
         channel_axis: none for (N, *grid), first for (N, channels, *grid), last for (N, *grid, channels).
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
@@ -41,49 +69,113 @@ class Arrays(Source):
     seed: int = 0
 
     def load(self, split: Split) -> FieldDataset:
-        check_split(split)
         file = ArrayFile(Path(self.path))
-        held_out = next((f"_{part}" for part in HELD_OUT if f"{self.key}_{part}" in file.names), None)
-        if f"{self.key}_train" in file.names and held_out is not None:
-            return self._given(file, "_train" if split == "train" else held_out, ("_train", held_out))
-        name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
+        parts = parts_of(file.names, self.key)
+        if "train" in parts and len(parts) > 1:
+            return self._given(file, parts, split)
+        check_split(split)
+        names = (self.key, *((IMAGES,) if self.key == "x" else ()))
+        name = next((name for name in names if name in file.names), self.key)
+        name = file.names[0] if self.key == "x" and len(file.names) == 1 else name
         x = file.read(name, "key")
-        fields = ArrayFields(x, self.channel_axis, self._labels(file, "", len(x)), origin=str(self.path))
+        labels, notes = self._whole_labels(file, len(x))
+        fields = ArrayFields(x, self.channel_axis, labels, origin=str(self.path))
+        fields.notes = notes
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
-    def _given(self, file: ArrayFile, part: str, parts: tuple[str, str]) -> FieldDataset:
-        """One of the file's own splits; the classes are counted over both, so that they cannot differ."""
-        x = file.read(self.key + part, "key")
-        origin = f"{self.key}{part} of {self.path}"
-        labels = {other: self._labels(file, other, len(x) if other == part else None) for other in parts}
-        known = {other: y for other, y in labels.items() if y is not None}
-        if len(known) == 1:
-            (has,), (lacks,) = known, set(parts) - set(known)
-            raise InputError(f"{self.path} has classes in y{has} but none in y{lacks}: give or rename both.")
-        if not known:
-            return ArrayFields(x, self.channel_axis, None, (), origin)
-        whole = np.concatenate([y.reshape(-1) for y in known.values()])
-        count = 1 + int(check_labels(whole, len(whole), origin).max())
-        return ArrayFields(x, self.channel_axis, labels[part], tuple(map(str, range(count))), origin)
+    def files_read(self) -> list[Path]:
+        path = Path(self.path)
+        second = self.labels is not None and path.suffix == ".npy"
+        return [path, *([Path(str(self.labels))] if second else [])]
 
-    def _labels(self, file: ArrayFile, part: str, n: int | None) -> np.ndarray | None:
-        """The labels that go with a split; `y` is taken for labels only where it looks like them."""
+    def _whole_labels(self, file: ArrayFile, n: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """The labels of all fields, and what is to be said of them."""
+        if self.labels is not None and file.plain:
+            return ArrayFile(Path(self.labels)).read("", "labels"), ()
         if self.labels is not None:
-            return (
-                ArrayFile(Path(self.labels)).read("", "labels")
-                if file.plain
-                else file.read(self.labels + part, "labels")
+            return file.read(self.labels, "labels"), ()
+        name = next((name for name in LABELS if name in file.names), None)
+        if name is None:
+            return None, ()
+        labels, notes = self._found(file, name)
+        return (labels if labels is None else checked(labels, n, name, file.path)), notes
+
+    def _given(self, file: ArrayFile, parts: Mapping[str, Part], split: Split) -> ArrayFields:
+        """One of the file's own splits; the classes are counted over all, so that they cannot differ."""
+        name = "test" if split == "valid" and "valid" not in parts else split
+        if name not in parts:
+            raise InputError(f"{self.path} has no part {name!r} but {', '.join(parts)}: give one of them.")
+        part, used = parts[name], [parts["train"], parts["valid" if "valid" in parts else "test"]]
+        used += [part] if part not in used else []
+        x = file.read(part.x, "key")
+        origin = f"{part.x} of {self.path}"
+        known, notes = dict[str, np.ndarray](), tuple[str, ...]()
+        for other in used:
+            labels, said = self._part_labels(file, other)
+            notes += said
+            if labels is not None:
+                known[other.labels] = checked(
+                    labels, len(x) if other is part else None, other.labels, file.path, MOST_CLASSES
+                )
+        lacking = [other.labels for other in used if other.labels not in known]
+        if known and lacking:
+            has = next(iter(known))
+            raise InputError(f"{self.path} has classes in {has} but none in {lacking[0]}: give or rename both.")
+        classes = count_all(list(known.values()), f"{self.path}") if known else 0
+        fields = ArrayFields(x, self.channel_axis, known.get(part.labels), tuple(map(str, range(classes))), origin)
+        fields.notes = notes
+        return fields
+
+    def _part_labels(self, file: ArrayFile, part: Part) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """The labels of a split, and what is to be said of them."""
+        if self.labels is not None:
+            return file.read(part.name.format(self.labels), "labels"), ()
+        return self._found(file, part.labels) if part.labels in file.names else (None, ())
+
+    def _found(self, file: ArrayFile, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
+        """Labels that were not asked for: they are taken only where they look like classes."""
+        y = file.read(name, "labels")
+        if is_one_hot(y) or (y.dtype.kind in "iu" and y.shape[1:] in ((), (1,))):
+            return y, ()
+        return None, (f"{name} of {self.path}, {y.dtype} {y.shape}, holds no classes and is not used.",)
+
+
+def parts_of(names: Sequence[str], key: str) -> dict[str, Part]:
+    """The splits that a file has, by the names of its arrays."""
+    patterns = [("{}_" + "{split}", key, LABELS[0])]
+    patterns += [("{split}_" + "{}", IMAGES if key == "x" else key, LABELS[1])]
+    for pattern, fields, labels in patterns:
+        found = {}
+        for split, called in PARTS.items():
+            for word in called:
+                name = pattern.replace("{split}", word)
+                if name.format(fields) in names:
+                    found.setdefault(split, Part(name.format(fields), name, name.format(labels)))
+        if found:
+            return found
+    return {}
+
+
+def checked(labels: np.ndarray, n: int | None, name: str, path: Path, most: int = 0) -> np.ndarray:
+    """Labels that were found and not asked for, or InputError."""
+    try:
+        check_labels(labels, len(labels) if n is None else n, str(path), 0 if is_one_hot(labels) else most)
+    except InputError as error:
+        raise InputError(f"{error} If they are no classes, rename {name}.") from None
+    return labels
+
+
+def count_all(labels: Sequence[np.ndarray], origin: str) -> int:
+    """How many classes the labels of all splits tell apart."""
+    if any(is_one_hot(part) for part in labels):
+        counts = {count_classes(part) for part in labels}
+        if len(counts) > 1 or not all(is_one_hot(part) for part in labels):
+            raise InputError(
+                f"The labels of the parts of {origin} are of several kinds: make them all one-hot, or integers."
             )
-        if f"y{part}" not in file.names:
-            return None
-        y = file.read(f"y{part}", "labels")
-        if y.dtype.kind not in "iu" or y.shape[1:] not in ((), (1,)):
-            return None
-        try:
-            check_labels(y, len(y) if n is None else n, f"{self.path}")
-        except InputError as error:
-            raise InputError(f"{error} If they are no classes, rename y{part}.") from None
-        return y
+        return counts.pop()
+    whole = np.concatenate([part.reshape(-1) for part in labels])
+    return 1 + int(check_labels(whole, len(whole), origin).max())
 
 
 class ArrayFile:

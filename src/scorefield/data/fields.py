@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scorefield.data.batch import Batch
+from scorefield.data.listing import FileList
 from scorefield.data.precision import fits_float32, glance, needed
 from scorefield.foundation.errors import InputError
 
@@ -35,6 +36,8 @@ class FieldDataset(Dataset[Batch], ABC):
         notes: what is odd about the data, one line each, for who looks at them first.
         metadata: what the files say about themselves, one line each.
         periodic: what the fields are conditioned on are functions on a torus.
+        files: the files that they come from, where that is known.
+        labels: the class of each field, (n) int64, where that is known without reading them.
         template: the bytes of a file with the places of the fields and their names; empty where none is needed.
     """
 
@@ -44,6 +47,8 @@ class FieldDataset(Dataset[Batch], ABC):
     notes: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
     periodic: bool = False
+    files: FileList | None = None
+    labels: Tensor | None = None
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
     @abstractmethod
@@ -81,7 +86,8 @@ class Subset(FieldDataset):
     def __init__(self, fields: FieldDataset, indices: Tensor) -> None:
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
-        self.notes = fields.notes
+        self.notes, self.files = fields.notes, fields.files
+        self.labels = None if fields.labels is None else fields.labels[indices]
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -138,7 +144,7 @@ class ArrayFields(FieldDataset):
             rows = self._rows(glance(len(array), math.prod(array.shape[1:])))
             self.precision = needed(rows, origin)
         if self.labels is not None:
-            self.classes = classes or tuple(map(str, range(int(self.labels.max()) + 1)))
+            self.classes = classes or tuple(map(str, range(count_classes(np.asarray(labels)))))
 
     def __len__(self) -> int:
         return len(self.array)
@@ -217,12 +223,14 @@ class DatasetFields(FieldDataset):
         return replace(item, x=x.resolve_conj().resolve_neg().cpu(), cond=cond)
 
     def _label(self, index: int, label: Any) -> Tensor:
-        """The class of an item: a whole number."""
+        """The class of an item: a whole number, or a one-hot vector."""
         try:
             found = np.asarray(label)
         except (TypeError, ValueError, RuntimeError):
             found = np.asarray(None)
-        return check_labels(found[None], 1, f"item {index} of the dataset", len(self.classes) or MOST_CLASSES)[0]
+        origin = f"item {index} of the dataset"
+        known = len(self.classes) or (len(found) if found.ndim and len(found) > 1 else MOST_CLASSES)
+        return check_labels(found[None], 1, origin, known)[0]
 
 
 def pairs(item: Batch) -> Batch:
@@ -264,11 +272,20 @@ def find_channels(shape: Sequence[int], channel_axis: ChannelAxis, origin: str) 
 
 
 def check_labels(labels: np.ndarray, n: int, origin: str, classes: int = 0) -> Tensor:
-    """One class per field as int64, or InputError; where the number of classes is not known, there are at most n."""
+    """One class per field as int64, or InputError; where the number of classes is not known, there are at most n.
+
+    Args:
+        labels: (n) or (n, 1) integers, or (n, classes) with a single 1 in each row.
+        n: the number of fields.
+        origin: what to call the labels in an error.
+        classes: how many there are, if that is known.
+    """
     labels = np.asarray(labels)
+    if n and is_one_hot(labels) and len(labels) == n and classes in (0, labels.shape[1]):
+        return torch.from_numpy(labels.argmax(1).astype(np.int64))
     if labels.shape not in ((n,), (n, 1)) or labels.dtype.kind not in "biu" or n == 0:
         raise InputError(
-            f"Labels of {origin} are {labels.dtype} {labels.shape}: give one integer for each of {n} fields."
+            f"Labels of {origin} are {labels.dtype} {labels.shape}: give one integer for each of {n} fields, or one-hot rows."
         )
     if labels.min() < 0:
         raise InputError(f"Labels of {origin} go down to {labels.min()}: number the classes from 0.")
@@ -277,3 +294,15 @@ def check_labels(labels: np.ndarray, n: int, origin: str, classes: int = 0) -> T
             f"Labels of {origin} go up to {labels.max()}, but there can be {most} classes: number them from 0."
         )
     return torch.from_numpy(labels.reshape(n).astype(np.int64))
+
+
+def is_one_hot(labels: np.ndarray) -> bool:
+    """Whether labels are rows of zeros with a single 1."""
+    if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
+        return False
+    return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
+
+
+def count_classes(labels: np.ndarray) -> int:
+    """How many classes labels that were checked tell apart: the length of one-hot rows, or one more than the largest."""
+    return labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max()) + 1

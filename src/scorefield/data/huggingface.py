@@ -61,6 +61,9 @@ class HuggingFace(Source):
     depth: Depth | None = None
     pages: Pages | None = None
 
+    def files_read(self) -> list[Path]:
+        return [Path(self.name)]  # which is none where it is the name of a dataset on the hub
+
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
         splits = open_dataset(self.name, self.subset, self.revision)

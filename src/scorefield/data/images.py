@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import posixpath
-import zipfile
-from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
+from dataclasses import dataclass, replace
 from io import BytesIO
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -17,19 +12,21 @@ from torch import Tensor
 
 from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Depth, Filter, ImageFields, Pages
 from scorefield.data.fields import FieldDataset, Subset
+from scorefield.data.image_labels import labels_of
+from scorefield.data.image_survey import survey
+from scorefield.data.listing import FileList, ImageList, list_images, read
 from scorefield.data.source import Source, Split, hold_out
-from scorefield.foundation.errors import AbsentDataError, InputError, brief
-from scorefield.foundation.limits import IMAGE
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".pgm", ".ppm", ".pbm"}
+from scorefield.foundation.errors import InputError
 
 
 @dataclass(frozen=True)
 class Images(Source):
     """Images in a folder or a zip file, sub-folders included; colours 0-255, 16-bit greys 0-65535, 1-bit images 0-1.
 
-    Where the images lie in several folders, each folder (relative to the one that holds all) is a class. Transparency
-    is dropped, and said. Images of several sizes need `size`.
+    Folders train and valid or test are the splits, and `valid` and `seed` are not used. The classes are those of dataset.json
+    (as StyleGAN and EDM have it) or of the column `label` of metadata.csv or .jsonl (as Hugging Face has it); else, where the
+    images lie in several folders, the folders in natural order: 2 before 10. Links are followed, once. Transparency is dropped,
+    and said. Images of several sizes need `size`.
 
     Args:
         path: a folder or a .zip file.
@@ -43,6 +40,7 @@ class Images(Source):
         depth: 8 or 16 bits to bring all images to; by default they must be of one depth.
         pages: of files with several images, such as TIFF stacks: `first`, all as fields (`frames`; files are then what is held
             out), or as one field of three axes (`volume`). By default such files are refused.
+        label: the column of metadata.csv or .jsonl that holds the class, if it is not `label`.
     """
 
     path: Path
@@ -55,17 +53,41 @@ class Images(Source):
     cache_gib: float = 2.0
     depth: Depth | None = None
     pages: Pages | None = None
+    label: str | None = None
+
+    def files(self) -> list[FileList]:
+        return [list_images(Path(self.path)).files]
 
     def load(self, split: Split) -> FieldDataset:
-        path = Path(self.path)
-        names = list_images(path)
-        labels, classes = classes_of(names)
-        decoder = Files(path, names, self._conversion)
-        if self.pages == "frames" and len(names) == 1:
+        images = list_images(Path(self.path))
+        decoder = Files(images.files.root, images.names, self._conversion)
+        if self.pages == "frames" and len(images.names) == 1:
             frames = ImageFields(decoder, torch.zeros(1, dtype=torch.int64), None, ()).kept(self.cache_gib)
-            return Subset(frames, hold_out(len(frames), self.valid, self.seed, split))
-        chosen = hold_out(len(names), self.valid, self.seed, split)
-        return ImageFields(decoder, chosen, labels[chosen] if classes else None, classes).kept(self.cache_gib)
+            part = Subset(frames, hold_out(len(frames), self.valid, self.seed, split))
+            part.files = images.files
+            return part
+        known = labels_of(images, self.label)
+        chosen = self._chosen(images, split)
+        labels = None if known.labels is None else known.labels[chosen]
+        if labels is not None and bool((labels < 0).any()):
+            labels = None  # a part to test on, without classes
+        fields = ImageFields(decoder, chosen, labels, known.classes).kept(self.cache_gib)
+        absent = {"named in a list but not there": known.unused} if known.unused else {}
+        fields.files = replace(images.files, left_out={**images.files.left_out, **absent})
+        fields.notes = known.notes
+        return fields
+
+    def survey(self) -> tuple[list[str], list[str]]:
+        return survey(list_images(Path(self.path)))
+
+    def _chosen(self, images: ImageList, split: Split) -> Tensor:
+        """The images of a split: of its folder, where folders are splits; for want of valid, of test."""
+        if not images.splits:
+            return hold_out(len(images.names), self.valid, self.seed, split)
+        folder = "test" if split == "valid" and "valid" not in images.splits else split
+        if folder not in images.splits:
+            raise InputError(f"{self.path} has no part {split!r} but {', '.join(images.splits)}: give one of them.")
+        return torch.tensor(images.splits[folder])
 
     @property
     def _conversion(self) -> Conversion:
@@ -87,49 +109,3 @@ class Files(Decoder):
 
     def name(self, index: int) -> str:
         return self.names[index]
-
-
-def list_images(path: Path) -> list[str]:
-    """The sorted names of all images below a folder or in a zip, hidden ones left out."""
-    if path.is_dir():
-        files = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    elif path.is_file():
-        files = archive(path, os.getpid()).namelist()
-    else:
-        raise AbsentDataError(f"There is no folder or zip file {path}: correct the path.")
-    hidden = (".", "__MACOSX")
-    names = [name for name in map(PurePosixPath, files) if not any(part.startswith(hidden) for part in name.parts)]
-    images = sorted(str(name) for name in names if name.suffix.lower() in SUFFIXES)
-    if not images:
-        raise InputError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}): correct the path.")
-    return images
-
-
-def classes_of(names: Sequence[str]) -> tuple[Tensor, tuple[str, ...]]:
-    """A label per image and the names of the classes, which are the folders; no names if there is but one folder."""
-    folders = [PurePosixPath(name).parent for name in names]
-    classes = sorted(set(folders))
-    if len(classes) == 1:
-        return torch.zeros(len(names), dtype=torch.int64), ()
-    root = PurePosixPath(posixpath.commonpath(classes)) if all(folder.parts for folder in classes) else PurePosixPath()
-    label = {folder: i for i, folder in enumerate(classes)}
-    return torch.tensor([label[folder] for folder in folders]), tuple(
-        str(folder.relative_to(root)) for folder in classes
-    )
-
-
-def read(path: Path, name: str) -> bytes:
-    """The bytes of one file in a folder or zip."""
-    size = (path / name).stat().st_size if path.is_dir() else archive(path, os.getpid()).getinfo(name).file_size
-    if size > IMAGE:
-        raise InputError(f"has {size / 2**30:.3g} GiB, which no image has: remove it.")
-    return (path / name).read_bytes() if path.is_dir() else archive(path, os.getpid()).read(name)
-
-
-@lru_cache(maxsize=8)
-def archive(path: Path, process: int) -> zipfile.ZipFile:
-    """An open zip, one per process: a position in a file must not be shared across a fork."""
-    try:
-        return zipfile.ZipFile(path)
-    except Exception as error:  # a damaged file raises almost any
-        raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it anew.") from error

@@ -14,6 +14,7 @@ from torch import Generator, Tensor
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
+from scorefield.data.manifest import class_lines
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid
 from scorefield.data.statistics import largest_distance, measure
@@ -34,6 +35,8 @@ class Facts:
         dtype: the number type in which they are stored.
         quantum: the step between neighbouring values; 0 for continuous data.
         classes: the number of classes; 0 without labels.
+        names: of the classes.
+        members: how many of the fields each class has.
         minimum: the smallest value.
         maximum: the largest.
         bad: how many known values are NaN or infinite.
@@ -46,6 +49,7 @@ class Facts:
         warnings: what is likely to go wrong, one line each.
         metadata: what the files say about themselves, one line each.
         examples: a few fields, for the preview.
+        data: what they are made of: files, sizes, modes, a digest, one line each.
     """
 
     n: int
@@ -53,6 +57,8 @@ class Facts:
     dtype: str
     quantum: float
     classes: int
+    names: tuple[str, ...]
+    members: tuple[int, ...]
     minimum: float
     maximum: float
     bad: int
@@ -65,6 +71,7 @@ class Facts:
     warnings: tuple[str, ...]
     metadata: tuple[str, ...]
     examples: Tensor = field(repr=False, compare=False)
+    data: tuple[str, ...] = ()
 
     def table(self) -> str:
         """The facts as text, one a line."""
@@ -73,7 +80,7 @@ class Facts:
         rows = {
             "fields": f"{self.n} of shape {' × '.join(map(str, self.shape))}",
             "stored as": self.dtype + (f", step {self.quantum:g}" if self.quantum else ""),
-            "classes": str(self.classes) if self.classes else "no labels",
+            "classes": self._classes() if self.classes else "no labels",
             "range": f"{written(self.minimum, least, 6)} to {written(self.maximum, least, 6)}",
             "NaN or inf": str(self.bad),
             "masked": f"{self.missing:.1%}",
@@ -82,9 +89,13 @@ class Facts:
             "sigma_data": f"{self.sigma_data:.4g}",
             "sigma_max": f"{self.sigma_max:.4g}{note}",
         }
-        lines = [f"{name:<12}{value}" for name, value in rows.items()]
+        lines = [*(f"{name:<12}{value}" for name, value in rows.items()), *self.data]
         lines += [f"{'':<12}{note}" for note in self.metadata]
         return "\n".join(lines + [f"warning     {text}" for text in self.warnings])
+
+    def _classes(self) -> str:
+        """How many classes there are; the number, name and members of the first, below each other."""
+        return "\n".join([str(self.classes), *(f"{'':<12}{line}" for line in class_lines(self.names, self.members))])
 
     def preview(self, path: Path | str) -> None:
         """Write a picture of some fields, spread evenly over the data."""
@@ -133,6 +144,8 @@ def inspect(
         dtype=fields.dtype,
         quantum=fields.quantum,
         classes=len(fields.classes),
+        names=tuple(fields.classes),
+        members=tuple(members.tolist()),
         minimum=float(statistics.minimum.min()),
         maximum=float(statistics.maximum.max()),
         bad=statistics.bad,

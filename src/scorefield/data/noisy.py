@@ -46,6 +46,9 @@ class Noisy(Source):
         levels: Sequence[float] = self.noise if isinstance(self.noise, list) else (self.noise,)
         return (levels[0], levels[-1]) if 1 <= len(levels) <= 2 else (0.0, 0.0)
 
+    def files_read(self) -> list[Path]:
+        return self.source.files_read()
+
     def load(self, split: Split) -> FieldDataset:
         return NoisyFields(self.source.load(split), *self._range, (self.seed, SPLITS.index(split)))
 
@@ -93,6 +96,9 @@ class Measured(Source):
 
     source: Source
     noise: float | Path
+
+    def files_read(self) -> list[Path]:
+        return [*self.source.files_read(), *super().files_read()]
 
     def load(self, split: Split) -> FieldDataset:
         fields = self.source.load(split)

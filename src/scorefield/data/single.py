@@ -14,7 +14,8 @@ from torch import Tensor
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.decode import Conversion
 from scorefield.data.fields import ArrayFields, ChannelAxis
-from scorefield.data.images import SUFFIXES, Files
+from scorefield.data.images import Files
+from scorefield.data.listing import SUFFIXES
 from scorefield.foundation.errors import InputError
 
 log = logging.getLogger("scorefield")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import torch
@@ -11,6 +12,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, FieldDataset, Subset
+from scorefield.data.listing import FileList
+from scorefield.data.manifest import Manifest
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import seed_of
 
@@ -23,6 +26,29 @@ class Source(ABC):
     @abstractmethod
     def load(self, split: Split) -> FieldDataset:
         """The fields of one split, in data units. What cannot be read raises InputError."""
+
+    def files_read(self) -> list[Path]:
+        """The files and folders that are read: by default all arguments that are paths, but a cache."""
+        given = [value for name, value in vars(self).items() if name != "cache"]
+        parts = [part for value in given for part in (value if isinstance(value, list | tuple) else [value])]
+        return [part for part in parts if isinstance(part, Path)]
+
+    def files(self) -> list[FileList]:
+        """The names and sizes of what is read, found without reading it."""
+        return [FileList.of(path) for path in self.files_read() if path.exists()]
+
+    def manifest(self, train: FieldDataset, valid: FieldDataset | None) -> Manifest:
+        """What the data are made of, to tell them from others.
+
+        Args:
+            train: what `load` gave for training.
+            valid: for validation; None where nothing is held out.
+        """
+        return Manifest.of(train, valid, self.files() if train.files is None else [train.files])
+
+    def survey(self) -> tuple[list[str], list[str]]:
+        """What a longer look at the files shows beside the fields themselves, and what is odd about it, one line each."""
+        return [], []
 
 
 def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:

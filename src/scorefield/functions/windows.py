@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -36,6 +37,9 @@ class Windows(Source):
     def __post_init__(self) -> None:
         if self.radius < 0 or self.factor < 1:
             raise InputError(f"Windows needs radius >= 0 and factor >= 1, not {self.radius} and {self.factor}.")
+
+    def files_read(self) -> list[Path]:
+        return self.sequences.files_read()
 
     def load(self, split: Split) -> FieldDataset:
         return WindowFields(self.sequences.load(split), self.radius, self.factor, self.periodic)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,10 @@ class CheckData(Verb):
         return ["--data", source, "--data.path", first, *rest]
 
     def run(self) -> Facts:
-        facts = inspect(self.data.load("train"), self.normaliser or Standardise(), valid=self._held_out())
+        train, valid = self.data.load("train"), self._held_out()
+        facts = inspect(train, self.normaliser or Standardise(), valid=valid)
+        manifest, (lines, warnings) = self.data.manifest(train, valid), self.data.survey()
+        facts = replace(facts, data=(*manifest.lines(), *lines), warnings=(*facts.warnings, *warnings))
         facts.preview(self.preview)
         log.info("picture in %s", self.preview)
         return facts

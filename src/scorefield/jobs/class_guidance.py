@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,11 +11,12 @@ from typing import Any, cast
 
 from scorefield.core.classifier import ClassifierProtocol
 from scorefield.core.denoiser import DenoiserProtocol
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.guidance import Classified, ClassifierFree
-from scorefield.jobs.options import Label, size_of
+from scorefield.jobs.options import Label, Number, size_of
 from scorefield.model import Model
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
+from scorefield.run.verb import log
 
 
 @dataclass(frozen=True)
@@ -23,11 +26,13 @@ class Guidance:
     Attributes:
         denoiser: to sample with; None for the model's own.
         classes: how many classes it knows beside those of the network.
+        names: of the classes, where the network has none.
         facts: what decides its result, for the identity of a job.
     """
 
     denoiser: DenoiserProtocol | None = None
     classes: int = 0
+    names: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -40,25 +45,83 @@ def guidance_of(
     scale = 1.0 if scale is None else scale
     if classifier is None:
         _check_null_class(checkpoint, model)
-        return Guidance(ClassifierFree(model.generative, scale), 0, {"guidance": {"scale": scale}})
+        return Guidance(ClassifierFree(model.generative, scale), facts={"guidance": {"scale": scale}})
     opened = open_checkpoint(classifier)
     other = _fitting(opened, model, trust)
     guided = Classified(model.generative, cast(ClassifierProtocol, other.denoiser), scale)
-    return Guidance(guided, other.classes, {"guidance": {"scale": scale, "classifier": opened.provenance}})
+    own, its = model.class_names, other.class_names
+    if own and its and own != its:
+        raise InputError(
+            f"{opened.path} has other classes than the model: {_known(its)}. Give one of the same data."[:300]
+        )
+    return Guidance(guided, other.classes, its, {"guidance": {"scale": scale, "classifier": opened.provenance}})
 
 
-def label_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None = None) -> Label | None:
-    """The class; where none is given, each in turn if the network has never learnt to do without one."""
-    return "each" if label is None and model.labels and not _knows_none(checkpoint) else label
+def number_of(label: Label | None, names: Sequence[str]) -> Number | None:
+    """The number of a class that is given by its name or its number; a name comes first. InputError where there is no such name.
+
+    Args:
+        label: the class, or each.
+        names: of the classes by their numbers, where they are known.
+    """
+    if label is None or label == "each":
+        return None if label is None else "each"
+    text = str(label)
+    if text in names:
+        number = names.index(text)
+        if text.isdecimal() and int(text) != number:
+            log.info("label %s is the name of the class of number %d", text, number)
+        return number
+    if re.fullmatch(r"-?[0-9]{1,9}", text):
+        if names and not 0 <= int(text) < len(names):
+            raise InputError(f"There is no class {text}: {_known(names)}."[:300])
+        return int(text)
+    known = _known(names) if names else "the run does not know their names, give a number"
+    raise InputError(f"There is no class {brief(text)}: {known}."[:300])
 
 
-def class_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None) -> Label | None:
-    """The class; InputError where none is given, and the network has never learnt to do without one."""
+def class_number(model: Model, label: Label) -> int:
+    """The number of a single class that the network knows; InputError for any other."""
+    number = number_of(label, model.class_names)
+    if not model.labels:
+        raise InputError(f"The network knows no classes: leave out the label {brief(label)}.")
+    if not isinstance(number, int) or not 0 <= number < model.labels:
+        raise InputError(
+            f"There is no class {brief(label)}: give the name of one, or a number from 0 to {model.labels - 1}."
+        )
+    return number
+
+
+def _known(names: Sequence[str]) -> str:
+    """The classes, as far as they fit into a line; only how many, where their names are their numbers."""
+    if list(names) == [str(number) for number in range(len(names))]:
+        return f"give a label from 0 to {len(names) - 1}"
+    return "the classes are " + textwrap.shorten(
+        ", ".join(f"{number} {brief(name)}" for number, name in enumerate(names[:50])), 180, placeholder=" ..."
+    )
+
+
+def class_facts(number: Number | None, names: Sequence[str]) -> dict[str, Any]:
+    """The names of the classes that are drawn, for the record of a job; nothing where they are not known."""
+    if number is None or not names:
+        return {}
+    return {"classes": list(names)} if number == "each" else {"class": names[int(number)]}
+
+
+def label_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None = None) -> Number | None:
+    """The number of the class; where none is given, each in turn if the network has never learnt to do without one."""
+    if label is None and model.labels and not _knows_none(checkpoint):
+        return "each"
+    return number_of(label, model.class_names)
+
+
+def class_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None) -> Number | None:
+    """The number of the class; InputError where none is given, and the network has never learnt to do without one."""
     if label is None and model.labels and not _knows_none(checkpoint):
         raise InputError(
             f"The network has learnt its classes, and never to do without one: say which by --label, 0 to {model.labels - 1}."
         )
-    return label
+    return number_of(label, model.class_names)
 
 
 def _knows_none(checkpoint: LoadedCheckpoint) -> bool:

@@ -14,7 +14,7 @@ from torch import Tensor
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
-from scorefield.jobs.options import Label
+from scorefield.jobs.options import Number
 from scorefield.jobs.outputs import Pixels, write_array, write_pictures
 from scorefield.model import Model
 from scorefield.run.runner import Job, Piece, Pieces, made_by_folder, record_in
@@ -49,7 +49,7 @@ class Draws(Job):
     n: int
     seed: int = 0
     chunk: int = 64
-    label: Label | None = None
+    label: Number | None = None
     denoiser: DenoiserProtocol | None = None
     classes: int = 0
     grid: tuple[int, ...] = ()

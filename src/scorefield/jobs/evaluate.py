@@ -25,6 +25,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -35,6 +36,7 @@ from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
+from scorefield.jobs.class_guidance import number_of
 from scorefield.jobs.draws import Draws, count_evaluations, read_samples
 from scorefield.jobs.evaluation import losses
 from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
@@ -67,7 +69,7 @@ class Evaluate(Drawing, ByFeatures):
         seeds: how many seeds, for the spread; with --loss how many draws of times and noise for each field.
         loss: the loss of this split (train, valid or test) instead of samples, with the noise that training validates with.
         checkpoints: steps of several checkpoints to evaluate, a range of them such as 1000:5000 (:5000, 1000:), or all.
-        label: the class, of a network with labels; each: all classes in turn, the default there.
+        label: the class by its name or number, of a network with labels; each: all classes in turn, the default there.
         curve: the Fréchet distance against n too.
         reference: compare with at most so many training fields; 50000 by default.
         data: the data; by default what the run was trained on.
@@ -184,16 +186,17 @@ class Evaluate(Drawing, ByFeatures):
         beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"))
         cond = None
         if model.generative.net.cond_channels:
-            cond = resolution.conditions(self._source().load("valid"), self.n, grid)
+            cond = resolution.conditions(self._source.load("valid"), self.n, grid)
         setting = Setting(grid, beyond, cond)
         reference = self._reference(self.draws(setting).shape)
         resolution.warn_of_mesh(model, grid)
-        if isinstance(self.label, int):
-            log.info("samples of class %d are compared with the data of all classes", self.label)
+        if self.label not in (None, "each"):
+            log.info("samples of class %s are compared with the data of all classes", self.label)
         return setting, replace(reference, floor=self._floor(reference))
 
+    @cached_property
     def _source(self) -> Source:
-        return self.data or self.checkpoint.source(self.trust)
+        return self.source(self.data)
 
     @property
     def place(self) -> Path:
@@ -211,7 +214,7 @@ class Evaluate(Drawing, ByFeatures):
                     f"which {self.statistics} is: make a reference of fields of this size."
                 )
             return found
-        source = self._source()
+        source = self._source
         data = tuple(source.load("valid")[0].x.shape)
         if data != tuple(shape) and (data[0] != shape[0] or self.comparison is None or self.curve):
             raise InputError(
@@ -246,7 +249,7 @@ class Evaluate(Drawing, ByFeatures):
             sampler=self.sampler_from(model.sampler),
             n=self.n,
             chunk=self.chunk,
-            label="each" if self.label is None and model.labels else self.label,
+            label="each" if self.label is None and model.labels else number_of(self.label, model.class_names),
             denoiser=resolution.beyond_grid(setting.beyond, model, None),
             grid=setting.grid,
             cond=setting.cond,

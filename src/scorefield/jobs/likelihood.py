@@ -19,13 +19,15 @@ from torch import Tensor
 
 from scorefield.data.augment import Dequantise
 from scorefield.data.batch import Batch
-from scorefield.data.fields import FieldDataset
+from scorefield.data.fields import FieldDataset, Subset
+from scorefield.data.loader import Sequential
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs import densities
-from scorefield.jobs.options import OnRun, size_of
+from scorefield.jobs.class_guidance import class_facts, class_number
+from scorefield.jobs.options import Label, OnRun, size_of
 from scorefield.model import Model
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, made_by_json, run_job
 from scorefield.run.verb import Count, Positive, Seed, option
@@ -41,6 +43,7 @@ class Likelihood(OnRun):
     Args:
         data: the data; by default what the run was trained on.
         split: train or valid.
+        label: the fields of this class alone, by its name or number; fields without a class are taken for it.
         n: at most so many fields, drawn at random.
         repeats: draws of probes and of dequantisation for each field.
         probes: Rademacher, Normal, Sphere or Exact.
@@ -53,6 +56,7 @@ class Likelihood(OnRun):
 
     data: Source | None = None
     split: Split = "valid"
+    label: Label | None = None
     n: Count = option("-n", "--number", default=1000)
     repeats: Count = 5
     probes: Probes = field(default_factory=Rademacher)
@@ -72,12 +76,15 @@ class Likelihood(OnRun):
     def _job(self) -> DensityFile:
         """What is to be measured, all that can be refused refused."""
         densities.check(self.model.sde.noise, self.resolutions)
-        fields = (self.data or self.checkpoint.source(self.trust)).load(self.split)
+        fields, named = self.source(self.data).load(self.split), dict[str, Any]()
+        if self.label is not None:
+            number = class_number(self.model, self.label)
+            fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)
         grids = densities.grids_of(self.model.sde.noise, fields, self.resolutions) if self.resolutions else [fields]
         flow = ProbabilityFlow(self.tolerance, self.probes)
         measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, self.chunk) for on in grids]
         measured[0].check()
-        facts = {"split": self.split, "model": self.provenance}
+        facts = {"split": self.split, "model": self.provenance} | named
         facts |= {} if self.data is None else {"data": repr(self.data)}
         return DensityFile(self.out, tuple(measured), sorted({*self.resolutions}), facts)
 
@@ -92,6 +99,33 @@ class Likelihood(OnRun):
             listed = "[" in word and (word.startswith("--resolutions=") or words[-1:] == ["--resolutions"])
             words += re.findall(r"--resolutions|[^][,=\s]+", word) if listed else [word]
         return words
+
+
+class Labelled(FieldDataset):
+    """Fields without a class, taken for one."""
+
+    def __init__(self, fields: FieldDataset, number: int) -> None:
+        self.fields, self.number, self.quantum = fields, number, fields.quantum
+
+    def __len__(self) -> int:
+        return len(self.fields)
+
+    def gather(self, indices: Tensor) -> Batch:
+        batch = self.fields.gather(indices)
+        return replace(batch, cond=dict(batch.cond) | {"label": torch.full_like(indices, self.number)})
+
+
+def of_class(fields: FieldDataset, number: int) -> FieldDataset:
+    """The fields of a class; those without any are taken for it. InputError where none is left."""
+    if "label" not in fields[0].cond:
+        return Labelled(fields, number)
+    labels = fields.labels
+    if labels is None:
+        labels = torch.cat([batch.cond["label"] for batch in Sequential(fields)])
+    places = (labels == number).nonzero().flatten()
+    if not len(places):
+        raise InputError(f"The data have no field of class {number}: give another --label or --split.")
+    return Subset(fields, places)
 
 
 @dataclass(frozen=True, eq=False)

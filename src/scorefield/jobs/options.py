@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 import torch
 
+from scorefield.data.manifest import summary_of
+from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
@@ -18,7 +20,8 @@ from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
 from scorefield.run.verb import Count, CountOrZero, Verb, log, option, positional
 from scorefield.samplers import Corrector, Sampler, Step, TimeGrid
 
-Label = int | Literal["each"]
+Number = int | Literal["each"]
+Label = str | int  # the name of a class, its number, or "each"
 
 
 class Usable:
@@ -91,6 +94,16 @@ class OnRun(Verb):
     def model(self) -> Model:
         """Its model on the device."""
         return self.checkpoint.model(ema=self.ema, trust=self.trust).to(own_device(self.device))
+
+    def source(self, given: Source | None) -> Source:
+        """The data that are given, or those of training; that the files of these have changed since is said."""
+        if given is not None:
+            return given
+        source, before = self.checkpoint.source(self.trust), self.checkpoint.manifest
+        if before is not None:
+            for change in before.changes_of_files(**summary_of(source.files())):
+                log.warning("the data have changed since the run was trained on them: %s", change)
+        return source
 
     @property
     def provenance(self) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching
-from scorefield.jobs.class_guidance import class_of
+from scorefield.jobs.class_guidance import class_facts, class_of
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table
@@ -28,7 +28,7 @@ class Restoring(Drawing):
     Args:
         n: how many draws.
         seed: draw i depends on (seed, i) alone.
-        label: the class, of a network with labels.
+        label: the class by its name or number, of a network with labels.
         noise: standard deviation of the noise of what was measured, in data units.
         truth: image or .npy to compare the result with.
         out: folder to write.
@@ -46,6 +46,7 @@ class Restoring(Drawing):
 
     def prior_draws(self, grid: tuple[int, ...] = (), facts: dict[str, Any] | None = None) -> Draws:
         """The draws of p(x) that are to be guided."""
+        label = class_of(self.checkpoint, self.model, self.label)
         return Draws(
             out=self.out,
             model=self.model,
@@ -53,9 +54,9 @@ class Restoring(Drawing):
             n=self.n,
             seed=self.seed,
             chunk=min(self.chunk, self.n),
-            label=class_of(self.checkpoint, self.model, self.label),
+            label=label,
             grid=grid,
-            facts=self.provenance | (facts or {}),
+            facts=self.provenance | class_facts(label, self.model.class_names) | (facts or {}),
         )
 
     def finish(self, job: Restoration, title: str) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.jobs import resolution
-from scorefield.jobs.class_guidance import guidance_of, label_of
+from scorefield.jobs.class_guidance import class_facts, guidance_of, label_of, number_of
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
@@ -28,7 +28,7 @@ class Sample(Drawing):
         n: how many samples.
         seed: sample i depends on (seed, i) alone.
         out: folder to write.
-        label: the class, of a network with labels; each: all classes in turn.
+        label: the class by its name or number, of a network with labels; each: all classes in turn.
         guidance: w: how much to stress the class of --label, p(x | class)^w p(x)^(1-w); 1 is the plain law of the class.
         classifier: run of a classifier of noised fields that guides instead of the network's own classes.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
@@ -83,6 +83,8 @@ class Sample(Drawing):
         beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
         fields = None if self.given is None else source.source(self.trust).load(self.given)
         facts = self.provenance | dict(guidance.facts)
+        label = number_of(self.label, guidance.names) if guidance.names else label_of(source, model, self.label)
+        facts |= class_facts(label, model.class_names or guidance.names)
         facts |= {"given": self.given, "beyond": None if beyond is None else repr(beyond)}
         return Draws(
             out=self.out,
@@ -91,7 +93,7 @@ class Sample(Drawing):
             n=self.n,
             seed=self.seed,
             chunk=self.chunk,
-            label=label_of(source, model, self.label),
+            label=label,
             denoiser=resolution.beyond_grid(beyond, model, guidance.denoiser),
             classes=guidance.classes,
             grid=grid,

@@ -32,6 +32,7 @@ class Train(OnRecipe):
         resume: go on from the last checkpoint in --out.
         init: run to take the model and its weights from.
         mean: deterministic run whose prediction is subtracted first.
+        accept_changed_data: with --resume: go on though the data are not those that the run was trained on.
         trust: your own package that the configuration of --init may name.
         dry_run: make a few real steps, print the costs, write nothing.
         print_config: print the whole configuration, as a recipe.
@@ -42,6 +43,7 @@ class Train(OnRecipe):
     resume: bool = False
     init: Path | None = None
     mean: Path | None = None
+    accept_changed_data: bool = False
     trust: tuple[str, ...] = option(repeat=True, default=())
     dry_run: bool = False
     print_config: bool = False
@@ -50,6 +52,8 @@ class Train(OnRecipe):
     def check(self) -> None:
         if self.origins and not self.print_config:
             raise InputError("--origins goes with --print-config.")
+        if self.accept_changed_data and not self.resume:
+            raise InputError("--accept-changed-data goes with --resume.")
         if self.out is None and not (self.dry_run or self.print_config):
             raise InputError("train needs --out RUN, the folder to write.")
         if self.recipe is None and self.init is None and self._own is None:
@@ -98,7 +102,15 @@ class Train(OnRecipe):
         log.debug("configuration:\n%s", configuration_of(self.parser, self.settings))
         init = None if self.init is None else open_checkpoint(self.init)
         mean = None if self.mean is None else open_checkpoint(self.mean)
-        return experiment.train(self.parser, self.settings, self.out, resume=self.resume, init=init, mean=mean)
+        return experiment.train(
+            self.parser,
+            self.settings,
+            self.out,
+            resume=self.resume,
+            init=init,
+            mean=mean,
+            accept_changed_data=self.accept_changed_data,
+        )
 
     def table(self, found: Any) -> str:
         if self.dry_run:
@@ -113,6 +125,7 @@ def train(
     resume: bool = False,
     init: str | Path | None = None,
     mean: str | Path | None = None,
+    accept_changed_data: bool = False,
     trust: Sequence[str] = (),
     **values: Any,
 ) -> Model:
@@ -126,6 +139,7 @@ def train(
         resume: go on with the run that the folder holds.
         init: a run or a checkpoint to take the first weights from.
         mean: a deterministic run whose prediction is to be subtracted.
+        accept_changed_data: resume though the data are not those that the run was trained on.
         trust: your own packages that the configuration of `init` may name.
         values: what is to differ from the recipe, by dotted names.
 
@@ -138,6 +152,7 @@ def train(
         resume=resume,
         init=None if init is None else Path(init),
         mean=None if mean is None else Path(mean),
+        accept_changed_data=accept_changed_data,
         trust=tuple(trust),
         overrides=values,
     ).run()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -100,6 +101,9 @@ class Undersampled(Source):
     def __post_init__(self) -> None:
         if not self.noise > 0 or self.coils < 1:
             raise InputError(f"Undersampled needs noise > 0 and coils >= 1, not {self.noise} and {self.coils}.")
+
+    def files_read(self) -> list[Path]:
+        return self.source.files_read()
 
     def load(self, split: Split) -> FieldDataset:
         return UndersampledFields(self, self.source.load(split), int(split == "valid"))

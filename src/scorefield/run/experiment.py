@@ -6,7 +6,7 @@ logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +18,11 @@ from jsonargparse import Namespace
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
+from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source, Tensors
-from scorefield.foundation.errors import AbsentDataError, InputError
-from scorefield.foundation.files import write_text
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.files import write_json, write_text
 from scorefield.foundation.random import Stream, seed_of
 from scorefield.model import Model
 from scorefield.run import configuration
@@ -104,6 +105,7 @@ def prepare(
             load_mean(model, mean)
         model.fit(Sequential(train))
     model.template = train.template
+    model.manifest = given.manifest(train, valid)
     return Experiment(train, valid, model, built.train, config)
 
 
@@ -115,6 +117,7 @@ def train(
     resume: bool = False,
     init: LoadedCheckpoint | None = None,
     mean: LoadedCheckpoint | None = None,
+    accept_changed_data: bool = False,
 ) -> Model:
     """Train into a run folder; `resume` goes on from its last checkpoint, `init` starts from another run's weights.
 
@@ -125,6 +128,7 @@ def train(
         resume: continue the run that the folder holds.
         init: the checkpoint of another run to start from; of no effect once there is something to resume.
         mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
+        accept_changed_data: resume though the data are not those that the run was trained on.
     """
     checkpoint = (
         checkpoints.read(find_checkpoint(folder)) if resume and checkpoints.steps(folder / "checkpoints") else None
@@ -135,12 +139,17 @@ def train(
     begun = checkpoint is not None
     experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
     if checkpoint is not None:
-        _check_same(renewed(checkpoint.facts["config"]), experiment.config, folder)
+        before = renewed(checkpoint.facts["config"])
+        _check_same(before, experiment.config, folder, ("data",))
+        _check_data(checkpoint, experiment, folder, accept_changed_data)
+        _check_same(before, experiment.config, folder, ("model", "train"))
     elif leader:
         for warning in suspicions(experiment.model, experiment.train):
             log.warning(warning)
     if leader:
         write_text(folder / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
+        if experiment.model.manifest is not None:
+            write_json(folder / "data.json", experiment.model.manifest.record())
     experiment.trainer.fit(
         experiment.model, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
     )
@@ -179,12 +188,46 @@ def check_free(folder: Path, resume: bool) -> None:
         raise InputError(f"{folder} holds no run to resume: leave --resume out to start one.")
 
 
-def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, accept: bool) -> None:
+    """A resumed run goes on with the data that it was trained on, unless it is told that others are meant."""
+    before, now = Manifest.read(checkpoint.facts.get("data"), str(folder)), experiment.model.manifest
+    if now is None:
+        return
+    leader = place_among()[0] == 0
+    if before is None:
+        if leader:
+            log.info("%s does not know what its data were made of: that they are still the same is not checked", folder)
+        order = sorted(now.classes, key=lambda name: name.split("/"))  # as folders were numbered then
+        if experiment.train.files is None or order == list(now.classes) or accept:
+            return
+        raise InputError(
+            f"{folder} was trained when classes were numbered as text, {_some(order)}, and are now {_some(now.classes)}: name "
+            "the folders so that both agree (01, 02, 10), or add --accept-changed-data."
+        )
+    changes = before.changes(now)
+    if not changes:
+        return
+    what = "; ".join(changes[:4])[:150]
+    if not accept:
+        raise InputError(
+            f"The data of {folder} have changed: {what}. Give it the data that it was trained on, or add "
+            "--accept-changed-data to go on with these."
+        )
+    if leader:
+        log.warning("the data have changed and are accepted: %s", what)
+
+
+def _some(names: Sequence[str]) -> str:
+    """The first few names."""
+    return ", ".join(brief(name) for name in names[:4]) + (" ..." if len(names) > 4 else "")
+
+
+def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, groups: Sequence[str]) -> None:
     """A resumed run may change how it is trained, but not what is trained, on what."""
-    for group in ("model", "data"):
-        for key, old, new in differences(before[group], now[group], group):
+    for group in groups:
+        for key, old, new in differences(before[group], now[group], group) if group != "train" else ():
             raise InputError(f"{folder} was trained with {key} = {old}, not {new}: use the same, or another --out.")
-    for name in ("seed", "batch_size"):
+    for name in ("seed", "batch_size") if "train" in groups else ():
         if before["train"][name] != now["train"][name]:
             raise InputError(
                 f"{folder} was trained with train.{name} = {before['train'][name]}: use the same to resume."

@@ -11,6 +11,7 @@ import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
+from scorefield.data.manifest import Manifest
 from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError
 from scorefield.model import Model
@@ -76,6 +77,11 @@ class LoadedCheckpoint:
         load_fixed(model, self.checkpoint, str(self.path))
         return model.eval().requires_grad_(False)
 
+    @property
+    def manifest(self) -> Manifest | None:
+        """What the data of training were made of; None in a run of before, and for imported weights."""
+        return Manifest.read(self.checkpoint.facts.get("data"), str(self.path))
+
     def source(self, trust: Sequence[str] = ()) -> Source:
         """The data that the model was trained on. Raises InputError where its weights were imported without any."""
         if "data" not in self.config:
@@ -127,6 +133,7 @@ def load_fixed(model: Model, checkpoint: Checkpoint, origin: str) -> None:
     for group, part in model.fixed():
         load_strictly(part, checkpoint.group(group), origin)
     model.template = checkpoint.group("data").get("template", model.template)
+    model.manifest = Manifest.read(checkpoint.facts.get("data"), origin)
 
 
 def take_mean(groups: Namespace, opened: LoadedCheckpoint, trust: Sequence[str] = ()) -> None:

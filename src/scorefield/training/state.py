@@ -138,7 +138,8 @@ class State:
 
     def facts(self) -> dict[str, Any]:
         """What else there is to know, in JSON's types."""
-        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()}
+        data = {} if self.model.manifest is None else {"data": self.model.manifest.record()}
+        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()} | data
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""

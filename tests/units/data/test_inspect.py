@@ -69,7 +69,7 @@ def test_the_held_out_split_is_looked_through_too() -> None:
 
 def test_negative_labels_are_refused() -> None:
     items = [(torch.randn(1, 4), -1)] * 5
-    with pytest.raises(InputError, match="go down to -1"):
+    with pytest.raises(InputError, match="item 0 of the dataset go down to -1"):
         inspect(DatasetFields(Subset(items, range(5)), classes=("a",)), Identity())
 
 
@@ -144,5 +144,5 @@ def test_a_picture_of_no_kind_is_refused(tmp_path: Path) -> None:
 
 def test_a_label_beyond_the_classes_is_refused() -> None:
     items = [(torch.zeros(1, 2), i) for i in range(3)]
-    with pytest.raises(InputError, match="up to 2, but there can be 2 classes"):
+    with pytest.raises(InputError, match="item 2 of the dataset go up to 2, but there can be 2 classes"):
         inspect(DatasetFields(Subset(items, range(3)), classes=("a", "b")), Identity())

@@ -16,6 +16,8 @@ from typing import Any
 import yaml
 from jinja2 import Environment, StrictUndefined
 
+from scorefield.data.listing import counted
+from scorefield.data.manifest import class_lines
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_text
 from scorefield.jobs.class_guidance import label_of
@@ -147,6 +149,11 @@ def details(opened: LoadedCheckpoint) -> list[Row]:
     rows = {"Checkpoint": opened.path.name, "Step": facts["step"], "Planned steps": train.get("steps")}
     rows |= {"Batch size": train.get("batch_size"), "Samples seen": facts.get("samples"), "Seed": facts.get("seed")}
     rows |= {"Parameters": parameters(opened), "SHA-256 of the checkpoint": opened.checkpoint.sha256}
+    if opened.manifest is not None:
+        data = opened.manifest
+        rows |= {"Training fields": data.train, "Held-out fields": data.valid, "Files": data.files or None}
+        rows |= {"Files left out": counted(data.left_out) or None, "Digest of the data": data.digest}
+        rows |= {"Classes": ", ".join(class_lines(data.classes, data.members)) or None}
     rows |= {f"Version of {name}": text for name, text in facts.get("versions", {}).items()}
     return [Row.of(name, value) for name, value in rows.items() if value is not None]
 

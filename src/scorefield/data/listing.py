@@ -1,0 +1,328 @@
+"""Which files of a folder or a zip are images, and into which splits their folders divide them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+import re
+import zipfile
+from collections import Counter, deque
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path, PurePosixPath
+from typing import Literal
+
+from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.limits import IMAGE
+
+# fmt: off
+SUFFIXES = {
+    ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".tga",
+    ".pgm", ".ppm", ".pbm", ".pnm", ".jp2",
+}
+# fmt: on
+LISTS = ("dataset.json", "metadata.jsonl", "metadata.csv")  # what lists of labels are called
+HIDDEN = (".", "__MACOSX")
+SPLITS: Mapping[Literal["train", "valid", "test"], frozenset[str]] = {
+    "train": frozenset(("train", "training")),
+    "valid": frozenset(("valid", "val", "validation", "dev")),
+    "test": frozenset(("test", "testing")),
+}
+PICTURES = frozenset(("image", "images", "img", "imgs"))
+COMPANIONS = frozenset(
+    ("mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "gt", "groundtruth")
+)
+BLOCKS, BLOCK = (
+    64,
+    2**16,
+)  # how many parts of files, of so many bytes, are read to tell whether their content is another
+
+
+@dataclass(frozen=True)
+class FileList:
+    """The files that data come from.
+
+    Attributes:
+        root: the folder, the zip or the file.
+        sizes: bytes of each file, by its name below the root; of a zip, with a checksum.
+        left_out: how many others there are, by the reason why they are not read.
+    """
+
+    root: Path
+    sizes: Mapping[str, tuple[int, ...]]
+    left_out: Mapping[str, int] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, path: Path) -> FileList:
+        """All files of a folder, the members of a zip or an .npz, or a single file, whatever they hold."""
+        if path.is_dir():
+            return cls(path, *files_below(path))
+        if path.suffix.lower() in (".zip", ".npz"):
+            with suppress(InputError):
+                return cls(path, {name: (info.file_size, info.CRC) for name, info in archive(path).items()})
+        return cls(path, {"": (path.stat().st_size,)})
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the names and sizes."""
+        found = hashlib.sha256()
+        for name in sorted(self.sizes):
+            found.update(f"{name}\0{self.sizes[name]}\n".encode(errors="surrogateescape"))
+        return found.hexdigest()
+
+    @property
+    def content(self) -> str:
+        """SHA-256 of a bounded sample of their bytes, 64 parts of 64 KiB at most; files that cannot be read are left out."""
+        found = hashlib.sha256()
+        names = sorted(self.sizes)
+        chosen = names if len(names) <= BLOCKS else [names[i * len(names) // BLOCKS] for i in range(BLOCKS)]
+        for name in chosen if not self.root.is_file() or names == [""] else ():  # a zip has checksums
+            try:
+                with (self.root / name if name else self.root).open("rb") as file:
+                    for start in parts(self.sizes[name][0], BLOCKS // len(chosen)):
+                        file.seek(start)
+                        found.update(file.read(BLOCK))
+            except OSError:
+                continue
+        return found.hexdigest()
+
+
+def parts(size: int, count: int) -> list[int]:
+    """Where so many blocks of a file begin, the first at its start and the last at its end."""
+    last = max(size - BLOCK, 0)
+    return sorted({last * i // max(count - 1, 1) for i in range(max(count, 1))})
+
+
+@dataclass(frozen=True)
+class ImageList:
+    """The images of a folder or a zip.
+
+    Attributes:
+        files: the images, and what else there is.
+        names: of all images, sorted as text.
+        root: the folder that holds them all, relative to the path.
+        lists: the names of the lists of labels that lie beside them.
+        splits: the places in `names` of each split, where folders make splits.
+        folders: of each image, from the one that holds all downwards, without that of its split.
+    """
+
+    files: FileList
+    names: list[str]
+    root: PurePosixPath
+    lists: list[str]
+    splits: Mapping[str, list[int]]
+    folders: list[tuple[str, ...]]
+
+
+def list_images(path: Path) -> ImageList:
+    """The images below a folder, whose links are followed once, or in a zip; hidden ones are left out.
+
+    Where the folders that hold all are called train and valid or test (or val, validation, dev, ...), they are splits.
+
+    Raises:
+        AbsentDataError: there is no such folder or file.
+        InputError: it cannot be read, holds no images, or pictures beside their masks.
+    """
+    if path.is_dir():
+        every, left_out = files_below(path)
+    elif path.is_file():
+        every, left_out = {name: (info.file_size, info.CRC) for name, info in archive(path).items()}, Counter()
+    else:
+        raise AbsentDataError(f"There is no folder or zip file {path}: correct the path.")
+    names, lists = [], []
+    for name in every:
+        last = name.rpartition("/")[2]
+        suffix = posixpath.splitext(last)[1].lower()
+        if name.startswith(HIDDEN) or any(f"/{mark}" in name for mark in HIDDEN):
+            left_out["hidden"] += 1
+        elif suffix in SUFFIXES:
+            names.append(name)
+        elif last in LISTS:
+            lists.append(name)
+        else:
+            left_out[suffix or "no suffix"] += 1
+    if not names:
+        what = f", but {counted(left_out)}" if left_out else ""
+        raise InputError(f"{path} holds no images ({', '.join(sorted(SUFFIXES))}){what}: correct the path."[:300])
+    names.sort()
+    root = common_folder(names)
+    names, folders, splits = split_by_folders(names, root, left_out)
+    check_companions(path, root, folders)
+    used = {name: every[name] for name in (*names, *lists)}
+    return ImageList(FileList(path, used, dict(left_out)), names, root, sorted(lists), splits, folders)
+
+
+def counted(counts: Mapping[str, int]) -> str:
+    """Counts with their names, the largest first."""
+    ordered = sorted(counts.items(), key=lambda item: (-item[1], natural(item[0])))
+    shown = ", ".join(f"{count} {name}" for name, count in ordered[:6])
+    return shown + (f" and {sum(count for _, count in ordered[6:])} more" if len(ordered) > 6 else "")
+
+
+def natural(text: str) -> tuple[tuple[str, tuple[int, str]], ...]:
+    """A key that sorts numbers within names by their value: a2 before a10."""
+    # Numbers are compared by the number of their digits and then as text: int() refuses thousands of digits.
+    words = [*re.split(r"([0-9]+)", text), ""]
+    pairs = zip(words[::2], words[1::2], strict=True)
+    key = tuple((word, (len(digits.lstrip("0")), digits.lstrip("0"))) for word, digits in pairs)
+    return (*key, (text, (0, "")))
+
+
+def in_natural_order(names: Iterable[str]) -> list[str]:
+    """Different names, folder by folder, numbers within them by their value."""
+    return sorted(set(names), key=lambda name: [natural(part) for part in name.split("/")])
+
+
+def common_folder(names: Sequence[str]) -> PurePosixPath:
+    """The folder that holds all files."""
+    folders = {posixpath.dirname(name) for name in names}
+    return PurePosixPath("" if "" in folders else posixpath.commonpath(folders))
+
+
+def split_by_folders(
+    names: list[str], root: PurePosixPath, left_out: Counter[str]
+) -> tuple[list[str], list[tuple[str, ...]], dict[str, list[int]]]:
+    """The names that are in a split (all, where there are no splits), their folders without it, and the places of each split.
+
+    Both train/cat and cat/train are known. Files beside the folders of the splits are left out, and counted.
+    """
+    below = {folder: parts_below(folder, root) for folder in {posixpath.dirname(name) for name in names}}
+    folders = [below[posixpath.dirname(name)] for name in names]
+    for place in (0, -1):
+        means = {parts: split_of(parts[place]) if parts else None for parts in below.values()}
+        known = set(means.values()) - {None}
+        if "train" not in known or len(known) < 2 or (place == -1 and None in means.values()):
+            continue
+        kept = [i for i, parts in enumerate(folders) if means[parts] is not None]
+        if len(kept) < len(names):
+            left_out[f"beside {', '.join(sorted(filter(None, known)))}"] += len(names) - len(kept)
+        splits: dict[str, list[int]] = {}
+        for number, i in enumerate(kept):
+            splits.setdefault(str(means[folders[i]]), []).append(number)
+        rest = [folders[i][1:] if place == 0 else folders[i][:-1] for i in kept]
+        return [names[i] for i in kept], rest, splits
+    return names, folders, {}
+
+
+def parts_below(folder: str, root: PurePosixPath) -> tuple[str, ...]:
+    """The folders between the one that holds all and one below it, itself included."""
+    return PurePosixPath(folder).parts[len(root.parts) :]
+
+
+def split_of(folder: str) -> str | None:
+    """The split that the name of a folder means."""
+    return next((split for split, known in SPLITS.items() if folder.lower() in known), None)
+
+
+def check_companions(path: Path, root: PurePosixPath, folders: Sequence[tuple[str, ...]]) -> None:
+    """Refuse pictures beside their masks, which would become one set of two classes."""
+    for place in (0, -1):
+        called = {parts[place] for parts in set(folders) if parts}
+        pictures, masks = (sorted(name for name in called if name.lower() in known) for known in (PICTURES, COMPANIONS))
+        if pictures and masks:
+            where = path / root
+            raise InputError(
+                f"{where} holds {pictures[0]} beside {masks[0]}, which are no classes of one set: give the path of "
+                f"{pictures[0]}, such as {where / pictures[0]}, unpacked."
+            )
+
+
+# ------------------------------------------------------------------------------------------------------- files and zips
+def files_below(root: Path) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
+    """The sizes of all files below a folder by their names, and what was left out.
+
+    Folders that are links are followed once: real folders come first, then links in order of their names, and no folder is read
+    twice. Hidden folders are not entered.
+    """
+    sizes: dict[str, tuple[int, ...]] = {}
+    left_out: Counter[str] = Counter()
+    above = {identity(folder) for folder in root.resolve().parents}
+    seen: set[tuple[int, int]] = set()
+    folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
+    while folders or links:
+        folder, prefix = folders.popleft() if folders else links.popleft()
+        if identity(folder) in above:
+            left_out["link to a folder above"] += 1
+            continue
+        if identity(folder) in seen:
+            left_out["link to a folder that is read already"] += 1
+            continue
+        seen.add(identity(folder))
+        for entry in entries(folder):
+            name = prefix + entry.name
+            if entry.is_dir():
+                if entry.name.startswith(HIDDEN):
+                    left_out["hidden folder"] += 1
+                    continue
+                (links if entry.is_symlink() else folders).append((folder / entry.name, f"{name}/"))
+            elif entry.is_file():
+                sizes[name] = (entry.stat().st_size,)
+            else:
+                left_out["broken link" if entry.is_symlink() else "no file"] += 1
+    return sizes, left_out
+
+
+def entries(folder: Path) -> list[os.DirEntry[str]]:
+    """What a folder holds, by name."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(found, key=lambda entry: entry.name)
+    except OSError as error:
+        raise InputError(
+            f"{folder} cannot be read ({brief(error)}): correct its permissions, or move it away."
+        ) from error
+
+
+def identity(folder: Path) -> tuple[int, int]:
+    """What tells a folder from any other, by whatever name."""
+    found = folder.stat()
+    return found.st_dev, found.st_ino
+
+
+def read(path: Path, name: str) -> bytes:
+    """The bytes of one file in a folder or zip."""
+    folder = path.is_dir()
+    size = (path / name).stat().st_size if folder else archive(path)[name].file_size
+    if size > IMAGE:
+        raise InputError(f"has {size / 2**30:.3g} GiB, which no image has: remove it.")
+    if folder:
+        return (path / name).read_bytes()
+    return _open_zip(*_version(path), os.getpid()).read(archive(path)[name])
+
+
+def archive(path: Path) -> Mapping[str, zipfile.ZipInfo]:
+    """The files of a zip by their names, in which slashes separate folders."""
+    return _members(*_version(path), os.getpid())
+
+
+def _version(path: Path) -> tuple[Path, int, int]:
+    """A file as it is now: one that is replaced is opened anew."""
+    found = path.stat()
+    return path, found.st_mtime_ns, found.st_size
+
+
+@lru_cache(maxsize=8)
+def _open_zip(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFile:
+    """An open zip, one per process: a position in a file must not be shared across a fork."""
+    try:
+        return zipfile.ZipFile(path)
+    except Exception as error:  # a damaged file raises almost any
+        raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it anew.") from error
+
+
+@lru_cache(maxsize=8)
+def _members(path: Path, changed: int, size: int, process: int) -> Mapping[str, zipfile.ZipInfo]:
+    found: dict[str, zipfile.ZipInfo] = {}
+    for info in _open_zip(path, changed, size, process).infolist():
+        name = info.filename.replace("\\", "/")  # as some programs of Windows write them
+        if name.endswith("/"):
+            continue
+        if info.flag_bits & 1:
+            raise InputError(f"{path} is protected by a password, as {brief(name)} is: unpack it and give the folder.")
+        if name in found:
+            raise InputError(f"{path} holds two files of the name {brief(name)}: pack it anew.")
+        found[name] = info
+    return found
