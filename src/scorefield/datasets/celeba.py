@@ -95,7 +95,7 @@ def _list(path: Path, name: str) -> Path:
         for suffix in (".txt", ".csv"):
             if (place := base / folder / f"{name}{suffix}").is_file():
                 return place
-    raise InputError(f"There is no {name}.txt at {path}: download it into that folder.")
+    raise InputError(f"There is no {name}.txt at {path}: download it into that folder; for other images use Images.")
 
 
 def _rows(path: Path) -> Iterator[list[str]]:

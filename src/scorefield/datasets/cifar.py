@@ -162,7 +162,9 @@ def _files(path: Path, versions: Sequence[Version]) -> Mapping[str, bytes]:
         raise AbsentDataError(f"There is no file or folder {path}: correct the path.")
     if not _complete(files, versions):
         lacking = min(([name for name in version.names if name not in files] for version in versions), key=len)
-        raise InputError(f"{path} lacks {', '.join(lacking)}: give the file as it was downloaded, whole.")
+        raise InputError(
+            f"{path} lacks {', '.join(lacking)}: give the whole download; for images in folders use Images."
+        )
     return files
 
 

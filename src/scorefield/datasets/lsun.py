@@ -79,7 +79,9 @@ class LSUN(ArchiveSource):
             if (folder / DATA).is_file()
         }
         if not found:
-            raise InputError(f"{path} holds no folder CATEGORY{suffix} with a file {DATA}: unzip the download there.")
+            raise InputError(
+                f"{path} holds no CATEGORY{suffix} with a {DATA}: unzip the download there; for other images use Images."
+            )
         if self.category is None and len(found) == 1:
             return next(iter(found.values()))
         if self.category not in found:

@@ -182,7 +182,7 @@ def test_a_cifar_that_is_cut_off_incomplete_or_another_is_named(tmp_path: Path) 
     short["cifar-10-batches-bin/data_batch_3.bin"] = short["cifar-10-batches-bin/data_batch_3.bin"][:-1]
     with pytest.raises(InputError, match=r"data_batch_3\.bin of .*multiple of 3073"):
         CIFAR10(packed(path, short)).load("train")
-    with pytest.raises(InputError, match=r"lacks .* give the file as it was downloaded"):
+    with pytest.raises(InputError, match=r"lacks .* give the whole download"):
         CIFAR10(packed(path, cifar100_files("binary"))).load("train")
     with pytest.raises(AbsentDataError, match="no file or folder"):
         CIFAR10(tmp_path / "gone.tar.gz").load("train")
