@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -13,6 +14,8 @@ from scorefield.data.archives import Archive, ArchiveSource, FolderArchive, ZipA
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Split
 from scorefield.foundation.errors import AbsentDataError, InputError
+
+log = logging.getLogger("scorefield")
 
 PARTS = {"train": "0", "valid": "1", "test": "2"}
 IMAGES = ("img_align_celeba.zip", "img_align_celeba", "img_align_celeba_png")
@@ -52,6 +55,8 @@ class CelebA(ArchiveSource):
                 f"{archive.origin} lacks {len(absent)} of the {len(listed)} listed images, such as {absent[0]}: "
                 "download or unpack it anew."
             )
+        if unlisted := len(number) - len(listed):
+            log.warning("%s has %d images that are in no list: they are left out.", archive.origin, unlisted)
         chosen = sorted(number[name] for name, part in listed.items() if part == PARTS[split])
         if not chosen:
             raise InputError(

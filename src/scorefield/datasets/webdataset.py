@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.data.archives import ArchiveSource, RangeArchive, is_image, read_range, tar_members
+from scorefield.data.archives import ArchiveSource, RangeArchive, is_image, tar_members
 from scorefield.data.fields import FieldDataset, check_labels
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError
 
 THREADS = 16  # that look at tars at once: they wait for the disk
+LONGEST = 20  # bytes of the number of a class
 
 
 @dataclass(frozen=True)
@@ -129,25 +130,24 @@ def scan(shard: Path, image: str | None, label: str) -> Samples:
     samples = Samples()
     place: dict[str, int] = {}  # of a sample's image in the lists
     classes: dict[str, int] = {}
-    for member in tar_members(shard):
-        folder, slash, base = member.name.rpartition("/")
-        stem, _, ending = base.partition(".")
-        key = f"{folder}{slash}{stem}"
-        if ending == label:
-            classes[key] = _class(shard, member.name, member.offset, member.size)
-        elif ending == image or (image is None and is_image(member.name)):
-            if key in place:
-                raise InputError(f"{key} of {shard} has several images: give image, how the names of those wanted end.")
-            place[key] = len(samples.names)
-            samples.places.append((member.offset, member.size))
-            samples.names.append(member.name)
+    with shard.open("rb", buffering=0) as file:
+        for member in tar_members(shard):
+            folder, slash, base = member.name.rpartition("/")
+            stem, _, ending = base.partition(".")
+            key = f"{folder}{slash}{stem}"
+            if ending == label:
+                file.seek(member.offset)
+                text = file.read(min(member.size, LONGEST)).strip()
+                if not text.isdigit():
+                    raise InputError(f"{member.name} of {shard} holds {text!r}, not a class's number: correct label.")
+                classes[key] = int(text)
+            elif ending == image or (image is None and is_image(member.name)):
+                if key in place:
+                    raise InputError(
+                        f"{key} of {shard} has several images: give image, how the names of those wanted end."
+                    )
+                place[key] = len(samples.names)
+                samples.places.append((member.offset, member.size))
+                samples.names.append(member.name)
     samples.labels.extend(classes.get(key) for key in place)
     return samples
-
-
-def _class(shard: Path, name: str, offset: int, size: int) -> int:
-    """The class in a file."""
-    text = read_range(shard, offset, min(size, 32)).strip()
-    if not text.isdigit():
-        raise InputError(f"{name} of {shard} holds {text[:20]!r}, not the number of a class: correct label.")
-    return int(text)

@@ -40,7 +40,7 @@ class Likelihood(OnRun):
 
     Args:
         data: the data; by default what the run was trained on.
-        split: train or valid.
+        split: train, valid, or test where the source has such a part.
         n: at most so many fields, drawn at random.
         repeats: draws of probes and of dequantisation for each field.
         probes: Rademacher, Normal, Sphere or Exact.

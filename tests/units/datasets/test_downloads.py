@@ -16,6 +16,7 @@ import pytest
 import torch
 from PIL import Image
 
+from scorefield.cli import main
 from scorefield.data import FieldDataset
 from scorefield.datasets import CIFAR10, CIFAR100, LSUN, MNIST, CelebA, TFRecords, WebDataset
 from scorefield.datasets.tfrecords import masked_crc
@@ -304,6 +305,13 @@ def test_celeba(tmp_path: Path, images: str, lists: str, nested: bool, given: st
     assert CelebA(tmp_path / "celeba" / given).load("train").classes == ()
 
 
+def test_images_in_no_list_are_left_out_and_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = celeba(tmp_path, "img_align_celeba", nested=False)
+    (path / "img_align_celeba" / "000099.jpg").write_bytes(encoded(FACES[0]))
+    assert len(CelebA(path, attribute="Young").load("train")) == PARTITION.count(0)
+    assert "1 images that are in no list" in caplog.text
+
+
 def test_a_celeba_that_is_not_whole_is_named(tmp_path: Path) -> None:
     path = celeba(tmp_path, "img_align_celeba", nested=False)
     with pytest.raises(InputError, match=r"no attribute 'Smilling': did you mean Smiling\?"):
@@ -525,3 +533,37 @@ def test_shards_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"a\.tar is cut off"):
         WebDataset(str(path)).load("train")
+
+
+# ------------------------------------------------------------------------------------------------------------ command line
+def test_all_are_named_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    cifar = packed(tmp_path / "cifar-10-binary.tar.gz", cifar10_files("binary"))
+    celeba(tmp_path / "celeba")
+    records(tmp_path / "a-r05.tfrecords", CIFAR_X)
+    shard(tmp_path / "train-00.tar", range(6))
+    shard(tmp_path / "val-00.tar", range(6, 9))
+    shards = str(tmp_path / "{}-{{00..00}}.tar")
+    calls = [
+        (["CIFAR10", "--data.path", str(cifar), "--data.valid", "8"], "42 of shape 3 × 32 × 32", "10"),
+        (
+            ["CelebA", "--data.path", str(tmp_path / "celeba"), "--data.attribute", "Young"],
+            "6 of shape 3 × 22 × 18",
+            "2",
+        ),
+        (
+            ["TFRecords", "--data.path", str(tmp_path / "a-r05.tfrecords"), "--data.size", "[8,8]"],
+            "3 × 8 × 8",
+            "no labels",
+        ),
+        (
+            ["WebDataset", "--data.path", shards.format("train"), "--data.valid", shards.format("val")],
+            "6 of shape",
+            "3",
+        ),
+    ]
+    for words, shape, classes in calls:
+        assert main(["check-data", "--data", *words]) == 0
+        out = capsys.readouterr().out
+        assert shape in out and f"classes     {classes}" in out
+    assert main(["check-data", "--data", "CIFAR100", "--data.path", str(cifar)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
