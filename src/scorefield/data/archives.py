@@ -207,7 +207,7 @@ def tar_members(path: Path) -> Iterator[Member]:
             try:
                 name, size, kind = _header(header)
                 size = int(longer.get("size", size))
-            except (ValueError, tarfile.HeaderError) as error:
+            except ValueError as error:
                 raise InputError(f"{path} is no tar, or damaged at byte {position}: get it anew.") from error
             offset = position + BLOCK
             if not 0 <= size <= end - offset:
@@ -224,8 +224,8 @@ def tar_members(path: Path) -> Iterator[Member]:
 
 
 def _header(header: bytes) -> tuple[str, int, bytes]:
-    """Name, size and kind of a header; one that is broken raises ValueError or tarfile.HeaderError."""
-    if len(header) < BLOCK or tarfile.nti(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
+    """Name, size and kind of a header; one that is broken raises ValueError."""
+    if len(header) < BLOCK or _number(header[148:156]) != sum(header) - sum(header[148:156]) + 8 * ord(" "):
         raise ValueError("the check sum is another")
     name, kind = _text(header[:100]), header[156:157]
     if header[257:263] == b"ustar\0" and header[345]:  # POSIX's; GNU's has other things in this place
@@ -238,7 +238,12 @@ def _header(header: bytes) -> tuple[str, int, bytes]:
         tarfile.BLKTYPE,
         tarfile.FIFOTYPE,
     )  # whatever the size that is given
-    return name, 0 if no_data else tarfile.nti(header[124:136]), kind
+    return name, 0 if no_data else _number(header[124:136]), kind
+
+
+def _number(field: bytes) -> int:
+    """Octal digits; or, where the first bit is set, the bytes themselves, as GNU writes sizes from 8 GiB."""
+    return int.from_bytes(field[1:], "big") if field[0] == 0x80 else int(_text(field).strip() or "0", 8)
 
 
 def _text(field: bytes) -> str:

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from scorefield.data import Loader
-from scorefield.data.archives import Archived, FolderArchive, RangeArchive, ZipArchive, tar_members
+from scorefield.data.archives import Archived, FolderArchive, RangeArchive, ZipArchive, _header, tar_members
 from scorefield.data.decode import Conversion, ImageFields
 from scorefield.foundation.errors import InputError
 
@@ -125,6 +125,13 @@ def test_members_of_a_tar_are_those_that_tarfile_finds(tmp_path: Path, form: int
     with tarfile.open(path) as tar:
         expected = {m.name: (m.offset_data, m.size) for m in tar.getmembers() if m.isreg()}
     assert {m.name: (m.offset, m.size) for m in tar_members(path)} == expected and len(expected) == 4
+
+
+@pytest.mark.parametrize("size", [0, 8**11 - 1, 8**11, 2**43])
+def test_sizes_in_a_tar_beyond_8_gib(size: int) -> None:
+    entry = tarfile.TarInfo("large.jpg")
+    entry.size = size
+    assert _header(entry.tobuf(tarfile.GNU_FORMAT)) == ("large.jpg", size, tarfile.REGTYPE)
 
 
 def test_tars_that_cannot_be_read_from_the_middle_are_named(tmp_path: Path) -> None:
