@@ -32,7 +32,10 @@ NAMES = {
         Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
         HuggingFace Images Loader Measured Noisy Normaliser Sequential Source Square Standardise Tensors UnitRange
     """,
-    "datasets": "Channels Digits Interferograms NavierStokes Terrain Volcano",
+    "datasets": """
+        CIFAR10 CIFAR100 LSUN MNIST CelebA Channels Digits Interferograms NavierStokes TFRecords Terrain Volcano
+        WebDataset
+    """,
     "foundation.errors": "InputError",
     "foundation.random": "Generators",
     "guidance": """
@@ -90,7 +93,10 @@ if TYPE_CHECKING:
         Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Source, Square,
         Standardise, Tensors, UnitRange,
     )
-    from scorefield.datasets import Channels, Digits, Interferograms, NavierStokes, Terrain, Volcano
+    from scorefield.datasets import (
+        CIFAR10, CIFAR100, LSUN, MNIST, CelebA, Channels, Digits, Interferograms, NavierStokes, TFRecords, Terrain,
+        Volcano, WebDataset,
+    )
     from scorefield.foundation.errors import InputError
     from scorefield.foundation.random import Generators
     from scorefield.guidance import (

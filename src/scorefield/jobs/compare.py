@@ -44,7 +44,7 @@ class MakeReference(ByFeatures):
     Args:
         source: folder or zip of images, .npy, .npz, samples.
         data: instead: a source, such as Images.
-        split: of that source: train or valid; train by default.
+        split: of that source: train, valid, or test where it has such a part; train by default.
         out: file to write: .safetensors or .npz.
         device: where to compute: cpu, cuda, cuda:1, mps.
     """

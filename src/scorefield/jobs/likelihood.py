@@ -42,7 +42,7 @@ class Likelihood(OnRun):
 
     Args:
         data: the data; by default what the run was trained on.
-        split: train or valid.
+        split: train, valid, or test where the source has such a part.
         label: the fields of this class alone, by its name or number; fields without a class are taken for it.
         n: at most so many fields, drawn at random.
         repeats: draws of probes and of dequantisation for each field.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -25,6 +26,7 @@ HERE = Path(__file__).parent
 RUNS = sorted(path.name for path in (HERE / "stored").iterdir())
 RECIPES = sorted(path for path in (HERE / "recipes").rglob("*.yaml"))
 CONFIGS = [HERE / "stored" / name / "config.yaml" for name in RUNS]
+DOWNLOADS = ("scorefield.CIFAR10", "scorefield.CelebA", "scorefield.LSUN")
 
 
 @pytest.fixture(autouse=True)
@@ -94,8 +96,14 @@ def test_a_shipped_recipe_of_before_means_what_the_shipped_one_means() -> None:
         before = parser.read_object(renewed(read_yaml(path)), str(path))
         now = parser.read_object(read_recipe(find_recipe(path.stem)), path.stem)
         pair = (yaml.safe_load(configuration_of(parser, settings)) for settings in (before, now))
-        found = differences(*pair, path.stem)
-        assert [key for key, _, new in found if new is not None] == []  # a null was not written down
+        found = [key for key, _, new in differences(*pair, path.stem) if new is not None]  # a null was not written down
+        if now.data.class_path in DOWNLOADS:  # where it names the data set, not images that were made of it
+            found = [
+                key
+                for key in found
+                if not re.fullmatch(r".*\.data\.(init_args\.)?(class_path|path|valid|category)", key)
+            ]
+        assert found == []
 
 
 def test_a_stored_run_is_resumed_as_itself(tmp_path: Path) -> None:
