@@ -303,9 +303,9 @@ class ImageFields(FieldDataset):
         self.pages = torch.zeros_like(indices)
         if decoder.convert.pages == "frames":
             counts = torch.tensor([decoder.pages(index) for index in indices.tolist()])
-            indices, labels = (None if v is None else v.repeat_interleave(counts) for v in (indices, labels))
+            indices = indices.repeat_interleave(counts)
+            labels = None if labels is None else labels.repeat_interleave(counts)
             self.pages = torch.cat([torch.arange(count) for count in counts.tolist()])
-        assert indices is not None
         self.decoder, self.indices, self.labels, self.classes = decoder, indices, labels, classes
         self.dtype, self.notes = str(decoder.first.dtype), decoder.notes
         self.quantum = 0.0 if decoder.first.dtype.kind == "f" else 1.0

@@ -20,6 +20,7 @@ from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Normaliser
+from scorefield.data.precision import needed
 from scorefield.data.source import Source, Tensors
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.files import write_json, write_text
@@ -259,6 +260,11 @@ def suspicions(model: Model, fields: FieldDataset, n: int = 512) -> list[str]:
         found.append(
             f"The normalised data have standard deviation {std:.3g}, but sigma_data is {expected:g}: "
             f"set model.precondition.sigma_data to {std:.2g}, and the loss weight's too, or normalise by Standardise."
+        )
+    if needed(model.normaliser(first.x.to(model.device)).cpu().numpy(), "The data") == torch.float64:
+        found.append(
+            f"{type(model.normaliser).__name__} leaves an offset beside which float32, in which the model computes, rounds off "
+            "what tells fields apart: take a normaliser that subtracts it, such as Standardise."
         )
     return found + masks_all_equal(first)
 

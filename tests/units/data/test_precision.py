@@ -11,7 +11,10 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from scorefield.cli import main
-from scorefield.data import Arrays, Batch, Centre, Images, Loader, Standardise, Tensors, UnitRange, Wrapped
+from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.schedule import EDM
+from scorefield.core.sde import SDE
+from scorefield.data import Arrays, Batch, Centre, Divide, Images, Loader, Standardise, Tensors, UnitRange, Wrapped
 from scorefield.data.fields import ArrayFields, FieldDataset
 from scorefield.data.functions import Functions
 from scorefield.data.inspect import inspect
@@ -22,6 +25,9 @@ from scorefield.data.quantile import QuantileNormal
 from scorefield.data.single import read_field
 from scorefield.data.transform import Chain, Log1p, PerVariable
 from scorefield.foundation.errors import InputError
+from scorefield.model import Model
+from scorefield.nn import UNet
+from scorefield.run.experiment import suspicions
 
 OFFSET, SPREAD = 250_000.0, 0.01
 Z = np.random.default_rng(0).standard_normal((300, 1, 8, 8))
@@ -191,6 +197,15 @@ def test_facts_show_as_many_digits_as_tell_values_apart() -> None:
     assert facts.sigma_data == pytest.approx(1, abs=1e-5) and facts.sigma_max > 5
     table = facts.table()
     assert f"{X.min():.5f}" in table and f"{X.max():.5f}" in table and f"{X.mean():.5f}" in table, table
+
+
+def test_a_normaliser_that_leaves_the_offset_is_said() -> None:
+    fields = ArrayFields(X, "first")
+    for normaliser in (Standardise(), Divide()):
+        net = UNet(1, 1, channels=2, multipliers=(1,))
+        model = Model(SDE(EDM()), net, EDMPreconditioner(), normaliser.fit(Sequential(fields)), shape=(1, 8, 8))
+        said = any("leaves an offset" in text for text in suspicions(model, fields))
+        assert said == isinstance(normaliser, Divide)
 
 
 def test_samples_come_back_in_float64_from_training_to_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
