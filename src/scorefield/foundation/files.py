@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -42,6 +43,25 @@ def replacing(path: Path, *, flush: bool = True, beside: Path | None = None) -> 
     finally:
         with suppress(OSError):
             shutil.rmtree(temporary) if temporary.is_dir() else temporary.unlink(missing_ok=True)
+
+
+def is_abandoned(temporary: Path) -> bool:
+    """Whether the process that began a temporary path of `replacing` is not on this machine, so that it is never completed."""
+    named = re.search(r"\.(\d+)-[0-9a-f]{8}\.partial$", temporary.name)
+    if named is None:
+        return False
+    number = int(named[1])
+    if number == os.getpid():  # of another process that had the same number: in a container it is always the same
+        return True
+    if os.name == "nt":  # where to ask is to end it
+        return False
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 class ErrorsKept(FileIO):

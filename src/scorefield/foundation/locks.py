@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -52,6 +53,13 @@ class ChunkLocks:
                         left.append(number)
             numbers = left
 
+    def are_at_their_path(self) -> bool:
+        """Whether the file that was opened is the one that lies there now."""
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), self.path.stat())
+        except OSError:
+            return False
+
     def close(self) -> None:
         """Give everything back."""
         self._file.close()
@@ -74,3 +82,29 @@ class ChunkLocks:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
         except OSError:
             return
+
+
+OWNER = ".lock"
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[bool]:
+    """Whether a folder is ours alone inside the block, and nobody else's who asks for it; made where it is missing.
+
+    The sign of it, the file `.lock`, goes at the end, with folders that were made for it and are empty. That of a process that
+    was killed stays, and holds nobody up.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    locks = ChunkLocks(folder / OWNER)
+    with locks.hold(0, wait=False) as first:
+        ours = first and locks.are_at_their_path()  # else their owner took them away after they were opened here
+        try:
+            yield ours
+        finally:
+            if ours:
+                with suppress(OSError):
+                    locks.path.unlink()
+                for parent in made:
+                    with suppress(OSError):
+                        parent.rmdir()
+    locks.close()

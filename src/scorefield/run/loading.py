@@ -67,6 +67,8 @@ class LoadedCheckpoint:
         parser = model_parser()
         model: Model = build(parser, parser.read_object(stored, str(self.path))).model
         weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
+        if not checkpoints.all_finite(weights.values()):
+            raise InputError(f"{self.path} holds weights that are not finite: take an earlier checkpoint.")
         load_strictly(model.denoiser.net, weights, str(self.path))
         load_fixed(model, self.checkpoint, str(self.path))
         return model.eval().requires_grad_(False)
