@@ -14,7 +14,7 @@ import numpy as np
 
 from scorefield.climate.times import dates, days_since_first, season_of
 from scorefield.data.source import Split
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, NothingHeldOutError
 
 
 class Division(ABC):
@@ -164,6 +164,8 @@ def _far_from(held: np.ndarray, n: int, distance: int) -> np.ndarray:
 def _chosen(values: np.ndarray, valid: Sequence[Any], test: Sequence[Any], split: Split) -> np.ndarray:
     if split == "test" and not test:
         raise InputError("There is no split test: say which part is, or ask for train or valid.")
+    if split == "valid" and not valid:
+        raise NothingHeldOutError("The division holds out no part to validate on: give one in valid.")
     if split == "train":
         return ~np.isin(values, [*valid, *test])
     return np.isin(values, list(valid if split == "valid" else test))

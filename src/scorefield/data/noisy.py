@@ -15,7 +15,7 @@ from scorefield.data.arrays import ArrayFile
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.random import Generators, Stream
 
 MEDIAN = 0.67449  # of |n|, n ~ N(0, 1)
@@ -114,7 +114,10 @@ class Measured(Source):
 
     def _of_file(self, path: Path, split: Split, n: int) -> np.ndarray:
         levels = ArrayFile(path).read("", "noise")
-        other = len(self.source.load("valid" if split == "train" else "train"))
+        try:
+            other = len(self.source.load("valid" if split == "train" else "train"))
+        except NothingHeldOutError:
+            other = 0
         if levels.shape != (n + other,) or levels.dtype.kind not in "iuf":
             raise InputError(
                 f"{path} holds {levels.dtype} {levels.shape}: give a standard deviation for each of {n + other} fields."

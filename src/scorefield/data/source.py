@@ -14,7 +14,7 @@ from torch.utils.data import Dataset
 from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, FieldDataset, Subset
 from scorefield.data.listing import FileList
 from scorefield.data.manifest import Manifest
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.random import seed_of
 
 Split = Literal["train", "valid", "test"]  # few sources have a part to test on
@@ -59,6 +59,10 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
         valid: how many are held out: a number of fields (integer) or a fraction of them (float below 1).
         seed: draws which ones.
         split: the one that is wanted.
+
+    Raises:
+        NothingHeldOutError: the held-out set is wanted, and `valid` is 0.
+        InputError: any other number that leaves one of the splits empty.
     """
     check_split(split)
     held = valid if isinstance(valid, int) else round(valid * n)
@@ -69,9 +73,10 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed_of(seed)))
     chosen = order[:held] if split == "valid" else order[held:]
     if len(chosen) == 0:
-        raise InputError(
-            f"valid={valid} of {n} fields holds out none: give the number of fields to hold out, at least 1."
-        )
+        wrong = f"valid={valid} of {n} fields holds out none: give the number of fields to hold out, at least 1"
+        if valid == 0:
+            raise NothingHeldOutError(f"{wrong}.")
+        raise InputError(f"{wrong}, or 0 to train on all of them.")
     return chosen.sort().values
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.random import Stream, sequence
 
 
@@ -49,12 +49,16 @@ class Channels(Source):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n, self.valid, self.receive, self.transmit, self.clusters, self.rays) < 1:
-            raise InputError("Channels needs n, valid, receive, transmit, clusters and rays of at least 1.")
+        if min(self.n, self.receive, self.transmit, self.clusters, self.rays) < 1 or self.valid < 0:
+            raise InputError(
+                "Channels needs n, receive, transmit, clusters and rays of at least 1, and valid of at least 0."
+            )
         if not (self.spread >= 0 and self.decay >= 0):
             raise InputError(f"Channels needs spread >= 0 and decay >= 0, not {self.spread} and {self.decay}.")
 
     def load(self, split: Split) -> FieldDataset:
+        if split == "valid" and not self.valid:
+            raise NothingHeldOutError("valid=0 of Channels holds out none: give the number to hold out, at least 1.")
         return ChannelFields(self, self.n if split == "train" else self.valid, int(split == "valid"))
 
     def draw(self, key: tuple[int, ...]) -> np.ndarray:

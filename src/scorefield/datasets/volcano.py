@@ -16,7 +16,7 @@ from torch import Tensor
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, check_split
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.random import Generators, Stream
 
 POISSON = 0.25  # Poisson's ratio of rock
@@ -132,8 +132,11 @@ class Volcano(Source):
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if min(self.n, self.valid, self.looks, self.size - 1) < 1 or min(self.extent, self.wavelength, self.outer) <= 0:
-            raise InputError("Volcano needs n, valid and looks >= 1, size >= 2 and positive lengths.")
+        if (
+            min(self.n, self.looks, self.size - 1, self.valid + 1) < 1
+            or min(self.extent, self.wavelength, self.outer) <= 0
+        ):
+            raise InputError("Volcano needs n and looks >= 1, valid >= 0, size >= 2 and positive lengths.")
         for name in ("depth", "volume", "atmosphere", "coherence"):
             low, high = getattr(self, name)
             if not 0 < low <= high or (name == "coherence" and high > 1):
@@ -141,6 +144,8 @@ class Volcano(Source):
 
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
+        if split == "valid" and not self.valid:
+            raise NothingHeldOutError("valid=0 of Volcano holds out none: give the number to hold out, at least 1.")
         return VolcanoFields(self, self.valid if split == "valid" else self.n, HELD_OUT if split == "valid" else 0)
 
 

@@ -16,6 +16,10 @@ class AbsentDataError(InputError):
     """Data are not where they were said to be. Nothing is known to be wrong with them."""
 
 
+class NothingHeldOutError(InputError):
+    """A source is said to hold no data out: training does without, and what is made of held-out data cannot be."""
+
+
 def brief(error: object) -> str:
     """What an error of another library or a value says, as a part of one line: short, and without addresses in memory."""
     text = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", r"\1", " ".join(str(error).split()))

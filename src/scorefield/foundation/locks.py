@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 try:
@@ -87,3 +87,29 @@ class ChunkLocks:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)
         except OSError:
             return
+
+
+OWNER = ".lock"
+
+
+@contextmanager
+def owned(folder: Path) -> Iterator[bool]:
+    """Whether a folder is ours alone inside the block, and nobody else's who asks for it; made where it is missing.
+
+    The sign of it, the file `.lock`, goes at the end, with folders that were made for it and are empty. That of a process that
+    was killed stays, and holds nobody up.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    locks = ChunkLocks(folder / OWNER)
+    with locks.hold(0, wait=False) as first:
+        ours = first and locks.are_at_their_path()  # else their owner took them away after they were opened here
+        try:
+            yield ours
+        finally:
+            if ours:
+                with suppress(OSError):
+                    locks.path.unlink()
+                for parent in made:
+                    with suppress(OSError):
+                        parent.rmdir()
+    locks.close()

@@ -37,7 +37,8 @@ class Stream(IntEnum):
     UNDERSAMPLED = 116  # the noise of an example's k-space: (seed, split, index)
     CROP = 117
     LOSS = 200  # times, noise and probes of training: (seed, index, epoch)
-    DROPOUT = 201  # (seed, step, rank)
+    DROPOUT = 201  # (seed), with each sample's (index, epoch); of a user's own layers (seed, step, rank)
+    RETURN = 203  # the seed of training after it went back: (seed, how often)
     WEIGHTS = 202  # the initial weights: (seed)
     SAMPLE = 300  # a sample: (seed, index), (seed, member, key of the time)
     PROBE = 301  # probes of a likelihood: (0, index), (seed, index, repeat)
@@ -57,6 +58,30 @@ def sequence(*key: int) -> SeedSequence:
 def seed_of(*key: int) -> int:
     """The key as one number, for generators that take no other seed."""
     return int(sequence(*key).generate_state(1, np.uint64)[0] >> 1)
+
+
+def odd_numbers(seed: int, key: Tensor, count: int) -> Tensor:
+    """Some random odd numbers of 32 bits for each sample, int32 (count, batch), from its key alone.
+
+    Each is a part of the key after the other through the finaliser of SplitMix64 (Steele et al. 2014, OOPSLA): for numbers that
+    are wanted for every layer at every step, a generator each would take too long.
+
+    Args:
+        seed: of all of them.
+        key: (batch, parts) int64.
+        count: how many for each sample.
+    """
+    state = np.array([seed], np.uint64)
+    for part in key.cpu().numpy().astype(np.uint64).T:
+        state = _mixed(state + part)
+    numbers = np.arange(1, count + 1, dtype=np.uint64)[:, None] * np.uint64(0x9E3779B97F4A7C15)
+    return torch.from_numpy((_mixed(state + numbers) >> np.uint64(32)).astype(np.uint32).view(np.int32) | 1)
+
+
+def _mixed(z: np.ndarray) -> np.ndarray:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return z ^ (z >> np.uint64(31))
 
 
 class Generators:

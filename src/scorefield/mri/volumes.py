@@ -12,7 +12,7 @@ from scorefield.data.fields import ArrayFields, FieldDataset
 from scorefield.data.nifti import filled, read_volumes
 from scorefield.data.source import Source, Split, check_split
 from scorefield.data.statistics import robust_maximum
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.fourier import fit_matrix
 
 SCALED = 1e-3  # of 1: if the robust maximum of every slice is as near, the slices were scaled before
@@ -48,6 +48,10 @@ class Volumes(Source):
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
         self._check()
+        if split == "valid" and self.valid[0] == self.valid[1]:
+            raise NothingHeldOutError(
+                f"valid={list(self.valid)} holds out no slices: give the first and the one after the last."
+            )
         slices = [image for volume in self._volumes() for image in self._slices(volume, split)]
         if not slices:
             raise InputError(f"valid={self.valid} leaves no {split} slices that hold anything: give others.")

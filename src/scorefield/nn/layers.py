@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.nn import lowprecision
+from scorefield.nn.dropout import Dropout
 from scorefield.nn.resample import average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
 
 Filter = Literal["fir", "box"]
@@ -223,7 +224,7 @@ class ResidualBlock(nn.Module):
         self.conv_in = Convolution(spatial, in_channels, out_channels)
         self.embed = linear(embedding, out_channels) if embedding else None
         self.norm_out = GroupNorm(out_channels, group=group)
-        self.dropout = dropout
+        self.dropout = Dropout(dropout)
         self.conv_out = Convolution(spatial, out_channels, out_channels, scale=scale)
         direct = in_channels == out_channels and resample == "none"
         self.shortcut = None if direct else Convolution(spatial, in_channels, out_channels, 1, scale=shortcut_scale)
@@ -235,9 +236,7 @@ class ResidualBlock(nn.Module):
             x, h = change(x, self.filter), change(h, self.filter)
         h = self.conv_in(h)
         h = self.norm_out(h, self._shift(embedding))
-        if self.training and self.dropout:
-            h = lowprecision.dropout(h, self.dropout) if lowprecision.applies(h) else F.dropout(h, self.dropout)
-        h = self.conv_out(h)
+        h = self.conv_out(self.dropout(h))
         return add(x if self.shortcut is None else self.shortcut(x), h, self.rescale)
 
     def _shift(self, embedding: Tensor | None) -> Tensor | None:

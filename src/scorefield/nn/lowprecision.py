@@ -1,4 +1,4 @@
-"""Three layers in low precision on a CPU, where torch's own ways cost a training step a third of its time.
+"""Two layers in low precision on a CPU, where torch's own ways cost a training step a third of its time.
 
 Each has the value and the gradient of the composition of torch's layers that it stands for, to rounding; that composition
 is what is differentiated for derivatives of higher order.
@@ -37,18 +37,6 @@ def _dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     layout = LAYOUTS.get(x.ndim, torch.contiguous_format)
     innermost = (x if like is None else like).is_contiguous(memory_format=layout)
     return x.contiguous(memory_format=layout if innermost else torch.contiguous_format)
-
-
-def dropout(x: Tensor, probability: float) -> Tensor:
-    """Zeros with a probability, and the rest scaled so that the mean stays.
-
-    Torch draws a mask on a CPU by one thread from one number per value, which can take a tenth of a training step. Here
-    one number makes four values; the probability is thereby rounded to a multiple of 2⁻¹⁶.
-    """
-    x = _dense(x)
-    bits = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    uniform = bits[: x.numel()].as_strided(x.shape, x.stride())
-    return x * uniform.ge_(round(probability * 2**16) - 2**15).to(x.dtype).mul_(1 / (1 - probability))
 
 
 def normalise(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, activate: bool) -> Tensor:

@@ -7,6 +7,7 @@ logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +17,15 @@ import yaml
 from jsonargparse import Namespace
 
 from scorefield.data.batch import Batch
-from scorefield.data.fields import FieldDataset
+from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Sequential
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Normaliser
 from scorefield.data.precision import needed
 from scorefield.data.source import Source, Tensors
-from scorefield.foundation.errors import AbsentDataError, InputError, brief
-from scorefield.foundation.files import write_json, write_text
+from scorefield.foundation.errors import AbsentDataError, InputError, NothingHeldOutError, brief
+from scorefield.foundation.files import is_abandoned
+from scorefield.foundation.locks import OWNER, owned
 from scorefield.foundation.random import Stream, seed_of
 from scorefield.model import Model
 from scorefield.run import configuration
@@ -31,7 +33,6 @@ from scorefield.run.aliases import renewed
 from scorefield.run.configuration import Parser
 from scorefield.run.loading import (
     LoadedCheckpoint,
-    find_checkpoint,
     load_fixed,
     load_mean,
     load_strictly,
@@ -43,8 +44,10 @@ from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.dry_run import Cost
+from scorefield.training.loop import versions
 from scorefield.training.trainer import Trainer
 
+UNUSABLE = ".unusable"  # what the name of a checkpoint ends in that was set aside
 STAND_INS = 9  # random fields where a dry run finds no data
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
@@ -90,7 +93,11 @@ def prepare(
     if mean is not None:
         take_mean(groups, mean)
     given: Source = source or build(data_parser(), Namespace(data=groups.data)).data
-    train, valid = given.load("train"), given.load("valid")
+    train = given.load("train")
+    try:
+        valid = given.load("valid")
+    except NothingHeldOutError:
+        valid = Subset(train, torch.arange(0))
     fit_to_data(groups, train)
     config = yaml.safe_load(parser.written(groups))
     if groups.train.seed < 0:
@@ -131,30 +138,81 @@ def train(
         mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
         accept_changed_data: resume though the data are not those that the run was trained on.
     """
-    checkpoint = (
-        checkpoints.read(find_checkpoint(folder)) if resume and checkpoints.steps(folder / "checkpoints") else None
-    )
     leader = place_among()[0] == 0
     if leader:
         check_free(folder, resume)
-    begun = checkpoint is not None
-    experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
-    if checkpoint is not None:
-        before = renewed(checkpoint.facts["config"])
-        _check_same(before, experiment.config, folder, ("data",))
-        _check_data(checkpoint, experiment, folder, accept_changed_data)
-        _check_same(before, experiment.config, folder, ("model", "train"))
-    elif leader:
-        for warning in suspicions(experiment.model, experiment.train):
-            log.warning(warning)
-    if leader:
-        write_text(folder / "config.yaml", yaml.safe_dump(experiment.config, sort_keys=False))
-        if experiment.model.manifest is not None:
-            write_json(folder / "data.json", experiment.model.manifest.record())
-    experiment.trainer.fit(
-        experiment.model, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
-    )
+    with owned(folder) if leader else nullcontext(True) as ours:
+        if not ours:
+            raise InputError(f"Another process is training in {folder}: wait for it, stop it, or give another --out.")
+        if leader:
+            check_free(folder, resume)  # nobody can have begun a run in it since
+            remove_leftovers(folder)
+        checkpoint, unusable = last_usable(folder) if resume else (None, {})
+        begun = checkpoint is not None
+        experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
+        if checkpoint is not None:
+            before = renewed(checkpoint.facts["config"])
+            _check_same(before, experiment.config, folder, ("data",))
+            _check_data(checkpoint, experiment, folder, accept_changed_data)
+            _check_same(before, experiment.config, folder, ("model", "train"))
+            _check_left(checkpoint, experiment.trainer.steps, folder)
+        state = experiment.trainer.launch(experiment.model)
+        if leader:
+            if checkpoint is not None:
+                _set_aside(unusable, checkpoint.facts["step"])
+            news = (
+                suspicions(experiment.model, experiment.train) if checkpoint is None else differing_versions(checkpoint)
+            )
+            for warning in news:
+                log.warning(warning)
+        experiment.trainer.fit(
+            state, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
+        )
     return experiment.model
+
+
+def last_usable(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
+    """The last checkpoint of a run that can be read and is finite, None where there is none yet; and what is wrong with those
+    after it.
+    """
+    place = folder / "checkpoints"
+    checkpoint, wrong = checkpoints.first_usable(place, reversed(checkpoints.steps(place)))
+    if checkpoint is None and wrong:
+        raise InputError(f"No checkpoint of {folder} can be used. The last one: {next(iter(wrong.values()))}")
+    return checkpoint, {checkpoints.path_of(place, step): problem for step, problem in wrong.items()}
+
+
+def _set_aside(unusable: Mapping[Path, str], step: int) -> None:
+    """Rename checkpoints that cannot be used, so that nothing takes one of them for the last of its run.
+
+    Args:
+        unusable: what is wrong with each.
+        step: of the checkpoint that is used instead.
+    """
+    for path, problem in unusable.items():
+        path.replace(path.with_suffix(UNUSABLE))
+        reason = problem.partition(": delete it")[0].rstrip(".")
+        log.warning(f"{reason}. Going on from step {step}; the file is now {path.with_suffix(UNUSABLE).name}.")
+
+
+def differing_versions(checkpoint: Checkpoint) -> list[str]:
+    """What a checkpoint was made with, where that is not what is installed."""
+    before, now = checkpoint.facts.get("versions", {}), versions()
+    changed = [name for name in now if name in before and before[name] != now[name]]
+    if not changed:
+        return []
+    was, is_now = (", ".join(f"{name} {which[name]}" for name in changed) for which in (before, now))
+    return [f"The run was trained with {was}, and goes on with {is_now}: numbers may differ in their last digits."]
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what a training that was killed left half written. Nobody else writes there while the folder is owned."""
+    for place in ("checkpoints", "logs", "samples"):
+        for path in (folder / place).glob(".*.partial"):
+            path.unlink(missing_ok=True)
+    for path in (*folder.glob(".config.yaml.*.partial"), *(folder / "best").glob(".*.partial")):
+        if is_abandoned(path):  # in these places other verbs write, too
+            path.unlink(missing_ok=True)
 
 
 def dry_run(parser: Parser, settings: Namespace) -> Cost:
@@ -182,7 +240,7 @@ def check_free(folder: Path, resume: bool) -> None:
     """Refuse a folder that holds something else."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give another --out.")
-    used = folder.is_dir() and any(folder.iterdir())
+    used = folder.is_dir() and any(not _is_leftover(path) for path in folder.iterdir())
     if used and not resume:
         raise InputError(f"{folder} is not empty: add --resume to go on with its run, or give another --out.")
     if resume and not (folder / "config.yaml").is_file():
@@ -221,6 +279,18 @@ def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, ac
 def _some(names: Sequence[str]) -> str:
     """The first few names."""
     return ", ".join(brief(name) for name in names[:4]) + (" ..." if len(names) > 4 else "")
+
+
+def _is_leftover(path: Path) -> bool:
+    """Whether a file is what a training leaves that is killed before it began."""
+    return path.name == OWNER or (path.name.startswith(".config.yaml.") and path.suffix == ".partial")
+
+
+def _check_left(checkpoint: Checkpoint, steps: int, folder: Path) -> None:
+    """A run cannot be trained for fewer steps than it has made."""
+    made = checkpoint.facts["step"]
+    if made > steps:
+        raise InputError(f"{folder} is at step {made} already: give --train.steps {made} or more, or another --out.")
 
 
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, groups: Sequence[str]) -> None:

@@ -73,6 +73,8 @@ class LoadedCheckpoint:
         with limited_to(self.checkpoint.tensors.values(), str(self.path)):
             model: Model = build(parser, settings).model
         weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
+        if not checkpoints.all_finite(weights.values()):
+            raise InputError(f"{self.path} holds weights that are not finite: take an earlier checkpoint.")
         load_strictly(model.denoiser.net, weights, str(self.path))
         load_fixed(model, self.checkpoint, str(self.path))
         return model.eval().requires_grad_(False)

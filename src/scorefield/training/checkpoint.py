@@ -11,7 +11,7 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -110,6 +110,27 @@ def steps(folder: Path) -> list[int]:
     return sorted(int(found[1]) for path in folder.glob("*") if path.is_file() and (found := NAME.fullmatch(path.name)))
 
 
+def all_finite(tensors: Iterable[Tensor]) -> bool:
+    """Whether no number of some tensors is NaN or infinite."""
+    checks = [tensor.isfinite().all() for tensor in tensors if tensor.is_floating_point()]
+    return not checks or bool(torch.stack([check.cpu() for check in checks]).all())
+
+
+def first_usable(folder: Path, steps: Iterable[int]) -> tuple[Checkpoint | None, dict[int, str]]:
+    """The first checkpoint of some steps that can be read and is finite; and what is wrong with each before it."""
+    wrong = {}
+    for step in steps:
+        try:
+            checkpoint = read(path_of(folder, step))
+        except InputError as error:
+            wrong[step] = str(error)
+            continue
+        if all_finite(checkpoint.tensors.values()):
+            return checkpoint, wrong
+        wrong[step] = f"{path_of(folder, step)} holds numbers that are not finite."
+    return None, wrong
+
+
 def keep_best(folder: Path, step: int, name: str) -> None:
     """Keep the checkpoint of a step as the best by a figure: `best/NAME.safetensors` beside their folder."""
     with replacing(folder.parent / "best" / f"{name}.safetensors") as temporary:
@@ -124,9 +145,16 @@ def _link_or_copy(path: Path, other: Path) -> None:
         shutil.copyfile(path, other)
 
 
-def prune(folder: Path, keep: int) -> None:
-    """Delete all but the last `keep` checkpoints and those that have a second name in `best/`."""
+def drop_after(folder: Path, step: int) -> None:
+    """Delete the checkpoints of all later steps."""
+    for later in steps(folder):
+        if later > step:
+            path_of(folder, later).unlink(missing_ok=True)
+
+
+def prune(folder: Path, keep: int, spare: int | None = None) -> None:
+    """Delete all but the last `keep` checkpoints, that of the step `spare` and those that have a second name in `best/`."""
     best = {path.stat().st_ino for path in (folder.parent / "best").glob("*.safetensors")}
     for step in steps(folder)[:-keep]:
-        if path_of(folder, step).stat().st_ino not in best:
+        if step != spare and path_of(folder, step).stat().st_ino not in best:
             path_of(folder, step).unlink(missing_ok=True)

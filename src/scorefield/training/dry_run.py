@@ -75,9 +75,10 @@ def probe(state: State, loss: Loss, batch: Batch) -> Probe:
     """The cost of a batch of one, from its second pass: the first has the setting up of every layer in it."""
     for _ in range(2):
         started, kept = time.perf_counter(), Kept(state.module.parameters())
-        with torch.autograd.graph.saved_tensors_hooks(kept.count, lambda tensor: tensor):
-            value = state.loss(loss, state.module, batch).mean()
-        state.fabric.backward(value)
+        with state.keyed(batch):
+            with torch.autograd.graph.saved_tensors_hooks(kept.count, lambda tensor: tensor):
+                value = state.loss(loss, state.module, batch).mean()
+            state.fabric.backward(value)
         float(value.detach())  # waits for the device
         state.optimiser.zero_grad()
     return Probe(time.perf_counter() - started, kept.bytes)

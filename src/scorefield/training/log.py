@@ -6,6 +6,7 @@ import csv
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from scorefield.foundation.files import replacing
@@ -20,14 +21,17 @@ class Table:
         path: the file; rows beyond `start` are dropped from one that exists, since they will be written again.
         columns: the first is `step`.
         start: the step at which the run begins.
+        new: what rows have that were written before there was such a column.
 
     Attributes:
         last: the step of the last row that was kept; 0 if there is none.
     """
 
-    def __init__(self, path: Path, columns: tuple[str, ...], start: int) -> None:
+    def __init__(
+        self, path: Path, columns: tuple[str, ...], start: int, new: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.columns = columns
-        rows = read_table(path) if path.exists() else []
+        rows = [{**new, **row} for row in read_table(path)] if path.exists() else []
         kept = [row for row in rows if row.keys() == set(columns) and int(row["step"]) <= start]
         self.last = int(kept[-1]["step"]) if kept else 0
         with replacing(path) as temporary, temporary.open("w", newline="") as file:
@@ -74,8 +78,8 @@ class Log:
     def __init__(self, folder: Path, start: int, figures: tuple[str, ...] = ()) -> None:
         from torch.utils.tensorboard import SummaryWriter  # slow to import, needed here alone
 
-        columns = ("step", "samples", "loss", "gradient_norm", "learning_rate", "samples_per_second")
-        self._train = Table(folder / "logs" / "train.csv", columns, start)
+        columns = ("step", "samples", "loss", "gradient_norm", "learning_rate", "samples_per_second", "skipped")
+        self._train = Table(folder / "logs" / "train.csv", columns, start, new={"skipped": "0"})
         self._valid = Table(folder / "logs" / "valid.csv", ("step", "samples", "loss", "loss_ema", *figures), start)
         self._board = SummaryWriter(str(folder / "logs"), purge_step=start + 1)
 

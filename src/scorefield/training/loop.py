@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from importlib.metadata import version
 from itertools import islice
 from pathlib import Path
@@ -24,12 +25,16 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
+from scorefield.training.health import RETURNS, Health, Stretch
 from scorefield.training.log import Log, read_table
 from scorefield.training.plan import Plan
 from scorefield.training.state import State
 from scorefield.training.validation import VALIDATION_EPOCH
 
+log = logging.getLogger("scorefield")
+
 PREVIEWED = 16  # samples in a picture
+UNREAD = 50  # steps after which their losses are read at the latest
 
 
 class Loop:
@@ -38,11 +43,10 @@ class Loop:
     Args:
         plan: what happens when.
         state: what is trained.
-        valid: validation data.
+        valid: validation data; none where nothing is validated.
+        shown: whose conditions pictures are drawn for.
         folder: the run folder.
         config: the resolved configuration, stored in every checkpoint.
-        log: the logs of the first process; None in the others.
-        pending: the sum and the number of losses since the last row of the log.
         stop_requested: the number of the signal that asks to stop, or 0.
     """
 
@@ -51,57 +55,138 @@ class Loop:
         plan: Plan,
         state: State,
         valid: FieldDataset,
+        shown: FieldDataset,
         folder: Path,
         config: Mapping[str, Any],
-        log: Log | None,
-        pending: list[Any],
         stop_requested: Callable[[], int],
     ) -> None:
-        self.plan, self.state, self.fabric, self.valid = plan, state, state.fabric, valid
-        self.folder, self.config, self.log, self.stop_requested = folder, config, log, stop_requested
-        self.loss_sum = torch.tensor(pending[0], device=self.fabric.device)
-        self.loss_count: int = pending[1]
+        self.plan, self.state, self.fabric, self.valid, self.shown = plan, state, state.fabric, valid, shown
+        self.folder, self.config, self.stop_requested = folder, config, stop_requested
+        self.log: Log | None = None  # of the first process
         self.rate = Rate(plan.batch_size)
         self.saved = state.step  # the step of the last checkpoint
+        self.health = Health()
+        self.loss_sum, self.loss_count = 0.0, 0  # since the last row of the log
+        self.unread: list[tuple[Tensor, bool]] = []  # loss and norm of steps that are not judged yet
 
-    def run(self, loader: Loader) -> None:
-        """Step until the end. Raises `Stopped` after a signal."""
+    def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
+        """Go on from a checkpoint."""
+        self.state.restore(checkpoint)
+        self.loss_sum, self.loss_count = checkpoint.facts["pending"]
+        self.health = Health.from_facts(checkpoint.facts.get("health", {}))
+        self.state.use_stream(self.health.stream)
+        self.saved = self.state.step
+
+    def run(self, loader: Callable[[], Loader]) -> None:
+        """Step until the end, with batches from where the state is. Raises `Stopped` after a signal."""
+        try:
+            while True:
+                self._open_log()
+                try:
+                    self._catch_up()
+                    self._train(loader())
+                    break
+                except Stretch as stretch:
+                    self._go_back(str(stretch))
+        except Stopped:
+            with suppress(Stretch):  # what came after the last checkpoint is left out, and comes again on resuming
+                self._save()
+            raise
+        finally:
+            if self.log is not None:
+                self.log.close()
+
+    def _train(self, loader: Loader) -> None:
         plan, state = self.plan, self.state
         batches = iter(loader)
-        try:
-            self._catch_up()
-            with self._bar() as bar:
-                while state.step < plan.steps:
-                    self._step(batches, bar)
-                    if self._due(plan.checkpoint_every):
-                        self._save()
-                    self._check_signal(self.stop_requested())
-                    with self.rate.paused():
-                        if self._due(plan.validate_every):
-                            self._validate()
-                        if self._due(plan.preview_every) and not state.model.classes:
-                            self._preview()
-        except Stopped:
-            self._save()
-            raise
+        with self._bar() as bar:
+            while state.step < plan.steps:
+                self._step(batches, bar)
+                if self._due(plan.checkpoint_every):
+                    self._save()
+                self._check_signal(self.stop_requested())
+                with self.rate.paused():
+                    if self._validation_is_due():
+                        self._validate()
+                    if self._due(plan.preview_every) and not state.model.classes:
+                        self._preview()
 
     def _step(self, batches: Iterator[Batch], bar: tqdm) -> None:
         plan = self.plan
         micro = islice(batches, plan.accumulate)
+        may_overflow = self.state.finds_scale
         loss, norm = self.state.advance(micro, plan.loss, clip=plan.clip, steps=plan.steps)
-        self.loss_sum += loss
-        self.loss_count += 1
+        self.unread.append((torch.stack((loss, norm)), may_overflow))
         self.rate.count()
         bar.update()
         if self._due(plan.log_every):
-            self._log(norm, bar)
+            self._log(bar)
+        elif len(self.unread) >= UNREAD:
+            self._read()
+
+    def _read(self) -> float:
+        """Judge the steps since the last time. Only here do device and host wait for each other, so not at every step.
+
+        Returns the norm of the last step's gradient; raises `Stretch`.
+        """
+        if not self.unread:
+            return math.nan
+        figures = torch.stack([pair for pair, _ in self.unread]).tolist()
+        first = self.state.step - len(figures) + 1
+        problems = []
+        for step, ((loss, norm), (_, may_overflow)) in enumerate(zip(figures, self.unread, strict=True), first):
+            sound = math.isfinite(loss) and (math.isfinite(norm) or may_overflow)
+            if problem := self.health.judge(loss, sound):
+                problems.append(f"Step {step}: {problem}")
+            if sound:
+                self.loss_sum += loss
+                self.loss_count += 1
+            if self.health.is_bad:
+                break
+        self.unread.clear()
+        if problems and self.fabric.is_global_zero:
+            more = f", and {len(problems) - 1} more steps are bad" if len(problems) > 1 else ""
+            log.warning(f"{problems[0]}{more}; {self.health.skipped} steps were left out so far.")
+        if self.health.is_bad:
+            raise Stretch(problems[-1])
+        return figures[-1][1]
+
+    def _go_back(self, cause: str) -> None:
+        """To the last good checkpoint, and on with other random numbers. InputError where that was done often enough."""
+        health, step, folder = self.health, self.state.step, self.folder / "checkpoints"
+        advice = "lower train.optimiser.lr, set train.clip, or look at the data (scorefield check-data)"
+        found = sorted(checkpoints.steps(folder), key=lambda step: (step != health.good, -step))
+        checkpoint = checkpoints.first_usable(folder, found)[0]
+        if checkpoint is None:
+            raise InputError(f"Training broke down before its first checkpoint. {cause}: {advice}.")
+        back: int = checkpoint.facts["step"]
+        self._on_rank_zero(lambda: checkpoints.drop_after(folder, back))
+        if health.good == back and health.returns >= RETURNS:
+            raise InputError(
+                f"Training broke down again, after going back to step {back} {RETURNS} times. {cause}: {advice}. "
+                f"The checkpoint of step {back} is whole."
+            )
+        self.restore(checkpoint)
+        then, self.health = self.health, health
+        health.went_back(back, then)
+        self.state.use_stream(health.stream)
+        self.unread.clear()
+        if self.fabric.is_global_zero:
+            log.warning(f"{cause}: going back from step {step} to step {back}, and on with other random numbers.")
+
+    def _open_log(self) -> None:
+        """The logs as they were at this step."""
+        if self.log is not None:
+            self.log.close()
+        if self.fabric.is_global_zero:
+            self.log = Log(self.folder, self.state.step, tuple(figure.name for figure in self.plan.loss.figures))
 
     def _catch_up(self) -> None:
         """Validate and draw what was due at the step of the checkpoint, where the run was stopped before it was done."""
         if not self.state.step:
             return
         unvalidated = self.log is not None and self.log.validated < self.state.step
-        if self._due(self.plan.validate_every) and self._agree(int(unvalidated)):
+        if self._validation_is_due() and self._agree(int(unvalidated)):
             self._validate()
         undrawn = self.fabric.is_global_zero and not self.state.model.classes and not self._picture().exists()
         if self._due(self.plan.preview_every) and self._agree(int(undrawn)):
@@ -115,7 +200,11 @@ class Loop:
             raise Stopped(number, self.state.step)
 
     def _due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.plan.steps
+        """Whether this step is one of every so many, or the last; never where `every` is 0."""
+        return every > 0 and (self.state.step % every == 0 or self.state.step == self.plan.steps)
+
+    def _validation_is_due(self) -> bool:
+        return self._due(self.plan.validate_every) and len(self.valid) > 0
 
     def _bar(self) -> tqdm:
         shown = self.fabric.is_global_zero
@@ -140,16 +229,11 @@ class Loop:
         if self._agree(int(failure is not None)):
             raise failure or InputError("Process 0 failed: its own message says why.")
 
-    def _log(self, norm: Tensor, bar: tqdm) -> None:
-        mean = self.fabric.all_reduce(self.loss_sum / self.loss_count, reduce_op="mean")
-        loss = float(torch.as_tensor(mean))
-        self.loss_sum.zero_()
-        self.loss_count = 0
-        if not math.isfinite(loss):
-            raise InputError(
-                f"The loss is {loss} at step {self.state.step}: check the data for NaN (scorefield check-data), lower "
-                "train.optimiser.lr or set train.clip. The checkpoints before are whole."
-            )
+    def _log(self, bar: tqdm) -> None:
+        norm = self._read()
+        if not self.loss_count:  # all steps since the last row were left out
+            return
+        loss, self.loss_sum, self.loss_count = self.loss_sum / self.loss_count, 0.0, 0
         rate = self.rate.per_second()
         bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.0f} samples/s")
         if self.log is not None:
@@ -159,43 +243,51 @@ class Loop:
                     "step": self.state.step,
                     "samples": self.state.step * self.plan.batch_size,
                     "loss": loss,
-                    "gradient_norm": float(norm),
+                    "gradient_norm": norm,
                     "learning_rate": self.plan.optimiser.lr * factor,
                     "samples_per_second": round(rate, 2),
+                    "skipped": self.health.skipped,
                 }
             )
 
     def _save(self) -> None:
-        """Every process has the same weights: the first one writes, and all wait for it."""
+        """Every process has the same weights: the first one writes, and all wait for it. Raises `Stretch` rather than save what
+        is not finite.
+        """
         if self.saved == self.state.step:
             return
-        if self._agree(int(not torch.isfinite(self.loss_sum))):
-            raise InputError(
-                f"The loss is not finite at step {self.state.step}: nothing is saved over good checkpoints."
-            )
-        mean = float(torch.as_tensor(self.fabric.all_reduce(self.loss_sum, reduce_op="mean")))
-        self._on_rank_zero(lambda: self._write(mean))
+        self._read()
+        tensors = self.state.tensors()
+        if not checkpoints.all_finite(tensors.values()):
+            raise Stretch(f"The weights are not finite at step {self.state.step}")
+        if self.state.step % self.plan.checkpoint_every == 0:
+            self.health.saved(self.state.step)
+        self._on_rank_zero(lambda: self._write(tensors))
         self.saved = self.state.step
 
-    def _write(self, mean: float) -> None:
+    def _write(self, tensors: Mapping[str, Tensor]) -> None:
         facts = self.state.facts() | {
             "config": self.config,
-            "pending": [mean, self.loss_count],
+            "pending": [self.loss_sum, self.loss_count],
             "samples": self.state.step * self.plan.batch_size,
             "versions": versions(),
+            "health": self.health.facts(),
         }
         folder = self.folder / "checkpoints"
-        checkpoints.write(checkpoints.path_of(folder, self.state.step), self.state.tensors(), facts)
-        checkpoints.prune(folder, self.plan.keep)
+        checkpoints.write(checkpoints.path_of(folder, self.state.step), tensors, facts)
+        checkpoints.prune(folder, self.plan.keep, self.health.good)
 
     @torch.no_grad()
     def _validate(self) -> None:
         """The loss at fixed noise and fixed times, so that two steps can be compared: of the weights and of their average."""
+        self._read()
         with evaluating(self.state.model.denoiser):
             raw = self._validation_loss()
             with self.state.ema.applied():
                 averaged, figures = self._validation_loss(), self._figures()
         if not math.isfinite(raw + averaged):
+            if self.health.in_a_row:
+                raise Stretch(f"The validation loss is {raw} at step {self.state.step}")
             raise InputError(
                 f"The validation loss is {raw} ({averaged} of the averaged weights) at step {self.state.step}: check the "
                 "held-out data for NaN (scorefield check-data). The checkpoints before are whole."
@@ -212,7 +304,7 @@ class Loop:
         losses = {int(row["step"]): float(row["loss_ema"]) for row in rows if int(row["step"]) in left}
         if losses:
             checkpoints.keep_best(folder, min(losses, key=lambda step: (losses[step], -step)), "loss")
-            checkpoints.prune(folder, self.plan.keep)
+            checkpoints.prune(folder, self.plan.keep, self.health.good)
 
     def _validation_loss(self) -> float:
         total = torch.zeros(2, dtype=torch.float64)
@@ -267,9 +359,8 @@ class Loop:
                 raise Stopped(number, self.state.step)
 
         model = self.state.model
-        cond = self.valid.gather(
-            torch.arange(min(PREVIEWED, len(self.valid)))
-        ).cond  # what the network is conditioned on
+        first = torch.arange(min(PREVIEWED, len(self.shown)))
+        cond = self.shown.gather(first).cond  # what the network is conditioned on
         try:
             with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
                 fields = model.sample(PREVIEWED, seed=self.plan.seed, cond=cond, chunk=PREVIEWED, callback=stop)

@@ -13,7 +13,7 @@ from scorefield.training.optimiser import Adam, Optimiser
 
 COUNTS = (
     *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
-    *("log_every", "validate_every", "validate_on", "preview_every", "checkpoint_every"),
+    *("log_every", "validate_on", "checkpoint_every"),
 )
 
 
@@ -38,9 +38,9 @@ class Plan:
         workers: processes that read ahead; 0 reads in the training process.
         seed: of all draws.
         log_every: steps between rows of the training log.
-        validate_every: steps between validation losses.
+        validate_every: steps between validation losses; 0 for none.
         validate_on: at most so many validation fields.
-        preview_every: steps between grids of samples.
+        preview_every: steps between grids of samples; 0 for none.
         checkpoint_every: steps between checkpoints.
         keep: how many checkpoints to keep.
     """
@@ -77,7 +77,7 @@ class Plan:
                 f"train.batch_size={self.batch_size} cannot be shared by {self.devices * self.nodes} processes × "
                 f"{self.accumulate} micro-batches: give a multiple of {shares}."
             )
-        for name in ("seed", "workers"):
+        for name in ("seed", "workers", "validate_every", "preview_every"):
             if getattr(self, name) < 0:
                 raise InputError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
         if self.clip is not None and not self.clip > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,6 +14,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.losses.loss import Loss
 from scorefield.model import Model
+from scorefield.nn.dropout import keyed_dropout
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
 from scorefield.training.optimiser import Optimiser
@@ -38,7 +39,7 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
     shape = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
     try:
         fabric = Fabric(accelerator=accelerator, precision=precision, **shape)
-    except (ValueError, TypeError, RuntimeError, MisconfigurationException) as error:
+    except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise InputError(
             f"train.accelerator={accelerator} with train.devices={devices} cannot be used here: {error}"
         ) from error
@@ -58,7 +59,7 @@ def _as_given(data: Any) -> Any:
 class State:
     """Weights, their average, the optimiser and the step count.
 
-    Step k is a function of this state, the data of positions kB..(k+1)B−1 and (seed, k) alone: nothing else is to be stored.
+    Step k is a function of this state, the data of positions kB..(k+1)B−1 and (draws, k) alone: nothing else is to be stored.
 
     Args:
         model: its denoiser is trained.
@@ -66,11 +67,15 @@ class State:
         ema: decay of the average of the weights.
         seed: of every draw.
         fabric: devices, processes and precision.
+
+    Attributes:
+        step: how many were made.
+        draws: the seed of the draws of training; those of validation always come from `seed`.
     """
 
     def __init__(self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric) -> None:
         self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
-        self.step = 0
+        self.step, self.draws = 0, seed
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
         self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
         self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
@@ -82,35 +87,65 @@ class State:
     def _scaler(self) -> Any:
         return self.fabric.strategy.precision
 
+    @property
+    def finds_scale(self) -> bool:
+        """Whether gradients may overflow as a matter of course: in float16, until they are scaled down as far as they need."""
+        return self._scaler.precision == "16-mixed" and self._scaler.scaler.get_scale() > 1
+
+    def use_stream(self, number: int) -> None:
+        """Draw from the random numbers of a number from now on; those of 0 are the seed's own."""
+        self.draws = seed_of(self.seed, number, Stream.RETURN) if number else self.seed
+
     def advance(self, batches: Iterable[Batch], loss: Loss, *, clip: float | None, steps: int) -> tuple[Tensor, Tensor]:
-        """One optimiser step over the micro-batches of this rank. Returns the mean loss and the norm of the gradient."""
-        torch.manual_seed(seed_of(self.seed, self.step, self.fabric.global_rank, Stream.DROPOUT))
+        """One optimiser step over the micro-batches of this rank, which changes no weight where loss or gradient is not finite.
+
+        Returns the mean loss over all processes and the norm of the gradient, without waiting for the device.
+        """
+        # For layers of a user's own: those of this package draw by sample.
+        torch.manual_seed(seed_of(self.draws, self.step, self.fabric.global_rank, Stream.DROPOUT))
         micro = list(batches)
         total = torch.zeros((), device=self.fabric.device)
         for position, batch in enumerate(micro):
             last = position == len(micro) - 1
-            with self.fabric.no_backward_sync(self.module, enabled=not last):
-                value = self.loss(loss, self.module, batch).mean() / len(micro)
+            with self.fabric.no_backward_sync(self.module, enabled=not last), self.keyed(batch):
+                value = self.loss(loss, self.module, batch, seed=self.draws).mean() / len(micro)
                 self.fabric.backward(value)
             total += value.detach()
+        if self.fabric.world_size > 1:  # all processes have to leave out the same steps
+            total = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="mean"))
         norm = self._clip(clip)
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.lr * self.plan.schedule(self.step, steps)
-        self._optimiser.step()
+        self._update(total.isfinite() & norm.isfinite())
         self.optimiser.zero_grad()
         self.ema.update(self.step)
         self.step += 1
         return total, norm
+
+    def keyed(self, batch: Batch) -> AbstractContextManager[None]:
+        """Inside, dropout is a function of each sample's key."""
+        assert batch.key is not None
+        return keyed_dropout(self.model.denoiser.net, self.draws, batch.key, self.fabric.device)
+
+    def _update(self, sound: Tensor) -> None:
+        """Change the weights if the step is sound. Where the optimiser can, the device itself decides, and nothing waits."""
+        if self._scaler.precision == "16-mixed":
+            self._optimiser.step()  # which leaves out a gradient that is not finite, and scales the next ones down
+        elif getattr(self.optimiser, "_step_supports_amp_scaling", False):  # torch's name for what `found_inf` needs
+            self.optimiser.grad_scale, self.optimiser.found_inf = None, (~sound).float()  # type: ignore[attr-defined]
+            self._optimiser.step()
+        elif bool(sound):
+            self._optimiser.step()
 
     def _clip(self, clip: float | None) -> Tensor:
         limit = float("inf") if clip is None else clip
         norm = self.fabric.clip_gradients(self.module, self._optimiser, max_norm=limit, error_if_nonfinite=False)
         return torch.as_tensor(norm)
 
-    def loss(self, loss: Loss, denoiser: Any, batch: Batch) -> Tensor:
-        """The loss per sample of a batch in data units; its draws depend on each sample's key alone."""
-        given = batch.to(self.fabric.device)
-        return losses_of(loss, denoiser, self.model, given, seed=self.seed, autocast=self.fabric.autocast())
+    def loss(self, loss: Loss, denoiser: Any, batch: Batch, *, seed: int | None = None) -> Tensor:
+        """The loss per sample of a batch in data units; its draws depend on a seed and each sample's key alone."""
+        given, first = batch.to(self.fabric.device), self.seed if seed is None else seed
+        return losses_of(loss, denoiser, self.model, given, seed=first, autocast=self.fabric.autocast())
 
     def figures(self, loss: Loss, batch: Batch) -> Tensor:
         """For each figure of a loss, the sums over a batch in data units of its error and of what that is compared with."""

@@ -55,8 +55,7 @@ def test_memory_layouts_change_nothing(layouts):
         results.append(gradients(out, inputs, permuted(cotangent, where[1])))
         out = lowprecision.Convolve.apply(inputs[0], kernel, bias, 1)
         results.append(gradients(out, [inputs[0], kernel, bias], permuted(cotangent, where[1])))
-        results.append([lowprecision.dropout(inputs[0], 0.0)])
-    for expected, found in zip(results[:3], results[3:], strict=True):
+    for expected, found in zip(results[:2], results[2:], strict=True):
         assert_near(found, expected)
 
 
@@ -95,17 +94,3 @@ def test_second_derivatives(frozen):
     exact = twice(lowprecision.normalise, lambda *values: lowprecision.convolve(*values, 1, 1), torch.float64)
     for value, reference in zip(ours, exact, strict=True):
         assert (value.double() - reference.double()).norm() < 0.03 * reference.double().norm()
-
-
-@pytest.mark.parametrize("shape", [(4, 40, 9, 11), (3, 5, 7), (2, 3, 4, 5, 6)])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_dropout_keeps_the_mean(shape, dtype):
-    torch.manual_seed(0)
-    x = torch.ones(shape, dtype=dtype, requires_grad=True)
-    out = lowprecision.dropout(x, 0.25)
-    assert set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75, dtype=dtype).item()}
-    assert abs((out == 0).float().mean() - 0.25) < 3 * (0.25 * 0.75 / x.numel()) ** 0.5
-    out.sum().backward()
-    assert torch.equal(x.grad, out)
-    torch.manual_seed(0)
-    assert torch.equal(lowprecision.dropout(x, 0.25), out) and not torch.equal(lowprecision.dropout(x, 0.25), out)

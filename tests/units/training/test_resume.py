@@ -86,28 +86,34 @@ def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, uninterrup
     assert_bitwise_equal(stopped, whole)
 
 
-def test_two_processes_give_the_result_of_one(tmp_path: Path) -> None:
-    same = {"train__steps": 50, "model__net__dropout": 0.0, "train__checkpoint_every": 50}
-    tiny.train(tmp_path, tmp_path / "one", **same)
-    options = [part for key, value in same.items() for part in (f"--{key.replace('__', '.')}", str(value))]
+ALIKE = {"train__steps": 16, "train__checkpoint_every": 16, "train__preview_every": 0, "train__validate_every": 0}
+
+
+def largest_difference(one: Path, other: Path) -> float:
+    """Of any weight, or of the average of it."""
+    a, b = last(one).tensors, last(other).tensors
+    return max(float((a[name] - b[name]).abs().max()) for name in a if name.startswith(("net.", "ema.")))
+
+
+@pytest.fixture(scope="module")
+def in_one_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("in_one_batch")
+    tiny.train(folder, folder / "run", **ALIKE)
+    return folder / "run"
+
+
+def test_two_processes_give_the_result_of_one(in_one_batch: Path, tmp_path: Path) -> None:
+    """With dropout 0.1, as the recipe has it."""
+    options = [part for key, value in ALIKE.items() for part in (f"--{key.replace('__', '.')}", str(value))]
     process = start(tmp_path, tmp_path / "two", *options, "--train.devices", "2")
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 0, errors
-    one, two = last(tmp_path / "one").tensors, last(tmp_path / "two").tensors
-    for group in ("net", "ema"):
-        names = [name for name in one if name.startswith(group)]
-        difference = sum(float((one[n] - two[n]).double().square().sum()) for n in names)
-        size = sum(float(one[n].double().square().sum()) for n in names)
-        assert (difference / size) ** 0.5 <= 1e-5
+    assert largest_difference(in_one_batch, tmp_path / "two") <= 1e-6
 
 
-def test_micro_batches_give_the_result_of_whole_ones(tmp_path: Path) -> None:
-    same = {"train__steps": 10, "model__net__dropout": 0.0}
-    tiny.train(tmp_path, tmp_path / "whole", **same)
-    tiny.train(tmp_path, tmp_path / "parts", **same, train__accumulate=4)
-    whole, parts = last(tmp_path / "whole").group("net"), last(tmp_path / "parts").group("net")
-    for name, tensor in whole.items():
-        torch.testing.assert_close(parts[name], tensor, rtol=1e-3, atol=1e-5, msg=name)
+def test_micro_batches_give_the_result_of_whole_ones(in_one_batch: Path, tmp_path: Path) -> None:
+    tiny.train(tmp_path, tmp_path / "parts", **ALIKE, train__accumulate=4)
+    assert largest_difference(in_one_batch, tmp_path / "parts") <= 1e-6
 
 
 def test_resuming_with_other_data_or_another_network_is_refused(uninterrupted: Path, tmp_path: Path) -> None:

@@ -1,0 +1,82 @@
+"""Dropout whose zeros are a function of each sample, so that it does not matter which others it shares a batch with.
+
+Value e of sample i is dropped where a_i b_e mod 2³², the product of two random numbers of 32 bits, is among the p·2³² smallest:
+multiplicative hashing (Dietzfelbinger et al. 1997, J. Algorithms 25). As a_i is odd, the zeros of a sample are as independent as
+the b_e, which are one table for all layers and steps; a_i is another number for each layer, sample and epoch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from scorefield.foundation.random import Stream, odd_numbers, seed_of
+
+TABLE = 201  # the seed of the b_e
+
+
+class Dropout(nn.Module):
+    """Zeros with probability p in training, and the rest divided by 1 − p, so that the mean stays; the identity in evaluation.
+
+    Args:
+        probability: p, in [0, 1).
+
+    Attributes:
+        factors: a_i as int32, (batch, 1, ...), see `keyed_dropout`. None for torch's own dropout, from its global generator.
+    """
+
+    def __init__(self, probability: float) -> None:
+        super().__init__()
+        self.probability = probability
+        self.factors: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        if not self.training or not self.probability:
+            return x
+        if self.factors is None:
+            return F.dropout(x, self.probability)
+        threshold = round(self.probability * 2**32) - 2**31
+        products = self.factors.view(-1, *(1,) * (x.ndim - 1)) * table(x.shape[1:], x.device)
+        return torch.where(products >= threshold, x * (1 / (1 - self.probability)), 0)
+
+
+def table(shape: torch.Size, device: torch.device) -> Tensor:
+    """The b_e of the values of a sample, channels innermost in memory, as networks have them."""
+    size = 1 << (shape.numel() - 1).bit_length()
+    return numbers(size, device)[: shape.numel()].view(1, *shape[1:], shape[0]).movedim(-1, 1)
+
+
+@torch.compiler.assume_constant_result
+@lru_cache(maxsize=32)
+def numbers(size: int, device: torch.device) -> Tensor:
+    """The beginning of the table."""
+    drawn = np.random.Generator(np.random.SFC64(TABLE)).integers(-(2**31), 2**31, size, dtype=np.int32)
+    return torch.from_numpy(drawn).to(device)
+
+
+@contextmanager
+def keyed_dropout(net: nn.Module, seed: int, key: Tensor, device: torch.device) -> Iterator[None]:
+    """Inside, also in the backward pass, every dropout of a network is a function of its samples' keys.
+
+    Args:
+        net: the network.
+        seed: of all its draws.
+        key: (batch, 2) int64, index and epoch of each sample.
+        device: of the network.
+    """
+    layers = [layer for layer in net.modules() if isinstance(layer, Dropout) and layer.probability]
+    if layers:
+        factors = odd_numbers(seed_of(seed, Stream.DROPOUT), key, len(layers)).to(device, non_blocking=True)
+        for layer, own in zip(layers, factors, strict=True):
+            layer.factors = own
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.factors = None
