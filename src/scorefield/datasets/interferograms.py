@@ -73,10 +73,10 @@ class PhaseFields(FieldDataset):
     def __init__(
         self, files: list[Path], array: np.ndarray | None, shape: tuple[int, int], window: tuple[slice, slice]
     ) -> None:
-        self.files, self.array, self.shape, self.window = files, array, shape, window
+        self.paths, self.array, self.shape, self.window = files, array, shape, window
 
     def __len__(self) -> int:
-        return len(self.files) if self.array is None else len(self.array)
+        return len(self.paths) if self.array is None else len(self.array)
 
     def gather(self, indices: Tensor) -> Batch:
         numbers = indices.tolist()
@@ -92,9 +92,9 @@ class PhaseFields(FieldDataset):
 
     def _read(self, number: int) -> np.ndarray:
         try:
-            values = np.fromfile(self.files[number], dtype="<c8").reshape(self.shape)
+            values = np.fromfile(self.paths[number], dtype="<c8").reshape(self.shape)
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.files[number]} cannot be read ({error}): restore it, or remove it.") from error
+            raise InputError(f"{self.paths[number]} cannot be read ({error}): restore it, or remove it.") from error
         return values[self.window].astype(np.complex64)
 
 

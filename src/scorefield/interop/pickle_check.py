@@ -35,7 +35,7 @@ def check_pickle(file: BufferedIOBase) -> None:
                 raise InputError("a pickle in it numbers its values as no program does")
             memo[number] = stack[-1]
         elif code.name in RECALL:
-            stack.append(memo.get(int(argument), 0))
+            stack.append(memo.get(int(argument), 0))  # pyright: ignore[reportArgumentType] - it has one
         else:
             start = _start(code, stack, marks)
             taken, stack[start:] = stack[start:], []

@@ -140,7 +140,7 @@ class Evaluate(Drawing, ByFeatures):
     def _measure_loss(self, split: Split) -> dict[str, Any] | list[dict[str, Any]]:
         """The record of the loss of the checkpoint, or of each of several."""
         each, records = self._each(), []
-        folder, fields = run_folder(each[0].checkpoint.path), each[0]._source().load(split)
+        folder, fields = run_folder(each[0].checkpoint.path), each[0]._source.load(split)
         while each:
             job = each.pop(0)._losses(split, fields)
             run_job(job, unit="field", title=f"loss at step {job.facts['step']}")

@@ -45,7 +45,7 @@ class ScanSlices(FieldDataset):
     """
 
     def __init__(self, files: list[Path], skip: int) -> None:
-        self.files = files
+        self.paths = files
         scans = map(self.scan, range(len(files)))
         found = [(scan.shape, scan.height(np.ones(scan.shape[2:], bool))) for scan in scans]
         self.shapes, self.heights = [shape for shape, _ in found], [height for _, height in found]
@@ -69,11 +69,11 @@ class ScanSlices(FieldDataset):
                 return other, read(file, other)
             except EmptySliceError:
                 continue
-        raise InputError(f"All slices of {self.files[file]} are zeros: leave it out.")
+        raise InputError(f"All slices of {self.paths[file]} are zeros: leave it out.")
 
     def scan(self, file: int) -> KSpace:
         """A file by its number, opened."""
-        return self._opened(self.files[file])
+        return self._opened(self.paths[file])
 
     @cached_property
     def _opened(self) -> Callable[[Path], KSpace]:
@@ -128,7 +128,7 @@ class CombinedFields(ScanSlices):
         _, (kspace, mask) = self.nearest(file, number, lambda file, number: self.scan(file).slice(number))
         if (share := share_of(mask)) < WHOLE:
             raise InputError(
-                f"{self.files[file]} is sampled to {100 * share:.0f} %: k-space that is masked already gives aliased "
+                f"{self.paths[file]} is sampled to {100 * share:.0f} %: k-space that is masked already gives aliased "
                 "images, of which no prior should be learned. Take fully sampled files, or learn from Scanned by GSURE."
             )
         image = combine_by_images(kspace, self.matrix)
