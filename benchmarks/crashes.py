@@ -59,6 +59,7 @@ PATIENCE = 900.0  # seconds after which a call hangs
 AGAIN = 1 / 3  # of the calls that follow a kill are killed, too
 ATTEMPTS = 8  # calls that are not killed, until a trial is lost
 SPEED = "samples_per_second"  # in a log, the only column of time
+PYTHON = "Fatal Python error: init_"  # which it says where it is interrupted as it starts
 LEFT = (".partial", ".parts", ".lock", ".locks", "tmp/")
 
 
@@ -279,6 +280,8 @@ def judged(trial: Trial, text: str) -> None:
     kill = trial.kills[-1]
     number = 128 + signal.Signals[kill["signal"]]
     for code, hit in zip(kill["codes"], kill["hit"], strict=True):
+        if code == 1 and PYTHON in text:  # the interpreter itself, before any of our code
+            continue
         if code not in ((number, 0) if hit else (0,)):
             trial.trouble.append(
                 f"exit {code} {'after ' + kill['signal'] if hit else 'beside a kill'}: {last_line(text)}"

@@ -5,7 +5,6 @@ that importing the package costs nothing. What is for one domain alone stays in 
 """
 
 # ruff: noqa: F401, I001 - a table, written twice for the sake of type checkers
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from scorefield.foundation.lazy import lazily
@@ -152,7 +151,11 @@ __all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    return version("scorefield") if name == "__version__" else _get(name)
+    if name != "__version__":
+        return _get(name)
+    from importlib.metadata import version  # half of the time that the package takes to import
+
+    return version("scorefield")
 
 
 def __dir__() -> list[str]:
