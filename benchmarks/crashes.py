@@ -4,8 +4,9 @@
 
 Each trial is a fresh folder. A call is sent SIGKILL, SIGTERM or SIGINT at a moment that is uniform over the time that an
 undisturbed call takes, start-up included; then the same call is made again, and in one of three cases killed again, until it is
-done. What then lies in the folder has to be what an undisturbed call leaves: every file, bit by bit, but for the speed in a log
-and TensorBoard's own files. `downscale` is three calls at once, of which one or all are killed. Every kill is a line of
+done. With --warm calls are forked from a process that has loaded all libraries, so that start-up takes no time and every kill
+meets work. What then lies in the folder has to be what an undisturbed call leaves: every file, bit by bit, but for the speed in a
+log and TensorBoard's own files. `downscale` is three calls at once, of which one or all are killed. Every kill is a line of
 DIR/kills.jsonl, and a campaign that was interrupted goes on with the same DIR.
 """
 
@@ -26,12 +27,14 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, Union
 
 import h5py
 import nibabel
@@ -40,6 +43,7 @@ import torch
 import yaml
 from safetensors import safe_open
 
+from scorefield.cli import main as scorefield
 from scorefield.datasets import Digits
 from scorefield.foundation.files import write_text
 from scorefield.interop import score_sde
@@ -55,10 +59,13 @@ import weather  # noqa: E402
 from units.interop import ancestors  # noqa: E402
 
 SIGNALS = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT)
+Call = Union["subprocess.Popen[bytes]", "Forked"]
+Starter = Callable[[Sequence[str], Path, Any], Call]
 PATIENCE = 900.0  # seconds after which a call hangs
 AGAIN = 1 / 3  # of the calls that follow a kill are killed, too
 ATTEMPTS = 8  # calls that are not killed, until a trial is lost
 SPEED = "samples_per_second"  # in a log, the only column of time
+PYTHON = "Fatal Python error: init_"  # which it says where it is interrupted as it starts
 LEFT = (".partial", ".parts", ".lock", ".locks", "tmp/")
 
 
@@ -82,19 +89,19 @@ class Case:
     processes: int = 1
 
 
-DOWNSCALE = ("downscale", "climate/run", "test", "--members", "4", "--reach", ".inf", "--steps", "6", "--chunk", "2")
+DOWNSCALE = ("downscale", "climate/run", "test", "--members", "4", "--reach", ".inf", "--steps", "4", "--chunk", "2")
 CASES = (
     Case("train", ("recipe",), ("train", "recipe/tiny.yaml", "--out", "run"), "run/checkpoints"),
     Case(
         "sample",
         ("digits",),
-        ("sample", "digits/run", "-n", "40", "--steps", "12", "--chunk", "4", "--out", "samples", "--trajectory"),
+        ("sample", "digits/run", "-n", "40", "--steps", "3", "--chunk", "4", "--out", "samples", "--trajectory"),
         "samples/samples.npy",
     ),
     Case(
         "evaluate",
         ("digits",),
-        ("evaluate", "digits/run", "-n", "16", "--seeds", "2", "--steps", "8", "--chunk", "4", "--reference", "64"),
+        ("evaluate", "digits/run", "-n", "16", "--seeds", "2", "--steps", "3", "--chunk", "4", "--reference", "64"),
         "digits/run/metrics.json",
     ),
     Case(
@@ -109,7 +116,7 @@ CASES = (
         "reconstruct",
         ("scan",),
         (
-            *("reconstruct", "scan/run", "scan/part.h5", "--out", "out.h5", "-n", "2", "--steps", "8"),
+            *("reconstruct", "scan/run", "scan/part.h5", "--out", "out.h5", "-n", "2", "--steps", "4"),
             *("--cache", "cache"),
         ),
         "out.h5",
@@ -119,7 +126,7 @@ CASES = (
         ("digits",),
         (
             *("restore", "digits/run", "digits/digit.npy", "--task", "superres", "--task.factor", "2", "--degrade"),
-            *("--noise", "0.5", "--out", "restored", "-n", "8", "--steps", "12", "--chunk", "2"),
+            *("--noise", "0.5", "--out", "restored", "-n", "8", "--steps", "4", "--chunk", "2"),
         ),
         "restored/restoring.json",
     ),
@@ -189,7 +196,64 @@ def start(words: Sequence[str], folder: Path, said: Any) -> subprocess.Popen[byt
     return subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said)
 
 
-def ended(calls: Sequence[subprocess.Popen[bytes]]) -> list[int | None]:
+class Forked:
+    """A call in a copy of this process, which has all libraries loaded; with what is used here of `subprocess.Popen`."""
+
+    def __init__(self, words: Sequence[str], folder: Path, said: Any) -> None:
+        self.code: int | None = None
+        (folder / "tmp").mkdir(exist_ok=True)
+        self.number = os.fork()
+        if self.number:
+            return
+        code = 1
+        try:
+            os.chdir(folder)
+            tempfile.tempdir = str(folder / "tmp")
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            sys.stdout, sys.stderr = (os.fdopen(number, "w", buffering=1) for number in (1, 2))
+            code = scorefield(words)
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            os._exit(code)
+
+    def poll(self) -> int | None:
+        """The exit code, if there is one yet."""
+        if self.code is None:
+            number, status = os.waitpid(self.number, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if number else None
+        return self.code
+
+    def wait(self, timeout: float = PATIENCE) -> int:
+        """The exit code, once there is one."""
+        until = time.monotonic() + timeout
+        while self.poll() is None:
+            if time.monotonic() > until:
+                raise subprocess.TimeoutExpired("scorefield", timeout)
+            time.sleep(0.01)
+        assert self.code is not None
+        return self.code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.number, number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+
+def load_libraries() -> None:
+    """All that calls load as they go."""
+    names = ("climate", "functions", "jobs", "mri", "cli.parsing", "metrics.inception", "jobs.report.page")
+    for name in (*(f"scorefield.{name}" for name in names), "h5netcdf", "zarr", "dask.array", "sigpy", "xarray"):
+        import_module(name)
+    for name in ("lightning_fabric", "matplotlib.pyplot", "torch.utils.tensorboard"):
+        import_module(name)
+
+
+def ended(calls: Sequence[Call]) -> list[int | None]:
     """The exit codes as a shell has them, 128 + n for signal n; None for a call that hung."""
     until, codes = time.monotonic() + PATIENCE, []
     for call in calls:
@@ -224,7 +288,7 @@ class Trial:
     done: bool = False
 
 
-def one_trial(case: Case, folder: Path, seconds: float, draw: random.Random, kills: int) -> Trial:
+def one_trial(case: Case, begin: Starter, folder: Path, seconds: float, draw: random.Random, kills: int) -> Trial:
     """Kill a call at most so often, and call again until it is done."""
     trial, words, attempts = Trial([], []), case.words, 0
     kill, said = True, folder.with_suffix(".txt")
@@ -233,7 +297,7 @@ def one_trial(case: Case, folder: Path, seconds: float, draw: random.Random, kil
             before = said.stat().st_size
             file.write(f"$ scorefield {' '.join(words)}\n")
             file.flush()
-            calls = [start(words, folder, file) for _ in range(case.processes)]
+            calls = [begin(words, folder, file) for _ in range(case.processes)]
             hit = kill and len(trial.kills) < kills and killed(case, folder, calls, seconds, draw, trial)
             codes = ended(calls) if not hit else trial.kills[-1]["codes"]
         text = said.read_text(errors="replace")[before:]
@@ -252,7 +316,7 @@ def one_trial(case: Case, folder: Path, seconds: float, draw: random.Random, kil
 def killed(
     case: Case,
     folder: Path,
-    calls: Sequence[subprocess.Popen[bytes]],
+    calls: Sequence[Call],
     seconds: float,
     draw: random.Random,
     trial: Trial,
@@ -279,6 +343,8 @@ def judged(trial: Trial, text: str) -> None:
     kill = trial.kills[-1]
     number = 128 + signal.Signals[kill["signal"]]
     for code, hit in zip(kill["codes"], kill["hit"], strict=True):
+        if code == 1 and PYTHON in text:  # the interpreter itself, before any of our code
+            continue
         if code not in ((number, 0) if hit else (0,)):
             trial.trouble.append(
                 f"exit {code} {'after ' + kill['signal'] if hit else 'beside a kill'}: {last_line(text)}"
@@ -330,14 +396,14 @@ def differences(found: Mapping[str, str], expected: Mapping[str, str]) -> tuple[
     return unequal, left
 
 
-def undisturbed(case: Case, world: Path, folder: Path, repeats: int) -> tuple[float, dict[str, str]]:
+def undisturbed(case: Case, begin: Starter, world: Path, folder: Path, repeats: int) -> tuple[float, dict[str, str]]:
     """How long a call takes, and what it leaves."""
     seconds, found = [], []
     for repeat in range(repeats):
         place = fresh(case, world, folder / f"undisturbed-{repeat}")
         since = time.monotonic()
         with place.with_suffix(".txt").open("w") as said:
-            codes = ended([start(case.words, place, said) for _ in range(case.processes)])
+            codes = ended([begin(case.words, place, said) for _ in range(case.processes)])
         seconds.append(time.monotonic() - since)
         if codes != [0] * case.processes:
             raise SystemExit(f"{case.name} ends with {codes} undisturbed: see {place.with_suffix('.txt')}.")
@@ -358,14 +424,14 @@ def fresh(case: Case, world: Path, place: Path) -> Path:
     return place
 
 
-def campaign(case: Case, world: Path, work: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
+def campaign(case: Case, begin: Starter, world: Path, work: Path, kills: int, seed: int) -> Iterator[dict[str, Any]]:
     """Records of so many kills, each with what became of its trial."""
-    seconds, expected = undisturbed(case, world, work / case.name.replace(" ", "-"), 2)
+    seconds, expected = undisturbed(case, begin, world, work / case.name.replace(" ", "-"), 2)
     print(f"{case.name}: {seconds:.1f} s undisturbed, {len(expected)} files and folders", flush=True)
     made, number = 0, 0
     while made < kills:
         place = fresh(case, world, work / case.name.replace(" ", "-") / f"trial-{number}")
-        trial = one_trial(case, place, seconds, random.Random(f"{case.name} {seed} {number}"), kills - made)
+        trial = one_trial(case, begin, place, seconds, random.Random(f"{case.name} {seed} {number}"), kills - made)
         number += 1
         found = contents(place)
         unequal, left = differences(found, expected)
@@ -442,6 +508,7 @@ def main() -> None:
     parser.add_argument("--others", type=int, default=20, help="of each other verb")
     parser.add_argument("--verbs", nargs="+", default=[case.name for case in CASES], help="names of rows of the table")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--warm", action="store_true", help="without start-up")
     parser.add_argument("--work", type=Path, default=None, help="folder for trials; those that went wrong stay there")
     parser.add_argument("--out", type=Path, default=None, help="Markdown file to write")
     arguments = parser.parse_args()
@@ -457,16 +524,25 @@ def main() -> None:
         shutil.rmtree(world, ignore_errors=True)
         make_world(world)
         (world / "complete").touch()
+    begin: Starter = start
+    if arguments.warm:
+        os.environ["OMP_NUM_THREADS"] = "1"
+        torch.set_num_threads(1)
+        load_libraries()
+        begin = Forked
     kills = [json.loads(line) for line in record.read_text().splitlines()] if record.exists() else []
     for case in (case for case in CASES if case.name in arguments.verbs):
         done = sum(kill["verb"] == case.name for kill in kills)
         wanted = (arguments.kills if case.name == "train" else arguments.others) - done
-        for kill in campaign(case, world, work, wanted, arguments.seed + done) if wanted > 0 else ():
+        for kill in campaign(case, begin, world, work, wanted, arguments.seed + done) if wanted > 0 else ():
             kills.append(kill)
             with record.open("a") as file:
                 file.write(json.dumps(kill) + "\n")
     print(table(kills))
-    command = f"python benchmarks/crashes.py --kills {arguments.kills} --others {arguments.others}"
+    command = (
+        f"python benchmarks/crashes.py --kills {arguments.kills} --others {arguments.others}"
+        + " --warm" * arguments.warm
+    )
     if arguments.out:
         write_text(arguments.out, page(kills, command))
 

@@ -5,7 +5,6 @@ that importing the package costs nothing. What is for one domain alone stays in 
 """
 
 # ruff: noqa: F401, I001 - a table, written twice for the sake of type checkers
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 from scorefield.foundation.lazy import lazily
@@ -158,8 +157,14 @@ __all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]
 
 
 def __getattr__(name: str) -> Any:
-    found = globals()[name] = version("scorefield") if name == "__version__" else _get(name)
-    return found  # the next time without a detour
+    if name == "__version__":
+        from importlib.metadata import version  # half of the time that the package takes to import
+
+        found: Any = version("scorefield")
+    else:
+        found = _get(name)
+    globals()[name] = found  # the next time without a detour
+    return found
 
 
 def __dir__() -> list[str]:
