@@ -243,9 +243,8 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_is_used(
     newest = checkpoints.path_of(folder / "checkpoints", 2)
     newest.write_bytes(newest.read_bytes()[:1000])
     refuse(capsys, ["sample", str(folder), "--out", str(tmp_path / "out"), "-n", "1"], newest.name, "delete it")
-    refuse(capsys, ["train", "--out", str(folder), "--resume"], newest.name, "delete it")
-    newest.unlink()
     assert main(["train", "--out", str(folder), "--resume"]) == 0
+    assert newest.name in capsys.readouterr().err
     assert newest.exists()
 
 
@@ -278,7 +277,7 @@ def test_what_is_loaded_comes_from_the_checkpoint_alone(run: Path, tmp_path: Pat
     model, raw = scorefield.load(file), scorefield.load(file, ema=False)
     x, t = torch.randn(3, 1, 8, 8), torch.tensor([0.2, 0.5, 0.9])
     alpha, sigma = (scale.reshape(3, 1, 1, 1) for scale in model.sde.schedule(t))
-    torch.testing.assert_close(model.score(x, t), (alpha * model.denoiser(x, t) - x) / sigma**2)
+    torch.testing.assert_close(model.score(x, t), (alpha * model.denoiser(x, t) - x) / sigma**2, rtol=1e-5, atol=1e-4)
     assert not torch.equal(model.score(x, t), raw.score(x, t))
     assert model.normaliser.fitted and model.shape == (1, 8, 8)
     with pytest.raises(scorefield.InputError, match="either t or label"):

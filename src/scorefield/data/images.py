@@ -74,7 +74,7 @@ class Images(Source):
         fields = ImageFields(decoder, chosen, labels, known.classes).kept(self.cache_gib)
         absent = {"named in a list but not there": known.unused} if known.unused else {}
         fields.files = replace(images.files, left_out={**images.files.left_out, **absent})
-        fields.notes = known.notes
+        fields.notes = (*fields.notes, *known.notes)
         return fields
 
     def survey(self) -> tuple[list[str], list[str]]:

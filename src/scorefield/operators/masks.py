@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,7 +118,7 @@ class Coarsen(LinearOperator):
         factor: elements of a box along every axis, or along each; the grid must be a multiple of it.
     """
 
-    factor: int | tuple[int, ...] = 4
+    factor: int | Sequence[int] = 4
 
     def __post_init__(self) -> None:
         if min(self._factors(1)) < 1:

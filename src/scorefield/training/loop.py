@@ -361,9 +361,10 @@ class Loop:
         model = self.state.model
         first = torch.arange(min(PREVIEWED, len(self.shown)))
         cond = self.shown.gather(first).cond  # what the network is conditioned on
+        n = len(first) if cond else PREVIEWED
         try:
             with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
-                fields = model.sample(PREVIEWED, seed=self.plan.seed, cond=cond, chunk=PREVIEWED, callback=stop)
+                fields = model.sample(n, seed=self.plan.seed, cond=cond, chunk=PREVIEWED, callback=stop)
         except Stopped as stopped:
             return stopped.number
         save_grid(self._picture(), fields)

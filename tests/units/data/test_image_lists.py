@@ -356,6 +356,6 @@ def test_the_classes_of_any_dataset(label: object) -> None:
 
 @pytest.mark.parametrize("label", [1.7, 3, -1, [0, 1, 1], [0, 1], [0.5, 0.5, 0], "a", None, torch.zeros(2, 2)])
 def test_what_is_no_class_is_refused(label: object) -> None:
-    fields = Wrapped(Subset([(torch.zeros(1, 3), label)] * 2, [0, 1]), valid=0, classes=("a", "b", "c")).load("train")
+    items = [(torch.zeros(1, 3), label)] * 2
     with pytest.raises(InputError, match="item 0 of the dataset"):
-        fields[0]
+        Wrapped(Subset(items, [0, 1]), valid=0, classes=("a", "b", "c")).load("train")[0]

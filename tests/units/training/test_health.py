@@ -386,7 +386,7 @@ def test_a_folder_with_leftovers_alone_is_as_good_as_an_empty_one(tmp_path: Path
     with pytest.raises(InputError, match="leave --resume out"):
         tiny.train(tmp_path, run, resume=True)
     tiny.train(tmp_path, run, train__steps=1, **NO_PICTURES)
-    assert sorted(path.name for path in run.iterdir()) == ["best", "checkpoints", "config.yaml", "logs"]
+    assert sorted(path.name for path in run.iterdir()) == ["best", "checkpoints", "config.yaml", "data.json", "logs"]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="no locks")
