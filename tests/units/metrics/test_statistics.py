@@ -53,7 +53,7 @@ def test_the_state_is_that_of_the_definitions_wherever_the_mean_is() -> None:
             found.update(part)
         np.testing.assert_allclose(found.mean, x.numpy().mean(0), rtol=1e-13, atol=1e-13)
         np.testing.assert_allclose(found.covariance, np.cov(x.numpy().T), rtol=1e-8, atol=1e-10)
-        assert found.n == 301 and torch.equal(found.vectors, x[:50].float())
+        assert found.n == 301 and torch.equal(found.vectors, x[:50])
 
 
 def test_parts_merge_to_the_whole() -> None:
