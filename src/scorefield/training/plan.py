@@ -42,7 +42,7 @@ class Plan:
         validate_on: at most so many validation fields.
         preview_every: steps between grids of samples; 0 for none.
         checkpoint_every: steps between checkpoints.
-        keep: how many checkpoints to keep.
+        keep: how many checkpoints to keep, beside the best one and the one that training would go back to.
     """
 
     loss: Loss = field(default_factory=Denoising)
