@@ -1,6 +1,7 @@
 """Types and shapes of the whole package are checked while it is under test, and only then."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ from jaxtyping import config, install_import_hook
 install_import_hook("scorefield", "checker.check")
 
 import torch  # noqa: E402 - the hook comes before anything that might import the package
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it for what runs in the background
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 torch.set_num_threads(1)  # the tests' tensors are small: threads cost more than they give
 

@@ -256,10 +256,11 @@ class Decoder(ABC):
         return "×".join(map(str, array.shape[:-1] if self.channels == 3 else array.shape))
 
     def _decode(self, index: int, page: int) -> np.ndarray:
+        own = self._own  # of all, whose errors have names of their own
         with self._reading(index) as image:
-            if self.convert.channels is None and self.channels == 1 and is_colour(image):
+            if self.convert.channels is None and own.channels == 1 and is_colour(image):
                 raise InputError("is in colour, unlike those looked at first: give channels 3, or 1 to make all grey.")
-            return self._own(image, page)
+            return own(image, page)
 
     @contextmanager
     def _reading(self, index: int) -> Iterator[Image.Image]:

@@ -92,7 +92,7 @@ def test_a_zip_that_is_cut_off_damaged_or_locked_is_named(tmp_path: Path) -> Non
     path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
     decoder = Archived(ZipArchive(path), Conversion())
     with pytest.raises(InputError, match=r"\.png of .*a\.zip is not a readable image"):
-        [decoder._decode(i, Conversion()) for i in range(len(PIXELS))]
+        [decoder._decode(i, 0) for i in range(len(PIXELS))]
     flag = whole.index(b"PK\x01\x02") + 8  # of the first entry of the directory
     path.write_bytes(whole[:flag] + b"\x01" + whole[flag + 1 :])
     with pytest.raises(InputError, match="encrypted"):

@@ -23,7 +23,23 @@ def test_a_mixed_folder_is_described(tmp_path: Path, monkeypatch, capsys) -> Non
     frames[0].save(tmp_path / "set" / "cat" / "moving.gif", save_all=True, append_images=frames[1:])
     (tmp_path / "set" / "cat" / "again.png").write_bytes((tmp_path / "set" / "cat" / "0.png").read_bytes())
     (tmp_path / "set" / "notes.txt").write_text("words")
-    assert main(["check-data", "set", "--data.size", "[8,9]", "--data.channels", "3", "--data.valid", "2"]) == 0
+    assert (
+        main(
+            [
+                "check-data",
+                "set",
+                "--data.size",
+                "[8,9]",
+                "--data.channels",
+                "3",
+                "--data.valid",
+                "2",
+                "--data.pages",
+                "first",
+            ]
+        )
+        == 0
+    )
     said = capsys.readouterr().out
     for text in (
         "classes     3\n            0: cat (",

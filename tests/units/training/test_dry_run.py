@@ -156,15 +156,15 @@ def test_without_data_random_ones_stand_in_and_are_stated(
     monkeypatch.chdir(tmp_path)
     assert main(["train", "cifar10-ddpmpp-vp", "--dry-run", *SMALL, "--model.net.labels=10"]) == 0
     out = capsys.readouterr().out
-    assert "Random fields of shape [3, 32, 32] stand in for the data. There is no folder or zip file cifar10" in out
+    assert "Random fields of shape [3, 32, 32] stand in for the data. There is no file or folder cifar-10-binary" in out
     assert main(["train", "cifar10-ddpmpp-vp", "--dry-run", *SMALL, "--data=Digits"]) == 0
     assert "note" not in capsys.readouterr().out
     assert main(["train", "images", "--dry-run", "--model.shape=[]"]) == 2
     assert "give their shape: --model.shape" in capsys.readouterr().err
-    (tmp_path / "cifar10").mkdir()
+    (tmp_path / "cifar-10-binary.tar.gz").mkdir()
     assert main(["train", "cifar10-ddpmpp-vp", "--dry-run", *SMALL]) == 2  # data that are wrong are not absent
-    assert "holds no images" in capsys.readouterr().err
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar10"]
+    assert "as it was downloaded" in capsys.readouterr().err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-10-binary.tar.gz"]
     assert (
         main(["train", "cifar10-ddpmpp-vp", "--out=run", "--data.path=gone", *SMALL]) == 2
     )  # only a dry run does that
