@@ -163,7 +163,7 @@ def test_without_data_random_ones_stand_in_and_are_stated(
     assert "give their shape: --model.shape" in capsys.readouterr().err
     (tmp_path / "cifar-10-binary.tar.gz").mkdir()
     assert main(["train", "cifar10-ddpmpp-vp", "--dry-run", *SMALL]) == 2  # data that are wrong are not absent
-    assert "as it was downloaded" in capsys.readouterr().err
+    assert "give the whole download" in capsys.readouterr().err
     assert sorted(path.name for path in tmp_path.iterdir()) == ["cifar-10-binary.tar.gz"]
     assert (
         main(["train", "cifar10-ddpmpp-vp", "--out=run", "--data.path=gone", *SMALL]) == 2
