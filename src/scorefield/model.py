@@ -19,6 +19,7 @@ from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser
+from scorefield.data.vector_units import VectorUnits
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
@@ -76,6 +77,8 @@ class Model(nn.Module):
         super().__init__()
         self.denoiser: Denoiser | Classifier = (Classifier if net.logits else Denoiser)(net, sde, precondition)
         self.normaliser, self.predictors, self.mean = normaliser, predictors or Identity(), mean
+        entries = max(net.vector, 0 if mean is None else mean.vector)
+        self.vectors = VectorUnits(entries) if entries else None
         self.register_buffer("template", torch.empty(0, dtype=torch.uint8))
         self.sampler = sampler
         self.shape = tuple(shape)
@@ -119,6 +122,11 @@ class Model(nn.Module):
         """The name of each class in the data of training; none where they are not known."""
         names = () if self.manifest is None else self.manifest.classes
         return names if len(names) == (self.labels or self.classes) else ()
+
+    @property
+    def vector(self) -> int:
+        """How many entries `cond["vector"]` has; 0 where the network takes none."""
+        return 0 if self.vectors is None else self.vectors.entries
 
     @property
     def classes(self) -> int:
@@ -182,8 +190,8 @@ class Model(nn.Module):
         """z and cond in model space, of x and cond in data units: the only way in, and `leave` the only way out.
 
         z is x normalised, without the mean where the model has one, 0 where x is not known. Of cond, `field` is in the units of
-        its own normaliser and 0 where it is NaN; anything else stays as it is. Both are on the model's device and in its
-        `precision`.
+        its own normaliser and 0 where it is NaN, `vector` is standardised entry by entry and NaN where it is; anything else stays
+        as it is. Both are on the model's device and in its `precision`.
         """
         inside = self.prepare(batch)
         return inside.x, dict(inside.cond)
@@ -208,7 +216,10 @@ class Model(nn.Module):
 
     def _given(self, cond: Condition | None) -> dict[str, Tensor]:
         """cond in data units as the network is given it."""
-        given = {name: value.to(self.device) for name, value in (cond or {}).items()}
+        given = dict(cond or {})
+        if self.vectors is not None and "vector" in given:
+            given["vector"] = self.vectors(given["vector"])
+        given = {name: value.to(self.device) for name, value in given.items()}
         if "field" in given:
             field = given["field"].to(torch.promote_types(given["field"].dtype, self.precision))
             given["field"] = self.predictors(field).nan_to_num(0.0, 0.0, 0.0)
@@ -239,7 +250,8 @@ class Model(nn.Module):
     def fixed(self) -> list[tuple[str, nn.Module]]:
         """What is not trained but stored, by the names that it has in a checkpoint."""
         parts: list[tuple[str, nn.Module]] = [("normaliser", self.normaliser), ("predictors", self.predictors)]
-        return parts if self.mean is None else [*parts, ("mean", self.mean)]
+        parts += [] if self.mean is None else [("mean", self.mean)]
+        return parts if self.vectors is None else [*parts, ("vector", self.vectors)]
 
     def fit(self, batches: Iterable[Batch]) -> None:
         """Fit all that is to be fitted to training data, in data units: the units first, then what the mean leaves."""
@@ -247,6 +259,8 @@ class Model(nn.Module):
             self.normaliser.fit(batches)
         if not has_learnt(self.predictors):
             self.predictors.fit(Conditions(batches))
+        if self.vectors is not None and not self.vectors.fitted:
+            self.vectors.fit(batches)
         if self.mean is not None:
             self.mean.fit(self._in_units(batch) for batch in batches)
 

@@ -20,7 +20,13 @@ from scorefield.nn.network import Network
 
 
 class ConditionalMean(nn.Module, ABC):
-    """m(cond) in model space, and the scale of what it leaves, which is fitted and stored: (x − m(cond) − shift)/scale."""
+    """m(cond) in model space, and the scale of what it leaves, which is fitted and stored: (x − m(cond) − shift)/scale.
+
+    Attributes:
+        vector: how many entries of `cond["vector"]` it needs; 0 without any.
+    """
+
+    vector: int = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,7 +66,7 @@ class Regression(ConditionalMean):
 
     def __init__(self, net: Network) -> None:
         super().__init__()
-        self.net = net.eval().requires_grad_(False)
+        self.net, self.vector = net.eval().requires_grad_(False), net.vector
 
     def train(self, mode: bool = True) -> Regression:
         return super().train(False)  # no dropout in a mean, not even while the rest is trained

@@ -14,6 +14,7 @@ from scorefield.data.fields import (
     ChannelAxis,
     FieldDataset,
     Subset,
+    are_numbers,
     check_labels,
     count_classes,
     is_one_hot,
@@ -56,9 +57,11 @@ class Arrays(Source):
         key: the name of the fields in a .npz, without the name of the split.
         labels: the name of the labels in a .npz, without the name of the split, or the path of a second .npy: a column of
             integers, or one-hot rows. By default `y` or `labels` if that holds such, which must then be classes.
+            Floats that are named so, one or a row for each field, are vectors and no classes.
         channel_axis: none for (N, *grid), first for (N, channels, *grid), last for (N, *grid, channels).
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
+        vector: like `labels`, the name or the path of numbers of any type that are vectors: a year, or several coefficients.
     """
 
     path: Path
@@ -67,6 +70,7 @@ class Arrays(Source):
     channel_axis: ChannelAxis = "auto"
     valid: int | float = 0.1
     seed: int = 0
+    vector: str | None = None
 
     def load(self, split: Split) -> FieldDataset:
         file = ArrayFile(Path(self.path))
@@ -79,14 +83,25 @@ class Arrays(Source):
         name = file.names[0] if self.key == "x" and len(file.names) == 1 else name
         x = file.read(name, "key")
         labels, notes = self._whole_labels(file, len(x))
-        fields = ArrayFields(x, self.channel_axis, labels, origin=str(self.path))
-        fields.notes = notes
+        vector = self._vector(file, "{}")
+        fields = ArrayFields(x, self.channel_axis, labels, origin=str(self.path), vector=vector)
+        fields.notes += notes
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
     def files_read(self) -> list[Path]:
         path = Path(self.path)
-        second = self.labels is not None and path.suffix == ".npy"
-        return [path, *([Path(str(self.labels))] if second else [])]
+        others = (self.labels, self.vector) if path.suffix == ".npy" else ()
+        return [path, *(Path(other) for other in others if other is not None)]
+
+    def _vector(self, file: ArrayFile, name: str) -> np.ndarray | None:
+        """The vectors that go with a split, whose arrays have such names."""
+        if self.vector is None:
+            return None
+        return (
+            ArrayFile(Path(self.vector)).read("", "vector")
+            if file.plain
+            else file.read(name.format(self.vector), "vector")
+        )
 
     def _whole_labels(self, file: ArrayFile, n: int) -> tuple[np.ndarray | None, tuple[str, ...]]:
         """The labels of all fields, and what is to be said of them."""
@@ -114,16 +129,18 @@ class Arrays(Source):
             labels, said = self._part_labels(file, other)
             notes += said
             if labels is not None:
-                known[other.labels] = checked(
-                    labels, len(x) if other is part else None, other.labels, file.path, MOST_CLASSES
-                )
+                n = len(x) if other is part else None
+                numbers = self.labels is not None and are_numbers(labels)
+                known[other.labels] = labels if numbers else checked(labels, n, other.labels, file.path, MOST_CLASSES)
         lacking = [other.labels for other in used if other.labels not in known]
         if known and lacking:
             has = next(iter(known))
             raise InputError(f"{self.path} has classes in {has} but none in {lacking[0]}: give or rename both.")
-        classes = count_all(list(known.values()), f"{self.path}") if known else 0
-        fields = ArrayFields(x, self.channel_axis, known.get(part.labels), tuple(map(str, range(classes))), origin)
-        fields.notes = notes
+        numbers = all(map(are_numbers, known.values()))
+        classes = 0 if numbers else count_all(list(known.values()), f"{self.path}")
+        names, vector = tuple(map(str, range(classes))), self._vector(file, part.name)
+        fields = ArrayFields(x, self.channel_axis, known.get(part.labels), names, origin, vector)
+        fields.notes += notes
         return fields
 
     def _part_labels(self, file: ArrayFile, part: Part) -> tuple[np.ndarray | None, tuple[str, ...]]:

@@ -67,11 +67,11 @@ class Dequantise(Augment):
 
 @dataclass(frozen=True)
 class DropLabel(Augment):
-    """Replace the class label by -1, the null class, with some probability: one network learns both of the scores that
-    classifier-free guidance needs, with and without the class (Ho & Salimans 2022, algorithm 1).
+    """Replace the class label by -1, the null class, and the vector by NaN, the null vector, with some probability: one network
+    learns both of the scores that classifier-free guidance needs, with and without them (Ho & Salimans 2022, algorithm 1).
 
     Args:
-        probability: of the null class.
+        probability: of the null class or vector; where data have both they are dropped together.
     """
 
     probability: float = 0.1
@@ -81,11 +81,14 @@ class DropLabel(Augment):
             raise InputError(f"DropLabel needs a probability in [0, 1], not {self.probability}.")
 
     def __call__(self, batch: Batch, seed: int) -> Batch:
-        if "label" not in batch.cond:
-            raise InputError("The data have no class labels that could be dropped: remove DropLabel.")
-        label = batch.cond["label"]
-        dropped = draw(batch, seed, Stream.DROP_LABEL, ()) < self.probability
-        return replace(batch, cond={**batch.cond, "label": torch.where(dropped, -1, label)})
+        if not {"label", "vector"} & set(batch.cond):
+            raise InputError("The data have no class labels or vectors that could be dropped: remove DropLabel.")
+        dropped, cond = draw(batch, seed, Stream.DROP_LABEL, ()) < self.probability, dict(batch.cond)
+        if "label" in cond:
+            cond["label"] = torch.where(dropped, -1, cond["label"])
+        if "vector" in cond:
+            cond["vector"] = torch.where(dropped[:, None], torch.nan, cond["vector"])
+        return replace(batch, cond=cond)
 
 
 def draw(batch: Batch, seed: int, stream: Stream, shape: tuple[int, ...]) -> Tensor:

@@ -16,6 +16,7 @@ from torch.utils.data import Dataset
 from scorefield.data.batch import Batch
 from scorefield.data.listing import FileList
 from scorefield.data.precision import fits_float32, glance, needed
+from scorefield.data.vectors import check_vectors, notes_on
 from scorefield.foundation.errors import InputError
 
 HALVES = (torch.bfloat16, torch.float16)
@@ -74,6 +75,12 @@ def stack(items: Sequence[Batch]) -> Batch:
     def join(tensors: list[Tensor | None]) -> Tensor | None:
         return None if tensors[0] is None else torch.stack([tensor for tensor in tensors if tensor is not None])
 
+    conditions = {tuple(sorted((name, tuple(value.shape)) for name, value in item.cond.items())) for item in items}
+    if len(conditions) > 1:
+        first, second = (dict(found) for found in sorted(conditions)[:2])
+        raise InputError(
+            f"Fields with conditions of several kinds, {first} and {second}, cannot share a batch: give all the same."
+        )
     cond = {name: torch.stack([item.cond[name] for item in items]) for name in items[0].cond}
     given = {name: torch.stack([item.given[name] for item in items]) for name in items[0].given}
     y, mask, key, noise = (join([getattr(item, name) for item in items]) for name in ("y", "mask", "key", "noise"))
@@ -119,9 +126,10 @@ class ArrayFields(FieldDataset):
     Args:
         array: (N, *grid), (N, channels, *grid) or (N, *grid, channels); boolean, integer, float or complex.
         channel_axis: where the channels are, see `find_channels`.
-        labels: (N) integers, one class per field.
+        labels: (N) integers, one class per field; or floats, (N) or (N, entries), which are vectors and no classes.
         classes: a name per label value; the numbers themselves by default.
         origin: what to call the array in an error.
+        vector: (N) or (N, entries) numbers of any type to be conditioned on.
     """
 
     def __init__(
@@ -131,11 +139,16 @@ class ArrayFields(FieldDataset):
         labels: np.ndarray | None = None,
         classes: tuple[str, ...] = (),
         origin: str = "the array",
+        vector: np.ndarray | None = None,
     ) -> None:
         if array.dtype.kind not in "biufc":
             raise InputError(f"{origin} holds {array.dtype}, not numbers: convert it to integers, floats or complex.")
         self.array, self.origin = array, origin
         self.channel_axis = find_channels(array.shape, channel_axis, origin)
+        self.vector = None if vector is None else check_vectors(vector, len(array), origin)
+        if labels is not None and vector is None and are_numbers(labels):
+            self.vector, labels = check_vectors(labels, len(array), origin), None
+            self.notes = notes_on(self.vector, origin)
         self.labels = None if labels is None else check_labels(labels, len(array), origin, len(classes))
         self.dtype = str(array.dtype)
         self.quantum = 1.0 if array.dtype.kind in "biu" else 0.0
@@ -158,7 +171,8 @@ class ArrayFields(FieldDataset):
             raise InputError(
                 f"{self.origin} has values beyond those of float32, ±3.4e38: save it in other units."
             ) from None
-        return Batch(x, {} if self.labels is None else {"label": self.labels[indices]})
+        given = {"label": self.labels, "vector": self.vector}
+        return Batch(x, {name: value[indices] for name, value in given.items() if value is not None})
 
     def _rows(self, indices: np.ndarray) -> np.ndarray:
         """Some fields (n, channels, *grid) as they are stored, complex ones as pairs of real channels."""
@@ -176,10 +190,13 @@ class DatasetFields(FieldDataset):
     """Any map-style dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid).
 
     What holds for arrays holds here: complex channels become pairs of real ones, labels are integers from 0.
+    A label that is a float, or a row of floats, is a vector and no class; with `vector` it is one of whatever type.
     """
 
-    def __init__(self, dataset: Dataset, quantum: float = 0.0, classes: tuple[str, ...] = ()) -> None:
-        self.dataset, self.quantum, self.classes = dataset, quantum, classes
+    def __init__(
+        self, dataset: Dataset, quantum: float = 0.0, classes: tuple[str, ...] = (), vector: bool = False
+    ) -> None:
+        self.dataset, self.quantum, self.classes, self.as_vector = dataset, quantum, classes, vector
         self.precision = torch.float32
         if len(self):
             x = self._item(0).x
@@ -204,7 +221,7 @@ class DatasetFields(FieldDataset):
             case Tensor() as x:
                 return self._checked(index, Batch(x))
             case (Tensor() as x, label):
-                return self._checked(index, Batch(x, {"label": self._label(index, label)}))
+                return self._checked(index, Batch(x, self._told(index, label)))
             case other:
                 raise InputError(
                     f"Item {index} of the dataset is {type(other).__name__}: return x, (x, label) or Batch, x being a tensor."
@@ -219,18 +236,20 @@ class DatasetFields(FieldDataset):
                 f"x of item {index} of the dataset has shape {tuple(x.shape)}: return (channels, *grid), a grid of 1 to 3 axes."
             )
         if "label" in cond:
-            cond["label"] = self._label(index, cond["label"])
+            cond |= self._told(index, cond.pop("label"))
         return replace(item, x=x.resolve_conj().resolve_neg().cpu(), cond=cond)
 
-    def _label(self, index: int, label: Any) -> Tensor:
-        """The class of an item: a whole number, or a one-hot vector."""
+    def _told(self, index: int, label: Any) -> dict[str, Any]:
+        """What the label of an item says: its class, a whole number or a one-hot vector; or numbers, which are a vector."""
         try:
             found = np.asarray(label)
         except (TypeError, ValueError, RuntimeError):
             found = np.asarray(None)
         origin = f"item {index} of the dataset"
+        if self.as_vector or are_numbers(found[None]):
+            return {"vector": check_vectors(found.reshape(1, -1), 1, origin)[0]}
         known = len(self.classes) or (len(found) if found.ndim and len(found) > 1 else MOST_CLASSES)
-        return check_labels(found[None], 1, origin, known)[0]
+        return {"label": check_labels(found[None], 1, origin, known)[0]}
 
 
 def pairs(item: Batch) -> Batch:
@@ -294,6 +313,11 @@ def check_labels(labels: np.ndarray, n: int, origin: str, classes: int = 0) -> T
             f"Labels of {origin} go up to {labels.max()}, but there can be {most} classes: number them from 0."
         )
     return torch.from_numpy(labels.reshape(n).astype(np.int64))
+
+
+def are_numbers(labels: np.ndarray) -> bool:
+    """Whether labels are numbers and no classes: of a floating type, (N) or (N, entries), and no one-hot rows."""
+    return labels.dtype.kind == "f" and labels.ndim in (1, 2) and not is_one_hot(labels)
 
 
 def is_one_hot(labels: np.ndarray) -> bool:

@@ -18,6 +18,7 @@ from scorefield.data.manifest import class_lines
 from scorefield.data.normalise import Normaliser
 from scorefield.data.picture import save_grid
 from scorefield.data.statistics import largest_distance, measure
+from scorefield.data.vector_units import VectorUnits
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import seed_of
 
@@ -50,6 +51,7 @@ class Facts:
         metadata: what the files say about themselves, one line each.
         examples: a few fields, for the preview.
         data: what they are made of: files, sizes, modes, a digest, one line each.
+        vector: the smallest and the largest value of each number that fields are conditioned on.
     """
 
     n: int
@@ -72,6 +74,7 @@ class Facts:
     metadata: tuple[str, ...]
     examples: Tensor = field(repr=False, compare=False)
     data: tuple[str, ...] = ()
+    vector: tuple[tuple[float, float], ...] = ()
 
     def table(self) -> str:
         """The facts as text, one a line."""
@@ -89,6 +92,10 @@ class Facts:
             "sigma_data": f"{self.sigma_data:.4g}",
             "sigma_max": f"{self.sigma_max:.4g}{note}",
         }
+        if self.vector:
+            ranges = ", ".join(f"{low:.6g} to {high:.6g}" for low, high in self.vector[:4])
+            count = f"{len(self.vector)} number{'s' if len(self.vector) > 1 else ''}"
+            rows["vector"] = f"{count}: {ranges}{' …' if len(self.vector) > 4 else ''}"
         lines = [*(f"{name:<12}{value}" for name, value in rows.items()), *self.data]
         lines += [f"{'':<12}{note}" for note in self.metadata]
         return "\n".join(lines + [f"warning     {text}" for text in self.warnings])
@@ -124,12 +131,15 @@ def inspect(
     batches = Sequential(fields, workers=workers)
     members = torch.zeros(len(fields.classes), dtype=torch.int64)
     copies = Copies()
-    statistics = measure(copies.counted(tally(batches, members)))
+    vectors: list[Tensor] = []
+    statistics = measure(collect(copies.counted(tally(batches, members)), vectors))
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
     warnings = [*fields.notes, *copies.warnings(), *warn(statistics.std, members, fields.classes)]
     warnings += [] if valid is None else held_out(valid, workers)
+    ranges, wrong = look_at(vectors)
+    warnings += wrong
     try:
         fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
@@ -158,6 +168,7 @@ def inspect(
         warnings=tuple(warnings),
         metadata=fields.metadata,
         examples=examples,
+        vector=ranges,
     )
 
 
@@ -174,6 +185,30 @@ def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
                 )
             members += counts
         yield batch
+
+
+def collect(batches: Iterable[Batch], vectors: list[Tensor]) -> Iterator[Batch]:
+    """Pass batches on and keep the numbers that they are conditioned on."""
+    for batch in batches:
+        if "vector" in batch.cond:
+            vectors.append(batch.cond["vector"])
+        yield batch
+
+
+def look_at(vectors: list[Tensor]) -> tuple[tuple[tuple[float, float], ...], list[str]]:
+    """The range of each number that fields are conditioned on, and what is wrong with them."""
+    if not vectors:
+        return (), []
+    whole = torch.cat(vectors).double()
+    low, high = whole.nan_to_num(math.inf).amin(0), whole.nan_to_num(-math.inf).amax(0)
+    ranges = tuple(zip(low.tolist(), high.tolist(), strict=True))
+    unknown = int(whole.isnan().all(dim=1).sum())
+    found = [f"The vector of {unknown} fields is unknown (NaN)."] if unknown else []
+    try:
+        VectorUnits(whole.shape[1]).fit([Batch(whole, {"vector": whole})])
+    except InputError as error:
+        found.append(str(error))
+    return ranges, found
 
 
 class Copies:

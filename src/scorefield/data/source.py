@@ -92,10 +92,11 @@ class Tensors(Source):
 
     Args:
         x: (N, channels, *grid), real or complex; complex channels become pairs of real ones.
-        labels: (N) integers.
+        labels: (N) integers; floats, (N) or (N, entries), are vectors and no classes.
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
         channel_axis: where the channels of x are.
+        vector: (N) or (N, entries) numbers to condition on, of any type.
     """
 
     x: Tensor
@@ -103,14 +104,15 @@ class Tensors(Source):
     valid: int | float = 0.1
     seed: int = 0
     channel_axis: ChannelAxis = "first"
+    vector: Tensor | None = None
 
     def load(self, split: Split) -> FieldDataset:
         if self.x.layout != torch.strided:
             raise InputError(f"x is a {self.x.layout} tensor: give x.to_dense().")
         x = self.x.detach().resolve_conj().cpu()
-        labels = None if self.labels is None else self.labels.cpu().numpy()
+        labels, vector = (None if found is None else found.cpu().numpy() for found in (self.labels, self.vector))
         array = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
-        fields = ArrayFields(array, self.channel_axis, labels, origin="x")
+        fields = ArrayFields(array, self.channel_axis, labels, origin="x", vector=vector)
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
 
@@ -124,6 +126,7 @@ class Wrapped(Source):
         seed: draws which ones are held out.
         quantum: the step between neighbouring values in data units; 0 for continuous data.
         classes: a name per label value.
+        vector: labels are numbers to condition on, and no classes, even where they are integers; floats always are.
     """
 
     dataset: Dataset
@@ -131,7 +134,8 @@ class Wrapped(Source):
     seed: int = 0
     quantum: float = 0.0
     classes: tuple[str, ...] = ()
+    vector: bool = False
 
     def load(self, split: Split) -> FieldDataset:
-        fields = DatasetFields(self.dataset, self.quantum, self.classes)
+        fields = DatasetFields(self.dataset, self.quantum, self.classes, self.vector)
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))

@@ -1,4 +1,4 @@
-"""Guidance towards a class: p(x | class)^w p(x)^(1−w) at every noise level, with a classifier or without one."""
+"""Guidance towards a class or a vector c: p(x | c)^w p(x)^(1−w) at every noise level, with a classifier or without one."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
 from scorefield.guidance.measurement import gain, with_signal
 
-NULL = -1  # the class that stands for none
+NULLS = {"label": -1, "vector": torch.nan}  # what stands for none
 
 
 class ClassifierFree:
-    """x̂ = x̂(null) + w (x̂(class) − x̂(null)), both from one batched evaluation (Ho and Salimans 2022, eq. 6, whose w is ours − 1).
+    """x̂ = x̂(null) + w (x̂(c) − x̂(null)), both from one batched evaluation (Ho and Salimans 2022, eq. 6, whose w is ours − 1).
 
-    The network must have learnt the null class, label −1, beside the others: train it with `scorefield.data.DropLabel`.
+    c is a class, a vector or both. The network must have learnt the null class, label −1, or the null vector, NaN, beside the
+    others: train it with `scorefield.data.DropLabel`.
 
     Args:
-        denoiser: of a network with labels.
+        denoiser: of a network with labels or vectors.
         scale: w; 1 is the plain conditional denoiser, 0 the unconditional one.
     """
 
@@ -32,12 +33,16 @@ class ClassifierFree:
         return self.denoiser.sde
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        label = label_of(cond)
-        twice = {name: torch.cat((value, value)) for name, value in (cond or {}).items()}
-        twice["label"] = torch.cat((label, torch.full_like(label, NULL)))
+        given = dict(cond or {})
+        if not {"label", "vector"} & set(given):
+            raise InputError(
+                'Guidance needs a class or a vector for each sample: give cond={"label": ...} or {"vector": ...}.'
+            )
+        nulls = {name: torch.full_like(given[name], null) for name, null in NULLS.items() if name in given}
+        twice = {name: torch.cat((value, nulls.get(name, value))) for name, value in given.items()}
         times = torch.cat((t, t)) if t.ndim else t
-        given, free = self.denoiser(torch.cat((x_t, x_t)), times, twice).chunk(2)
-        return free + self.scale * (given - free)
+        told, free = self.denoiser(torch.cat((x_t, x_t)), times, twice).chunk(2)
+        return free + self.scale * (told - free)
 
 
 class Classified:

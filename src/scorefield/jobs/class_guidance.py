@@ -110,33 +110,35 @@ def class_facts(number: Number | None, names: Sequence[str]) -> dict[str, Any]:
 
 def label_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None = None) -> Number | None:
     """The number of the class; where none is given, each in turn if the network has never learnt to do without one."""
-    if label is None and model.labels and not _knows_none(checkpoint):
+    if label is None and model.labels and not knows_none(checkpoint):
         return "each"
     return number_of(label, model.class_names)
 
 
 def class_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None) -> Number | None:
     """The number of the class; InputError where none is given, and the network has never learnt to do without one."""
-    if label is None and model.labels and not _knows_none(checkpoint):
+    if label is None and model.labels and not knows_none(checkpoint):
         raise InputError(
             f"The network has learnt its classes, and never to do without one: say which by --label, 0 to {model.labels - 1}."
         )
     return number_of(label, model.class_names)
 
 
-def _knows_none(checkpoint: LoadedCheckpoint) -> bool:
-    """Whether a network with classes may have learnt the null class too."""
+def knows_none(checkpoint: LoadedCheckpoint) -> bool:
+    """Whether a network with classes or vectors may have learnt the null class and vector too."""
     training = checkpoint.config.get("train")
     return not isinstance(training, Mapping) or "DropLabel" in str(training.get("augment"))
 
 
 def _check_null_class(checkpoint: LoadedCheckpoint, model: Model) -> None:
-    """Refuse a network that cannot tell a class from none."""
-    if not model.labels:
-        raise InputError("The network knows no classes to stress: give --classifier, the run of one of noised fields.")
-    if not _knows_none(checkpoint):
+    """Refuse a network that cannot tell a class, or a vector, from none."""
+    if not model.labels and not model.vector:
         raise InputError(
-            "The network has learnt its classes, and never to do without one: train it with "
+            "The network knows no classes or vectors to stress: give --classifier, the run of one of noised fields."
+        )
+    if not knows_none(checkpoint):
+        raise InputError(
+            "The network has learnt its classes or vectors, and never to do without one: train it with "
             "train.augment: scorefield.data.DropLabel, or give --classifier."
         )
 

@@ -16,6 +16,7 @@ from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.options import Number
 from scorefield.jobs.outputs import Pixels, write_array, write_pictures
+from scorefield.jobs.vectors import Vector, check_vector
 from scorefield.model import Model
 from scorefield.run.runner import Job, Piece, Pieces, made_by_folder, record_in
 from scorefield.samplers import Sampler
@@ -40,6 +41,7 @@ class Draws(Job):
         grid: another than that of the training data.
         cond: what the samples are conditioned on, a batch of n.
         pixels: black and white of the PNGs that are wanted instead of an array.
+        vector: the numbers, of a network with vectors; by default those of `cond`, or the null vector.
         facts: what decides the samples, beside the arguments above: the weights, the denoiser, what `cond` is.
     """
 
@@ -55,6 +57,7 @@ class Draws(Job):
     grid: tuple[int, ...] = ()
     cond: Mapping[str, Tensor] | None = None
     pixels: Pixels | None = None
+    vector: Vector | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -63,6 +66,7 @@ class Draws(Job):
             raise InputError(f"The network knows no classes: leave out the label {self.label}.")
         if isinstance(self.label, int) and not 0 <= self.label < known:
             raise InputError(f"There is no class {self.label}: give a label from 0 to {known - 1}.")
+        check_vector(self.model, self.vector)
         self.model.check_cond(self.cond)
         if self.pixels is not None:
             self.pixels.check(self.shape)
@@ -74,12 +78,15 @@ class Draws(Job):
 
     @property
     def condition(self) -> dict[str, Tensor]:
-        """`cond` with the classes: sample i is of the class i modulo their number where each has its turn."""
+        """`cond` with the vector and the classes: sample i is of the class i modulo their number where each has its turn."""
+        found = dict(self.cond or {})
+        if self.vector is not None:
+            found["vector"] = torch.tensor(self.vector, dtype=torch.float64).expand(self.n, -1)
         if self.label is None:
-            return dict(self.cond or {})
+            return found
         known = min(filter(None, (self.model.labels, self.classes)))
         label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
-        return dict(self.cond or {}) | {"label": label}
+        return found | {"label": label}
 
     def of_the_first(self, n: int) -> Draws:
         """The first n samples alone."""
@@ -89,6 +96,7 @@ class Draws(Job):
     @property
     def identity(self) -> dict[str, Any]:
         given = {"n": self.n, "seed": self.seed, "chunk": self.chunk, "shape": list(self.shape), "label": self.label}
+        given |= {} if self.vector is None else {"vector": list(self.vector)}
         png = None if self.pixels is None else [self.pixels.low, self.pixels.high]
         return given | {"sampler": repr(self.sampler), "png": png} | dict(self.facts)
 

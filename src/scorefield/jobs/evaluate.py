@@ -44,6 +44,7 @@ from scorefield.jobs.evaluation.losses import Losses
 from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.jobs.evaluation.reference import Reference, from_file, gather
 from scorefield.jobs.options import Drawing, Label, OnRun, own_device, size_of
+from scorefield.jobs.vectors import Vector, spelled
 from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.comparison import floor as halves
 from scorefield.metrics.figures import curve
@@ -70,6 +71,8 @@ class Evaluate(Drawing, ByFeatures):
         loss: the loss of this split (train, valid or test) instead of samples, with the noise that training validates with.
         checkpoints: steps of several checkpoints to evaluate, a range of them such as 1000:5000 (:5000, 1000:), or all.
         label: the class by its name or number, of a network with labels; each: all classes in turn, the default there.
+        vector: the numbers to draw at, in the units of the data, of a network with vectors: 0.3,1.2; by default those of the
+            held-out data, with their classes, each in turn.
         curve: the Fréchet distance against n too.
         reference: compare with at most so many training fields; 50000 by default.
         data: the data; by default what the run was trained on.
@@ -85,6 +88,7 @@ class Evaluate(Drawing, ByFeatures):
     loss: Split | None = None
     checkpoints: tuple[str, ...] = ()
     label: Label | None = None
+    vector: Vector | None = None
     curve: bool = False
     reference: AtLeastTwo | None = None
     data: Source | None = None
@@ -120,6 +124,10 @@ class Evaluate(Drawing, ByFeatures):
         for field in self.__dataclass_fields__.values():
             if field.init and field.name not in of_loss and getattr(self, field.name) != field.default:
                 raise InputError(f"--loss draws no samples: leave {shown_as(field)} out, or --loss.")
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        return spelled(arguments)
 
     def run(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The record of the checkpoint, or of each of several."""
@@ -185,13 +193,15 @@ class Evaluate(Drawing, ByFeatures):
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"))
         cond = None
-        if model.generative.net.cond_channels:
+        if model.generative.net.cond_channels or (model.vector and self.vector is None):
             cond = resolution.conditions(self._source.load("valid"), self.n, grid)
         setting = Setting(grid, beyond, cond)
         reference = self._reference(self.draws(setting).shape)
         resolution.warn_of_mesh(model, grid)
         if self.label not in (None, "each"):
             log.info("samples of class %s are compared with the data of all classes", self.label)
+        if self.vector is not None:
+            log.info("samples at %s are compared with the data of all vectors", ",".join(f"{v:g}" for v in self.vector))
         return setting, replace(reference, floor=self._floor(reference))
 
     @cached_property
@@ -243,16 +253,19 @@ class Evaluate(Drawing, ByFeatures):
         facts: dict[str, Any] = {} if setting.grid == tuple(model.shape[1:]) else {"resolution": list(setting.grid)}
         facts |= {} if setting.beyond is None else {"beyond": repr(setting.beyond)}
         facts |= {} if setting.cond is None else {"given": "valid"}
+        paired = model.vector and "label" in (setting.cond or {})  # classes and vectors of the same fields
+        each = self.label is None and model.labels and not paired
         return Draws(
             out=self.place,
             model=model,
             sampler=self.sampler_from(model.sampler),
             n=self.n,
             chunk=self.chunk,
-            label="each" if self.label is None and model.labels else number_of(self.label, model.class_names),
+            label="each" if each else number_of(self.label, model.class_names),
             denoiser=resolution.beyond_grid(setting.beyond, model, None),
             grid=setting.grid,
             cond=setting.cond,
+            vector=self.vector,
             facts=self.provenance | facts,
         )
 
@@ -274,6 +287,7 @@ class Evaluate(Drawing, ByFeatures):
         record = record_of(rows, self.n, reference) | {
             "seeds": list(range(self.seeds)),
             "label": first.label,
+            **({} if first.vector is None else {"vector": list(first.vector)}),
             "sampler": repr(first.sampler),
             "evaluations_per_sample": count_evaluations(first.model, first.sampler, setting.cond),
             "model": dict(first.facts),

@@ -15,6 +15,7 @@ from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table
 from scorefield.jobs.tasks import TASKS
+from scorefield.jobs.vectors import Vector, spelled, vector_of
 from scorefield.operators import LinearOperator
 from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
@@ -29,6 +30,7 @@ class Restoring(Drawing):
         n: how many draws.
         seed: draw i depends on (seed, i) alone.
         label: the class by its name or number, of a network with labels.
+        vector: the numbers to draw at, in the units of the data, of a network with vectors: 0.3,1.2.
         noise: standard deviation of the noise of what was measured, in data units.
         truth: image or .npy to compare the result with.
         out: folder to write.
@@ -37,12 +39,17 @@ class Restoring(Drawing):
     n: Count = option("-n", "--samples", default=8)
     seed: Seed = 0
     label: Label | None = None
+    vector: Vector | None = None
     noise: NonNegative = 0.0
     truth: Path | None = None
     out: Path
 
     def check(self) -> None:
         check_out(self.out, folder=True)
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        return spelled(arguments)
 
     def prior_draws(self, grid: tuple[int, ...] = (), facts: dict[str, Any] | None = None) -> Draws:
         """The draws of p(x) that are to be guided."""
@@ -56,6 +63,7 @@ class Restoring(Drawing):
             chunk=min(self.chunk, self.n),
             label=label,
             grid=grid,
+            vector=vector_of(self.checkpoint, self.model, self.vector),
             facts=self.provenance | class_facts(label, self.model.class_names) | (facts or {}),
         )
 
@@ -96,7 +104,11 @@ class Restore(Restoring):
     @classmethod
     def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
         """With the plain name of a task replaced by its import path."""
-        words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--task=") else (word,))]
+        words = [
+            part
+            for word in spelled(arguments)
+            for part in (word.split("=", 1) if word.startswith("--task=") else (word,))
+        ]
         names = {task.__name__: f"{task.__module__}.{task.__name__}" for task in TASKS}
         for i, word in enumerate(words[1:], start=1):
             if words[i - 1] == "--task":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
 from scorefield.jobs.pictures import trajectory
+from scorefield.jobs.vectors import Vector, spelled, vector_of
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Seed, log, option
 from scorefield.samplers import Finer
@@ -29,7 +31,9 @@ class Sample(Drawing):
         seed: sample i depends on (seed, i) alone.
         out: folder to write.
         label: the class by its name or number, of a network with labels; each: all classes in turn.
-        guidance: w: how much to stress the class of --label, p(x | class)^w p(x)^(1-w); 1 is the plain law of the class.
+        vector: the numbers to draw at, in the units of the data, of a network with vectors: 0.3,1.2.
+        guidance: w: how much to stress the class of --label or the numbers of --vector, c, p(x | c)^w p(x)^(1-w); 1 is the plain
+            law given c.
         classifier: run of a classifier of noised fields that guides instead of the network's own classes.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
         beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
@@ -44,6 +48,7 @@ class Sample(Drawing):
     seed: Seed = 0
     out: Path
     label: Label | None = None
+    vector: Vector | None = None
     guidance: NonNegative | None = None
     classifier: Path | None = None
     resolution: tuple[Count, ...] = ()
@@ -59,8 +64,14 @@ class Sample(Drawing):
             raise InputError("--range is for pictures: add --png, or leave it out.")
         if self.beyond is not None and not self.resolution:
             raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
-        if (self.guidance is not None or self.classifier is not None) and self.label is None:
-            raise InputError("Guidance stresses a class: add --label, or leave --guidance and --classifier out.")
+        if self.classifier is not None and self.label is None:
+            raise InputError("A classifier guides towards a class: add --label, or leave --classifier out.")
+        if self.guidance is not None and self.label is None and self.vector is None and self.given is None:
+            raise InputError("Guidance stresses a class or a vector: add --label or --vector, or leave --guidance out.")
+
+    @classmethod
+    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
+        return spelled(arguments)
 
     def run(self) -> Tensor | None:
         job = self.job()
@@ -74,9 +85,9 @@ class Sample(Drawing):
         """What is to be drawn, all that can be refused refused."""
         model, source = self.model, self.checkpoint
         guidance = guidance_of(source, model, self.guidance, self.classifier, self.trust)
-        if self.given is not None and not model.generative.net.cond_channels:
+        if self.given is not None and not model.generative.net.cond_channels and not model.vector:
             raise InputError(
-                "--given is for networks that are conditioned on fields, as this one is not: leave it out."
+                "--given is for networks that are conditioned on fields or vectors, as this one is not: leave it out."
             )
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
@@ -99,6 +110,7 @@ class Sample(Drawing):
             grid=grid,
             cond=None if fields is None else resolution.conditions(fields, self.n, grid),
             pixels=self._pixels(),
+            vector=vector_of(source, model, self.vector, given=fields is not None),
             facts=facts,
         )
 

@@ -1,4 +1,4 @@
-"""A noise label as a vector of sines and cosines.
+"""A noise label as a vector of sines and cosines, and what numbers that a sample is conditioned on add to it.
 
 What the label is (t, σ, log σ, an index) is for the preconditioner to say.
 """
@@ -6,13 +6,16 @@ What the label is (t, σ, log σ, an index) is for the preconditioner to say.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scorefield.foundation.errors import InputError
 from scorefield.foundation.precision import Precise
+from scorefield.nn.layers import linear
 
 
 class GaussianFourier(Precise):
@@ -35,11 +38,62 @@ class GaussianFourier(Precise):
         return torch.cat((phase.sin(), phase.cos()), dim=1)
 
 
+class VectorEmbedding(Precise):
+    """What a vector of numbers adds to the embedding of the noise level: W₂ silu(W₁ v + b₁) + b₂.
+
+    A row of NaN, or no vector at all, is the null vector of classifier-free guidance and has an embedding of its own. In half
+    precision the layers stay in float32, whose digits tell one year from the next.
+
+    Args:
+        entries: how many numbers.
+        channels: length of the embedding.
+
+    Raises:
+        InputError: less than one entry, or a vector of another length.
+    """
+
+    def __init__(self, entries: int, channels: int) -> None:
+        super().__init__()
+        if entries < 1:
+            raise InputError(f"vector is {entries}: give the number of entries of a vector, or 0 for none.")
+        self.entries = entries
+        self.layers = nn.Sequential(linear(entries, channels), nn.SiLU(), linear(channels, channels))
+        self.null = nn.Parameter(torch.zeros(channels))
+
+    def forward(self, cond: Mapping[str, Tensor], batch: int) -> Float[Tensor, "batch channels"]:
+        """Of `cond["vector"]`, (batch, entries), about of unit variance."""
+        if "vector" not in cond:
+            return self.null.expand(batch, -1)
+        vector = cond["vector"].to(self.null)
+        if vector.shape != (batch, self.entries):
+            raise InputError(
+                f"cond['vector'] has shape {tuple(vector.shape)}, where {batch} rows of {self.entries} entries are needed."
+            )
+        null = vector.isnan().all(dim=1, keepdim=True)
+        return torch.where(null, self.null, self.layers(torch.where(null, 0.0, vector)))
+
+
 def embedded(
-    features: nn.Module, layers: nn.Sequential, label: Float[Tensor, " batch"]
+    features: nn.Module,
+    layers: nn.Sequential,
+    label: Float[Tensor, " batch"],
+    more: Float[Tensor, "batch channels"] | None = None,
 ) -> Float[Tensor, "batch channels"]:
-    """What linear layers make of the features of a label, which keep its digits: half precision has too few for a phase."""
-    return layers(features(label).to(next(layers.parameters()).dtype))
+    """What linear layers make of the features of a label, which keep its digits: half precision has too few for a phase.
+
+    Args:
+        features: of the label.
+        layers: the last one is an activation, where there is more.
+        label: the label.
+        more: what is added before that last layer, so that the activation mixes both.
+    """
+    h = features(label).to(next(layers.parameters()).dtype)
+    if more is None:
+        return layers(h)
+    *first, last = layers
+    for layer in first:
+        h = layer(h)
+    return last(h + more.to(h))
 
 
 class Sinusoidal(nn.Module):

@@ -32,6 +32,8 @@ class FNO(NeuralOperator):
         coordinates: append the coordinates in [0, 1) to the input.
         domain: lengths of the domain, to be checked where `cond["coords"]` gives coordinates.
         fourier_scale: of the embedding of the noise label, about the inverse of the difference that it shall resolve.
+        vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: like it, it scales and
+            shifts in every layer.
     """
 
     def __init__(
@@ -50,9 +52,19 @@ class FNO(NeuralOperator):
         coordinates: bool = False,
         domain: Sequence[float] | None = None,
         fourier_scale: float = 1.0,
+        vector: int = 0,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, cond_channels, spatial, channels, padding, coordinates, domain, fourier_scale
+            in_channels,
+            out_channels,
+            cond_channels,
+            spatial,
+            channels,
+            padding,
+            coordinates,
+            domain,
+            fourier_scale,
+            vector,
         )
         kept = mode_numbers(modes, fraction, spatial)
         if layers < 1:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, Sinusoidal, embedded
+from scorefield.nn.embedding import GaussianFourier, Sinusoidal, VectorEmbedding, embedded
 from scorefield.nn.layers import (
     Attention,
     Convolution,
@@ -229,6 +229,8 @@ class NCSNpp(Network):
         init_scale: initial scale of the last layer of every branch.
         group: smallest number of channels that are normalised together, of at most 32 groups.
         gradient_checkpointing: compute blocks a second time for the gradient instead of storing what is inside.
+        vector: entries of `cond["vector"]`, whose embedding is added to the noise's, and like it shifts the second normalisation
+            of every block; it does not scale, as the published blocks do not.
 
     Raises:
         InputError: if no channels are given, or the arguments contradict each other.
@@ -260,6 +262,7 @@ class NCSNpp(Network):
         init_scale: float = 0.0,
         group: int = 4,
         gradient_checkpointing: bool = False,
+        vector: int = 0,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -275,7 +278,7 @@ class NCSNpp(Network):
                 f"A patch of {patch}^{spatial} points has {out_channels * values} values, but channels={channels}: "
                 f"noise in the others would stay in every sample; take channels >= {out_channels * values} or a smaller patch."
             )
-        self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels
+        self.spatial, self.cond_channels, self.labels, self.vector = spatial, cond_channels, labels, vector
         self.levels = len(multipliers)
         self.filter: Filter = filter
         self.combine: Literal["sum", "cat"] = combine
@@ -295,7 +298,7 @@ class NCSNpp(Network):
         self._residual = partial(
             ResidualBlock,
             spatial,
-            embedding=4 * channels if conditional or labels else 0,
+            embedding=4 * channels if conditional or labels or vector else 0,
             dropout=dropout,
             filter=filter,
             rescale=skip_rescale,
@@ -316,6 +319,7 @@ class NCSNpp(Network):
             else Head(spatial, widths[0], out_channels * values, init_scale, group=group)
         )
         del self._residual
+        self.vectors = VectorEmbedding(vector, 4 * channels) if vector else None
 
     def _stage(self, width: int, out: int, *, attend: bool = False) -> Stage:
         attention = (
@@ -411,7 +415,7 @@ class NCSNpp(Network):
         return h[(..., *(slice(size) for size in grid))].to(x.dtype)
 
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor | None:
-        """The activated embedding of noise label and class, one vector per sample."""
+        """The activated embedding of noise label, class and vector, one for each sample."""
         embedding = None
         with torch.autocast(label.device.type, enabled=False):
             if self.embed is not None:
@@ -420,6 +424,9 @@ class NCSNpp(Network):
                 given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
                 classes = self.classes(torch.where(given < 0, self.labels, given))
                 embedding = classes if embedding is None else embedding + classes
+            if self.vectors is not None:
+                told = self.vectors(cond, len(label)).to(self.first.weight.dtype)
+                embedding = told if embedding is None else embedding + told
             return None if embedding is None else F.silu(embedding)
 
     def _arrange(self, x: Tensor) -> Tensor:

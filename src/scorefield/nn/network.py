@@ -17,7 +17,7 @@ class Network(nn.Module, ABC):
     """F(x, label, cond): a field and a noise label per sample to a field of the same grid.
 
     A constructor that takes `in_channels` and `out_channels`, with the default 0 has them filled in from the data; so has one
-    that takes `classes`.
+    that takes `classes`, or `vector`.
 
     A network with `logits` is a classifier: its result is not a field but logits (batch, classes).
 
@@ -25,12 +25,14 @@ class Network(nn.Module, ABC):
         logits: how many classes its result tells apart; 0 where the result is a field.
         labels: how many classes it tells apart by `cond["label"]`; 0 without any.
         cond_channels: how many channels of `cond["field"]` it needs; 0 without any.
+        vector: how many entries `cond["vector"]` has, (batch, entries) of about unit variance, NaN for none; 0 without any.
         label_range: the smallest and the largest noise label that it can tell from others; None where it takes any.
     """
 
     logits: int = 0
     labels: int = 0
     cond_channels: int = 0
+    vector: int = 0
     label_range: tuple[float, float] | None = None
 
     @abstractmethod
@@ -52,12 +54,12 @@ class Network(nn.Module, ABC):
         return next((part.dtype for part in parts if part.is_floating_point()), other)
 
     def evaluate(self, x: Tensor, label: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
-        """F in the precision of x, computed in the network's own; of noise label and coordinates no digit is lost to half of one.
+        """F in the precision of x, computed in its own; noise label, coordinates and vector keep their digits.
 
         Args:
             x: the field, in any precision.
             label: one for all or one each.
-            cond: with a field of any precision.
+            cond: with a field and a vector of any precision.
         """
         own = self._own(x.dtype)  # what has no parameters computes in the precision that it is given
         label = label.to(device=x.device, dtype=wide(own)).expand(len(x))
@@ -73,4 +75,4 @@ class Wrapper(Network):
         super().__init__()
         self.net = net
         self.logits, self.labels, self.cond_channels = net.logits, net.labels, net.cond_channels
-        self.label_range = net.label_range
+        self.vector, self.label_range = net.vector, net.label_range

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, embedded
+from scorefield.nn.embedding import GaussianFourier, VectorEmbedding, embedded
 from scorefield.nn.layers import linear
 from scorefield.nn.network import Network
 from scorefield.nn.spectral import MISSING, Factorisation, SpectralConvolution
@@ -90,9 +90,11 @@ class NoiseLevel(nn.Module):
             linear(self.features.channels, channels), nn.SiLU(), linear(channels, channels), nn.SiLU()
         )
 
-    def forward(self, label: Float[Tensor, " batch"]) -> Float[Tensor, "batch channels"]:
+    def forward(
+        self, label: Float[Tensor, " batch"], more: Float[Tensor, "batch channels"] | None = None
+    ) -> Float[Tensor, "batch channels"]:
         with torch.autocast(label.device.type, enabled=False):
-            return embedded(self.features, self.layers, label)
+            return embedded(self.features, self.layers, label, more)
 
 
 class NeuralOperator(Network):
@@ -108,6 +110,7 @@ class NeuralOperator(Network):
         coordinates: append the coordinates in [0, 1) to the input.
         domain: lengths of the domain, to be checked where `cond["coords"]` gives coordinates.
         fourier_scale: of the embedding of the noise label.
+        vector: entries of `cond["vector"]`.
     """
 
     project: nn.Module
@@ -123,6 +126,7 @@ class NeuralOperator(Network):
         coordinates: bool,
         domain: Sequence[float] | None,
         fourier_scale: float,
+        vector: int,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -131,7 +135,9 @@ class NeuralOperator(Network):
         if channels < 1 or not 0 <= padding < 8:
             raise InputError(f"{name} needs channels >= 1 and 0 <= padding < 8, not {channels} and {padding:g}.")
         self.cond_channels, self.padding, self.coordinates, self.domain = cond_channels, padding, coordinates, domain
+        self.vector = vector
         self.level = NoiseLevel(4 * channels, fourier_scale)
+        self.vectors = VectorEmbedding(vector, 4 * channels) if vector else None
         self.lift = mixer(in_channels + cond_channels + (spatial if coordinates else 0), 2 * channels, channels)
 
     @abstractmethod
@@ -145,7 +151,9 @@ class NeuralOperator(Network):
         cond: Mapping[str, Tensor] | None = None,
     ) -> Float[Tensor, "batch out_channels *grid"]:
         seen = inputs(x, cond, self.cond_channels, self.coordinates, self.domain)
-        h = self.operate(pad(self.lift(seen), self.padding), self.level(label))
+        with torch.autocast(label.device.type, enabled=False):
+            told = None if self.vectors is None else self.vectors(cond or {}, len(x))
+        h = self.operate(pad(self.lift(seen), self.padding), self.level(label, told))
         h = h[(..., *(slice(n) for n in x.shape[2:]))]
         return self.project(h.contiguous()).to(x.dtype)
 

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, embedded
+from scorefield.nn.embedding import GaussianFourier, VectorEmbedding, embedded
 from scorefield.nn.layers import Convolution, linear
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.network import Network
@@ -52,6 +52,8 @@ class UNet(Network):
         multipliers: channels of each level as multiples of `channels`.
         blocks: residual blocks per level, on either side.
         fourier_scale: standard deviation of the frequencies in which the noise label is seen; for one such as log(σ)/4.
+        vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: gains and shifts of every
+            block follow both.
     """
 
     def __init__(
@@ -64,13 +66,14 @@ class UNet(Network):
         multipliers: tuple[int, ...] = (1, 2, 4, 4),
         blocks: int = 1,
         fourier_scale: float = 0.5,
+        vector: int = 0,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
             raise InputError("UNet has no channels: give in_channels and out_channels, or data to take them from.")
         if not multipliers or min((*multipliers, channels, blocks)) < 1 or spatial not in (1, 2, 3):
             raise InputError("UNet needs channels, multipliers and blocks >= 1 and grids of 1, 2 or 3 axes.")
-        self.cond_channels = cond_channels
+        self.cond_channels, self.vector = cond_channels, vector
         widths = [channels * multiplier for multiplier in multipliers]
         self.embedding = GaussianFourier(16, fourier_scale)
         size = 4 * channels
@@ -86,6 +89,7 @@ class UNet(Network):
         self.refine = nn.ModuleList([Convolution(spatial, b, 2**spatial * a, 1) for a, b in steps])
         self.up = nn.ModuleList([level(width) for width in widths[:-1]])
         self.last = Convolution(spatial, widths[0], out_channels, scale=0.0)
+        self.vectors = VectorEmbedding(vector, size) if vector else None
 
     def forward(
         self,
@@ -96,7 +100,8 @@ class UNet(Network):
         grid = x.shape[2:]
         seen = torch.cat((x, (cond or {})["field"].to(x.dtype)), dim=1) if self.cond_channels else x
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, x would lose noise that is weak beside it
-            embedding = embedded(self.embedding, self.embed, label)
+            told = None if self.vectors is None else self.vectors(cond or {}, len(x))
+            embedding = embedded(self.embedding, self.embed, label, told)
             h = self.first(self._arrange(seen))
         skips = []
         for level, blocks in enumerate(self.down):

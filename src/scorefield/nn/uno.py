@@ -34,6 +34,8 @@ class UNO(NeuralOperator):
         coordinates: append the coordinates in [0, 1) to the input.
         domain: lengths of the domain, to be checked where `cond["coords"]` gives coordinates.
         fourier_scale: of the embedding of the noise label.
+        vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: like it, it scales and
+            shifts in every layer.
     """
 
     def __init__(
@@ -52,9 +54,19 @@ class UNO(NeuralOperator):
         coordinates: bool = False,
         domain: Sequence[float] | None = None,
         fourier_scale: float = 1.0,
+        vector: int = 0,
     ) -> None:
         super().__init__(
-            in_channels, out_channels, cond_channels, spatial, channels, padding, coordinates, domain, fourier_scale
+            in_channels,
+            out_channels,
+            cond_channels,
+            spatial,
+            channels,
+            padding,
+            coordinates,
+            domain,
+            fourier_scale,
+            vector,
         )
         outermost = mode_numbers(modes, 1.0, spatial)
         largest = max(outermost)

@@ -133,7 +133,7 @@ def conditions(record: Mapping[str, Any]) -> str:
     """What two evaluations must share for their figures to be compared."""
     reference = record.get("reference")
     drawn = record["model"] if isinstance(record.get("model"), Mapping) else {}
-    compared = [record.get(name) for name in ("n", "sampler", "label")]
+    compared = [record.get(name) for name in ("n", "sampler", "label", "vector")]
     compared += [drawn.get(name) for name in ("resolution", "beyond")]
     return json.dumps([*compared, reference.get("moments_sha256") if isinstance(reference, Mapping) else reference])
 

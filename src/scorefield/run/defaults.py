@@ -70,6 +70,27 @@ def with_class_paths(base: Namespace, arguments: Sequence[str]) -> Namespace:
     return base
 
 
+def completed(before: Any, now: Any) -> Any:
+    """A stored configuration with the arguments that its classes did not have yet, where they now have their default.
+
+    Args:
+        before: what was stored.
+        now: the configuration of today, whose classes have been built.
+    """
+    if not (isinstance(before, Mapping) and isinstance(now, Mapping)):
+        return before
+    whole = {name: completed(value, now.get(name)) for name, value in before.items()}
+    arguments, given = whole.get("init_args"), now.get("init_args")
+    same = whole.get("class_path") == now.get("class_path")
+    if same and isinstance(arguments, dict) and isinstance(given, Mapping):
+        parameters = signature(import_class(now["class_path"])).parameters
+        for name, value in given.items():
+            default = parameters[name].default if name in parameters else ...
+            if name not in arguments and value == (list(default) if isinstance(default, tuple) else default):
+                arguments[name] = value
+    return whole
+
+
 def names_in(config: Mapping[str, Any]) -> Iterator[str]:
     """The dotted names of the values that a mapping gives, and of the classes that it names, without `init_args`."""
     for name, value in config.items():

@@ -31,6 +31,7 @@ from scorefield.model import Model
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
 from scorefield.run.configuration import Parser
+from scorefield.run.defaults import completed
 from scorefield.run.loading import (
     LoadedCheckpoint,
     load_fixed,
@@ -228,12 +229,15 @@ def dry_run(parser: Parser, settings: Namespace) -> Cost:
 
 def _stand_ins(settings: Namespace, error: AbsentDataError) -> Source:
     """Random bytes in the shape that the recipe says its data have."""
-    shape, classes = settings.model.shape, settings.model.net.get("init_args", Namespace()).get("labels", 0)
+    net = settings.model.net.get("init_args", Namespace())
+    shape, classes, entries = settings.model.shape, net.get("labels", 0), net.get("vector", 0)
     if not shape:
         hint = "For a dry run without data, give their shape: --model.shape [channels,height,width]."
         raise InputError(f"{error} {hint}")
     x = torch.randint(256, (STAND_INS, *shape), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    return Tensors(x, labels=torch.arange(STAND_INS) % classes if classes else None, valid=1)
+    labels = torch.arange(STAND_INS) % classes if classes else None
+    vector = torch.arange(STAND_INS * entries).view(STAND_INS, -1) if entries else None
+    return Tensors(x, labels=labels, vector=vector, valid=1)
 
 
 def check_free(folder: Path, resume: bool) -> None:
@@ -296,7 +300,9 @@ def _check_left(checkpoint: Checkpoint, steps: int, folder: Path) -> None:
 def _check_same(before: Mapping[str, Any], now: Mapping[str, Any], folder: Path, groups: Sequence[str]) -> None:
     """A resumed run may change how it is trained, but not what is trained, on what."""
     for group in groups:
-        for key, old, new in differences(before[group], now[group], group) if group != "train" else ():
+        for key, old, new in (
+            differences(completed(before[group], now[group]), now[group], group) if group != "train" else ()
+        ):
             raise InputError(f"{folder} was trained with {key} = {old}, not {new}: use the same, or another --out.")
     for name in ("seed", "batch_size") if "train" in groups else ():
         if before["train"][name] != now["train"][name]:

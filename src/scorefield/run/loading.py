@@ -162,6 +162,8 @@ def load_mean(model: Model, opened: LoadedCheckpoint) -> None:
     load_strictly(model.mean, rest | {f"net.{name}": value for name, value in weights.items()}, origin)
     load_strictly(model.normaliser, checkpoint.group("normaliser"), origin)
     load_strictly(model.predictors, checkpoint.group("predictors"), origin)
+    if model.vectors is not None and model.mean.vector:
+        load_strictly(model.vectors, checkpoint.group("vector"), origin)
 
 
 def load_strictly(module: torch.nn.Module, weights: Mapping[str, Tensor], origin: str) -> None:

@@ -210,7 +210,7 @@ def _from_outside(net: Namespace) -> list[Namespace]:
 
 
 def _fit_conditions(nets: list[Namespace], first: Batch) -> None:
-    """Write how many channels a network is conditioned on, maps of its own included, and the grid that these are of."""
+    """Write how many channels and numbers a network is conditioned on, maps of its own included, and the grid of these."""
     inner, own = nets[-1], sum(net.get("maps", 0) for net in nets)
     given = first.cond["field"].shape[0] if "field" in first.cond else 0
     if "cond_channels" in inner and not inner.cond_channels:
@@ -219,9 +219,30 @@ def _fit_conditions(nets: list[Namespace], first: Batch) -> None:
         raise InputError(
             f"model.net.cond_channels is {inner.cond_channels}, but the data bring {given} channels to condition on: leave it 0."
         )
+    entries = first.cond["vector"].shape[0] if "vector" in first.cond else 0
+    if "vector" in inner and not inner.vector:
+        inner.vector = entries
+    elif inner.get("vector", 0) != entries:
+        _refuse_vector(inner, entries)
     for net in nets:
         if "maps" in net and not net.grid:
             net.grid = list(first.x.shape[1:])
+
+
+def _refuse_vector(net: Namespace, entries: int) -> None:
+    """Refuse vectors of another length than the network's; say where the network takes none at all."""
+    if "vector" not in net:
+        log.warning(
+            "the data bring vectors of %d numbers, which this network does not take: it will not see them", entries
+        )
+    elif entries:
+        raise InputError(
+            f"model.net.vector is {net.vector}, but the data bring vectors of {entries} numbers: leave it 0."
+        )
+    else:
+        raise InputError(
+            f"model.net.vector is {net.vector}, but the data bring no vectors: give 0, or data with vectors."
+        )
 
 
 def _check_conditions(net: Namespace, fields: FieldDataset, first: Batch) -> None:

@@ -102,7 +102,7 @@ def add_line(path: Path, record: dict[str, Any]) -> None:
     there, by another process or an earlier call, stays as it is; processes wait for each other, and a line that was cut short as
     its process was killed is taken out.
     """
-    row = {name: record[name] for name in ("model", "n", "seeds", "sampler", "label") if name in record}
+    row = {name: record[name] for name in ("model", "n", "seeds", "sampler", "label", "vector") if name in record}
     row["figures"] = {name: entry["mean"] for name, entry in record["figures"].items()}
     line = json.dumps(strict(row), allow_nan=False).encode() + b"\n"
     locks = ChunkLocks(path)  # on the file itself, which therefore keeps its place on the disk

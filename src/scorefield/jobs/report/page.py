@@ -27,6 +27,7 @@ from scorefield.jobs.pictures import trajectory
 from scorefield.jobs.report.figures import describe, history, likelihood, measured, name_of
 from scorefield.jobs.report.parts import Picture, Row
 from scorefield.jobs.report.views import draw_curves, latest_samples, progress
+from scorefield.jobs.vectors import vector_of
 from scorefield.run.checkpoint_choice import evaluations, losses
 from scorefield.run.loading import LoadedCheckpoint, run_folder
 from scorefield.run.runner import check_out
@@ -64,8 +65,8 @@ class Report(OnRun):
         try:
             model = self.model
             if not (path.exists() or model.classes or model.denoiser.net.cond_channels):
-                label = label_of(self.checkpoint, model)
-                trajectory(Draws(out=path, model=model, sampler=model.sampler, n=8, label=label), path)
+                label, vector = label_of(self.checkpoint, model), vector_of(self.checkpoint, model, None)
+                trajectory(Draws(out=path, model=model, sampler=model.sampler, n=8, label=label, vector=vector), path)
         except InputError as error:
             log.warning("no trajectory is drawn: %s", error)
 
