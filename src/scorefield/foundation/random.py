@@ -16,6 +16,8 @@ import torch
 from numpy.random import SFC64, Generator, SeedSequence
 from torch import Size, Tensor
 
+from scorefield.foundation.errors import InputError
+
 
 @unique
 class Stream(IntEnum):
@@ -52,6 +54,8 @@ class Stream(IntEnum):
 
 def sequence(*key: int) -> SeedSequence:
     """Hash a key of non-negative integers (O'Neill's seed sequence: near keys give unrelated streams)."""
+    if min(key, default=0) < 0:
+        raise InputError(f"A seed is {min(key)}: give a number of at least 0.")
     return SeedSequence((len(key), *key))  # without its length, (1,) and (1, 0) would be one key
 
 
