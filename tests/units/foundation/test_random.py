@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import scorefield
+from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream, seed_of
 
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -68,7 +69,7 @@ def test_random_signs_are_the_uniform_draws_below_and_above_a_half():
 
 
 def test_a_negative_key_or_another_batch_size_raises():
-    with pytest.raises(ValueError, match="non-negative"):
+    with pytest.raises(InputError, match="A seed is -1"):
         seed_of(0, -1)
     with pytest.raises(ValueError, match="2 generators cannot draw a batch of 3"):
         Generators([(0,), (1,)]).randn((3, 4), like=LIKE)
