@@ -53,8 +53,17 @@ class Batch:
         return replace(self, x=x, y=y, noise=noise)
 
     def to(self, device: torch.device | str) -> Batch:
-        """The same batch on another device."""
-        return self.mapped(lambda tensor: tensor.to(device, non_blocking=True))
+        """The same batch on another device, but for its key, which the host reads."""
+        return replace(self.mapped(lambda tensor: tensor.to(device, non_blocking=True)), key=self.key)
+
+    def tensors(self) -> Iterator[Tensor]:
+        """All of its tensors."""
+        yield from (self.x, *self.cond.values(), *self.given.values())
+        yield from (part for part in (self.y, self.mask, self.key, self.noise) if part is not None)
+
+    def pin_memory(self) -> Batch:
+        """The same batch in memory that a GPU copies from by itself; a `DataLoader` calls this."""
+        return replace(self.mapped(Tensor.pin_memory), key=self.key)
 
     def mapped(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same batch with every tensor changed."""

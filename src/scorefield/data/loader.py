@@ -86,6 +86,12 @@ class Loader:
     def __iter__(self) -> Iterator[Batch]:
         return read_ahead(self, count(self.start * self.accumulate), self.workers)
 
+    def on(self, device: torch.device) -> Iterator[Batch]:
+        """The same, on a device; for a GPU each batch is copied while the one before it is computed with."""
+        if device.type != "cuda":
+            return (batch.to(device) for batch in self)
+        return copied_ahead(read_ahead(self, count(self.start * self.accumulate), self.workers, pin=True), device)
+
 
 class Sequential:
     """All data once, in order, with a fixed epoch in their keys: for validation and fitting.
@@ -145,13 +151,38 @@ class Numbered(Dataset[tuple[Batch | None, str]]):
             return None, str(error)
 
 
-def read_ahead(loader: Loader | Sequential, numbers: Iterable[int], workers: int) -> Iterator[Batch]:
-    """The batches of some numbers, in order, from workers or this process."""
-    options: dict[str, Any] = {"batch_size": None, "num_workers": workers}
+def read_ahead(
+    loader: Loader | Sequential, numbers: Iterable[int], workers: int, *, pin: bool = False
+) -> Iterator[Batch]:
+    """The batches of some numbers, in order, from workers or this process; in pinned memory where they are for a GPU."""
+    options: dict[str, Any] = {"batch_size": None, "num_workers": workers, "pin_memory": pin}
     options["generator"] = Generator()  # else torch draws a seed from the global generator, which is not ours to move
     for batch, problem in DataLoader(Numbered(loader), sampler=numbers, **options):
         if batch is None:
             raise InputError(problem)
+        yield batch
+
+
+def copied_ahead(batches: Iterator[Batch], device: torch.device) -> Iterator[Batch]:
+    """Batches on a GPU, copied one ahead in a stream of its own; neither the host nor the computation waits for the next copy."""
+    stream = torch.cuda.Stream(device)
+
+    def copied(batch: Batch) -> tuple[Batch, torch.cuda.Event]:
+        done = torch.cuda.Event()
+        with torch.cuda.stream(stream):
+            moved = batch.to(device)
+            done.record(stream)
+        return moved, done
+
+    upcoming = copied(next(batches))
+    while True:
+        batch, done = upcoming
+        upcoming = copied(next(batches))
+        current = torch.cuda.current_stream(device)
+        current.wait_event(done)
+        for tensor in batch.tensors():
+            if tensor.is_cuda:
+                tensor.record_stream(current)  # else its memory could be given away while it is computed with
         yield batch
 
 

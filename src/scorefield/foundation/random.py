@@ -2,7 +2,9 @@
 
 A key is a tuple of integers such as (seed, index, epoch). It is hashed to the seed of one generator per sample, so that
 a batch is a *stack* of independent streams: computing samples one at a time, in another order, on more processes, or after
-an interruption gives the same draws, bitwise. Draws are made on the CPU and then moved: any device sees the same noise.
+an interruption gives the same draws, bitwise. For tensors on the CPU they are made by numpy's generators, which are ten times as
+fast there; on other devices by Philox on the device itself, so that nothing waits for the host: another noise than on the CPU,
+but the same on every such device, see `scorefield.foundation.philox`.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from enum import IntEnum, unique
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -17,6 +20,7 @@ from numpy.random import SFC64, Generator, SeedSequence
 from torch import Size, Tensor
 
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.philox import Philox
 
 
 @unique
@@ -99,27 +103,43 @@ class Generators:
     """
 
     def __init__(self, keys: Iterable[Sequence[int]]) -> None:
-        self._generators = [Generator(SFC64(sequence(*key))) for key in keys]
+        self._seeds = [sequence(*key) for key in keys]
+        self._device: Philox | None = None
+
+    @cached_property
+    def _host(self) -> list[Generator]:
+        return [Generator(SFC64(seed)) for seed in self._seeds]
 
     def __len__(self) -> int:
-        return len(self._generators)
+        return len(self._seeds)
 
     def randn(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Standard normal draws of the full shape (batch, ...), in the dtype and on the device of `like`."""
-        return self._stack(Generator.standard_normal, shape, like)
+        return self._drawn(Generator.standard_normal, Philox.randn, shape, like)
 
     def rand(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Uniform draws in [0, 1) of the full shape (batch, ...), in the dtype and on the device of `like`."""
-        return self._stack(Generator.random, shape, like)
+        return self._drawn(Generator.random, Philox.rand, shape, like)
 
     def rademacher(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """±1 with probability 1/2 each, of the full shape (batch, ...), in the dtype and on the device of `like`."""
         return torch.where(self.rand(shape, like=like) < 0.5, -1.0, 1.0).to(like)
 
-    def _stack(self, draw: Callable[..., object], shape: Sequence[int] | Size, like: Tensor) -> Tensor:
+    def _drawn(
+        self,
+        host: Callable[..., object],
+        device: Callable[[Philox, Sequence[int] | Size, torch.dtype], Tensor],
+        shape: Sequence[int] | Size,
+        like: Tensor,
+    ) -> Tensor:
         if shape[0] != len(self):
             raise ValueError(f"{len(self)} generators cannot draw a batch of {shape[0]}: give one key per sample.")
-        drawn = np.empty((len(self), math.prod(shape[1:])), np.float64 if like.dtype == torch.float64 else np.float32)
-        for row, generator in zip(drawn, self._generators, strict=True):
-            draw(generator, dtype=drawn.dtype, out=row)
+        wide = like.dtype == torch.float64
+        if like.device.type != "cpu":
+            if self._device is None:
+                self._device = Philox([int(seed.generate_state(1, np.uint64)[0]) for seed in self._seeds], like.device)
+            return device(self._device, shape, torch.float64 if wide else torch.float32).to(like)
+        drawn = np.empty((len(self), math.prod(shape[1:])), np.float64 if wide else np.float32)
+        for row, generator in zip(drawn, self._host, strict=True):
+            host(generator, dtype=drawn.dtype, out=row)
         return torch.from_numpy(drawn).reshape(tuple(shape)).to(like)

@@ -35,6 +35,7 @@ log = logging.getLogger("scorefield")
 
 PREVIEWED = 16  # samples in a picture
 UNREAD = 50  # steps after which their losses are read at the latest
+AGREED = 10  # steps after which several processes ask each other for signals: to ask is to wait for all of them
 
 
 class Loop:
@@ -67,7 +68,7 @@ class Loop:
         self.saved = state.step  # the step of the last checkpoint
         self.health = Health()
         self.loss_sum, self.loss_count = 0.0, 0  # since the last row of the log
-        self.unread: list[tuple[Tensor, bool]] = []  # loss and norm of steps that are not judged yet
+        self.unread: list[Tensor] = []  # of steps that are not judged yet: loss, norm, and whether it may overflow
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -98,13 +99,14 @@ class Loop:
 
     def _train(self, loader: Loader) -> None:
         plan, state = self.plan, self.state
-        batches = iter(loader)
+        batches = loader.on(self.fabric.device)
         with self._bar() as bar:
             while state.step < plan.steps:
                 self._step(batches, bar)
                 if self._due(plan.checkpoint_every):
                     self._save()
-                self._check_signal(self.stop_requested())
+                if self.fabric.world_size == 1 or state.step % AGREED == 0 or state.step == plan.steps:
+                    self._check_signal(self.stop_requested())
                 with self.rate.paused():
                     if self._validation_is_due():
                         self._validate()
@@ -116,7 +118,7 @@ class Loop:
         micro = islice(batches, plan.accumulate)
         may_overflow = self.state.finds_scale
         loss, norm = self.state.advance(micro, plan.loss, clip=plan.clip, steps=plan.steps)
-        self.unread.append((torch.stack((loss, norm)), may_overflow))
+        self.unread.append(torch.stack((loss, norm, may_overflow)))
         self.rate.count()
         bar.update()
         if self._due(plan.log_every):
@@ -131,11 +133,11 @@ class Loop:
         """
         if not self.unread:
             return math.nan
-        figures = torch.stack([pair for pair, _ in self.unread]).tolist()
+        figures = torch.stack(self.unread).tolist()
         first = self.state.step - len(figures) + 1
         problems = []
-        for step, ((loss, norm), (_, may_overflow)) in enumerate(zip(figures, self.unread, strict=True), first):
-            sound = math.isfinite(loss) and (math.isfinite(norm) or may_overflow)
+        for step, (loss, norm, may_overflow) in enumerate(figures, first):
+            sound = math.isfinite(loss) and (math.isfinite(norm) or bool(may_overflow))
             if problem := self.health.judge(loss, sound):
                 problems.append(f"Step {step}: {problem}")
             if sound:

@@ -88,9 +88,10 @@ class State:
         return self.fabric.strategy.precision
 
     @property
-    def finds_scale(self) -> bool:
-        """Whether gradients may overflow as a matter of course: in float16, until they are scaled down as far as they need."""
-        return self._scaler.precision == "16-mixed" and self._scaler.scaler.get_scale() > 1
+    def finds_scale(self) -> Tensor:
+        """1 where gradients may overflow as a matter of course: in float16, until they are scaled down as far as they need."""
+        scale = self._scaler.scaler._get_scale_async() if self._scaler.precision == "16-mixed" else torch.zeros(())
+        return torch.ones((), device=self.fabric.device) if scale is None else (scale > 1).to(self.fabric.device)
 
     def use_stream(self, number: int) -> None:
         """Draw from the random numbers of a number from now on; those of 0 are the seed's own."""

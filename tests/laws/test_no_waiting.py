@@ -1,0 +1,114 @@
+"""No step of training or sampling asks the device for a value: on the device "meta", whose tensors have none, each of them runs.
+
+A host that reads a value (`.item()`, `float`, `bool`, an index by a mask) waits until a GPU has done all that was queued. Losses
+of noisy data are not among them: they compare the noise of each batch with the levels of the schedule.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+from lightning_fabric.accelerators.cpu import CPUAccelerator
+from lightning_fabric.strategies.single_device import SingleDeviceStrategy
+
+import scorefield as sf
+from scorefield.core.noise import GaussianField, Noise, Periodic, White
+from scorefield.core.schedule import EDM, VE, VP, Rectified, Schedule
+from scorefield.core.sde import SDE
+from scorefield.data.batch import Batch
+from scorefield.data.normalise import Standardise
+from scorefield.foundation.random import Generators
+from scorefield.losses import Denoising, Loss
+from scorefield.model import Model
+from scorefield.nn import FNO, UNO, NCSNpp, Network, UNet
+from scorefield.samplers import (
+    DDIM,
+    Ancestral,
+    Corrector,
+    DPMSolverPP2M,
+    EulerMaruyama,
+    Heun,
+    Langevin,
+    ReverseDiffusion,
+    Sampler,
+    Step,
+    StochasticHeun,
+)
+from scorefield.training.optimiser import Adam
+from scorefield.training.state import State
+
+META = torch.device("meta")
+CHANNELS = {"in_channels": 1, "out_channels": 1}
+FIELD = GaussianField(sf.Matern(smoothness=1.0, length=0.3), boundary=Periodic())
+
+
+@pytest.fixture(autouse=True)
+def _meta(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What torch and Fabric have for real devices alone."""
+    autocast = torch.autocast
+    monkeypatch.setattr(torch, "autocast", lambda device, **k: autocast("cpu" if device == "meta" else device, **k))
+    monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_, **__: None)
+    monkeypatch.setattr(CPUAccelerator, "setup_device", lambda *_: None)
+
+
+def model_of(schedule: Schedule, noise: Noise, net: Network) -> Model:
+    model = Model(SDE(schedule, noise), net, sf.EDMPreconditioner(), Standardise(), shape=(1, 8, 8))
+    model.fit([Batch(torch.randn(16, 1, 8, 8))])
+    return model
+
+
+def small(**more: object) -> NCSNpp:
+    settings = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "dropout": 0.1}
+    return NCSNpp(**CHANNELS, **(settings | more))
+
+
+def batch(**more: torch.Tensor | dict[str, torch.Tensor]) -> Batch:
+    return Batch(torch.rand(4, 1, 8, 8), key=torch.arange(8).view(4, 2), **more)
+
+
+TRAINED = {
+    "white": (EDM(), White(), small(), Denoising(), batch()),
+    "masked": (VE(), White(), small(), Denoising(), batch(mask=torch.ones(4, 1, 8, 8))),
+    "labels": (VP(), White(), small(labels=3), Denoising(), batch(cond={"label": torch.zeros(4, dtype=torch.long)})),
+    "given": (EDM(), White(), small(cond_channels=1), Denoising(), batch(cond={"field": torch.zeros(4, 1, 8, 8)})),
+    "field": (EDM(), FIELD, FNO(**CHANNELS, channels=8, modes=3, layers=1), Denoising(), batch()),
+    "operators": (Rectified(), FIELD, UNO(**CHANNELS, channels=8, modes=3, sizes=(2,)), Denoising(), batch()),
+    "unet": (Rectified(), White(), UNet(**CHANNELS, channels=8, multipliers=(1, 2)), Denoising(), batch()),
+}
+
+
+@pytest.mark.parametrize("case", TRAINED.values(), ids=TRAINED)
+def test_a_training_step_asks_for_no_value(case: tuple[Schedule, Noise, Network, Loss, Batch]) -> None:
+    schedule, noise, net, loss, data = case
+    model = model_of(schedule, noise, net)
+    fabric = Fabric(strategy=SingleDeviceStrategy(device=META, accelerator=CPUAccelerator()))
+    state = State(model.to(META).train(), Adam(), 0.999, 0, fabric)
+    for _ in range(2):
+        found, norm = state.advance([data, data], loss, clip=1.0, steps=10)
+        assert found.is_meta and norm.is_meta
+        with pytest.raises((RuntimeError, NotImplementedError)):  # which shows that asking would have been found out
+            float(found)
+
+
+DRAWN = {
+    "heun": (Heun(), None),
+    "stochastic": (StochasticHeun(churn=0.2), None),
+    "multistep": (DPMSolverPP2M(), None),
+    "ddim": (DDIM(), None),
+    "ancestral": (Ancestral(), None),
+    "euler": (EulerMaruyama(), None),
+    "corrected": (ReverseDiffusion(), Langevin()),
+}
+
+
+@pytest.mark.parametrize("noise", [White(), FIELD], ids=["white", "field"])
+@pytest.mark.parametrize(("step", "corrector"), DRAWN.values(), ids=DRAWN)
+def test_a_sampling_step_asks_for_no_value(step: Step, corrector: Corrector | None, noise: Noise) -> None:
+    denoiser = model_of(EDM(), noise, small()).to(META).generative
+    sampler = Sampler(4, step, corrector=corrector)
+    like = torch.empty(0, device=META)
+    drawn = sampler(denoiser, (2, 1, 8, 8), generator=Generators([(0,), (1,)]), like=like)
+    assert drawn.is_meta and drawn.shape == (2, 1, 8, 8)
