@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -226,6 +227,15 @@ def test_putting_samples_together_takes_no_memory(tmp_path: Path) -> None:
     values = np.repeat(np.arange(0, 64, size, dtype=np.float32), size)
     np.save(tmp_path / "oracle.npy", np.broadcast_to(values[:, None, None, None], shape))
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "oracle.npy").read_bytes()
+
+
+def test_a_verb_is_changed_without_its_run_again(run: Path, tmp_path: Path) -> None:
+    verb = Sample(run=run, n=3, out=tmp_path / "a", best="loss")
+    other = replace(verb, n=4)
+    assert (other.folder, other.n, other.best) == (run, 4, "loss") and replace(other, n=3) == verb
+    assert replace(verb, run=tmp_path).folder == tmp_path
+    with pytest.raises(InputError, match="run is missing"):
+        Sample(n=3, out=tmp_path / "a")
 
 
 def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:

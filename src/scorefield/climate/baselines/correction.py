@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scorefield.climate.alignment import check_units, same_grid
-from scorefield.climate.baselines.job import FromTruth, read, values
+from scorefield.climate.baselines.job import Drawn, FromTruth, read, values
 from scorefield.climate.baselines.quantiles import QuantileMap
 from scorefield.run.verb import positional
 
@@ -26,7 +26,7 @@ class Correct(FromTruth):
     train_samples: Path
     map: QuantileMap | None = None
 
-    def run(self) -> Path:
+    def drawn(self) -> Drawn:
         truth, role = read(self.train_truth, self.target), str(self.train_truth)
         aligned = []
         for path in (self.train_samples, self.samples):
@@ -37,4 +37,4 @@ class Correct(FromTruth):
         source, found = values(learnt, self.target), values(given, self.target)
         fitted = (self.map or QuantileMap()).fit(source.reshape(-1, *source.shape[-2:]), values(truth, self.target))
         title = f"{self.target}, quantiles corrected in each grid box"
-        return self.write(fitted(found), given, truth, title=title, history="scorefield correct")
+        return Drawn(fitted(found), given, truth, title, "scorefield correct")
