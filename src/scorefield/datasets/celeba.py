@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from scorefield.data.archives import Archive, ArchiveSource, FolderArchive, ZipArchive
+from scorefield.data.archives import Archive, ArchiveSource, FileArchive
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Split
 from scorefield.foundation.errors import AbsentDataError, InputError
@@ -76,18 +76,8 @@ class CelebA(ArchiveSource):
 
 def _images(path: Path) -> Archive:
     """The images at a path, or where they are published below it."""
-    if path.is_file():
-        return _filled(ZipArchive(path))
-    for folder in (path / "Img", path):
-        for place in (folder / name for name in IMAGES):
-            if place.is_file():
-                return _filled(ZipArchive(place))
-            if place.is_dir():
-                return _filled(FolderArchive(place))
-    return _filled(FolderArchive(path))
-
-
-def _filled(archive: Archive) -> Archive:
+    places = [] if path.is_file() else [folder / name for folder in (path / "Img", path) for name in IMAGES]
+    archive = FileArchive(next((place for place in places if place.exists()), path))
     if len(archive) == 0:
         raise InputError(f"{archive.origin} holds no images: give the folder with img_align_celeba.zip.")
     return archive
