@@ -8,7 +8,7 @@ from scorefield.climate.grid import CURVILINEAR, Grid, same_points
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
 
-ALIKE = 1e-3  # of a step, by which positions of one grid may differ: files round
+TOLERANCE = 1e-3  # of a step, by which positions of one grid may differ: files round
 
 
 def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, slice]:
@@ -23,9 +23,9 @@ def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, 
             (theirs[0] - own[0] + 180) % 360 - 180 if trained.spherical and axis == "x" else theirs[0] - own[0]
         )
         beside = abs(offset / step - round(offset / step)) if step else 0.0
-        same = len(own) == len(theirs) and abs(offset) < ALIKE * abs(step)
-        fits = beside < 10 * ALIKE and (same or not template.facts["whole"])
-        if not given.shares_lines_with(trained) or abs(step - other) > ALIKE * abs(step) or not fits:
+        same = len(own) == len(theirs) and abs(offset) < TOLERANCE * abs(step)
+        fits = beside < 10 * TOLERANCE and (same or not template.facts["whole"])
+        if not given.shares_lines_with(trained) or abs(step - other) > TOLERANCE * abs(step) or not fits:
             what = f"{len(theirs)} from {theirs[0]:.5g} to {theirs[-1]:.5g}, not {len(own)} from {own[0]:.5g} to {own[-1]:.5g}"
             raise InputError(
                 f"{origin} is on another grid than the predictors of training: along {axis} {what}. Regrid it, or cut it to that."

@@ -1,6 +1,6 @@
 """Archives of encoded images: folders, zips, tars and other files that hold many, each image read when it is asked for.
 
-An archive is an index of places and no more. Each read opens its file anew (some 20 µs, where the smallest image takes 60 to
+An archive is an index of places and no more. Each read opens its file again (some 20 µs, where the smallest image takes 60 to
 decode), so that nothing is shared by threads and worker processes, however they were started, and memory stays flat.
 """
 
@@ -82,7 +82,7 @@ class ArchiveSource(Source):
     def fields(
         self, archive: Archive, chosen: Tensor, labels: Tensor | None = None, classes: tuple[str, ...] = ()
     ) -> FieldDataset:
-        """Some images of an archive; `labels` has one class for each image of it."""
+        """The images of an archive whose numbers are `chosen`, (n) int64; `labels` has one class for each image of it."""
         decoder = Archived(archive, Conversion(self.channels, self.crop, self.size, self.filter))
         some = None if labels is None else labels[chosen]
         return ImageFields(decoder, chosen, some, classes if labels is not None else ()).kept(self.cache_gib)
@@ -147,7 +147,7 @@ def tar_members(path: Path) -> Iterator[Member]:
             if position == 0 and header.startswith(PACKED):
                 raise InputError(f"{path} is compressed, and cannot be read from the middle: decompress it (gunzip).")
             if not header:
-                raise InputError(f"{path} is {'cut off: it lacks its end' if position else 'empty'}. Get it anew.")
+                raise InputError(f"{path} is {'cut off: it lacks its end' if position else 'empty'}. Get it again.")
             if header.count(0) == BLOCK:
                 if any(file.read(PADDING)):
                     raise InputError(f"{path} holds several tars, one after the other: unpack it, and pack it as one.")
@@ -156,10 +156,10 @@ def tar_members(path: Path) -> Iterator[Member]:
                 name, size, kind = _header(header)
                 size = int(longer.get("size", size))
             except ValueError as error:
-                raise InputError(f"{path} is no tar, or damaged at byte {position}: get it anew.") from error
+                raise InputError(f"{path} is no tar, or damaged at byte {position}: get it again.") from error
             offset = position + BLOCK
             if not 0 <= size <= end - offset:
-                raise InputError(f"{path} is cut off in {name[:60]}: get it anew.")
+                raise InputError(f"{path} is cut off in {name[:60]}: get it again.")
             if kind == tarfile.XHDTYPE:
                 longer = _extended(file.read(size))
             elif kind == tarfile.GNUTYPE_LONGNAME:

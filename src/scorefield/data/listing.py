@@ -289,7 +289,7 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from any other, by whatever name."""
+    """What identifies a folder, whatever its name."""
     found = folder.stat()
     return found.st_dev, found.st_ino
 
@@ -305,7 +305,7 @@ def read(path: Path, name: str) -> bytes:
 class Zip:
     """The files of a zip by their names, in which slashes separate folders.
 
-    Its directory is read once, and is all that is kept. Each read opens it anew (some 20 µs), and threads and processes
+    Its directory is read once, and is all that is kept. Each read opens it again (some 20 µs), and threads and processes
     share nothing.
 
     Attributes:
@@ -319,7 +319,7 @@ class Zip:
             with zipfile.ZipFile(path) as file:
                 entries = file.infolist()
         except Exception as error:  # a damaged file raises almost any
-            raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it anew.") from error
+            raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it again.") from error
         self.places: dict[str, tuple[int, int, int]] = {}
         self.sizes: dict[str, tuple[int, ...]] = {}
         for entry in entries:
@@ -331,7 +331,7 @@ class Zip:
                     f"{path} is protected by a password, as {brief(name)} is: unpack it and give the folder."
                 )
             if name in self.sizes:
-                raise InputError(f"{path} holds two files of the name {brief(name)}: pack it anew.")
+                raise InputError(f"{path} holds two files of the name {brief(name)}: pack it again.")
             self.places[name] = (entry.header_offset, entry.compress_size, entry.compress_type)
             self.sizes[name] = (entry.file_size, entry.CRC)
 
@@ -356,7 +356,7 @@ class Zip:
 
 
 def archive(path: Path) -> Zip:
-    """A zip as it is now: one that is replaced is read anew. InputError where it cannot be read."""
+    """A zip as it is now: one that is replaced is read again. InputError where it cannot be read."""
     found = path.stat()
     return _archive(path, found.st_mtime_ns, found.st_size)
 

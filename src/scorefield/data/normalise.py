@@ -196,7 +196,7 @@ class Identity(Normaliser):
 
 
 def in_type_of(buffer: Tensor, shift: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
-    """A fitted shift and scale as they are kept: in the type of a buffer, or in float64 where the shift needs it."""
+    """A shift and a scale, (channels), as they are kept: in the type of a buffer, or in float64 where the shift needs it."""
     kept = torch.promote_types(buffer.dtype, of_offset(shift, scale))
     return shift.to(buffer.device, kept), scale.to(buffer.device, kept)
 

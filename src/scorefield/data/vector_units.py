@@ -51,7 +51,7 @@ class VectorUnits(nn.Module):
         return self.units(checked.to(self.units.shift.device))
 
     def check(self, vector: Tensor) -> Tensor:
-        """The vectors, or InputError where they have another number of entries, or some that are not finite."""
+        """The vectors (batch, entries), or InputError where they have another number of entries, or some that are not finite."""
         if vector.ndim != 2 or vector.shape[1] != self.entries:
             raise InputError(
                 f"cond['vector'] has shape {tuple(vector.shape)}: give (batch, {self.entries}), as the network was trained."

@@ -131,7 +131,7 @@ def read_arrays(data: bytes, origin: str) -> dict[str, Any]:
         content = unpickle(data, NUMPY, encoding="bytes")
         return {_text(key): _array(value) if isinstance(value, Array) else value for key, value in content.items()}
     except Exception as error:
-        raise InputError(f"{origin} cannot be read safely: {brief(error)}. Download it anew.") from error
+        raise InputError(f"{origin} cannot be read safely: {brief(error)}. Download it again.") from error
 
 
 def _array(value: Array) -> np.ndarray:

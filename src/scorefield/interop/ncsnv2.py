@@ -1,6 +1,6 @@
 """Weights of ncsnv2's NCSNv2 and NCSN in their depths (Song & Ermon 2019, 2020), as score-diffusion-training has them, too.
 
-The depth, the widths and the number of levels are read off the weights; the configuration tells how data are scaled.
+The depth, the widths and the number of levels are read off the weights; the configuration says how data are scaled.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecificat
 
 
 def _levels(config: Settings) -> Tensor:
-    """The levels in falling order, in float32 as the ancestor has them."""
+    """The levels in falling order, in float32 as the original code has them."""
     first = config.number("model.sigma_begin", "model.sigma_max")
     last = config.number("model.sigma_end", "model.sigma_min")
     levels = int(config.number("model.num_classes", "model.num_scales"))
@@ -90,7 +90,7 @@ def _levels(config: Settings) -> Tensor:
 
 
 def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-    """Weights of the ancestor under the names of `net`, for a strict `net.load_state_dict`.
+    """Weights of the original code under the names of `net`, for a strict `net.load_state_dict`.
 
     Raises:
         InputError: if the two are not the same network.

@@ -262,7 +262,7 @@ class Settings:
         """The value of the first of the keys that there is, which must be one."""
         value = self.get(*keys)
         if value is None:
-            raise InputError(f"{self.origin} lacks {' or '.join(keys)}: give the ancestor's own with --config.")
+            raise InputError(f"{self.origin} lacks {' or '.join(keys)}: give the original program's own with --config.")
         return value
 
     def number(self, *keys: str) -> float:

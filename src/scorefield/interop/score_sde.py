@@ -146,7 +146,7 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecificat
     """The forward process, and what the network's output means there.
 
     Raises:
-        InputError: if the ancestor itself has no such process.
+        InputError: if the original code has no such process.
     """
     sde, continuous = (
         config.word("training.sde", "model.sde_type"),
@@ -196,14 +196,14 @@ def geometric(config: Settings) -> Tensor:
 
 
 def ddpm_table(beta_min: float, beta_max: float, levels: int) -> tuple[list[float], list[float]]:
-    """DDPM's α and σ as the ancestor computes them, in float32, which is 8e-5 off at the first level: what it learnt with."""
+    """DDPM's α and σ as the original code has them, in float32, 8e-5 off at the first level: what it learnt with."""
     betas = torch.linspace(beta_min / levels, beta_max / levels, levels)
     kept = torch.cumprod(1 - betas, dim=0)
     return kept.sqrt().tolist(), (1 - kept).sqrt().tolist()
 
 
 def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-    """Weights of the ancestor under the names of `net`, for a strict `net.load_state_dict`.
+    """Weights of the original code under the names of `net`, for a strict `net.load_state_dict`.
 
     Raises:
         InputError: if the two are not the same network.

@@ -1,4 +1,4 @@
-"""A network that is told where it is: maps over the grid that it learns itself."""
+"""A network that knows positions: maps over the grid that it learns itself."""
 
 from __future__ import annotations
 

@@ -265,7 +265,7 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "free some space" if error.errno in FULL else "mend that"
+        advice = "free some space" if error.errno in FULL else "correct that"
         raise InputError(
             f"Cannot write {out} ({brief(error)}): {advice}, and call again to go on; what is complete is kept."
         ) from error

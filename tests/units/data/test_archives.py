@@ -90,7 +90,7 @@ def test_a_zip_that_is_cut_off_damaged_or_locked_is_named(tmp_path: Path) -> Non
     path = Path(zipped(tmp_path).origin)
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    with pytest.raises(InputError, match=r"a\.zip is not a readable zip file.*download it anew"):
+    with pytest.raises(InputError, match=r"a\.zip is not a readable zip file.*download it again"):
         FileArchive(path)
     place = whole.index(b"IDAT") if b"IDAT" in whole else 60
     path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])

@@ -286,9 +286,9 @@ def test_a_range_that_the_samples_contradict_is_not_guessed() -> None:
     x = torch.rand(4, 1, 8, 8)
     for values in (x, x * 16, x * 65535, x * 600 - 300):
         with pytest.raises(InputError, match="--range BLACK WHITE"):
-            Pixels(certain=False).doubt(values)
-    Pixels(certain=False).doubt(x * 280 - 20)
-    Pixels(0, 255).doubt(x)
+            Pixels(certain=False).check_range(values)
+    Pixels(certain=False).check_range(x * 280 - 20)
+    Pixels(0, 255).check_range(x)
 
 
 def test_another_form_is_another_job(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

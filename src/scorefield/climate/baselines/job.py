@@ -157,7 +157,7 @@ def read(path: Path, name: str, *, members: bool = False) -> Dataset:
 
 
 def values(data: Dataset, name: str) -> np.ndarray:
-    """All of a variable; baselines know no gaps."""
+    """All of a variable as float32, ([member,] time, y, x), in its units. InputError for NaN, which baselines cannot use."""
     found = data[name].to_numpy().astype(np.float32)
     if gaps := int(np.isnan(found).sum()):
         raise InputError(f"{name} has {gaps} NaN, and a baseline needs complete fields: select a region without.")

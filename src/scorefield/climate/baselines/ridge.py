@@ -1,4 +1,4 @@
-"""Ridge regression of every fine point on the whole coarse field and the hour, with or without its errors drawn anew."""
+"""Ridge regression of every fine point on the whole coarse field and the hour, with or without its errors drawn again."""
 
 from __future__ import annotations
 

@@ -95,7 +95,7 @@ def from_file(path: Path, features: Features | None, device: str, keep: int) -> 
 
     Args:
         path: the file.
-        features: what the figures shall be computed by; by default a projection, if the file is of one.
+        features: what the figures are computed by; by default a projection, if the file is of one.
         device: where to compute them.
         keep: how many features of samples to keep.
 
