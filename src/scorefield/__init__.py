@@ -147,22 +147,9 @@ if TYPE_CHECKING:
 # fmt: on
 
 ROOMS = (
-    "climate",
-    "core",
-    "data",
-    "datasets",
-    "functions",
-    "guidance",
-    "interop",
-    "jobs",
-    "losses",
-    "metrics",
-    "mri",
-    "nn",
-    "operators",
-    "samplers",
-    "training",
-)
+    "climate", "core", "data", "datasets", "functions", "guidance", "interop", "jobs", "losses", "metrics", "mri",
+    "nn", "operators", "samplers", "training",
+)  # fmt: skip
 _get, _names, HOMES = lazily(__name__, NAMES, ROOMS)
 __all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PLE0604
 

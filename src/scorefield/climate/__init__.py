@@ -14,28 +14,10 @@ __getattr__, __dir__, VERBS = lazily(
     {
         "downscaling": "Downscale",
         "verification.job": "Verify",
-        "baselines.job": "DrawBaseline",
-        "baselines.correction": "Correct",
+        "baselines.job": "DrawBaseline Correct",
     },
 )
 __all__ = [  # noqa: PLE0604
-    "Bands",
-    "Bilinear",
-    "Blocks",
-    "Climate",
-    "Conservative",
-    "Cube",
-    "DayOfYear",
-    "Division",
-    "HourOfDay",
-    "Nearest",
-    "Periods",
-    "Position",
-    "Regrid",
-    "Seasons",
-    "Tiles",
-    "TimeFeature",
-    "Variables",
-    "Years",
-    *VERBS,
-]  # pyright: ignore[reportUnsupportedDunderAll]
+    "Bands", "Bilinear", "Blocks", "Climate", "Conservative", "Cube", "DayOfYear", "Division", "HourOfDay",
+    "Nearest", "Periods", "Position", "Regrid", "Seasons", "Tiles", "TimeFeature", "Variables", "Years", *VERBS,
+]  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip

@@ -24,61 +24,19 @@ if TYPE_CHECKING:
 
 HDF5, NETCDF3 = b"\x89HDF\r\n\x1a\n", b"CDF"
 CF = {
-    "X": "x",
-    "longitude": "x",
-    "Y": "y",
-    "latitude": "y",
-    "T": "time",
-    "time": "time",
-    "Z": "level",
-    "vertical": "level",
-}
+    "X": "x", "longitude": "x", "Y": "y", "latitude": "y", "T": "time", "time": "time", "Z": "level", "vertical": "level",
+}  # fmt: skip
+# fmt: off
 NAMES = {  # of dimensions that no attribute explains
-    "x": (
-        "lon",
-        "longitude",
-        "x",
-        "grid_longitude",
-        "rlon",
-        "projection_x_coordinate",
-        "xc",
-        "i",
-        "ni",
-        "nlon",
-        "nx",
-        "west_east",
-        "xi_rho",
-    ),
-    "y": (
-        "lat",
-        "latitude",
-        "y",
-        "grid_latitude",
-        "rlat",
-        "projection_y_coordinate",
-        "yc",
-        "j",
-        "nj",
-        "nlat",
-        "ny",
-        "south_north",
-        "eta_rho",
-    ),
+    "x": ("lon", "longitude", "x", "grid_longitude", "rlon", "projection_x_coordinate", "xc", "i", "ni", "nlon", "nx",
+          "west_east", "xi_rho"),
+    "y": ("lat", "latitude", "y", "grid_latitude", "rlat", "projection_y_coordinate", "yc", "j", "nj", "nlat", "ny",
+          "south_north", "eta_rho"),
     "time": ("time", "t", "valid_time", "date"),
     "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample"),
-    "level": (
-        "level",
-        "lev",
-        "plev",
-        "pressure",
-        "pressure_level",
-        "isobaricinhpa",
-        "height",
-        "depth",
-        "altitude",
-        "z",
-    ),
+    "level": ("level", "lev", "plev", "pressure", "pressure_level", "isobaricinhpa", "height", "depth", "altitude", "z"),
 }
+# fmt: on
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 READ_AHEAD = 2**25  # bytes of fields that follow one another, read together
 LOOKED_AT = 4  # fields, for their number type

@@ -15,10 +15,9 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.manifest import class_lines
-from scorefield.data.normalise import Normaliser
+from scorefield.data.normalise import Normaliser, VectorUnits
 from scorefield.data.picture import save_grid
 from scorefield.data.statistics import largest_distance, measure
-from scorefield.data.vector_units import VectorUnits
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import seed_of
 

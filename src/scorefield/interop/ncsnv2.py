@@ -15,10 +15,10 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, refuse_others
-from scorefield.nn.affine import Affine
 from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnv2 import NCSNv2
 from scorefield.nn.network import Network
+from scorefield.nn.wrappers import Affine
 
 STAGES = {
     "low": ("res1", "res2", "res3", "res4"),
@@ -63,7 +63,7 @@ def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
     described = {"class_path": f"scorefield.nn.{kind.__name__}", "init_args": arguments}
     if any(config.flag(key) for key in ("data.logit_transform", "data.rescaled", "data.centered")):
         return described, kind(**arguments)
-    return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(kind(**arguments))
+    return {"class_path": "scorefield.nn.wrappers.Affine", "init_args": {"net": described}}, Affine(kind(**arguments))
 
 
 def _depth(weights: Mapping[str, Tensor]) -> str:

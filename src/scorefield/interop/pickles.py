@@ -42,16 +42,11 @@ def _content(record: OrderedDict[Any, Any]) -> dict[Any, Any] | Any:
 
 
 CONFIGURATIONS = (
-    "argparse.Namespace",
-    "dotmap.DotMap",
-    "dotmap.dotmap.DotMap",
-    "easydict.EasyDict",
-    "ml_collections.config_dict.config_dict.ConfigDict",
-    "ml_collections.config_dict.config_dict.FieldReference",
-    "ml_collections.config_dict.config_dict.FrozenConfigDict",
-    "ml_collections.config_dict.ConfigDict",
+    "argparse.Namespace", "dotmap.DotMap", "dotmap.dotmap.DotMap", "easydict.EasyDict",
+    "ml_collections.config_dict.config_dict.ConfigDict", "ml_collections.config_dict.config_dict.FieldReference",
+    "ml_collections.config_dict.config_dict.FrozenConfigDict", "ml_collections.config_dict.ConfigDict",
     "types.SimpleNamespace",
-)
+)  # fmt: skip
 TYPES = ("bool", "bytes", "dict", "float", "int", "list", "long", "object", "str", "tuple", "unicode", "NoneType")
 STANDINS: dict[str, Any] = {
     **dict.fromkeys(CONFIGURATIONS, OrderedDict),

@@ -15,10 +15,9 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described, refuse_others
-from scorefield.nn.affine import Affine
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.network import Network
-from scorefield.nn.output_convolution import OutputConvolution
+from scorefield.nn.wrappers import Affine, OutputConvolution
 
 NETWORKS = ("ncsnpp", "ddpm", "cncsnpp")
 DDPM: dict[str, Any] = {
@@ -84,9 +83,9 @@ def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
         given |= {"in_channels": out_channels, "cond_channels": inner - out_channels, "out_channels": inner}
         net = OutputConvolution(NCSNpp(**given), inner, out_channels)
         init = {"net": described, "channels": inner, "out_channels": out_channels}
-        return {"class_path": "scorefield.nn.output_convolution.OutputConvolution", "init_args": init}, net
+        return {"class_path": "scorefield.nn.wrappers.OutputConvolution", "init_args": init}, net
     if not config.flag("data.centered"):
-        return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(net)
+        return {"class_path": "scorefield.nn.wrappers.Affine", "init_args": {"net": described}}, Affine(net)
     return described, net
 
 

@@ -74,7 +74,7 @@ class OnRun(Verb):
 
     def __post_init__(self, run: Any) -> None:
         if isinstance(run, MethodType):  # `dataclasses.replace` gives what `run` is on the verb before
-            run = run.__self__.folder
+            run = getattr(run.__self__, "folder")  # noqa: B009
         if run is ...:
             raise InputError("The run is missing: give a run folder, or a checkpoint file.")
         object.__setattr__(self, "folder", Path(run))

@@ -16,9 +16,8 @@ from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.losses.loss import Loss
-from scorefield.losses.norms import Mahalanobis, Norm, SquaredError
 from scorefield.losses.times import TimeDistribution, UniformTime
-from scorefield.losses.weights import SNR, Weight
+from scorefield.losses.weights import SNR, Mahalanobis, Norm, SquaredError, Weight
 
 
 @dataclass(frozen=True)

@@ -15,12 +15,5 @@ __getattr__, __dir__, LAZY = lazily(
     },
 )
 __all__ = [  # noqa: PLE0604
-    "Combined",
-    "RandomCrop",
-    "RandomGain",
-    "RandomPhase",
-    "Scanned",
-    "Undersampled",
-    "Volumes",
-    *LAZY,
-]  # pyright: ignore[reportUnsupportedDunderAll]
+    "Combined", "RandomCrop", "RandomGain", "RandomPhase", "Scanned", "Undersampled", "Volumes", *LAZY,
+]  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip

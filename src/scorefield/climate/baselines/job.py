@@ -1,4 +1,4 @@
-"""Baselines as a verb: fitted to pairs of files, and what they draw for others written."""
+"""Baselines and the correction of quantiles as verbs: learnt from files, and written for others."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from scorefield.climate.alignment import MEMBERS, TIMES, canonical, check_units, coarse_boxes, same_grid, same_times
 from scorefield.climate.baselines.baseline import Baseline, When
+from scorefield.climate.baselines.quantiles import QuantileMap
 from scorefield.climate.files import identity_of, open_dataset
 from scorefield.climate.output import NetCDF
 from scorefield.climate.times import dates_of
@@ -138,6 +139,35 @@ class DrawBaseline(FromTruth):
         drawn = self.baseline.draw(found, self.members, self.seed, when(given))
         title = f"{self.target} by {type(self.baseline).__name__}"
         return Drawn(drawn, given, fine, title, f"scorefield baseline, seed {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correct(FromTruth):
+    """Map the quantiles of predictions to the truth's in each grid box; with --map.wet both are wet equally often.
+
+    Args:
+        samples: predictions to correct: NetCDF or Zarr, with members or without.
+        train_samples: predictions of the period to learn from.
+        train_truth: what happened in it; times need not be the same.
+        map: how quantiles are mapped.
+    """
+
+    samples: Path = positional()
+    train_samples: Path
+    map: QuantileMap | None = None
+
+    def drawn(self) -> Drawn:
+        truth, role = read(self.train_truth, self.target), str(self.train_truth)
+        aligned = []
+        for path in (self.train_samples, self.samples):
+            data = read(path, self.target, members=True)
+            check_units(data, truth, (str(path), role))
+            aligned.append(same_grid(truth, data, (role, str(path))))
+        learnt, given = aligned
+        source, found = values(learnt, self.target), values(given, self.target)
+        fitted = (self.map or QuantileMap()).fit(source.reshape(-1, *source.shape[-2:]), values(truth, self.target))
+        title = f"{self.target}, quantiles corrected in each grid box"
+        return Drawn(fitted(found), given, truth, title, "scorefield correct")
 
 
 def read(path: Path, name: str, *, members: bool = False) -> Dataset:
