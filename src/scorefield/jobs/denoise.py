@@ -131,8 +131,7 @@ class Denoising(Job):
             facts = {"fields": len(y), "noise": levels.tolist(), "removed_over_noise": removed.tolist()}
             files[part.name] = facts | {"written": written}
         write_json(
-            out / "denoising.json",
-            {"model": self.how.provenance, "estimated": self.how.noise is None, "files": files},
+            out / "denoising.json", {"model": self.how.provenance, "estimated": self.how.noise is None, "files": files}
         )
         record_in(out, self.identity)
 

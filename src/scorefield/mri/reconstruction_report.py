@@ -33,12 +33,7 @@ def summary(members: Tensor) -> dict[str, Tensor]:
     of the members, from 19 on.
     """
     mean, size = members.mean(0), members.abs()
-    found = {
-        "members": members,
-        "mean": mean,
-        "magnitude": mean.abs(),
-        "phase": mean.angle(),
-    }
+    found = {"members": members, "mean": mean, "magnitude": mean.abs(), "phase": mean.angle()}
     if len(members) > 1:
         found["std"] = spread_of(size)[0]
         low, high = student_interval(size, LEVEL)

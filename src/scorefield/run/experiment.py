@@ -32,13 +32,7 @@ from scorefield.run import configuration
 from scorefield.run.aliases import renewed
 from scorefield.run.configuration import Parser
 from scorefield.run.defaults import completed
-from scorefield.run.loading import (
-    LoadedCheckpoint,
-    load_fixed,
-    load_mean,
-    load_strictly,
-    take_mean,
-)
+from scorefield.run.loading import LoadedCheckpoint, load_fixed, load_mean, load_strictly, take_mean
 from scorefield.run.recipe import build, data_parser, fit_to_data
 from scorefield.run.runner import place_among
 from scorefield.run.verb import log
