@@ -14,8 +14,8 @@ from scorefield.foundation.lazy import lazily
 NAMES = {
     "core.classifier": "Classifier",
     "core.denoiser": """
-        DataPrediction Denoiser EDMPreconditioner EpsilonPrediction FlowPrediction Index Label LogNoise NoiseRatio
-        Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
+        DataPrediction Denoiser EDMPreconditioner EpsilonPrediction FlowPrediction Index Label LogNoise
+        NoiseRatio Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
     """,
     "core.noise": """
         Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
@@ -29,8 +29,11 @@ NAMES = {
     "core.wiener": "Wiener",
     "data": """
         Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
-        HuggingFace Images Loader Measured Noisy Normaliser Sequential Source Square Standardise Tensors UnitRange
+        HuggingFace Images Loader Measured Noisy Normaliser Sequential Source Square Standardise Tensors
+        UnitRange
     """,
+    "data.quantile": "QuantileNormal",
+    "data.transform": "Chain Clip Fraction Largest Log1p PerVariable RawMoment Recentre Root",
     "datasets": """
         CIFAR10 CIFAR100 LSUN MNIST CelebA Channels Digits Interferograms NavierStokes TFRecords Terrain Volcano
         WebDataset
@@ -43,11 +46,13 @@ NAMES = {
     """,
     "inverse": "InverseProblem posterior",
     "losses": """
-        GSURE SNR SURE Ambient CrossEntropy Denoising Derivative EDMWeight FiniteDifference FlowMatching Hutchinson
-        ImportanceSampled ImportanceSampledLikelihood Likelihood LogNormal Loss Mahalanobis Norm SUREScore
-        ScorePower SquaredError Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
+        GSURE SNR SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight FiniteDifference
+        FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood Likelihood LogNormal Loss
+        Mahalanobis Metric Norm SUREScore SampledKSpace ScorePower SquaredError Sum SupervisedGSURE
+        TimeDistribution UniformLevels UniformTime Unweighted Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
+    "metrics.features": "Features",
     "metrics.frechet": "frechet_distance",
     "metrics.image": "interval_coverage psnr",
     "metrics.kernel": "kernel_distance",
@@ -56,18 +61,20 @@ NAMES = {
     "model": "Model",
     "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps NCSNpp NCSNv2 Network UNet",
     "operators": """
-        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask Scale Sense
-        as_operator cg_sense l1_wavelet least_squares to_channels to_complex zero_filled
+        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask Scale
+        Sense as_operator cg_sense conjugate_gradients l1_wavelet least_squares project_range to_channels
+        to_complex zero_filled
     """,
     "run.loading": "load",
     "jobs.train": "recipe train",
     "samplers": """
-        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama
-        Extrapolate Finer Heun Langevin LogSNRGrid NCSNLangevin NoPredictor ProbabilityFlow ReverseDiffusion Sampler
-        Step StochasticHeun TimeGrid TimeTable UniformGrid WienerBeyond bits_per_dimension interpolate sample
+        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
+        Extrapolate Finer Heun Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
+        Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniformGrid
+        WienerBeyond bits_per_dimension interpolate sample
     """,
     "samplers.tiled": "Tiled",
-    "training.trainer": "Trainer",
+    "training": "Adam Constant CosineDecay LearningRate Optimiser Trainer",
 }
 if TYPE_CHECKING:
     from scorefield.core.classifier import Classifier
@@ -76,8 +83,8 @@ if TYPE_CHECKING:
         NoiseRatio, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
     )
     from scorefield.core.noise import (
-        Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic, SpectralDensity,
-        SquaredExponential, VonKarman, White, WhiteModes,
+        Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
+        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes,
     )
     from scorefield.core.oracle import Gaussian, Mixture
     from scorefield.core.residual import ConditionalMean
@@ -92,9 +99,11 @@ if TYPE_CHECKING:
         Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Source, Square,
         Standardise, Tensors, UnitRange,
     )
+    from scorefield.data.quantile import QuantileNormal
+    from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root
     from scorefield.datasets import (
-        CIFAR10, CIFAR100, LSUN, MNIST, CelebA, Channels, Digits, Interferograms, NavierStokes, TFRecords, Terrain,
-        Volcano, WebDataset,
+        CIFAR10, CIFAR100, LSUN, MNIST, CelebA, Channels, Digits, Interferograms, NavierStokes, TFRecords,
+        Terrain, Volcano, WebDataset,
     )
     from scorefield.foundation.errors import InputError
     from scorefield.foundation.random import Generators
@@ -104,12 +113,13 @@ if TYPE_CHECKING:
     )
     from scorefield.inverse import InverseProblem, posterior
     from scorefield.losses import (
-        GSURE, SNR, SURE, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, FiniteDifference, FlowMatching,
-        Hutchinson, ImportanceSampled, ImportanceSampledLikelihood, Likelihood, LogNormal, Loss, Mahalanobis, Norm,
-        SUREScore, ScorePower, SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime,
-        Unweighted, Weight,
+        GSURE, SNR, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight,
+        FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood, Likelihood,
+        LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, ScorePower, SquaredError, Sum,
+        SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
+    from scorefield.metrics.features import Features
     from scorefield.metrics.frechet import frechet_distance
     from scorefield.metrics.image import interval_coverage, psnr
     from scorefield.metrics.kernel import kernel_distance
@@ -121,37 +131,25 @@ if TYPE_CHECKING:
     )
     from scorefield.operators import (
         Blur, Coarsen, Coils, Compose, CosineCoarsen, Fourier, FourierCoarsen, Grey, Hole, LinearOperator, Mask,
-        Scale, Sense, as_operator, cg_sense, l1_wavelet, least_squares, to_channels, to_complex, zero_filled,
+        Scale, Sense, as_operator, cg_sense, conjugate_gradients, l1_wavelet, least_squares, project_range,
+        to_channels, to_complex, zero_filled,
     )
     from scorefield.run.loading import load
     from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
-        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid, EulerMaruyama,
-        Extrapolate, Finer, Heun, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, ProbabilityFlow,
-        ReverseDiffusion, Sampler, Step, StochasticHeun, TimeGrid, TimeTable, UniformGrid, WienerBeyond,
-        bits_per_dimension, interpolate, sample,
+        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid,
+        EulerMaruyama, Exact, Extrapolate, Finer, Heun, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
+        ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
+        TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )
     from scorefield.samplers.tiled import Tiled
-    from scorefield.training.trainer import Trainer
+    from scorefield.training import Adam, Constant, CosineDecay, LearningRate, Optimiser, Trainer
 # fmt: on
 
 ROOMS = (
-    "climate",
-    "core",
-    "data",
-    "datasets",
-    "functions",
-    "guidance",
-    "interop",
-    "jobs",
-    "losses",
-    "metrics",
-    "mri",
-    "nn",
-    "operators",
-    "samplers",
-    "training",
-)
+    "climate", "core", "data", "datasets", "functions", "guidance", "interop", "jobs", "losses", "metrics", "mri",
+    "nn", "operators", "samplers", "training",
+)  # fmt: skip
 _get, _names, HOMES = lazily(__name__, NAMES, ROOMS)
 __all__ = ["__version__", *HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PLE0604
 

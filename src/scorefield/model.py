@@ -18,8 +18,7 @@ from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.manifest import Manifest
-from scorefield.data.normalise import Identity, Normaliser
-from scorefield.data.vector_units import VectorUnits
+from scorefield.data.normalise import Identity, Normaliser, VectorUnits
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream

@@ -166,11 +166,11 @@ def test_bands_of_nothing_but_rounding_are_no_part_of_a_power_law():
     x = NOISE.boundary.filter(x, ((radii > 0) & (radii < 16.5)).double())
     for fields in (x, x.float()):
         found = RadialSpectrum.measure(fields, NOISE)
-        assert found.exponent == pytest.approx(3.0, abs=0.15) and not found.doubt
+        assert found.exponent == pytest.approx(3.0, abs=0.15) and not found.warning
         assert found.bands[0] == found.bands[-1] == pytest.approx(1e-12 * max(found.bands))
         assert bands_of(fields, NOISE).kept.tolist() == [False, *[True] * 16, *[False] * 7]
     steep = RadialSpectrum.measure(NOISE.boundary.filter(x, (-(radii**2) / 40).exp()), NOISE)
-    assert "no power law" in steep.doubt and "not fall" in RadialSpectrum([1.0, 1.0], -1.0).doubt
+    assert "no power law" in steep.warning and "not fall" in RadialSpectrum([1.0, 1.0], -1.0).warning
     with pytest.raises(InputError, match="have no spectrum"):
         RadialSpectrum.measure(torch.zeros(2, 1, 16, 16), NOISE)
     with pytest.raises(InputError, match="three bands at least, and these have it in 0"):

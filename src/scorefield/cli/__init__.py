@@ -14,10 +14,10 @@ from scorefield.cli.console import messages_on_stderr, one_line, ran_out_of_memo
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
-USAGE = """usage: scorefield VERB ...     (scorefield VERB --help tells its arguments)
+USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its arguments)
 
   train RECIPE --out RUN        train a score model; --resume goes on, --init RUN starts from another's weights,
-                                --dry-run tells what it will cost
+                                --dry-run estimates what it will cost
   sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped, and several calls at
                                 once share the work; --resolution N draws functions on another grid
   evaluate RUN                  compare samples with the data: distances, memorisation, coverage
@@ -77,7 +77,7 @@ VERBS = {  # each a class of a room
 
 
 def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each way to end
-    """Run a verb. Exit code 0 if it did what was asked, 2 if something given cannot be used, 130 after Ctrl-C, 143
+    """Run a verb. Exit code 0 if it succeeded, 2 if something given cannot be used, 130 after Ctrl-C, 143
     after SIGTERM.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
@@ -90,7 +90,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         print(f"scorefield {version('scorefield')}")
         return 0
     verb, *rest = arguments
-    # Before torch is loaded: a thread that waits shall yield soon. Spinning is 30x slower when the cores are shared, and
+    # Before torch is loaded: a thread that waits should yield soon. Spinning is 30x slower when the cores are shared, and
     # sleeping at once costs 40 % when they are not.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
@@ -110,7 +110,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
             f"error: There is not enough memory ({brief(error)}): take a smaller network, smaller fields or fewer at once."
         )
         return 2
-    except Stopped as stop:  # training, which resumes where it is told to
+    except Stopped as stop:  # training, which resumes at its last checkpoint
         say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
         return 128 + stop.number
     except KeyboardInterrupt as interrupt:

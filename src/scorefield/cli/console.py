@@ -41,7 +41,7 @@ def one_line(error: BaseException) -> str:
 
 
 def ran_out_of_memory(error: BaseException) -> bool:
-    """Whether Python, NumPy or torch could not have the memory that was asked for."""
+    """Whether Python, NumPy or torch could not get the memory that they need."""
     words = ("not enough memory", "can't allocate memory", "out of memory", "Storage size calculation overflowed")
     return isinstance(error, MemoryError) or any(word in str(error) for word in words)
 

@@ -41,7 +41,7 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
     help_of = dict(_help(verb))
     for field, kind in arguments_of(verb):
         options: dict[str, Any] = {"help": help_of.get(field.name, "")}
-        required, default = field.default is dataclasses.MISSING, field.default
+        required, default = field.default in (dataclasses.MISSING, ...), field.default
         if field.default_factory is not dataclasses.MISSING:
             required, default = False, field.default_factory()
         default = list(default) if isinstance(default, tuple) else default  # jsonargparse fills its items in

@@ -10,32 +10,9 @@ from scorefield.foundation.lazy import lazily
 
 # What the room does, as dataclasses; the command line has them by their names.
 __getattr__, __dir__, VERBS = lazily(
-    __name__,
-    {
-        "downscaling": "Downscale",
-        "verification.job": "Verify",
-        "baselines.job": "DrawBaseline",
-        "baselines.correction": "Correct",
-    },
+    __name__, {"downscaling": "Downscale", "verification.job": "Verify", "baselines.job": "DrawBaseline Correct"}
 )
 __all__ = [  # noqa: PLE0604
-    "Bands",
-    "Bilinear",
-    "Blocks",
-    "Climate",
-    "Conservative",
-    "Cube",
-    "DayOfYear",
-    "Division",
-    "HourOfDay",
-    "Nearest",
-    "Periods",
-    "Position",
-    "Regrid",
-    "Seasons",
-    "Tiles",
-    "TimeFeature",
-    "Variables",
-    "Years",
-    *VERBS,
-]  # pyright: ignore[reportUnsupportedDunderAll]
+    "Bands", "Bilinear", "Blocks", "Climate", "Conservative", "Cube", "DayOfYear", "Division", "HourOfDay",
+    "Nearest", "Periods", "Position", "Regrid", "Seasons", "Tiles", "TimeFeature", "Variables", "Years", *VERBS,
+]  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scorefield.climate.files import NAMES, Layout, axes_of, bounds_name, mapping_name
-from scorefield.climate.grid import CURVILINEAR, Grid, factor_between, grid_of, is_angle, turned_to
+from scorefield.climate.grid import CURVILINEAR, Grid, factor_between, grid_of, is_angle, orientation_to
 from scorefield.climate.times import is_date
 from scorefield.climate.units import is_precipitation, same_units
 from scorefield.foundation.errors import InputError
@@ -168,7 +168,7 @@ def _turned(
     data: Dataset, wanted: tuple[np.ndarray, np.ndarray], given: tuple[np.ndarray, np.ndarray], roles: tuple[str, str]
 ) -> Dataset:
     """Fields on curved lines in the order in which their points, by latitude and longitude, are those that are wanted."""
-    order = turned_to(wanted, given)
+    order = orientation_to(wanted, given)
     if order is None:
         shapes = [f"{points[0].shape[0]}×{points[0].shape[1]}" for points in (wanted, given)]
         raise InputError(

@@ -18,7 +18,7 @@ from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
 from scorefield.climate.output import Placed, format_of, frame_of, validate
 from scorefield.climate.predictors import EnsembleInput, drive
-from scorefield.climate.split_predictors import held
+from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
 from scorefield.climate.units import same_units
 from scorefield.data.batch import Batch
@@ -136,7 +136,7 @@ class Downscale(Drawing):
     def _input(self, predictors: str) -> tuple[EnsembleInput, GriddedFields | None]:
         """What is predicted from, and the targets where there are any."""
         if predictors in SPLITS:
-            given, targets = held(self.source, predictors, self.most)
+            given, targets = predictors_of_split(self.source, predictors, self.most)
         else:
             given, targets = drive(self.source, self.template, predictors), None
         if self.conserve != "no":

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from hashlib import file_digest, sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,67 +17,26 @@ import numpy as np
 from scorefield.climate.units import same_units
 from scorefield.data.precision import fits_float32, needed
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.run.verb import Verb
 
 if TYPE_CHECKING:
     import xarray as xr
 
 HDF5, NETCDF3 = b"\x89HDF\r\n\x1a\n", b"CDF"
 CF = {
-    "X": "x",
-    "longitude": "x",
-    "Y": "y",
-    "latitude": "y",
-    "T": "time",
-    "time": "time",
-    "Z": "level",
-    "vertical": "level",
-}
+    "X": "x", "longitude": "x", "Y": "y", "latitude": "y", "T": "time", "time": "time", "Z": "level", "vertical": "level",
+}  # fmt: skip
+# fmt: off
 NAMES = {  # of dimensions that no attribute explains
-    "x": (
-        "lon",
-        "longitude",
-        "x",
-        "grid_longitude",
-        "rlon",
-        "projection_x_coordinate",
-        "xc",
-        "i",
-        "ni",
-        "nlon",
-        "nx",
-        "west_east",
-        "xi_rho",
-    ),
-    "y": (
-        "lat",
-        "latitude",
-        "y",
-        "grid_latitude",
-        "rlat",
-        "projection_y_coordinate",
-        "yc",
-        "j",
-        "nj",
-        "nlat",
-        "ny",
-        "south_north",
-        "eta_rho",
-    ),
+    "x": ("lon", "longitude", "x", "grid_longitude", "rlon", "projection_x_coordinate", "xc", "i", "ni", "nlon", "nx",
+          "west_east", "xi_rho"),
+    "y": ("lat", "latitude", "y", "grid_latitude", "rlat", "projection_y_coordinate", "yc", "j", "nj", "nlat", "ny",
+          "south_north", "eta_rho"),
     "time": ("time", "t", "valid_time", "date"),
     "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample"),
-    "level": (
-        "level",
-        "lev",
-        "plev",
-        "pressure",
-        "pressure_level",
-        "isobaricinhpa",
-        "height",
-        "depth",
-        "altitude",
-        "z",
-    ),
+    "level": ("level", "lev", "plev", "pressure", "pressure_level", "isobaricinhpa", "height", "depth", "altitude", "z"),
 }
+# fmt: on
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 READ_AHEAD = 2**25  # bytes of fields that follow one another, read together
 LOOKED_AT = 4  # fields, for their number type
@@ -117,6 +78,23 @@ def files_of(path: str | Path | Sequence[str]) -> list[str]:
             parts = sorted(match.glob("*.nc")) if match.is_dir() and not is_store(match) else []
             found += map(str, parts or [match])
     return found
+
+
+def digest_of(path: Path) -> str:
+    """SHA-256 of what lies in files, as `files_of` finds them; wherever they lie."""
+    found = sha256()
+    for root in map(Path, files_of(path)):
+        for part in sorted(part for part in root.rglob("*") if part.is_file()) if root.is_dir() else [root]:
+            with part.open("rb") as file:
+                found.update(f"{part.relative_to(root)} {file_digest(file, 'sha256').hexdigest()}\n".encode())
+    return found.hexdigest()
+
+
+def identity_of(verb: Verb) -> dict[str, Any]:
+    """What decides the result of a verb on files: all of its arguments but `out`, files by what lies in them."""
+    given = {name: getattr(verb, name) for name in verb.__dataclass_fields__ if name != "out"}
+    plain = json.dumps(given, default=lambda value: digest_of(value) if isinstance(value, Path) else repr(value))
+    return {"verb": type(verb).__name__} | json.loads(plain)
 
 
 def library() -> Any:

@@ -187,7 +187,7 @@ def unit_vectors(latitude: np.ndarray, longitude: np.ndarray) -> np.ndarray:
 def unrotate(
     y: np.ndarray, x: np.ndarray, pole_latitude: float, pole_longitude: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Geographic latitude and longitude of points on lines of a rotated pole, all in degrees."""
+    """Geographic latitude and longitude, (rows, columns), of lines y (rows), x (columns) of a rotated pole; in degrees."""
     phi, lam = np.meshgrid(np.radians(y), np.radians(x), indexing="ij")
     tilt = np.radians(pole_latitude)
     north = np.cos(phi) * np.cos(lam) * np.cos(tilt) + np.sin(phi) * np.sin(tilt)
@@ -198,7 +198,7 @@ def unrotate(
 
 
 def edges_between(positions: np.ndarray) -> np.ndarray:
-    """Half way between positions, and as far beyond the first and the last."""
+    """The n + 1 edges half way between n positions, and as far beyond the first and the last."""
     if len(positions) == 1:
         return np.array([positions[0] - 0.5, positions[0] + 0.5])
     middle = (positions[1:] + positions[:-1]) / 2
@@ -206,7 +206,7 @@ def edges_between(positions: np.ndarray) -> np.ndarray:
 
 
 def to_poles(edges: np.ndarray) -> np.ndarray:
-    """Edges of latitude that end at a pole where it is less than half a cell away."""
+    """Edges of latitude in degrees, which end at a pole where it is less than half a cell away."""
     edges = edges.clip(-90, 90)
     for end, inner in ((0, 1), (-1, -2)):
         if 90 - abs(edges[end]) < abs(edges[end] - edges[inner]) / 2:
@@ -222,15 +222,17 @@ def same_points(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, n
     return bool(away < 1e-2 * np.radians(spacing(*theirs)))
 
 
-def turned_to(ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]) -> tuple[slice, slice] | None:
-    """The order of their rows and of their columns in which their points are ours; None where there is none."""
+def orientation_to(
+    ours: tuple[np.ndarray, np.ndarray], theirs: tuple[np.ndarray, np.ndarray]
+) -> tuple[slice, slice] | None:
+    """The order of their rows and columns in which their points, (rows, columns) in degrees, are ours; None without one."""
     forth, back = slice(None), slice(None, None, -1)
     orders = [(rows, columns) for rows in (forth, back) for columns in (forth, back)]
     return next((order for order in orders if same_points(ours, (theirs[0][order], theirs[1][order]))), None)
 
 
 def spacing(latitude: np.ndarray, longitude: np.ndarray) -> float:
-    """The largest distance of neighbouring points in degrees."""
+    """The largest distance of neighbouring points (rows, columns), in degrees."""
     steps = [np.abs(np.diff(latitude, axis=a)).max(initial=0) for a in (0, 1)]
     turns = [np.abs((np.diff(longitude, axis=a) + 180) % 360 - 180).max(initial=0) for a in (0, 1)]
     return float(max(*steps, *turns))

@@ -205,7 +205,7 @@ class Between(NamedTuple):
 
 
 def between(source: np.ndarray, wanted: np.ndarray, low: float, high: float) -> Between:
-    """Linear interpolation along an axis, constant beyond the outermost points up to low and high."""
+    """Linear interpolation along an axis, from points (n) to others (m), constant beyond the outermost up to low and high."""
     if (outside := (wanted < low - SLACK * (high - low)) | (wanted > high + SLACK * (high - low))).any():
         raise InputError(
             f"The predictors' grid goes from {low:.5g} to {high:.5g} and does not cover {float(wanted[outside][0]):.5g} "

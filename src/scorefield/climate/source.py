@@ -297,7 +297,7 @@ def surveyed(fields: GriddedFields) -> tuple[list[list[float]], list[list[float]
 
 
 def describe(source: Climate, fields: GriddedFields) -> Tensor:
-    """The template of a training set: what its predictions will need."""
+    """The template of a training set, what its predictions will need, as bytes (n) uint8."""
     targets, predictors = fields.targets, fields.predictors
     reach, given, ever, gaps = surveyed(fields)
     whole = source.tiles is None

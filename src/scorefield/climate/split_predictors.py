@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     import xarray as xr
 
 
-def held(source: Climate, split: Split, most: int | None = None) -> tuple[EnsembleInput, GriddedFields]:
+def predictors_of_split(source: Climate, split: Split, most: int | None = None) -> tuple[EnsembleInput, GriddedFields]:
     """What the fields of a split, or at most so many of them, are predicted from, and the fields."""
     fields = source.load(split)
     fields = fields if most is None else fields.some(most)
     if fields.predictors is None:
         raise InputError("The data have no predictors to predict from.")
     if source.tiles is not None:
-        return HeldTiles(fields), fields
+        return SplitTiles(fields), fields
     if fields.targets.members > 1:
         raise InputError(
             f"{fields.targets.origin} has {fields.targets.members} members: write the predictors of each to a file of its own, "
@@ -42,7 +42,7 @@ def held(source: Climate, split: Split, most: int | None = None) -> tuple[Ensemb
 
 
 @dataclass(frozen=True, eq=False)
-class HeldTiles(EnsembleInput):
+class SplitTiles(EnsembleInput):
     """The tiles of a split.
 
     Attributes:

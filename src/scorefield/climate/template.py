@@ -42,7 +42,7 @@ class Template:
 
     @classmethod
     def read(cls, content: Tensor) -> Template:
-        """From the bytes in a checkpoint. Raises InputError where there are none."""
+        """From the bytes (n) in a checkpoint. Raises InputError where there are none."""
         if not content.numel():
             raise InputError(
                 "The run has no gridded data: `downscale` is for runs that were trained on `Climate` data."

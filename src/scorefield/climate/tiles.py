@@ -55,7 +55,7 @@ class Tiles:
 
 
 def window_means(field: np.ndarray, size: tuple[int, int], steps: tuple[int, int]) -> np.ndarray:
-    """Means over windows of a size at regular steps, by running sums."""
+    """Means of a field (rows, columns) over windows of a size at regular steps, one for each window, by running sums."""
     sums = np.pad(field.astype(np.float64).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     rows, columns = (np.arange(0, n - s + 1, step) for n, s, step in zip(field.shape, size, steps, strict=True))
     low, high, left, right = rows, rows + size[0], columns, columns + size[1]

@@ -35,7 +35,7 @@ class Dates(NamedTuple):
 
     @property
     def following(self) -> np.ndarray:
-        """The times whose next one is a single step later."""
+        """The numbers of the times whose next one is a single step later, (n) int."""
         return (np.abs(np.diff(self.hours) - self.step) < 1e-3 * self.step).nonzero()[0]
 
     @property
@@ -73,7 +73,7 @@ def season_of(month: int) -> str:
 
 
 def dates(times: np.ndarray) -> list[Any]:
-    """Times as calendar dates with year, month, ... of any calendar."""
+    """Times (n) as calendar dates with year, month, ... of any calendar."""
     return times.astype("datetime64[us]").tolist() if times.dtype.kind == "M" else list(times)
 
 
@@ -88,13 +88,13 @@ def irregular(times: np.ndarray) -> np.ndarray:
 
 
 def usual_step(times: np.ndarray) -> float:
-    """The median of the steps, in days; 1 where there are none."""
+    """The median of the steps of times (n), in days; 1 where there are none."""
     steps = np.diff(days_since_first(times)) if len(times) > 1 else np.ones(1)
     return float(np.median(steps)) or 1.0
 
 
 def days_since_first(times: np.ndarray) -> np.ndarray:
-    """Days since the first of the times, in their own calendar."""
+    """Days since the first of the times, (n) float64, in their own calendar."""
     found = dates(times)
     return np.array([(date - found[0]).total_seconds() / 86400 for date in found])
 

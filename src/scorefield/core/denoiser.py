@@ -42,7 +42,7 @@ class DenoiserProtocol(Protocol):
 
 # ------------------------------------------------------------------------------------------------------- noise labels
 class Label(ABC):
-    """How the network is told the noise level."""
+    """How the noise level is given to the network."""
 
     @abstractmethod
     def __call__(self, schedule: Schedule, t: Time) -> Time: ...
@@ -118,7 +118,7 @@ class Preconditioner(ABC):
     """How a network becomes a denoiser.
 
     Attributes:
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
         sigma_data: the standard deviation that the data are taken to have, where the coefficients depend on it.
     """
 
@@ -166,7 +166,7 @@ class EpsilonPrediction(ScalarPreconditioner):
     """The network predicts the noise: x̂ = (x_t − σF)/α (Ho et al. 2020, eq. 15). Undefined where α = 0.
 
     Args:
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
     """
 
     label: Label = Times()
@@ -183,7 +183,7 @@ class ScorePrediction(ScalarPreconditioner):
     With another power p it predicts σᵖ times the score, x̂ = (x_t + σ²⁻ᵖF)/α; p = 0 is the score itself (NCSN).
 
     Args:
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
         power: p.
     """
 
@@ -204,7 +204,7 @@ class EDMPreconditioner(ScalarPreconditioner):
 
     Args:
         sigma_data: standard deviation σ_d of the normalised data.
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
     """
 
     sigma_data: float = 1.0
@@ -226,7 +226,7 @@ class VelocityPrediction(ScalarPreconditioner):
     """The network predicts v = (αξ − σx)/√(α² + σ²) (Salimans and Ho 2022). Defined everywhere.
 
     Args:
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
     """
 
     label: Label = Times()
@@ -242,7 +242,7 @@ class FlowPrediction(ScalarPreconditioner):
     """The network predicts u = ξ − x: x̂ = (x_t − σu)/(α + σ) (Lipman et al. 2023). Defined everywhere.
 
     Args:
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
     """
 
     label: Label = Times()
@@ -258,7 +258,7 @@ class DataPrediction(ScalarPreconditioner):
     """The network is the denoiser: x̂ = F.
 
     Args:
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
     """
 
     label: Label = Times()

@@ -103,7 +103,7 @@ class RadialSpectrum:
         return cls(tuple(found.tolist()), -float((places * logs).sum() / places.square().sum()))
 
     @property
-    def doubt(self) -> str:
+    def warning(self) -> str:
         """What is odd about the law beyond the bands, one line; empty where it is a law that fields have."""
         if 0 < self.exponent <= STEEPEST:
             return ""

@@ -26,7 +26,7 @@ class Wiener(Preconditioner):
     Args:
         spectrum: S of the normalised data.
         points: n, those of the grid of training: a field whose modes have the variance 1/n there has unit variance per point.
-        label: how the network is told the noise level.
+        label: how the noise level is given to the network.
     """
 
     spectrum: RadialSpectrum

@@ -1,16 +1,13 @@
 """Archives of encoded images: folders, zips, tars and other files that hold many, each image read when it is asked for.
 
-An archive is an index of places and no more. Each read opens its file anew (some 20 µs, where the smallest image takes 60 to
+An archive is an index of places and no more. Each read opens its file again (some 20 µs, where the smallest image takes 60 to
 decode), so that nothing is shared by threads and worker processes, however they were started, and memory stays flat.
 """
 
 from __future__ import annotations
 
 import os
-import struct
 import tarfile
-import zipfile
-import zlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +21,9 @@ from torch import Tensor
 
 from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
 from scorefield.data.fields import FieldDataset
+from scorefield.data.listing import archive, is_image, read
 from scorefield.data.source import Source
-from scorefield.foundation.errors import InputError, brief
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".pbm")
+from scorefield.foundation.errors import InputError
 
 
 class Archive(ABC):
@@ -86,7 +82,7 @@ class ArchiveSource(Source):
     def fields(
         self, archive: Archive, chosen: Tensor, labels: Tensor | None = None, classes: tuple[str, ...] = ()
     ) -> FieldDataset:
-        """Some images of an archive; `labels` has one class for each image of it."""
+        """The images of an archive whose numbers are `chosen`, (n) int64; `labels` has one class for each image of it."""
         decoder = Archived(archive, Conversion(self.channels, self.crop, self.size, self.filter))
         some = None if labels is None else labels[chosen]
         return ImageFields(decoder, chosen, some, classes if labels is not None else ()).kept(self.cache_gib)
@@ -103,13 +99,12 @@ def read_range(path: Path, offset: int, size: int) -> bytes:
 
 
 # ------------------------------------------------------------------------------------------------------- folders and zips
-class FolderArchive(Archive):
-    """The images in one folder, sorted by name; sub-folders are not looked into."""
+class FileArchive(Archive):
+    """The images in a folder, sub-folders not looked into, or in a zip, sorted by name."""
 
     def __init__(self, path: Path) -> None:
         self.origin, self.path = str(path), path
-        with os.scandir(path) as entries:
-            self.names = sorted(entry.name for entry in entries if is_image(entry.name))
+        self.names = sorted(filter(is_image, os.listdir(path) if path.is_dir() else archive(path).places))  # noqa: PTH208
 
     def __len__(self) -> int:
         return len(self.names)
@@ -118,54 +113,7 @@ class FolderArchive(Archive):
         return self.names[index]
 
     def open(self, index: int) -> Image.Image:
-        return Image.open(BytesIO((self.path / self.names[index]).read_bytes()))
-
-
-class ZipArchive(Archive):
-    """The images in a zip, sorted by name; its directory is read once."""
-
-    def __init__(self, path: Path) -> None:
-        self.origin, self.path = str(path), path
-        try:
-            with zipfile.ZipFile(path) as file:
-                entries = [entry for entry in file.infolist() if is_image(entry.filename)]
-        except (zipfile.BadZipFile, OSError, struct.error, ValueError, NotImplementedError) as error:
-            raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it anew.") from error
-        if any(entry.flag_bits & 1 for entry in entries):
-            raise InputError(f"{path} is encrypted: unpack it with its password, and give the folder.")
-        if any(entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) for entry in entries):
-            raise InputError(f"{path} is compressed by another method than deflate: unpack it, and give the folder.")
-        entries.sort(key=lambda entry: entry.filename)
-        self.names = [entry.filename for entry in entries]
-        places = [(e.header_offset, e.compress_size, e.file_size, e.CRC, e.compress_type) for e in entries]
-        self.places = np.array(places, dtype=np.int64).reshape(-1, 5)
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def name(self, index: int) -> str:
-        return self.names[index]
-
-    def open(self, index: int) -> Image.Image:
-        offset, packed, size, crc, method = (int(value) for value in self.places[index])
-        with self.path.open("rb") as file:
-            file.seek(offset)
-            header = file.read(30)
-            if len(header) < 30 or header[:4] != b"PK\x03\x04":
-                raise EOFError(f"{self.path} is cut off or damaged")
-            file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)  # the name and what else is said
-            data = file.read(packed)
-        if method == zipfile.ZIP_DEFLATED:
-            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
-        if len(data) != size or zlib.crc32(data) != crc:
-            raise EOFError(f"{self.path} is cut off or damaged")
-        return Image.open(BytesIO(data))
-
-
-def is_image(name: str) -> bool:
-    """Whether a file is an image by its name, and none that a system hides."""
-    hidden = name.startswith((".", "__MACOSX")) or "/." in name or "/__MACOSX" in name
-    return not hidden and name.lower().endswith(SUFFIXES)
+        return Image.open(BytesIO(read(self.path, self.names[index])))
 
 
 # ------------------------------------------------------------------------------------------------------------------- tars
@@ -199,7 +147,7 @@ def tar_members(path: Path) -> Iterator[Member]:
             if position == 0 and header.startswith(PACKED):
                 raise InputError(f"{path} is compressed, and cannot be read from the middle: decompress it (gunzip).")
             if not header:
-                raise InputError(f"{path} is {'cut off: it lacks its end' if position else 'empty'}. Get it anew.")
+                raise InputError(f"{path} is {'cut off: it lacks its end' if position else 'empty'}. Get it again.")
             if header.count(0) == BLOCK:
                 if any(file.read(PADDING)):
                     raise InputError(f"{path} holds several tars, one after the other: unpack it, and pack it as one.")
@@ -208,10 +156,10 @@ def tar_members(path: Path) -> Iterator[Member]:
                 name, size, kind = _header(header)
                 size = int(longer.get("size", size))
             except ValueError as error:
-                raise InputError(f"{path} is no tar, or damaged at byte {position}: get it anew.") from error
+                raise InputError(f"{path} is no tar, or damaged at byte {position}: get it again.") from error
             offset = position + BLOCK
             if not 0 <= size <= end - offset:
-                raise InputError(f"{path} is cut off in {name[:60]}: get it anew.")
+                raise InputError(f"{path} is cut off in {name[:60]}: get it again.")
             if kind == tarfile.XHDTYPE:
                 longer = _extended(file.read(size))
             elif kind == tarfile.GNUTYPE_LONGNAME:

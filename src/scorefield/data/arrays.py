@@ -174,7 +174,7 @@ def parts_of(names: Sequence[str], key: str) -> dict[str, Part]:
 
 
 def checked(labels: np.ndarray, n: int | None, name: str, path: Path, most: int = 0) -> np.ndarray:
-    """Labels that were found and not asked for, or InputError."""
+    """Labels, (n) or one-hot (n, classes), that were found and not given, or InputError."""
     try:
         check_labels(labels, len(labels) if n is None else n, str(path), 0 if is_one_hot(labels) else most)
     except InputError as error:
@@ -206,17 +206,17 @@ class ArrayFile:
             self._content = np.load(path, mmap_mode="r", allow_pickle=False)
         except BROKEN as error:
             raise InputError(
-                f"{path} is no .npy or .npz of plain numbers ({brief(error)}): save it anew by numpy."
+                f"{path} is no .npy or .npz of plain numbers ({brief(error)}): save it again by numpy."
             ) from error
         self.plain = isinstance(self._content, np.ndarray)
         self.names: tuple[str, ...] = ("",) if self.plain else tuple(self._content.files)
         if self.plain and min(self._content.shape, default=0) < 0:
-            raise InputError(f"{path} says that its shape is {self._content.shape}: save it anew by numpy.")
+            raise InputError(f"{path} says that its shape is {self._content.shape}: save it again by numpy.")
         if not self.plain:
             check_unpacked(self._content.zip.infolist(), path.stat().st_size, str(path))
 
     def read(self, name: str, argument: str) -> np.ndarray:
-        """One array by name; `argument` is what the user would correct."""
+        """One array by name, of at least one axis, as stored; `argument` is what the user would correct."""
         array = self._read(name, argument)
         if array.ndim == 0:
             raise InputError(f"{name or 'The array'} of {self.path} is a single number: save one entry for each field.")
@@ -233,5 +233,5 @@ class ArrayFile:
             return self._content[name]
         except BROKEN as error:
             raise InputError(
-                f"{name} of {self.path} cannot be read ({brief(error)}): save it anew as plain numbers."
+                f"{name} of {self.path} cannot be read ({brief(error)}): save it again as plain numbers."
             ) from error

@@ -40,8 +40,8 @@ class Flip(Augment):
         grid = batch.x.ndim - 2
         if not all(-grid <= axis <= -1 for axis in self.axes):
             raise InputError(f"Flip axes {self.axes} do not fit a grid of rank {grid}: give axes from -1 to -{grid}.")
-        coins = draw(batch, seed, Stream.FLIP, (len(self.axes),)) < 0.5
-        chosen = dict(zip(self.axes, coins.unbind(1), strict=True))
+        flips = draw(batch, seed, Stream.FLIP, (len(self.axes),)) < 0.5
+        chosen = dict(zip(self.axes, flips.unbind(1), strict=True))
         cond = {name: flip(value, chosen) if name == "field" else value for name, value in batch.cond.items()}
         mask = None if batch.mask is None else flip(batch.mask, chosen)
         return replace(batch, x=flip(batch.x, chosen), cond=cond, mask=mask)
@@ -100,7 +100,7 @@ def draw(batch: Batch, seed: int, stream: Stream, shape: tuple[int, ...]) -> Ten
 
 
 def flip(x: Tensor, chosen: dict[int, Tensor]) -> Tensor:
-    """Flip the samples that are chosen for each axis."""
+    """Fields (batch, channels, *grid), those that are chosen flipped: (batch) bool for each axis of x."""
     for axis, coin in chosen.items():
         x = torch.where(coin.reshape(-1, *(1,) * (x.ndim - 1)), x.flip(axis), x)
     return x

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset
-from scorefield.data.precision import fits_float32, glance, needed
+from scorefield.data.precision import fits_float32, needed, spread_rows
 from scorefield.foundation.errors import InputError, brief
 
 BROKEN = (Exception,)  # a damaged, encrypted or exploding file raises almost any
@@ -95,6 +95,7 @@ class Conversion:
     pages: Pages | None = None
 
     def __call__(self, image: Image.Image, page: int = 0) -> np.ndarray:
+        """The values as stored, (height, width) or (height, width, 3), with all pages first where they are a volume."""
         count = pages_of(image)
         if self.pages is None and count > 1:
             raise InputError(f"has {count} pages: give pages frames, volume or first.")
@@ -158,7 +159,7 @@ def pages_of(image: Image.Image) -> int:
 
 
 def to_depth(array: np.ndarray, depth: Depth) -> np.ndarray:
-    """Values of 1, 8 or 16 bits as those of another depth: black stays black, and white white."""
+    """Values of 1, 8 or 16 bits, of any shape, as those of another depth: black stays black, and white white."""
     if array.dtype not in (np.bool_, np.uint8, np.uint16):
         raise InputError(f"holds {array.dtype}, not 1, 8 or 16 bits: leave depth out, or save it with 16 bits.")
     white = {np.dtype(np.bool_): 1, np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}[array.dtype]
@@ -225,7 +226,7 @@ class Decoder(ABC):
 
     @cached_property
     def first(self) -> np.ndarray:
-        """The image that all others have to be like."""
+        """The image that all others have to be like, as `Conversion` gives it."""
         return self._decode(0, 0)
 
     def pages(self, index: int) -> int:
@@ -312,7 +313,7 @@ class ImageFields(FieldDataset):
         self.quantum = 0.0 if decoder.first.dtype.kind == "f" else 1.0
         self.precision = torch.float32
         if not fits_float32(decoder.first.dtype):
-            rows = self._rows(torch.from_numpy(glance(len(self), decoder.first.size)))
+            rows = self._rows(torch.from_numpy(spread_rows(len(self), decoder.first.size)))
             self.precision = needed(rows, decoder.origin)
 
     def __len__(self) -> int:

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from scorefield.data.batch import Batch
 from scorefield.data.listing import FileList
-from scorefield.data.precision import fits_float32, glance, needed
+from scorefield.data.precision import fits_float32, needed, spread_rows
 from scorefield.data.vectors import check_vectors, notes_on
 from scorefield.foundation.errors import InputError
 
@@ -154,7 +154,7 @@ class ArrayFields(FieldDataset):
         self.quantum = 1.0 if array.dtype.kind in "biu" else 0.0
         self.precision = torch.float32
         if not fits_float32(array.dtype):
-            rows = self._rows(glance(len(array), math.prod(array.shape[1:])))
+            rows = self._rows(spread_rows(len(array), math.prod(array.shape[1:])))
             self.precision = needed(rows, origin)
         if self.labels is not None:
             self.classes = classes or tuple(map(str, range(count_classes(np.asarray(labels)))))
@@ -202,7 +202,7 @@ class DatasetFields(FieldDataset):
             x = self._item(0).x
             self.dtype = str(x.dtype).removeprefix("torch.")
             if x.dtype not in HALVES and not fits_float32(np.dtype(self.dtype)):
-                rows = [pairs(self._item(int(i))).x for i in glance(len(self), x.numel())]
+                rows = [pairs(self._item(int(i))).x for i in spread_rows(len(self), x.numel())]
                 if len({row.shape for row in rows}) == 1:  # else `stack` refuses them
                     self.precision = needed(torch.stack(rows).numpy(), "The dataset")
 
@@ -321,12 +321,12 @@ def are_numbers(labels: np.ndarray) -> bool:
 
 
 def is_one_hot(labels: np.ndarray) -> bool:
-    """Whether labels are rows of zeros with a single 1."""
+    """Whether labels are rows (n, classes) of zeros with a single 1."""
     if labels.ndim != 2 or labels.shape[1] < 2 or labels.dtype.kind not in "biuf":
         return False
     return bool(((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all())
 
 
 def count_classes(labels: np.ndarray) -> int:
-    """How many classes labels that were checked tell apart: the length of one-hot rows, or one more than the largest."""
+    """How many classes checked labels have: the length of one-hot rows (n, classes), or one more than the largest of (n)."""
     return labels.shape[1] if labels.ndim == 2 and labels.shape[1] > 1 else int(labels.max()) + 1

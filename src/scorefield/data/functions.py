@@ -139,7 +139,7 @@ def on_grid(coordinates: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def span(coordinates: np.ndarray, points: int, origin: str) -> float:
-    """The length n h of the domain that regular coordinates cover. Any others raise InputError."""
+    """The length n h of the domain that regular coordinates (n), of step h, cover, in their units. Others raise InputError."""
     if coordinates.ndim != 1 or len(coordinates) != points or coordinates.dtype.kind not in "iuf":
         raise InputError(
             f"{origin} is {coordinates.dtype} {coordinates.shape}, not {points} numbers along one axis: functions need a "

@@ -171,7 +171,7 @@ def read_text(path: Path, name: str, origin: str) -> str:
             raise InputError(f"{origin} has {len(content) / 2**20:.0f} MiB, too many for a list of labels: shorten it.")
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise InputError(f"{origin} is not UTF-8 ({brief(error)}): save it anew.") from error
+        raise InputError(f"{origin} is not UTF-8 ({brief(error)}): save it again.") from error
     except OSError as error:
         raise InputError(f"{origin} cannot be read ({brief(error)}).") from error
 
@@ -181,7 +181,7 @@ def parse_json(text: str, origin: str) -> Any:
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise InputError(f"{origin} is no JSON ({brief(error)}): write it anew.") from error
+        raise InputError(f"{origin} is no JSON ({brief(error)}): write it again.") from error
 
 
 def read_rows(text: str, name: str, origin: str) -> list[dict[str, Any]]:
@@ -191,7 +191,7 @@ def read_rows(text: str, name: str, origin: str) -> list[dict[str, Any]]:
             rows = list(csv.DictReader(StringIO(text, newline="")))
         except csv.Error as error:
             raise InputError(
-                f"{origin} is no table of comma-separated values ({brief(error)}): save it anew."
+                f"{origin} is no table of comma-separated values ({brief(error)}): save it again."
             ) from error
         return [{key: value for key, value in row.items() if key is not None} for row in rows]
     lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]

@@ -15,10 +15,9 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.manifest import class_lines
-from scorefield.data.normalise import Normaliser
+from scorefield.data.normalise import Normaliser, VectorUnits
 from scorefield.data.picture import save_grid
 from scorefield.data.statistics import largest_distance, measure
-from scorefield.data.vector_units import VectorUnits
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import seed_of
 
@@ -173,7 +172,7 @@ def inspect(
 
 
 def tally(batches: Iterable[Batch], members: Tensor) -> Iterator[Batch]:
-    """Pass batches on and count the members of each class on the way."""
+    """Pass batches on and count the members of each class, (classes) int, on the way."""
     for batch in batches:
         if len(members) and "label" in batch.cond:
             if int(batch.cond["label"].min()) < 0:
@@ -243,7 +242,7 @@ def held_out(fields: FieldDataset, workers: int) -> list[str]:
 
 
 def warn(std: Tensor, members: Tensor, classes: tuple[str, ...]) -> list[str]:
-    """What in the statistics is likely to go wrong in training."""
+    """What is likely to go wrong in training, by the deviations (channels) in data units and the members (classes)."""
     warnings = [f"Channel {i} is constant: a model cannot learn it." for i in (std == 0).nonzero().flatten().tolist()]
     spread = std[std > 0]
     if len(spread) and spread.max() > 100 * spread.min():

@@ -6,7 +6,9 @@ import hashlib
 import os
 import posixpath
 import re
+import struct
 import zipfile
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -62,7 +64,7 @@ class FileList:
             return cls(path, *files_below(path))
         if path.suffix.lower() in (".zip", ".npz"):
             with suppress(InputError):
-                return cls(path, {name: (info.file_size, info.CRC) for name, info in archive(path).items()})
+                return cls(path, archive(path).sizes)
         return cls(path, {"": (path.stat().st_size,)})
 
     @property
@@ -129,14 +131,14 @@ def list_images(path: Path) -> ImageList:
     if path.is_dir():
         every, left_out = files_below(path)
     elif path.is_file():
-        every, left_out = {name: (info.file_size, info.CRC) for name, info in archive(path).items()}, Counter()
+        every, left_out = archive(path).sizes, Counter()
     else:
         raise AbsentDataError(f"There is no folder or zip file {path}: correct the path.")
     names, lists = [], []
     for name in every:
         last = name.rpartition("/")[2]
         suffix = posixpath.splitext(last)[1].lower()
-        if name.startswith(HIDDEN) or any(f"/{mark}" in name for mark in HIDDEN):
+        if is_hidden(name):
             left_out["hidden"] += 1
         elif suffix in SUFFIXES:
             names.append(name)
@@ -153,6 +155,16 @@ def list_images(path: Path) -> ImageList:
     check_companions(path, root, folders)
     used = {name: every[name] for name in (*names, *lists)}
     return ImageList(FileList(path, used, dict(left_out)), names, root, sorted(lists), splits, folders)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file, or a folder above it, is one that systems hide."""
+    return name.startswith(HIDDEN) or any(f"/{mark}" in name for mark in HIDDEN)
+
+
+def is_image(name: str) -> bool:
+    """Whether a file is an image by its name, and not hidden."""
+    return posixpath.splitext(name)[1].lower() in SUFFIXES and not is_hidden(name)
 
 
 def counted(counts: Mapping[str, int]) -> str:
@@ -277,52 +289,78 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def identity(folder: Path) -> tuple[int, int]:
-    """What tells a folder from any other, by whatever name."""
+    """What identifies a folder, whatever its name."""
     found = folder.stat()
     return found.st_dev, found.st_ino
 
 
 def read(path: Path, name: str) -> bytes:
     """The bytes of one file in a folder or zip."""
-    folder = path.is_dir()
-    size = (path / name).stat().st_size if folder else archive(path)[name].file_size
+    size = (path / name).stat().st_size if path.is_dir() else archive(path).sizes[name][0]
     if size > IMAGE:
         raise InputError(f"has {size / 2**30:.3g} GiB, which no image has: remove it.")
-    if folder:
-        return (path / name).read_bytes()
-    return _open_zip(*_version(path), os.getpid()).read(archive(path)[name])
+    return (path / name).read_bytes() if path.is_dir() else archive(path).read(name)
 
 
-def archive(path: Path) -> Mapping[str, zipfile.ZipInfo]:
-    """The files of a zip by their names, in which slashes separate folders."""
-    return _members(*_version(path), os.getpid())
+class Zip:
+    """The files of a zip by their names, in which slashes separate folders.
+
+    Its directory is read once, and is all that is kept. Each read opens it again (some 20 µs), and threads and processes
+    share nothing.
+
+    Attributes:
+        places: of each file: where its header begins, its bytes as packed, the number of its method.
+        sizes: of each file, in bytes, with its checksum.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            with zipfile.ZipFile(path) as file:
+                entries = file.infolist()
+        except Exception as error:  # a damaged file raises almost any
+            raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it again.") from error
+        self.places: dict[str, tuple[int, int, int]] = {}
+        self.sizes: dict[str, tuple[int, ...]] = {}
+        for entry in entries:
+            name = entry.filename.replace("\\", "/")  # as some programs of Windows write them
+            if name.endswith("/"):
+                continue
+            if entry.flag_bits & 1:
+                raise InputError(
+                    f"{path} is protected by a password, as {brief(name)} is: unpack it and give the folder."
+                )
+            if name in self.sizes:
+                raise InputError(f"{path} holds two files of the name {brief(name)}: pack it again.")
+            self.places[name] = (entry.header_offset, entry.compress_size, entry.compress_type)
+            self.sizes[name] = (entry.file_size, entry.CRC)
+
+    def read(self, name: str) -> bytes:
+        """The bytes of a file. Raises EOFError or another error where they are damaged."""
+        (offset, packed, method), (size, checksum) = self.places[name], self.sizes[name]
+        with self.path.open("rb") as file:
+            file.seek(offset)
+            header = file.read(30)
+            if len(header) < 30 or header[:4] != b"PK\x03\x04":
+                raise EOFError(f"{self.path} is cut off or damaged")
+            file.seek(sum(struct.unpack("<HH", header[26:])), os.SEEK_CUR)  # its name and more
+            data = file.read(packed)
+        if method == zipfile.ZIP_DEFLATED:
+            data = zlib.decompressobj(-zlib.MAX_WBITS).decompress(data, size + 1)
+        elif method != zipfile.ZIP_STORED:
+            with zipfile.ZipFile(self.path) as archive:  # which few zips need, and which takes long
+                return archive.read(next(i for i in archive.infolist() if i.header_offset == offset))
+        if len(data) != size or zlib.crc32(data) != checksum:
+            raise EOFError(f"{self.path} is cut off or damaged")
+        return data
 
 
-def _version(path: Path) -> tuple[Path, int, int]:
-    """A file as it is now: one that is replaced is opened anew."""
+def archive(path: Path) -> Zip:
+    """A zip as it is now: one that is replaced is read again. InputError where it cannot be read."""
     found = path.stat()
-    return path, found.st_mtime_ns, found.st_size
+    return _archive(path, found.st_mtime_ns, found.st_size)
 
 
 @lru_cache(maxsize=8)
-def _open_zip(path: Path, changed: int, size: int, process: int) -> zipfile.ZipFile:
-    """An open zip, one per process: a position in a file must not be shared across a fork."""
-    try:
-        return zipfile.ZipFile(path)
-    except Exception as error:  # a damaged file raises almost any
-        raise InputError(f"{path} is not a readable zip file ({brief(error)}): download it anew.") from error
-
-
-@lru_cache(maxsize=8)
-def _members(path: Path, changed: int, size: int, process: int) -> Mapping[str, zipfile.ZipInfo]:
-    found: dict[str, zipfile.ZipInfo] = {}
-    for info in _open_zip(path, changed, size, process).infolist():
-        name = info.filename.replace("\\", "/")  # as some programs of Windows write them
-        if name.endswith("/"):
-            continue
-        if info.flag_bits & 1:
-            raise InputError(f"{path} is protected by a password, as {brief(name)} is: unpack it and give the folder.")
-        if name in found:
-            raise InputError(f"{path} holds two files of the name {brief(name)}: pack it anew.")
-        found[name] = info
-    return found
+def _archive(path: Path, changed: int, size: int) -> Zip:
+    return Zip(path)

@@ -196,5 +196,5 @@ def fetch(fields: FieldDataset, key: Tensor, augment: Sequence[Augment], seed: i
 
 @lru_cache(maxsize=4)
 def permutation(n: int, seed: int, epoch: int) -> Tensor:
-    """The order of the data in one epoch."""
+    """The order of the data in one epoch, (n) int64."""
     return torch.randperm(n, generator=Generator().manual_seed(seed_of(seed, epoch, Stream.SHUFFLE)))

@@ -133,7 +133,7 @@ class Volume:
         return cls(fields, torch.from_numpy(scale), numbers, volumes[0], magnitude)
 
     def write(self, stem: Path, x: Tensor) -> list[Path]:
-        """Write NAME.nii.gz in the units of the file, and NAME-phase.nii.gz in radians where the phase is known."""
+        """Write fields (slices, channels, *grid) in the file's units, NAME.nii.gz, and a phase in radians, NAME-phase.nii.gz."""
         found = x * self.scale.reshape(-1, 1, 1, 1)
         phased, result = x.shape[1] == 2, self.values.copy()
         result[..., list(self.numbers)] = np.moveaxis((to_complex(found) if phased else found)[:, 0].numpy(), 0, 2)

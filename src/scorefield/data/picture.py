@@ -52,7 +52,7 @@ def grid(x: Tensor, *, columns: int = 0, low: float | None = None, high: float |
 def save_grid(
     path: Path | str, x: Tensor, *, columns: int = 0, low: float | None = None, high: float | None = None
 ) -> None:
-    """Write the picture of `grid` to an image file, which appears whole or not at all."""
+    """Write the picture of `grid`, of x (n, channels, *grid), to an image file, which appears whole or not at all."""
     path = Path(path)
     form = Image.registered_extensions().get(path.suffix.lower())
     if form not in Image.SAVE:
@@ -88,7 +88,7 @@ def save_panels(path: Path, panels: Sequence[tuple[str, Tensor, float, float]], 
 
 
 def unit(x: Tensor, low: float | None, high: float | None, shared: bool) -> Tensor:
-    """Scale known values to [0, 1], with one range for all channels or one for each."""
+    """Known values of x (n, channels, *grid) scaled to [0, 1], with one range for all channels or one for each."""
     axes = tuple(axis for axis in range(x.ndim) if shared or axis != 1)
     finite = x.isfinite()
     lowest = torch.where(finite, x, torch.inf).amin(axes, keepdim=True) if low is None else x.new_tensor(low)

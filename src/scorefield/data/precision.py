@@ -14,8 +14,8 @@ INTEGERS = 2**24, 2**53  # integers beyond are rounded by float32, by float64
 FIELDS, VALUES = 32, 2**22  # looked at, at most
 
 
-def glance(n: int, size: int) -> np.ndarray:
-    """The rows to look at of n fields of a size: a few, evenly spread."""
+def spread_rows(n: int, size: int) -> np.ndarray:
+    """The numbers of the fields to look at, of n fields of `size` values: a few, evenly spread, (k) int64."""
     return np.unique(np.linspace(0, n - 1, min(n, FIELDS, max(2, VALUES // max(size, 1)))).round().astype(np.int64))
 
 
@@ -64,7 +64,7 @@ def _rounded(lost: np.ndarray, channel: np.ndarray) -> bool:
 
 
 def of_offset(shift: Tensor, scale: Tensor) -> torch.dtype:
-    """The type of shift + scale z for z of about 1: float64 where the offset is more than 10⁵ times as large as the scale."""
+    """The type of shift + scale z, (channels), for z of about 1: float64 where an offset is more than 10⁵ times the scale."""
     if shift.numel() and bool((shift.abs() > LARGE * scale.abs()).any()):
         return torch.float64
     return torch.float32

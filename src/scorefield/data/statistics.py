@@ -46,7 +46,7 @@ class Statistics:
 
     @property
     def std(self) -> Tensor:
-        """Standard deviation of all known values of a channel, exactly 0 where they are all equal."""
+        """Standard deviation of all known values of each channel, (channels) in data units, 0 where they are all equal."""
         return torch.where(self.minimum < self.maximum, (self.squares / self.count).sqrt(), 0.0)
 
     def __add__(self, other: Statistics) -> Statistics:

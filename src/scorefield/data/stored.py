@@ -51,7 +51,7 @@ class HDF5File:
             with h5py.File(path) as file:
                 file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Dataset) else None)
         except OSError as error:
-            raise InputError(f"{path} is no whole HDF5 file ({brief(error)}): save it anew.") from error
+            raise InputError(f"{path} is no whole HDF5 file ({brief(error)}): save it again.") from error
         self.names = tuple(found)
 
     def read(self, name: str, argument: str) -> Stored:
@@ -103,7 +103,7 @@ class ZarrFile:
         try:
             self._content: Any = zarr.open(str(path), mode="r")
         except Exception as error:  # its stores raise errors of many kinds
-            raise InputError(f"{path} is no whole Zarr group or array ({brief(error)}): save it anew.") from error
+            raise InputError(f"{path} is no whole Zarr group or array ({brief(error)}): save it again.") from error
         self._single = isinstance(self._content, zarr.Array)
         self.names = ("",) if self._single else tuple(arrays_below(self._content))
 

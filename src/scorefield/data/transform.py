@@ -121,7 +121,7 @@ def widest(steps: Sequence[nn.Module]) -> torch.dtype:
 
 
 class Transformed:
-    """Batches as some transforms make them; each iteration reads them anew."""
+    """Batches as some transforms make them; each iteration reads them again."""
 
     def __init__(self, batches: Iterable[Batch], steps: list[Normaliser]) -> None:
         self.batches, self.steps = batches, steps
@@ -135,7 +135,7 @@ class Transformed:
 
 
 class Selected:
-    """Batches with some of their channels; each iteration reads them anew."""
+    """Batches with some of their channels; each iteration reads them again."""
 
     def __init__(self, batches: Iterable[Batch], part: slice) -> None:
         self.batches, self.part = batches, part
@@ -155,7 +155,7 @@ class Fixed(Normaliser):
 
     @abstractmethod
     def log_slope(self, x: Tensor) -> Tensor:
-        """log |derivative| at every value."""
+        """log |derivative| at every value, of the shape of x."""
 
     def log_det(self, x: Values) -> Float[Tensor, " batch"]:
         return self.log_slope(x.double()).flatten(1).sum(1).to(x.dtype)

@@ -27,7 +27,7 @@ def check_vectors(vectors: Any, n: int, origin: str) -> Tensor:
 
 
 def check_rows(vectors: Tensor, origin: str) -> Tensor:
-    """Vectors, each finite or NaN as a whole, or InputError."""
+    """Vectors (n, entries), each finite or NaN as a whole, or InputError."""
     bad = ~vectors.isfinite().all(dim=1) & ~vectors.isnan().all(dim=1)
     if bool(bad.any()):
         row = int(bad.nonzero()[0])
@@ -39,7 +39,7 @@ def check_rows(vectors: Tensor, origin: str) -> Tensor:
 
 
 def notes_on(vectors: Tensor, origin: str) -> tuple[str, ...]:
-    """What was read as vectors, for who looks at data first; and where it looks like classes."""
+    """What was read as vectors (n, entries), for those who look at data first; and where it looks like classes."""
     entries = vectors.shape[1]
     found = [
         f"Labels of {origin} are floats: they are vectors of {entries} {'number' if entries == 1 else 'numbers'}, no classes."

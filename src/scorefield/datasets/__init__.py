@@ -14,17 +14,6 @@ from scorefield.datasets.vorticity import NavierStokes
 from scorefield.datasets.webdataset import WebDataset
 
 __all__ = [
-    "CIFAR10",
-    "CIFAR100",
-    "LSUN",
-    "MNIST",
-    "CelebA",
-    "Channels",
-    "Digits",
-    "Interferograms",
-    "NavierStokes",
-    "TFRecords",
-    "Terrain",
-    "Volcano",
-    "WebDataset",
-]
+    "CIFAR10", "CIFAR100", "LSUN", "MNIST", "CelebA", "Channels", "Digits", "Interferograms", "NavierStokes",
+    "TFRecords", "Terrain", "Volcano", "WebDataset",
+]  # fmt: skip

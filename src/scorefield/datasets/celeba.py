@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from scorefield.data.archives import Archive, ArchiveSource, FolderArchive, ZipArchive
+from scorefield.data.archives import Archive, ArchiveSource, FileArchive
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Split
 from scorefield.foundation.errors import AbsentDataError, InputError
@@ -53,21 +53,21 @@ class CelebA(ArchiveSource):
         if absent:
             raise InputError(
                 f"{archive.origin} lacks {len(absent)} of the {len(listed)} listed images, such as {absent[0]}: "
-                "download or unpack it anew."
+                "download or unpack it again."
             )
         if unlisted := len(number) - len(listed):
             log.warning("%s has %d images that are in no list: they are left out.", archive.origin, unlisted)
         chosen = sorted(number[name] for name, part in listed.items() if part == PARTS[split])
         if not chosen:
             raise InputError(
-                f"list_eval_partition of {path} has no images for {split} ({PARTS[split]}): download it anew."
+                f"list_eval_partition of {path} has no images for {split} ({PARTS[split]}): download it again."
             )
         if self.attribute is None:
             return self.fields(archive, torch.tensor(chosen))
         has = _attribute(path, self.attribute)
         if unknown := next((name for name in listed if name not in has), None):
             raise InputError(
-                f"list_attr_celeba of {path} lacks {unknown}, which list_eval_partition has: download both anew."
+                f"list_attr_celeba of {path} lacks {unknown}, which list_eval_partition has: download both again."
             )
         labels = torch.zeros(len(archive), dtype=torch.int64)
         labels[[number[name] for name in listed]] = torch.tensor([has[name] for name in listed])
@@ -76,18 +76,8 @@ class CelebA(ArchiveSource):
 
 def _images(path: Path) -> Archive:
     """The images at a path, or where they are published below it."""
-    if path.is_file():
-        return _filled(ZipArchive(path))
-    for folder in (path / "Img", path):
-        for place in (folder / name for name in IMAGES):
-            if place.is_file():
-                return _filled(ZipArchive(place))
-            if place.is_dir():
-                return _filled(FolderArchive(place))
-    return _filled(FolderArchive(path))
-
-
-def _filled(archive: Archive) -> Archive:
+    places = [] if path.is_file() else [folder / name for folder in (path / "Img", path) for name in IMAGES]
+    archive = FileArchive(next((place for place in places if place.exists()), path))
     if len(archive) == 0:
         raise InputError(f"{archive.origin} holds no images: give the folder with img_align_celeba.zip.")
     return archive
@@ -108,7 +98,7 @@ def _rows(path: Path) -> Iterator[list[str]]:
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path} is no list of text: download it anew.") from error
+        raise InputError(f"{path} is no list of text: download it again.") from error
     return (cells for line in lines if (cells := line.replace(",", " ").split()))
 
 
@@ -120,7 +110,7 @@ def _partition(path: Path) -> Iterator[tuple[str, str]]:
             continue
         if len(cells) != 2 or cells[1] not in PARTS.values():
             raise InputError(
-                f"{file} has the line {' '.join(cells)[:60]!r}, not an image and 0, 1 or 2: download it anew."
+                f"{file} has the line {' '.join(cells)[:60]!r}, not an image and 0, 1 or 2: download it again."
             )
         yield PurePosixPath(cells[0]).stem, cells[1]
 
@@ -141,6 +131,6 @@ def _attribute(path: Path, attribute: str) -> dict[str, int]:
     has: dict[str, int] = {}
     for cells in rows:
         if len(cells) != 1 + len(names) or cells[column] not in ("-1", "0", "1"):
-            raise InputError(f"{file} has a broken line for {cells[0][:40]}: download it anew.")
+            raise InputError(f"{file} has a broken line for {cells[0][:40]}: download it again.")
         has[PurePosixPath(cells[0]).stem] = int(cells[column] == "1")
     return has

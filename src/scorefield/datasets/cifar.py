@@ -108,7 +108,7 @@ class Binary(Version):
     def batch(self, data: bytes, origin: str) -> tuple[np.ndarray, np.ndarray]:
         length = self.columns + PIXELS
         if len(data) == 0 or len(data) % length:
-            raise InputError(f"{origin} has {len(data)} bytes, not a multiple of {length}: download it anew.")
+            raise InputError(f"{origin} has {len(data)} bytes, not a multiple of {length}: download it again.")
         rows = np.frombuffer(data, np.uint8).reshape(-1, length)
         return rows[:, self.columns :], rows[:, self.column]
 
@@ -127,15 +127,15 @@ class Pickled(Version):
         content = read_arrays(data, origin)
         x, labels = content.get("data"), content.get(self.labels)
         if not (isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.shape[1:] == (PIXELS,)):
-            raise InputError(f"{origin} holds no data of {PIXELS} bytes for each image: download it anew.")
+            raise InputError(f"{origin} holds no data of {PIXELS} bytes for each image: download it again.")
         if not (isinstance(labels, list) and len(labels) == len(x) and all(isinstance(y, int) for y in labels)):
-            raise InputError(f"{origin} holds no {self.labels} for each of its {len(x)} images: download it anew.")
+            raise InputError(f"{origin} holds no {self.labels} for each of its {len(x)} images: download it again.")
         return x, np.array(labels)
 
     def classes(self, data: bytes, origin: str) -> tuple[str, ...]:
         names = read_arrays(data, origin).get(self.names_key)
         if not isinstance(names, list):
-            raise InputError(f"{origin} holds no {self.names_key}: download it anew.")
+            raise InputError(f"{origin} holds no {self.names_key}: download it again.")
         return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
 
 
@@ -202,5 +202,5 @@ def _packed(path: Path, versions: Sequence[Version]) -> dict[str, bytes]:
                 if _complete(found, versions):
                     break
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise InputError(f"{path} is cut off, or no tar ({brief(error)}): download it anew.") from error
+        raise InputError(f"{path} is cut off, or no tar ({brief(error)}): download it again.") from error
     return found

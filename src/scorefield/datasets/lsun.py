@@ -99,7 +99,7 @@ class LMDBArchive(Archive):
         with self._values() as transaction:
             self.keys = np.array(list(transaction.cursor().iternext(keys=True, values=False)), dtype=np.bytes_)
         if len(self.keys) == 0:
-            raise InputError(f"{path} holds no images: download it anew.")
+            raise InputError(f"{path} holds no images: download it again.")
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -128,10 +128,10 @@ class LMDBArchive(Archive):
                 with lmdb.open(str(self.path), readonly=True, lock=False, readahead=False) as database:
                     expected = (database.info()["last_pgno"] + 1) * database.stat()["psize"]
                     if (self.path / DATA).stat().st_size < expected:  # reading on would end the process
-                        raise InputError(f"{self.path / DATA} is cut off: unzip or download it anew.")
+                        raise InputError(f"{self.path / DATA} is cut off: unzip or download it again.")
                     with database.begin() as transaction:
                         yield transaction
             except lmdb.Error as error:
                 raise InputError(
-                    f"{self.path} is no LMDB database, or damaged ({brief(error)}): get it anew."
+                    f"{self.path} is no LMDB database, or damaged ({brief(error)}): get it again."
                 ) from error

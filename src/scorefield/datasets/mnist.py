@@ -42,7 +42,9 @@ class MNIST(Source):
         x = read_idx(_find(Path(self.path), f"{part}-images", "idx3-ubyte"), 3)
         labels = read_idx(_find(Path(self.path), f"{part}-labels", "idx1-ubyte"), 1)
         if len(x) != len(labels):
-            raise InputError(f"{part} of {self.path} has {len(x)} images but {len(labels)} labels: download them anew.")
+            raise InputError(
+                f"{part} of {self.path} has {len(x)} images but {len(labels)} labels: download them again."
+            )
         classes = tuple(map(str, range(10)))
         if split != "test":
             chosen = hold_out(len(x), self.valid, self.seed, split).numpy()
@@ -65,13 +67,13 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
         try:
             data = gzip.decompress(data)
         except (OSError, EOFError, zlib.error) as error:
-            raise InputError(f"{path} cannot be unpacked ({brief(error)}): download it anew.") from error
+            raise InputError(f"{path} cannot be unpacked ({brief(error)}): download it again.") from error
     start = 4 + 4 * axes
     if len(data) < start or data[:4] != bytes((0, 0, UNSIGNED_BYTE, axes)):
-        raise InputError(f"{path} is no idx file of bytes with {axes} axes: download it anew.")
+        raise InputError(f"{path} is no idx file of bytes with {axes} axes: download it again.")
     shape = struct.unpack(f">{axes}I", data[4:start])
     if len(data) - start != math.prod(shape):
-        raise InputError(f"{path} has {len(data) - start} values for the shape {shape}: download it anew.")
+        raise InputError(f"{path} has {len(data) - start} values for the shape {shape}: download it again.")
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape)
 
 

@@ -132,7 +132,7 @@ def index_records(path: Path) -> np.ndarray:
     """
     end = path.stat().st_size
     if end == 0:
-        raise InputError(f"{path} is empty: download it anew.")
+        raise InputError(f"{path} is empty: download it again.")
     with path.open("rb", buffering=0) as file:
 
         def length(position: int) -> int:
@@ -152,10 +152,10 @@ def index_records(path: Path) -> np.ndarray:
         while position < end:
             places.append((position, length(position)))
             if places[-1][1] < 0:
-                raise InputError(f"{path} is no TFRecord file, or damaged at byte {position}: download it anew.")
+                raise InputError(f"{path} is no TFRecord file, or damaged at byte {position}: download it again.")
             position += HEADER + places[-1][1] + FOOTER
     if position > end:
-        raise InputError(f"{path} is cut off in its last record: download it anew.")
+        raise InputError(f"{path} is cut off in its last record: download it again.")
     return np.array(places, dtype=np.int64)
 
 

@@ -13,8 +13,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.data.archives import ArchiveSource, RangeArchive, is_image, tar_members
+from scorefield.data.archives import ArchiveSource, RangeArchive, tar_members
 from scorefield.data.fields import FieldDataset, check_labels
+from scorefield.data.listing import is_image
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError
 

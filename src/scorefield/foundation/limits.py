@@ -79,7 +79,7 @@ def parse_json(text: str, origin: str) -> Any:
     except RecursionError as error:
         raise too_deep(origin) from error
     except ValueError as error:
-        raise InputError(f"{origin} is no JSON that can be read ({brief(error)}): write it anew.") from error
+        raise InputError(f"{origin} is no JSON that can be read ({brief(error)}): write it again.") from error
     Budget(origin).check(value)
     return value
 
@@ -125,7 +125,7 @@ def check_unpacked(files: Iterable[ZipInfo], size: int, origin: str, most: int =
     """
     total = sum(file.file_size for file in files)
     if total > most * size:
-        raise InputError(f"{origin} claims to hold {total} bytes in {size}, which it cannot: write it anew.")
+        raise InputError(f"{origin} claims to hold {total} bytes in {size}, which it cannot: write it again.")
 
 
 def check_memory(size: float, origin: str) -> None:

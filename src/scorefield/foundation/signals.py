@@ -43,7 +43,7 @@ def signals_interrupt() -> Iterator[None]:
             raise _interrupt_of(received[-1])
 
     repeats = hasattr(signal, "setitimer")  # not on Windows
-    numbers = [*_heard(), *([signal.SIGALRM] if repeats else [])]
+    numbers = [*_handled(), *([signal.SIGALRM] if repeats else [])]
     before = {number: signal.signal(number, interrupt) for number in numbers}
     try:
         yield
@@ -58,7 +58,7 @@ def signals_interrupt() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def _heard() -> list[int]:
+def _handled() -> list[int]:
     """The signals that stop, without those that whoever started the program had it ignore, as a shell does in the background."""
     return [number for number in STOPPING if signal.getsignal(number) != signal.SIG_IGN]
 
@@ -96,7 +96,7 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
         if signal.SIGINT in before:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in _heard()}
+    before = {number: signal.getsignal(number) for number in _handled()}
     for number in before:
         signal.signal(number, note)
     try:

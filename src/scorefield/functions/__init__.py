@@ -5,12 +5,7 @@ from scorefield.functions.windows import Windows
 
 # What the room does, as dataclasses; the command line has them by their names.
 __getattr__, __dir__, VERBS = lazily(
-    __name__,
-    {
-        "noise_plots": "Plot",
-        "spectrum_check": "Suggest",
-        "super_resolution": "SuperResolve",
-    },
+    __name__, {"noise_plots": "Plot", "spectrum_check": "Suggest", "super_resolution": "SuperResolve"}
 )
 __all__ = [  # noqa: PLE0604
     "Windows",

@@ -245,8 +245,8 @@ class Suggest(OnRecipe):
         x, _ = model.enter(fields.gather(resolution.spread(len(fields), self.n)))
         if self.wiener:
             spectrum = RadialSpectrum.measure(x, model.sde.noise)
-            if spectrum.doubt:
-                log.warning(spectrum.doubt)
+            if spectrum.warning:
+                log.warning(spectrum.warning)
             return Suggested(wiener_recipe(spectrum, x[0, 0].numel()))
         bands = bands_of(x, model.sde.noise)
         found = suggest(bands)

@@ -6,15 +6,6 @@ from scorefield.guidance.measurement import Guided, Measurement, Method
 from scorefield.guidance.posterior import DPS, MomentMatching, PiGDM, Replacement
 
 __all__ = [
-    "DPS",
-    "Classified",
-    "ClassifierFree",
-    "Guided",
-    "Measurement",
-    "Method",
-    "MomentMatching",
-    "NoisyLikelihood",
-    "PiGDM",
-    "Proximal",
-    "Replacement",
-]
+    "DPS", "Classified", "ClassifierFree", "Guided", "Measurement", "Method", "MomentMatching", "NoisyLikelihood",
+    "PiGDM", "Proximal", "Replacement",
+]  # fmt: skip

@@ -41,8 +41,8 @@ class ClassifierFree:
         nulls = {name: torch.full_like(given[name], null) for name, null in NULLS.items() if name in given}
         twice = {name: torch.cat((value, nulls.get(name, value))) for name, value in given.items()}
         times = torch.cat((t, t)) if t.ndim else t
-        told, free = self.denoiser(torch.cat((x_t, x_t)), times, twice).chunk(2)
-        return free + self.scale * (told - free)
+        conditional, free = self.denoiser(torch.cat((x_t, x_t)), times, twice).chunk(2)
+        return free + self.scale * (conditional - free)
 
 
 class Classified:

@@ -1,6 +1,6 @@
 """Weights of ncsnv2's NCSNv2 and NCSN in their depths (Song & Ermon 2019, 2020), as score-diffusion-training has them, too.
 
-The depth, the widths and the number of levels are read off the weights; the configuration tells how data are scaled.
+The depth, the widths and the number of levels are read off the weights; the configuration says how data are scaled.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, refuse_others
-from scorefield.nn.affine import Affine
 from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnv2 import NCSNv2
 from scorefield.nn.network import Network
+from scorefield.nn.wrappers import Affine
 
 STAGES = {
     "low": ("res1", "res2", "res3", "res4"),
@@ -63,7 +63,7 @@ def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
     described = {"class_path": f"scorefield.nn.{kind.__name__}", "init_args": arguments}
     if any(config.flag(key) for key in ("data.logit_transform", "data.rescaled", "data.centered")):
         return described, kind(**arguments)
-    return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(kind(**arguments))
+    return {"class_path": "scorefield.nn.wrappers.Affine", "init_args": {"net": described}}, Affine(kind(**arguments))
 
 
 def _depth(weights: Mapping[str, Tensor]) -> str:
@@ -80,7 +80,7 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecificat
 
 
 def _levels(config: Settings) -> Tensor:
-    """The levels in falling order, in float32 as the ancestor has them."""
+    """The levels in falling order, in float32 as the original code has them."""
     first = config.number("model.sigma_begin", "model.sigma_max")
     last = config.number("model.sigma_end", "model.sigma_min")
     levels = int(config.number("model.num_classes", "model.num_scales"))
@@ -90,7 +90,7 @@ def _levels(config: Settings) -> Tensor:
 
 
 def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-    """Weights of the ancestor under the names of `net`, for a strict `net.load_state_dict`.
+    """Weights of the original code under the names of `net`, for a strict `net.load_state_dict`.
 
     Raises:
         InputError: if the two are not the same network.

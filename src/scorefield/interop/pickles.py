@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import json
 import math
-import pickle
 import re
 import zipfile
 from collections import OrderedDict
@@ -25,7 +24,7 @@ from torch import Tensor
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.limits import BoundedLoader, Budget, check_unpacked, read_short, yaml_problem
-from scorefield.interop.pickle_check import check_pickle
+from scorefield.foundation.pickles import NUMPY, Array, Named, Number, check_pickle, unpickle
 
 VALUES = 200_000  # of a checkpoint, containers included
 ARCHIVE = b"PK\x03\x04"
@@ -42,74 +41,23 @@ def _content(record: OrderedDict[Any, Any]) -> dict[Any, Any] | Any:
     return dict(OrderedDict.items(record)) or dict(state)
 
 
-class Named:
-    """Stands in for a class or function that is mentioned and never called."""
-
-    def __init__(self, *_: object) -> None: ...
-
-    def __setstate__(self, state: Any) -> None: ...
-
-
-class ElementType:
-    """Stands in for numpy.dtype, of numbers alone."""
-
-    def __init__(self, code: str = "", *_: object) -> None:
-        self.code, self.order = code, "<"
-
-    def __setstate__(self, state: Any) -> None:
-        self.order = state[1] if state[1] in ("<", ">") else "<"
-
-    def array(self, data: Any) -> np.ndarray:
-        if not (re.fullmatch(r"[fiub]\d{1,2}", self.code) and isinstance(data, bytes | bytearray)):
-            raise InputError(f"A numpy array of type {self.code} is no array of numbers.")
-        return np.frombuffer(bytes(data), np.dtype(self.order + self.code))
-
-
-class Number:
-    """Stands in for a numpy scalar."""
-
-    def __init__(self, kind: Any = None, data: Any = b"") -> None:
-        self.kind, self.data = kind, data
-
-    def content(self) -> Any:
-        return self.kind.array(self.data)[0].item() if isinstance(self.kind, ElementType) else None
-
-
-class Array:
-    """Stands in for a numpy array."""
-
-    def __init__(self, *_: object) -> None:
-        self.state: Any = None
-
-    def __setstate__(self, state: Any) -> None:
-        self.state = state
-
-    def content(self) -> Any:
-        if not self.state or not isinstance(self.state[2], ElementType):
-            return None
-        _, shape, kind, fortran, data = self.state
-        return kind.array(data).reshape(shape, order="F" if fortran else "C")
-
-
 CONFIGURATIONS = (
-    "argparse.Namespace",
-    "dotmap.DotMap",
-    "dotmap.dotmap.DotMap",
-    "easydict.EasyDict",
-    "ml_collections.config_dict.config_dict.ConfigDict",
-    "ml_collections.config_dict.config_dict.FieldReference",
-    "ml_collections.config_dict.config_dict.FrozenConfigDict",
-    "ml_collections.config_dict.ConfigDict",
+    "argparse.Namespace", "dotmap.DotMap", "dotmap.dotmap.DotMap", "easydict.EasyDict",
+    "ml_collections.config_dict.config_dict.ConfigDict", "ml_collections.config_dict.config_dict.FieldReference",
+    "ml_collections.config_dict.config_dict.FrozenConfigDict", "ml_collections.config_dict.ConfigDict",
     "types.SimpleNamespace",
-)
+)  # fmt: skip
 TYPES = ("bool", "bytes", "dict", "float", "int", "list", "long", "object", "str", "tuple", "unicode", "NoneType")
 STANDINS: dict[str, Any] = {
     **dict.fromkeys(CONFIGURATIONS, OrderedDict),
     **{f"{module}.{name}": Named for name in TYPES for module in ("builtins", "__builtin__")},
-    "numpy.ndarray": Named,
-    "numpy.dtype": ElementType,
-    **{f"{core}.multiarray.scalar": Number for core in ("numpy.core", "numpy._core")},
-    **{f"{core}.multiarray._reconstruct": Array for core in ("numpy.core", "numpy._core")},
+    **NUMPY,
+}
+PICKLED: dict[str, Any] = {  # in pickles that torch does not read
+    **STANDINS,
+    "collections.OrderedDict": OrderedDict,
+    **{f"{module}._reconstructor": lambda standin, *_: standin() for module in ("copyreg", "copy_reg")},
+    "torch.device": lambda *parts: ":".join(str(part) for part in parts),
 }
 
 
@@ -185,28 +133,9 @@ def _mapping(content: Any, path: Path) -> dict[str, Any]:
 
 def _unpickle(path: Path, data: bytes) -> Any:
     try:
-        check_pickle(io.BytesIO(data))
-        return plain(_Unpickler(io.BytesIO(data)).load(), Budget("its content"))
+        return plain(unpickle(data, PICKLED), Budget("its content"))
     except Exception as error:  # whatever a damaged file raises
         raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
-
-
-class _Unpickler(pickle.Unpickler):
-    """Finds the stand-ins and nothing else."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        full = f"{module}.{name}"
-        if full == "collections.OrderedDict":
-            return OrderedDict
-        if full in ("copyreg._reconstructor", "copy_reg._reconstructor"):
-            return lambda standin, *_: standin()
-        if full == "_codecs.encode":  # how old protocols write bytes
-            return lambda text, *_: str.encode(text, "latin1")
-        if full == "torch.device":
-            return lambda *parts: ":".join(str(part) for part in parts)
-        if full in STANDINS:
-            return STANDINS[full]
-        raise pickle.UnpicklingError(f"it asks for {full}, and pickled code is not run")
 
 
 class _Loader(BoundedLoader):
@@ -328,7 +257,7 @@ class Settings:
         """The value of the first of the keys that there is, which must be one."""
         value = self.get(*keys)
         if value is None:
-            raise InputError(f"{self.origin} lacks {' or '.join(keys)}: give the ancestor's own with --config.")
+            raise InputError(f"{self.origin} lacks {' or '.join(keys)}: give the original program's own with --config.")
         return value
 
     def number(self, *keys: str) -> float:

@@ -15,10 +15,9 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described, refuse_others
-from scorefield.nn.affine import Affine
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.network import Network
-from scorefield.nn.output_convolution import OutputConvolution
+from scorefield.nn.wrappers import Affine, OutputConvolution
 
 NETWORKS = ("ncsnpp", "ddpm", "cncsnpp")
 DDPM: dict[str, Any] = {
@@ -84,9 +83,9 @@ def network(config: Settings, weights: Mapping[str, Tensor]) -> tuple[dict[str, 
         given |= {"in_channels": out_channels, "cond_channels": inner - out_channels, "out_channels": inner}
         net = OutputConvolution(NCSNpp(**given), inner, out_channels)
         init = {"net": described, "channels": inner, "out_channels": out_channels}
-        return {"class_path": "scorefield.nn.output_convolution.OutputConvolution", "init_args": init}, net
+        return {"class_path": "scorefield.nn.wrappers.OutputConvolution", "init_args": init}, net
     if not config.flag("data.centered"):
-        return {"class_path": "scorefield.nn.affine.Affine", "init_args": {"net": described}}, Affine(net)
+        return {"class_path": "scorefield.nn.wrappers.Affine", "init_args": {"net": described}}, Affine(net)
     return described, net
 
 
@@ -146,7 +145,7 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecificat
     """The forward process, and what the network's output means there.
 
     Raises:
-        InputError: if the ancestor itself has no such process.
+        InputError: if the original code has no such process.
     """
     sde, continuous = (
         config.word("training.sde", "model.sde_type"),
@@ -196,14 +195,14 @@ def geometric(config: Settings) -> Tensor:
 
 
 def ddpm_table(beta_min: float, beta_max: float, levels: int) -> tuple[list[float], list[float]]:
-    """DDPM's α and σ as the ancestor computes them, in float32, which is 8e-5 off at the first level: what it learnt with."""
+    """DDPM's α and σ as the original code has them, in float32, 8e-5 off at the first level: what it learnt with."""
     betas = torch.linspace(beta_min / levels, beta_max / levels, levels)
     kept = torch.cumprod(1 - betas, dim=0)
     return kept.sqrt().tolist(), (1 - kept).sqrt().tolist()
 
 
 def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
-    """Weights of the ancestor under the names of `net`, for a strict `net.load_state_dict`.
+    """Weights of the original code under the names of `net`, for a strict `net.load_state_dict`.
 
     Raises:
         InputError: if the two are not the same network.

@@ -21,7 +21,7 @@ class Weights:
     Attributes:
         raw: as trained.
         averaged: their exponential moving average, or the same again where there is none.
-        step: of training, where it is told.
+        step: of training, where it is known.
         config: the configuration, where the checkpoint holds it.
         images: whether the checkpoint is of a program that is for images in [0, 1] alone.
         maps: learnt maps of the grid (maps, *grid) as trained and their average, where there are any.

@@ -64,7 +64,9 @@ class Denoise(OnRun):
         for path, phase in zip(self.files, self.phases or [None] * len(self.files), strict=True):
             opened = _open(path, phase, self.model.shape)
             if not bool(opened.fields.isfinite().all()):
-                raise InputError(f"{path} holds values that are not finite: mend them, a denoiser needs every value.")
+                raise InputError(
+                    f"{path} holds values that are not finite: correct them, a denoiser needs every value."
+                )
             levels = estimate_noise(opened.fields) if self.noise is None else self.noise / opened.scale
             if not bool((levels > 0).all()):
                 raise InputError(f"{path} holds a field in which no noise can be found: give --noise.")
@@ -129,8 +131,7 @@ class Denoising(Job):
             facts = {"fields": len(y), "noise": levels.tolist(), "removed_over_noise": removed.tolist()}
             files[part.name] = facts | {"written": written}
         write_json(
-            out / "denoising.json",
-            {"model": self.how.provenance, "estimated": self.how.noise is None, "files": files},
+            out / "denoising.json", {"model": self.how.provenance, "estimated": self.how.noise is None, "files": files}
         )
         record_in(out, self.identity)
 

@@ -112,7 +112,7 @@ class Draws(Job):
                 f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
             )
         if self.pixels is not None:
-            self.pixels.doubt(x)
+            self.pixels.check_range(x)
         return {"x": x.numpy()}
 
     def assemble(self, pieces: Pieces, out: Path) -> None:

@@ -184,7 +184,7 @@ class Evaluate(Drawing, ByFeatures):
             steps = sorted({step for word in self.checkpoints for step in steps_in(word, there)})
         for step in steps:
             find_checkpoint(self.folder, step)
-        return [replace(self, run=self.folder, step=step, checkpoints=()) for step in steps]
+        return [replace(self, step=step, checkpoints=()) for step in steps]
 
     # ------------------------------------------------------------------------------------- what checkpoints have in common
     def prepared(self) -> tuple[Setting, Reference]:

@@ -33,7 +33,7 @@ from scorefield.run.verb import Verb, log, positional
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.loop import versions
 
-IMAGE_SCALE = 255.0  # our images count from 0 to 255, the ancestors' from 0 to 1
+IMAGE_SCALE = 255.0  # our images count from 0 to 255, the original programs' from 0 to 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -257,7 +257,7 @@ PREDICTORS = {
 
 
 def _sampler(settings: Settings, law: CheckpointSpecification) -> dict[str, Any]:
-    """The ancestor's own sampler; where it names none, ancestral sampling on a table and reverse diffusion elsewhere."""
+    """The original program's own sampler; where it names none, ancestral sampling on a table and reverse diffusion elsewhere."""
     name = str(settings.get("sampling.predictor", default="none")).lower()
     corrector = _corrector(settings)
     alone = corrector is not None and name == "none"
@@ -288,7 +288,7 @@ def _corrector(settings: Settings) -> dict[str, Any] | None:
 
 
 def _train(settings: Settings, law: CheckpointSpecification) -> dict[str, Any]:
-    """How to go on training, as the ancestor did."""
+    """How to go on training, as the original program did."""
     time = described("losses.UniformTime", t_min=1e-5)
     if law.levels:
         time = described("losses.UniformLevels", levels=law.levels)

@@ -217,14 +217,7 @@ class Densities:
 
 
 def measure(
-    model: Model,
-    fields: FieldDataset,
-    n: int,
-    *,
-    repeats: int,
-    flow: ProbabilityFlow,
-    seed: int = 0,
-    chunk: int = 64,
+    model: Model, fields: FieldDataset, n: int, *, repeats: int, flow: ProbabilityFlow, seed: int = 0, chunk: int = 64
 ) -> dict[str, Any]:
     """The record of log p of at most n fields, here and now; arguments as of `Densities`."""
     found = Densities(model, fields, n, repeats, flow, seed, chunk)

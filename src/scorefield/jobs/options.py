@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
+from types import MethodType
 from typing import Annotated, Any, Literal
 
 import torch
@@ -63,7 +64,7 @@ class OnRun(Verb):
         device: where to compute: cpu, cuda, cuda:1, mps.
     """
 
-    run: InitVar[Path] = positional()  # kept as `folder`, since `run` is what a verb does
+    run: InitVar[Path] = positional(default=...)  # kept as `folder`, since `run` is what a verb does
     folder: Path = field(init=False)
     step: CountOrZero | None = None
     best: str | None = None
@@ -71,7 +72,11 @@ class OnRun(Verb):
     trust: tuple[str, ...] = option(repeat=True, default=())
     device: Device = "cpu"
 
-    def __post_init__(self, run: str | Path) -> None:
+    def __post_init__(self, run: Any) -> None:
+        if isinstance(run, MethodType):  # `dataclasses.replace` gives what `run` is on the verb before
+            run = getattr(run.__self__, "folder")  # noqa: B009
+        if run is ...:
+            raise InputError("The run is missing: give a run folder, or a checkpoint file.")
         object.__setattr__(self, "folder", Path(run))
         super().__post_init__()
         if self.best is not None and self.step is not None:

@@ -68,7 +68,7 @@ class Pixels:
         if self.white > 255 and shape[0] == 3:
             raise InputError("Colour PNGs have 8 bits: give a --range of at most 255, or leave out --png.")
 
-    def doubt(self, x: Tensor) -> None:
+    def check_range(self, x: Tensor) -> None:
         """Refuse samples that contradict a range that was merely assumed."""
         if self.certain:
             return

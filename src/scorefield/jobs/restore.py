@@ -123,13 +123,7 @@ class Restore(Restoring):
     def run(self) -> dict[str, Any]:
         model = self.model
         case = read_case(
-            self.task,
-            self.image,
-            model.shape,
-            noise=self.noise,
-            degrade=self.degrade,
-            truth=self.truth,
-            seed=self.seed,
+            self.task, self.image, model.shape, noise=self.noise, degrade=self.degrade, truth=self.truth, seed=self.seed
         )
         case = case if self.peak is None else replace(case, peak=self.peak)
         draws = guided_draws(self.prior_draws(), case, self.method)

@@ -5,7 +5,6 @@ from scorefield.losses.denoising import Denoising
 from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
 from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
 from scorefield.losses.loss import Loss, Metric
-from scorefield.losses.norms import Mahalanobis, Norm, SquaredError
 from scorefield.losses.sure import SURE, Ambient, Sum, SUREScore
 from scorefield.losses.times import ImportanceSampled, LogNormal, TimeDistribution, UniformLevels, UniformTime
 from scorefield.losses.weights import (
@@ -14,41 +13,18 @@ from scorefield.losses.weights import (
     FlowMatching,
     ImportanceSampledLikelihood,
     Likelihood,
+    Mahalanobis,
+    Norm,
     ScorePower,
+    SquaredError,
     Unweighted,
     Weight,
 )
 
 __all__ = [
-    "GSURE",
-    "SNR",
-    "SURE",
-    "Acquisition",
-    "Ambient",
-    "CrossEntropy",
-    "Denoising",
-    "Derivative",
-    "EDMWeight",
-    "FiniteDifference",
-    "FlowMatching",
-    "Hutchinson",
-    "ImportanceSampled",
-    "ImportanceSampledLikelihood",
-    "Likelihood",
-    "LogNormal",
-    "Loss",
-    "Mahalanobis",
-    "Metric",
-    "Norm",
-    "SUREScore",
-    "SampledKSpace",
-    "ScorePower",
-    "SquaredError",
-    "Sum",
-    "SupervisedGSURE",
-    "TimeDistribution",
-    "UniformLevels",
-    "UniformTime",
-    "Unweighted",
-    "Weight",
-]
+    "GSURE", "SNR", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
+    "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled", "ImportanceSampledLikelihood",
+    "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore", "SampledKSpace",
+    "ScorePower", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution", "UniformLevels", "UniformTime",
+    "Unweighted", "Weight",
+]  # fmt: skip

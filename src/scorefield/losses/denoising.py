@@ -16,16 +16,15 @@ from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.losses.loss import Loss
-from scorefield.losses.norms import Mahalanobis, Norm, SquaredError
 from scorefield.losses.times import TimeDistribution, UniformTime
-from scorefield.losses.weights import SNR, Weight
+from scorefield.losses.weights import SNR, Mahalanobis, Norm, SquaredError, Weight
 
 
 @dataclass(frozen=True)
 class Denoising(Loss):
-    """w(t) · mean((x̂ − x)²) over the known elements of each sample; or w(t) · ½ sum, the ancestors' other reduction.
+    """w(t) · mean((x̂ − x)²) over the known elements of each sample; or w(t) · ½ sum, as the original codes have it.
 
-    Under a field noise the norm is ‖C^−½(x̂ − x)‖², with `SNR` the loss of ε in function space, unless told otherwise.
+    Under a field noise the norm is ‖C^−½(x̂ − x)‖², with `SNR` the loss of ε in function space, unless another is given.
 
     Args:
         time: the law of t.

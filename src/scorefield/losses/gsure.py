@@ -28,10 +28,7 @@ from scorefield.losses.sure import level_of, noise_of
 from scorefield.operators import LinearOperator, Sense
 
 Seen = Literal["projected", "measured"]
-ITERATIONS, TOLERANCE = (
-    1000,
-    1e-10,
-)  # of the solver for A⁺y, in float64: to 1e-6 where σ_min is 1e-2 σ_max
+ITERATIONS, TOLERANCE = (1000, 1e-10)  # of the solver for A⁺y, in float64: to 1e-6 where σ_min is 1e-2 σ_max
 CONVERGED = 1e-8  # of AᴴA A⁺y = Aᴴy, relative
 
 

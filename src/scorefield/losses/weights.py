@@ -1,4 +1,4 @@
-"""Loss weights: every denoising loss is a weight w(t) on ‖x̂ − x‖², whatever the network predicts."""
+"""Every denoising loss is a weight w(t) on a norm of x̂ − x, whatever the network predicts."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from scorefield.core.noise import Noise
 from scorefield.core.schedule import Schedule
 from scorefield.foundation.errors import InputError
 
@@ -107,3 +108,39 @@ class ImportanceSampledLikelihood(Weight):
         alpha, sigma = schedule(t)
         first, last = schedule.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64))
         return float((first - last) / (self.t_max - self.t_min)) * (alpha / sigma) ** 2
+
+
+class Norm(ABC):
+    """A squared norm as a density: numbers, one per element of a field, whose sum it is.
+
+    Attributes:
+        local: each depends on its own element alone.
+    """
+
+    local: bool
+
+    @abstractmethod
+    def __call__(self, error: Tensor, noise: Noise) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class SquaredError(Norm):
+    """‖x̂ − x‖²: every element counts the same, and so every mode by its variance. The leading modes of a field decide."""
+
+    local = True
+
+    def __call__(self, error: Tensor, noise: Noise) -> Tensor:
+        return error.square()
+
+
+@dataclass(frozen=True)
+class Mahalanobis(Norm):
+    """‖C^−½(x̂ − x)‖² = ⟨x̂ − x, C⁻¹(x̂ − x)⟩: every mode counts in units of its noise.
+
+    Its mean is that of |x̂_k − x_k|²/λ_k over the modes of the grid. Needs a noise with a `precision`.
+    """
+
+    local = False
+
+    def __call__(self, error: Tensor, noise: Noise) -> Tensor:
+        return error * noise.precision(error)

@@ -53,7 +53,7 @@ class Spectra(Comparison):
 
     Args:
         boundary: the modes: of the cosine series, of the Fourier series under a Hann window, or of periodic fields.
-        known: how many bands are compared so; of the others, which are new on a finer grid, the mean ln of the ratio is told with
+        known: how many bands are compared so; of the others, which are new on a finer grid, the mean ln of the ratio has
             its sign: above 0 for too much power. 0 compares all that both have.
     """
 

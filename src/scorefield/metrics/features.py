@@ -24,7 +24,7 @@ class Features(nn.Module, ABC):
     """A map from samples in data units to vectors.
 
     Attributes:
-        preprocessing: what is done to the values first, to be told with every figure.
+        preprocessing: what is done to the values first, to be reported with every figure.
         source: SHA-256 of the file that it was read from, where there is one.
         customary: whether kernel distances are of the vectors as they are, as for networks by which results are published;
             otherwise of vectors less the mean of the data, divided by their spread.

@@ -27,7 +27,7 @@ def quantile_edges(sample: Float[Tensor, " n"], low: float, high: float) -> Floa
     distinct, times = values.clamp(low, high).unique(return_counts=True)
     atoms = distinct[times > 2]  # such as dry points: a bin that holds them alone
     edges = torch.cat((distinct, atoms.nextafter(torch.tensor(torch.inf).to(atoms)), ends)).unique()
-    # Whatever is above the last edge of the sample shall not share one bin with it: a few more, equally far apart.
+    # Whatever is above the last edge of the sample should not share one bin with it: a few more, equally far apart.
     rest = torch.linspace(float(ordered[-1].clamp(low, high)), high, 64, dtype=torch.float64)
     return torch.cat((edges, rest)).unique()
 

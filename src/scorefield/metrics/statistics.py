@@ -43,7 +43,7 @@ class Statistics:
     Attributes:
         features: hash of what computed the features.
         keep: so many features are kept, those of the first samples.
-        facts: what else the figures shall tell: of the data, the preprocessing, where they came from.
+        facts: what else is reported with the figures: of the data, the preprocessing, where they came from.
         n: the number of samples; 0 for moments of another program that does not tell.
         mean: of the features (dim), float64.
         covariance: (dim, dim), float64; zeros for one sample.

@@ -6,20 +6,14 @@ from scorefield.mri.simulated import Undersampled
 from scorefield.mri.sources import Combined, Scanned
 from scorefield.mri.volumes import Volumes
 
-# What the room does, as dataclasses; the command line has them by their names.
-__getattr__, __dir__, VERBS = lazily(
+__getattr__, __dir__, LAZY = lazily(
     __name__,
     {
+        "masks": "EquispacedLines Everything MaskFile PoissonDisc Radial RandomLines Sampling",
         "reconstruction": "Reconstruct",
+        "scan": "Baselines Scan draw",
     },
 )
 __all__ = [  # noqa: PLE0604
-    "Combined",
-    "RandomCrop",
-    "RandomGain",
-    "RandomPhase",
-    "Scanned",
-    "Undersampled",
-    "Volumes",
-    *VERBS,
-]  # pyright: ignore[reportUnsupportedDunderAll]
+    "Combined", "RandomCrop", "RandomGain", "RandomPhase", "Scanned", "Undersampled", "Volumes", *LAZY,
+]  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip

@@ -128,7 +128,7 @@ def smooth_phase(u: Tensor, grid: torch.Size | tuple[int, ...], strength: float,
 
 
 def rotate(x: Tensor, phase: Tensor) -> Tensor:
-    """Pairs of channels times e^{iφ}."""
+    """Pairs of channels, (batch, 2 pairs, *grid), times e^{iφ}, with φ in radians."""
     if x.shape[1] % 2:
         raise InputError(f"Fields of {x.shape[1]} channels have no phase: give pairs of channels, real and imaginary.")
     cos, sin = phase.cos()[:, None], phase.sin()[:, None]

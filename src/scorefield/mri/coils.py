@@ -109,7 +109,8 @@ def compression(kspace: np.ndarray, coils: int) -> np.ndarray:
 
 
 def normalised(maps: np.ndarray) -> np.ndarray:
-    """Maps divided by √Σ|S|² over the coils, so that their units do not matter: the image is what all coils see together.
+    """Maps (coils, height, width) divided by √Σ|S|² over the coils, which frees them of
+    units: the image is what all coils see together.
 
     Raises:
         InputError: maps that are 0 everywhere, or not finite.
@@ -122,7 +123,10 @@ def normalised(maps: np.ndarray) -> np.ndarray:
 
 
 def strongest(maps: np.ndarray) -> float:
-    """The largest √Σ|S|² of all pixels. Maps, k-space and noise divided by it are of the same image, and Σ|S|² <= 1."""
+    """The largest √Σ|S|² of all pixels of maps (coils, height, width).
+
+    Maps, k-space and noise divided by it are of the same image, and Σ|S|² <= 1.
+    """
     return float(np.sqrt((np.abs(maps) ** 2).sum(0)).max())
 
 
@@ -253,5 +257,5 @@ def _strongest(kernels: Tensor, grid: tuple[int, ...], crop: float) -> tuple[Ten
 
 
 def as_tensor(array: np.ndarray) -> Tensor:
-    """A complex64 or boolean array as a tensor of its own."""
+    """An array of any shape as a complex64 or boolean tensor of its own."""
     return torch.from_numpy(np.ascontiguousarray(array if array.dtype == bool else array.astype(np.complex64)))

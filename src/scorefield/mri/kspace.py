@@ -149,8 +149,8 @@ def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[
 
 
 def check_centred(kspace: np.ndarray, origin: str) -> None:
-    """Refuse k-space whose energy lies at its corners instead of about n // 2, or whose last axes are not those of an image; and
-    images. A slice of noise alone has its strongest point anywhere, and is taken.
+    """Refuse k-space (coils, height, width) whose energy lies at its corners instead of about n // 2, or whose last axes are not
+    those of an image; and images. A slice of noise alone has its strongest point anywhere, and is taken.
     """
     energy = (np.abs(kspace) ** 2).sum(0)
     total = float(energy.sum())

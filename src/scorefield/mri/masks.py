@@ -208,7 +208,7 @@ def calibration_box(mask: np.ndarray) -> tuple[int, int]:
 
 
 def encoded(mask: np.ndarray) -> tuple[slice, ...]:
-    """The box of k-space beyond which nothing was sampled on either side, symmetric about the centre n // 2 of each axis.
+    """The box of a mask (height, width) beyond which nothing was sampled on either side, symmetric about n // 2 of each axis.
 
     Of k-space that was sampled in part, on one side, it has both sides. It has all of an axis of which less than half lies in it,
     and where the edges are no wider than gaps between lines: undersampled k-space ends anywhere.
@@ -241,7 +241,7 @@ def share_of(mask: np.ndarray, acquired: np.ndarray | None = None) -> float:
 
 
 def partial_fourier(mask: np.ndarray) -> str:
-    """A warning where one side of k-space was left out, which random sampling seldom does; else nothing."""
+    """A warning where one side of a mask (height, width) was left out, which random sampling seldom does; else nothing."""
     for axis, name in ((0, "height"), (1, "width")):
         places, size = _sampled(mask, axis), mask.shape[axis]
         if not len(places):

@@ -154,7 +154,7 @@ class Reconstruction(Job):
     how: Reconstruct
     source: Scans
     numbers: Sequence[int]
-    said: set[str] = field(default_factory=set)  # notes, which hold of most slices alike
+    said: set[str] = field(default_factory=set)  # notes, most of which are the same for many slices
 
     def __post_init__(self) -> None:
         shape = self.how.model.shape

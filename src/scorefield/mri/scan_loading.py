@@ -116,7 +116,7 @@ class Scans:
         return parts.hexdigest()
 
     def target(self, number: int) -> np.ndarray | None:
-        """The magnitude image that the file has been given with, if there is one."""
+        """The magnitude image of a slice that is in the file, (height, width) in its units, if there is one."""
         return None if self.kspace.target is None else self.kspace.target(number)
 
     def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

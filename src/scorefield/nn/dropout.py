@@ -7,9 +7,10 @@ the b_e, which are one table for all layers and steps; a_i is another number for
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -21,14 +22,26 @@ from scorefield.foundation.random import Stream, odd_numbers, seed_of
 TABLE = 201  # the seed of the b_e
 
 
+@runtime_checkable
+class Keyed(Protocol):
+    """A layer whose zeros are a function of its samples' factors; one of a user's own, too.
+
+    Attributes:
+        probability: of a zero.
+        factors: a_i as int32, (batch, 1, ...), see `keyed_dropout`; None where zeros are drawn in another way.
+    """
+
+    probability: float
+    factors: Tensor | None
+
+
 class Dropout(nn.Module):
     """Zeros with probability p in training, and the rest divided by 1 − p, so that the mean stays; the identity in evaluation.
 
     Args:
         probability: p, in [0, 1).
 
-    Attributes:
-        factors: a_i as int32, (batch, 1, ...), see `keyed_dropout`. None for torch's own dropout, from its global generator.
+    It is `Keyed`; without factors it is torch's own dropout, from its global generator.
     """
 
     def __init__(self, probability: float) -> None:
@@ -60,17 +73,21 @@ def numbers(size: int, device: torch.device) -> Tensor:
     return torch.from_numpy(drawn).to(device)
 
 
+def keyed_layers(net: nn.Module) -> list[Keyed]:
+    """The layers of a network that drop anything, in the order of its modules."""
+    return [layer for layer in net.modules() if isinstance(layer, Keyed) and layer.probability]
+
+
 @contextmanager
-def keyed_dropout(net: nn.Module, seed: int, key: Tensor, device: torch.device) -> Iterator[None]:
-    """Inside, also in the backward pass, every dropout of a network is a function of its samples' keys.
+def keyed_dropout(layers: Sequence[Keyed], seed: int, key: Tensor, device: torch.device) -> Iterator[None]:
+    """Inside, also in the backward pass, the zeros of every layer are a function of its samples' keys.
 
     Args:
-        net: the network.
+        layers: those of a network, from `keyed_layers`.
         seed: of all its draws.
         key: (batch, 2) int64, index and epoch of each sample.
         device: of the network.
     """
-    layers = [layer for layer in net.modules() if isinstance(layer, Dropout) and layer.probability]
     if layers:
         factors = odd_numbers(seed_of(seed, Stream.DROPOUT), key, len(layers)).to(device, non_blocking=True)
         for layer, own in zip(layers, factors, strict=True):

@@ -19,7 +19,7 @@ from scorefield.nn.network import Network
 
 
 class Encoder(Network):
-    """Logits of a class, from the residual blocks of NCSN++ on its way down, told of the noise; their mean over the grid; a line.
+    """Logits of a class, from the residual blocks of NCSN++ on its way down, given the noise level; their mean; a line.
 
     Grids of any size: one that halves to an odd size is filled up with zeros at its far ends.
 

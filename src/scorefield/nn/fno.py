@@ -31,7 +31,7 @@ class FNO(NeuralOperator):
             of points it must be a whole number on every grid that is used.
         coordinates: append the coordinates in [0, 1) to the input.
         domain: lengths of the domain, to be checked where `cond["coords"]` gives coordinates.
-        fourier_scale: of the embedding of the noise label, about the inverse of the difference that it shall resolve.
+        fourier_scale: of the embedding of the noise label, about the inverse of the difference that it should resolve.
         vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: like it, it scales and
             shifts in every layer.
     """

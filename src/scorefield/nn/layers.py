@@ -77,7 +77,7 @@ def linear(in_channels: int, out_channels: int, scale: float = 1.0) -> nn.Linear
 
 
 def add(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
-    """x + h, divided by √2 if the sum of two fields of unit variance shall have unit variance again."""
+    """x + h, divided by √2 if the sum of two fields of unit variance should have unit variance again."""
     return (x + h).mul_(math.sqrt(0.5)) if rescale else x + h
 
 

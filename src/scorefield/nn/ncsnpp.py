@@ -425,8 +425,8 @@ class NCSNpp(Network):
                 classes = self.classes(torch.where(given < 0, self.labels, given))
                 embedding = classes if embedding is None else embedding + classes
             if self.vectors is not None:
-                told = self.vectors(cond, len(label)).to(self.first.weight.dtype)
-                embedding = told if embedding is None else embedding + told
+                vector = self.vectors(cond, len(label)).to(self.first.weight.dtype)
+                embedding = vector if embedding is None else embedding + vector
             return None if embedding is None else F.silu(embedding)
 
     def _arrange(self, x: Tensor) -> Tensor:

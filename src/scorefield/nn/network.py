@@ -66,13 +66,3 @@ class Network(nn.Module, ABC):
         if cond and "field" in cond:
             cond = {**cond, "field": cond["field"].to(own)}
         return self(x.to(own), label, cond).to(x.dtype)
-
-
-class Wrapper(Network):
-    """A network around another one, which tells apart and needs what that one does."""
-
-    def __init__(self, net: Network) -> None:
-        super().__init__()
-        self.net = net
-        self.logits, self.labels, self.cond_channels = net.logits, net.labels, net.cond_channels
-        self.vector, self.label_range = net.vector, net.label_range

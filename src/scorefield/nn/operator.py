@@ -152,8 +152,8 @@ class NeuralOperator(Network):
     ) -> Float[Tensor, "batch out_channels *grid"]:
         seen = inputs(x, cond, self.cond_channels, self.coordinates, self.domain)
         with torch.autocast(label.device.type, enabled=False):
-            told = None if self.vectors is None else self.vectors(cond or {}, len(x))
-        h = self.operate(pad(self.lift(seen), self.padding), self.level(label, told))
+            vector = None if self.vectors is None else self.vectors(cond or {}, len(x))
+        h = self.operate(pad(self.lift(seen), self.padding), self.level(label, vector))
         h = h[(..., *(slice(n) for n in x.shape[2:]))]
         return self.project(h.contiguous()).to(x.dtype)
 

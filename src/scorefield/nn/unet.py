@@ -100,8 +100,8 @@ class UNet(Network):
         grid = x.shape[2:]
         seen = torch.cat((x, (cond or {})["field"].to(x.dtype)), dim=1) if self.cond_channels else x
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, x would lose noise that is weak beside it
-            told = None if self.vectors is None else self.vectors(cond or {}, len(x))
-            embedding = embedded(self.embedding, self.embed, label, told)
+            vector = None if self.vectors is None else self.vectors(cond or {}, len(x))
+            embedding = embedded(self.embedding, self.embed, label, vector)
             h = self.first(self._arrange(seen))
         skips = []
         for level, blocks in enumerate(self.down):

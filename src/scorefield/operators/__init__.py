@@ -14,28 +14,8 @@ from scorefield.operators.operator import Compose, Identity, LinearOperator, Sca
 from scorefield.operators.solve import conjugate_gradients, least_squares, project_range
 
 __all__ = [
-    "Blur",
-    "Boundary",
-    "Coarsen",
-    "Coils",
-    "Compose",
-    "CosineCoarsen",
-    "Fourier",
-    "FourierCoarsen",
-    "Grey",
-    "Hole",
-    "Identity",
-    "LinearOperator",
-    "Mask",
-    "Scale",
-    "Sense",
-    "as_operator",
-    "cg_sense",
-    "conjugate_gradients",
-    "l1_wavelet",
-    "least_squares",
-    "project_range",
-    "to_channels",
-    "to_complex",
+    "Blur", "Boundary", "Coarsen", "Coils", "Compose", "CosineCoarsen", "Fourier", "FourierCoarsen", "Grey",
+    "Hole", "Identity", "LinearOperator", "Mask", "Scale", "Sense", "as_operator", "cg_sense",
+    "conjugate_gradients", "l1_wavelet", "least_squares", "project_range", "to_channels", "to_complex",
     "zero_filled",
-]
+]  # fmt: skip

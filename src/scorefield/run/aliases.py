@@ -45,9 +45,11 @@ ROOMS = {
     "operators.coils": "operators.kspace",
     "operators.fourier": "operators.kspace",
     "operators.parts": "operators.masks",
-    "nn.blind": "nn.deterministic",
-    "nn.located": "nn.position_maps",
-    "nn.projected": "nn.output_convolution",
+    "nn.affine": "nn.wrappers",
+    "nn.blind": "nn.wrappers",
+    "nn.located": "nn.wrappers",
+    "nn.output_convolution": "nn.wrappers",
+    "nn.projected": "nn.wrappers",
 }
 
 # Classes that left their room, or have another name, by the last room of their old path.
@@ -75,7 +77,7 @@ CLASSES = {
     "losses.Squares": "losses.SquaredError",
     "nn.Blind": "nn.Deterministic",
     "nn.Located": "nn.LearnedPositionMaps",
-    "nn.projected.Projected": "nn.output_convolution.OutputConvolution",
+    "nn.projected.Projected": "nn.wrappers.OutputConvolution",
     "sample.Carry": "samplers.NoPredictor",
     "sample.DPM2M": "samplers.DPMSolverPP2M",
 }

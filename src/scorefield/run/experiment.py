@@ -32,13 +32,7 @@ from scorefield.run import configuration
 from scorefield.run.aliases import renewed
 from scorefield.run.configuration import Parser
 from scorefield.run.defaults import completed
-from scorefield.run.loading import (
-    LoadedCheckpoint,
-    load_fixed,
-    load_mean,
-    load_strictly,
-    take_mean,
-)
+from scorefield.run.loading import LoadedCheckpoint, load_fixed, load_mean, load_strictly, take_mean
 from scorefield.run.recipe import build, data_parser, fit_to_data
 from scorefield.run.runner import place_among
 from scorefield.run.verb import log
@@ -252,7 +246,7 @@ def check_free(folder: Path, resume: bool) -> None:
 
 
 def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, accept: bool) -> None:
-    """A resumed run goes on with the data that it was trained on, unless it is told that others are meant."""
+    """A resumed run goes on with the data that it was trained on, unless others are explicitly accepted."""
     before, now = Manifest.read(checkpoint.facts.get("data"), str(folder)), experiment.model.manifest
     if now is None:
         return
@@ -346,7 +340,7 @@ def suspicions(model: Model, fields: FieldDataset, n: int = 512) -> list[str]:
 
 
 def masks_all_equal(batch: Batch) -> list[str]:
-    """Whether all examples were measured alike, so that what no measurement sees is never learnt."""
+    """Whether all examples were measured in the same way, so that what no measurement sees is never learnt."""
     mask = batch.given.get("mask")
     if batch.y is None or mask is None or len(mask) < 2 or bool((mask != mask[:1]).any()):
         return []

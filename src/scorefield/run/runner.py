@@ -16,7 +16,7 @@ import shutil
 import textwrap
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
@@ -72,6 +72,38 @@ class Job(ABC):
     @abstractmethod
     def made_by(self) -> str | None:
         """The digest of the job whose result is at `out`, or None for anything else."""
+
+
+class WholeJob(Job):
+    """A result that is made at once, without pieces, by one process while others wait for it.
+
+    Args:
+        out: the result.
+        identity: what decides it.
+        write: makes it at a temporary path, with `digest(identity)` where `digest_in` finds it.
+        digest_in: the digest of a result, or None for anything else, such as `made_by_folder`.
+    """
+
+    identity: Mapping[str, Any] = {}  # pyright: ignore[reportIncompatibleMethodOverride]
+    sizes = ()  # pyright: ignore[reportAssignmentType]
+
+    def __init__(
+        self,
+        out: Path,
+        identity: Mapping[str, Any],
+        write: Callable[[Path], object],
+        digest_in: Callable[[Path], str | None],
+    ) -> None:
+        self.out, self.identity, self.write, self.digest_in = out, identity, write, digest_in
+
+    def compute(self, number: int) -> Piece:
+        raise IndexError(number)
+
+    def assemble(self, pieces: Pieces, out: Path) -> None:
+        self.write(out)
+
+    def made_by(self) -> str | None:
+        return self.digest_in(self.out)
 
 
 class Pieces:
@@ -233,17 +265,10 @@ def _writing(out: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        advice = "free some space" if error.errno in FULL else "mend that"
+        advice = "free some space" if error.errno in FULL else "correct that"
         raise InputError(
             f"Cannot write {out} ({brief(error)}): {advice}, and call again to go on; what is complete is kept."
         ) from error
-
-
-@contextmanager
-def written_whole(out: Path) -> Iterator[Path]:
-    """A temporary path for a result that is made at once, without pieces; it takes its name when it is on the disk."""
-    with _writing(out), replacing(out) as temporary:
-        yield temporary
 
 
 @contextmanager

@@ -62,7 +62,9 @@ NonNegative = Annotated[float, Between(0.0)]
 
 
 def positional(**options: Any) -> Any:
-    """A field of a verb that is given on the command line without a name; several values where its type is a sequence."""
+    """A field of a verb that is given on the command line without a name; several values where its type is a sequence. With the
+    default `...` it has to be given.
+    """
     return dataclasses.field(metadata={"positional": True}, **options)
 
 

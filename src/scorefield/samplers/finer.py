@@ -33,7 +33,7 @@ class Finer(ABC):
         """
 
     def fitted(self, fields: Callable[[], Field], noise: Noise) -> Finer:
-        """The same way with what it has to know of the data, where nobody told it.
+        """The same way with what it has to know of the data, where it was not given.
 
         Args:
             fields: training fields in model space, asked for only where they are needed.

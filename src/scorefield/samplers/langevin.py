@@ -78,7 +78,7 @@ class Langevin(LangevinCorrector):
     Args:
         snr: the signal-to-noise ratio r of a step.
         repeats: corrections per level.
-        batch_norms: norms averaged over the batch, as the ancestor does it; for comparison with it only, since a sample then
+        batch_norms: norms averaged over the batch, as the original code does it; for comparison with it only, since a sample then
             depends on the others of its batch.
     """
 

@@ -26,7 +26,7 @@ from scorefield.samplers.ode import State, integrate
 from scorefield.samplers.probes import Probes, Rademacher
 
 
-class Followed(NamedTuple):
+class FlowResult(NamedTuple):
     """Fields at the other end of the flow, and the denoiser's evaluations for each."""
 
     x: Tensor
@@ -73,20 +73,20 @@ class ProbabilityFlow:
         return t_min, t_max
 
     @torch.no_grad()
-    def encode(self, denoiser: DenoiserProtocol, x: Field, *, cond: Condition | None = None) -> Followed:
+    def encode(self, denoiser: DenoiserProtocol, x: Field, *, cond: Condition | None = None) -> FlowResult:
         """The latent of x."""
         t_min, t_max = self.ends(denoiser.sde.schedule)
         start = denoiser.sde.schedule.alpha(t_min) * x
         solution = follow(denoiser, start, t_min, t_max, cond, self.tolerance)
-        return Followed(solution.state[0] / denoiser.sde.schedule.sigma(t_max), solution.evaluations)
+        return FlowResult(solution.state[0] / denoiser.sde.schedule.sigma(t_max), solution.evaluations)
 
     @torch.no_grad()
-    def decode(self, denoiser: DenoiserProtocol, latent: Field, *, cond: Condition | None = None) -> Followed:
+    def decode(self, denoiser: DenoiserProtocol, latent: Field, *, cond: Condition | None = None) -> FlowResult:
         """The x of a latent. A latent times a temperature below 1 gives more typical fields, above 1 rarer ones."""
         t_min, t_max = self.ends(denoiser.sde.schedule)
         start = denoiser.sde.schedule.sigma(t_max) * latent
         solution = follow(denoiser, start, t_max, t_min, cond, self.tolerance)
-        return Followed(solution.state[0] / denoiser.sde.schedule.alpha(t_min), solution.evaluations)
+        return FlowResult(solution.state[0] / denoiser.sde.schedule.alpha(t_min), solution.evaluations)
 
     @torch.no_grad()
     def log_prob(

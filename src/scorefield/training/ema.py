@@ -12,7 +12,7 @@ from torch import Tensor, nn
 class EMA:
     """w̄ ← w̄ + (1 − d)(w − w̄) after every optimiser step, d = min(decay, (1 + k)/(10 + k)) at step k.
 
-    The ramp lets the average forget the random start (as the ancestors do it).
+    The ramp lets the average forget the random start (as the original implementations do it).
 
     Args:
         module: whose parameters are averaged.

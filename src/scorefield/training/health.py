@@ -43,7 +43,7 @@ class Health:
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.start: float | None = None
 
-    def judge(self, loss: float, sound: bool) -> str:
+    def check(self, loss: float, sound: bool) -> str:
         """What is wrong with a step; nothing where it is good.
 
         Args:

@@ -68,7 +68,7 @@ class Loop:
         self.saved = state.step  # the step of the last checkpoint
         self.health = Health()
         self.loss_sum, self.loss_count = 0.0, 0  # since the last row of the log
-        self.unread: list[Tensor] = []  # of steps that are not judged yet: loss, norm, and whether it may overflow
+        self.unread: list[Tensor] = []  # of steps that are not checked yet: loss, norm, and whether it may overflow
 
     def restore(self, checkpoint: checkpoints.Checkpoint) -> None:
         """Go on from a checkpoint."""
@@ -127,7 +127,7 @@ class Loop:
             self._read()
 
     def _read(self) -> float:
-        """Judge the steps since the last time. Only here do device and host wait for each other, so not at every step.
+        """Check the steps since the last time. Only here do device and host wait for each other, so not at every step.
 
         Returns the norm of the last step's gradient; raises `Stretch`.
         """
@@ -138,7 +138,7 @@ class Loop:
         problems = []
         for step, (loss, norm, may_overflow) in enumerate(figures, first):
             sound = math.isfinite(loss) and (math.isfinite(norm) or bool(may_overflow))
-            if problem := self.health.judge(loss, sound):
+            if problem := self.health.check(loss, sound):
                 problems.append(f"Step {step}: {problem}")
             if sound:
                 self.loss_sum += loss

@@ -14,7 +14,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.losses.loss import Loss
 from scorefield.model import Model
-from scorefield.nn.dropout import keyed_dropout
+from scorefield.nn.dropout import keyed_dropout, keyed_layers
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.ema import EMA
 from scorefield.training.optimiser import Optimiser
@@ -82,6 +82,7 @@ class State:
         for _, part in model.fixed():
             part.to(fabric.device)
         self.ema = EMA(model.denoiser.net, ema)
+        self._dropouts = keyed_layers(model.denoiser.net)
 
     @property
     def _scaler(self) -> Any:
@@ -126,7 +127,7 @@ class State:
     def keyed(self, batch: Batch) -> AbstractContextManager[None]:
         """Inside, dropout is a function of each sample's key."""
         assert batch.key is not None
-        return keyed_dropout(self.model.denoiser.net, self.draws, batch.key, self.fabric.device)
+        return keyed_dropout(self._dropouts, self.draws, batch.key, self.fabric.device)
 
     def _update(self, sound: Tensor) -> None:
         """Change the weights if the step is sound. Where the optimiser can, the device itself decides, and nothing waits."""

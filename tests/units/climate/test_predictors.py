@@ -10,12 +10,11 @@ import pytest
 import xarray as xr
 
 from scorefield.climate import Blocks, Climate, Conservative, Variables
-from scorefield.climate.domain_match import _within
 from scorefield.climate.downscaling import check_conserved
 from scorefield.climate.files import Layout, open_dataset
 from scorefield.climate.grid import Grid, edges_between, grid_of
 from scorefield.climate.output import NetCDF, frame_of
-from scorefield.climate.predictors import Driving, drive, rescaled
+from scorefield.climate.predictors import Driving, _within, drive, rescaled
 from scorefield.climate.regrid import spreading
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError

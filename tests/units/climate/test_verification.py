@@ -208,7 +208,10 @@ def test_the_command_on_real_temperatures(
     assert {path.name for path in out.glob("*.png")} == {
         f"t2m-{word}.png" for word in ("maps", "spectrum", "ranks", "quantiles", "cycles")
     }
-    assert main([*call, "--out", str(out)]) == 2 and "exists" in capsys.readouterr().err
+    before = (out / "verification.json").stat()
+    assert main([*call, "--out", str(out)]) == 0 and (out / "verification.json").stat() == before
+    assert main([*call, "--seed", "1", "--out", str(out)]) == 2
+    assert "is the result of another job, with seed = 0, not 1" in capsys.readouterr().err
     found = Verify(
         pred=tmp_path / "pred.nc",
         truth=tmp_path / "truth.nc",

@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from scorefield.data import Loader
-from scorefield.data.archives import Archived, FolderArchive, RangeArchive, ZipArchive, _header, tar_members
+from scorefield.data.archives import Archived, FileArchive, RangeArchive, _header, tar_members
 from scorefield.data.decode import Conversion, ImageFields
 from scorefield.foundation.errors import InputError
 
@@ -29,23 +29,23 @@ def png(pixels: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def folder(tmp_path: Path) -> FolderArchive:
+def folder(tmp_path: Path) -> FileArchive:
     for name, pixels in zip(NAMES, PIXELS, strict=True):
         (tmp_path / name).write_bytes(png(pixels))
     (tmp_path / ".hidden.png").write_bytes(b"")
     (tmp_path / "notes.txt").write_bytes(b"")
-    return FolderArchive(tmp_path)
+    return FileArchive(tmp_path)
 
 
-def zipped(tmp_path: Path, method: int = zipfile.ZIP_DEFLATED) -> ZipArchive:
+def zipped(tmp_path: Path, method: int = zipfile.ZIP_DEFLATED) -> FileArchive:
     with zipfile.ZipFile(tmp_path / "a.zip", "w", method) as file:
         for name, pixels in reversed(list(zip(NAMES, PIXELS, strict=True))):
             file.writestr(f"faces/{name}", png(pixels))
         file.writestr("__MACOSX/faces/._00.png", b"")
-    return ZipArchive(tmp_path / "a.zip")
+    return FileArchive(tmp_path / "a.zip")
 
 
-def stored(tmp_path: Path) -> ZipArchive:
+def stored(tmp_path: Path) -> FileArchive:
     return zipped(tmp_path, zipfile.ZIP_STORED)
 
 
@@ -66,7 +66,11 @@ def add(tar: tarfile.TarFile, name: str, data: bytes, mtime: float = 0) -> None:
     tar.addfile(info, io.BytesIO(data))
 
 
-@pytest.mark.parametrize("made", [folder, zipped, stored, tarred])
+def rarely(tmp_path: Path) -> FileArchive:
+    return zipped(tmp_path, zipfile.ZIP_LZMA)
+
+
+@pytest.mark.parametrize("made", [folder, zipped, stored, rarely, tarred])
 def test_pixels_come_back_in_threads_in_workers_and_from_copies(tmp_path: Path, made) -> None:
     decoder = Archived(made(tmp_path), Conversion())
     assert len(decoder.archive) == len(PIXELS) and decoder.name(3).endswith("03.png")
@@ -86,21 +90,17 @@ def test_a_zip_that_is_cut_off_damaged_or_locked_is_named(tmp_path: Path) -> Non
     path = Path(zipped(tmp_path).origin)
     whole = path.read_bytes()
     path.write_bytes(whole[:-40])
-    with pytest.raises(InputError, match=r"a\.zip is not a readable zip file.*download it anew"):
-        ZipArchive(path)
+    with pytest.raises(InputError, match=r"a\.zip is not a readable zip file.*download it again"):
+        FileArchive(path)
     place = whole.index(b"IDAT") if b"IDAT" in whole else 60
     path.write_bytes(whole[:place] + bytes(8) + whole[place + 8 :])
-    decoder = Archived(ZipArchive(path), Conversion())
+    decoder = Archived(FileArchive(path), Conversion())
     with pytest.raises(InputError, match=r"\.png of .*a\.zip is not a readable image"):
         [decoder._decode(i, 0) for i in range(len(PIXELS))]
     flag = whole.index(b"PK\x01\x02") + 8  # of the first entry of the directory
     path.write_bytes(whole[:flag] + b"\x01" + whole[flag + 1 :])
-    with pytest.raises(InputError, match="encrypted"):
-        ZipArchive(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as file:
-        file.writestr("a.png", png(PIXELS[0]))
-    with pytest.raises(InputError, match="another method than deflate"):
-        ZipArchive(path)
+    with pytest.raises(InputError, match="protected by a password"):
+        FileArchive(path)
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

@@ -93,7 +93,7 @@ def test_files_that_are_absent_or_broken_are_named(tmp_path):
     (tmp_path / "bad.h5").write_bytes(b"no HDF5")
     (tmp_path / "bad.zarr").mkdir()
     for name in ("bad.h5", "bad.zarr"):
-        with pytest.raises(InputError, match="save it anew"):
+        with pytest.raises(InputError, match="save it again"):
             Functions(tmp_path / name).load("train")
 
 

@@ -9,8 +9,7 @@ from torch.utils.data import Dataset, TensorDataset
 
 from scorefield.data import Arrays, Batch, DropLabel, Tensors, Wrapped
 from scorefield.data.inspect import inspect
-from scorefield.data.normalise import Standardise
-from scorefield.data.vector_units import VectorUnits
+from scorefield.data.normalise import Standardise, VectorUnits
 from scorefield.foundation.errors import InputError
 
 N = 12

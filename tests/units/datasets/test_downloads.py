@@ -173,7 +173,7 @@ def test_a_cifar_that_is_cut_off_incomplete_or_another_is_named(tmp_path: Path) 
     path = packed(tmp_path / "a.tar.gz", files)
     whole = path.read_bytes()
     path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(InputError, match=r"a\.tar\.gz is cut off.*download it anew") as error:
+    with pytest.raises(InputError, match=r"a\.tar\.gz is cut off.*download it again") as error:
         CIFAR10(path).load("train")
     message(error)
     del files["cifar-10-batches-bin/data_batch_3.bin"]
@@ -229,7 +229,7 @@ def test_mnist(tmp_path: Path, form: str) -> None:
     assert train.classes == tuple("0123456789") and train.quantum == 1 and train.dtype == "uint8"
     path = next(tmp_path.glob("t10k-images*"))
     path.write_bytes(path.read_bytes()[:-300])
-    with pytest.raises(InputError, match=r"t10k-images.*(cannot be unpacked|values for the shape).*download it anew"):
+    with pytest.raises(InputError, match=r"t10k-images.*(cannot be unpacked|values for the shape).*download it again"):
         source.load("test")
     path.write_bytes(idx(MNIST_Y))
     with pytest.raises(InputError, match=r"t10k-images.*no idx file"):
@@ -470,7 +470,7 @@ def test_records_that_are_cut_off_damaged_or_others_are_named(tmp_path: Path) ->
         (b"", "is empty"),
     ):
         path.write_bytes(data)
-        with pytest.raises(InputError, match=rf"a-r05\.tfrecords {found}.*download it anew"):
+        with pytest.raises(InputError, match=rf"a-r05\.tfrecords {found}.*download it again"):
             TFRecords(path).load("train")
     path.write_bytes(record(part(1, part(1, part(1, b"image/encoded") + part(2, part(1, part(1, b"x")))))))
     with pytest.raises(InputError, match=r"Record 0 of .*a-r05\.tfrecords.*image/encoded, not shape and data"):

@@ -41,7 +41,7 @@ def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str
 def test_pictures_have_the_depth_of_what_was_trained_on(tmp_path: Path) -> None:
     x = torch.tensor([[[[0.0, 241.0], [479.6, 480.0]]]])
     pixels = Pixels.as_stored("uint16")
-    pixels.doubt(x)
+    pixels.check_range(x)
     write_pictures(tmp_path / "png", 1, [x.numpy()], pixels)
     with Image.open(tmp_path / "png" / "000000.png") as picture:
         found = np.asarray(picture)
@@ -54,9 +54,9 @@ def test_pictures_have_the_depth_of_what_was_trained_on(tmp_path: Path) -> None:
 def test_samples_that_a_range_would_cut_are_refused() -> None:
     x = torch.linspace(0, 480, 64).reshape(1, 1, 8, 8)
     with pytest.raises(InputError, match=r"from 0 to 480, .*give --range"):
-        Pixels(certain=False).doubt(x)
-    Pixels(certain=False).doubt(torch.linspace(-20, 275, 64))  # overshoot of 8-bit images
-    Pixels().doubt(x)  # which was asked for
+        Pixels(certain=False).check_range(x)
+    Pixels(certain=False).check_range(torch.linspace(-20, 275, 64))  # overshoot of 8-bit images
+    Pixels().check_range(x)  # which was asked for
 
 
 def test_the_depth_comes_from_the_checkpoint(run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

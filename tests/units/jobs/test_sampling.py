@@ -12,6 +12,7 @@ import threading
 import time
 import tracemalloc
 from collections.abc import Callable
+from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -228,6 +229,15 @@ def test_putting_samples_together_takes_no_memory(tmp_path: Path) -> None:
     assert (tmp_path / "x.npy").read_bytes() == (tmp_path / "oracle.npy").read_bytes()
 
 
+def test_a_verb_is_changed_without_its_run_again(run: Path, tmp_path: Path) -> None:
+    verb = Sample(run=run, n=3, out=tmp_path / "a", best="loss")
+    other = replace(verb, n=4)
+    assert (other.folder, other.n, other.best) == (run, 4, "loss") and replace(other, n=3) == verb
+    assert replace(verb, run=tmp_path).folder == tmp_path
+    with pytest.raises(InputError, match="run is missing"):
+        Sample(n=3, out=tmp_path / "a")
+
+
 def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:
     assert main(job(run, tmp_path / "out")) == 0
     x = Sample(run=run, n=10, chunk=2, steps=3, out=tmp_path / "python").run()
@@ -276,9 +286,9 @@ def test_a_range_that_the_samples_contradict_is_not_guessed() -> None:
     x = torch.rand(4, 1, 8, 8)
     for values in (x, x * 16, x * 65535, x * 600 - 300):
         with pytest.raises(InputError, match="--range BLACK WHITE"):
-            Pixels(certain=False).doubt(values)
-    Pixels(certain=False).doubt(x * 280 - 20)
-    Pixels(0, 255).doubt(x)
+            Pixels(certain=False).check_range(values)
+    Pixels(certain=False).check_range(x * 280 - 20)
+    Pixels(0, 255).check_range(x)
 
 
 def test_another_form_is_another_job(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

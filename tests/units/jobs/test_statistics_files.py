@@ -86,7 +86,7 @@ def work(rank: int, folder: str, n: int) -> None:
 
 @pytest.mark.parametrize("n", [50, 5])  # 5 are a single batch: one process has nothing to do
 def test_two_processes_find_what_one_does(n: int, tmp_path: Path) -> None:
-    mp.start_processes(work, (str(tmp_path), n), nprocs=2, start_method="fork")  # spawn would import torch anew
+    mp.start_processes(work, (str(tmp_path), n), nprocs=2, start_method="fork")  # spawn would import torch again
     single = Extractor(Tanh(), keep=30, batch=8)(fields(n))
     for rank in range(2):
         assert_same(Statistics.load(tmp_path / f"rank-{rank}.safetensors"), single)

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from scorefield.foundation.random import odd_numbers
 from scorefield.nn import Encoder, NCSNpp
-from scorefield.nn.dropout import Dropout, keyed_dropout
+from scorefield.nn.dropout import Dropout, keyed_dropout, keyed_layers
 
 CPU = torch.device("cpu")
 
@@ -20,7 +20,7 @@ def keys(n: int, epoch: int = 0) -> Tensor:
 def dropped(layers: nn.Module, key: Tensor, shape: tuple[int, ...], seed: int = 0) -> list[Tensor]:
     """Where each layer drops."""
     layers.train()
-    with keyed_dropout(layers, seed, key, CPU):
+    with keyed_dropout(keyed_layers(layers), seed, key, CPU):
         return [layer(torch.ones(len(key), *shape)) == 0 for layer in layers.modules() if isinstance(layer, Dropout)]
 
 
@@ -29,7 +29,7 @@ def dropped(layers: nn.Module, key: Tensor, shape: tuple[int, ...], seed: int = 
 def test_the_mean_stays_and_the_gradient_is_that_of_what_is_left(shape: tuple[int, ...], dtype: torch.dtype) -> None:
     layer = Dropout(0.25)
     x = torch.ones(shape, dtype=dtype, requires_grad=True)
-    with keyed_dropout(layer, 0, keys(shape[0]), CPU):
+    with keyed_dropout(keyed_layers(layer), 0, keys(shape[0]), CPU):
         out = layer(x)
         out.sum().backward()
     assert out.dtype == dtype and set(out.unique().tolist()) == {0.0, torch.tensor(1 / 0.75, dtype=dtype).item()}
@@ -43,7 +43,7 @@ def test_a_sample_is_dropped_alike_in_every_batch_and_layout() -> None:
     for mask, alone in zip(whole, dropped(layers, keys(6)[3:4], (8, 5, 7)), strict=True):
         assert torch.equal(mask[3:4], alone)
     x = torch.randn(6, 8, 5, 7)
-    with keyed_dropout(layers, 0, keys(6), CPU):
+    with keyed_dropout(keyed_layers(layers), 0, keys(6), CPU):
         assert torch.equal(layers(x), layers(x.contiguous(memory_format=torch.channels_last)))
 
 
@@ -75,11 +75,11 @@ def test_it_is_torchs_own_without_keys_and_nothing_in_evaluation() -> None:
     first = layer(x)
     torch.manual_seed(0)
     assert torch.equal(first, nn.functional.dropout(x, 0.2)) and not torch.equal(layer(x), first)
-    with keyed_dropout(layer, 0, keys(3), CPU):
+    with keyed_dropout(keyed_layers(layer), 0, keys(3), CPU):
         pass
     assert layer.factors is None
     layer.eval()
-    with keyed_dropout(layer, 0, keys(3), CPU):
+    with keyed_dropout(keyed_layers(layer), 0, keys(3), CPU):
         assert layer(x) is x
 
 
@@ -112,7 +112,7 @@ def test_the_gradient_of_a_batch_is_the_sum_of_those_of_its_parts(name: str) -> 
     def gradients(parts: list[slice]) -> list[Tensor]:
         net.zero_grad()
         for part in parts:
-            with keyed_dropout(net, 3, keys(6)[part], CPU):
+            with keyed_dropout(keyed_layers(net), 3, keys(6)[part], CPU):
                 net(x[part], label[part]).square().sum().backward()
         return [parameter.grad.clone() for parameter in net.parameters() if parameter.grad is not None]
 
@@ -121,5 +121,5 @@ def test_the_gradient_of_a_batch_is_the_sum_of_those_of_its_parts(name: str) -> 
     for one, other in zip(whole, parts, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
     net.eval()
-    with torch.no_grad(), keyed_dropout(net, 3, keys(6), CPU):
+    with torch.no_grad(), keyed_dropout(keyed_layers(net), 3, keys(6), CPU):
         assert torch.equal(net(x, label), net(x, label))

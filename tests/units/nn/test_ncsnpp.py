@@ -10,10 +10,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from scorefield.foundation.errors import InputError
 from scorefield.losses import Hutchinson
-from scorefield.nn.affine import Affine
 from scorefield.nn.layers import Attention, Convolution, GroupNorm, attend, initialise_
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.resample import gather_patches, spread_patches
+from scorefield.nn.wrappers import Affine
 
 SMALL = {"in_channels": 2, "out_channels": 3, "channels": 8, "multipliers": (1, 2, 2), "blocks": 1, "dropout": 0.0}
 SWITCHES = [

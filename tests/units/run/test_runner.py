@@ -19,6 +19,7 @@ from scorefield.run.runner import (
     Job,
     Piece,
     Pieces,
+    WholeJob,
     _at_work,
     digest,
     made_by_folder,
@@ -182,3 +183,22 @@ def test_coming_and_going_at_once_ends_well(folder: bool, tmp_path: Path) -> Non
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_a_result_without_pieces_is_made_once_or_leaves_nothing(tmp_path: Path) -> None:
+    def job(name: str, write) -> WholeJob:
+        return WholeJob(tmp_path / "below" / "out", {"name": name}, write, lambda out: out.read_text())
+
+    def refuse(out: Path) -> None:
+        out.write_text("half of it")
+        raise InputError("no such thing")
+
+    with pytest.raises(InputError, match="no such thing"):
+        run(job("a", refuse))
+    assert not list(tmp_path.iterdir())
+    first = job("a", lambda out: out.write_text(digest({"name": "a"})))
+    run(first)
+    run(job("a", refuse))
+    with pytest.raises(InputError, match="another job"):
+        run(job("b", refuse))
+    assert [path.name for path in first.out.parent.iterdir()] == ["out"]

@@ -231,34 +231,34 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path: Path, monkeypatch
 # ----------------------------------------------------------------------------------------------------------- judgement
 def test_losses_are_far_above_their_median_only_after_some_and_above_the_first() -> None:
     health = Health()
-    assert not health.judge(1e9, sound=True)  # nothing is known yet
+    assert not health.check(1e9, sound=True)  # nothing is known yet
     health = Health()
     for _ in range(FIRST):
-        health.judge(1.0, sound=True)
+        health.check(1.0, sound=True)
     for _ in range(200):
-        health.judge(1e-6, sound=True)
-    assert not health.judge(0.9, sound=True)  # a million times the median, but no worse than at the start
-    assert not health.judge(FAR * 1e-6, sound=True)
-    assert health.judge(3e7, sound=True) and health.in_a_row == 1
-    assert not health.judge(1e-6, sound=True) and health.in_a_row == 0
+        health.check(1e-6, sound=True)
+    assert not health.check(0.9, sound=True)  # a million times the median, but no worse than at the start
+    assert not health.check(FAR * 1e-6, sound=True)
+    assert health.check(3e7, sound=True) and health.in_a_row == 1
+    assert not health.check(1e-6, sound=True) and health.in_a_row == 0
     for _ in range(IN_A_ROW - 1):
-        health.judge(math.nan, sound=False)
+        health.check(math.nan, sound=False)
     assert not health.is_bad
-    health.judge(3e7, sound=True)
+    health.check(3e7, sound=True)
     assert health.is_bad and health.skipped == IN_A_ROW - 1
 
 
 def test_losses_may_be_negative() -> None:
     health = Health()
     for number in range(300):
-        assert not health.judge(-5.0 + math.sin(number) * 4, sound=True)
-    assert health.judge(1e6, sound=True)
+        assert not health.check(-5.0 + math.sin(number) * 4, sound=True)
+    assert health.check(1e6, sound=True)
 
 
 def test_what_is_remembered_survives_json() -> None:
     health = Health()
     for number in range(150):
-        health.judge(1 / (number + 1), sound=number % 50 != 49)
+        health.check(1 / (number + 1), sound=number % 50 != 49)
     health.saved(150)
     back = Health.from_facts(json.loads(json.dumps(health.facts())))
     assert back.facts() == health.facts()

@@ -10,13 +10,6 @@ from scorefield.climate.baselines.quantiles import QuantileMap
 from scorefield.climate.baselines.ridge import DressedRidge, Ridge
 
 __all__ = [
-    "BCSD",
-    "Baseline",
-    "Bilinear",
-    "DressedBilinear",
-    "DressedRidge",
-    "HourlyResidual",
-    "QuantileMap",
-    "Ridge",
+    "BCSD", "Baseline", "Bilinear", "DressedBilinear", "DressedRidge", "HourlyResidual", "QuantileMap", "Ridge",
     "When",
-]
+]  # fmt: skip

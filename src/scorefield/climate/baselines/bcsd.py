@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Num, Shaped
 
@@ -13,6 +15,7 @@ from scorefield.climate.regrid import bilinear, block_mean
 DRY = 0.01  # of the mean over all coarse boxes: below, a ratio to the mean of a box says nothing
 
 
+@dataclass(kw_only=True, eq=False)
 class BCSD(Baseline):
     """Map the quantiles of each coarse box to the truth's there, then add the fine pattern that its climate has.
 
@@ -27,9 +30,12 @@ class BCSD(Baseline):
         levels: number of quantiles.
     """
 
-    def __init__(self, *, ratio: bool = False, wet: float | None = None, levels: int = 100) -> None:
-        self.ratio, self.wet = ratio, wet
-        self.map = QuantileMap(levels, ratio=ratio, wet=wet)
+    ratio: bool = False
+    wet: float | None = None
+    levels: int = 100
+
+    def __post_init__(self) -> None:
+        self.map = QuantileMap(self.levels, ratio=self.ratio, wet=self.wet)
 
     def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> BCSD:
         """Learn the quantiles of the coarse boxes and the climate of the fine ones."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float, Num
 
@@ -10,10 +12,9 @@ from scorefield.climate.grid import factor_between
 from scorefield.climate.regrid import bilinear
 
 
+@dataclass(eq=False)
 class Bilinear(Baseline):
     """Bilinear interpolation between the centres of the coarse boxes."""
-
-    factor: tuple[int, int]
 
     def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> Bilinear:
         """Only how many fine boxes lie in a coarse one."""
@@ -27,6 +28,7 @@ class Bilinear(Baseline):
         return same_for_all(bilinear(coarse, self.factor), members)
 
 
+@dataclass(eq=False)
 class HourlyResidual(Baseline):
     """Bilinear interpolation and, at each point, its mean error at that hour of the day."""
 
@@ -46,6 +48,7 @@ class HourlyResidual(Baseline):
         return same_for_all(bilinear(coarse, self.factor) + error, members)
 
 
+@dataclass(eq=False)
 class DressedBilinear(Baseline):
     """At each point a draw from the true values of all training points whose bilinear value lay in the same bin.
 
@@ -59,8 +62,8 @@ class DressedBilinear(Baseline):
 
     same_quantity = False
 
-    def __init__(self, bins: int = 100, dry: float = 1e-3) -> None:
-        self.bins, self.dry = bins, dry
+    bins: int = 100
+    dry: float = 1e-3
 
     def fit(
         self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When

@@ -1,30 +1,51 @@
-"""Baselines as a verb: fitted to pairs of files, and what they draw for others written."""
+"""Baselines and the correction of quantiles as verbs: learnt from files, and written for others."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from scorefield.climate.alignment import MEMBERS, TIMES, canonical, check_units, coarse_boxes, same_grid, same_times
 from scorefield.climate.baselines.baseline import Baseline, When
-from scorefield.climate.files import open_dataset
+from scorefield.climate.baselines.quantiles import QuantileMap
+from scorefield.climate.files import identity_of, open_dataset
+from scorefield.climate.output import NetCDF
 from scorefield.climate.times import dates_of
 from scorefield.foundation.errors import InputError
-from scorefield.run.runner import check_out, written_whole
+from scorefield.run.runner import JOB, WholeJob, check_out, digest, run_job
 from scorefield.run.verb import Count, Seed, Verb, log, positional
 
 if TYPE_CHECKING:
     from xarray import Dataset
 
 
+class Drawn(NamedTuple):
+    """Fields to write.
+
+    Args:
+        fields: (members, time, y, x), in the units of the truth.
+        given: fields whose times they have.
+        truth: fields whose grid and attributes they have.
+        title: of the file.
+        history: how they came about; the date is added.
+    """
+
+    fields: np.ndarray
+    given: Dataset
+    truth: Dataset
+    title: str
+    history: str
+
+
 @dataclass(frozen=True, kw_only=True)
 class FromTruth(Verb):
-    """What learns from a truth, and writes fields on its grid.
+    """What learns from a truth, and writes fields on its grid. The same call again finds its file, and does nothing.
 
     Args:
         train_truth: what happened, to learn from.
@@ -40,25 +61,24 @@ class FromTruth(Verb):
         check_out(self.out)
         if self.out.suffix != ".nc":
             raise InputError(f"--out {self.out} is no NetCDF file: give it the ending .nc.")
-        if self.out.exists():
-            raise InputError(f"{self.out} exists: give another --out.")
 
-    def write(self, drawn: np.ndarray, given: Dataset, truth: Dataset, *, title: str, history: str) -> Path:
-        """A CF file with the times of what was given on the grid of the truth.
+    def run(self) -> Path:
+        identity = identity_of(self)
+        made_by = {JOB: digest(identity)}
+        job = WholeJob(self.out, identity, lambda path: self._write(path, self.drawn(), made_by), NetCDF().made_by)
+        run_job(job, unit="field", title=self.target)
+        log.info("%s is in %s", self.target, self.out)
+        return self.out
 
-        Args:
-            drawn: (members, time, y, x).
-            given: for whose times they were drawn.
-            truth: with its grid and the variable's attributes.
-            title: of the file.
-            history: how it came about; the date is added.
+    @abstractmethod
+    def drawn(self) -> Drawn:
+        """What is to be written. InputError for files that cannot be used."""
 
-        Raises:
-            InputError: a value is not finite.
-        """
+    def _write(self, path: Path, found: Drawn, made_by: Mapping[str, str]) -> None:
+        """Write a CF file with the times of what was given on the grid of the truth. InputError for values not finite."""
         import xarray
 
-        name = self.target
+        name, (drawn, given, truth, title, history) = self.target, found
         if broken := int((~np.isfinite(drawn)).sum()):
             raise InputError(f"{broken} of the {drawn.size} values drawn of {name} are not finite: nothing is written.")
         coords = {axis: value for axis, value in truth.coords.items() if "time" not in value.dims and value.dims}
@@ -69,12 +89,9 @@ class FromTruth(Verb):
         data = xarray.Dataset({name: (("member", "time", "y", "x"), drawn, attrs)}, coords)
         data = data.rename(dict(zip("yx", truth.attrs["axes"], strict=True)))
         stamp = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        data.attrs = {"Conventions": "CF-1.8", "title": title, "history": f"{stamp} {history}"}
+        data.attrs = {"Conventions": "CF-1.8", "title": title, "history": f"{stamp} {history}", **made_by}
         content = data.to_netcdf(engine="h5netcdf", encoding={name: {"zlib": True, "complevel": 4}})
-        with written_whole(self.out) as temporary:
-            temporary.write_bytes(content)  # HDF5 itself crashes on a full disk
-        log.info("%d members in %s", len(drawn), self.out)
-        return self.out
+        path.write_bytes(content)  # HDF5 itself crashes on a full disk
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -106,7 +123,7 @@ class DrawBaseline(FromTruth):
         given = any(word.split("=")[0] == "--baseline" for word in arguments)
         return ["--baseline", *arguments] if named and not given else list(arguments)
 
-    def run(self) -> Path:
+    def drawn(self) -> Drawn:
         predictor = self.predictor or self.target
         fine = read(self.train_truth, self.target)
         coarse = same_times(fine, read(self.train_predictors, predictor))
@@ -121,7 +138,36 @@ class DrawBaseline(FromTruth):
         self.baseline.fit(values(coarse, predictor), values(fine, self.target), when(fine))
         drawn = self.baseline.draw(found, self.members, self.seed, when(given))
         title = f"{self.target} by {type(self.baseline).__name__}"
-        return self.write(drawn, given, fine, title=title, history=f"scorefield baseline, seed {self.seed}")
+        return Drawn(drawn, given, fine, title, f"scorefield baseline, seed {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Correct(FromTruth):
+    """Map the quantiles of predictions to the truth's in each grid box; with --map.wet both are wet equally often.
+
+    Args:
+        samples: predictions to correct: NetCDF or Zarr, with members or without.
+        train_samples: predictions of the period to learn from.
+        train_truth: what happened in it; times need not be the same.
+        map: how quantiles are mapped.
+    """
+
+    samples: Path = positional()
+    train_samples: Path
+    map: QuantileMap | None = None
+
+    def drawn(self) -> Drawn:
+        truth, role = read(self.train_truth, self.target), str(self.train_truth)
+        aligned = []
+        for path in (self.train_samples, self.samples):
+            data = read(path, self.target, members=True)
+            check_units(data, truth, (str(path), role))
+            aligned.append(same_grid(truth, data, (role, str(path))))
+        learnt, given = aligned
+        source, found = values(learnt, self.target), values(given, self.target)
+        fitted = (self.map or QuantileMap()).fit(source.reshape(-1, *source.shape[-2:]), values(truth, self.target))
+        title = f"{self.target}, quantiles corrected in each grid box"
+        return Drawn(fitted(found), given, truth, title, "scorefield correct")
 
 
 def read(path: Path, name: str, *, members: bool = False) -> Dataset:
@@ -141,7 +187,7 @@ def read(path: Path, name: str, *, members: bool = False) -> Dataset:
 
 
 def values(data: Dataset, name: str) -> np.ndarray:
-    """All of a variable; baselines know no gaps."""
+    """All of a variable as float32, ([member,] time, y, x), in its units. InputError for NaN, which baselines cannot use."""
     found = data[name].to_numpy().astype(np.float32)
     if gaps := int(np.isnan(found).sum()):
         raise InputError(f"{name} has {gaps} NaN, and a baseline needs complete fields: select a region without.")

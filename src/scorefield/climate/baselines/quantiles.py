@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import KW_ONLY, dataclass
+
 import numpy as np
 from jaxtyping import Float, Num
 
 from scorefield.foundation.errors import InputError
 
 
+@dataclass(eq=False)
 class QuantileMap:
     """In each grid box, the map that takes quantiles of one law to those of another (Panofsky and Brier 1968).
 
@@ -21,10 +24,14 @@ class QuantileMap:
             dry, so that both are wet equally often; where it is dry more often, dry values stay dry. Only wet ones are mapped.
     """
 
-    def __init__(self, levels: int = 100, *, ratio: bool = False, wet: float | None = None) -> None:
-        if levels < 2:
-            raise InputError(f"A quantile map needs at least 2 levels, not {levels}.")
-        self.levels, self.ratio, self.wet = levels, ratio, wet
+    levels: int = 100
+    _: KW_ONLY
+    ratio: bool = False
+    wet: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.levels < 2:
+            raise InputError(f"A quantile map needs at least 2 levels, not {self.levels}.")
 
     def fit(self, source: Num[np.ndarray, "n *box"], truth: Num[np.ndarray, "m *box"]) -> QuantileMap:
         """Learn from values of the same period; they need not belong together in pairs.

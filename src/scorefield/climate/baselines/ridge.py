@@ -1,6 +1,8 @@
-"""Ridge regression of every fine point on the whole coarse field and the hour, with or without its errors drawn anew."""
+"""Ridge regression of every fine point on the whole coarse field and the hour, with or without its errors drawn again."""
 
 from __future__ import annotations
+
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Float, Num
@@ -12,6 +14,7 @@ PENALTIES = tuple(10.0**k for k in range(-3, 5))
 FOLDS = 5  # of whole days
 
 
+@dataclass(eq=False)
 class Ridge(Baseline):
     """At each fine point a linear function of all coarse values and of the hour of the day; one penalty for all points.
 
@@ -24,8 +27,7 @@ class Ridge(Baseline):
 
     same_quantity = False
 
-    def __init__(self, penalty: float | None = None) -> None:
-        self.penalty = penalty
+    penalty: float | None = None
 
     def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> Ridge:
         """Solve for all points at once."""
@@ -74,6 +76,7 @@ def _solve(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
     return np.linalg.solve(x.T @ x + penalty * np.eye(x.shape[1]), x.T @ y)
 
 
+@dataclass(eq=False)
 class DressedRidge(Baseline):
     """Ridge and, at each point independently, one of its errors there on training days that were left out of the fit.
 
@@ -85,12 +88,11 @@ class DressedRidge(Baseline):
 
     same_quantity = False
 
-    def __init__(self, penalty: float | None = None) -> None:
-        self.ridge = Ridge(penalty)
+    penalty: float | None = None
 
     def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> DressedRidge:
         """Of the regression."""
-        self.ridge.fit(coarse, fine, when)
+        self.ridge = Ridge(self.penalty).fit(coarse, fine, when)
         return self
 
     def draw(

@@ -29,12 +29,12 @@ class Boxes:
     maps: dict[str, dict[str, np.ndarray]]
 
     def means(self, area: np.ndarray) -> dict[str, dict[str, float]]:
-        """The mean of each map over the boxes where it is known, by area."""
+        """The mean of each map over the boxes where it is known, weighted by their area (y, x)."""
         return {name: {key: mean_of(value, area) for key, value in maps.items()} for name, maps in self.maps.items()}
 
 
 def mean_of(values: np.ndarray, area: np.ndarray) -> float:
-    """The mean over the boxes where something is known, by area."""
+    """The mean of values (y, x) over the boxes where they are known, weighted by area (y, x)."""
     known = np.isfinite(values) & (area > 0)
     return float((values[known] * area[known]).sum() / area[known].sum()) if known.any() else float("nan")
 

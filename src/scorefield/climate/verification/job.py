@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from scorefield.climate.alignment import canonical, check_units, coarse_boxes, same_times
-from scorefield.climate.files import open_dataset
+from scorefield.climate.files import identity_of, open_dataset
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.pair import Pair, pair_up
 from scorefield.climate.verification.pictures import draw
 from scorefield.climate.verification.score import SCALES, Options, score
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.files import strict, write_json
+from scorefield.foundation.files import write_json
 from scorefield.foundation.progress import progress
-from scorefield.run.runner import check_out, written_whole
+from scorefield.run.runner import WholeJob, check_out, made_by_folder, record_in, run_job
 from scorefield.run.verb import Count, CountOrZero, Seed, Verb, log, positional
 
 FIGURES = {  # what is shown of the record, and its label
@@ -33,7 +34,8 @@ FIGURES = {  # what is shown of the record, and its label
 
 @dataclass(frozen=True, kw_only=True)
 class Verify(Verb):
-    """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out.
+    """Score predictions, an ensemble or not, against the truth: NetCDF or Zarr in, figures and pictures out; a call that was
+    interrupted is completed by the same call.
 
     Args:
         pred: predictions: NetCDF, Zarr or a folder of NetCDF; members or not.
@@ -65,8 +67,6 @@ class Verify(Verb):
 
     def check(self) -> None:
         check_out(self.out, folder=True)
-        if self.out.is_dir() and any(self.out.iterdir()):
-            raise InputError(f"{self.out} exists and is not empty: give another --out.")
         for name, text in (self.regions or {}).items():
             bounds(name, text)
 
@@ -84,6 +84,14 @@ class Verify(Verb):
         return words
 
     def run(self) -> dict[str, Any]:
+        identity = identity_of(self)
+        job = WholeJob(self.out, identity, lambda folder: self._write(folder, identity), made_by_folder)
+        run_job(job, unit="time", title="verify")
+        log.info("figures and pictures in %s", self.out)
+        return json.loads((self.out / "verification.json").read_text(encoding="utf-8"))
+
+    def _write(self, folder: Path, identity: Mapping[str, Any]) -> None:
+        """Make the folder of figures and pictures."""
         pair = pair_up(open_dataset(self.pred), open_dataset(self.truth), self.variables, self.blocks)
         parts = {name: pair.within(*bounds(name, text)) for name, text in (self.regions or {}).items()}
         for note in limits(pair, self.blocks):
@@ -97,13 +105,11 @@ class Verify(Verb):
         if inside:
             record["regions"] = {name: {key: one.record for key, one in of.items()} for name, of in inside.items()}
         y = pair.truth.coords.get("y")
-        with written_whole(self.out) as folder:
-            folder.mkdir()
-            for name, one in found.items():
-                draw(folder, name, one, north_up=y is not None and y.size > 1 and bool(y[0] > y[-1]))
-            write_json(folder / "verification.json", record)
-        log.info("figures and pictures in %s", self.out)
-        return strict(record)
+        folder.mkdir()
+        for name, one in found.items():
+            draw(folder, name, one, north_up=y is not None and y.size > 1 and bool(y[0] > y[-1]))
+        write_json(folder / "verification.json", record)
+        record_in(folder, identity)
 
     def _facts(self, pair: Pair) -> dict[str, Any]:
         """What the figures were computed from."""

@@ -132,7 +132,7 @@ def common(pred: Dataset, truth: Dataset) -> dict[str, str]:
 
 
 def blocks_of(pred: Dataset, truth: Dataset, dates: Dates, blocks: str | None) -> np.ndarray:
-    """The number of the block of each time; see `pair_up`."""
+    """The number of the block of each time, (time) int; see `pair_up`."""
     for data in (pred, truth):
         if blocks in data.coords and data[blocks].dims == ("time",):
             return np.unique(data[blocks].to_numpy(), return_inverse=True)[1]

@@ -126,7 +126,7 @@ def _variable(
 
 
 def by_block(sums: dict[str, Tensor], block: np.ndarray) -> dict[str, Tensor]:
-    """Add what lies in one block."""
+    """Sums (units, ...) added within each block, (units) int."""
     numbers, place = np.unique(block, return_inverse=True)
     index = torch.from_numpy(place.ravel())
     return {

@@ -7,18 +7,6 @@ from scorefield.core.noise.kernel import KernelField
 from scorefield.core.noise.noise import Noise, White, WhiteModes
 
 __all__ = [
-    "Boundary",
-    "Exponential",
-    "Free",
-    "GaussianField",
-    "KernelField",
-    "Matern",
-    "Neumann",
-    "Noise",
-    "Periodic",
-    "SpectralDensity",
-    "SquaredExponential",
-    "VonKarman",
-    "White",
-    "WhiteModes",
-]
+    "Boundary", "Exponential", "Free", "GaussianField", "KernelField", "Matern", "Neumann", "Noise", "Periodic",
+    "SpectralDensity", "SquaredExponential", "VonKarman", "White", "WhiteModes",
+]  # fmt: skip

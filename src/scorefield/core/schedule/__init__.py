@@ -19,22 +19,6 @@ from scorefield.core.schedule.tabulated import (
 )
 
 __all__ = [
-    "EDM",
-    "VE",
-    "VP",
-    "Cosine",
-    "LinearBeta",
-    "Numerical",
-    "Rectified",
-    "Schedule",
-    "SubVP",
-    "Tabulated",
-    "Time",
-    "ddpm",
-    "geometric",
-    "langevin_step",
-    "level_number",
-    "level_ratio",
-    "table_position",
-    "time_of_noise",
-]
+    "EDM", "VE", "VP", "Cosine", "LinearBeta", "Numerical", "Rectified", "Schedule", "SubVP", "Tabulated", "Time",
+    "ddpm", "geometric", "langevin_step", "level_number", "level_ratio", "table_position", "time_of_noise",
+]  # fmt: skip

@@ -173,7 +173,7 @@ def digest_of(fields: FieldDataset, batch: int = BATCH) -> str:
     for indices in torch.arange(len(fields)).split(batch):
         x = fields.gather(indices).x
         if not bool(x.isfinite().all()):
-            raise InputError("Some fields hold values that are not finite: leave them out, or mend them.")
+            raise InputError("Some fields hold values that are not finite: leave them out, or correct them.")
         found.update(x.contiguous().numpy().data)
     return found.hexdigest()
 

@@ -95,7 +95,7 @@ def from_file(path: Path, features: Features | None, device: str, keep: int) -> 
 
     Args:
         path: the file.
-        features: what the figures shall be computed by; by default a projection, if the file is of one.
+        features: what the figures are computed by; by default a projection, if the file is of one.
         device: where to compute them.
         keep: how many features of samples to keep.
 
@@ -153,10 +153,7 @@ def gather(source: Source, folder: Path, limit: int, extract: Extractor | None =
 
 
 def find_classifier(
-    train: tuple[Tensor, Tensor],
-    held_out: tuple[Tensor, Tensor],
-    classes: int,
-    folder: Path,
+    train: tuple[Tensor, Tensor], held_out: tuple[Tensor, Tensor], classes: int, folder: Path
 ) -> Classifier:
     """The classifier of these data and labels, whose hash is in its name; trained where there is none, or a broken one."""
     low, high = (int(bound) for bound in torch.cat((train[1], held_out[1])).aminmax())

@@ -76,8 +76,8 @@ def figure_row(key: str, figure: Mapping[str, Any], floor: Any) -> dict[str, Any
 
 def history(records: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """The means of the figures of several checkpoints, by step, as far as the newest can be compared; None of fewer than two."""
-    alike = [record for record in records if comparable(record) == comparable(records[-1])]
-    by_step = {record["model"]["step"]: record["figures"] for record in alike}
+    comparable_records = [record for record in records if comparable(record) == comparable(records[-1])]
+    by_step = {record["model"]["step"]: record["figures"] for record in comparable_records}
     if len(by_step) < 2:
         return None
     keys = [key for key in records[-1]["figures"] if not key.endswith("_n")]
