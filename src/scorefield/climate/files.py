@@ -17,6 +17,7 @@ import numpy as np
 from scorefield.climate.units import same_units
 from scorefield.data.precision import fits_float32, needed
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.lazy import require
 from scorefield.run.verb import Verb
 
 if TYPE_CHECKING:
@@ -99,12 +100,8 @@ def identity_of(verb: Verb) -> dict[str, Any]:
 
 def library() -> Any:
     """xarray, which reads CF attributes by cf-xarray, or InputError where the extra is missing."""
-    try:
-        import cf_xarray  # noqa: F401
-        import xarray
-    except ImportError as error:
-        raise InputError("Gridded files need more libraries: pip install 'scorefield[climate]'.") from error
-    return xarray
+    require("cf_xarray", "Gridded files", "climate")
+    return require("xarray", "Gridded files", "climate")
 
 
 def is_store(path: Path) -> bool:

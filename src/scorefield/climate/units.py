@@ -7,7 +7,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, NamedTuple
 
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.lazy import require
 
 if TYPE_CHECKING:
     from xarray import DataArray
@@ -39,10 +39,7 @@ class Unit(NamedTuple):
 @lru_cache(maxsize=1024)
 def unit_of(text: str) -> Unit | None:
     """What a spelling means; None where it is no unit."""
-    try:
-        from cf_xarray.units import units
-    except ImportError as error:
-        raise InputError("Units need more libraries: pip install 'scorefield[climate]'.") from error
+    units = require("cf_xarray.units", "Units", "climate").units
     for pattern, plain in SPELLINGS:
         text = pattern.sub(plain, text)
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Depth, F
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.lazy import require
 
 Dataset = Any  # a datasets.Dataset, which this module must not need
 
@@ -107,13 +107,9 @@ class Rows(Decoder):
 
 def open_dataset(name: str, subset: str | None, revision: str | None) -> Mapping[str, Dataset]:
     """The splits of a dataset by name. One that is not there raises AbsentDataError, one that cannot be read InputError."""
-    try:
-        datasets: Any = import_module("datasets")
-        errors: Any = import_module("datasets.exceptions")
-    except ImportError as error:
-        raise AbsentDataError(
-            f"{name} is read by the package datasets, which is missing: pip install 'scorefield[huggingface]'."
-        ) from error
+    datasets, errors = (
+        require(module, name, "huggingface", AbsentDataError) for module in ("datasets", "datasets.exceptions")
+    )
     try:
         if any((Path(name) / file).is_file() for file in ("dataset_dict.json", "state.json")):
             found = datasets.load_from_disk(name)

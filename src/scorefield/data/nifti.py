@@ -19,6 +19,7 @@ from scorefield.data.statistics import foreground, robust_maximum
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.files import replacing
 from scorefield.foundation.fourier import to_channels, to_complex
+from scorefield.foundation.lazy import require
 
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
@@ -34,16 +35,12 @@ LEAST_PHASE = 0.1  # radians, below which phase of an MR image would be none
 
 def load_nifti(path: Path) -> Nifti1Image:
     """A NIfTI file in canonical orientation, its values not yet read."""
-    try:
-        import nibabel
-        from nibabel.filebasedimages import ImageFileError
-    except ImportError as error:
-        raise InputError("NIfTI files need nibabel: pip install 'scorefield[mri]'.") from error
+    nibabel = require("nibabel", "NIfTI files", "mri")
     if not path.is_file():
         raise AbsentDataError(f"There is no file {path}: correct the path.")
     try:
         return nibabel.as_closest_canonical(nibabel.load(path))
-    except (ImageFileError, *BROKEN) as error:
+    except (nibabel.filebasedimages.ImageFileError, *BROKEN) as error:
         raise InputError(f"{path} cannot be read as NIfTI ({brief(error)}): is it complete?") from error
 
 

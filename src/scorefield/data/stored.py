@@ -11,6 +11,7 @@ import numpy as np
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.fields import Stored
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.lazy import require
 
 HDF5 = (".h5", ".hdf5", ".hdf")
 
@@ -40,10 +41,7 @@ class HDF5File:
     """The datasets of an HDF5 file, those in groups by their paths, `group/name`."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import h5py
-        except ModuleNotFoundError:
-            raise InputError(f"Reading {path} needs h5py: pip install 'scorefield[functions]'.") from None
+        h5py = require("h5py", f"{path} is HDF5", "functions")
         if not path.is_file():
             raise AbsentDataError(f"There is no file {path}: correct the path.")
         self.path, found = path, []
@@ -93,10 +91,7 @@ class ZarrFile:
     """The arrays of a Zarr group, those in groups by their paths, or a single array, of no name."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            import zarr
-        except ModuleNotFoundError:
-            raise InputError(f"Reading {path} needs zarr: pip install 'scorefield[climate]'.") from None
+        zarr = require("zarr", f"{path} is Zarr", "climate")
         if not path.exists():
             raise AbsentDataError(f"There is no {path}: correct the path.")
         self.path = path

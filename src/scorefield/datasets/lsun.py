@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib import import_module
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -19,6 +18,7 @@ from scorefield.data.archives import Archive, ArchiveSource
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.lazy import require
 
 DATA = "data.mdb"  # the file of a database, in a folder of the database's name
 
@@ -117,12 +117,7 @@ class LMDBArchive(Archive):
     @contextmanager
     def _values(self) -> Iterator[Any]:
         """The database, opened for one read: a fork, a thread and a second archive of it must not meet an open one."""
-        try:
-            lmdb: Any = import_module("lmdb")
-        except ImportError as error:
-            raise AbsentDataError(
-                f"{self.path} is read by the package lmdb, which is missing: pip install 'scorefield[lsun]'."
-            ) from error
+        lmdb = require("lmdb", str(self.path), "lsun", AbsentDataError)
         with self.lock:
             try:
                 with lmdb.open(str(self.path), readonly=True, lock=False, readahead=False) as database:

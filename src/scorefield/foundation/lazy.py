@@ -1,10 +1,12 @@
-"""Names that a package hands on, each loaded when it is first used."""
+"""Modules that are loaded when they are first used: names that a package hands on, and what an extra installs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
 from importlib import import_module
 from typing import Any
+
+from scorefield.foundation.errors import InputError
 
 
 def lazily(
@@ -27,3 +29,19 @@ def lazily(
         return getattr(import_module(f"{package}.{places[name]}"), name)
 
     return get, lambda: sorted({*places, *rooms}), places
+
+
+def require(module: str, what: str, extra: str, error: type[InputError] = InputError) -> Any:
+    """A module that an extra of this package installs.
+
+    Args:
+        module: its name.
+        what: it is needed for, for messages.
+        extra: that installs it.
+        error: raised where it is missing.
+    """
+    try:
+        return import_module(module)
+    except ImportError as missing:
+        package = module.partition(".")[0].replace("_", "-")
+        raise error(f"{what}: install the package {package} by pip install 'scorefield[{extra}]'.") from missing

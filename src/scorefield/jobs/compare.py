@@ -31,7 +31,7 @@ from scorefield.jobs.options import Device, own_device, size_of
 from scorefield.metrics.features import Features, Projected
 from scorefield.metrics.figures import curve, figures
 from scorefield.metrics.statistics import Statistics
-from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, made_by_json, run_job
+from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import log, positional
 
 STATISTICS = (".npz", ".safetensors")
@@ -168,9 +168,6 @@ class Comparison(Job):
         if self.curve:
             record["curve"] = curve(states[:1], reference.statistics.moments)
         write_json(out, record)
-
-    def made_by(self) -> str | None:
-        return made_by_json(self.out)
 
 
 def holds_moments(path: Path) -> bool:

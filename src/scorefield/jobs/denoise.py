@@ -23,7 +23,7 @@ from scorefield.foundation.files import write_json
 from scorefield.jobs.options import OnRun
 from scorefield.jobs.outputs import write_array
 from scorefield.model import Model
-from scorefield.run.runner import Job, Piece, Pieces, check_out, made_by_folder, record_in, run_job
+from scorefield.run.runner import Job, Piece, Pieces, check_out, record_in, run_job
 from scorefield.run.verb import Count, Positive, positional
 
 
@@ -134,9 +134,6 @@ class Denoising(Job):
             out / "denoising.json", {"model": self.how.provenance, "estimated": self.how.noise is None, "files": files}
         )
         record_in(out, self.identity)
-
-    def made_by(self) -> str | None:
-        return made_by_folder(self.out)
 
 
 def check_levels(model: Model, y: Tensor, noise: Tensor) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from scorefield.run import loading
 from scorefield.run.aliases import renewed
 from scorefield.run.configuration import read_recipe
 from scorefield.run.recipe import build, data_parser, normaliser_parser
-from scorefield.run.runner import Job, Piece, Pieces, check_out, made_by_folder, record_in, run_job
+from scorefield.run.runner import WholeJob, check_out, made_by_folder, record_in, run_job
 from scorefield.run.verb import Verb, log, positional
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.loop import versions
@@ -58,7 +58,9 @@ class Import(Verb):
 
     def run(self) -> Path:
         data = None if self.data is None else read_recipe(self.data).get("data")
-        job = Importing(self.out, self.checkpoint, self.config, data)
+        tensors, facts = converted(self.checkpoint, self.config, data)
+        identity = {"imported": facts["imported"], "content": checkpoints.digest(tensors, json.dumps(facts))}
+        job = WholeJob(self.out, identity, lambda out: written(out, tensors, facts, identity), made_by_folder)
         run_job(job, unit="file", title="import")
         draws = f"scorefield sample {self.out} -n 16 --out DIR"
         if channels := loading.load(self.out).denoiser.net.cond_channels:
@@ -67,14 +69,21 @@ class Import(Verb):
         return self.out
 
 
-@dataclass(frozen=True, eq=False)
-class Importing(Job):
-    """The run folder of a checkpoint of another program.
+def written(out: Path, tensors: Mapping[str, Tensor], facts: dict[str, Any], identity: Mapping[str, Any]) -> None:
+    """Write the run folder of an imported checkpoint, and read it back, by the same way that it will be used."""
+    file = checkpoints.path_of(out / "checkpoints", facts["step"])
+    checkpoints.write(file, dict(tensors), facts)
+    loading.load(file)
+    write_text(out / "config.yaml", yaml.safe_dump(facts["config"], sort_keys=False, default_flow_style=None))
+    record_in(out, identity)
 
-    What the file is follows from its content and configuration, never from its name; nothing in it is executed.
+
+def converted(
+    checkpoint: Path, config: Path | None, data: Mapping[str, Any] | None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The tensors and the facts of a checkpoint of ours, from one of another program; see `Import`.
 
     Args:
-        out: the run folder.
         checkpoint: the file.
         config: the configuration that belongs to it, if the checkpoint holds none or another.
         data: what it was trained on, as the data group of a recipe.
@@ -82,44 +91,6 @@ class Importing(Job):
     Raises:
         InputError: what cannot be read safely, does not fit together, or is not supported; the message says which.
     """
-
-    out: Path
-    checkpoint: Path
-    config: Path | None
-    data: Mapping[str, Any] | None
-    content: tuple[dict[str, Tensor], dict[str, Any]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "content", converted(self.checkpoint, self.config, self.data))
-
-    @property
-    def identity(self) -> dict[str, Any]:
-        tensors, facts = self.content
-        return {"imported": facts["imported"], "content": checkpoints.digest(tensors, json.dumps(facts))}
-
-    @property
-    def sizes(self) -> tuple[()]:
-        return ()
-
-    def compute(self, number: int) -> Piece:
-        raise IndexError(number)  # it has no pieces
-
-    def assemble(self, pieces: Pieces, out: Path) -> None:
-        tensors, facts = self.content
-        file = checkpoints.path_of(out / "checkpoints", facts["step"])
-        checkpoints.write(file, tensors, facts)
-        loading.load(file)  # what was written is read back, by the same way that it will be used
-        write_text(out / "config.yaml", yaml.safe_dump(facts["config"], sort_keys=False, default_flow_style=None))
-        record_in(out, self.identity)
-
-    def made_by(self) -> str | None:
-        return made_by_folder(self.out)
-
-
-def converted(
-    checkpoint: Path, config: Path | None, data: Mapping[str, Any] | None
-) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The tensors and the facts of a checkpoint of ours, from one of another program; arguments as of `Importing`."""
     found = weights.find(pickles.read_checkpoint(checkpoint), str(checkpoint))
     settings = _settings(found, checkpoint, config)
     reader = ncsnv2 if "begin_conv.weight" in found.raw else score_sde

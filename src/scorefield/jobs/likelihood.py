@@ -27,9 +27,9 @@ from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs import densities
 from scorefield.jobs.class_guidance import class_facts, class_number
-from scorefield.jobs.options import Label, OnRun, size_of
+from scorefield.jobs.options import Label, OnRun, check_shape
 from scorefield.model import Model
-from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, made_by_json, run_job
+from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, option
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension
 from scorefield.samplers.probes import Probes, Rademacher
@@ -163,11 +163,7 @@ class Densities:
     def check(self) -> None:
         """Refuse fields that the model has no density of."""
         first = self._gather(self.indices[:1])
-        shape, own = tuple(first.x.shape[1:]), self.model.shape
-        if len(shape) != len(own) or shape[0] != own[0]:
-            raise InputError(
-                f"The data are fields of {size_of(shape)}, and the model's of {size_of(own)}: give its own."
-            )
+        check_shape(first.x.shape[1:], self.model)
         self.model.check_cond(first.cond)
 
     @cached_property
@@ -274,9 +270,6 @@ class DensityFile(Job):
             nats = torch.tensor(record["nats_per_field"], dtype=torch.float64).T
             relative = nats - densities.log_reference(part.model, part.flow, x)
             yield {"resolution": resolution, "grid": list(x.shape[2:]), "relative": summary(relative)}
-
-    def made_by(self) -> str | None:
-        return made_by_json(self.out)
 
 
 def summary(values: Tensor) -> dict[str, float | None]:

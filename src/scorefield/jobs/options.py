@@ -153,6 +153,13 @@ class Drawing(OnRun):
         return replace(own, **{name: value for name, value in changes.items() if value is not None})
 
 
+def check_shape(shape: Sequence[int], model: Model) -> None:
+    """Refuse fields (channels, *grid) that have other channels or another number of axes than the model's."""
+    if len(shape) != len(model.shape) or shape[0] != model.shape[0]:
+        sizes = f"The data are fields of {size_of(shape)}, and the model's of {size_of(model.shape)}"
+        raise InputError(f"{sizes}: give its own.")
+
+
 def size_of(shape: Sequence[int]) -> str:
     """A shape for people."""
     return "×".join(map(str, shape))

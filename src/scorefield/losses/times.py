@@ -22,20 +22,24 @@ class TimeDistribution(ABC):
 
 
 @dataclass(frozen=True)
-class UniformTime(TimeDistribution):
-    """t ~ U[t_min, t_max) (Song et al. 2021).
-
-    Args:
-        t_min: the smallest time; above 0 where σ(0) = 0 and the weight diverges there.
-        t_max: the largest time.
-    """
+class Within(TimeDistribution):
+    """Times of [t_min, t_max). Abstract: how they are spread is left open."""
 
     t_min: float = 1e-5
     t_max: float = 1.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.t_min < self.t_max <= 1:
-            raise InputError(f"UniformTime needs 0 <= t_min < t_max <= 1, not {self.t_min} and {self.t_max}.")
+            raise InputError(f"{type(self).__name__} needs 0 <= t_min < t_max <= 1, not {self.t_min} and {self.t_max}.")
+
+
+class UniformTime(Within):
+    """t ~ U[t_min, t_max) (Song et al. 2021).
+
+    Args:
+        t_min: the smallest time; above 0 where σ(0) = 0 and the weight diverges there.
+        t_max: the largest time.
+    """
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         return self.t_min + (self.t_max - self.t_min) * u
@@ -80,8 +84,7 @@ class UniformLevels(TimeDistribution):
         return (u * self.levels).floor().clamp(max=self.levels - 1) / (self.levels - 1)
 
 
-@dataclass(frozen=True)
-class ImportanceSampled(TimeDistribution):
+class ImportanceSampled(Within):
     """t ∝ g²/σ² on [t_min, t_max): importance sampling for likelihood weighting, to go with `ImportanceSampledLikelihood`.
 
     Since g² = −σ² λ′, this is λ = log(α²/σ²) uniform between its values at the ends: exact, for every schedule.
@@ -90,13 +93,6 @@ class ImportanceSampled(TimeDistribution):
         t_min: the smallest time, above 0 where σ(0) = 0.
         t_max: the largest time, below 1 where α(1) = 0.
     """
-
-    t_min: float = 1e-5
-    t_max: float = 1.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.t_min < self.t_max <= 1:
-            raise InputError(f"ImportanceSampled needs 0 <= t_min < t_max <= 1, not {self.t_min} and {self.t_max}.")
 
     def __call__(self, u: Tensor, schedule: Schedule) -> Tensor:
         first, last = schedule.log_snr(torch.tensor([self.t_min, self.t_max], dtype=torch.float64)).tolist()

@@ -9,6 +9,7 @@ import numpy as np
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.lazy import require
 from scorefield.mri.bart import open_cfl, read_cfl
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
 from scorefield.mri.kspace import KSpace, check_layout, check_maps
@@ -130,10 +131,7 @@ def _maps_of(path: Path) -> np.ndarray:
 
 def _open_hdf5(path: Path) -> Any:
     """An HDF5 file, open for reading."""
-    try:
-        import h5py
-    except ImportError as error:
-        raise InputError("HDF5 files need h5py: pip install 'scorefield[mri]'.") from error
+    h5py = require("h5py", "HDF5 files", "mri")
     if not path.is_file():
         raise AbsentDataError(f"There is no file {path}: correct the path.")
     try:

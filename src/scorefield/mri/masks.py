@@ -16,6 +16,7 @@ import numpy as np
 from scorefield.data.arrays import ArrayFile
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred_box
+from scorefield.foundation.lazy import require
 from scorefield.foundation.random import Stream, seed_of
 
 ATTEMPTS = 8
@@ -107,12 +108,12 @@ class PoissonDisc(Sampling):
     seed: int = 0
 
     def __call__(self, grid: tuple[int, int], number: int = 0) -> np.ndarray:
-        sigpy = import_sigpy("Poisson-disc masks")
+        mri = require("sigpy.mri", "Poisson-disc masks", "mri")
         check_acceleration(self.acceleration)
         for attempt in range(ATTEMPTS):  # sigpy's search for the density fails now and then: another seed succeeds
             seed = seed_of(self.seed, number, attempt, Stream.MASK) % 2**31
             try:
-                mask = sigpy.mri.poisson(
+                mask = mri.poisson(
                     grid,
                     self.acceleration,
                     calib=self.calibration,
@@ -287,13 +288,3 @@ def check_acceleration(acceleration: float) -> None:
     """Refuse what is no acceleration."""
     if not acceleration >= 1:
         raise InputError(f"An acceleration is at least 1, not {acceleration}.")
-
-
-def import_sigpy(what: str):  # noqa: ANN201 - a module
-    """sigpy with its MRI part, or InputError."""
-    try:
-        import sigpy
-        import sigpy.mri
-    except ImportError as error:
-        raise InputError(f"{what} need sigpy: pip install 'scorefield[mri]'.") from error
-    return sigpy

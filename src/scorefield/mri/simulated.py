@@ -15,10 +15,11 @@ from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, to_channels
+from scorefield.foundation.lazy import require
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.mri.augment import smooth_phase
 from scorefield.mri.coils import as_tensor, combine_by_maps
-from scorefield.mri.masks import RandomLines, Sampling, import_sigpy
+from scorefield.mri.masks import RandomLines, Sampling
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def simulate(
 
 def birdcage(coils: int, grid: tuple[int, ...]) -> np.ndarray:
     """Maps (coils, *grid) of coils around the object, Σ|S|² = 1, complex64."""
-    return import_sigpy("Simulated coils").mri.birdcage_maps((coils, *grid), r=1.5).astype(np.complex64)
+    return require("sigpy.mri", "Simulated coils", "mri").birdcage_maps((coils, *grid), r=1.5).astype(np.complex64)
 
 
 @dataclass(frozen=True)

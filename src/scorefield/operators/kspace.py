@@ -11,6 +11,7 @@ from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, like, to_channels, to_complex
+from scorefield.foundation.lazy import require
 from scorefield.operators.operator import LinearOperator
 from scorefield.operators.solve import least_squares
 
@@ -166,20 +167,12 @@ def l1_wavelet(operator: Sense, y: Tensor, *, weight: float, iterations: int = 6
         weight: in the units of x.
         iterations: of the accelerated proximal gradient method.
     """
-    try:
-        import sigpy.mri
-    except ImportError as error:
-        raise InputError("The L1-wavelet baseline needs sigpy: pip install 'scorefield[mri]'.") from error
+    app = require("sigpy.mri.app", "The L1-wavelet baseline", "mri")
     grid = operator.maps.shape[1:]
     mask = operator.chosen.expand(grid)
     kspace = torch.where(mask, to_complex(y)[0], 0)
-    options = {
-        "max_iter": iterations,
-        "alpha": 1.0,
-        "show_pbar": False,
-    }  # a step of 1, since Σ|S|² <= 1: sigpy's own is random
-    app = sigpy.mri.app.L1WaveletRecon(
-        kspace.numpy(), operator.maps.numpy(), weight, weights=mask.float().numpy(), **options
-    )
-    found = torch.from_numpy(app.run()).to(operator.maps.dtype)
+    # A step of 1, since Σ|S|² <= 1: sigpy's own is random.
+    options = {"max_iter": iterations, "alpha": 1.0, "show_pbar": False}
+    solver = app.L1WaveletRecon(kspace.numpy(), operator.maps.numpy(), weight, weights=mask.float().numpy(), **options)
+    found = torch.from_numpy(solver.run()).to(operator.maps.dtype)
     return to_channels(found[None, None])

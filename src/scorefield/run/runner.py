@@ -69,9 +69,9 @@ class Job(ABC):
     def assemble(self, pieces: Pieces, out: Path) -> None:
         """Write the result of all pieces at a temporary path, with `digest(identity)` where `made_by` finds it."""
 
-    @abstractmethod
     def made_by(self) -> str | None:
-        """The digest of the job whose result is at `out`, or None for anything else."""
+        """The digest of the job whose result is at `out`, or None for anything else; that of JSON by default."""
+        return made_by_folder(self.out) if self.out.is_dir() else made_by_json(self.out)
 
 
 class WholeJob(Job):

@@ -22,10 +22,10 @@ from scorefield.data.loader import fetch
 from scorefield.data.source import Split
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
-from scorefield.jobs.options import size_of
+from scorefield.jobs.options import check_shape
 from scorefield.metrics.figures import summary
 from scorefield.model import Model
-from scorefield.run.runner import JOB, Job, Piece, Pieces, digest, made_by_json
+from scorefield.run.runner import JOB, Job, Piece, Pieces, digest
 from scorefield.training.loop import versions
 from scorefield.training.plan import Plan
 from scorefield.training.validation import VALIDATION_EPOCH, autocast_of, losses_of
@@ -63,11 +63,7 @@ class Losses(Job):
     def check(self) -> None:
         """Refuse fields that the model has no loss of."""
         first = self.fields.gather(self.indices[:1])
-        shape, own = tuple(first.x.shape[1:]), tuple(self.model.shape)
-        if len(shape) != len(own) or shape[0] != own[0]:
-            raise InputError(
-                f"The data are fields of {size_of(shape)}, and the model's of {size_of(own)}: give its own."
-            )
+        check_shape(first.x.shape[1:], self.model)
         net = self.model.denoiser.net
         for name, needed in (("field", net.cond_channels), ("label", net.labels)):
             if needed and name not in first.cond:
@@ -120,9 +116,6 @@ class Losses(Job):
         figure = summary([float(value) for value in each.mean(1)]) | {"standard_error": error}
         record = self.identity | {"figures": {f"{self.split}_loss": figure}, "seeds": list(range(self.draws))}
         write_json(out, record | {"versions": versions(), JOB: digest(self.identity)})
-
-    def made_by(self) -> str | None:
-        return made_by_json(self.out)
 
 
 def _taken_in(found: Any, tensor: Tensor) -> Tensor:
