@@ -190,7 +190,7 @@ class DatasetFields(FieldDataset):
     """Any map-style dataset whose items are x, (x, label) or Batch, x being a tensor (channels, *grid).
 
     What holds for arrays holds here: complex channels become pairs of real ones, labels are integers from 0.
-    A label that is a float, or a row of floats, is a vector and no class; with `vector` it is one of whatever type.
+    Without names of classes, a float, or a row of floats, is a vector and no class; with `vector` any label is one.
     """
 
     def __init__(
@@ -246,7 +246,9 @@ class DatasetFields(FieldDataset):
         except (TypeError, ValueError, RuntimeError):
             found = np.asarray(None)
         origin = f"item {index} of the dataset"
-        if self.as_vector or are_numbers(found[None]):
+        if self.as_vector or (
+            not self.classes and are_numbers(found[None])
+        ):  # where classes are named, it is one of them
             return {"vector": check_vectors(found.reshape(1, -1), 1, origin)[0]}
         known = len(self.classes) or (len(found) if found.ndim and len(found) > 1 else MOST_CLASSES)
         return {"label": check_labels(found[None], 1, origin, known)[0]}
