@@ -90,7 +90,7 @@ OPTIONS = {
         --train.clip -1 | --train.keep 0 | --train.accelerator tpu | --train.accelerator x | --train.devices 0 |
         --train.devices 99 | --train.precision x | --train.precision 16-mixed | --train.loss x | --train.loss.weight x |
         --train.loss.time x | --train.optimiser x | --train.optimiser.lr -1 | --train.optimiser.lr x |
-        --train.optimiser.beta1 2 | --train.checkpoint_every 0 | --train.log_every 0 | --train.validate_every 0 |
+        --train.optimiser.beta1 2 | --train.checkpoint_every 0 | --train.log_every 0 |
         --train.augment x | --model.net x | --model.net.group 0 | --model.net.group x | --model.net.channels 0 |
         --model.net.channels -4 | --model.net.channels x | --model.net.channels 1000000000 | --model.net.multipliers [] |
         --model.net.multipliers [0] | --model.net.multipliers x | --model.net.blocks 0 | --model.net.attention [9] |
