@@ -22,7 +22,7 @@ from scorefield.data.loader import Sequential
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Normaliser
 from scorefield.data.precision import needed
-from scorefield.data.source import Source, Tensors
+from scorefield.data.source import Source, Tensors, say_notes
 from scorefield.foundation.errors import AbsentDataError, InputError, NothingHeldOutError, brief
 from scorefield.foundation.files import is_abandoned
 from scorefield.foundation.locks import OWNER, owned
@@ -99,6 +99,8 @@ def prepare(
         valid = given.load("valid")
     except NothingHeldOutError:
         valid = Subset(train, torch.arange(0))
+    if place_among()[0] == 0:
+        say_notes(train, valid)
     fit_to_data(groups, train)
     config = yaml.safe_load(parser.written(groups))
     if groups.train.seed < 0:
@@ -161,6 +163,8 @@ def train(
         if leader:
             if checkpoint is not None:
                 _set_aside(unusable, checkpoint.facts["step"])
+            if checkpoint is None:
+                say_classes(experiment)
             news = (
                 suspicions(experiment.model, experiment.train) if checkpoint is None else differing_versions(checkpoint)
             )
@@ -170,6 +174,15 @@ def train(
             state, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
         )
     return experiment.model
+
+
+def say_classes(experiment: Experiment) -> None:
+    """Say how a network would tell the classes of its data apart, where it does not but could."""
+    classes, net = len(experiment.train.classes), experiment.config["model"]["net"]
+    if classes > 1 and not net.get("init_args", {}).get("labels", 1):
+        log.info(
+            "the data have %d classes: to draw from one of them, train with --model.net.labels %d", classes, classes
+        )
 
 
 def last_usable(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
