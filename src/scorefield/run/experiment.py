@@ -155,7 +155,8 @@ def train(
         experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
         if checkpoint is not None:
             before = renewed(checkpoint.facts["config"])
-            _check_same(before, experiment.config, folder, ("data",))
+            if not _only_moved(checkpoint, before, experiment):
+                _check_same(before, experiment.config, folder, ("data",))
             _check_data(checkpoint, experiment, folder, accept_changed_data)
             _check_same(before, experiment.config, folder, ("model", "train"))
             _check_left(checkpoint, experiment.trainer.steps, folder)
@@ -291,6 +292,15 @@ def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, ac
         )
     if leader:
         log.warning("the data have changed and are accepted: %s", what)
+
+
+def _only_moved(checkpoint: Checkpoint, before: Mapping[str, Any], experiment: Experiment) -> bool:
+    """Whether data are read from another place, where the same lie that the run was trained on."""
+    then, now = Manifest.read(checkpoint.facts.get("data"), "the run"), experiment.model.manifest
+    if then is None or now is None or not then.files or then.changes(now):
+        return False
+    changed = differences(completed(before["data"], experiment.config["data"]), experiment.config["data"], "data")
+    return all(isinstance(old, str) and isinstance(new, str) and Path(new).exists() for _, old, new in changed)
 
 
 def _some(names: Sequence[str]) -> str:
