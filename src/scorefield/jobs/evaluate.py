@@ -32,11 +32,11 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
-from scorefield.data.source import Source, Split
+from scorefield.data.source import Source, Split, say_notes
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
-from scorefield.jobs.class_guidance import number_of
+from scorefield.jobs.class_guidance import own_class
 from scorefield.jobs.draws import Draws, count_evaluations, read_samples
 from scorefield.jobs.evaluation import losses
 from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
@@ -149,6 +149,7 @@ class Evaluate(Drawing, ByFeatures):
         """The record of the loss of the checkpoint, or of each of several."""
         each, records = self._each(), []
         folder, fields = run_folder(each[0].checkpoint.path), each[0]._source.load(split)
+        say_notes(fields)
         while each:
             job = each.pop(0)._losses(split, fields)
             run_job(job, unit="field", title=f"loss at step {job.facts['step']}")
@@ -261,7 +262,7 @@ class Evaluate(Drawing, ByFeatures):
             sampler=self.sampler_from(model.sampler),
             n=self.n,
             chunk=self.chunk,
-            label="each" if each else number_of(self.label, model.class_names),
+            label="each" if each else own_class(self.label, model),
             denoiser=resolution.beyond_grid(setting.beyond, model, None),
             grid=setting.grid,
             cond=setting.cond,
@@ -292,6 +293,8 @@ class Evaluate(Drawing, ByFeatures):
             "evaluations_per_sample": count_evaluations(first.model, first.sampler, setting.cond),
             "model": dict(first.facts),
         }
+        if (trained_on := self.checkpoint.manifest) is not None:
+            record["trained_on"] = trained_on.digest
         if self.curve:
             record["curve"] = curve(states, reference.statistics.moments)
         if reference.data is not None:

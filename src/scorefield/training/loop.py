@@ -190,6 +190,8 @@ class Loop:
         unvalidated = self.log is not None and self.log.validated < self.state.step
         if self._validation_is_due() and self._agree(int(unvalidated)):
             self._validate()
+        elif self.log is not None and self.log.validated:
+            self._keep_best()  # it may have been stopped between a row of the log and the best checkpoint
         undrawn = self.fabric.is_global_zero and not self.state.model.classes and not self._picture().exists()
         if self._due(self.plan.preview_every) and self._agree(int(undrawn)):
             self._preview()
