@@ -354,7 +354,7 @@ def test_the_classes_of_any_dataset(label: object) -> None:
     assert labels(fields) == [2, 2]
 
 
-@pytest.mark.parametrize("label", [3, -1, [0, 1, 1], [0, 1], "a", None, torch.zeros(2, 2)])
+@pytest.mark.parametrize("label", [1.7, 3, -1, [0, 1, 1], [0, 1], [0.5, 0.5, 0], "a", None, torch.zeros(2, 2)])
 def test_what_is_no_class_is_refused(label: object) -> None:
     items = [(torch.zeros(1, 3), label)] * 2
     with pytest.raises(InputError, match="item 0 of the dataset"):
