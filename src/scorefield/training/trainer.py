@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Loader
+from scorefield.foundation.arithmetic import Choice, Seconds, choose, machine_of, timed
 from scorefield.foundation.files import write_json, write_text
 from scorefield.foundation.signals import deferred_signals
 from scorefield.model import Model
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training import dry_run
 from scorefield.training.dry_run import Cost
-from scorefield.training.loop import Loop
+from scorefield.training.loop import Loop, evaluating
 from scorefield.training.plan import Plan
 from scorefield.training.state import State, launch
+from scorefield.training.validation import losses_of
+
+log = logging.getLogger("scorefield")
 
 
 class Trainer(Plan):
@@ -55,6 +63,7 @@ class Trainer(Plan):
             config: the resolved configuration, stored in every checkpoint.
             resume: where to go on.
         """
+        self.settle_precision(state, train, resume)
         with deferred_signals() as stop_requested:  # from the first byte on: what was begun can be gone on with
             loop = Loop(self, state, valid, valid if len(valid) else train, folder, config, stop_requested)
             if resume is not None:
@@ -69,6 +78,8 @@ class Trainer(Plan):
         """What a step costs, from real steps where they fit into memory and some seconds; saves nothing."""
         state = self.launch(model)
         busy = dry_run.load_warning(state.fabric.device)
+        precision = self.settle_precision(state, train)
+        chosen = (f"train.precision=auto is {precision}.",) if self.precision == "auto" else ()
         share = self.batch_size // (self.devices * self.nodes)
         batches = iter(self._loader(train, state))
 
@@ -81,7 +92,44 @@ class Trainer(Plan):
         first = Loader(train, 1, seed=self.seed, augment=self.augment).batch(0)
         one = dry_run.probe(state, self.loss, first)
         found = dry_run.cost(state, one, step, share, share // self.accumulate)
-        return found._replace(notes=(*found.notes, *busy))
+        return found._replace(notes=(*found.notes, *chosen, *busy))
+
+    def settle_precision(
+        self, state: State, train: FieldDataset, resume: checkpoints.Checkpoint | None = None
+    ) -> Choice:
+        """Choose what the state computes in: what the run began with on a machine of this kind, or what a short trial finds.
+
+        Args:
+            state: what is trained; a trial leaves it as it is.
+            train: training data.
+            resume: where the run goes on.
+        """
+        fabric = state.fabric
+        before = None if resume is None else Choice.read(resume.facts.get("precision"))
+        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        weights = [parameter for parameter in state.model.denoiser.parameters() if parameter.requires_grad]
+
+        def batch(size: int) -> Batch:
+            return Loader(train, size, seed=self.seed, augment=self.augment).batch(0)
+
+        def work(given: Batch, autocast: AbstractContextManager[object]) -> None:
+            model, inputs = state.model, given.to(fabric.device)
+            losses = losses_of(self.loss, model.denoiser, model, inputs, seed=self.seed, autocast=autocast)
+            torch.autograd.grad(losses.mean(), weights, allow_unused=True)
+
+        def trial() -> Seconds:
+            """Without dropout, which would change no ratio, and without compiling, which would take longer than all else."""
+            with evaluating(state.model.denoiser), torch.compiler.set_stance("force_eager"):
+                return timed(work, batch, fabric.device, share)
+
+        found = None
+        if fabric.is_global_zero:
+            found = choose("train.precision", self.precision, machine_of(fabric.device), trial, before)
+        choice: Any = fabric.broadcast(found)  # in which all processes have to agree
+        state.compute_in(choice)
+        if self.precision == "auto" and fabric.is_global_zero:
+            log.info("train.precision=auto is %s", choice)
+        return choice
 
     # --------------------------------------------------------------------------------------------------------- private
     def _loader(self, fields: FieldDataset, state: State) -> Loader:
