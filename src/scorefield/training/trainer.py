@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from itertools import islice
@@ -77,7 +78,7 @@ class Trainer(Plan):
     def dry_run(self, model: Model, train: FieldDataset) -> Cost:
         """What a step costs, from real steps where they fit into memory and some seconds; saves nothing."""
         state = self.launch(model)
-        busy = dry_run.load_warning(state.fabric.device)
+        load, before = dry_run.load(), dry_run.Use.so_far()
         precision = self.settle_precision(state, train)
         chosen = (f"train.precision=auto is {precision}.",) if self.precision == "auto" else ()
         share = self.batch_size // (self.devices * self.nodes)
@@ -92,7 +93,8 @@ class Trainer(Plan):
         first = Loader(train, 1, seed=self.seed, augment=self.augment).batch(0)
         one = dry_run.probe(state, self.loss, first)
         found = dry_run.cost(state, one, step, share, share // self.accumulate)
-        return found._replace(notes=(*found.notes, *chosen, *busy))
+        busy = dry_run.busy(load, os.cpu_count() or 1, dry_run.Use.since(before), found.seconds_per_step)
+        return found._replace(notes=(*found.notes, *chosen, *(busy if state.fabric.device.type == "cpu" else ())))
 
     def settle_precision(
         self, state: State, train: FieldDataset, resume: checkpoints.Checkpoint | None = None
