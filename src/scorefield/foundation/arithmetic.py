@@ -6,6 +6,7 @@ A choice is stored with what was made by it, and holds on machines of its kind: 
 from __future__ import annotations
 
 import logging
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -193,6 +194,13 @@ def autocast_of(precision: str, device: torch.device) -> AbstractContextManager[
     if precision == "16-mixed" and device.type != "cpu":
         return torch.autocast(device.type, torch.float16)
     return nullcontext()
+
+
+def uncompiled() -> AbstractContextManager[object]:
+    """Inside, nothing is compiled, and what was compiled runs as it was written."""
+    if "torch._dynamo" not in sys.modules:  # whose import takes a second, and which compiles whatever is compiled
+        return nullcontext()
+    return torch.compiler.set_stance("force_eager")
 
 
 def allow_tf32(device: torch.device) -> None:

@@ -52,14 +52,14 @@ def is_known_to_pay() -> bool:
 def applies(x: Tensor, weight: Tensor) -> bool:
     """Whether the gradient of a weight (out, 3, 3, in) is wanted, and found faster so than by torch's own kernel."""
     return (
-        x.device.type == "cpu"
+        not torch.compiler.is_compiling()
+        and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and weight.shape[1:-1] == (3, 3)
         and min(weight.shape[0], weight.shape[-1]) >= CHANNELS
         and weight.requires_grad
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
         and is_known_to_pay()
     )
 

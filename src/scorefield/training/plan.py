@@ -35,7 +35,7 @@ class Plan:
         accelerator: cpu, cuda, or auto: cuda where there is any, else cpu. (mps has no float64, which schedules need.)
         devices: processes per node, one device each.
         nodes: machines.
-        compile: compile the network with torch.compile.
+        compile: compile the network for training with torch.compile; what that takes and saves is measured and said.
         workers: processes that read ahead; 0 reads in the training process.
         seed: of all draws.
         log_every: steps between rows of the training log.

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from collections.abc import Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import yaml
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Loader
-from scorefield.foundation.arithmetic import Choice, Seconds, choose, machine_of, timed
+from scorefield.foundation.arithmetic import Choice, Seconds, choose, machine_of, synchronise, timed, uncompiled
 from scorefield.foundation.files import write_json, write_text
 from scorefield.foundation.signals import deferred_signals
 from scorefield.model import Model
@@ -30,6 +31,8 @@ from scorefield.training.validation import losses_of
 
 log = logging.getLogger("scorefield")
 
+COMPARED = 3  # passes with compiled code and without
+
 
 class Trainer(Plan):
     """Carries out a plan; its arguments are those of `Plan`."""
@@ -41,7 +44,7 @@ class Trainer(Plan):
         net = model.denoiser.net
         state = State(model, self.optimiser, self.ema, self.seed, fabric)
         if self.compile:
-            net.compile()
+            net.compile(dynamic=False)  # training has one shape
         return state
 
     def fit(
@@ -65,6 +68,8 @@ class Trainer(Plan):
             resume: where to go on.
         """
         self.settle_precision(state, train, resume)
+        if self.compile:
+            self._compile(state, train)
         with deferred_signals() as stop_requested:  # from the first byte on: what was begun can be gone on with
             loop = Loop(self, state, valid, valid if len(valid) else train, folder, config, stop_requested)
             if resume is not None:
@@ -90,9 +95,12 @@ class Trainer(Plan):
             micro = islice(batches, self.accumulate) if size == share else part
             float(state.advance(micro, self.loss, clip=self.clip, steps=self.steps)[0])  # waits for the device
 
+        if self.compile:
+            chosen = (*chosen, "These are times without train.compile: what it saves is measured when training begins.")
         first = Loader(train, 1, seed=self.seed, augment=self.augment).batch(0)
-        one = dry_run.probe(state, self.loss, first)
-        found = dry_run.cost(state, one, step, share, share // self.accumulate)
+        with uncompiled():  # it would be compiled anew for each size
+            one = dry_run.probe(state, self.loss, first)
+            found = dry_run.cost(state, one, step, share, share // self.accumulate)
         busy = dry_run.busy(load, os.cpu_count() or 1, dry_run.Use.since(before), found.seconds_per_step)
         return found._replace(notes=(*found.notes, *chosen, *(busy if state.fabric.device.type == "cpu" else ())))
 
@@ -109,19 +117,16 @@ class Trainer(Plan):
         fabric = state.fabric
         before = None if resume is None else Choice.read(resume.facts.get("precision"))
         share = self.batch_size // (self.devices * self.nodes * self.accumulate)
-        weights = [parameter for parameter in state.model.denoiser.parameters() if parameter.requires_grad]
 
         def batch(size: int) -> Batch:
             return Loader(train, size, seed=self.seed, augment=self.augment).batch(0)
 
         def work(given: Batch, autocast: AbstractContextManager[object]) -> None:
-            model, inputs = state.model, given.to(fabric.device)
-            losses = losses_of(self.loss, model.denoiser, model, inputs, seed=self.seed, autocast=autocast)
-            torch.autograd.grad(losses.mean(), weights, allow_unused=True)
+            self._pass(state, given, autocast)
 
         def trial() -> Seconds:
             """Without dropout, which would change no ratio, and without compiling, which would take longer than all else."""
-            with evaluating(state.model.denoiser), torch.compiler.set_stance("force_eager"):
+            with evaluating(state.model.denoiser):
                 return timed(work, batch, fabric.device, share)
 
         found = None
@@ -134,6 +139,35 @@ class Trainer(Plan):
         return choice
 
     # --------------------------------------------------------------------------------------------------------- private
+    def _pass(self, state: State, batch: Batch, autocast: AbstractContextManager[object]) -> None:
+        """The loss of a batch and its gradient, of which nothing stays."""
+        weights = [parameter for parameter in state.model.denoiser.parameters() if parameter.requires_grad]
+        given = batch.to(state.fabric.device)
+        losses = losses_of(self.loss, state.model.denoiser, state.model, given, seed=self.seed, autocast=autocast)
+        torch.autograd.grad(losses.mean(), weights, allow_unused=True)
+
+    def _compile(self, state: State, train: FieldDataset) -> None:
+        """Compile the network for the one shape that training has, and say what that takes and whether it pays."""
+        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        batch = Loader(train, share, seed=self.seed, augment=self.augment).batch(0)
+
+        def seconds(context: AbstractContextManager[object]) -> float:
+            synchronise(state.fabric.device)
+            started = time.perf_counter()
+            with context, state.keyed(batch):
+                self._pass(state, batch, state.fabric.autocast())
+            synchronise(state.fabric.device)
+            return time.perf_counter() - started
+
+        say = log.info if state.fabric.is_global_zero else log.debug
+        say("compiling the network for batches of %d, which may take minutes; validation and pictures need none", share)
+        once = seconds(nullcontext())
+        pairs = [(seconds(uncompiled()), seconds(nullcontext())) for _ in range(COMPARED)]
+        plain, compiled = map(min, zip(*pairs, strict=True))
+        saved = (plain - compiled) * self.accumulate
+        pays = f"pays after {once / saved:.0f} steps" if saved > 0 else "does not pay here: leave train.compile out"
+        say("compiled in %.3g s: a pass takes %.3g s instead of %.3g s, which %s", once, compiled, plain, pays)
+
     def _loader(self, fields: FieldDataset, state: State) -> Loader:
         return Loader(
             fields,

@@ -165,3 +165,25 @@ def test_the_precision_that_was_chosen_is_stored_and_taken_again(
     fake(monkeypatch, Machine("old", False), Seconds(1.0, 1.0))
     tiny.train(tmp_path, run, resume=True, train__precision="auto", **options | {"train__steps": 3})
     assert "auto was bf16-mixed (new" in caplog.text and "Here it is 32-true (old)" in caplog.text
+
+
+def test_what_is_compiled_is_for_training_alone_and_what_it_gives_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Validation and pictures, of other shapes, run as they are written. (The compiler itself is stood in for: it takes long.)"""
+    from torch._dynamo import eval_frame
+
+    calls: set[tuple[bool, str]] = set()
+
+    def compiled(self: torch.nn.Module, *, dynamic: bool) -> None:
+        assert not dynamic
+        self.register_forward_pre_hook(lambda net, _: calls.add((net.training, eval_frame._stance.stance)))
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    caplog.set_level("INFO", "scorefield")
+    options = {"train__validate_every": 1, "train__preview_every": 2}
+    tiny.train(tmp_path, tmp_path / "run", train__steps=2, train__compile=True, **options)
+    compared = (True, "force_eager")
+    assert calls == {(True, "default"), compared, (False, "force_eager")}
+    assert any(message.startswith("compiling the network for batches of 16") for message in caplog.messages)
+    assert any(message.startswith("compiled in ") and "pay" in message for message in caplog.messages)
