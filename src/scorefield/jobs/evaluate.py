@@ -33,6 +33,7 @@ from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split, say_notes
+from scorefield.foundation.arithmetic import FULL, Choice, machine_of
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
@@ -163,7 +164,11 @@ class Evaluate(Drawing, ByFeatures):
 
     def _losses(self, split: Split, fields: FieldDataset) -> Losses:
         """The loss of the checkpoint, all that can be refused refused."""
-        plan, facts = self.checkpoint.plan(self.trust), self.provenance
+        plan, facts = self.checkpoint.plan(self.trust), self.checkpoint.provenance | {"ema": self.ema}
+        if plan.precision == "auto":
+            chosen = Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
+            able = machine_of(self.model.device).bfloat16
+            plan = replace(plan, precision=chosen.precision if chosen is not None and able else FULL)
         job = Losses(self.place, self.model, plan, fields, split, self.n, self.seeds, self.chunk, facts)
         job.check()
         return replace(job, out=self.place / digest(job.identity)[:8] / f"loss-{split}.json")

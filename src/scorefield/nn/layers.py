@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scorefield.nn import lowprecision
+from scorefield.nn import lowprecision, winograd
 from scorefield.nn.dropout import Dropout
 from scorefield.nn.resample import average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
 
@@ -63,7 +63,8 @@ class Convolution(nn.Module):
         initialise_(self.weight.movedim(-1, 1), scale)
 
     def forward(self, x: Float[Tensor, "batch in_channels *grid"]) -> Float[Tensor, "batch out_channels *size"]:
-        if lowprecision.applies(x) and lowprecision.few(x) and self.stride == 1:
+        few = lowprecision.applies(x) and lowprecision.few(x)
+        if self.stride == 1 and (few or winograd.applies(x, self.weight)):
             return lowprecision.Convolve.apply(x, self.weight, self.bias, self.padding)
         return lowprecision.convolve(x, self.weight, self.bias, self.stride, self.padding)
 

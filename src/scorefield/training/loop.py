@@ -21,6 +21,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.picture import save_grid
+from scorefield.foundation.arithmetic import uncompiled
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.signals import Stopped
@@ -380,10 +381,11 @@ class Loop:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Without dropout inside; back to training afterwards, even after an error."""
+    """Without dropout inside, nor what was compiled for the shapes of training; back to it afterwards, even after an error."""
     module.eval()
     try:
-        yield
+        with uncompiled():
+            yield
     finally:
         module.train()
 
