@@ -25,6 +25,7 @@ INSTRUCTIONS = ("amx_bf16", "avx512_bf16", "sve_bf16", "bf16")  # of processors,
 GAIN = 1.1  # how many times as fast bfloat16 has to be: by less, trials end one way and the other
 ENOUGH = 0.3  # seconds of one pass, from which on a trial takes no larger batch
 REPEATS = 3
+PATIENCE = 10.0  # seconds, after which passes are not repeated
 HOPELESS = 10.0  # times as slow as float32, from which on a first pass need not be repeated
 Batch = TypeVar("Batch")
 
@@ -175,9 +176,11 @@ def timed(
         except torch.OutOfMemoryError:
             break
     low = seconds(LOW, given)
-    if low > HOPELESS * full + ENOUGH:
+    if low > HOPELESS * full + ENOUGH or low > max(full, PATIENCE):
         return Seconds(full, low)
-    pairs = [(seconds(FULL, given), seconds(LOW, given)) for _ in range(REPEATS)]
+    began, pairs = clock(), [(seconds(FULL, given), seconds(LOW, given))]
+    while len(pairs) < REPEATS and clock() < began + PATIENCE:
+        pairs.append((seconds(FULL, given), seconds(LOW, given)))
     return Seconds(*map(min, zip(*pairs, strict=True)))
 
 

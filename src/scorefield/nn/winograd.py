@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CHANNELS = 64  # below which the copies take longer than the multiplications that they spare
-BLOCK = 2**19  # numbers that are transformed at once: what a processor's cache holds
+BLOCK = 2**20  # numbers that are transformed at once: larger ones leave the cache, smaller ones add up too often
 # By m: A, G and B of Lavin & Gray, for the points 0, ±1, ∞ and 0, ±1, ±2, ∞.
 TRANSFORMS = {
     2: (

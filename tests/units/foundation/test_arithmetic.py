@@ -92,6 +92,12 @@ def test_a_trial_of_what_is_hopelessly_slow_is_one_pass() -> None:
     assert work.made == [(1, False), (1, False), (1, True)]
 
 
+def test_a_trial_of_a_large_network_ends_after_some_seconds() -> None:
+    work = Work(times=0.8)
+    assert timed(work, lambda _: 60, torch.device("cpu"), 64, clock=lambda: work.now) == pytest.approx((6.0, 4.8))
+    assert work.made == [(60, False)] * 2 + [(60, True)] + [(60, False), (60, True)]
+
+
 def test_float32_on_a_gpu_may_be_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[str] = []
     monkeypatch.setattr(torch, "set_float32_matmul_precision", seen.append)
