@@ -53,7 +53,7 @@ def our_step(batch: int, precision: str) -> Step:
     return lambda: state.advance([Batch(x, key=key)], loss, clip=1.0, steps=steps)
 
 
-def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
+def ancestor_step(batch: int, checkout: Path, operation: str, device: torch.device = torch.device("cpu")) -> Step:  # noqa: B008
     """The ancestor's own network, loss, optimiser, clipping and average."""
     sys.path.insert(0, str(checkout))
     configuration = types.ModuleType("ml_collections")
@@ -62,7 +62,8 @@ def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     if operation == "plain":
         sys.modules["op"] = types.ModuleType("op")
         sys.modules["op"].upfirdn2d = upfirdn2d  # type: ignore[attr-defined]
-    torch.utils.cpp_extension.load = lambda *_, **__: None  # it compiles for a GPU when it is imported
+    if device.type == "cpu":
+        torch.utils.cpp_extension.load = lambda *_, **__: None  # it compiles for a GPU when it is imported
 
     import losses
     import models.ncsnpp  # noqa: F401 - it registers itself
@@ -72,7 +73,7 @@ def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     from models.utils import create_model
 
     config = get_config()
-    config.device = torch.device("cpu")
+    config.device = device
     torch.manual_seed(0)
     model = create_model(config)
     state = {
@@ -83,7 +84,7 @@ def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     }
     sde = sde_lib.VESDE(config.model.sigma_min, config.model.sigma_max, config.model.num_scales)
     step = losses.get_step_fn(sde, train=True, optimize_fn=losses.optimization_manager(config))
-    x = torch.rand(batch, 3, SIZE, SIZE)
+    x = torch.rand(batch, 3, SIZE, SIZE, device=device)
     return lambda: step(state, x)
 
 

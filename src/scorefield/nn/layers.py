@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scorefield.foundation.errors import InputError
 from scorefield.nn import lowprecision, winograd
 from scorefield.nn.dropout import Dropout
 from scorefield.nn.resample import average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
@@ -57,6 +58,8 @@ class Convolution(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 1 <= spatial <= 3:
+            raise InputError(f"spatial is {spatial}: networks work on grids of 1 to 3 axes.")
         self.stride, self.padding = stride, kernel // 2 if padding is None else padding
         self.weight = nn.Parameter(torch.empty(out_channels, *(kernel,) * spatial, in_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
@@ -90,6 +93,8 @@ class GroupNorm(nn.Module):
 
     def __init__(self, channels: int, activate: bool = True, group: int = 4) -> None:
         super().__init__()
+        if group < 1:
+            raise InputError(f"group is {group}: give the number of channels that are normalised together, at least 1.")
         self.groups = next(n for n in range(max(min(channels // group, 32), 1), 0, -1) if channels % n == 0)
         self.activate = activate
         self.weight = nn.Parameter(torch.ones(channels))
