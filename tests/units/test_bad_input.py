@@ -95,6 +95,7 @@ OPTIONS = {
         --model.net.channels -4 | --model.net.channels x | --model.net.channels 1000000000 | --model.net.multipliers [] |
         --model.net.multipliers [0] | --model.net.multipliers x | --model.net.blocks 0 | --model.net.attention [9] |
         --model.net.dropout 2 | --model.net.dropout x | --model.net.embedding x | --model.net.spatial 9 |
+        --model.net.spatial 3 | --model.shape [-1,8,8] |
         --model.net.in_channels 7 | --model.net.labels -1 | --model.net.labels 3 | --model.net os.system |
         --model.net digits.npy | --model.sde.schedule x | --model.sde.schedule.sigma_max x | --model.sde.noise x |
         --model.normaliser x | --model.precondition x | --model.sampler.steps 0 | --model.sampler x | --model x |

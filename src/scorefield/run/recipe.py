@@ -19,7 +19,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
     FNO,
@@ -185,11 +185,18 @@ def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
     first = fields[0]
     nets = _from_outside(groups.model.net)
     inner, channels = nets[-1], first.x.shape[0]
+    if any(size < 1 for size in groups.model.get("shape") or ()):
+        raise InputError(f"model.shape is {brief(list(groups.model.shape))}: leave it out, it is taken from the data.")
     groups.model.shape = list(first.x.shape)
     _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
     if "spatial" in inner:
-        inner.spatial = first.x.ndim - 1
+        axes = first.x.ndim - 1
+        if inner.spatial not in (2, axes):  # 2 is what a network has where nothing is said
+            raise InputError(
+                f"model.net.spatial is {inner.spatial}, but the data have grids of {axes} axes: leave it out."
+            )
+        inner.spatial = axes
     if "classes" in inner and not inner.classes:
         inner.classes = len(fields.classes)
     for name, order in (("in_channels", reversed(nets)), ("out_channels", nets)):
