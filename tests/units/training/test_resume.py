@@ -102,6 +102,7 @@ def in_one_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_two_processes_give_the_result_of_one(in_one_batch: Path, tmp_path: Path) -> None:
     """With dropout 0.1, as the recipe has it."""
     options = [part for key, value in ALIKE.items() for part in (f"--{key.replace('__', '.')}", str(value))]
@@ -175,6 +176,7 @@ def test_a_damaged_log_does_not_keep_a_run_from_going_on(uninterrupted: Path, tm
     assert path.read_bytes() == (uninterrupted / "logs" / "train.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_where_the_first_process_cannot_save_all_stop_with_one_line(tmp_path: Path) -> None:
     """Files are kept below 200 kB, which no checkpoint is: rather an error than processes that wait for each other."""
     limited = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (200_000, 200_000)); "
