@@ -57,6 +57,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.slow
 def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tmp_path / "run")
     wait_for(checkpoints.path_of(tmp_path / "run" / "checkpoints", 5), process)
@@ -70,6 +71,7 @@ def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(uninterrupted: Path
         assert [(row["step"], row["loss"]) for row in before] == [(row["step"], row["loss"]) for row in after]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tmp_path / "run", "--train.steps", "100000", "--train.checkpoint_every", "100000")
