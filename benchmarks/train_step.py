@@ -1,6 +1,6 @@
 """How long one optimiser step of NCSN++ takes, and how far that is from what the machine's convolutions can do.
 
-    python benchmarks/train_step.py [--ancestor PATH] [--operation own|plain] [--batch 8] [--threads 2] [--repeats 5]
+    python benchmarks/train_step.py [--ancestor PATH] [--operation own|plain] [--precision auto] [--batch 8] [--threads 2]
 
 The step is forward, backward, clipping, Adam and the moving average, for the network of 62.8 million parameters that Song
 et al. (2021) publish for CIFAR-10. With the path of a checkout of score_sde_pytorch, its own step is measured too, in
@@ -32,6 +32,7 @@ from scorefield.core.denoiser import ScorePrediction
 from scorefield.core.schedule import VE
 from scorefield.core.sde import SDE
 from scorefield.data import Batch, Identity
+from scorefield.foundation.arithmetic import machine_of
 from scorefield.losses import SNR, Denoising, UniformTime
 from scorefield.model import Model
 from scorefield.nn import NCSNpp
@@ -42,17 +43,17 @@ Step = Callable[[], object]
 SIZE = 32
 
 
-def our_step(batch: int) -> Step:
-    """The trainer's own step on the recipe's model: bfloat16 in the network, everything else in float32."""
+def our_step(batch: int, precision: str) -> Step:
+    """The trainer's own step on the recipe's model, with bfloat16 in the network alone where that is the precision."""
     torch.manual_seed(0)
     model = Model(SDE(VE()), NCSNpp(3, 3), ScorePrediction(), Identity(), shape=(3, SIZE, SIZE))
-    state = State(model, Adam(), ema=0.999, seed=0, fabric=launch("cpu", 1, 1, "bf16-mixed"))
+    state = State(model, Adam(), ema=0.999, seed=0, fabric=launch("cpu", 1, 1, precision))
     loss, steps = Denoising(UniformTime(), SNR()), 100
     x, key = torch.rand(batch, 3, SIZE, SIZE), torch.arange(2 * batch).reshape(batch, 2)
     return lambda: state.advance([Batch(x, key=key)], loss, clip=1.0, steps=steps)
 
 
-def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
+def ancestor_step(batch: int, checkout: Path, operation: str, device: torch.device = torch.device("cpu")) -> Step:  # noqa: B008
     """The ancestor's own network, loss, optimiser, clipping and average."""
     sys.path.insert(0, str(checkout))
     configuration = types.ModuleType("ml_collections")
@@ -61,7 +62,8 @@ def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     if operation == "plain":
         sys.modules["op"] = types.ModuleType("op")
         sys.modules["op"].upfirdn2d = upfirdn2d  # type: ignore[attr-defined]
-    torch.utils.cpp_extension.load = lambda *_, **__: None  # it compiles for a GPU when it is imported
+    if device.type == "cpu":
+        torch.utils.cpp_extension.load = lambda *_, **__: None  # it compiles for a GPU when it is imported
 
     import losses
     import models.ncsnpp  # noqa: F401 - it registers itself
@@ -71,7 +73,7 @@ def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     from models.utils import create_model
 
     config = get_config()
-    config.device = torch.device("cpu")
+    config.device = device
     torch.manual_seed(0)
     model = create_model(config)
     state = {
@@ -82,7 +84,7 @@ def ancestor_step(batch: int, checkout: Path, operation: str) -> Step:
     }
     sde = sde_lib.VESDE(config.model.sigma_min, config.model.sigma_max, config.model.num_scales)
     step = losses.get_step_fn(sde, train=True, optimize_fn=losses.optimization_manager(config))
-    x = torch.rand(batch, 3, SIZE, SIZE)
+    x = torch.rand(batch, 3, SIZE, SIZE, device=device)
     return lambda: step(state, x)
 
 
@@ -119,11 +121,11 @@ def flops(batch: int) -> int:
     return counter.get_total_flops() * batch
 
 
-def convolution_rate(batch: int) -> float:
-    """The best rate of a 3x3 convolution in bfloat16 with channels innermost, in FLOP/s, at the network's own sizes."""
+def convolution_rate(batch: int, dtype: torch.dtype) -> float:
+    """The best rate of a 3x3 convolution with channels innermost, in FLOP/s, at the network's own sizes."""
     best = 0.0
     for channels, size in ((128, SIZE), (256, SIZE), (256, SIZE // 2)):
-        x = torch.randn(batch, channels, size, size, dtype=torch.bfloat16).contiguous(memory_format=torch.channels_last)
+        x = torch.randn(batch, channels, size, size, dtype=dtype).contiguous(memory_format=torch.channels_last)
         weight = torch.randn(channels, channels, 3, 3, dtype=x.dtype).contiguous(memory_format=torch.channels_last)
         seconds = min(timed(lambda x=x, weight=weight: F.conv2d(x, weight, padding=1)) for _ in range(20))
         best = max(best, 2 * 9 * channels * channels * size**2 * batch / seconds)
@@ -148,16 +150,19 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--ancestor", type=Path, help="checkout of score_sde_pytorch")
     parser.add_argument("--operation", choices=("own", "plain"), default="own", help="how the ancestor resamples")
+    parser.add_argument("--precision", choices=("auto", "bf16-mixed", "32-true"), default="auto")
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--memory-of", choices=("ours", "ancestor"), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.precision == "auto":
+        arguments.precision = "bf16-mixed" if machine_of(torch.device("cpu")).bfloat16 else "32-true"
 
     def build(name: str) -> Step:
         if name == "ours":
-            return our_step(arguments.batch)
+            return our_step(arguments.batch, arguments.precision)
         return ancestor_step(arguments.batch, arguments.ancestor, arguments.operation)
 
     if arguments.memory_of:
@@ -178,10 +183,13 @@ def report(arguments: argparse.Namespace, build: Callable[[str], Step]) -> None:
     for _ in range(arguments.repeats):
         for name, step in steps.items():
             seconds[name].append(timed(step))
-    best = convolution_rate(arguments.batch)
+    best = convolution_rate(arguments.batch, torch.bfloat16 if arguments.precision == "bf16-mixed" else torch.float32)
     steps.clear()
 
-    print(f"python {platform.python_version()}, torch {torch.__version__}, {cpu()}, {arguments.threads} threads")
+    machine = (
+        f"{cpu()}, {machine_of(torch.device('cpu')).kind}, {arguments.threads} threads, ours in {arguments.precision}"
+    )
+    print(f"python {platform.python_version()}, torch {torch.__version__}, {machine}")
     total = flops(arguments.batch)
     for name in names:
         median = statistics.median(seconds[name])

@@ -19,6 +19,7 @@ from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser, VectorUnits
+from scorefield.foundation.arithmetic import FULL, autocast_of
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
@@ -55,6 +56,7 @@ class Model(nn.Module):
 
     Attributes:
         manifest: what the data of training are made of; None where that is not known.
+        drawn_in: the precision in which `draw` and `sample` evaluate the network, 32-true or bf16-mixed.
 
     Raises:
         InputError: a shape that no field has, or noise labels that the network does not take.
@@ -84,6 +86,7 @@ class Model(nn.Module):
         if self.shape and (min(self.shape) < 1 or math.prod(self.shape) > LARGEST):
             raise InputError(f"model.shape is {brief(self.shape)}: give (channels, *grid), or leave it to the data.")
         self.manifest: Manifest | None = None
+        self.drawn_in: str = FULL
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -323,8 +326,19 @@ class Model(nn.Module):
         """
         given, like = self._given(cond), torch.empty(0, device=self.device, dtype=self.precision)
         own, size = sampler or self.sampler, (len(generator), *shape)
-        z = own(denoiser or self.generative, size, generator=generator, like=like, cond=given, callback=callback)
+        with autocast_of(self.drawn_in, self.device):
+            z = own(denoiser or self.generative, size, generator=generator, like=like, cond=given, callback=callback)
         return Drawn(self.leave(z, given), z)
+
+    def example(self, n: int) -> tuple[Tensor, dict[str, Tensor]]:
+        """Noise and conditions in model space such as the network takes, for trials of how long it needs."""
+        net, shape = self.denoiser.net, (n, *self.shape)
+        cond = {"label": torch.full((n,), -1, device=self.device)} if net.labels else {}
+        if net.cond_channels:
+            cond["field"] = torch.zeros(n, net.cond_channels, *self.shape[1:], device=self.device, dtype=self.precision)
+        if net.vector:
+            cond["vector"] = torch.zeros(n, net.vector, device=self.device, dtype=self.precision)
+        return torch.randn(shape, generator=torch.Generator().manual_seed(0)).to(self.device, self.precision), cond
 
     def sample(
         self,

@@ -348,12 +348,15 @@ def test_bad_input_is_refused_in_one_line_and_leaves_nothing(
     monkeypatch.chdir(world)
     before = tree(world)
     code = main(shlex.split(call))
+    after = tree(world)
+    for left in world.glob("new*"):  # or the calls that come later would be refused for its sake
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
     out, err = capsys.readouterr()
     lines = [line for line in err.splitlines() if "error: " in line]
     assert code == 2, err
     assert len(lines) == 1 and len(lines[0]) <= LONGEST and err.splitlines()[-1] == lines[0], err
     assert "Traceback" not in out + err and "error" not in out
-    assert tree(world) == before
+    assert after == before
 
 
 def test_there_are_enough_calls() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -23,9 +23,25 @@ from scorefield.foundation.errors import InputError, brief
 BROKEN = (Exception,)  # a damaged, encrypted or exploding file raises almost any
 GREY_MODES = ("1", "L", "LA", "La")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
+MOST_UNREADABLE = 0.05  # of images are left out; if more cannot be read, something else is wrong
 SURVEYED = 2000  # images of a collection whose kind is looked at before the first is decoded, at most
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # the second image in a photograph is a preview
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of more than 8 bits
+
+
+class UnreadableImageError(InputError):
+    """The content of an image file cannot be decoded: it was cut off or damaged, or is no image at all.
+
+    Args:
+        name: of the image.
+        origin: where it is.
+        reason: what is wrong with it.
+    """
+
+    def __init__(self, name: str, origin: str, reason: str) -> None:
+        super().__init__(f"{name} of {origin} is not a readable image ({reason}): replace or remove it.")
+        self.name, self.reason = name, reason
+
 
 Channels = Literal[1, 3]
 Depth = Literal[8, 16]
@@ -170,8 +186,8 @@ def to_depth(array: np.ndarray, depth: Depth) -> np.ndarray:
 class Decoder(ABC):
     """Reads a collection of images as arrays of one shape and type: in colour if any image is, otherwise as the first one.
 
-    Any other raises InputError. Of large collections the kind of 2000 images is looked at; a colour image that is met later
-    is refused.
+    Any other raises InputError, and one that cannot be decoded UnreadableImageError. Of large collections the kind of 2000 images
+    is looked at; a colour image that is met later is refused.
 
     Args:
         origin: what to call the collection in an error.
@@ -197,15 +213,21 @@ class Decoder(ABC):
     def kinds(self) -> Kinds:
         """What the images are, by their headers."""
 
-        def look(index: int) -> tuple[bool, bool]:
-            with self._reading(index) as image:
-                return is_colour(image), has_alpha(image)
+        def look(index: int) -> tuple[bool, bool] | UnreadableImageError:
+            try:
+                with self._reading(index) as image:
+                    return is_colour(image), has_alpha(image)
+            except UnreadableImageError as error:
+                return error
 
         chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), SURVEYED)).round().astype(int)).tolist()
         with ThreadPoolExecutor() as pool:
-            found = list(pool.map(look, chosen))
-        transparent = [index for index, (_, alpha) in zip(chosen, found, strict=True) if alpha]
-        return Kinds(any(colour for colour, _ in found), tuple(transparent), len(chosen))
+            found = dict(zip(chosen, pool.map(look, chosen), strict=True))
+        bad = {index: kind for index, kind in found.items() if isinstance(kind, UnreadableImageError)}
+        check_unreadable(list(bad.values()), len(chosen), self.origin)
+        kinds = {index: kind for index, kind in found.items() if not isinstance(kind, UnreadableImageError)}
+        transparent = tuple(index for index, (_, alpha) in kinds.items() if alpha)
+        return Kinds(any(colour for colour, _ in kinds.values()), transparent, len(chosen), bad)
 
     @cached_property
     def channels(self) -> Channels:
@@ -224,10 +246,21 @@ class Decoder(ABC):
         count, first = len(self.kinds.transparent), self.name(self.kinds.transparent[0])
         return (f"{count} of {self.kinds.looked_at} images have an alpha channel, which is dropped: {brief(first)}.",)
 
-    @cached_property
+    @property
     def first(self) -> np.ndarray:
         """The image that all others have to be like, as `Conversion` gives it."""
-        return self._decode(0, 0)
+        return self._first[1]
+
+    @cached_property
+    def _first(self) -> tuple[int, np.ndarray]:
+        """The number of the first image that can be read, and the image."""
+        bad: list[UnreadableImageError] = []
+        for index in range(min(len(self), SURVEYED)):
+            try:
+                return index, self._decode(index, 0)
+            except UnreadableImageError as error:
+                bad.append(error)
+        raise bad[0]
 
     def pages(self, index: int) -> int:
         """How many pages an image has."""
@@ -241,15 +274,15 @@ class Decoder(ABC):
 
     def __call__(self, index: int, page: int = 0) -> np.ndarray:
         """One image as (height, width) or (height, width, 3), a volume as (pages, height, width) or (pages, height, width, 3)."""
-        first, image = self.first, self._decode(index, page)
+        (number, first), image = self._first, self._decode(index, page)
         if image.shape != first.shape:
-            sizes = " but ".join(f"{self.name(i)} is {self._size(a)}" for i, a in ((index, image), (0, first)))
+            sizes = " but ".join(f"{self.name(i)} is {self._size(a)}" for i, a in ((index, image), (number, first)))
             advice = "give size (height, width) to resize them"
             if self.convert.pages == "volume" and len(image) != len(first):
                 advice = "volumes need as many pages each"
             raise InputError(f"Images of {self.origin} differ in size, {sizes}: {advice}.")
         if image.dtype != first.dtype:
-            names = f"{self.name(index)} of {self.origin} is {image.dtype} but {self.name(0)} is {first.dtype}"
+            names = f"{self.name(index)} of {self.origin} is {image.dtype} but {self.name(number)} is {first.dtype}"
             raise InputError(f"{names}: give depth 8 or 16 to bring all to it.")
         return image
 
@@ -272,9 +305,10 @@ class Decoder(ABC):
         except InputError as error:
             raise InputError(f"{self.name(index)} of {self.origin} {error}") from None
         except BROKEN as error:
-            raise InputError(
-                f"{self.name(index)} of {self.origin} is not a readable image ({brief(error)}): replace or remove it."
-            ) from error
+            unreadable = UnreadableImageError(self.name(index), self.origin, brief(error))
+            if isinstance(error, MemoryError) or getattr(error, "errno", None) is not None:
+                raise InputError(str(unreadable)) from error  # of the machine: another time it may be read
+            raise unreadable from error
 
 
 class Kinds(NamedTuple):
@@ -284,15 +318,31 @@ class Kinds(NamedTuple):
         colour: whether any is in colour.
         transparent: the numbers of those with an alpha channel.
         looked_at: how many were looked at.
+        unreadable: what is wrong with those of which not even that can be read, by their numbers.
     """
 
     colour: bool
     transparent: tuple[int, ...]
     looked_at: int
+    unreadable: Mapping[int, UnreadableImageError]
+
+
+def check_unreadable(errors: Sequence[UnreadableImageError], n: int, origin: str) -> None:
+    """Refuse n images of which none can be read, or so many not that more is wrong than an odd file."""
+    bad = len(errors)
+    if bad and bad == n == 1:
+        raise errors[0]
+    if bad and (bad == n or bad > max(1, MOST_UNREADABLE * n)):
+        raise InputError(
+            f"{bad} of {n} images of {origin} cannot be read, such as {brief(errors[0].name)} ({errors[0].reason}): replace or "
+            "remove them."
+        )
 
 
 class ImageFields(FieldDataset):
     """Some images of a collection, decoded when they are gathered. Where pages are frames, each page of them is a field.
+
+    Files that are seen at the start to be unreadable are left out, and said; if more than one in twenty is, InputError is raised.
 
     Args:
         decoder: reads them.
@@ -302,6 +352,13 @@ class ImageFields(FieldDataset):
     """
 
     def __init__(self, decoder: Decoder, indices: Tensor, labels: Tensor | None, classes: tuple[str, ...]) -> None:
+        bad = decoder.kinds.unreadable
+        self.unreadable = [bad[index] for index in indices.tolist() if index in bad]
+        self.n = len(indices)  # of all, also those left out
+        if self.unreadable:
+            check_unreadable(self.unreadable, self.n, decoder.origin)
+            readable = torch.tensor([index not in bad for index in indices.tolist()])
+            indices, labels = indices[readable], None if labels is None else labels[readable]
         self.pages = torch.zeros_like(indices)
         if decoder.convert.pages == "frames":
             counts = torch.tensor([decoder.pages(index) for index in indices.tolist()])
@@ -309,7 +366,8 @@ class ImageFields(FieldDataset):
             labels = None if labels is None else labels.repeat_interleave(counts)
             self.pages = torch.cat([torch.arange(count) for count in counts.tolist()])
         self.decoder, self.indices, self.labels, self.classes = decoder, indices, labels, classes
-        self.dtype, self.notes = str(decoder.first.dtype), decoder.notes
+        self.dtype = str(decoder.first.dtype)
+        self.notes, self.left_out = self._said(self.unreadable)
         self.quantum = 0.0 if decoder.first.dtype.kind == "f" else 1.0
         self.precision = torch.float32
         if not fits_float32(decoder.first.dtype):
@@ -323,6 +381,15 @@ class ImageFields(FieldDataset):
         rows = self._rows(indices).astype(str(self.precision).removeprefix("torch."), copy=False)
         cond = {} if self.labels is None else {"label": self.labels[indices]}
         return Batch(torch.from_numpy(np.ascontiguousarray(rows)), cond)
+
+    def _said(self, unreadable: Sequence[UnreadableImageError]) -> tuple[tuple[str, ...], dict[str, int]]:
+        """What is to be said of the images, and which of them are left out."""
+        if not unreadable:
+            return self.decoder.notes, {}
+        count, first = len(unreadable), unreadable[0]
+        names = ", ".join(brief(error.name) for error in unreadable[:2]) + (f", ... ({count})" if count > 2 else "")
+        what = f"{count} of {self.n} images of {self.decoder.origin} cannot be read and are left out: {names} ({first.reason})."
+        return (what, *self.decoder.notes), {f"unreadable ({names})": count}
 
     def _one(self, index: int) -> np.ndarray:
         return self.decoder(int(self.indices[index]), int(self.pages[index]))
@@ -338,13 +405,21 @@ class ImageFields(FieldDataset):
             return self
         array = np.empty((len(self), *self.decoder.first.shape), self.decoder.first.dtype)
 
-        def fill(i: int) -> None:
-            array[i] = self._one(i)
+        def fill(i: int) -> UnreadableImageError | None:
+            try:
+                array[i] = self._one(i)
+            except UnreadableImageError as error:
+                return error
 
         with ThreadPoolExecutor() as pool:
-            list(pool.map(fill, range(len(self))))
+            errors = list(pool.map(fill, range(len(self))))
+        unreadable = [*self.unreadable, *(error for error in errors if error is not None)]
+        check_unreadable(unreadable, self.n, self.decoder.origin)
         labels = None if self.labels is None else self.labels.numpy()
+        if any(errors):
+            readable = np.array([error is None for error in errors])
+            array, labels = array[readable], None if labels is None else labels[readable]
         axis: ChannelAxis = "last" if self.decoder.channels == 3 else "none"
         fields = ArrayFields(array, axis, labels, self.classes, self.decoder.origin)
-        fields.notes = self.notes
+        fields.notes, fields.left_out = self._said(unreadable)
         return fields

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -38,6 +39,7 @@ class FieldDataset(Dataset[Batch], ABC):
         metadata: what the files say about themselves, one line each.
         periodic: what the fields are conditioned on are functions on a torus.
         files: the files that they come from, where that is known.
+        left_out: how many fields were to be read and cannot be, by the reason.
         labels: the class of each field, (n) int64, where that is known without reading them.
         template: the bytes of a file with the places of the fields and their names; empty where none is needed.
     """
@@ -49,6 +51,7 @@ class FieldDataset(Dataset[Batch], ABC):
     metadata: tuple[str, ...] = ()
     periodic: bool = False
     files: FileList | None = None
+    left_out: Mapping[str, int] = MappingProxyType({})
     labels: Tensor | None = None
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
@@ -93,7 +96,7 @@ class Subset(FieldDataset):
     def __init__(self, fields: FieldDataset, indices: Tensor) -> None:
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
-        self.notes, self.files = fields.notes, fields.files
+        self.notes, self.files, self.left_out = fields.notes, fields.files, fields.left_out
         self.labels = None if fields.labels is None else fields.labels[indices]
 
     def __len__(self) -> int:

@@ -22,15 +22,14 @@ def survey(images: ImageList) -> tuple[list[str], list[str]]:
     """What the files are, by their heads alone, and what is odd about them; one line each."""
     path = images.files.root
     sizes, modes, frames = Counter[str](), Counter[str](), Counter[str]()
-    transparent, unreadable = [], []
+    transparent = list[str]()
     for name in images.names:
         try:
             with Image.open(path / name if path.is_dir() else BytesIO(read(path, name))) as image:
                 size, mode = f"of {image.height}×{image.width}", f"{image.mode} of {depth(image)} bits"
                 count, alpha = int(getattr(image, "n_frames", 1)), image.has_transparency_data
         except UNREADABLE:
-            unreadable.append(name)
-            continue
+            continue  # as the fields say
         sizes[size] += 1
         modes[mode] += 1
         frames[f"of {count} frames" if count > 1 else "single"] += 1
@@ -40,7 +39,6 @@ def survey(images: ImageList) -> tuple[list[str], list[str]]:
     warnings = [
         f"{len(names)} images {what}, such as {brief(names[0])}."
         for names, what in (
-            (unreadable, "cannot be read"),
             (transparent, "are transparent in parts: their alpha is dropped"),
             (equal_files(path, images), "are the same as another, byte by byte"),
         )

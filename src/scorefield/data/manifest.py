@@ -37,7 +37,7 @@ class Manifest:
         members: how many fields each class has, training and held-out ones together; empty where that is not known.
         files: how many files they come from; 0 where that is not known.
         bytes: of all files.
-        left_out: how many other files there are, by the reason why they are not read.
+        left_out: how many other files there are, by the reason why they are not used.
         names: SHA-256 of the names and sizes of the files.
         content: SHA-256 of a sample of their bytes, at most 64 parts of 64 KiB.
         values: mean and standard deviation of a few fields, in data units.
@@ -73,6 +73,7 @@ class Manifest:
         left_out: Counter[str] = Counter()
         for part in files:
             left_out.update(part.left_out)
+        unreadable = {reason: count for split in splits for reason, count in split.left_out.items()}  # of each its own
         return cls(
             train=len(train),
             valid=0 if valid is None else len(valid),
@@ -80,7 +81,7 @@ class Manifest:
             dtype=train.dtype,
             classes=tuple(train.classes),
             members=tuple(members),
-            left_out=dict(left_out),
+            left_out={**left_out, **unreadable},
             **summary_of(files),
             values=tuple(pair for split in splits for pair in _values(split)),
         )

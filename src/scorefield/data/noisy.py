@@ -66,6 +66,7 @@ class NoisyFields(FieldDataset):
     def __init__(self, fields: FieldDataset, low: float, high: float, key: tuple[int, ...]) -> None:
         self.fields, self.low, self.high, self.key = fields, low, high, key
         self.dtype, self.classes = fields.dtype, fields.classes
+        self.notes, self.left_out = fields.notes, fields.left_out
 
     def __len__(self) -> int:
         return len(self.fields)
@@ -131,6 +132,7 @@ class MeasuredFields(FieldDataset):
     def __init__(self, fields: FieldDataset, noise: Tensor) -> None:
         self.fields, self.noise = fields, noise
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
+        self.notes, self.left_out = fields.notes, fields.left_out
 
     def __len__(self) -> int:
         return len(self.fields)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,8 @@ from scorefield.data.listing import FileList
 from scorefield.data.manifest import Manifest
 from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.random import seed_of
+
+log = logging.getLogger("scorefield")
 
 Split = Literal["train", "valid", "test"]  # few sources have a part to test on
 
@@ -78,6 +81,12 @@ def hold_out(n: int, valid: int | float, seed: int, split: Split) -> Tensor:
             raise NothingHeldOutError(f"{wrong}.")
         raise InputError(f"{wrong}, or 0 to train on all of them.")
     return chosen.sort().values
+
+
+def say_notes(*splits: FieldDataset) -> None:
+    """Log what is odd about data, each thing once."""
+    for note in dict.fromkeys(note for fields in splits for note in fields.notes):
+        log.warning("%s", note)
 
 
 def check_split(split: str) -> None:

@@ -80,11 +80,18 @@ def number_of(label: Label | None, names: Sequence[str]) -> Number | None:
     raise InputError(f"There is no class {brief(text)}: {known}."[:300])
 
 
+def own_class(label: Label | None, model: Model) -> Number | None:
+    """The number of a class that is given to a network; InputError where it tells none apart."""
+    if label is not None and not model.labels:
+        count = 0 if model.manifest is None else len(model.manifest.classes)
+        advice = f", or train with --model.net.labels {count} to draw from a class" if count > 1 else ""
+        raise InputError(f"The network knows no classes: leave out the label {brief(label)}{advice}.")
+    return number_of(label, model.class_names)
+
+
 def class_number(model: Model, label: Label) -> int:
     """The number of a single class that the network knows; InputError for any other."""
-    number = number_of(label, model.class_names)
-    if not model.labels:
-        raise InputError(f"The network knows no classes: leave out the label {brief(label)}.")
+    number = own_class(label, model)
     if not isinstance(number, int) or not 0 <= number < model.labels:
         raise InputError(
             f"There is no class {brief(label)}: give the name of one, or a number from 0 to {model.labels - 1}."
@@ -112,7 +119,7 @@ def label_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None = N
     """The number of the class; where none is given, each in turn if the network has never learnt to do without one."""
     if label is None and model.labels and not knows_none(checkpoint):
         return "each"
-    return number_of(label, model.class_names)
+    return own_class(label, model)
 
 
 def class_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None) -> Number | None:
@@ -121,7 +128,7 @@ def class_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None) ->
         raise InputError(
             f"The network has learnt its classes, and never to do without one: say which by --label, 0 to {model.labels - 1}."
         )
-    return number_of(label, model.class_names)
+    return own_class(label, model)
 
 
 def knows_none(checkpoint: LoadedCheckpoint) -> bool:

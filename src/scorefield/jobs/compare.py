@@ -14,7 +14,7 @@ import torch
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.fields import FieldDataset, Subset
-from scorefield.data.source import Source, Split
+from scorefield.data.source import Source, Split, say_notes
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.jobs.evaluation.extract import (
@@ -66,6 +66,7 @@ class MakeReference(ByFeatures):
         split = self.split or "train"
         if self.data is not None:
             fields, name = self.data.load(split), f"{type(self.data).__name__}, {split}"
+            say_notes(fields)
         else:
             assert self.source is not None
             fields, name = open_samples(self.source), self.source.name

@@ -32,11 +32,12 @@ from typing import Annotated, Any
 from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
-from scorefield.data.source import Source, Split
+from scorefield.data.source import Source, Split, say_notes
+from scorefield.foundation.arithmetic import FULL, Choice, machine_of
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
-from scorefield.jobs.class_guidance import number_of
+from scorefield.jobs.class_guidance import own_class
 from scorefield.jobs.draws import Draws, count_evaluations, read_samples
 from scorefield.jobs.evaluation import losses
 from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
@@ -149,6 +150,7 @@ class Evaluate(Drawing, ByFeatures):
         """The record of the loss of the checkpoint, or of each of several."""
         each, records = self._each(), []
         folder, fields = run_folder(each[0].checkpoint.path), each[0]._source.load(split)
+        say_notes(fields)
         while each:
             job = each.pop(0)._losses(split, fields)
             run_job(job, unit="field", title=f"loss at step {job.facts['step']}")
@@ -162,7 +164,11 @@ class Evaluate(Drawing, ByFeatures):
 
     def _losses(self, split: Split, fields: FieldDataset) -> Losses:
         """The loss of the checkpoint, all that can be refused refused."""
-        plan, facts = self.checkpoint.plan(self.trust), self.provenance
+        plan, facts = self.checkpoint.plan(self.trust), self.checkpoint.provenance | {"ema": self.ema}
+        if plan.precision == "auto":
+            chosen = Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
+            able = machine_of(self.model.device).bfloat16
+            plan = replace(plan, precision=chosen.precision if chosen is not None and able else FULL)
         job = Losses(self.place, self.model, plan, fields, split, self.n, self.seeds, self.chunk, facts)
         job.check()
         return replace(job, out=self.place / digest(job.identity)[:8] / f"loss-{split}.json")
@@ -261,7 +267,7 @@ class Evaluate(Drawing, ByFeatures):
             sampler=self.sampler_from(model.sampler),
             n=self.n,
             chunk=self.chunk,
-            label="each" if each else number_of(self.label, model.class_names),
+            label="each" if each else own_class(self.label, model),
             denoiser=resolution.beyond_grid(setting.beyond, model, None),
             grid=setting.grid,
             cond=setting.cond,
@@ -292,6 +298,8 @@ class Evaluate(Drawing, ByFeatures):
             "evaluations_per_sample": count_evaluations(first.model, first.sampler, setting.cond),
             "model": dict(first.facts),
         }
+        if (trained_on := self.checkpoint.manifest) is not None:
+            record["trained_on"] = trained_on.digest
         if self.curve:
             record["curve"] = curve(states, reference.statistics.moments)
         if reference.data is not None:

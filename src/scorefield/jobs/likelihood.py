@@ -21,7 +21,7 @@ from scorefield.data.augment import Dequantise
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Sequential
-from scorefield.data.source import Source, Split
+from scorefield.data.source import Source, Split, say_notes
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream
@@ -77,6 +77,7 @@ class Likelihood(OnRun):
         """What is to be measured, all that can be refused refused."""
         densities.check(self.model.sde.noise, self.resolutions)
         fields, named = self.source(self.data).load(self.split), dict[str, Any]()
+        say_notes(fields)
         if self.label is not None:
             number = class_number(self.model, self.label)
             fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,11 @@ from types import MethodType
 from typing import Annotated, Any, Literal
 
 import torch
+from torch import Tensor
 
 from scorefield.data.manifest import summary_of
 from scorefield.data.source import Source
+from scorefield.foundation.arithmetic import FULL, LOW, Choice, Seconds, allow_tf32, choose, machine_of, timed
 from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
@@ -128,6 +131,8 @@ class Drawing(OnRun):
         correct_first: correct before predicting, or after.
         denoise: end with the denoised field.
         chunk: samples computed at once.
+        precision: of the network; auto: bf16-mixed where the run was not trained in float32 by its own wish, this machine has
+            instructions for it and a short trial finds it faster, else 32-true.
     """
 
     steps: Count | None = None
@@ -137,6 +142,48 @@ class Drawing(OnRun):
     correct_first: bool | None = None
     denoise: bool | None = None
     chunk: Count = 64
+    precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+
+    @cached_property
+    def model(self) -> Model:
+        model = super().model
+        model.drawn_in = self._chosen(model).precision
+        return model
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Which weights these are, and in what precision they draw where that is not float32."""
+        return super().provenance | ({"precision": LOW} if self.model.drawn_in == LOW else {})
+
+    @property
+    def wanted_precision(self) -> str:
+        """The precision that is asked for."""
+        return self.precision
+
+    def _chosen(self, model: Model) -> Choice:
+        """What the network draws in: as in training on a machine of the same kind, else as a trial finds, once it is allowed."""
+        training = self.checkpoint.config.get("train")
+        asked = self.wanted_precision
+        if asked == "auto":
+            allow_tf32(model.device)
+            if not isinstance(training, Mapping) or training.get("precision") not in ("auto", LOW):
+                asked = FULL
+        machine, before = machine_of(model.device), Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
+
+        def trial() -> Seconds:
+            t = torch.full((), 0.5, device=model.device)
+
+            @torch.no_grad()
+            def work(given: tuple[Tensor, dict[str, Tensor]], autocast: AbstractContextManager[object]) -> None:
+                with autocast:
+                    model.generative(given[0], t, given[1])
+
+            return timed(work, model.example, model.device, self.chunk)
+
+        if not model.shape:  # of imported weights: nothing is known to try them on
+            return Choice(LOW if asked == LOW else FULL, machine.kind)
+        known = before if before is not None and before.kind == machine.kind else None
+        return choose("--precision", asked, machine, trial, known)
 
     def sampler_from(self, own: Sampler) -> Sampler:
         """A sampler with what the arguments change."""

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, Proximal
 from scorefield.jobs.options import Drawing
@@ -79,7 +80,7 @@ class Reconstruct(Drawing):
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
         baselines: how the baselines are regularised.
-        bf16: evaluate the network in bfloat16.
+        bf16: the same as --precision bf16-mixed.
     """
 
     kspace: Path = positional()
@@ -98,8 +99,14 @@ class Reconstruct(Drawing):
     baselines: Baselines = Baselines()
     bf16: bool = False
 
+    @property
+    def wanted_precision(self) -> str:
+        return LOW if self.bf16 else self.precision
+
     def check(self) -> None:
         check_out(self.out)
+        if self.bf16 and self.precision == FULL:
+            raise InputError("--bf16 and --precision 32-true contradict each other: leave one of them out.")
         if self.out.suffix not in (".h5", ".hdf5"):
             raise InputError(f"{self.out} is to be HDF5: give a name that ends in .h5.")
 
@@ -174,9 +181,10 @@ class Reconstruction(Job):
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         how, source = self.how, self.source
         facts = {"slices": list(self.numbers), "members": how.n, "seed": how.seed, "chunk": how.chunk}
-        facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.bf16}
+        facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
-        return facts | how.provenance | decisive | {"measured": source.fingerprint(self.numbers)}
+        weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
+        return facts | weights | decisive | {"measured": source.fingerprint(self.numbers)}
 
     @property
     def sizes(self) -> list[int]:
@@ -190,7 +198,7 @@ class Reconstruction(Job):
         except EmptySliceError as error:
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
-        posterior = Posterior(how.model, how.method, self.sampler, min(how.chunk, how.n), how.bf16)
+        posterior = Posterior(how.model, how.method, self.sampler, min(how.chunk, how.n))
         members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
         baselines = scan.baseline_images()
         found = summary(members) | {name.replace("-", "_"): x for name, x in baselines.items()}

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.statistics import robust_maximum
+from scorefield.foundation.arithmetic import FULL, LOW, autocast_of
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
@@ -145,7 +146,7 @@ class Posterior:
         for start in range(0, members, self.chunk):
             rows = range(start, start + self.chunk)  # full size, so that a member does not depend on how many there are
             generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
-            with torch.autocast(model.device.type, torch.bfloat16, enabled=self.bf16):
+            with autocast_of(LOW if self.bf16 else FULL, model.device):
                 x = model.draw(generator, (2, *grid), sampler=self.sampler, denoiser=guided).x
             x = to_complex(x)[: members - start, 0].cpu()
             if not bool(torch.isfinite(torch.view_as_real(x)).all()):

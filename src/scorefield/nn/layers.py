@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scorefield.nn import lowprecision
+from scorefield.foundation.errors import InputError
+from scorefield.nn import lowprecision, winograd
 from scorefield.nn.dropout import Dropout
 from scorefield.nn.resample import average, fir_down, fir_filter, fir_up, fir_up_extended, repeat
 
@@ -57,13 +58,16 @@ class Convolution(nn.Module):
         scale: float = 1.0,
     ) -> None:
         super().__init__()
+        if not 1 <= spatial <= 3:
+            raise InputError(f"spatial is {spatial}: networks work on grids of 1 to 3 axes.")
         self.stride, self.padding = stride, kernel // 2 if padding is None else padding
         self.weight = nn.Parameter(torch.empty(out_channels, *(kernel,) * spatial, in_channels))
         self.bias = nn.Parameter(torch.zeros(out_channels))
         initialise_(self.weight.movedim(-1, 1), scale)
 
     def forward(self, x: Float[Tensor, "batch in_channels *grid"]) -> Float[Tensor, "batch out_channels *size"]:
-        if lowprecision.applies(x) and lowprecision.few(x) and self.stride == 1:
+        few = lowprecision.applies(x) and lowprecision.few(x)
+        if self.stride == 1 and (few or winograd.applies(x, self.weight)):
             return lowprecision.Convolve.apply(x, self.weight, self.bias, self.padding)
         return lowprecision.convolve(x, self.weight, self.bias, self.stride, self.padding)
 
@@ -89,6 +93,8 @@ class GroupNorm(nn.Module):
 
     def __init__(self, channels: int, activate: bool = True, group: int = 4) -> None:
         super().__init__()
+        if group < 1:
+            raise InputError(f"group is {group}: give the number of channels that are normalised together, at least 1.")
         self.groups = next(n for n in range(max(min(channels // group, 32), 1), 0, -1) if channels % n == 0)
         self.activate = activate
         self.weight = nn.Parameter(torch.ones(channels))

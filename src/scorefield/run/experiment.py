@@ -22,7 +22,7 @@ from scorefield.data.loader import Sequential
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Normaliser
 from scorefield.data.precision import needed
-from scorefield.data.source import Source, Tensors
+from scorefield.data.source import Source, Tensors, say_notes
 from scorefield.foundation.errors import AbsentDataError, InputError, NothingHeldOutError, brief
 from scorefield.foundation.files import is_abandoned
 from scorefield.foundation.locks import OWNER, owned
@@ -93,6 +93,8 @@ def prepare(
         valid = given.load("valid")
     except NothingHeldOutError:
         valid = Subset(train, torch.arange(0))
+    if place_among()[0] == 0:
+        say_notes(train, valid)
     fit_to_data(groups, train)
     config = yaml.safe_load(parser.written(groups))
     if groups.train.seed < 0:
@@ -147,7 +149,8 @@ def train(
         experiment = prepare(parser, settings, checkpoint, None if begun else init, mean=None if begun else mean)
         if checkpoint is not None:
             before = renewed(checkpoint.facts["config"])
-            _check_same(before, experiment.config, folder, ("data",))
+            if not _only_moved(checkpoint, before, experiment):
+                _check_same(before, experiment.config, folder, ("data",))
             _check_data(checkpoint, experiment, folder, accept_changed_data)
             _check_same(before, experiment.config, folder, ("model", "train"))
             _check_left(checkpoint, experiment.trainer.steps, folder)
@@ -155,6 +158,8 @@ def train(
         if leader:
             if checkpoint is not None:
                 _set_aside(unusable, checkpoint.facts["step"])
+            if checkpoint is None:
+                say_classes(experiment)
             news = (
                 suspicions(experiment.model, experiment.train) if checkpoint is None else differing_versions(checkpoint)
             )
@@ -164,6 +169,15 @@ def train(
             state, experiment.train, experiment.valid, folder=folder, config=experiment.config, resume=checkpoint
         )
     return experiment.model
+
+
+def say_classes(experiment: Experiment) -> None:
+    """Say how a network would tell the classes of its data apart, where it does not but could."""
+    classes, net = len(experiment.train.classes), experiment.config["model"]["net"]
+    if classes > 1 and not net.get("init_args", {}).get("labels", 1):
+        log.info(
+            "the data have %d classes: to draw from one of them, train with --model.net.labels %d", classes, classes
+        )
 
 
 def last_usable(folder: Path) -> tuple[Checkpoint | None, dict[Path, str]]:
@@ -272,6 +286,15 @@ def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, ac
         )
     if leader:
         log.warning("the data have changed and are accepted: %s", what)
+
+
+def _only_moved(checkpoint: Checkpoint, before: Mapping[str, Any], experiment: Experiment) -> bool:
+    """Whether data are read from another place, where the same lie that the run was trained on."""
+    then, now = Manifest.read(checkpoint.facts.get("data"), "the run"), experiment.model.manifest
+    if then is None or now is None or not then.files or then.changes(now):
+        return False
+    changed = differences(completed(before["data"], experiment.config["data"]), experiment.config["data"], "data")
+    return all(isinstance(old, str) and isinstance(new, str) and Path(new).exists() for _, old, new in changed)
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import re
 import sys
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import isabstract, signature
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any, get_args
 
 from scorefield.run.defaults import constructor_types, import_class
 
+ALIKE = 0.75  # of what is most probably one word, misspelled
 LONGEST = 60  # characters of a value that are shown
 KINDS = {
     **{"int": "a whole number", "float": "a number", "bool": "true or false", "str": "text", "NoneType": "null"},
@@ -97,7 +98,8 @@ def _unknown_option(place: Place, found: re.Match[str], known: Known) -> str:
         return _unknown_argument(place, found, known)
     if not word.startswith("-"):
         return f"There is one argument too many: {shortened(found[1])}. {known.program} --help shows what there is."
-    return f"There is no option {shortened(word)}. {meant(word, known.options, f'{known.program} --help lists them.')}"
+    options = {*known.options, *(f"--{name}" for name in below(known.types))} if "." in word else known.options
+    return f"There is no option {shortened(word)}. {meant(word, options, f'{known.program} --help lists them.')}"
 
 
 def _unknown_argument(place: Place, found: re.Match[str], known: Known) -> str:
@@ -202,8 +204,38 @@ def meant(word: str, names: Iterable[str], otherwise: str) -> str:
     """A question for the name that was probably meant, or something else to say."""
     names = sorted(names)
     longer = [name for name in names if name.startswith(word)]
-    close = longer[:1] or difflib.get_close_matches(word, names, n=1, cutoff=0.55)
+    close = longer[:1] or _within(word, names) or difflib.get_close_matches(word, names, n=1, cutoff=0.55)
     return f"Did you mean {close[0]}?" if close else otherwise
+
+
+def _within(word: str, names: Sequence[str]) -> list[str]:
+    """Of dotted names, the one whose first and last parts are spelled like those of a word: train.optimiser.lr for train.lr."""
+    dashes, parts = word[: len(word) - len(word.lstrip("-"))], word.lstrip("-").split(".")
+    if len(parts) < 2:
+        return []
+
+    def likeness(name: str) -> float:
+        """0 where it has no such parts, else how much the parts are alike; less for every other part."""
+        own = name.removeprefix(dashes).split(".")
+        if len(own) < len(parts):
+            return 0.0
+        pairs = ((parts[0], own[0]), (parts[-1], own[-1]))
+        ratios = [difflib.SequenceMatcher(None, *pair).ratio() for pair in pairs]
+        return sum(ratios) - 0.05 * (len(own) - len(parts)) if min(ratios) >= ALIKE else 0.0
+
+    best = max(names, key=likeness, default="")
+    return [best] if best and likeness(best) else []
+
+
+def below(types: Mapping[str, Any]) -> set[str]:
+    """The dotted names of the arguments of all classes that can stand for some keys."""
+    return {
+        f"{key}.{name}"
+        for key, kind in types.items()
+        if (kinds := classes_in(kind))
+        for found in classes_of(kinds)
+        for name in signature(found).parameters
+    }
 
 
 def listed(names: Collection[str]) -> str:
@@ -223,11 +255,16 @@ def short(path: str) -> str:
 
 # --------------------------------------------------------------------------------------------------------------- classes
 def known_classes(kinds: Collection[type] = ()) -> set[str]:
-    """The names of the classes of scorefield that are loaded, not abstract, and of one of the kinds if there are any."""
+    """Their names."""
+    return {kind.__name__ for kind in classes_of(kinds)}
+
+
+def classes_of(kinds: Collection[type] = ()) -> set[type]:
+    """The classes of scorefield that are loaded, not abstract, and of one of the kinds if there are any."""
     modules = [module for name, module in list(sys.modules.items()) if name.startswith("scorefield.")]
     found = {value for module in modules for value in vars(module).values() if isinstance(value, type)}
     ours = {kind for kind in found if kind.__module__.startswith("scorefield.") and not isabstract(kind)}
-    return {kind.__name__ for kind in ours if not kinds or issubclass(kind, tuple(kinds))}
+    return {kind for kind in ours if not kinds or issubclass(kind, tuple(kinds))}
 
 
 def classes_in(annotation: Any) -> list[type]:

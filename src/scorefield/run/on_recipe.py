@@ -38,7 +38,8 @@ class OnRecipe(Verb):
         found, inside = [], False
         for word in arguments:
             if word.startswith("-") and not _is_number(word):
-                inside = word.removeprefix("--").split("=")[0].split(".")[0] in GROUPS
+                head, dot, _ = word.removeprefix("--").split("=")[0].partition(".")
+                inside = head in GROUPS or (bool(dot) and head.replace("-", "_") not in cls.__dataclass_fields__)
             found.append(f"--overrides={word}" if inside else word)
         return found
 

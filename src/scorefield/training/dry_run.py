@@ -24,6 +24,7 @@ BACKWARD = 1.25  # what a step takes beside the weights over what autograd keeps
 PATIENCE = 20.0  # seconds for all steps that are counted
 REPEATS = 5  # whole steps that are counted
 BUSY = 0.75  # load per core from which on times say little
+WAITING = 0.15  # share of the time, likewise
 
 
 class Cost(NamedTuple):
@@ -204,19 +205,53 @@ def largest(state: State) -> Callable[[float], float]:
     return agreed
 
 
-def load_warning(device: torch.device) -> tuple[str, ...]:
-    """A line if other programs keep this machine busy; ask before working on it oneself."""
-    if device.type != "cpu" or not hasattr(os, "getloadavg"):  # Windows
-        return ()
-    return busy(os.getloadavg()[0], os.cpu_count() or 1)
+class Use(NamedTuple):
+    """Seconds that the threads of this process computed, and that they were ready to, but waited for a processor."""
+
+    computing: float
+    waiting: float
+
+    @classmethod
+    def so_far(cls) -> Use | None:
+        """Since the process began; None where the system does not count them (only Linux does)."""
+        try:
+            counts = [path.read_text().split() for path in Path("/proc/self/task").glob("*/schedstat")]
+            return cls(*(sum(int(count[place]) for count in counts) / 1e9 for place in (0, 1))) if counts else None
+        except (OSError, ValueError, IndexError):
+            return None
+
+    @classmethod
+    def since(cls, before: Use | None) -> Use | None:
+        """Since another time."""
+        now = cls.so_far()
+        if now is None or before is None:
+            return None
+        return cls(*(max(0.0, late - early) for late, early in zip(now, before, strict=True)))
 
 
-def busy(load: float, cores: int) -> tuple[str, ...]:
-    """A line if programs wait for processors, or will as soon as this one uses all of them."""
-    if load < BUSY * cores:
+def load() -> float:
+    """How many programs compute or wait to, on average over the last minute; 0 where the system does not count them (Windows)."""
+    return os.getloadavg()[0] if hasattr(os, "getloadavg") else 0.0
+
+
+def busy(before: float, cores: int, use: Use | None, seconds: float) -> tuple[str, ...]:
+    """A line if other programs took processors from the steps, or, where nobody counts that, kept the machine busy before them.
+
+    Args:
+        before: the load before the first step, which has none of this process in it.
+        cores: processors.
+        use: of processors while steps were made.
+        seconds: that a step took.
+    """
+    if use is None or not use.computing > 0:
+        note = f"The machine is busy (a load of {before:.1f} on {cores} cores before the first step): alone, a run is faster."
+        return (note,) if before >= BUSY * cores else ()
+    share = use.waiting / (use.computing + use.waiting)
+    if share < WAITING:
         return ()
     return (
-        f"The machine is busy (a load of {load:.1f} on {cores} cores before the first step): alone, a run is faster.",
+        f"The machine is busy: {share:.0%} of their time the steps were ready and waited for one of the {cores} cores (a load of "
+        f"{before:.1f} before the first). Alone, a step takes at most {seconds * (1 - share):.3g} s.",
     )
 
 

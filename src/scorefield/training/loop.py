@@ -21,6 +21,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.picture import save_grid
+from scorefield.foundation.arithmetic import uncompiled
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.signals import Stopped
@@ -190,6 +191,8 @@ class Loop:
         unvalidated = self.log is not None and self.log.validated < self.state.step
         if self._validation_is_due() and self._agree(int(unvalidated)):
             self._validate()
+        elif self.log is not None and self.log.validated:
+            self._keep_best()  # it may have been stopped between a row of the log and the best checkpoint
         undrawn = self.fabric.is_global_zero and not self.state.model.classes and not self._picture().exists()
         if self._due(self.plan.preview_every) and self._agree(int(undrawn)):
             self._preview()
@@ -378,10 +381,11 @@ class Loop:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Without dropout inside; back to training afterwards, even after an error."""
+    """Without dropout inside, nor what was compiled for the shapes of training; back to it afterwards, even after an error."""
     module.eval()
     try:
-        yield
+        with uncompiled():
+            yield
     finally:
         module.train()
 

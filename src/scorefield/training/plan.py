@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
 
 from scorefield.data.augment import Augment
+from scorefield.foundation.arithmetic import FULL, Precision
 from scorefield.foundation.errors import InputError
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
@@ -30,11 +30,12 @@ class Plan:
         ema: decay of the average of the weights; 0 for none.
         clip: largest norm of the gradient; null for no limit.
         augment: random changes of each training sample, in order.
-        precision: of the network's arithmetic; times and noise levels are never cast.
+        precision: of the network's arithmetic; auto: bf16-mixed where the machine has instructions for it and a short trial finds
+            it faster, else 32-true. Times and noise levels are never cast.
         accelerator: cpu, cuda, or auto: cuda where there is any, else cpu. (mps has no float64, which schedules need.)
         devices: processes per node, one device each.
         nodes: machines.
-        compile: compile the network with torch.compile.
+        compile: compile the network for training with torch.compile; what that takes and saves is measured and said.
         workers: processes that read ahead; 0 reads in the training process.
         seed: of all draws.
         log_every: steps between rows of the training log.
@@ -53,7 +54,7 @@ class Plan:
     ema: float = 0.9999
     clip: float | None = 1.0
     augment: list[Augment] = field(default_factory=list)
-    precision: Literal["32-true", "bf16-mixed", "16-mixed"] = "32-true"
+    precision: Precision = FULL
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1

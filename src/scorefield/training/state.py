@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
+from scorefield.foundation.arithmetic import FULL, Choice, allow_tf32, autocast_of
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.losses.loss import Loss
@@ -25,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric:
-    """Devices, processes and precision; starts the other processes where there are to be several."""
+    """Devices, processes and precision; starts the other processes where there are to be several. `auto` is chosen later."""
     from lightning_fabric import Fabric  # slow to import, needed for training alone
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
@@ -35,10 +37,11 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
         raise InputError(
             f"train.precision=16-mixed needs a CUDA device, not {accelerator}: take bf16-mixed or 32-true."
         )
+    given: Any = FULL if precision == "auto" else precision
     strategy = "ddp" if devices * nodes > 1 else "auto"
     shape = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
     try:
-        fabric = Fabric(accelerator=accelerator, precision=precision, **shape)
+        fabric = Fabric(accelerator=accelerator, precision=given, **shape)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
         raise InputError(
             f"train.accelerator={accelerator} with train.devices={devices} cannot be used here: {error}"
@@ -48,6 +51,8 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
     # Autocast is entered around a loss, not, as Fabric does it, around each call of the network: a loss can then leave it.
     fabric.autocast, plugin.forward_context = plugin.forward_context, nullcontext  # type: ignore[method-assign]
     fabric.launch()
+    if precision == "auto":
+        allow_tf32(fabric.device)
     return fabric
 
 
@@ -71,11 +76,13 @@ class State:
     Attributes:
         step: how many were made.
         draws: the seed of the draws of training; those of validation always come from `seed`.
+        precision: what was chosen to compute in; None before.
     """
 
     def __init__(self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric) -> None:
         self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
         self.step, self.draws = 0, seed
+        self.precision: Choice | None = None
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
         self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
         self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
@@ -93,6 +100,12 @@ class State:
         """1 where gradients may overflow as a matter of course: in float16, until they are scaled down as far as they need."""
         scale = self._scaler.scaler._get_scale_async() if self._scaler.precision == "16-mixed" else torch.zeros(())
         return torch.ones((), device=self.fabric.device) if scale is None else (scale > 1).to(self.fabric.device)
+
+    def compute_in(self, choice: Choice) -> None:
+        """Evaluate the network in a precision from now on."""
+        self.precision = choice
+        if choice.precision != self._scaler.precision:
+            self.fabric.autocast = partial(autocast_of, choice.precision, self.fabric.device)  # type: ignore[method-assign]
 
     def use_stream(self, number: int) -> None:
         """Draw from the random numbers of a number from now on; those of 0 are the seed's own."""
@@ -176,7 +189,8 @@ class State:
     def facts(self) -> dict[str, Any]:
         """What else there is to know, in JSON's types."""
         data = {} if self.model.manifest is None else {"data": self.model.manifest.record()}
-        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()} | data
+        choice = {} if self.precision is None else {"precision": self.precision.facts()}
+        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()} | choice | data
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""

@@ -2,24 +2,36 @@
 
 from __future__ import annotations
 
+import logging
+import os
+import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
 
+from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Loader
+from scorefield.foundation.arithmetic import Choice, Seconds, choose, machine_of, synchronise, timed, uncompiled
 from scorefield.foundation.files import write_json, write_text
 from scorefield.foundation.signals import deferred_signals
 from scorefield.model import Model
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training import dry_run
 from scorefield.training.dry_run import Cost
-from scorefield.training.loop import Loop
+from scorefield.training.loop import Loop, evaluating
 from scorefield.training.plan import Plan
 from scorefield.training.state import State, launch
+from scorefield.training.validation import losses_of
+
+log = logging.getLogger("scorefield")
+
+COMPARED = 3  # passes with compiled code and without
 
 
 class Trainer(Plan):
@@ -32,7 +44,7 @@ class Trainer(Plan):
         net = model.denoiser.net
         state = State(model, self.optimiser, self.ema, self.seed, fabric)
         if self.compile:
-            net.compile()
+            net.compile(dynamic=False)  # training has one shape
         return state
 
     def fit(
@@ -55,6 +67,9 @@ class Trainer(Plan):
             config: the resolved configuration, stored in every checkpoint.
             resume: where to go on.
         """
+        self.settle_precision(state, train, resume)
+        if self.compile:
+            self._compile(state, train)
         with deferred_signals() as stop_requested:  # from the first byte on: what was begun can be gone on with
             loop = Loop(self, state, valid, valid if len(valid) else train, folder, config, stop_requested)
             if resume is not None:
@@ -68,7 +83,9 @@ class Trainer(Plan):
     def dry_run(self, model: Model, train: FieldDataset) -> Cost:
         """What a step costs, from real steps where they fit into memory and some seconds; saves nothing."""
         state = self.launch(model)
-        busy = dry_run.load_warning(state.fabric.device)
+        load, before = dry_run.load(), dry_run.Use.so_far()
+        precision = self.settle_precision(state, train)
+        chosen = (f"train.precision=auto is {precision}.",) if self.precision == "auto" else ()
         share = self.batch_size // (self.devices * self.nodes)
         batches = iter(self._loader(train, state))
 
@@ -78,12 +95,79 @@ class Trainer(Plan):
             micro = islice(batches, self.accumulate) if size == share else part
             float(state.advance(micro, self.loss, clip=self.clip, steps=self.steps)[0])  # waits for the device
 
+        if self.compile:
+            chosen = (*chosen, "These are times without train.compile: what it saves is measured when training begins.")
         first = Loader(train, 1, seed=self.seed, augment=self.augment).batch(0)
-        one = dry_run.probe(state, self.loss, first)
-        found = dry_run.cost(state, one, step, share, share // self.accumulate)
-        return found._replace(notes=(*found.notes, *busy))
+        with uncompiled():  # it would be compiled anew for each size
+            one = dry_run.probe(state, self.loss, first)
+            found = dry_run.cost(state, one, step, share, share // self.accumulate)
+        busy = dry_run.busy(load, os.cpu_count() or 1, dry_run.Use.since(before), found.seconds_per_step)
+        return found._replace(notes=(*found.notes, *chosen, *(busy if state.fabric.device.type == "cpu" else ())))
+
+    def settle_precision(
+        self, state: State, train: FieldDataset, resume: checkpoints.Checkpoint | None = None
+    ) -> Choice:
+        """Choose what the state computes in: what the run began with on a machine of this kind, or what a short trial finds.
+
+        Args:
+            state: what is trained; a trial leaves it as it is.
+            train: training data.
+            resume: where the run goes on.
+        """
+        fabric = state.fabric
+        before = None if resume is None else Choice.read(resume.facts.get("precision"))
+        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+
+        def batch(size: int) -> Batch:
+            return Loader(train, size, seed=self.seed, augment=self.augment).batch(0)
+
+        def work(given: Batch, autocast: AbstractContextManager[object]) -> None:
+            self._pass(state, given, autocast)
+
+        def trial() -> Seconds:
+            """Without dropout, which would change no ratio, and without compiling, which would take longer than all else."""
+            with evaluating(state.model.denoiser):
+                return timed(work, batch, fabric.device, share)
+
+        found = None
+        if fabric.is_global_zero:
+            found = choose("train.precision", self.precision, machine_of(fabric.device), trial, before)
+        choice: Any = fabric.broadcast(found)  # in which all processes have to agree
+        state.compute_in(choice)
+        if self.precision == "auto" and fabric.is_global_zero:
+            log.info("train.precision=auto is %s", choice)
+        return choice
 
     # --------------------------------------------------------------------------------------------------------- private
+    def _pass(self, state: State, batch: Batch, autocast: AbstractContextManager[object]) -> None:
+        """The loss of a batch and its gradient, of which nothing stays."""
+        weights = [parameter for parameter in state.model.denoiser.parameters() if parameter.requires_grad]
+        given = batch.to(state.fabric.device)
+        losses = losses_of(self.loss, state.model.denoiser, state.model, given, seed=self.seed, autocast=autocast)
+        torch.autograd.grad(losses.mean(), weights, allow_unused=True)
+
+    def _compile(self, state: State, train: FieldDataset) -> None:
+        """Compile the network for the one shape that training has, and say what that takes and whether it pays."""
+        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        batch = Loader(train, share, seed=self.seed, augment=self.augment).batch(0)
+
+        def seconds(context: AbstractContextManager[object]) -> float:
+            synchronise(state.fabric.device)
+            started = time.perf_counter()
+            with context, state.keyed(batch):
+                self._pass(state, batch, state.fabric.autocast())
+            synchronise(state.fabric.device)
+            return time.perf_counter() - started
+
+        say = log.info if state.fabric.is_global_zero else log.debug
+        say("compiling the network for batches of %d, which may take minutes; validation and pictures need none", share)
+        once = seconds(nullcontext())
+        pairs = [(seconds(uncompiled()), seconds(nullcontext())) for _ in range(COMPARED)]
+        plain, compiled = map(min, zip(*pairs, strict=True))
+        saved = (plain - compiled) * self.accumulate
+        pays = f"pays after {once / saved:.0f} steps" if saved > 0 else "does not pay here: leave train.compile out"
+        say("compiled in %.3g s: a pass takes %.3g s instead of %.3g s, which %s", once, compiled, plain, pays)
+
     def _loader(self, fields: FieldDataset, state: State) -> Loader:
         return Loader(
             fields,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 
-import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import DenoiserProtocol
@@ -41,14 +40,3 @@ def losses_of(
     prepared = model.prepare(batch)
     with autocast:
         return loss(denoiser, prepared, generator=generator)
-
-
-def autocast_of(precision: str, device: torch.device) -> AbstractContextManager[object]:
-    """The context of a plan's precision on a device; float16 is for GPUs alone."""
-    if precision == "bf16-mixed":
-        return torch.autocast(device.type, torch.bfloat16)
-    return (
-        torch.autocast(device.type, torch.float16)
-        if precision == "16-mixed" and device.type != "cpu"
-        else nullcontext()
-    )

@@ -318,10 +318,6 @@ def test_bad_images_are_named(folder: Path, cache) -> None:
     bad = folder / "class1" / "9.png"
     noise = np.random.default_rng(0).integers(0, 255, (5, 7), dtype=np.uint8)
     save(bad, noise)
-    for end in (60, 20, 0):
-        bad.write_bytes(bad.read_bytes()[:end])
-        with pytest.raises(InputError, match=r"class1/9\.png of .* is not a readable image"):
-            load()
     save(bad, np.zeros((4, 7), np.uint8))
     with pytest.raises(InputError, match=r"class1/9\.png is 4×7 but class0/0\.png is 5×7: give size"):
         load()

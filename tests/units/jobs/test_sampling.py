@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 import os
 import shutil
@@ -25,12 +26,15 @@ import tiny
 from scorefield.cli import main
 from scorefield.data import Images
 from scorefield.data.picture import GAP, SMALL, grid
+from scorefield.foundation.arithmetic import Machine, Seconds
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.locks import ChunkLocks
+from scorefield.jobs import options
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import own_device
 from scorefield.jobs.outputs import Pixels, write_array, write_pictures
 from scorefield.jobs.sample import Sample
+from scorefield.run.loading import LoadedCheckpoint
 from scorefield.run.runner import Pieces, parts_of
 
 resource = pytest.importorskip("resource")  # POSIX: there are no such locks, signals and limits elsewhere
@@ -313,3 +317,26 @@ def test_the_trajectory_ends_in_the_samples(run: Path, tmp_path: Path) -> None:
         distance = [float(np.square(tile - sample).mean()) for tile in cut[row]]
         assert np.abs(cut[row][-1] - sample).max() <= 1  # another chunk size: equal to 1e-4
         assert distance[0] > 10 * distance[-2]
+
+
+def test_bfloat16_draws_where_training_allowed_it_and_the_machine_pays_for_it(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run that asked for float32 is drawn in float32; one that left it open in what a trial chooses, which the job records."""
+
+    def drawn(name: str, **more: object) -> tuple[torch.Tensor, str | None]:
+        found = Sample(run=run, n=2, steps=2, out=tmp_path / name, **more).run()
+        return found, json.loads((tmp_path / name / "job.json").read_text()).get("precision")
+
+    monkeypatch.setattr(options, "machine_of", lambda _: Machine("new", True))
+    monkeypatch.setattr(options, "timed", lambda *_: Seconds(2.0, 1.0))
+    full, said = drawn("asked")
+    assert said is None
+    config = LoadedCheckpoint.config.fget
+    left_open = property(lambda self: config(self) | {"train": {"precision": "auto"}})
+    monkeypatch.setattr(LoadedCheckpoint, "config", left_open)
+    low, said = drawn("open")
+    assert said == "bf16-mixed" and 0 < (low - full).abs().max() < 0.1 * full.std()
+    assert torch.equal(drawn("full", precision="32-true")[0], full)
+    monkeypatch.setattr(options, "machine_of", lambda _: Machine("old", False))
+    assert drawn("old")[1] is None

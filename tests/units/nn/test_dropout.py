@@ -123,3 +123,12 @@ def test_the_gradient_of_a_batch_is_the_sum_of_those_of_its_parts(name: str) -> 
     net.eval()
     with torch.no_grad(), keyed_dropout(keyed_layers(net), 3, keys(6), CPU):
         assert torch.equal(net(x, label), net(x, label))
+
+
+def test_keyed_dropout_is_one_graph(unchecked):
+    """A break in every block would make many small graphs of a network, which take minutes to compile and save nothing."""
+    layer = Dropout(0.5)
+    layer.factors = odd_numbers(0, torch.tensor([[0, 0], [1, 0]]), 1)[0]
+    x = torch.randn(2, 3, 4, 4)
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)
+    assert torch.equal(compiled(x), layer(x))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import time
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -22,8 +22,8 @@ from scorefield.training.dry_run import (
     Kept,
     Probe,
     Timing,
+    Use,
     busy,
-    load_warning,
     on_a_line,
     timed,
 )
@@ -46,7 +46,7 @@ def cost(folder: Path, **overrides: object) -> Cost:
 
 @pytest.fixture
 def idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "getloadavg", lambda: (0.0, 0.0, 0.0))
+    monkeypatch.setattr(dry_run, "WAITING", 1.0)
 
 
 class Machine:
@@ -110,10 +110,24 @@ def test_the_spread_is_that_of_the_measurements() -> None:
     assert on_a_line([(1, 3.0), (2, 2.0)], 10).seconds == pytest.approx(10 * (3 + 4) / 5)  # no line falls
 
 
-def test_a_busy_machine_is_stated(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert busy(1.0, 2) == () and "a load of 3.2 on 2 cores" in busy(3.2, 2)[0]
-    monkeypatch.setattr(os, "getloadavg", lambda: (1e4, 0.0, 0.0))
-    assert load_warning(torch.device("cuda")) == () and "busy" in load_warning(torch.device("cpu"))[0]
+def test_a_busy_machine_is_stated() -> None:
+    """By what the steps waited, where that is counted: then neither our own load nor an idle minute before deceives."""
+    assert busy(9.0, 2, Use(10.0, 1.0), 0.9) == ()
+    (note,) = busy(0.1, 2, Use(10.0, 30.0), 0.8)
+    assert "75% of their time" in note and "Alone, a step takes at most 0.2 s" in note
+    assert busy(1.0, 2, None, 0.8) == () and "a load of 3.2 on 2 cores" in busy(3.2, 2, None, 0.8)[0]
+
+
+def test_computing_is_told_from_waiting() -> None:
+    before = Use.so_far()
+    if before is None:
+        pytest.skip("this system does not count it")
+    started = time.process_time()
+    while time.process_time() < started + 0.05:
+        pass
+    found = Use.since(before)
+    assert found is not None and found.computing >= 0.04 and found.waiting >= 0
+    assert Use.since(None) is None
 
 
 def test_the_cost_of_a_small_run_is_that_of_real_steps(idle: None, tmp_path: Path) -> None:

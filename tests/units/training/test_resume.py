@@ -59,6 +59,17 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def test_the_best_checkpoint_is_kept_where_a_kill_came_between_it_and_its_row(
+    uninterrupted: Path, tmp_path: Path
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(uninterrupted, run)
+    best = checkpoints.read(run / "best" / "loss.safetensors").facts["step"]
+    (run / "best" / "loss.safetensors").unlink()
+    tiny.train(tmp_path, run, resume=True)
+    assert checkpoints.read(run / "best" / "loss.safetensors").facts["step"] == best
+
+
 @pytest.mark.slow
 def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tmp_path / "run")

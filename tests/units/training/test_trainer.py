@@ -6,6 +6,7 @@ import csv
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,9 +15,11 @@ from torch import Tensor
 import tiny
 from scorefield.data.loader import Loader, Sequential
 from scorefield.foundation import files
+from scorefield.foundation.arithmetic import Machine, Seconds, autocast_of
 from scorefield.foundation.errors import InputError
 from scorefield.run.experiment import prepare
 from scorefield.training import checkpoint as checkpoints
+from scorefield.training import trainer
 from scorefield.training.dry_run import peak_memory
 from scorefield.training.loop import VALIDATION_EPOCH, Loop
 from scorefield.training.state import State, launch
@@ -24,9 +27,9 @@ from scorefield.training.state import State, launch
 
 def make(folder: Path, **overrides: object) -> tuple[State, tiny.run.Experiment]:
     experiment = prepare(*tiny.settings(tiny.recipe(folder), **overrides))
-    trainer = experiment.trainer
-    fabric = launch("cpu", 1, 1, trainer.precision)
-    return State(experiment.model, trainer.optimiser, trainer.ema, trainer.seed, fabric), experiment
+    plan = experiment.trainer
+    fabric = launch("cpu", 1, 1, plan.precision)
+    return State(experiment.model, plan.optimiser, plan.ema, plan.seed, fabric), experiment
 
 
 def test_low_precision_casts_neither_labels_nor_weights(tmp_path: Path) -> None:
@@ -126,3 +129,61 @@ def test_the_checkpoint_with_the_least_validation_loss_is_not_pruned(
     tiny.train(tmp_path, tmp_path / "run", **often, train__preview_every=9)
     assert checkpoints.steps(tmp_path / "run" / "checkpoints") == [2, 4]
     assert checkpoints.read(tmp_path / "run" / "best" / "loss.safetensors").facts["step"] == 2
+
+
+def fake(monkeypatch: pytest.MonkeyPatch, machine: Machine, seconds: Seconds) -> None:
+    """Another machine, whose trials end as they are wanted, once they have made their passes."""
+
+    def trial(work: Any, batch: Any, device: torch.device, most: int) -> Seconds:
+        for precision in ("32-true", "bf16-mixed"):
+            work(batch(min(2, most)), autocast_of(precision, device))
+        return seconds
+
+    monkeypatch.setattr(trainer, "machine_of", lambda _: machine)
+    monkeypatch.setattr(trainer, "timed", trial)
+
+
+def test_the_precision_that_was_chosen_is_stored_and_taken_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A trial changes nothing: the weights of a run that made one are those of a run in the precision that it chose."""
+    run, options = tmp_path / "run", {"train__steps": 1, "train__preview_every": 0, "train__validate_every": 0}
+    fake(monkeypatch, Machine("new", True), Seconds(2.0, 1.0))
+    tiny.train(tmp_path, run, train__precision="auto", **options)
+    stored = checkpoints.read(checkpoints.path_of(run / "checkpoints", 1))
+    assert stored.facts["precision"] == {"precision": "bf16-mixed", "kind": "new", "seconds": [2.0, 1.0]}
+    assert stored.facts["config"]["train"]["precision"] == "auto"
+    fake(monkeypatch, Machine("new", True), Seconds(1.0, 9.0))  # a trial would end otherwise now
+    options["train__steps"] = 2
+    tiny.train(tmp_path, run, resume=True, train__precision="auto", **options)
+    again = checkpoints.read(checkpoints.path_of(run / "checkpoints", 2))
+    assert again.facts["precision"] == stored.facts["precision"] and not caplog.messages
+    tiny.train(tmp_path, tmp_path / "asked", train__precision="bf16-mixed", **options)
+    asked = checkpoints.read(checkpoints.path_of(tmp_path / "asked" / "checkpoints", 2))
+    assert all(torch.equal(again.tensors[name], value) for name, value in asked.tensors.items())
+    assert "train.precision=bf16-mixed is slow here (new): 9 s" in caplog.text
+    fake(monkeypatch, Machine("old", False), Seconds(1.0, 1.0))
+    tiny.train(tmp_path, run, resume=True, train__precision="auto", **options | {"train__steps": 3})
+    assert "auto was bf16-mixed (new" in caplog.text and "Here it is 32-true (old)" in caplog.text
+
+
+def test_what_is_compiled_is_for_training_alone_and_what_it_gives_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Validation and pictures, of other shapes, run as they are written. (The compiler itself is stood in for: it takes long.)"""
+    from torch._dynamo import eval_frame
+
+    calls: set[tuple[bool, str]] = set()
+
+    def compiled(self: torch.nn.Module, *, dynamic: bool) -> None:
+        assert not dynamic
+        self.register_forward_pre_hook(lambda net, _: calls.add((net.training, eval_frame._stance.stance)))
+
+    monkeypatch.setattr(torch.nn.Module, "compile", compiled)
+    caplog.set_level("INFO", "scorefield")
+    options = {"train__validate_every": 1, "train__preview_every": 2}
+    tiny.train(tmp_path, tmp_path / "run", train__steps=2, train__compile=True, **options)
+    compared = (True, "force_eager")
+    assert calls == {(True, "default"), compared, (False, "force_eager")}
+    assert any(message.startswith("compiling the network for batches of 16") for message in caplog.messages)
+    assert any(message.startswith("compiled in ") and "pay" in message for message in caplog.messages)

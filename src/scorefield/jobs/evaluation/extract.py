@@ -16,6 +16,7 @@ from scorefield.data.arrays import Arrays
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, FieldDataset
 from scorefield.data.images import Images
+from scorefield.data.source import say_notes
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.outputs import Pixels
 from scorefield.metrics.features import Features
@@ -217,7 +218,9 @@ def open_samples(path: Path) -> FieldDataset:
         return Rescaled(pictures, Pixels(*record["png"]))
     if path.suffix in (".npy", ".npz"):
         return Arrays(path, valid=0).load("train")
-    return Images(path, valid=0).load("train")
+    fields = Images(path, valid=0).load("train")
+    say_notes(fields)
+    return fields
 
 
 def record_of_samples(path: Path) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import fetch
 from scorefield.data.source import Split
+from scorefield.foundation.arithmetic import autocast_of
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.jobs.options import check_shape
@@ -28,7 +29,7 @@ from scorefield.model import Model
 from scorefield.run.runner import JOB, Job, Piece, Pieces, digest
 from scorefield.training.loop import versions
 from scorefield.training.plan import Plan
-from scorefield.training.validation import VALIDATION_EPOCH, autocast_of, losses_of
+from scorefield.training.validation import VALIDATION_EPOCH, losses_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from scorefield.data.fields import FieldDataset, Subset
-from scorefield.data.source import Source
+from scorefield.data.source import Source, say_notes
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.evaluation.extract import BATCH, Extractor
 from scorefield.metrics.features import Classifier, Features, Projected, train_classifier
@@ -32,6 +32,7 @@ class Data:
         classes: the number of labels; 0 without.
         classifier: tells the class of a sample, where there are labels.
         labels_hash: SHA-256 of the labels; none without.
+        manifest: the digest of the manifest of all that they were read from.
     """
 
     train: Tensor
@@ -39,12 +40,14 @@ class Data:
     classes: int
     classifier: Classifier | None
     labels_hash: str | None = None
+    manifest: str = ""
 
     @property
     def facts(self) -> dict[str, Any]:
         facts: dict[str, Any] = {
             "data_sha256": digest([self.train, self.valid]),
             "labels_sha256": self.labels_hash,
+            "manifest": self.manifest,
             "classes": self.classes,
             "n_train": len(self.train),
             "n_held_out": len(self.valid),
@@ -133,6 +136,7 @@ def gather(source: Source, folder: Path, limit: int, extract: Extractor | None =
         extract: the features to compare by; by default a classifier's where there are labelled images, or a projection.
     """
     train, valid = source.load("train"), source.load("valid")
+    say_notes(train, valid)
     (x, labels), (held, held_labels) = read_at_most(train, limit), read_at_most(valid, limit)
     if len(x) < min(limit, len(train)):
         counts = (len(x), len(train), BYTES / 2**30)
@@ -145,7 +149,8 @@ def gather(source: Source, folder: Path, limit: int, extract: Extractor | None =
         log.info(
             "no labelled images to train a classifier on: the Fréchet distance is of a random projection of the values"
         )
-    data, fields = Data(x, held, count, classifier, labels_hash), Subset(train, order(train, limit))
+    manifest = source.manifest(train, valid).digest
+    data, fields = Data(x, held, count, classifier, labels_hash, manifest), Subset(train, order(train, limit))
     if extract is not None:
         return Reference(extract.stored(fields, folder, "reference"), extract, data, costly=True)
     extract = Extractor(classifier if classifier is not None else Projected(x[0].numel()))
