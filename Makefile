@@ -1,13 +1,16 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test lint clean
+.PHONY: demo test test-slow lint clean
 
 demo: .venv/installed
 	$(BIN)/scorefield demo
 
 test: .venv/developed
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: .venv/developed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: .venv/developed
 	$(BIN)/ruff check .

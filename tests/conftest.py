@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 from jaxtyping import config, install_import_hook
 
+# The tests' tensors are small: threads cost more than they give, also in the processes that tests start.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 install_import_hook("scorefield", "checker.check")
 
 import torch  # noqa: E402 - the hook comes before anything that might import the package
@@ -14,7 +16,7 @@ import torch  # noqa: E402 - the hook comes before anything that might import th
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # as a shell has it for what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-torch.set_num_threads(1)  # the tests' tensors are small: threads cost more than they give
+torch.set_num_threads(1)
 
 
 def _folder(variable: str) -> Path:

@@ -23,7 +23,8 @@ RECIPE = """
 base: digits
 model:
   net:
-    init_args: {channels: 8, blocks: 1, attention: [], dropout: 0.1}
+    init_args: {channels: 8, multipliers: [1], blocks: 1, attention: [], dropout: 0.1}
+  sampler: {steps: 4}
 train:
   steps: 12
   batch_size: 16

@@ -3,6 +3,7 @@
 import math
 from dataclasses import dataclass
 
+import pytest
 import torch
 
 from scorefield.core.noise import GaussianField, Matern, Noise, White
@@ -35,6 +36,7 @@ SCHEDULES = {
     "NCSN": geometric(0.01, 50.0, 232),
     "DDPM": ddpm(),
 }
+OFTEN = ("VP", "EDM", "Rectified", "NCSN")  # one of each kind, for laws that are costly
 SIGNAL_ENDS = ("Cosine", "Nichol", "Rectified", "Quadratic")  # α(1) = 0
 NOISE_ENDS = ("VP", "SubVP", *SIGNAL_ENDS)  # σ(0) = 0
 TABLES = ("NCSN", "DDPM")
@@ -108,6 +110,11 @@ class Periodic(Noise):
 
     def log_det(self, x):
         return x.shape[1] * spectrum(tuple(x.shape[2:]), self.smoothness).log().sum().to(x).expand(len(x))
+
+
+def rarely(values, often=OFTEN):
+    """Values of a parameter, of which all but some are left to `make test-slow`."""
+    return [value if value in often else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 LAWS = {  # (data, noise): white or coloured

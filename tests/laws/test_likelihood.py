@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from laws.cases import LAWS, SCHEDULES, SIGNAL_ENDS, Draws, gaussian, keys, mixture, time
+from laws.cases import LAWS, SCHEDULES, SIGNAL_ENDS, Draws, gaussian, keys, mixture, rarely, time
 from scorefield.core.denoiser import Denoiser, EDMPreconditioner
 from scorefield.core.noise import White
 from scorefield.core.schedule import EDM, VP
@@ -24,6 +24,7 @@ F64 = torch.float64
 FLOW = ProbabilityFlow(1e-5, Exact())
 PROBES = {"Rademacher": Rademacher, "Normal": Normal, "Sphere": Sphere}
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+costly_schedules = pytest.mark.parametrize("name", rarely(SCHEDULES))
 every_probe = pytest.mark.parametrize("probe", PROBES)
 
 
@@ -38,8 +39,9 @@ def difference(oracle, shape, flow, n=6):
     return ((found.nats - exact) / dimension).abs().max().item()
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("law", LAWS)
-@every_schedule
+@costly_schedules
 def test_gaussian_densities_are_exact(name, law):
     """To 1e-4 nats per dimension, some ten steps of 1e-5; to 1e-2 where α(1) > 0 and N(0, σ²C) is not quite the law there."""
     oracle = gaussian(SCHEDULES[name], law, mean=0.3)
@@ -187,7 +189,7 @@ def test_what_cannot_be_asked_raises():
 
 # ------------------------------------------------------------------------------------------------------------------- codes
 @pytest.mark.usefixtures("unchecked")
-@every_schedule
+@costly_schedules
 def test_decoding_undoes_encoding(name):
     for oracle, shape in ((gaussian(SCHEDULES[name], mean=0.3), (1, 8)), (mixture(SCHEDULES[name]), (1, 3))):
         x = oracle.marginal((4, *shape), time(1e-3), generator=keys(4))

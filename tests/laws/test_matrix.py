@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from laws.cases import NOISE_ENDS, SCHEDULES, gaussian, keys, time
+from laws.cases import NOISE_ENDS, SCHEDULES, gaussian, keys, rarely, time
 from laws.matrix import BIAS, MEAN, METHODS, NAMES, errors, run, undefined
 from scorefield.core.oracle import Gaussian
 from scorefield.core.sde import SDE
@@ -12,7 +12,7 @@ from scorefield.samplers import Adaptive, LogSNRGrid, UniformGrid
 
 F64 = torch.float64
 pytestmark = pytest.mark.usefixtures("unchecked")
-every_schedule = pytest.mark.parametrize("name", NAMES)
+every_schedule = pytest.mark.parametrize("name", rarely(NAMES))
 every_method = pytest.mark.parametrize("method", METHODS)
 
 

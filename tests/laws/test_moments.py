@@ -18,6 +18,7 @@ from laws.cases import (
     Draws,
     gaussian,
     keys,
+    rarely,
     time,
 )
 from scorefield.core.noise import White
@@ -40,6 +41,7 @@ F64 = torch.float64
 MEAN = 0.3
 
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+costly_schedules = pytest.mark.parametrize("name", rarely(SCHEDULES))
 every_step = pytest.mark.parametrize("step", STOCHASTIC)
 
 
@@ -73,7 +75,7 @@ def errors(oracle, step, times):
 
 
 @every_step
-@every_schedule
+@costly_schedules
 def test_weak_order_one(name, step):
     """Mean and variance err by c/n + O(1/n²): halved from n to 2n, and extrapolated, 2e(2n) − e(n), next to nothing."""
     oracle = gaussian(SCHEDULES[name], mean=MEAN)
@@ -86,7 +88,7 @@ def test_weak_order_one(name, step):
     assert fine[1] < max(coarse[1] / 2**0.85, 1e-13)
 
 
-@every_schedule
+@costly_schedules
 def test_stochastic_heun_is_of_weak_order_two(name):
     """For a churn of S/n, as in the paper: the added noise is exact, so what errs is Heun."""
     oracle = gaussian(SCHEDULES[name], mean=MEAN)

@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from laws.cases import LAWS, NOISE_ENDS, SCHEDULES, Quadratic, gaussian, keys, mixture, order, time
+from laws.cases import LAWS, NOISE_ENDS, SCHEDULES, Quadratic, gaussian, keys, mixture, order, rarely, time
 from scorefield.core.denoiser import Denoiser, EpsilonPrediction
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
@@ -18,6 +18,7 @@ from scorefield.samplers.ode import NODES, STAGES, integrate
 
 F64 = torch.float64
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
+costly_schedules = pytest.mark.parametrize("name", rarely(SCHEDULES))
 
 
 def rotate(speed):
@@ -137,9 +138,10 @@ def test_the_velocity_is_bounded_up_to_both_ends(name):
 ENDS = {"inside": (0.99, 1e-3), "from noise to data": (1.0, 0.0)}
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("law", LAWS)
 @pytest.mark.parametrize("ends", ENDS)
-@every_schedule
+@costly_schedules
 def test_the_flow_of_every_schedule_from_end_to_end(name, ends, law):
     """Some 15 steps err by the tolerance each, as a mean over 8 pixels; the first-order end at σ = 0 adds a fraction of it."""
     oracle, (t, s) = gaussian(SCHEDULES[name], law, mean=0.3), map(time, ENDS[ends])

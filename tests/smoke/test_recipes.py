@@ -16,7 +16,10 @@ SMALL = ["--model.net.channels=8", "--model.net.blocks=1", "--train.batch_size=4
 SHORT = ["--train.steps=1", "--model.sampler.steps=2", "--train.accelerator=cpu"]
 
 
-@pytest.mark.parametrize("name", ["digits", "images", "cifar10-ncsnpp-ve", "cifar10-ddpm-vp-discrete"])
+LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("cifar10-ncsnpp-ve", "cifar10-ddpm-vp-discrete")]
+
+
+@pytest.mark.parametrize("name", ["digits", "images", *LONGER])
 def test_a_recipe_trains_and_samples(name: str, tmp_path: Path) -> None:
     data = ["--data=Digits", "--data.valid=8"]
     assert main(["train", name, "--out", str(tmp_path / "run"), *data, *SMALL, *SHORT]) == 0
@@ -37,6 +40,7 @@ def test_a_classifier_trains_and_is_given_back(name: str, tmp_path: Path, capsys
     assert "is a classifier" in capsys.readouterr().err and not (tmp_path / "s").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("source", "path", "shape"),
     [

@@ -414,6 +414,7 @@ def test_the_files_of_a_folder_that_fail_are_named_and_the_others_go_on(folder, 
     assert (out / "2.nc").stat().st_mtime_ns == kept
 
 
+@pytest.mark.slow
 def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     """A model of tiles predicts held-out tiles beside their truth, and any region of its raster in one piece."""
     data = dataset(24, 32, 48)

@@ -86,7 +86,7 @@ def test_a_forked_process_reads_by_handles_of_its_own(packed: str, truth: np.nda
     for number in range(5):
         np.testing.assert_array_equal(cube.read(number), truth[number])
     for process in processes:
-        np.testing.assert_array_equal(queue.get(timeout=60), truth[N])
+        np.testing.assert_array_equal(queue.get(timeout=600), truth[N])
         process.join()
 
 

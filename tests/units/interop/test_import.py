@@ -56,8 +56,13 @@ def refine_checkpoint(path: Path, program: str, raw: dict, averaged: dict) -> Pa
 
 
 @pytest.mark.parametrize("program", ["ncsnv2", "score-diffusion-training"])
-@pytest.mark.parametrize("rescaled", [False, True])
-@pytest.mark.parametrize("depth", ["low", "medium", "large"])
+@pytest.mark.parametrize(
+    ("depth", "rescaled"),
+    [
+        *(("low", False), ("low", True), ("medium", False), ("large", False)),
+        *(pytest.param(depth, True, marks=pytest.mark.slow) for depth in ("medium", "large")),
+    ],
+)
 @pytest.mark.parametrize("kind", [NCSNv2, NCSN])
 def test_refine_networks(kind, depth, rescaled, program, tmp_path) -> None:
     given = {"levels": 4} if kind is NCSN else {}

@@ -25,14 +25,21 @@ train: {steps: 150, batch_size: 64, validate_on: 32, validate_every: 150, checkp
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model with classes and the null class, one without the null class, one without classes, and a classifier."""
+    """A model with classes and the null class, one without the null class, one without classes, and a classifier, which
+    hardly knows them.
+    """
     folder = tmp_path_factory.mktemp("steering")
     tiny.train(folder / "a", folder / "free", model__net__labels=10, train__augment=DROPPED)
     tiny.train(folder / "b", folder / "sure", train__steps=1, model__net__labels=10)
     tiny.train(folder / "c", folder / "plain", train__steps=1)
-    recipe = tiny.recipe(folder / "d", CLASSIFIER)
-    assert main(["train", str(recipe), "--train.accelerator", "cpu", "--out", str(folder / "classifier")]) == 0
+    train_classifier(folder, "--train.steps", "1")
     return folder
+
+
+def train_classifier(folder: Path, *more: str) -> Path:
+    recipe, out = tiny.recipe(folder / "d", CLASSIFIER), folder / "classifier"
+    assert main(["train", str(recipe), "--train.accelerator", "cpu", "--out", str(out), *more]) == 0
+    return out
 
 
 def drawn(run: Path, out: Path, *arguments: str, steps: int = 4) -> np.ndarray:
@@ -63,14 +70,16 @@ def test_each_class_has_its_turn(runs: Path, tmp_path: Path) -> None:
     assert json.loads((tmp_path / "own" / "job.json").read_text())["label"] == "each"
 
 
+@pytest.mark.slow
 def test_a_classifier_draws_its_class(runs: Path, tmp_path: Path) -> None:
-    plain, classifier = runs / "plain", ("--classifier", str(runs / "classifier"), "--label", "3", "--guidance")
+    plain, judging = runs / "plain", train_classifier(tmp_path)
+    classifier = ("--classifier", str(judging), "--label", "3", "--guidance")
     own = drawn(plain, tmp_path / "own", steps=18)
     np.testing.assert_array_equal(drawn(plain, tmp_path / "still", *classifier, "0", steps=18), own)
     guided = drawn(plain, tmp_path / "guided", *classifier, "3", steps=18)
     record = json.loads((tmp_path / "guided" / "job.json").read_text())["guidance"]
     assert record["scale"] == 3.0 and record["classifier"]["weights"]
-    judge = scorefield.load(runs / "classifier")
+    judge = scorefield.load(judging)
     assert called_three(judge, guided) == len(guided) > called_three(judge, own)
 
 

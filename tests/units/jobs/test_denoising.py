@@ -58,12 +58,16 @@ train:
 """
 
 
+def train(folder: Path, *more: str) -> Path:
+    (folder / "noisy.yaml").write_text(RECIPE)
+    assert cli.main(["train", str(folder / "noisy.yaml"), "--out", str(folder / "run"), *more]) == 0
+    return folder / "run"
+
+
 @pytest.fixture(scope="module")
 def run(tmp_path_factory) -> Path:
-    folder = tmp_path_factory.mktemp("noisy")
-    (folder / "noisy.yaml").write_text(RECIPE)
-    assert cli.main(["train", str(folder / "noisy.yaml"), "--out", str(folder / "run")]) == 0
-    return folder / "run"
+    """Hardly trained."""
+    return train(tmp_path_factory.mktemp("noisy"), "--train.steps", "2", "--train.precision", "32-true")
 
 
 @pytest.fixture(scope="module")
@@ -73,8 +77,9 @@ def digits() -> tuple[torch.Tensor, torch.Tensor]:
     return Digits().load("valid").gather(rows).x, Noisy(Digits(), 3.0, seed=7).load("valid").gather(rows).x
 
 
-def test_a_run_on_noisy_fields_alone_denoises(run: Path, digits: tuple[torch.Tensor, torch.Tensor]) -> None:
-    clean, noisy = digits
+@pytest.mark.slow
+def test_a_run_on_noisy_fields_alone_denoises(tmp_path: Path, digits: tuple[torch.Tensor, torch.Tensor]) -> None:
+    (clean, noisy), run = digits, train(tmp_path)
     model = loading.load(run)
     error = (model.denoise(noisy, 3.0) - clean).square().mean()
     assert float(error) < 0.6 * 9  # a run of seconds has nearly half the variance of the noise out

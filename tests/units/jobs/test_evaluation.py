@@ -40,6 +40,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Reference:
     return gather(Digits(), tmp_path_factory.mktemp("evaluation"), 50_000)
 
 
+@pytest.mark.slow
 def test_the_classifier_knows_digits(reference: Reference) -> None:
     classifier = data_of(reference).classifier
     assert classifier is not None and classifier.accuracy >= 0.97
@@ -59,6 +60,20 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "scorefield.jobs.evaluation.reference.train_classifier", partial(train_classifier, steps=2, width=4)
     )
+
+
+@pytest.fixture
+def hardly_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A classifier of the usual width."""
+    monkeypatch.setattr("scorefield.jobs.evaluation.reference.train_classifier", partial(train_classifier, steps=2))
+
+
+@pytest.fixture(scope="module")
+def untrained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of a step, which refused calls leave as it is."""
+    folder = tmp_path_factory.mktemp("untrained")
+    tiny.train(folder, folder / "run", train__steps=1, model__net__init_args__labels=10)
+    return folder / "run"
 
 
 @pytest.mark.usefixtures("quick")
@@ -111,6 +126,7 @@ def test_only_neighbours_are_limited_by_memory(
     assert reference.facts["n"] == 30
 
 
+@pytest.mark.slow
 def test_copies_blur_and_noise_are_told_from_data(reference: Reference) -> None:
     def figures(x: torch.Tensor) -> dict[str, float]:
         return compare(reference.extractor(in_memory(x)), x, reference)
@@ -132,6 +148,7 @@ def test_copies_blur_and_noise_are_told_from_data(reference: Reference) -> None:
         assert noise[name] < 0.3 and held_out[name] > 0.6 and blurred[name] < held_out[name]
 
 
+@pytest.mark.usefixtures("hardly_trained")
 def test_the_record_says_what_it_was_computed_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tiny.train(tmp_path, tmp_path / "run", train__steps=1)
     command = ["evaluate", str(tmp_path / "run"), "-n", "12", "--seeds", "2", "--steps", "3"]
@@ -157,6 +174,7 @@ def refuse(word: str) -> None:
     raise ValueError(f"{word} is not JSON")
 
 
+@pytest.mark.usefixtures("hardly_trained")
 def test_the_record_of_one_seed_is_strict_json_in_the_run_folder(tmp_path: Path) -> None:
     tiny.train(tmp_path, tmp_path / "run", train__steps=1)
     file = next((tmp_path / "run" / "checkpoints").glob("step-*.safetensors"))
@@ -169,20 +187,18 @@ def test_the_record_of_one_seed_is_strict_json_in_the_run_folder(tmp_path: Path)
 
 @pytest.mark.parametrize("wrong", [["-n", "1"], ["--seeds", "0"], ["--chunk", "0"], ["--device", "abacus"]])
 def test_wrong_numbers_are_refused_in_one_line(
-    wrong: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    wrong: list[str], untrained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    tiny.train(tmp_path, tmp_path / "run", train__steps=1)
     capsys.readouterr()
-    assert main(["evaluate", str(tmp_path / "run"), "-n", "4", "--steps", "2", *wrong]) == 2
+    assert main(["evaluate", str(untrained), "-n", "4", "--steps", "2", *wrong]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said.startswith("scorefield: error: ") and ("give" in said or "needs" in said)
 
 
 @pytest.mark.parametrize("wrong", [["--checkpoints", "all", "--step", "1"], ["--checkpoints", "7"], ["--label", "10"]])
-def test_a_refused_call_leaves_nothing(wrong: list[str], tmp_path: Path) -> None:
-    tiny.train(tmp_path, tmp_path / "run", train__steps=1, model__net__init_args__labels=10)
-    assert main(["evaluate", str(tmp_path / "run"), "-n", "4", "--steps", "2", *wrong]) == 2
-    assert not (tmp_path / "run" / "evaluation").exists() and not (tmp_path / "run" / "metrics.json").exists()
+def test_a_refused_call_leaves_nothing(wrong: list[str], untrained: Path) -> None:
+    assert main(["evaluate", str(untrained), "-n", "4", "--steps", "2", *wrong]) == 2
+    assert not (untrained / "evaluation").exists() and not (untrained / "metrics.json").exists()
 
 
 @pytest.mark.usefixtures("quick")

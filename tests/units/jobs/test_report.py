@@ -247,7 +247,7 @@ def console(chromium: str, page: Path, width: int, profile: Path) -> list[str]:
     """What the console says when a page is shown."""
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--enable-logging=stderr"]
     options += [f"--user-data-dir={profile}", f"--window-size={width},844", f"--screenshot={profile / 'page.png'}"]
-    done = subprocess.run([chromium, *options, page.as_uri()], capture_output=True, text=True, timeout=60, check=True)
+    done = subprocess.run([chromium, *options, page.as_uri()], capture_output=True, text=True, timeout=600, check=True)
     assert (profile / "page.png").stat().st_size > 1000
     return [line for line in done.stderr.splitlines() if "CONSOLE" in line]
 

@@ -127,6 +127,7 @@ def test_any_broken_classifier_file_is_named(classifier, tmp_path: Path) -> None
             Classifier.load(tmp_path / name)
 
 
+@pytest.mark.slow
 def test_mnist_in_bounded_steps(data_folder: Path) -> None:
     file = np.load(data_folder / "images" / "mnist_70k.npz")
     train, test = (

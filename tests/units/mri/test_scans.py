@@ -21,6 +21,14 @@ LOUD = np.diag([1.0, 1.0, 1.0, 16.0, 1.0, 0.25])  # the variance of the coils' n
 BOTH = np.sqrt(LOUD) @ CORRELATED @ np.sqrt(LOUD)
 
 
+COVARIANCES = [  # those that the last one holds are tried by themselves where there is time
+    pytest.param(np.eye(COILS), id="white"),
+    pytest.param(CORRELATED, id="corr", marks=pytest.mark.slow),
+    pytest.param(LOUD, id="loud", marks=pytest.mark.slow),
+    pytest.param(BOTH, id="both"),
+]
+
+
 @pytest.fixture(scope="module")
 def clean() -> np.ndarray:
     y, x = np.meshgrid(*[np.linspace(-1, 1, n) for n in GRID], indexing="ij")
@@ -88,7 +96,7 @@ def test_slices_of_zeros_are_no_mistake_and_broken_ones_are(clean):
 
 
 @pytest.mark.parametrize("noise_scan", [True, False], ids=["noise scan", "k-space alone"])
-@pytest.mark.parametrize("covariance", [np.eye(COILS), CORRELATED, LOUD, BOTH], ids=["white", "corr", "loud", "both"])
+@pytest.mark.parametrize("covariance", COVARIANCES)
 def test_the_image_is_the_root_sum_of_squares_of_the_coils_as_they_are(clean, covariance, noise_scan):
     """However their noise is correlated, and whichever of them is loud: σ is 1/700 of the image, its share of a quotient less."""
     scan = measured(clean, covariance, 0.1)
@@ -102,6 +110,7 @@ def test_the_image_is_the_root_sum_of_squares_of_the_coils_as_they_are(clean, co
     assert found.maps.abs().square().sum(0).max() == pytest.approx(1, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_what_compression_leaves_out_is_all_that_the_image_lacks(clean):
     """Of six coils of a smooth ring four say all but little."""
     scan = measured(clean, BOTH, 0.1)
