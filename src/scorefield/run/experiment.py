@@ -6,6 +6,7 @@ logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples d
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -42,6 +43,11 @@ from scorefield.training.dry_run import Cost
 from scorefield.training.loop import versions
 from scorefield.training.trainer import Trainer
 
+# What a training writes before its first checkpoint. Without any, it has nothing to lose, and a corrected call may begin anew.
+BEGUN = re.compile(
+    r"(data\.json|config\.yaml|checkpoints|samples|logs)|logs/((train|valid)\.csv|events\.out\.tfevents\..*)"
+    r"|samples/step-\d+\.png|((checkpoints|samples|logs)/)?\..*\.partial"
+)
 UNUSABLE = ".unusable"  # what the name of a checkpoint ends in that was set aside
 STAND_INS = 9  # random fields where a dry run finds no data
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
@@ -215,7 +221,12 @@ def differing_versions(checkpoint: Checkpoint) -> list[str]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what a training that was killed left half written. Nobody else writes there while the folder is owned."""
+    """Delete what a training that was killed left half written, and all pictures of one that made no checkpoint. Nobody else
+    writes there while the folder is owned.
+    """
+    if _is_only_begun(folder):
+        for path in (folder / "data.json", *(folder / "samples").glob("step-*.png")):
+            path.unlink(missing_ok=True)
     for place in ("checkpoints", "logs", "samples"):
         for path in (folder / place).glob(".*.partial"):
             path.unlink(missing_ok=True)
@@ -252,7 +263,7 @@ def check_free(folder: Path, resume: bool) -> None:
     """Refuse a folder that holds something else."""
     if folder.exists() and not folder.is_dir():
         raise InputError(f"{folder} is a file: give another --out.")
-    used = folder.is_dir() and any(not _is_leftover(path) for path in folder.iterdir())
+    used = folder.is_dir() and any(not _is_leftover(path) for path in folder.iterdir()) and not _is_only_begun(folder)
     if used and not resume:
         raise InputError(f"{folder} is not empty: add --resume to go on with its run, or give another --out.")
     if resume and not (folder / "config.yaml").is_file():
@@ -305,6 +316,12 @@ def _some(names: Sequence[str]) -> str:
 def _is_leftover(path: Path) -> bool:
     """Whether a file is what a training leaves that is killed before it began."""
     return path.name == OWNER or (path.name.startswith(".config.yaml.") and path.suffix == ".partial")
+
+
+def _is_only_begun(folder: Path) -> bool:
+    """Whether all in a folder is of a training that failed or was stopped before its first checkpoint."""
+    names = (path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.name != OWNER)
+    return (folder / "logs" / "train.csv").is_file() and all(map(BEGUN.fullmatch, names))
 
 
 def _check_left(checkpoint: Checkpoint, steps: int, folder: Path) -> None:

@@ -241,7 +241,7 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
             for number in locks.each(our_share_first(len(pieces))):
                 if is_free(job.out) and not pieces.whole(number):
                     with _timed(f"{title}, piece {number + 1} of {len(pieces)}, {job.sizes[number]} × {unit}"):
-                        found = job.compute(number)
+                        found = _computed(job, pieces, number)
                     with _writing(job.out):
                         pieces.write(number, found)
                 bar.update(job.sizes[number])
@@ -249,6 +249,16 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
             if not is_done(job):
                 with _timed(f"{job.out} from its pieces"):
                     _finish(job, pieces)
+
+
+def _computed(job: Job, pieces: Pieces, number: int) -> Piece:
+    """A piece. A job that refuses one will never be complete, and its others would stand in the way of the corrected call."""
+    try:
+        return job.compute(number)
+    except InputError:
+        for path in pieces.folder.glob("piece-*"):
+            path.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 import time
 from collections.abc import Mapping
@@ -18,6 +19,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Loader
 from scorefield.foundation.arithmetic import Choice, Seconds, choose, machine_of, synchronise, timed, uncompiled
+from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json, write_text
 from scorefield.foundation.signals import deferred_signals
 from scorefield.model import Model
@@ -31,6 +33,7 @@ from scorefield.training.validation import losses_of
 
 log = logging.getLogger("scorefield")
 
+COPIES = 3  # of a batch that every step has: the fields, the noised ones, and what the network makes of them
 COMPARED = 3  # passes with compiled code and without
 
 
@@ -67,6 +70,7 @@ class Trainer(Plan):
             config: the resolved configuration, stored in every checkpoint.
             resume: where to go on.
         """
+        self.check_batch(state, train)
         self.settle_precision(state, train, resume)
         if self.compile:
             self._compile(state, train)
@@ -79,6 +83,21 @@ class Trainer(Plan):
                 if (data := state.model.manifest) is not None:
                     write_json(folder / "data.json", data.record())
             loop.run(lambda: self._loader(train, state))
+
+    def check_batch(self, state: State, train: FieldDataset) -> None:
+        """Refuse batches of which no step fits into memory, and say it of those that are larger than the data."""
+        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        needed = COPIES * 4 * share * math.prod(state.model.shape)
+        if needed > (room := dry_run.available_memory(state.fabric.device)):
+            raise InputError(
+                f"train.batch_size = {self.batch_size} does not fit into memory: a step needs more than "
+                f"{needed / 2**30:.3g} GiB of {room / 2**30:.3g}. Make it smaller, or raise train.accumulate."
+            )
+        if self.batch_size > len(train) and state.fabric.is_global_zero:
+            log.warning(
+                f"train.batch_size = {self.batch_size} is more than the {len(train)} fields there are to train on: each step sees "
+                "fields more than once."
+            )
 
     def dry_run(self, model: Model, train: FieldDataset) -> Cost:
         """What a step costs, from real steps where they fit into memory and some seconds; saves nothing."""

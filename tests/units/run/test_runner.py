@@ -39,6 +39,7 @@ class Squares(Job):
     folder: bool = False
     seconds: float = 0.0
     refused: int = -1
+    error: type[BaseException] = InputError
     done: list[int] = field(default_factory=list)
 
     @property
@@ -51,7 +52,7 @@ class Squares(Job):
 
     def compute(self, number: int) -> Piece:
         if number == self.refused:
-            raise InputError("no such square")
+            raise self.error("no such square")
         time.sleep(self.seconds)
         self.done.append(number)
         return {"x": np.array(number**self.power)}
@@ -88,16 +89,17 @@ def test_a_result_is_made_once_and_by_its_job_alone(folder: bool, tmp_path: Path
 
 
 @forms
-def test_a_refused_call_leaves_nothing(folder: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("refused", [0, 3])
+def test_a_refused_call_leaves_nothing(refused: int, folder: bool, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such square"):
-        run(Squares(tmp_path / "a" / "b" / "out", folder=folder, refused=0))
+        run(Squares(tmp_path / "a" / "b" / "out", folder=folder, refused=refused))
     assert list(tmp_path.iterdir()) == []
 
 
 @forms
 def test_what_is_complete_is_kept_and_not_taken_by_another_job(folder: bool, tmp_path: Path) -> None:
-    with pytest.raises(InputError):
-        run(Squares(tmp_path / "out", folder=folder, refused=3))
+    with pytest.raises(KeyboardInterrupt):
+        run(Squares(tmp_path / "out", folder=folder, refused=3, error=KeyboardInterrupt))
     assert len(list(parts_of(tmp_path / "out").glob("piece-*"))) == 3 and not (tmp_path / "out").exists()
     with pytest.raises(InputError, match="another job, with power = 2, not 3"):
         run(Squares(tmp_path / "out", folder=folder, power=3))

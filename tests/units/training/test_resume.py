@@ -15,6 +15,7 @@ import pytest
 import torch
 
 import tiny
+from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.loop import Loop
@@ -210,3 +211,34 @@ def test_where_the_first_process_cannot_save_all_stop_with_one_line(tmp_path: Pa
     errors = [line for line in done.stderr.splitlines() if "error:" in line]
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     assert any("File too large" in line for line in errors) and not [*tmp_path.rglob("*.partial")]
+
+
+def test_a_batch_beyond_memory_is_refused_before_anything_is_written_and_one_beyond_the_data_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("scorefield.training.dry_run.available_memory", lambda device: 2**30)
+    with pytest.raises(InputError, match=r"train\.batch_size = 100000000 does not fit into memory.*train\.accumulate"):
+        tiny.train(tmp_path, tmp_path / "run", train__batch_size=10**8)
+    assert not (tmp_path / "run").exists()
+    tiny.train(tmp_path, tmp_path / "run", train__batch_size=2000, train__steps=1, train__validate_every=0)
+    assert any("2000 is more than the" in line for line in caplog.messages)
+
+
+def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    run = tmp_path / "run"
+    with monkeypatch.context() as patched:
+        patched.setattr("scorefield.training.loop.Loop._step", fail)
+        with pytest.raises(MemoryError):
+            tiny.train(tmp_path, run, train__steps=2)
+    tiny.train(tmp_path, run, train__steps=1, train__seed=2)
+    assert last(run).facts["step"] == 1
+    for folder in (run, tmp_path / "mine"):  # a checkpoint is there; a configuration that no training began
+        folder.mkdir(exist_ok=True)
+        (folder / "config.yaml").touch()
+        with pytest.raises(InputError, match="is not empty"):
+            tiny.train(tmp_path, folder, train__steps=1)
