@@ -95,7 +95,7 @@ class Trainer(Plan):
             )
         if self.batch_size > len(train) and state.fabric.is_global_zero:
             log.warning(
-                f"train.batch_size = {self.batch_size} is more than the {len(train)} fields there are to train on: each step sees "
+                f"train.batch_size = {self.batch_size} is more than the {len(train)} fields of training: each step sees "
                 "fields more than once."
             )
 
