@@ -6,9 +6,11 @@ BIN := .venv/bin
 demo: .venv/installed
 	$(BIN)/scorefield demo
 
+# of every change: all but what is marked slow
 test: .venv/developed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
 
+# what is long by nature, and costly laws on all their cases
 test-slow: .venv/developed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m slow
 

@@ -83,7 +83,9 @@ def trained(name: str, folder: Path, *more: str) -> tuple[Path, dict, list[str]]
     return folder / name, data["init_args"], recipe["data"]["init_args"]["targets"]["names"]
 
 
-@pytest.mark.parametrize("name", [NAMES[0], *(pytest.param(name, marks=pytest.mark.slow) for name in NAMES[1:])])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name == "t2m-edm" else pytest.mark.slow) for name in NAMES]
+)
 def test_a_recipe_learns_and_predicts(name: str, tmp_path: Path) -> None:
     more = []
     if name == "precip-edm-residual":
