@@ -180,12 +180,25 @@ def _with_comments(text: str, comments: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def stated_shape(groups: Namespace) -> list[int]:
+    """The shape of fields that a recipe states, or nothing."""
+    shape = list(groups.model.shape or ())
+    if any(size < 1 for size in shape):
+        raise InputError(
+            f"model.shape is {shape}: give sizes of at least 1, or leave it out, for the data have theirs."
+        )
+    return shape
+
+
 def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
     """Write the shape of the data where the recipe leaves it open, and refuse a network that does not fit the data."""
     first = fields[0]
     nets = _from_outside(groups.model.net)
     inner, channels = nets[-1], first.x.shape[0]
+    given = stated_shape(groups)
     groups.model.shape = list(first.x.shape)
+    if given and given != groups.model.shape:
+        log.warning("model.shape is that of the data, %s, not %s", groups.model.shape, given)
     _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
     if "spatial" in inner:

@@ -33,6 +33,8 @@ CALLS = {  # what the line has to have
     f"train digits {OUT} --train.steps": ["--train.steps needs a value"],
     f"train digits {OUT} --train.seed {10**23}": ["A seed is 1", "below 2^64"],
     f"train digits {OUT} --train.clip -1e-3": ["train.clip must be positive"],
+    f"train digits {OUT} --model.shape [-1,8,8]": ["model.shape is [-1, 8, 8]", "at least 1"],
+    f"train images {OUT} --dry-run --model.shape [1,-8,8]": ["model.shape is [1, -8, 8]", "at least 1"],
     f"train digits {OUT} --train.clip tight": ["train.clip", "tight", "a number or null"],
     f"train digits {OUT} --train.precision bf17": ["train.precision", "bf17", "bf16-mixed"],
     f"train digits {OUT} --train.augment flip": ["train.augment", "flip", "a list"],
