@@ -19,6 +19,7 @@ from scorefield.data.fields import (
     count_classes,
     is_one_hot,
 )
+from scorefield.data.listing import in_natural_order
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.limits import check_memory, check_unpacked
@@ -56,7 +57,8 @@ class Arrays(Source):
         path: the file.
         key: the name of the fields in a .npz, without the name of the split.
         labels: the name of the labels in a .npz, without the name of the split, or the path of a second .npy: a column of
-            integers, or one-hot rows. By default `y` or `labels` if that holds such, which must then be classes.
+            integers or names of classes, or one-hot rows. By default `y` or `labels` if that holds such, which must then
+            be classes.
             Floats that are named so, one or a row for each field, are vectors and no classes.
         channel_axis: none for (N, *grid), first for (N, channels, *grid), last for (N, *grid, channels).
         valid: how many are held out (integer) or which fraction (float).
@@ -84,7 +86,8 @@ class Arrays(Source):
         x = file.read(name, "key")
         labels, notes = self._whole_labels(file, len(x))
         vector = self._vector(file, "{}")
-        fields = ArrayFields(x, self.channel_axis, labels, origin=str(self.path), vector=vector)
+        (labels,), classes = numbered([labels])
+        fields = ArrayFields(x, self.channel_axis, labels, classes, str(self.path), vector)
         fields.notes += notes
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
@@ -113,7 +116,7 @@ class Arrays(Source):
         if name is None:
             return None, ()
         labels, notes = self._found(file, name)
-        return (labels if labels is None else checked(labels, n, name, file.path)), notes
+        return (labels if labels is None or is_text(labels) else checked(labels, n, name, file.path)), notes
 
     def _given(self, file: ArrayFile, parts: Mapping[str, Part], split: Split) -> ArrayFields:
         """One of the file's own splits; the classes are counted over all, so that they cannot differ."""
@@ -130,15 +133,17 @@ class Arrays(Source):
             notes += said
             if labels is not None:
                 n = len(x) if other is part else None
-                numbers = self.labels is not None and are_numbers(labels)
+                numbers = is_text(labels) or (self.labels is not None and are_numbers(labels))
                 known[other.labels] = labels if numbers else checked(labels, n, other.labels, file.path, MOST_CLASSES)
         lacking = [other.labels for other in used if other.labels not in known]
         if known and lacking:
             has = next(iter(known))
             raise InputError(f"{self.path} has classes in {has} but none in {lacking[0]}: give or rename both.")
+        found, names = numbered(list(known.values()))
+        known = {called: labels for called, labels in zip(known, found, strict=True) if labels is not None}
         numbers = all(map(are_numbers, known.values()))
-        classes = 0 if numbers else count_all(list(known.values()), f"{self.path}")
-        names, vector = tuple(map(str, range(classes))), self._vector(file, part.name)
+        names = names or tuple(map(str, range(0 if numbers else count_all(list(known.values()), f"{self.path}"))))
+        vector = self._vector(file, part.name)
         fields = ArrayFields(x, self.channel_axis, known.get(part.labels), names, origin, vector)
         fields.notes += notes
         return fields
@@ -152,6 +157,8 @@ class Arrays(Source):
     def _found(self, file: ArrayFile, name: str) -> tuple[np.ndarray | None, tuple[str, ...]]:
         """Labels that were not asked for: they are taken only where they look like classes."""
         y = file.read(name, "labels")
+        if is_text(y) and len(np.unique(y)) <= min(MOST_CLASSES, len(y) - 1):
+            return y, ()  # names that come back are of classes, those that do not are of fields
         if is_one_hot(y) or (y.dtype.kind in "iu" and y.shape[1:] in ((), (1,))):
             return y, ()
         return None, (f"{name} of {self.path}, {y.dtype} {y.shape}, holds no classes and is not used.",)
@@ -171,6 +178,21 @@ def parts_of(names: Sequence[str], key: str) -> dict[str, Part]:
         if found:
             return found
     return {}
+
+
+def is_text(labels: np.ndarray) -> bool:
+    """Whether labels are the names of classes, one for each field."""
+    return labels.dtype.kind in "US" and labels.shape[1:] in ((), (1,))
+
+
+def numbered(parts: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray | None], tuple[str, ...]]:
+    """The labels of all parts as numbers, and the names that they had, in natural order; as they are where they are no text."""
+    if not parts or not all(part is not None and is_text(part) for part in parts):
+        return list(parts), ()
+    texts = [np.char.decode(part) if part.dtype.kind == "S" else part for part in parts if part is not None]
+    names = in_natural_order({str(name) for part in texts for name in part.flat})
+    number = {name: i for i, name in enumerate(names)}
+    return [np.array([number[str(name)] for name in part.flat]) for part in texts], tuple(names)
 
 
 def checked(labels: np.ndarray, n: int | None, name: str, path: Path, most: int = 0) -> np.ndarray:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.data.arrays import LABELS
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset
 from scorefield.data.source import Source, Split, check_split, hold_out
@@ -63,7 +64,13 @@ class Functions(Source):
         fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
         grid = tuple(fields[0].x.shape[1:])
         points = self._points(file, grid, path)
-        return GivenFields(fields, self._conditions(file, fields, grid, path), points if self.append else None)
+        found = GivenFields(fields, self._conditions(file, fields, grid, path), points if self.append else None)
+        found.notes = tuple(
+            f"{label} of {path} is not used: functions have no classes. Save fields with classes as .npz."
+            for label in LABELS
+            if label in file.names and label not in (name, self.given, *self.coordinates)
+        )
+        return found
 
     def _points(self, file: StoredFile, grid: tuple[int, ...], path: Path) -> Tensor:
         """The coordinates of the points, (axes, *grid). Refuses those of no regular grid, or of another domain."""

@@ -19,6 +19,8 @@ from scorefield.foundation.lazy import require
 
 Dataset = Any  # a datasets.Dataset, which this module must not need
 
+LABELS = ("label", "labels", "class", "y")  # what columns of classes are called
+
 
 @dataclass(frozen=True)
 class HuggingFace(Source):
@@ -78,7 +80,12 @@ class HuggingFace(Source):
             chosen = hold_out(len(rows), self.valid, self.seed, split)
         decoder = Rows(self.name, rows, image, self._conversion)
         labels, classes = (None, ()) if label is None else _labels(rows, label, self.name)
-        return ImageFields(decoder, chosen, None if labels is None else labels[chosen], classes).kept(self.cache_gib)
+        fields = ImageFields(decoder, chosen, None if labels is None else labels[chosen], classes).kept(self.cache_gib)
+        if label is None and (unused := [column for column in LABELS if column in rows.features]):
+            fields.notes += (
+                f"{unused[0]} of {self.name} is not used, for it is no ClassLabel: class_encode_column makes it one.",
+            )
+        return fields
 
     @property
     def _conversion(self) -> Conversion:

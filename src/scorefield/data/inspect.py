@@ -137,6 +137,10 @@ def inspect(
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
     warnings = [*fields.notes, *copies.warnings(), *warn(statistics.std, members, fields.classes)]
     warnings += [] if valid is None else held_out(valid, workers)
+    if not fields.classes and "label" in fields.gather(torch.arange(1)).cond:
+        warnings.append(
+            "The labels have no names, so they are not counted here: give them, such as --data.classes [a,b]."
+        )
     ranges, wrong = look_at(vectors)
     warnings += wrong
     try:
@@ -200,6 +204,7 @@ def look_at(vectors: list[Tensor]) -> tuple[tuple[tuple[float, float], ...], lis
         return (), []
     whole = torch.cat(vectors).double()
     low, high = whole.nan_to_num(math.inf).amin(0), whole.nan_to_num(-math.inf).amax(0)
+    low, high = (torch.where(low > high, math.nan, bound) for bound in (low, high))  # where all are unknown
     ranges = tuple(zip(low.tolist(), high.tolist(), strict=True))
     unknown = int(whole.isnan().all(dim=1).sum())
     found = [f"The vector of {unknown} fields is unknown (NaN)."] if unknown else []

@@ -35,7 +35,18 @@ SPLITS: Mapping[Literal["train", "valid", "test"], frozenset[str]] = {
 }
 PICTURES = frozenset(("image", "images", "img", "imgs"))
 COMPANIONS = frozenset(
-    ("mask", "masks", "annotation", "annotations", "segmentation", "segmentations", "gt", "groundtruth")
+    (
+        "mask",
+        "masks",
+        "label",
+        "labels",
+        "annotation",
+        "annotations",
+        "segmentation",
+        "segmentations",
+        "gt",
+        "groundtruth",
+    )
 )
 BLOCKS, BLOCK = (
     64,

@@ -58,8 +58,8 @@ class Stream(IntEnum):
 
 def sequence(*key: int) -> SeedSequence:
     """Hash a key of non-negative integers (O'Neill's seed sequence: near keys give unrelated streams)."""
-    if min(key, default=0) < 0:
-        raise InputError(f"A seed is {min(key)}: give a number of at least 0.")
+    if wrong := [part for part in key if not 0 <= part < 2**64]:
+        raise InputError(f"A seed is {wrong[0]}: give a number of at least 0 and below 2^64.")
     return SeedSequence((len(key), *key))  # without its length, (1,) and (1, 0) would be one key
 
 

@@ -19,7 +19,7 @@ from scorefield.mri.metrics import fastmri_figures, masked_psnr, nmse, object_ma
 
 LEVEL = 0.9
 QUANTILES = (0.05, 0.5, 0.95)
-FEWEST = 8  # members below which their coverage says little
+FOR_COVERAGE = 8  # members below which their coverage says little
 FEWEST = 19  # members for a quantile of 5 % to be one of their own values
 MISFIT, OVERFIT = 3.0, 0.5  # χ²/N beyond which something other than chance is wrong
 DIVERGED = 10  # times the χ² of CG-SENSE: it is the method that does not reach the data
@@ -78,7 +78,7 @@ def figures(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     mean = torch.from_numpy(found["magnitude"])
     result |= {"SSIM": ssim(mean, truth, float(truth.max())), "NMSE": nmse(mean, truth)}
     members = torch.from_numpy(np.abs(found["members"]))
-    if len(members) >= FEWEST:
+    if len(members) >= FOR_COVERAGE:
         result["coverage"] = interval_coverage(members[:, inside], truth[inside][None], LEVEL)
     return result
 

@@ -36,6 +36,8 @@ from scorefield.run.defaults import (
 from scorefield.run.messages import Known, classes_in, explain
 
 GROUPS = ("model", "data", "train")
+# What is a value and no option. argparse itself takes -1e7 for an option.
+NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|-\.?inf$", re.IGNORECASE)
 BASE = 100  # values that the reading of a file costs as much as: bases that name two others each double
 
 
@@ -44,6 +46,7 @@ class Parser(ArgumentParser):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **{"allow_abbrev": False, **options})
+        self._negative_number_matcher = NEGATIVE
 
     @classmethod
     def named(cls, prog: str, description: str = "") -> Parser:
@@ -83,8 +86,9 @@ class Parser(ArgumentParser):
         return explain(str(error), Known(self.prog, options, self._types(), recipes()))
 
     def format_help(self) -> str:
-        """Help that names a function as a type by its name alone, not by its address too."""
-        return re.sub(r"<function\s+(\w+)\s+at\s+0x[0-9a-f]+>", r"\1", super().format_help())
+        """Help that names types by their names alone, not as Python prints them."""
+        text = re.sub(r"<function\s+(\w+)\s+at\s+0x[0-9a-f]+>", r"\1", super().format_help())
+        return re.sub(r"Optional\[([\w.]+)\]", r"\1 | null", re.sub(r"<class\s+'([\w.]+)'>", r"\1", text))
 
     def _types(self) -> dict[str, Any]:
         return {action.dest: getattr(action, "_typehint", None) for action in self._actions}

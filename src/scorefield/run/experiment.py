@@ -34,7 +34,7 @@ from scorefield.run.aliases import renewed
 from scorefield.run.configuration import Parser
 from scorefield.run.defaults import completed
 from scorefield.run.loading import LoadedCheckpoint, load_fixed, load_mean, load_strictly, take_mean
-from scorefield.run.recipe import build, data_parser, fit_to_data
+from scorefield.run.recipe import build, data_parser, fit_to_data, stated_shape
 from scorefield.run.runner import place_among
 from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
@@ -249,7 +249,7 @@ def dry_run(parser: Parser, settings: Namespace) -> Cost:
 def _stand_ins(settings: Namespace, error: AbsentDataError) -> Source:
     """Random bytes in the shape that the recipe says its data have."""
     net = settings.model.net.get("init_args", Namespace())
-    shape, classes, entries = settings.model.shape, net.get("labels", 0), net.get("vector", 0)
+    shape, classes, entries = stated_shape(settings), net.get("labels", 0), net.get("vector", 0)
     if not shape:
         hint = "For a dry run without data, give their shape: --model.shape [channels,height,width]."
         raise InputError(f"{error} {hint}")

@@ -188,6 +188,7 @@ SAYINGS: tuple[tuple[str, Saying], ...] = (  # the first that fits what is said 
     (r"(?:Option|Key) '([\w.]+)' is not", _unknown_argument),
     (r"Group '([\w.]+)' does not accept option '(\w+)'", _unknown_key),
     (r"dot import path string: (\S+)", _unknown_class),
+    (r"Unexpected import path format: (\S+)", _unknown_class),
     (r"given class_path '([^']+)': (?:No module|module '|.* has no attribute)", _unknown_class),
     (r"Import path (\S+) does not correspond to a subclass of (\w+)", _wrong_class),
     (r"Expected an instantiatable class, but ([\w.]+) is abstract", _no_class_yet),

@@ -19,7 +19,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source
-from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.errors import InputError
 from scorefield.model import Model
 from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
     FNO,
@@ -180,14 +180,25 @@ def _with_comments(text: str, comments: Mapping[str, str]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def stated_shape(groups: Namespace) -> list[int]:
+    """The shape of fields that a recipe states, or nothing."""
+    shape: list[int] = list(groups.model.shape or ())
+    if any(size < 1 for size in shape):
+        raise InputError(
+            f"model.shape is {shape}: give sizes of at least 1, or leave it out, for the data have theirs."
+        )
+    return shape
+
+
 def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
     """Write the shape of the data where the recipe leaves it open, and refuse a network that does not fit the data."""
     first = fields[0]
     nets = _from_outside(groups.model.net)
     inner, channels = nets[-1], first.x.shape[0]
-    if any(size < 1 for size in groups.model.get("shape") or ()):
-        raise InputError(f"model.shape is {brief(list(groups.model.shape))}: leave it out, it is taken from the data.")
+    given = stated_shape(groups)
     groups.model.shape = list(first.x.shape)
+    if given and given != groups.model.shape:
+        log.warning("model.shape is that of the data, %s, not %s", groups.model.shape, given)
     _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
     if "spatial" in inner:

@@ -95,8 +95,8 @@ class Trainer(Plan):
             )
         if self.batch_size > len(train) and state.fabric.is_global_zero:
             log.warning(
-                f"train.batch_size = {self.batch_size} is more than the {len(train)} fields of training: each step sees "
-                "fields more than once."
+                f"train.batch_size = {self.batch_size}, but there are {len(train)} fields to train on: each step sees some of "
+                "them more than once."
             )
 
     def dry_run(self, model: Model, train: FieldDataset) -> Cost:

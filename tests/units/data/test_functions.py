@@ -234,3 +234,8 @@ def test_windows_that_do_not_fit_are_refused():
     ):
         with pytest.raises(InputError, match=words):
             Windows(Tensors(x, valid=1), **options).load("train")
+
+
+def test_labels_beside_functions_are_said_to_be_unused(tmp_path):
+    np.savez(tmp_path / "a.npz", x=np.zeros((9, 5)), labels=np.arange(9))
+    assert "labels of" in Functions(tmp_path / "a.npz").load("train").notes[0]

@@ -106,3 +106,8 @@ def test_without_the_package_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(AbsentDataError, match=r"pip install 'scorefield\[huggingface\]'"):
         HuggingFace("uoft-cs/cifar10").load("train")
+
+
+def test_a_column_of_plain_labels_is_said_to_be_unused(datasets, tmp_path: Path) -> None:
+    made(datasets).cast_column("label", datasets.Value("int64")).save_to_disk(tmp_path / "data")
+    assert "label of" in HuggingFace(str(tmp_path / "data")).load("train").notes[0]

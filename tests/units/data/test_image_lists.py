@@ -184,7 +184,9 @@ def test_pictures_to_test_on_need_no_classes(tmp_path: Path) -> None:
     assert source.load("train").classes == ("cat", "dog") and "label" not in source.load("test")[0].cond
 
 
-@pytest.mark.parametrize("layout", ["images/{}.png masks/{}.png", "a/image/{}.png a/mask/{}.png b/image/{}.png"])
+@pytest.mark.parametrize(
+    "layout", ["images/{}.png masks/{}.png", "imgs/{}.png labels/{}.png", "a/image/{}.png a/mask/{}.png b/image/{}.png"]
+)
 def test_pictures_beside_their_masks_are_refused(tmp_path: Path, layout: str) -> None:
     for name in layout.split():
         save(tmp_path / "set" / name.format("a"))

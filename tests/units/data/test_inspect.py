@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Subset
 
-from scorefield.data import Batch, Identity, Standardise, Tensors
+from scorefield.data import Batch, Identity, Standardise, Tensors, Wrapped
 from scorefield.data.fields import DatasetFields
 from scorefield.data.inspect import inspect
 from scorefield.data.picture import grid, save_grid
@@ -146,3 +146,19 @@ def test_a_label_beyond_the_classes_is_refused() -> None:
     items = [(torch.zeros(1, 2), i) for i in range(3)]
     with pytest.raises(InputError, match="item 2 of the dataset go up to 2, but there can be 2 classes"):
         inspect(DatasetFields(Subset(items, range(3)), classes=("a", "b")), Identity())
+
+
+def test_labels_that_nobody_named_and_vectors_that_nobody_knows_are_said() -> None:
+    class Items(torch.utils.data.Dataset):
+        def __init__(self, label: object) -> None:
+            self.label = label
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, index: int) -> tuple[torch.Tensor, object]:
+            return torch.full((1, 4), float(index)), self.label
+
+    labelled, unknown = (inspect(Wrapped(Items(label)).load("train"), Standardise()) for label in (1, math.nan))
+    assert any("labels have no names" in text for text in labelled.warnings)
+    assert all(math.isnan(bound) for bound in unknown.vector[0])

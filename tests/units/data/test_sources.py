@@ -161,6 +161,19 @@ def test_regression_targets_are_not_taken_for_labels(tmp_path: Path) -> None:
     assert set(asked_for.cond) == {"vector"} and asked_for.cond["vector"].shape == (5,)
 
 
+def test_labels_that_are_text_are_classes_in_natural_order(tmp_path: Path) -> None:
+    named, ids = np.array(["10", "9", "1"] * 3), np.array([f"a{i}" for i in range(9)])
+    np.savez(tmp_path / "a.npz", x=np.arange(45.0).reshape(9, 5), labels=named.astype("S"))
+    fields = Arrays(tmp_path / "a.npz", valid=0).load("train")
+    assert fields.classes == ("1", "9", "10") and fields.gather(torch.arange(3)).cond["label"].tolist() == [2, 1, 0]
+    np.savez(tmp_path / "b.npz", x_train=np.zeros((9, 5)), y_train=named, x_test=np.ones((4, 5)), y_test=named[2:6])
+    fields = Arrays(tmp_path / "b.npz").load("test")
+    assert fields.classes == ("1", "9", "10") and fields.gather(torch.arange(2)).cond["label"].tolist() == [0, 2]
+    np.savez(tmp_path / "c.npz", x=np.zeros((9, 5)), y=ids)
+    fields = Arrays(tmp_path / "c.npz", valid=0).load("train")
+    assert not fields.classes and "is not used" in fields.notes[0]
+
+
 @pytest.mark.parametrize(
     ("labels", "message"),
     [

@@ -273,5 +273,7 @@ def test_nothing_is_wider_than_the_window(width: int, chromium: str, text: str, 
     found = re.search(r"PROBE (\d+) (\d+) (\d+) (\d+) (\d+) (\d+)", said)
     assert found, said
     inner, scrolled, too_wide, images, broken, paths = map(int, found.groups())
+    if inner > width:
+        pytest.skip(f"{chromium} opens no window as narrow as {width}: install chromium-headless-shell.")
     assert inner == width and scrolled <= width and too_wide == 0
     assert images >= 4 and broken == 0 and paths > 20

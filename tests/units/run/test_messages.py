@@ -18,6 +18,7 @@ OUT = "--out x"
 CALLS = {  # what the line has to have
     "check-data nothere/": ["nothere/", "no file or folder"],
     "check-data nothere.npy": ["nothere.npy", "no file or folder"],
+    "check-data nothere[1].npy": ["nothere[1].npy", "no file or folder"],
     "check-data Digit": ["Digit", "Did you mean Digits?"],
     "check-data brain-t1-small": ["brain-t1-small is a recipe", "brain-t1-small.yaml"],
     "check-data": ["data"],
@@ -30,6 +31,10 @@ CALLS = {  # what the line has to have
     f"train digits {OUT} --train.steps many": ["train.steps", "many", "a whole number"],
     f"train digits {OUT} --train.steps {'9' * 400}x": ["train.steps", "999..."],
     f"train digits {OUT} --train.steps": ["--train.steps needs a value"],
+    f"train digits {OUT} --train.seed {10**23}": ["A seed is 1", "below 2^64"],
+    f"train digits {OUT} --train.clip -1e-3": ["train.clip must be positive"],
+    f"train digits {OUT} --model.shape [-1,8,8]": ["model.shape is [-1, 8, 8]", "at least 1"],
+    f"train images {OUT} --dry-run --model.shape [1,-8,8]": ["model.shape is [1, -8, 8]", "at least 1"],
     f"train digits {OUT} --train.clip tight": ["train.clip", "tight", "a number or null"],
     f"train digits {OUT} --train.precision bf17": ["train.precision", "bf17", "bf16-mixed"],
     f"train digits {OUT} --train.augment flip": ["train.augment", "flip", "a list"],

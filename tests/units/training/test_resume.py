@@ -221,7 +221,7 @@ def test_a_batch_beyond_memory_is_refused_before_anything_is_written_and_one_bey
         tiny.train(tmp_path, tmp_path / "run", train__batch_size=10**8)
     assert not (tmp_path / "run").exists()
     tiny.train(tmp_path, tmp_path / "run", train__batch_size=2000, train__steps=1, train__validate_every=0)
-    assert any("2000 is more than the" in line for line in caplog.messages)
+    assert any("2000, but there are" in line for line in caplog.messages)
 
 
 def test_a_run_that_failed_before_its_first_checkpoint_is_begun_anew(
