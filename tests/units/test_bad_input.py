@@ -155,8 +155,8 @@ CALLS = """
     Grey --out new | restore digits one.npy --out new | restore gone one.npy --task Grey --out new | restore digits
     nan.npy --task Grey --out new | restore digits broken/a.png --task Grey --out new | restore digits explode/a.png
     --task Grey --out new | superres functions-fno gone.npy --resolution 16 --out new | superres functions-fno
-    text.npy --resolution 16 --out new | downscale climate gone.nc --out new.nc | downscale climate text.npy --out new.nc | downscale
-    climate cut.nc --out new.nc | downscale digits climate.nc --out new.nc | downscale gone climate.nc --out new.nc
+    text.npy --resolution 16 --out new | downscale climate gone.nc --out new.nc | downscale climate text.npy --out new.nc
+    | downscale climate cut.nc --out new.nc | downscale digits climate.nc --out new.nc | downscale gone climate.nc --out new.nc
     | downscale climate --out new.nc | downscale climate c[2].nc --out new.nc | reconstruct mri-combined gone.npy
     --out new.h5 | reconstruct mri-combined text.npy --out new.h5 | reconstruct digits kspace.npy --out new.h5 |
     reconstruct mri-combined cut.h5 --out new.h5 | reconstruct mri-combined | reconstruct mri-combined negative.npy

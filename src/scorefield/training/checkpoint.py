@@ -152,9 +152,16 @@ def drop_after(folder: Path, step: int) -> None:
             path_of(folder, later).unlink(missing_ok=True)
 
 
-def prune(folder: Path, keep: int, spare: int | None = None) -> None:
-    """Delete all but the last `keep` checkpoints, that of the step `spare` and those that have a second name in `best/`."""
+def prune(folder: Path, keep: int, every: int = 1, spare: int | None = None) -> None:
+    """Delete all but the last `keep` checkpoints, that of the step `spare` and those that have a second name in `best/`.
+
+    One that lies between multiples of `every`, where a run was stopped, is kept only while it is the last: what is left is then
+    what a run leaves that was never stopped.
+    """
     best = {path.stat().st_ino for path in (folder.parent / "best").glob("*.safetensors")}
-    for step in steps(folder)[:-keep]:
-        if step != spare and path_of(folder, step).stat().st_ino not in best:
+    *earlier, last = steps(folder)
+    regular = [step for step in earlier if step % every == 0]
+    kept = {last, spare, *regular[max(len(regular) - keep + 1, 0) :]}
+    for step in earlier:
+        if step not in kept and path_of(folder, step).stat().st_ino not in best:
             path_of(folder, step).unlink(missing_ok=True)

@@ -280,7 +280,7 @@ class Loop:
         }
         folder = self.folder / "checkpoints"
         checkpoints.write(checkpoints.path_of(folder, self.state.step), tensors, facts)
-        checkpoints.prune(folder, self.plan.keep, self.health.good)
+        checkpoints.prune(folder, self.plan.keep, self.plan.checkpoint_every, self.health.good)
 
     @torch.no_grad()
     def _validate(self) -> None:
@@ -309,7 +309,7 @@ class Loop:
         losses = {int(row["step"]): float(row["loss_ema"]) for row in rows if int(row["step"]) in left}
         if losses:
             checkpoints.keep_best(folder, min(losses, key=lambda step: (losses[step], -step)), "loss")
-            checkpoints.prune(folder, self.plan.keep, self.health.good)
+            checkpoints.prune(folder, self.plan.keep, self.plan.checkpoint_every, self.health.good)
 
     def _validation_loss(self) -> float:
         total = torch.zeros(2, dtype=torch.float64)

@@ -85,6 +85,17 @@ def test_a_full_disk_costs_only_the_new_checkpoint(tmp_path: Path, monkeypatch: 
     assert len([*tmp_path.iterdir()]) == 1
 
 
+def test_a_checkpoint_of_a_stop_is_gone_once_there_is_a_later_one(tmp_path: Path) -> None:
+    """And has not cost one of those that a run which was never stopped would have."""
+    for step in (4, 8, 12, 14, 16, 18):
+        checkpoints.write(checkpoints.path_of(tmp_path, step), {}, {"step": step})
+        checkpoints.prune(tmp_path, 3, every=4)
+    assert checkpoints.steps(tmp_path) == [12, 16, 18]
+    checkpoints.write(checkpoints.path_of(tmp_path, 20), {}, {"step": 20})
+    checkpoints.prune(tmp_path, 3, every=4)
+    assert checkpoints.steps(tmp_path) == [12, 16, 20]
+
+
 def test_pruning_keeps_the_last_and_the_best(tmp_path: Path) -> None:
     folder = tmp_path / "checkpoints"
     for step in (1, 3, 20, 100):
