@@ -45,7 +45,9 @@ def test_quiet_trains_in_silence_but_for_warnings(tmp_path: Path) -> None:
     words += ["--model.precondition.sigma_data=9"]
     command = [sys.executable, "-m", "scorefield", "train", str(recipe), "--out", str(tmp_path / "run"), *words]
     found = subprocess.run(command, capture_output=True, text=True, check=False)
-    lines = [line for line in found.stderr.strip().splitlines() if "bf16-mixed is slow here" not in line]  # on some machines
+    lines = [
+        line for line in found.stderr.strip().splitlines() if "bf16-mixed is slow here" not in line
+    ]  # on some machines
     assert found.returncode == 0 and found.stdout == "" and len(lines) == 1, lines
     assert "warning: The normalised data have standard deviation" in lines[0]
 
