@@ -96,7 +96,7 @@ class Subset(FieldDataset):
     def __init__(self, fields: FieldDataset, indices: Tensor) -> None:
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
-        self.notes, self.files, self.left_out = fields.notes, fields.files, fields.left_out
+        self.notes, self.files, self.left_out = fields.notes, fields.files, dict(fields.left_out)
         self.labels = None if fields.labels is None else fields.labels[indices]
 
     def __len__(self) -> int:
