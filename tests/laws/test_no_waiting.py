@@ -1,7 +1,8 @@
 """No step of training or sampling asks the device for a value: on the device "meta", whose tensors have none, each of them runs.
 
-A host that reads a value (`.item()`, `float`, `bool`, an index by a mask) waits until a GPU has done all that was queued. Losses
-of noisy data are not among them: they compare the noise of each batch with the levels of the schedule.
+A host that reads a value (`.item()`, `float`, `bool`, an index by a mask) waits until a GPU has done all that was queued. What
+this does not see is a copy of a number of the host's to the device, for which the host may wait too. Losses of noisy data are not
+among the cases: they compare the noise of each batch with the levels of the schedule.
 """
 
 from __future__ import annotations

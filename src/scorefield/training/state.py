@@ -98,8 +98,10 @@ class State:
     @property
     def finds_scale(self) -> Tensor:
         """1 where gradients may overflow as a matter of course: in float16, until they are scaled down as far as they need."""
-        scale = self._scaler.scaler._get_scale_async() if self._scaler.precision == "16-mixed" else torch.zeros(())
-        return torch.ones((), device=self.fabric.device) if scale is None else (scale > 1).to(self.fabric.device)
+        if self._scaler.precision != "16-mixed":
+            return torch.zeros((), device=self.fabric.device)
+        scale = self._scaler.scaler._get_scale_async()  # None before the first step
+        return torch.ones((), device=self.fabric.device) if scale is None else (scale > 1).to(torch.float32)
 
     def compute_in(self, choice: Choice) -> None:
         """Evaluate the network in a precision from now on."""
