@@ -240,7 +240,7 @@ class Loop:
             return
         loss, self.loss_sum, self.loss_count = self.loss_sum / self.loss_count, 0.0, 0
         rate = self.rate.per_second()
-        bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.0f} samples/s")
+        bar.set_postfix(loss=f"{loss:.4f}", rate=f"{rate:.0f} samples/s", refresh=False)
         if self.log is not None:
             factor = self.plan.optimiser.schedule(self.state.step - 1, self.plan.steps)
             self.log.train(
@@ -373,6 +373,7 @@ class Loop:
         except Stopped as stopped:
             return stopped.number
         save_grid(self._picture(), fields)
+        log.info("samples at step %d: %s", self.state.step, self._picture())
         return 0
 
     def _picture(self) -> Path:
