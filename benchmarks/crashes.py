@@ -48,7 +48,6 @@ from scorefield.datasets import Digits
 from scorefield.foundation.files import write_text
 from scorefield.interop import score_sde
 from scorefield.interop.pickles import Settings
-from scorefield.jobs import Evaluate
 from scorefield.mri.masks import RandomLines
 from scorefield.mri.simulated import simulate
 from scorefield.nn import NCSNpp
@@ -154,16 +153,20 @@ def make_world(world: Path) -> None:
     scan += [f"--train.{word}" for word in ("batch_size=2", "steps=1", "augment=[]", "accelerator=cpu")]
     runs = {"digits": ["tiny.yaml"], "climate": ["recipe.yaml"], "scan": ["brain-t1-small", *scan]}
     for name, words in runs.items():
-        with (world / f"{name}.txt").open("w") as said:
-            call = start(("train", *words, "--out", "run"), world / name, said)
-            if call.wait() != 0:
-                raise SystemExit(f"The run of {name} was not made: see {said.name}.")
+        must("train", *words, "--out", "run", folder=world / name)
     keep_classifier(world / "digits" / "run")
+
+
+def must(*words: str, folder: Path) -> None:
+    """A call that has to end well."""
+    with folder.with_suffix(".txt").open("a") as said:
+        if start(words, folder, said).wait() != 0:
+            raise SystemExit(f"scorefield {words[0]} failed in {folder}: see {said.name}.")
 
 
 def keep_classifier(run: Path) -> None:
     """Give a run the classifier of its features, which takes longer to train than all else that an evaluation does."""
-    Evaluate(run=run, n=2, seeds=1, steps=1, reference=64).run()
+    must("evaluate", "run", "-n", "2", "--seeds", "1", "--steps", "1", "--reference", "64", folder=run.parent)
     classifier, kept = next((run / "evaluation").glob("classifier-*")), run.with_name("classifier")
     classifier.rename(kept)
     shutil.rmtree(run / "evaluation")
@@ -293,17 +296,19 @@ class Trial:
     Attributes:
         kills: a record of each.
         trouble: what was wrong with the calls.
+        given: what lay in it before the first.
         done: whether a call ended well.
     """
 
     kills: list[dict[str, Any]]
     trouble: list[str]
+    given: set[str]
     done: bool = False
 
 
 def one_trial(case: Case, begin: Starter, folder: Path, seconds: float, draw: random.Random, kills: int) -> Trial:
     """Kill a call at most so often, and call again until it is done."""
-    trial, words, attempts = Trial([], []), case.words, 0
+    trial, words, attempts = Trial([], [], files_in(folder)), case.words, 0
     kill, said = True, folder.with_suffix(".txt")
     while attempts < ATTEMPTS and not trial.done:
         with said.open("a") as file:
@@ -340,7 +345,7 @@ def killed(
     time.sleep(moment)
     if any(call.poll() is not None for call in victims):
         return False
-    found = {path.relative_to(folder).parts[0] for path in folder.rglob("*")} - set(case.given) - {"tmp"}
+    found = files_in(folder) - trial.given
     for call in victims:
         call.send_signal(number)
     since = time.monotonic()
@@ -349,6 +354,11 @@ def killed(
     record |= {"at_work": bool(found), "hit": [call in victims for call in calls]}
     trial.kills.append(record | {"seconds_to_end": round(time.monotonic() - since, 2)})
     return True
+
+
+def files_in(folder: Path) -> set[str]:
+    """The names of all files, but for temporary ones of the system."""
+    return {name for path in folder.rglob("*") if not (name := str(path.relative_to(folder))).startswith("tmp")}
 
 
 def judged(trial: Trial, text: str) -> None:
