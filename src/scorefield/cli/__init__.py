@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from importlib import import_module
 
 from scorefield.cli.console import messages_on_stderr, one_line, ran_out_of_memory, say, volume_of
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.launch import place_among, threads
 from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its arguments)
@@ -95,6 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         level, rest = volume_of(rest)
+        if place_among().number and level == logging.INFO:  # of several processes one says it
+            level = logging.WARNING
+        if (count := threads()) is not None:  # also before torch is loaded
+            os.environ.setdefault("OMP_NUM_THREADS", str(count))
         with signals_interrupt(), messages_on_stderr(level):
             _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
@@ -126,7 +132,6 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
     from scorefield.cli.own_modules import make_importable
     from scorefield.cli.parsing import parse, settings_of
-    from scorefield.run.runner import place_among
     from scorefield.run.verb import log
 
     make_importable(arguments)
@@ -137,6 +142,6 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         log.debug("%s: %s", setting, value)
     found = verb.run()
     log.debug("%s took %.1f s", name, time.perf_counter() - since)
-    if (text := verb.table(found)) and place_among()[0] == 0:  # of several processes one says it
+    if (text := verb.table(found)) and place_among().number == 0:
         print(text)
     verb.conclude(found)
