@@ -99,9 +99,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         level, rest = volume_of(rest)
         if place_among().number and level == logging.INFO:  # of several processes one says it
             level = logging.WARNING
-        if (count := threads()) is not None:  # also before torch is loaded
-            os.environ.setdefault("OMP_NUM_THREADS", str(count))
         with signals_interrupt(), messages_on_stderr(level):
+            _divide_threads()
             _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -123,6 +122,18 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
         return 128 + (signal.SIGTERM if isinstance(interrupt, Terminated) else signal.SIGINT)
     return 0
+
+
+def _divide_threads() -> None:
+    """Take this process's share of the processors, unless its environment says how many; before torch is loaded."""
+    if (share := threads()) is None:
+        return
+    given = os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    if given == "1" and share > 1:
+        logging.getLogger("scorefield").info(
+            "each process computes with one thread, as torchrun has it by default: OMP_NUM_THREADS=%d is its share",
+            share,
+        )
 
 
 def _run(name: str, arguments: Sequence[str]) -> None:

@@ -347,5 +347,7 @@ def our_share_first(count: int) -> list[int]:
     those of the others, each of these from the end, where their owner comes last.
     """
     number, of = place_among_all()
+    if of > 1:
+        log.debug("process %d of %d: %d of %d pieces are its own", number + 1, of, len(range(number, count, of)), count)
     behind = {piece: (piece - number) % of for piece in range(count)}
     return sorted(behind, key=lambda piece: (behind[piece], -piece if behind[piece] else piece))

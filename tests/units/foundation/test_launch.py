@@ -117,6 +117,25 @@ def test_processes_on_a_machine_divide_its_processors(
     assert threads() == number
 
 
+@pytest.mark.parametrize(
+    ("given", "becomes", "said"), [(None, "4", ""), ("1", "1", "OMP_NUM_THREADS=4"), ("3", "3", "")]
+)
+def test_threads_are_divided_unless_the_environment_says_how_many(
+    given: str | None,
+    becomes: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    say(monkeypatch, "LOCAL_RANK=0 LOCAL_WORLD_SIZE=2 RANK=0 WORLD_SIZE=2")
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setenv("OMP_NUM_THREADS", given or "")
+    if given is None:
+        monkeypatch.delenv("OMP_NUM_THREADS")
+    assert main(["recipes"]) == 0 and os.environ["OMP_NUM_THREADS"] == becomes
+    assert said in capsys.readouterr().err
+
+
 def test_tasks_of_slurm_take_turns_with_gpus_as_ranks_do(monkeypatch: pytest.MonkeyPatch) -> None:
     say(monkeypatch, "SLURM_STEP_ID=0 SLURM_LOCALID=1 SLURM_NTASKS=2 SLURM_NNODES=1 SLURM_PROCID=1")
     assert place_here() == (1, 2)
