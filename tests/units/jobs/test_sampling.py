@@ -23,6 +23,7 @@ import torch
 from PIL import Image
 
 import launched
+import scorefield
 import tiny
 from scorefield.cli import main
 from scorefield.data import Images
@@ -165,6 +166,27 @@ def test_what_killed_ranks_leave_is_made_by_the_others_or_by_the_same_call(
     assert content(out) == files and not parts_of(out).exists()
     twice = [n for n in range(LONG // 2) if [*launched.computed(said), *again].count(n) > 1]
     assert len(twice) <= killed  # at most what each was writing when it was killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
+def test_three_processes_of_torchrun_end_well_and_speak_once(whole: Whole, run: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    arguments = job(run, tmp_path / "out", "--trajectory", n=LONG)
+    command = [*launch, "-m", "scorefield", *arguments]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment())
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count(f"{LONG} samples in {tmp_path / 'out'}") == 1
+    found = content(tmp_path / "out")
+    assert found.pop("trajectory.png") and found == whole[1]
+    refused = subprocess.run(
+        [*command, "--step", "999"], check=False, capture_output=True, text=True, timeout=600, env=environment()
+    )
+    assert refused.returncode != 0 and "error:" in refused.stderr  # and none of the others waits
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(scorefield.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 HOLDER = """
