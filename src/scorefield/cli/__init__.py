@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,7 @@ from importlib import import_module
 
 from scorefield.cli.console import messages_on_stderr, one_line, ran_out_of_memory, say, volume_of
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.launch import place_among, threads
 from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its arguments)
@@ -95,7 +97,10 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         level, rest = volume_of(rest)
+        if place_among().number and level == logging.INFO:  # of several processes one says it
+            level = logging.WARNING
         with signals_interrupt(), messages_on_stderr(level):
+            _divide_threads()
             _run(verb, rest)
     except BrokenPipeError:  # whoever read what we print has had enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -119,6 +124,18 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     return 0
 
 
+def _divide_threads() -> None:
+    """Take this process's share of the processors, unless its environment says how many; before torch is loaded."""
+    if (share := threads()) is None:
+        return
+    given = os.environ.setdefault("OMP_NUM_THREADS", str(share))
+    if given == "1" and share > 1:
+        logging.getLogger("scorefield").info(
+            "each process computes with one thread, as torchrun has it by default: OMP_NUM_THREADS=%d is its share",
+            share,
+        )
+
+
 def _run(name: str, arguments: Sequence[str]) -> None:
     """Parse and run a verb, and print what it found."""
     if name not in VERBS:
@@ -126,7 +143,6 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")
     from scorefield.cli.own_modules import make_importable
     from scorefield.cli.parsing import parse, settings_of
-    from scorefield.run.runner import place_among
     from scorefield.run.verb import log
 
     make_importable(arguments)
@@ -137,6 +153,6 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         log.debug("%s: %s", setting, value)
     found = verb.run()
     log.debug("%s took %.1f s", name, time.perf_counter() - since)
-    if (text := verb.table(found)) and place_among()[0] == 0:  # of several processes one says it
+    if (text := verb.table(found)) and place_among().number == 0:
         print(text)
     verb.conclude(found)

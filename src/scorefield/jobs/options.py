@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import InitVar, dataclass, field, replace
@@ -18,6 +17,7 @@ from scorefield.data.manifest import summary_of
 from scorefield.data.source import Source
 from scorefield.foundation.arithmetic import FULL, LOW, Choice, Seconds, allow_tf32, choose, machine_of, timed
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.launch import place_here
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
@@ -48,7 +48,7 @@ Device = Annotated[str, Usable()]
 
 def own_device(name: str, rank: int | None = None, count: int | None = None) -> str:
     """The device of one process of several on a machine, which take turns with its GPUs where none is named by number."""
-    rank = int(os.environ.get("LOCAL_RANK", "0")) if rank is None else rank
+    rank = place_here().number if rank is None else rank
     count = torch.cuda.device_count() if count is None else count
     return f"cuda:{rank % count}" if name == "cuda" and rank and count else name
 

@@ -26,13 +26,13 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import replacing, strict, write_json
+from scorefield.foundation.launch import place_among, place_among_all
 from scorefield.foundation.locks import ChunkLocks
 from scorefield.foundation.progress import progress
 from scorefield.run.verb import log
 
 JOB = "scorefield_job"  # what a result calls the digest of the job that made it
 RECORD = "job.json"
-RANKS = ("RANK", "SLURM_PROCID", "LOCAL_RANK")  # where launchers say which process this is, the global number first
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, or an account on it, without room says
 SETUP = 2**30  # the number of the lock on beginning and ending, above those of all pieces
 PRESENT = SETUP + 1  # of the one that all share who are at work
@@ -235,10 +235,11 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
             with suppress(OSError):
                 _leave(_entered(left), left, unneeded=True)
         return
-    pieces = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes))
+    pieces, order = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes)), our_share_first(len(job.sizes))
+    shown = bool(job.sizes) and place_among().number == 0  # one bar for processes that share a terminal
     with _at_work(job, pieces) as locks:
-        with progress(total=sum(job.sizes), unit=unit, title=title, shown=bool(job.sizes)) as bar:
-            for number in locks.each(our_share_first(len(pieces))):
+        with progress(total=sum(job.sizes), unit=unit, title=title, shown=shown) as bar:
+            for number in locks.each(order):
                 if is_free(job.out) and not pieces.whole(number):
                     with _timed(f"{title}, piece {number + 1} of {len(pieces)}, {job.sizes[number]} × {unit}"):
                         found = _computed(job, pieces, number)
@@ -342,15 +343,11 @@ def _finish(job: Job, pieces: Pieces) -> None:
 
 
 def our_share_first(count: int) -> list[int]:
-    """The numbers below a count, those first that are this process's where there are several."""
-    rank, processes = place_among()
-    return sorted(range(count), key=lambda number: (number - rank) % processes)
-
-
-def place_among() -> tuple[int, int]:
-    """Which process this is of how many, as torchrun or Slurm say; 0 of 1 without."""
-    rank, processes = (
-        int(next((os.environ[name] for name in names if name in os.environ), default))
-        for names, default in ((RANKS, "0"), (("WORLD_SIZE", "SLURM_NTASKS"), "1"))
-    )
-    return rank, processes
+    """The numbers below a count, in the order in which this process takes them: every W-th from its own number, as one of W; then
+    those of the others, each of these from the end, where their owner comes last.
+    """
+    number, of = place_among_all()
+    if of > 1:
+        log.debug("process %d of %d: %d of %d pieces are its own", number + 1, of, len(range(number, count, of)), count)
+    behind = {piece: (piece - number) % of for piece in range(count)}
+    return sorted(behind, key=lambda piece: (behind[piece], -piece if behind[piece] else piece))

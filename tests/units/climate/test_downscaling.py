@@ -19,6 +19,7 @@ import torch
 import xarray as xr
 import yaml
 
+import launched
 import scorefield
 from scorefield.cli import main
 from scorefield.climate import Conservative, Cube, Variables, downscaling
@@ -158,6 +159,14 @@ def start(arguments: list[str], before: Callable[[], object] = lambda: None) -> 
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
     return process
+
+
+@pytest.mark.parametrize("each", [launched.ranks(2), launched.array(3)], ids=["ranks", "array"])
+def test_processes_with_numbers_write_what_one_does(each, run, folder, prediction, tmp_path) -> None:
+    out = tmp_path / "out.nc"
+    arguments = call(run, folder / "coarse.nc", out, "--seed", "5")
+    assert launched.together(arguments, each, tmp_path / "said") == [0, 1, 2]
+    assert out.read_bytes() == prediction.read_bytes() and left(out) == ["out.nc"]
 
 
 def die(*_: object, **__: object) -> None:

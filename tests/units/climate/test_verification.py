@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,8 @@ import pytest
 import xarray as xr
 
 from scorefield.cli import main
+from scorefield.climate.files import open_dataset
+from scorefield.climate.verification import boxes, pair
 from scorefield.climate.verification.job import Verify
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, score
@@ -102,6 +105,44 @@ def test_area_and_masks_weigh(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> No
     assert "log_spectral_distance" not in masked.record["all"]  # no field is complete
     rest = score(pair_up(pred.isel(lat=slice(4, None)), truth.isel(lat=slice(4, None))), Options(replicates=0))["tas"]
     np.testing.assert_allclose(masked.maps["crps"][4:], rest.maps["crps"])
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Predictions as one file, with one member, and as several files, beside the truth."""
+    folder = tmp_path_factory.mktemp("stored")
+    draw = np.random.default_rng(1)
+    pred, truth = (dataset(draw.normal(size=shape)) for shape in ((4, 1024, 16, 16), (1024, 16, 16)))
+    for name, data in (("one.nc", pred), ("alone.nc", pred.isel(member=0)), ("truth.nc", truth)):
+        data.to_netcdf(folder / name, engine="h5netcdf")
+    (folder / "several").mkdir()
+    for first in range(0, 1024, 256):
+        part = pred.isel(time=slice(first, first + 256))
+        part.to_netcdf(folder / "several" / f"{first:04d}.nc", engine="h5netcdf")
+    return folder
+
+
+@pytest.mark.parametrize("name", ["one.nc", "alone.nc", "several"])
+def test_what_exceeds_memory_is_read_in_parts_to_the_same_figures(
+    name: str, stored: Path, monkeypatch: pytest.MonkeyPatch, unchecked: None
+) -> None:
+    for module in (pair, boxes):
+        monkeypatch.setattr(module, "VALUES", 2**15)
+    monkeypatch.setattr(boxes, "SAMPLED", 2**12)
+    files, every = [stored / name, stored / "truth.nc"], {"all": np.ones(1024, bool)}
+    held = pair_up(*[open_dataset(file).load() for file in files], blocks="month")
+    tracemalloc.start()
+    lazy = pair_up(*[open_dataset(file) for file in files], blocks="month")
+    found, ranges = boxes.box_figures(lazy, every)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 0.8 * (held.pred["tas"].nbytes + held.truth["tas"].nbytes)
+    for part in ({"time": slice(7, 300)}, {"y": slice(3, 6)}):  # as every figure reads them
+        assert all(map(np.array_equal, lazy.at("tas", **part), held.at("tas", **part)))
+    expected, values = boxes.box_figures(held, every)
+    for key, figure in expected["all"].maps["tas"].items():
+        np.testing.assert_allclose(found["all"].maps["tas"][key], figure, rtol=1e-12)
+    assert ranges["tas"].sample.equal(values["tas"].sample)
 
 
 def test_memory_and_the_correlation_of_variables() -> None:

@@ -22,6 +22,8 @@ import pytest
 import torch
 from PIL import Image
 
+import launched
+import scorefield
 import tiny
 from scorefield.cli import main
 from scorefield.data import Images
@@ -125,13 +127,66 @@ def test_ctrl_c_is_told_from_a_termination(run: Path, tmp_path: Path, capfd: pyt
     assert not any(path.name.endswith(".partial") for path in parts_of(out).iterdir())
 
 
-def test_processes_share_a_job_and_give_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("whole", "each"),
+    [((), launched.ranks(2)), ((), launched.array(3)), (PNG, [{}, {}])],
+    ids=["ranks", "elements", "unnumbered"],
+    indirect=["whole"],
+)
+def test_processes_share_a_job_and_give_the_same_bytes(
+    each: list[launched.Numbers], whole: Whole, run: Path, tmp_path: Path
+) -> None:
     form, files = whole
-    both = [start(job(run, tmp_path / "out", *form, n=LONG)) for _ in range(2)]
-    for process in both:
+    arguments = job(run, tmp_path / "there" / "out", *form, n=LONG)
+    assert launched.together(arguments, each, tmp_path / "said") == list(range(LONG // 2))  # each piece once
+    assert content(tmp_path / "there" / "out") == files
+    assert [path.name for path in (tmp_path / "there").iterdir()] == ["out"]
+    assert launched.together(arguments, each, tmp_path / "again") == []
+
+
+@pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
+@pytest.mark.parametrize("killed", [1, 3])
+def test_what_killed_ranks_leave_is_made_by_the_others_or_by_the_same_call(
+    killed: int, whole: Whole, run: Path, tmp_path: Path
+) -> None:
+    form, files = whole
+    out, each = tmp_path / "out", launched.ranks(3)
+    arguments, said = job(run, out, *form, n=LONG), [tmp_path / f"said-{rank}" for rank in range(3)]
+    processes = [launched.start(arguments, numbers, file) for numbers, file in zip(each, said, strict=True)]
+    wait_for(lambda: len(pieces(out)) > 2)
+    for process in processes[:killed]:
+        process.kill()
+    for process in processes:
         process.join()
-    assert [process.exitcode for process in both] == [0, 0]
-    assert content(tmp_path / "out") == files and [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert [process.exitcode for process in processes] == [-signal.SIGKILL] * killed + [0] * (3 - killed)
+    assert out.exists() == (killed < 3)
+    kept = len(pieces(out))
+    again = launched.together(arguments, each, tmp_path / "again")
+    assert len(again) == (LONG // 2 - kept if killed == 3 else 0)
+    assert content(out) == files and not parts_of(out).exists()
+    twice = [n for n in range(LONG // 2) if [*launched.computed(said), *again].count(n) > 1]
+    assert len(twice) <= killed  # at most what each was writing when it was killed
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
+def test_three_processes_of_torchrun_end_well_and_speak_once(whole: Whole, run: Path, tmp_path: Path) -> None:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    arguments = job(run, tmp_path / "out", "--trajectory", n=LONG)
+    command = [*launch, "-m", "scorefield", *arguments]
+    ended = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, env=environment())
+    assert ended.returncode == 0, ended.stderr
+    assert ended.stderr.count(f"{LONG} samples in {tmp_path / 'out'}") == 1
+    found = content(tmp_path / "out")
+    assert found.pop("trajectory.png") and found == whole[1]
+    refused = subprocess.run(
+        [*command, "--step", "999"], check=False, capture_output=True, text=True, timeout=600, env=environment()
+    )
+    assert refused.returncode != 0 and "error:" in refused.stderr  # and none of the others waits
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"PYTHONPATH": str(Path(scorefield.__file__).parents[1]), "OMP_NUM_THREADS": "1"}
 
 
 HOLDER = """
@@ -202,7 +257,7 @@ def test_each_launched_process_begins_with_its_own_share(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setenv("WORLD_SIZE", "2")
     assert main(job(run, tmp_path / "out")) == 0
-    assert written == [1, 3, 0, 2, 4]
+    assert written == [1, 3, 4, 2, 0]
     assert [own_device("cuda", rank, 2) for rank in range(4)] == ["cuda", "cuda:1", "cuda:0", "cuda:1"]
     assert own_device("cpu", 1, 2) == "cpu" and own_device("cuda:0", 1, 2) == "cuda:0"
 

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import launched
 import scorefield
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
@@ -265,6 +266,14 @@ def test_the_same_call_goes_on_and_another_is_refused(folder, tmp_path, capsys, 
         np.testing.assert_array_equal(values, read(out)[name])
     assert main(job(folder, out, *more)) == 0 and done == [1]
     refuse(capsys, job(folder, out, *more, "--steps", "4"), "another --out")
+
+
+@pytest.mark.parametrize("each", [launched.ranks(2), launched.array(3)], ids=["ranks", "array"])
+def test_processes_with_numbers_reconstruct_as_one_does(each, folder, tmp_path):
+    assert main(job(folder, tmp_path / "one.h5", "--acceleration", "1.5")) == 0
+    shared = job(folder, tmp_path / "shared.h5", "--acceleration", "1.5", "--cache", str(tmp_path / "cache"))
+    assert launched.together(shared, each, tmp_path / "said") == [0, 1]
+    assert (tmp_path / "one.h5").read_bytes() == (tmp_path / "shared.h5").read_bytes()
 
 
 def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(folder, tmp_path, monkeypatch, capfd):

@@ -66,7 +66,9 @@ def box_figures(pair: Pair, selections: dict[str, np.ndarray]) -> tuple[dict[str
         for name, both in read.items():
             values = np.concatenate([part[np.isfinite(part)] for part in both])
             if len(values):
-                seen[name].append(Range(torch.from_numpy(values[::stride]), float(values.min()), float(values.max())))
+                seen[name].append(
+                    Range(torch.from_numpy(values[::stride].copy()), float(values.min()), float(values.max()))
+                )
         for selection, chosen in selections.items():
             pieces[selection].append(_maps(pair, read, chosen))
     maps = {

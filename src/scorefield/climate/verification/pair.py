@@ -30,6 +30,8 @@ from scorefield.foundation.errors import InputError
 if TYPE_CHECKING:
     from xarray import Dataset
 
+VALUES = 2**22  # of a chunk
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -110,7 +112,8 @@ def pair_up(
     if "member" in theirs.dims:
         raise InputError("The truth has several members: select one of them first.")
     if "member" not in ours.dims:
-        ours = ours.expand_dims("member")
+        fields = max(1, VALUES // (ours.sizes["y"] * ours.sizes["x"]))
+        ours = ours.chunk({"time": fields}).expand_dims("member")  # which would read what is not in chunks
     check_units(ours[list(theirs.data_vars)], theirs)
     theirs = same_grid(ours, same_times(ours, theirs))
     same_cases(ours, theirs)
