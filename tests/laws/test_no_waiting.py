@@ -53,6 +53,7 @@ def _meta(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "autocast", lambda device, **k: autocast("cpu" if device == "meta" else device, **k))
     monkeypatch.setattr(sys.modules["torch.optim.adam"], "_device_dtype_check_for_fused", lambda *_, **__: None)
     monkeypatch.setattr(CPUAccelerator, "setup_device", lambda *_: None)
+    monkeypatch.setattr("lightning_fabric.fabric._has_meta_device_parameters_or_buffers", lambda *_, **__: False)
 
 
 def model_of(schedule: Schedule, noise: Noise, net: Network) -> Model:

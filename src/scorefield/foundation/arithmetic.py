@@ -105,7 +105,13 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def choose(
-    name: str, asked: str, machine: Machine, trial: Callable[[], Seconds], before: Choice | None = None
+    name: str,
+    asked: str,
+    machine: Machine,
+    trial: Callable[[], Seconds],
+    before: Choice | None = None,
+    *,
+    say: Callable[[str], None] = log.warning,
 ) -> Choice:
     """The precision to compute in.
 
@@ -118,11 +124,12 @@ def choose(
         machine: what computes.
         trial: times the work in both.
         before: what was chosen when the work began.
+        say: warns.
     """
     if asked == LOW:
         seconds = trial()
         if seconds.low > seconds.full:
-            log.warning(
+            say(
                 f"{name}={LOW} is slow here ({machine.kind}): {seconds.low:.3g} s for what takes {seconds.full:.3g} s in "
                 f"float32. {name}=auto takes it where it pays."
             )
@@ -135,7 +142,7 @@ def choose(
     pays = seconds is not None and seconds.full >= GAIN * seconds.low
     found = Choice(LOW if pays else FULL, machine.kind, seconds)
     if before is not None:
-        log.warning(f"{name}=auto was {before}. Here it is {found}.")
+        say(f"{name}=auto was {before}. Here it is {found}.")
     return found
 
 

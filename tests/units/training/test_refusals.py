@@ -30,6 +30,8 @@ CASES = {
     "floor": lambda: CosineDecay(floor=1.5),
     "accelerator": lambda: launch("abacus", 1, 1, "32-true"),
     "16-mixed": lambda: launch("cpu", 1, 1, "16-mixed"),
+    "fsdp does not go with train.compile": lambda: Trainer(strategy="fsdp", compile=True),
+    "fsdp does not go with train.precision": lambda: Trainer(strategy="fsdp", precision="16-mixed"),
     "sigma_data": lambda: EDMPreconditioner(sigma_data=0.0),
     "EDMWeight": lambda: EDMWeight(sigma_data=-1.0),
     "levels": lambda: UniformLevels(1),
