@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 
@@ -195,6 +196,13 @@ def synchronise(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def placed(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. There a number of the host's is made anew, by value: for a copy the host would wait."""
+    if value.ndim or value.device == device or value.device.type != "cpu" or value.requires_grad:
+        return value.to(device)
+    return torch.full((), value.item(), dtype=value.dtype, device=device)
 
 
 def autocast_of(precision: str, device: torch.device) -> AbstractContextManager[object]:

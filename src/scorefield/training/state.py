@@ -173,7 +173,7 @@ class State:
         return total, norm
 
     def over_all(self, number: Tensor, how: Literal["sum", "max"]) -> Tensor:
-        """The sum or the largest of a tensor's values in all processes, which overwrites it: Fabric's waits at a barrier first."""
+        """The sum or the largest of a tensor in all processes, which overwrites it; Fabric's waits at a barrier first."""
         if self.fabric.world_size > 1:
             operation = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX}[how]
             torch.distributed.all_reduce(number, operation)
