@@ -12,6 +12,7 @@ from importlib import import_module
 
 from scorefield.cli.console import messages_on_stderr, one_line, ran_out_of_memory, say, volume_of
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.processes import is_first
 from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its arguments)
@@ -78,7 +79,7 @@ VERBS = {  # each a class of a room
 
 def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each way to end
     """Run a verb. Exit code 0 if it succeeded, 2 if something given cannot be used, 130 after Ctrl-C, 143
-    after SIGTERM.
+    after SIGTERM; 138 after SIGUSR1, by which Slurm announces the end of a training.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -111,7 +112,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         )
         return 2
     except Stopped as stop:  # training, which resumes at its last checkpoint
-        say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
+        if is_first():
+            say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
         return 128 + stop.number
     except KeyboardInterrupt as interrupt:
         say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
