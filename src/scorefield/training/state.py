@@ -62,7 +62,7 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any, strategy:
         from scorefield.training.cluster import Cluster
 
         shape["plugins"] = Cluster(those)
-    elif count > 1:  # also within an allocation of Slurm, where it would else wait for what srun starts
+    else:  # also within an allocation of Slurm, where Fabric would else wait for what srun starts
         shape["plugins"] = LightningEnvironment()
     try:
         fabric = Fabric(accelerator=accelerator, precision=given, **shape)

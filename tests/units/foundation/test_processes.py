@@ -7,6 +7,7 @@ import pytest
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.processes import Started, is_first, started
 from scorefield.training import Trainer
+from scorefield.training.state import launch
 
 TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", "LOCAL_WORLD_SIZE": "4"}
 SRUN = {"SLURM_PROCID": "3", "SLURM_LOCALID": "1", "SLURM_NTASKS": "4", "SLURM_STEP_ID": "0", "SLURM_NNODES": "2"}
@@ -26,6 +27,12 @@ def test_torchrun_and_srun_say_which_process_this_is() -> None:
 )
 def test_where_nobody_started_several_there_is_one(alone: dict[str, str]) -> None:
     assert started(alone) is None and is_first(alone)
+
+
+def test_a_batch_script_trains_without_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (BATCH | {"SLURM_JOB_ID": "7", "SLURM_JOB_NAME": "mine"}).items():
+        monkeypatch.setenv(name, value)
+    assert launch("cpu", 1, 1, "32-true").world_size == 1
 
 
 def test_those_that_training_starts_itself_are_told_from_the_first() -> None:
