@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor, nn
 
+from scorefield.foundation.errors import InputError
+
 if TYPE_CHECKING:
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -22,10 +24,17 @@ Module = TypeVar("Module", bound=nn.Module)
 def shard(net: Module, mesh: DeviceMesh) -> Module:
     """Cut a network's weights, in their place, into a share for each process.
 
-    Weights stay in float32, in which gradients are summed, too: autocast alone says what is computed in less.
+    Weights stay in float32, in which gradients are summed, too: autocast alone says what is computed in less. InputError where a
+    part of the network does not keep its weights as torch does, such as the complex ones of neural operators.
     """
     from torch.distributed.fsdp import fully_shard
 
+    for module in net.modules():
+        if type(module).__setattr__ is not nn.Module.__setattr__ and [*module.parameters(recurse=False)]:
+            raise InputError(
+                f"train.strategy=fsdp cannot divide {type(net).__name__}: its part {type(module).__name__} keeps weights "
+                "in a way of its own. Take ddp."
+            )
     for part in (*blocks(net), net):
         # Also the outermost: what stays gathered after a validation would hide the weights that are put in their place.
         fully_shard(part, mesh=mesh, reshard_after_forward=True)
