@@ -13,7 +13,7 @@ from importlib import import_module
 
 from scorefield.cli.console import messages_on_stderr, one_line, ran_out_of_memory, say, volume_of
 from scorefield.foundation.errors import InputError, brief
-from scorefield.foundation.launch import place_among, threads
+from scorefield.foundation.launch import is_first, threads
 from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its arguments)
@@ -80,7 +80,7 @@ VERBS = {  # each a class of a room
 
 def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one for each way to end
     """Run a verb. Exit code 0 if it succeeded, 2 if something given cannot be used, 130 after Ctrl-C, 143
-    after SIGTERM.
+    after SIGTERM; 138 after SIGUSR1, by which Slurm announces the end of a training.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     if not arguments or arguments[0] in ("-h", "--help", "help"):
@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         level, rest = volume_of(rest)
-        if place_among().number and level == logging.INFO:  # of several processes one says it
+        if level == logging.INFO and not is_first():  # of several processes one says it
             level = logging.WARNING
         with signals_interrupt(), messages_on_stderr(level):
             _divide_threads()
@@ -116,7 +116,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
         )
         return 2
     except Stopped as stop:  # training, which resumes at its last checkpoint
-        say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
+        if is_first():
+            say(f"{stop}; all is saved. Go on with: scorefield train --out RUN --resume")
         return 128 + stop.number
     except KeyboardInterrupt as interrupt:
         say(f"{verb} was interrupted; what is complete is on disk, call it again to go on.")
@@ -153,6 +154,6 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         log.debug("%s: %s", setting, value)
     found = verb.run()
     log.debug("%s took %.1f s", name, time.perf_counter() - since)
-    if (text := verb.table(found)) and place_among().number == 0:
+    if (text := verb.table(found)) and is_first():
         print(text)
     verb.conclude(found)

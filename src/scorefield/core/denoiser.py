@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from scorefield.core.schedule import Schedule, table_position
 from scorefield.core.sde import SDE, Field, Time, expand_like
+from scorefield.foundation.arithmetic import placed
 from scorefield.foundation.errors import InputError
 from scorefield.nn.network import Network
 
@@ -157,7 +158,7 @@ class ScalarPreconditioner(Preconditioner):
         alpha, sigma = sde.schedule(t.double())
         exact = self(sde.schedule, t.double())
         keep, gain = (alpha * exact.skip - 1) / sigma**2, alpha * exact.out / sigma**2
-        keep, gain = (expand_like(v.to(x_t), x_t) for v in (keep, gain))
+        keep, gain = (expand_like(placed(v.to(x_t.dtype), x_t.device), x_t) for v in (keep, gain))
         return keep * x_t + gain * self.evaluate(net, sde, x_t, t, cond)
 
 

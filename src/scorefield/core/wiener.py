@@ -12,6 +12,7 @@ from scorefield.core.denoiser import Condition, Label, LogNoise, Preconditioner
 from scorefield.core.noise import Boundary, Noise
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.core.spectrum import RadialSpectrum, wavenumbers
+from scorefield.foundation.arithmetic import placed
 from scorefield.foundation.errors import InputError
 from scorefield.nn.network import Network
 
@@ -42,7 +43,7 @@ class Wiener(Preconditioner):
         grid = x_t.shape[2:]
         data, noise = _spectra(self.spectrum, sde.noise, tuple(grid), x_t.device)
         alpha, sigma = (
-            v.double().reshape(-1, *(1,) * (len(grid) + 1)).to(x_t.device) for v in sde.schedule(t.double())
+            placed(v.double(), x_t.device).reshape(-1, *(1,) * (len(grid) + 1)) for v in sde.schedule(t.double())
         )
         return sde.noise.basis(len(grid))[0], alpha**2 * data, sigma**2 * noise, alpha, data
 
@@ -60,7 +61,7 @@ class Wiener(Preconditioner):
     def score(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
         """(−λ/Λ) x_t + (α c_out/σ²) F."""
         basis, signal, noise, alpha, data = self._modes(sde, x_t, t)
-        variance = expand_like(sde.schedule.sigma(t.double()), x_t).to(x_t.device) ** 2
+        variance = expand_like(placed(sde.schedule.sigma(t.double()), x_t.device), x_t) ** 2
         keep = -noise / variance / (signal + noise)
         gain = alpha * (self.points * data * noise / (signal + noise)).sqrt() / variance
         output = self.evaluate(net, sde, x_t, t, cond)

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
+from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 
@@ -105,7 +106,13 @@ def machine_of(device: torch.device) -> Machine:
 
 
 def choose(
-    name: str, asked: str, machine: Machine, trial: Callable[[], Seconds], before: Choice | None = None
+    name: str,
+    asked: str,
+    machine: Machine,
+    trial: Callable[[], Seconds],
+    before: Choice | None = None,
+    *,
+    say: Callable[[str], None] = log.warning,
 ) -> Choice:
     """The precision to compute in.
 
@@ -118,11 +125,12 @@ def choose(
         machine: what computes.
         trial: times the work in both.
         before: what was chosen when the work began.
+        say: warns.
     """
     if asked == LOW:
         seconds = trial()
         if seconds.low > seconds.full:
-            log.warning(
+            say(
                 f"{name}={LOW} is slow here ({machine.kind}): {seconds.low:.3g} s for what takes {seconds.full:.3g} s in "
                 f"float32. {name}=auto takes it where it pays."
             )
@@ -135,7 +143,7 @@ def choose(
     pays = seconds is not None and seconds.full >= GAIN * seconds.low
     found = Choice(LOW if pays else FULL, machine.kind, seconds)
     if before is not None:
-        log.warning(f"{name}=auto was {before}. Here it is {found}.")
+        say(f"{name}=auto was {before}. Here it is {found}.")
     return found
 
 
@@ -188,6 +196,13 @@ def synchronise(device: torch.device) -> None:
     """Wait until a device has done what it was given."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+
+
+def placed(value: Tensor, device: torch.device) -> Tensor:
+    """A tensor on a device. There a number of the host's is made anew, by value: for a copy the host would wait."""
+    if value.ndim or value.device == device or value.device.type != "cpu" or value.requires_grad:
+        return value.to(device)
+    return torch.full((), value.item(), dtype=value.dtype, device=device)
 
 
 def autocast_of(precision: str, device: torch.device) -> AbstractContextManager[object]:

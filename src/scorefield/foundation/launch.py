@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from scorefield.foundation.errors import InputError
 
+BATCH_STEP = 2**32 - 256  # numbers from here on are steps of Slurm's own, such as the batch script, and not of srun
 TASK = "SLURM_ARRAY_TASK_"  # how the numbers of a job array begin: ID, MIN, MAX, STEP, COUNT
 
 
@@ -25,6 +26,52 @@ class Place(NamedTuple):
 ALONE = Place(0, 1)
 
 
+class Started(NamedTuple):
+    """One of several processes that wait to be told of each other, as those of a training do.
+
+    Attributes:
+        by: who started them.
+        rank: its number of all.
+        count: how many there are.
+        local: its number on its machine.
+        nodes: how many machines there are, with as many processes each.
+    """
+
+    by: str
+    rank: int
+    count: int
+    local: int
+    nodes: int
+
+
+def started() -> Started | None:
+    """Which process this is of those that torchrun or srun started; None where neither did. InputError where machines have not
+    as many each.
+    """
+    by, (rank, count) = _starter(), place_among()
+    if by is None or count == 1:
+        return None
+    here = place_here()
+    nodes = -(-count // here.of) if by == "torchrun" else _whole("SLURM_STEP_NUM_NODES", _whole("SLURM_NNODES", 1))
+    if count % nodes:
+        raise InputError(f"{by} started {count} processes on {nodes} machines: give each as many.")
+    return Started(by, rank, count, here.number, nodes)
+
+
+def _starter() -> str | None:
+    """A batch script has most of Slurm's variables, and is one process."""
+    if {"RANK", "WORLD_SIZE", "LOCAL_RANK"} <= os.environ.keys():
+        return "torchrun"
+    if {"SLURM_STEP_ID", "SLURM_PROCID", "SLURM_LOCALID"} <= os.environ.keys():
+        return "srun" if _whole("SLURM_STEP_ID") < BATCH_STEP else None
+    return None
+
+
+def is_first() -> bool:
+    """Whether this process is the first of its launch, which speaks for all. Lightning numbers those of each machine anew."""
+    return place_among().number == 0 and _whole("NODE_RANK", 0) == 0
+
+
 def place_among() -> Place:
     """Where this process is among those that one launch started: RANK of WORLD_SIZE by torchrun, LOCAL_RANK of WORLD_SIZE by
     Lightning, else SLURM_PROCID of SLURM_NTASKS where Slurm runs several tasks. InputError for numbers that cannot be.
@@ -33,7 +80,8 @@ def place_among() -> Place:
         return _place("RANK", "WORLD_SIZE")
     if _whole("WORLD_SIZE", 1) != 1:
         return _place("LOCAL_RANK" if "LOCAL_RANK" in os.environ else "RANK", "WORLD_SIZE")
-    if "SLURM_PROCID" in os.environ and _whole("SLURM_NTASKS", 1) > 1:  # a shell that only reserved tasks has no number
+    of_batch = _whole("SLURM_STEP_ID", 0) >= BATCH_STEP
+    if "SLURM_PROCID" in os.environ and _whole("SLURM_NTASKS", 1) > 1 and not of_batch:  # salloc's shell has no number
         return _place("SLURM_PROCID", "SLURM_NTASKS")
     return ALONE
 

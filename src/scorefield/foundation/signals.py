@@ -1,5 +1,5 @@
 """Signals: SIGTERM, which queues and containers send before they kill, ends a program as Ctrl-C does, so that it cleans up behind
-it; and in training both become a flag that the loop reads between steps.
+it; and in training both become a flag that the loop reads between steps, and so does SIGUSR1, by which Slurm announces an end.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ AGAIN = 1.0  # seconds after which an interrupt that went unheard is raised once
 
 
 STOPPING = (signal.SIGINT, signal.SIGTERM)
+ANNOUNCING = (signal.SIGUSR1,) if hasattr(signal, "SIGUSR1") else ()  # Windows has none
 
 
 class Terminated(KeyboardInterrupt):
@@ -86,8 +87,8 @@ class Stopped(Exception):  # noqa: N818 - not an error
 
 @contextmanager
 def deferred_signals() -> Iterator[Callable[[], int]]:
-    """Inside, SIGINT and SIGTERM cut no step: the function that this gives returns the last one's number, or 0. A second SIGINT
-    acts at once.
+    """Inside, SIGINT, SIGTERM and SIGUSR1 cut no step: the function that this gives returns the last one's number, or 0. A second
+    SIGINT acts at once.
     """
     received = [0]
 
@@ -96,7 +97,7 @@ def deferred_signals() -> Iterator[Callable[[], int]]:
         if signal.SIGINT in before:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
-    before = {number: signal.getsignal(number) for number in _handled()}
+    before = {number: signal.getsignal(number) for number in (*_handled(), *ANNOUNCING)}
     for number in before:
         signal.signal(number, note)
     try:

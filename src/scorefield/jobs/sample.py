@@ -10,7 +10,7 @@ from typing import Literal
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.launch import place_among
+from scorefield.foundation.launch import is_first
 from scorefield.jobs import resolution
 from scorefield.jobs.class_guidance import class_facts, guidance_of, label_of, number_of
 from scorefield.jobs.draws import Draws, read_samples
@@ -77,7 +77,7 @@ class Sample(Drawing):
     def run(self) -> Tensor | None:
         job = self.job()
         run_job(job, unit="sample", title="sample")
-        if self.trajectory and place_among().number == 0 and not (path := self.out / "trajectory.png").exists():
+        if self.trajectory and is_first() and not (path := self.out / "trajectory.png").exists():
             trajectory(job.of_the_first(8), path)
         log.info("%d samples in %s", self.n, self.out)
         return None if self.png else read_samples(self.out)

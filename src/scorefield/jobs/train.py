@@ -30,6 +30,7 @@ class Train(OnRecipe):
     Args:
         out: run folder to write.
         resume: go on from the last checkpoint in --out.
+        or_start: with --resume: start where --out holds no run yet, so that one call does both, as a queue repeats it.
         init: run to take the model and its weights from.
         mean: deterministic run whose prediction is subtracted first.
         accept_changed_data: with --resume: go on though the data are not those that the run was trained on.
@@ -41,6 +42,7 @@ class Train(OnRecipe):
 
     out: Path | None = None
     resume: bool = False
+    or_start: bool = False
     init: Path | None = None
     mean: Path | None = None
     accept_changed_data: bool = False
@@ -52,8 +54,9 @@ class Train(OnRecipe):
     def check(self) -> None:
         if self.origins and not self.print_config:
             raise InputError("--origins goes with --print-config.")
-        if self.accept_changed_data and not self.resume:
-            raise InputError("--accept-changed-data goes with --resume.")
+        for given, name in ((self.accept_changed_data, "--accept-changed-data"), (self.or_start, "--or-start")):
+            if given and not self.resume:
+                raise InputError(f"{name} goes with --resume.")
         if self.out is None and not (self.dry_run or self.print_config):
             raise InputError("train needs --out RUN, the folder to write.")
         if self.recipe is None and self.init is None and self._own is None:
@@ -106,7 +109,7 @@ class Train(OnRecipe):
             self.parser,
             self.settings,
             self.out,
-            resume=self.resume,
+            resume=self.resume and not (self.or_start and self._own is None),
             init=init,
             mean=mean,
             accept_changed_data=self.accept_changed_data,

@@ -37,7 +37,9 @@ def _dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     """The same values in one of the two layouts that a kernel knows, namely the one of `like`, or else of x."""
     layout = LAYOUTS.get(x.ndim, torch.contiguous_format)
     innermost = (x if like is None else like).is_contiguous(memory_format=layout)
-    return x.contiguous(memory_format=layout if innermost else torch.contiguous_format)
+    dense = x.contiguous(memory_format=layout if innermost else torch.contiguous_format)
+    # The step from a single sample to the next may be any number, but to a kernel that goes by it.
+    return dense if len(dense) != 1 else dense.as_strided(dense.shape, (dense.numel(), *dense.stride()[1:]))
 
 
 def normalise(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, activate: bool) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from scorefield.foundation.arithmetic import placed
 from scorefield.foundation.precision import wide
 
 
@@ -62,7 +63,7 @@ class Network(nn.Module, ABC):
             cond: with a field and a vector of any precision.
         """
         own = self._own(x.dtype)  # what has no parameters computes in the precision that it is given
-        label = label.to(device=x.device, dtype=wide(own)).expand(len(x))
+        label = placed(label.to(wide(own)), x.device).expand(len(x))
         if cond and "field" in cond:
             cond = {**cond, "field": cond["field"].to(own)}
         return self(x.to(own), label, cond).to(x.dtype)

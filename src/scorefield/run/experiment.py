@@ -26,6 +26,7 @@ from scorefield.data.precision import needed
 from scorefield.data.source import Source, Tensors, say_notes
 from scorefield.foundation.errors import AbsentDataError, InputError, NothingHeldOutError, brief
 from scorefield.foundation.files import is_abandoned
+from scorefield.foundation.launch import is_first
 from scorefield.foundation.locks import OWNER, owned
 from scorefield.foundation.random import Stream, seed_of
 from scorefield.model import Model
@@ -35,7 +36,6 @@ from scorefield.run.configuration import Parser
 from scorefield.run.defaults import completed
 from scorefield.run.loading import LoadedCheckpoint, load_fixed, load_mean, load_strictly, take_mean
 from scorefield.run.recipe import build, data_parser, fit_to_data, stated_shape
-from scorefield.run.runner import place_among
 from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
@@ -99,7 +99,7 @@ def prepare(
         valid = given.load("valid")
     except NothingHeldOutError:
         valid = Subset(train, torch.arange(0))
-    if place_among()[0] == 0:
+    if is_first():
         say_notes(train, valid)
     fit_to_data(groups, train)
     config = yaml.safe_load(parser.written(groups))
@@ -141,7 +141,7 @@ def train(
         mean: the checkpoint of a deterministic run whose prediction is taken off; likewise.
         accept_changed_data: resume though the data are not those that the run was trained on.
     """
-    leader = place_among()[0] == 0
+    leader = is_first()
     if leader:
         check_free(folder, resume)
     with owned(folder) if leader else nullcontext(True) as ours:
@@ -275,7 +275,7 @@ def _check_data(checkpoint: Checkpoint, experiment: Experiment, folder: Path, ac
     before, now = Manifest.read(checkpoint.facts.get("data"), str(folder)), experiment.model.manifest
     if now is None:
         return
-    leader = place_among()[0] == 0
+    leader = is_first()
     if before is None:
         if leader:
             log.info("%s does not know what its data were made of: that they are still the same is not checked", folder)

@@ -26,7 +26,7 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import replacing, strict, write_json
-from scorefield.foundation.launch import place_among, place_among_all
+from scorefield.foundation.launch import is_first, place_among_all
 from scorefield.foundation.locks import ChunkLocks
 from scorefield.foundation.progress import progress
 from scorefield.run.verb import log
@@ -236,7 +236,7 @@ def run_job(job: Job, *, unit: str, title: str) -> None:
                 _leave(_entered(left), left, unneeded=True)
         return
     pieces, order = Pieces(parts_of(job.out), digest(job.identity), len(job.sizes)), our_share_first(len(job.sizes))
-    shown = bool(job.sizes) and place_among().number == 0  # one bar for processes that share a terminal
+    shown = bool(job.sizes) and is_first()  # one bar for processes that share a terminal
     with _at_work(job, pieces) as locks:
         with progress(total=sum(job.sizes), unit=unit, title=title, shown=shown) as bar:
             for number in locks.each(order):

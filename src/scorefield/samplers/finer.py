@@ -17,6 +17,7 @@ from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.noise import Noise
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.core.spectrum import RadialSpectrum, wavenumbers
+from scorefield.foundation.arithmetic import placed
 from scorefield.foundation.errors import InputError
 
 
@@ -106,7 +107,7 @@ class _Beyond:
         noise = self.sde.noise
         basis, _ = noise.basis(x_t.ndim - 2)
         inside, data, values = _modes(self.spectrum, noise, self.trained, tuple(x_t.shape[2:]), x_t.device)
-        alpha, sigma = (expand_like(v.double(), x_t).to(x_t.device) for v in self.sde.schedule(t.double()))
+        alpha, sigma = (expand_like(placed(v.double(), x_t.device), x_t) for v in self.sde.schedule(t.double()))
         filtered = alpha * data / (alpha**2 * data + sigma**2 * values)
         band = inside.to(x_t)
         within: Tensor = self.denoiser(basis.filter(x_t, band), t, cond)

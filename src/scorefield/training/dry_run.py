@@ -112,7 +112,8 @@ def cost(state: State, one: Probe, step: Callable[[int], None], batch_size: int,
         micro_batch: samples that it sees at once.
     """
     parameters, now, agreed = count_parameters(state), peak_memory(state.fabric.device), largest(state)
-    fixed = now + MOMENTS * 4 * parameters
+    held = sum(map(Tensor.numel, state.ema.shares()))
+    fixed = now + MOMENTS * 4 * held
     each = max(1, round(BACKWARD * one.kept))
     room = now + available_memory(state.fabric.device)
     spare, wanted = -agreed(fixed - room), (micro_batch - 1) * each  # for all samples of a micro-batch but the first
@@ -197,10 +198,7 @@ def largest(state: State) -> Callable[[float], float]:
     """The largest of a number's values in all processes."""
 
     def agreed(number: float) -> float:
-        if state.fabric.world_size == 1:
-            return number
-        mine = torch.tensor(number, dtype=torch.float64, device=state.fabric.device)
-        return float(torch.as_tensor(state.fabric.all_reduce(mine, reduce_op="max")))
+        return float(state.over_all(torch.tensor(number, dtype=torch.float64, device=state.fabric.device), "max"))
 
     return agreed
 

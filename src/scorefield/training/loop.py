@@ -134,7 +134,9 @@ class Loop:
         """
         if not self.unread:
             return math.nan
-        figures = torch.stack(self.unread).tolist()
+        read = torch.stack(self.unread)
+        read[:, 0] = self.state.over_all(read[:, 0].clone(), "sum") / self.fabric.world_size
+        figures = read.tolist()
         first = self.state.step - len(figures) + 1
         problems = []
         for step, (loss, norm, may_overflow) in enumerate(figures, first):
@@ -219,9 +221,7 @@ class Loop:
         """The largest number of any process."""
         if self.fabric.world_size == 1:
             return number
-        return int(
-            torch.as_tensor(self.fabric.all_reduce(torch.tensor(number, device=self.fabric.device), reduce_op="max"))
-        )
+        return int(self.state.over_all(torch.tensor(number, device=self.fabric.device), "max"))
 
     def _on_rank_zero(self, work: Callable[[], object]) -> None:
         """The first process works, and all wait for it. If it fails, all do: none is left waiting for another."""
@@ -256,18 +256,17 @@ class Loop:
             )
 
     def _save(self) -> None:
-        """Every process has the same weights: the first one writes, and all wait for it. Raises `Stretch` rather than save what
-        is not finite.
-        """
+        """The first process writes, and all wait for it. Raises `Stretch` rather than save what is not finite."""
         if self.saved == self.state.step:
             return
         self._read()
         tensors = self.state.tensors()
-        if not checkpoints.all_finite(tensors.values()):
+        if self._agree(int(not self.state.sound(tensors))):
             raise Stretch(f"The weights are not finite at step {self.state.step}")
         if self.state.step % self.plan.checkpoint_every == 0:
             self.health.saved(self.state.step)
-        self._on_rank_zero(lambda: self._write(tensors))
+        whole = self.state.whole(tensors)
+        self._on_rank_zero(lambda: self._write(whole))
         self.saved = self.state.step
 
     def _write(self, tensors: Mapping[str, Tensor]) -> None:
@@ -286,6 +285,7 @@ class Loop:
     def _validate(self) -> None:
         """The loss at fixed noise and fixed times, so that two steps can be compared: of the weights and of their average."""
         self._read()
+        self.state.share_buffers()
         with evaluating(self.state.model.denoiser):
             raw = self._validation_loss()
             with self.state.ema.applied():
@@ -313,10 +313,11 @@ class Loop:
 
     def _validation_loss(self) -> float:
         total = torch.zeros(2, dtype=torch.float64)
-        for batch in self._held_out():
+        for batch, counts in self._held_out():
             losses = self.state.loss(self.plan.loss, self.state.model.denoiser, batch)
-            total += torch.tensor([float(losses.double().sum()), len(losses)])
-        summed = self._summed(total)
+            if counts:
+                total += torch.tensor([float(losses.double().sum()), len(losses)])
+        summed = self.state.over_all(total.to(self.fabric.device), "sum")
         return float(summed[0] / summed[1])
 
     def _figures(self) -> dict[str, float]:
@@ -325,15 +326,20 @@ class Loop:
         if not wanted:
             return {}
         total = torch.zeros(len(wanted), 2, dtype=torch.float64)
-        for batch in self._held_out():
-            total += self.state.figures(self.plan.loss, batch)
-        error, power = self._summed(total).unbind(1)
+        for batch, counts in self._held_out():
+            figures = self.state.figures(self.plan.loss, batch)
+            if counts:
+                total += figures
+        error, power = self.state.over_all(total.to(self.fabric.device), "sum").unbind(1)
         return {
             figure.name: float(value) for figure, value in zip(wanted, (error / power).clamp(min=0).sqrt(), strict=True)
         }
 
-    def _held_out(self) -> Iterator[Batch]:
-        """The share of the validation data that this process has; all processes check for signals at the same places."""
+    def _held_out(self) -> Iterator[tuple[Batch, bool]]:
+        """The share of the validation data that this process has; all processes check for signals at the same places.
+
+        Where weights are shared, a process that is done goes on with batches that do not count: the others need its weights.
+        """
         fabric = self.fabric
         fields = Subset(self.valid, torch.arange(min(self.plan.validate_on, len(self.valid))))
         size = max(1, min(self.plan.batch_size // fabric.world_size, 256))
@@ -344,23 +350,26 @@ class Loop:
         for batch in (next(batches, None) for _ in range(rounds)):
             self._check_signal(self.stop_requested())
             if batch is not None:
-                yield batch
-
-    def _summed(self, total: Tensor) -> Tensor:
-        """The sum over all processes."""
-        return torch.as_tensor(self.fabric.all_reduce(total.to(self.fabric.device), reduce_op="sum"))
+                yield batch, True
+            elif self.state.sharded:
+                yield Sequential(fields, 1, epoch=VALIDATION_EPOCH).batch(0), False
 
     def _preview(self) -> None:
-        """The first process draws samples, and all wait for it."""
-        numbers = [0]
-        self._on_rank_zero(lambda: numbers.append(self._draw()))
-        self._check_signal(numbers[-1])
+        """The first process draws samples, and all wait for it; where each has a share of the weights, all draw the same."""
+        drawn: list[Tensor] = []
+        if self.state.sharded:
+            drawn += self._draw()
+        else:
+            self._on_rank_zero(lambda: drawn.extend(self._draw()))
+        self._on_rank_zero(lambda: [self._show(fields) for fields in drawn])
+        self._check_signal(self.stop_requested())
 
-    def _draw(self) -> int:
-        """Returns the number of the signal that cut it short, or 0."""
+    def _draw(self) -> list[Tensor]:
+        """A batch of fields; none where a signal cut it short."""
 
         def stop(*_: object) -> None:
-            if number := self.stop_requested():
+            number = self.stop_requested()
+            if number := self._agree(number) if self.state.sharded else number:
                 raise Stopped(number, self.state.step)
 
         model = self.state.model
@@ -369,12 +378,13 @@ class Loop:
         n = len(first) if cond else PREVIEWED
         try:
             with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
-                fields = model.sample(n, seed=self.plan.seed, cond=cond, chunk=PREVIEWED, callback=stop)
-        except Stopped as stopped:
-            return stopped.number
+                return [model.sample(n, seed=self.plan.seed, cond=cond, chunk=PREVIEWED, callback=stop)]
+        except Stopped:
+            return []
+
+    def _show(self, fields: Tensor) -> None:
         save_grid(self._picture(), fields)
         log.info("samples at step %d: %s", self.state.step, self._picture())
-        return 0
 
     def _picture(self) -> Path:
         return self.folder / "samples" / f"step-{self.state.step:08d}.png"

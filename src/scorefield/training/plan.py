@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal
 
 from scorefield.data.augment import Augment
 from scorefield.foundation.arithmetic import FULL, Precision
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.launch import started
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
 from scorefield.training.optimiser import Adam, Optimiser
 
+Strategy = Literal["auto", "ddp", "fsdp"]
 COUNTS = (
     *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
     *("log_every", "validate_on", "checkpoint_every"),
@@ -33,8 +36,10 @@ class Plan:
         precision: of the network's arithmetic; auto: bf16-mixed where the machine has instructions for it and a short trial finds
             it faster, else 32-true. Times and noise levels are never cast.
         accelerator: cpu, cuda, or auto: cuda where there is any, else cpu. (mps has no float64, which schedules need.)
-        devices: processes per node, one device each.
+        devices: processes per node, one device each; torchrun and srun say it themselves, and `nodes`.
         nodes: machines.
+        strategy: of several processes. ddp and auto: each has all weights; fsdp: each has a share of the weights, of their
+            gradient, of what the optimiser keeps and of the average, and gathers a block of the network when it computes.
         compile: compile the network for training with torch.compile; what that takes and saves is measured and said.
         workers: processes that read ahead; 0 reads in the training process.
         seed: of all draws.
@@ -58,6 +63,7 @@ class Plan:
     accelerator: str = "auto"
     devices: int = 1
     nodes: int = 1
+    strategy: Strategy = "auto"
     compile: bool = False
     workers: int = 0
     seed: int = 0
@@ -72,10 +78,10 @@ class Plan:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
-        shares = self.devices * self.nodes * self.accumulate
+        shares = self.processes * self.accumulate
         if self.batch_size % shares:
             raise InputError(
-                f"train.batch_size={self.batch_size} cannot be shared by {self.devices * self.nodes} processes × "
+                f"train.batch_size={self.batch_size} cannot be shared by {self.processes} processes × "
                 f"{self.accumulate} micro-batches: give a multiple of {shares}."
             )
         for name in ("seed", "workers", "validate_every", "preview_every"):
@@ -85,3 +91,19 @@ class Plan:
             raise InputError(f"train.clip must be positive, or null for no limit, not {self.clip}.")
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
+        for wrong, what in (
+            (self.compile, "train.compile"),
+            (self.precision == "16-mixed", "train.precision=16-mixed"),
+        ):
+            if self.strategy == "fsdp" and wrong:
+                raise InputError(f"train.strategy=fsdp does not go with {what}: leave one of them out.")
+
+    @property
+    def processes(self) -> int:
+        """How many there are, or are to be. InputError where others were started than are wanted."""
+        wanted, those = self.devices * self.nodes, started()
+        if those is not None and wanted not in (1, those.count):
+            raise InputError(
+                f"{those.by} started {those.count} processes, but train.devices × train.nodes is {wanted}: leave both out."
+            )
+        return wanted if those is None else those.count

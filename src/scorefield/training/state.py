@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import os
+from collections.abc import Iterable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
 
+from scorefield.core.classifier import Classifier
+from scorefield.core.denoiser import Denoiser
 from scorefield.data.batch import Batch
 from scorefield.foundation.arithmetic import FULL, Choice, allow_tf32, autocast_of
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.launch import started
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.losses.loss import Loss
 from scorefield.model import Model
 from scorefield.nn.dropout import keyed_dropout, keyed_layers
-from scorefield.training.checkpoint import Checkpoint
+from scorefield.training import sharding
+from scorefield.training.checkpoint import Checkpoint, all_finite
 from scorefield.training.ema import EMA
 from scorefield.training.optimiser import Optimiser
+from scorefield.training.plan import Strategy
 from scorefield.training.validation import losses_of
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+LEFT = ("NODE_RANK", "LOCAL_RANK", "WORLD_SIZE")  # what Fabric sets for the processes that it starts, and in its own
 
-def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric:
-    """Devices, processes and precision; starts the other processes where there are to be several. `auto` is chosen later."""
+
+def launch(accelerator: str, devices: int, nodes: int, precision: Any, strategy: Strategy = "auto") -> Fabric:
+    """Devices, processes and precision; starts the other processes where there are to be several and nobody started them.
+
+    A precision `auto` is chosen later.
+    """
     from lightning_fabric import Fabric  # slow to import, needed for training alone
+    from lightning_fabric.plugins.environments.lightning import LightningEnvironment
+    from lightning_fabric.strategies.ddp import DDPStrategy
+    from lightning_fabric.strategies.model_parallel import ModelParallelStrategy
     from lightning_fabric.utilities.exceptions import MisconfigurationException
 
     if accelerator == "auto":
@@ -38,8 +52,21 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
             f"train.precision=16-mixed needs a CUDA device, not {accelerator}: take bf16-mixed or 32-true."
         )
     given: Any = FULL if precision == "auto" else precision
-    strategy = "ddp" if devices * nodes > 1 else "auto"
-    shape = {"devices": devices, "num_nodes": nodes, "strategy": strategy}
+    if (those := started()) is not None:
+        devices, nodes = those.count // those.nodes, those.nodes
+    shape: dict[str, Any] = {"devices": devices, "num_nodes": nodes}
+    if (count := devices * nodes) > 1 and strategy == "fsdp":
+        shape["strategy"] = ModelParallelStrategy(_shard, data_parallel_size=count, tensor_parallel_size=1)
+    elif count > 1:
+        shape["strategy"] = DDPStrategy(
+            broadcast_buffers=False
+        )  # they are constants, or are made one before validation
+    if those is not None:
+        from scorefield.training.cluster import Cluster
+
+        shape["plugins"] = Cluster(those)
+    else:  # also within an allocation of Slurm, where Fabric would else wait for what srun starts
+        shape["plugins"] = LightningEnvironment()
     try:
         fabric = Fabric(accelerator=accelerator, precision=given, **shape)
     except (ValueError, TypeError, RuntimeError, ImportError, MisconfigurationException) as error:
@@ -50,10 +77,19 @@ def launch(accelerator: str, devices: int, nodes: int, precision: Any) -> Fabric
     plugin.convert_input = _as_given  # type: ignore[method-assign]
     # Autocast is entered around a loss, not, as Fabric does it, around each call of the network: a loss can then leave it.
     fabric.autocast, plugin.forward_context = plugin.forward_context, nullcontext  # type: ignore[method-assign]
+    before = os.environ.copy()
     fabric.launch()
+    for name in LEFT:  # which would speak of these processes to what comes after a training
+        os.environ.pop(name, None) if name not in before else os.environ.update({name: before[name]})
     if precision == "auto":
         allow_tf32(fabric.device)
     return fabric
+
+
+def _shard(denoiser: Denoiser | Classifier, mesh: Any) -> Denoiser | Classifier:
+    """What Fabric calls to divide a module among processes."""
+    sharding.shard(denoiser.net, mesh["data_parallel"])
+    return denoiser
 
 
 def _as_given(data: Any) -> Any:
@@ -77,6 +113,7 @@ class State:
         step: how many were made.
         draws: the seed of the draws of training; those of validation always come from `seed`.
         precision: what was chosen to compute in; None before.
+        sharded: whether this process has but a share of the weights, so that all have to compute in step.
     """
 
     def __init__(self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric) -> None:
@@ -84,11 +121,13 @@ class State:
         self.step, self.draws = 0, seed
         self.precision: Choice | None = None
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
+        self.module: Any = fabric.setup(model.denoiser)
+        self.sharded = fabric.world_size > 1 and sharding.is_sharded(model.denoiser.net)
         self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
-        self.module, self._optimiser = fabric.setup(model.denoiser, self.optimiser)
+        self._optimiser: Any = fabric.setup_optimizers(self.optimiser)
         for _, part in model.fixed():
             part.to(fabric.device)
-        self.ema = EMA(model.denoiser.net, ema)
+        self.ema = EMA(model.denoiser.net, ema, sharded=self.sharded)
         self._dropouts = keyed_layers(model.denoiser.net)
 
     @property
@@ -116,28 +155,42 @@ class State:
     def advance(self, batches: Iterable[Batch], loss: Loss, *, clip: float | None, steps: int) -> tuple[Tensor, Tensor]:
         """One optimiser step over the micro-batches of this rank, which changes no weight where loss or gradient is not finite.
 
-        Returns the mean loss over all processes and the norm of the gradient, without waiting for the device.
+        Returns the mean loss of this process and the norm of the gradient of all, without waiting for the device.
         """
         # For layers of a user's own: those of this package draw by sample.
         torch.manual_seed(seed_of(self.draws, self.step, self.fabric.global_rank, Stream.DROPOUT))
         micro = list(batches)
         total = torch.zeros((), device=self.fabric.device)
         for position, batch in enumerate(micro):
-            last = position == len(micro) - 1
-            with self.fabric.no_backward_sync(self.module, enabled=not last), self.keyed(batch):
+            # A gradient that waits for those of other micro-batches is a whole one, which takes memory where it is to be shared.
+            waits = position < len(micro) - 1 and not self.sharded
+            with self.fabric.no_backward_sync(self.module, enabled=waits), self.keyed(batch):
                 value = self.loss(loss, self.module, batch, seed=self.draws).mean() / len(micro)
-                self.fabric.backward(value)
+                # Where the loss of one process is not finite no gradient is, so that all leave out the same steps.
+                self.fabric.backward(value * torch.where(value.detach().isfinite(), 1.0, torch.nan))
             total += value.detach()
-        if self.fabric.world_size > 1:  # all processes have to leave out the same steps
-            total = torch.as_tensor(self.fabric.all_reduce(total, reduce_op="mean"))
         norm = self._clip(clip)
         for group in self.optimiser.param_groups:
             group["lr"] = self.plan.lr * self.plan.schedule(self.step, steps)
-        self._update(total.isfinite() & norm.isfinite())
+        self._update(norm.isfinite())
         self.optimiser.zero_grad()
         self.ema.update(self.step)
         self.step += 1
         return total, norm
+
+    def over_all(self, number: Tensor, how: Literal["sum", "max"]) -> Tensor:
+        """The sum or the largest of a tensor in all processes, which overwrites it; Fabric's waits at a barrier first."""
+        if self.fabric.world_size > 1:
+            operation = {"sum": torch.distributed.ReduceOp.SUM, "max": torch.distributed.ReduceOp.MAX}[how]
+            torch.distributed.all_reduce(number, operation)
+        return number
+
+    @torch.no_grad()
+    def share_buffers(self) -> None:
+        """Give all processes the buffers of the first, where a network has any that change, such as running means."""
+        if self.fabric.world_size > 1:
+            for buffer in self.model.denoiser.net.buffers():
+                torch.distributed.broadcast(buffer, 0)
 
     def keyed(self, batch: Batch) -> AbstractContextManager[None]:
         """Inside, dropout is a function of each sample's key."""
@@ -156,8 +209,19 @@ class State:
 
     def _clip(self, clip: float | None) -> Tensor:
         limit = float("inf") if clip is None else clip
+        if self.sharded:
+            return self._clip_shares(limit)
         norm = self.fabric.clip_gradients(self.module, self._optimiser, max_norm=limit, error_if_nonfinite=False)
         return torch.as_tensor(norm)
+
+    def _clip_shares(self, limit: float) -> Tensor:
+        """What `clip_grad_norm_` does, by one number that processes send each other."""
+        weights = [weight for group in self.optimiser.param_groups for weight in group["params"]]
+        gradients = [sharding.local(weight.grad) for weight in weights if weight.grad is not None]
+        squared = torch.nn.utils.get_total_norm(gradients).double().square()
+        norm = self.over_all(squared, "sum").sqrt().float()
+        torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1))  # type: ignore[attr-defined]
+        return norm
 
     def loss(self, loss: Loss, denoiser: Any, batch: Batch, *, seed: int | None = None) -> Tensor:
         """The loss per sample of a batch in data units; its draws depend on a seed and each sample's key alone."""
@@ -176,7 +240,7 @@ class State:
 
     # ------------------------------------------------------------------------------------------------ store and restore
     def tensors(self) -> dict[str, Tensor]:
-        """All tensors by name, without the prefixes of wrappers."""
+        """All tensors by name, without the prefixes of wrappers; of those that are shared, the share of this process."""
         tensors = {f"net.{name}": tensor for name, tensor in self.model.denoiser.net.state_dict().items()}
         tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
         for group, part in self.model.fixed():
@@ -188,6 +252,19 @@ class State:
                 tensors[f"optimiser.{key}.{name}"] = value
         return tensors
 
+    def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """All of what `tensors` gave, on the first process; nothing on the others, which send their shares, one by one."""
+        found = {}
+        for name, tensor in tensors.items():
+            full = sharding.whole(tensor) if self.sharded else tensor
+            if self.fabric.is_global_zero:
+                found[name] = full.cpu() if self.sharded else full
+        return found
+
+    def sound(self, tensors: Mapping[str, Tensor]) -> bool:
+        """Whether all numbers that this process has are finite."""
+        return all_finite(map(sharding.local, tensors.values()) if self.sharded else tensors.values())
+
     def facts(self) -> dict[str, Any]:
         """What else there is to know, in JSON's types."""
         data = {} if self.model.manifest is None else {"data": self.model.manifest.record()}
@@ -196,7 +273,11 @@ class State:
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""
-        self.model.denoiser.net.load_state_dict(checkpoint.group("net"), strict=True)
+        net, stored = self.model.denoiser.net, checkpoint.group("net")
+        if self.sharded:
+            own = net.state_dict()
+            stored = {name: sharding.share_of(tensor, own.get(name)) for name, tensor in stored.items()}
+        net.load_state_dict(stored, strict=True)
         for group, part in self.model.fixed():
             part.load_state_dict(checkpoint.group(group), strict=True)
         self.model.template = checkpoint.group("data").get("template", self.model.template)
@@ -207,7 +288,10 @@ class State:
         for key, name, value in ((*full.split(".", 1), value) for full, value in stored.items()):
             parameter = self.model.denoiser.net.get_parameter(name)
             # In the parameter's memory layout: fused optimisers walk both by address.
-            place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
-            self.optimiser.state[parameter][key] = place.copy_(value)
+            alike = value.shape == parameter.shape
+            place = torch.empty_like(parameter) if alike else torch.empty_like(value)
+            self.optimiser.state[parameter][key] = place.copy_(
+                sharding.share_of(value, parameter) if alike and self.sharded else value
+            )
         self._scaler.load_state_dict(checkpoint.facts["scaler"])
         self.step = checkpoint.facts["step"]

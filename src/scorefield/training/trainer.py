@@ -43,7 +43,7 @@ class Trainer(Plan):
     # ---------------------------------------------------------------------------------------------------------- public
     def launch(self, model: Model) -> State:
         """The devices and processes, started, with the model on them. InputError where they are not there."""
-        fabric = launch(self.accelerator, self.devices, self.nodes, self.precision)
+        fabric = launch(self.accelerator, self.devices, self.nodes, self.precision, self.strategy)
         net = model.denoiser.net
         state = State(model, self.optimiser, self.ema, self.seed, fabric)
         if self.compile:
@@ -86,7 +86,7 @@ class Trainer(Plan):
 
     def check_batch(self, state: State, train: FieldDataset) -> None:
         """Refuse batches of which no step fits into memory, and say it of those that are larger than the data."""
-        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        share = self.batch_size // (self.processes * self.accumulate)
         needed = COPIES * 4 * share * math.prod(state.model.shape)
         if needed > (room := dry_run.available_memory(state.fabric.device)):
             raise InputError(
@@ -105,7 +105,7 @@ class Trainer(Plan):
         load, before = dry_run.load(), dry_run.Use.so_far()
         precision = self.settle_precision(state, train)
         chosen = (f"train.precision=auto is {precision}.",) if self.precision == "auto" else ()
-        share = self.batch_size // (self.devices * self.nodes)
+        share = self.batch_size // self.processes
         batches = iter(self._loader(train, state))
 
         def step(size: int) -> None:
@@ -135,7 +135,7 @@ class Trainer(Plan):
         """
         fabric = state.fabric
         before = None if resume is None else Choice.read(resume.facts.get("precision"))
-        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        share = self.batch_size // (self.processes * self.accumulate)
 
         def batch(size: int) -> Batch:
             return Loader(train, size, seed=self.seed, augment=self.augment).batch(0)
@@ -146,11 +146,19 @@ class Trainer(Plan):
         def trial() -> Seconds:
             """Without dropout, which would change no ratio, and without compiling, which would take longer than all else."""
             with evaluating(state.model.denoiser):
-                return timed(work, batch, fabric.device, share)
+                return timed(work, batch, fabric.device, share, clock=clock)
+
+        began, agreed = time.perf_counter(), dry_run.largest(state)
+
+        def clock() -> float:
+            now = time.perf_counter() - began
+            return agreed(now) if state.sharded else now  # of all, that have to make the same passes
 
         found = None
-        if fabric.is_global_zero:
-            found = choose("train.precision", self.precision, machine_of(fabric.device), trial, before)
+        if fabric.is_global_zero or state.sharded:
+            machine = fabric.broadcast(machine_of(fabric.device)) if state.sharded else machine_of(fabric.device)
+            say = log.warning if fabric.is_global_zero else log.debug
+            found = choose("train.precision", self.precision, machine, trial, before, say=say)
         choice: Any = fabric.broadcast(found)  # in which all processes have to agree
         state.compute_in(choice)
         if self.precision == "auto" and fabric.is_global_zero:
@@ -160,14 +168,18 @@ class Trainer(Plan):
     # --------------------------------------------------------------------------------------------------------- private
     def _pass(self, state: State, batch: Batch, autocast: AbstractContextManager[object]) -> None:
         """The loss of a batch and its gradient, of which nothing stays."""
-        weights = [parameter for parameter in state.model.denoiser.parameters() if parameter.requires_grad]
         given = batch.to(state.fabric.device)
         losses = losses_of(self.loss, state.model.denoiser, state.model, given, seed=self.seed, autocast=autocast)
+        if state.sharded:  # what is gathered for a pass is none of the weights that have a gradient afterwards
+            losses.mean().backward()
+            state.optimiser.zero_grad()
+            return
+        weights = [parameter for parameter in state.model.denoiser.parameters() if parameter.requires_grad]
         torch.autograd.grad(losses.mean(), weights, allow_unused=True)
 
     def _compile(self, state: State, train: FieldDataset) -> None:
         """Compile the network for the one shape that training has, and say what that takes and whether it pays."""
-        share = self.batch_size // (self.devices * self.nodes * self.accumulate)
+        share = self.batch_size // (self.processes * self.accumulate)
         batch = Loader(train, share, seed=self.seed, augment=self.augment).batch(0)
 
         def seconds(context: AbstractContextManager[object]) -> float:

@@ -9,10 +9,12 @@ import pytest
 from scorefield.cli import main
 from scorefield.foundation import launch
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.launch import place_among, place_among_all, place_here, threads
+from scorefield.foundation.launch import Started, is_first, place_among, place_among_all, place_here, started, threads
 from scorefield.run.runner import our_share_first
+from scorefield.training import Trainer
+from scorefield.training.state import launch as launched
 
-ENGINES = ("RANK", "WORLD_SIZE", "LOCAL_", "SLURM_")
+ENGINES = ("RANK", "WORLD_SIZE", "LOCAL_", "SLURM_", "NODE_RANK")
 
 
 @pytest.fixture(autouse=True)
@@ -154,3 +156,49 @@ def test_shares_are_a_partition_and_the_rest_follows(count: int, of: int, monkey
         assert orders[-1][: len(range(number, count, of))] == list(range(number, count, of))
     if (count, of) == (12, 3):
         assert orders[1] == [1, 4, 7, 10, 11, 8, 5, 2, 9, 6, 3, 0]  # what others come to last first
+
+
+TORCHRUN = "RANK=5 LOCAL_RANK=1 WORLD_SIZE=8 LOCAL_WORLD_SIZE=4"
+SRUN = "SLURM_PROCID=3 SLURM_LOCALID=1 SLURM_NTASKS=4 SLURM_STEP_ID=0 SLURM_NNODES=2"
+BATCH = "SLURM_PROCID=0 SLURM_LOCALID=0 SLURM_NTASKS=4 SLURM_NNODES=2 SLURM_JOB_ID=7 SLURM_JOB_NAME=mine"
+
+
+def test_torchrun_and_srun_say_what_a_training_is_one_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, SRUN)
+    assert started() == Started("srun", 3, 4, 1, 2) and not is_first()
+    say(monkeypatch, "SLURM_PROCID=0")
+    assert is_first()
+    say(monkeypatch, TORCHRUN)
+    assert started() == Started("torchrun", 5, 8, 1, 2) and not is_first()
+
+
+@pytest.mark.parametrize(
+    "alone",
+    ["", BATCH, f"{BATCH} SLURM_STEP_ID={2**32 - 5}", f"{SRUN} SLURM_NTASKS=1 SLURM_PROCID=0"],
+    ids=["none", "batch script", "its step", "one task"],
+)
+def test_where_nobody_started_several_there_is_one(alone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, alone)
+    assert started() is None and is_first()
+    assert launched("cpu", 1, 1, "32-true").world_size == 1
+
+
+@pytest.mark.parametrize("by", ["LOCAL_RANK=1 WORLD_SIZE=2", "LOCAL_RANK=0 NODE_RANK=1 WORLD_SIZE=2"])
+def test_those_that_training_starts_itself_are_told_from_the_first(by: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, by)
+    assert not is_first()
+
+
+def test_machines_with_different_numbers_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, f"{SRUN} SLURM_NTASKS=5")
+    with pytest.raises(InputError, match="5 processes on 2 machines"):
+        started()
+
+
+def test_a_plan_takes_the_processes_that_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    say(monkeypatch, TORCHRUN)
+    assert Trainer(batch_size=16).processes == Trainer(batch_size=16, devices=4, nodes=2).processes == 8
+    with pytest.raises(InputError, match=r"torchrun started 8 processes, but train\.devices × train\.nodes is 2"):
+        Trainer(batch_size=16, devices=2)
+    with pytest.raises(InputError, match="batch_size=12 cannot be shared by 8 processes"):
+        Trainer(batch_size=12)

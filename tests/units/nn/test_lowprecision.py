@@ -25,6 +25,16 @@ def assert_near(ours, exact):
         assert (value.double() - reference.double()).abs().max() < 0.02 * reference.abs().max() + 1e-6
 
 
+def test_normalise_takes_a_single_sample_in_any_layout():
+    """As a convolution may leave it: from one sample to the next it may be any number of steps."""
+    x, weight, bias = bits(1, 8, 8, 8).detach(), *(bits(8, seed=seed, dtype=torch.float32) for seed in (3, 4))
+    loose = x.contiguous(memory_format=torch.channels_last).as_strided(x.shape, (8, 1, 64, 8))
+    out = lowprecision.Normalise.apply(loose, None, weight, bias, 4, True)
+    assert torch.equal(
+        out, lowprecision.Normalise.apply(x.contiguous(memory_format=torch.channels_last), None, weight, bias, 4, True)
+    )
+
+
 @pytest.mark.parametrize(("grid", "shifted", "activate"), list(itertools.product(GRIDS, [True, False], [True, False])))
 def test_normalise(grid, shifted, activate):
     x, cotangent = bits(2, 8, *grid), bits(2, 8, *grid, seed=1).detach()

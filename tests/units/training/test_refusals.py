@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ import torch
 from scorefield.core.denoiser import EDMPreconditioner
 from scorefield.foundation.errors import InputError
 from scorefield.losses import EDMWeight, LogNormal, UniformLevels
-from scorefield.nn import NCSNpp
+from scorefield.nn import FNO, NCSNpp
 from scorefield.run.configuration import Parser
 from scorefield.samplers import AnnealedLangevin, Langevin, NCSNLangevin, Sampler, StochasticHeun
 from scorefield.training import Constant, CosineDecay, Trainer
+from scorefield.training.sharding import shard
 from scorefield.training.state import launch
 
 
@@ -30,6 +32,9 @@ CASES = {
     "floor": lambda: CosineDecay(floor=1.5),
     "accelerator": lambda: launch("abacus", 1, 1, "32-true"),
     "16-mixed": lambda: launch("cpu", 1, 1, "16-mixed"),
+    "fsdp does not go with train.compile": lambda: Trainer(strategy="fsdp", compile=True),
+    "fsdp does not go with train.precision": lambda: Trainer(strategy="fsdp", precision="16-mixed"),
+    "fsdp cannot divide FNO": lambda: shard(FNO(1, 1, channels=8, modes=3, layers=1), cast(Any, None)),
     "sigma_data": lambda: EDMPreconditioner(sigma_data=0.0),
     "EDMWeight": lambda: EDMWeight(sigma_data=-1.0),
     "levels": lambda: UniformLevels(1),

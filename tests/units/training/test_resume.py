@@ -9,12 +9,14 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 import torch
 
 import tiny
+from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
@@ -86,7 +88,7 @@ def test_killed_and_resumed_is_bitwise_the_uninterrupted_run(uninterrupted: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
 def test_a_signal_saves_and_says_how_to_go_on(number: signal.Signals, uninterrupted: Path, tmp_path: Path) -> None:
     process = start(tmp_path, tmp_path / "run", "--train.steps", "100000", "--train.checkpoint_every", "100000")
     wait_for(tmp_path / "run" / "logs" / "train.csv", process)
@@ -118,14 +120,47 @@ def in_one_batch(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+def words(options: Mapping[str, object]) -> list[str]:
+    return [part for key, value in options.items() for part in (f"--{key.replace('__', '.')}", str(value))]
+
+
 @pytest.mark.slow
 def test_two_processes_give_the_result_of_one(in_one_batch: Path, tmp_path: Path) -> None:
     """With dropout 0.1, as the recipe has it."""
-    options = [part for key, value in ALIKE.items() for part in (f"--{key.replace('__', '.')}", str(value))]
-    process = start(tmp_path, tmp_path / "two", *options, "--train.devices", "2")
+    process = start(tmp_path, tmp_path / "two", *words(ALIKE), "--train.devices", "2")
     _, errors = process.communicate(timeout=HANGS)
     assert process.returncode == 0, errors
     assert largest_difference(in_one_batch, tmp_path / "two") <= 1e-6
+
+
+@pytest.mark.slow
+def test_torchrun_is_stopped_by_a_signal_and_the_same_call_goes_on_to_the_result_of_one(tmp_path: Path) -> None:
+    options = ALIKE | {"train__steps": 60, "train__checkpoint_every": 60, "train__strategy": "fsdp"}
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+    call = [*launcher, "-m", "scorefield", "train", str(tiny.recipe(tmp_path)), "--out", str(tmp_path / "two")]
+    call += ["--resume", "--or-start", *words(options)]
+    process = subprocess.Popen(call, stderr=subprocess.PIPE, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+    wait_for(tmp_path / "two" / "logs" / "train.csv", process)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=HANGS)
+    assert errors.count("stopped by SIGTERM at step") == 1 and process.returncode != 0, errors
+    assert 0 < last(tmp_path / "two").facts["step"] < 60
+    done = subprocess.run(call, check=False, capture_output=True, text=True, timeout=HANGS)
+    assert done.returncode == 0, done.stderr
+    tiny.train(tmp_path, tmp_path / "one", **options)
+    assert last(tmp_path / "two").facts["step"] == 60
+    assert largest_difference(tmp_path / "one", tmp_path / "two") <= 1e-5
+
+
+def test_one_call_starts_and_goes_on(tmp_path: Path) -> None:
+    call = ["train", str(tiny.recipe(tmp_path)), "--out", str(tmp_path / "run"), "--resume", "--or-start"]
+    options = {"train__preview_every": 0, "train__validate_every": 0, "train__checkpoint_every": 1}
+    for steps in (1, 2):
+        assert main([*call, *words(options | {"train__steps": steps})]) == 0
+        assert last(tmp_path / "run").facts["step"] == steps
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "mine.txt").touch()
+    assert main([*call[:3], str(tmp_path / "other"), *call[4:]]) == 2
 
 
 def test_micro_batches_give_the_result_of_whole_ones(in_one_batch: Path, tmp_path: Path) -> None:

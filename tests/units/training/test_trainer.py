@@ -134,7 +134,7 @@ def test_the_checkpoint_with_the_least_validation_loss_is_not_pruned(
 def fake(monkeypatch: pytest.MonkeyPatch, machine: Machine, seconds: Seconds) -> None:
     """Another machine, whose trials end as they are wanted, once they have made their passes."""
 
-    def trial(work: Any, batch: Any, device: torch.device, most: int) -> Seconds:
+    def trial(work: Any, batch: Any, device: torch.device, most: int, **_: object) -> Seconds:
         for precision in ("32-true", "bf16-mixed"):
             work(batch(min(2, most)), autocast_of(precision, device))
         return seconds
