@@ -161,7 +161,7 @@ def test_the_record_says_what_it_was_computed_from(tmp_path: Path, capsys: pytes
     assert {"data_sha256", "features_sha256", "moments_sha256", "n_train", "classifier_accuracy"} <= record[
         "reference"
     ].keys()
-    assert "Heun" in record["sampler"] and len(record["model"]["weights"]) == 64
+    assert "DPMSolverPP2M" in record["sampler"] and len(record["model"]["weights"]) == 64
     for figure in record["figures"].values():
         assert figure["mean"] == pytest.approx(np.mean(figure["values"])) and len(figure["values"]) == 2
         assert figure["std"] == pytest.approx(np.std(figure["values"], ddof=1))
