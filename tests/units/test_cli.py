@@ -319,7 +319,7 @@ def test_dry_run_tells_the_costs_and_writes_nothing(tmp_path: Path, capsys: pyte
 def test_warnings_name_a_poor_prior_and_a_wrong_scale(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["train", str(tiny.recipe(tmp_path)), "--out", str(tmp_path / "out"), "--train.steps", "1"]
     assert main([*arguments, "--model.sde.schedule.sigma_max", "2", "--model.precondition.sigma_data", "0.1"]) == 0
-    warned = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    warned = [line for line in capsys.readouterr().err.splitlines() if "warning:" in line]
     assert len(warned) == 2 and "noise" in warned[0] and "sigma_data" in warned[1]
 
 

@@ -92,7 +92,10 @@ def test_a_stored_recipe_parses_and_is_dumped_by_public_names(path: Path) -> Non
 
 def test_a_shipped_recipe_of_before_means_what_the_shipped_one_means() -> None:
     parser = recipe_parser()
+    demo = {"digits", "digits-classifier"}  # which is of no paper, and was made cheaper
     for path in sorted((HERE / "recipes" / "shipped").glob("*.yaml")):
+        if path.stem in demo:
+            continue
         before = parser.read_object(renewed(read_yaml(path)), str(path))
         now = parser.read_object(read_recipe(find_recipe(path.stem)), path.stem)
         pair = (yaml.safe_load(configuration_of(parser, settings)) for settings in (before, now))

@@ -49,7 +49,7 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"cifar10-ncsn-124.*": 39_750_659,
     r"celeba-ncsn-124.*": 51_379_715,
     r"(cifar10|celeba)-ncsn(-5)?": 30_117_635,
-    r"digits": 1_758_243,
+    r"digits": 720_451,
     r"images": 28_513_923,
     r"fastmri-ncsnv2": 94_132_611,
     r"fastmri-ncsnpp-edm": 30_832_003,
@@ -57,7 +57,8 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"channels-ncsnv2": 1_860_131,
 }
 EVALUATIONS = {  # predictor + corrector + final denoising, which is the last of the predictor's where there is one
-    r"cifar10-edm.*|digits|images|fastmri-ncsnpp-edm|brain-.*": 2 * 18 - 1,
+    r"digits": 18,
+    r"cifar10-edm.*|images|fastmri-ncsnpp-edm|brain-.*": 2 * 18 - 1,
     r".*-(256|1024)-ncsnpp-ve": 2000 + 2000,
     r".*-ve(-discrete)?": 1000 + 1000,
     r".*-(vp|subvp)(-discrete)?": 1000,

@@ -172,7 +172,7 @@ def test_without_data_random_ones_stand_in_and_are_stated(
     out = capsys.readouterr().out
     assert "Random fields of shape [3, 32, 32] stand in for the data. There is no file or folder cifar-10-binary" in out
     assert main(["train", "cifar10-ddpmpp-vp", "--dry-run", *SMALL, "--data=Digits"]) == 0
-    assert "note" not in capsys.readouterr().out
+    assert "stand in" not in capsys.readouterr().out
     assert main(["train", "images", "--dry-run", "--model.shape=[]"]) == 2
     assert "give their shape: --model.shape" in capsys.readouterr().err
     (tmp_path / "cifar-10-binary.tar.gz").mkdir()
