@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import scorefield
 import tiny
@@ -392,3 +393,13 @@ def test_a_key_given_twice_is_refused(tmp_path: Path, capsys: pytest.CaptureFixt
     (tmp_path / "twice.yaml").write_text("base: digits\ntrain:\n  steps: 1\n  steps: 2\n")
     assert main(["train", str(tmp_path / "twice.yaml"), "--out", str(tmp_path / "out")]) == 2
     assert "steps is given twice" in capsys.readouterr().err
+
+
+def test_a_picture_is_not_written_over_data_or_among_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for i in range(3):
+        Image.fromarray(np.full((4, 4), 9 * i, np.uint8)).save(tmp_path / f"{i}.PNG")
+    before = (tmp_path / "2.PNG").read_bytes()
+    for picture in ("2.PNG", "preview.png"):
+        assert main(["check-data", str(tmp_path), "--data.valid", "0", "--preview", str(tmp_path / picture)]) == 2
+        assert "among the data" in capsys.readouterr().err
+    assert (tmp_path / "2.PNG").read_bytes() == before and len(list(tmp_path.iterdir())) == 3

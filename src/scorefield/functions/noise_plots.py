@@ -11,10 +11,11 @@ from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
 from scorefield.data.picture import save_panels
+from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs.options import OnRun
 from scorefield.model import Model
-from scorefield.run.runner import check_out
+from scorefield.run.runner import RECORD, check_out
 from scorefield.run.verb import Count, Seed, log, option
 
 LEVELS = 8  # how many levels of noise
@@ -37,6 +38,8 @@ class Plot(OnRun):
 
     def check(self) -> None:
         check_out(self.out, folder=True)
+        if (self.out / RECORD).exists():
+            raise InputError(f"{self.out} holds what another verb drew: give another --out.")
 
     def run(self) -> Path:
         model, n = self.model, self.n

@@ -46,7 +46,7 @@ class CheckData(Verb):
         first, *rest = arguments
         if not Path(first).exists() or first.endswith((".yaml", ".yml")):
             return ["--data", first, *rest]
-        source = next((name for name, endings in READERS if first.rstrip("/").endswith(endings)), None)
+        source = next((name for name, endings in READERS if first.rstrip("/").lower().endswith(endings)), None)
         source = source or ("Images" if Path(first).is_dir() else "")
         if not source:
             raise InputError(
@@ -55,6 +55,7 @@ class CheckData(Verb):
         return ["--data", source, "--data.path", first, *rest]
 
     def run(self) -> Facts:
+        self._check_place()
         train, valid = self.data.load("train"), self._held_out()
         facts = inspect(train, self.normaliser or Standardise(), valid=valid)
         manifest, (lines, warnings) = self.data.manifest(train, valid), self.data.survey()
@@ -62,6 +63,13 @@ class CheckData(Verb):
         facts.preview(self.preview)
         log.info("picture in %s", self.preview)
         return facts
+
+    def _check_place(self) -> None:
+        """Refuse to write the picture over data, or among them, where it would be read as one of them."""
+        preview = self.preview.resolve()
+        for path in (path.resolve() for path in self.data.files_read()):
+            if path == preview or (path.is_dir() and path in preview.parents):
+                raise InputError(f"{self.preview} would lie among the data in {path}: give --preview a file elsewhere.")
 
     def _held_out(self) -> FieldDataset | None:
         if not getattr(self.data, "valid", 1):

@@ -30,6 +30,8 @@ def inpaint(
         mask = _bright(known) if alpha is None else alpha >= OPAQUE
         if mask.all():
             raise InputError(f"{known} hides nothing: make black, 0 or transparent what is to be filled in.")
+        if not mask.any():
+            raise InputError(f"{known} hides everything: make white, 1 or opaque what is known.")
         return Mask(torch.from_numpy(mask))
     if known is None and start is not None and size is not None:
         return Hole(start, size)
@@ -68,10 +70,8 @@ TASKS = (inpaint, colourise, superres, deblur)
 
 
 def _bright(path: Path) -> np.ndarray:
-    """Where a mask is at least half as bright as it can be; of real numbers, above 1/2."""
+    """Where a mask is at least half as bright as its brightest pixel: white may be 1, 255 or 65535 of any type."""
     array = read_array(path)
     if array.ndim == 3 and array.shape[-1] == 3 and array.dtype == np.uint8:
         array = array.min(-1)  # white, not merely coloured
-    if array.dtype.kind in "iu" and array.max(initial=0) > 1:
-        return array >= np.iinfo(array.dtype).max / 2
-    return array > 0.5
+    return array >= max(float(array.max(initial=0)) / 2, np.finfo(np.float32).tiny)

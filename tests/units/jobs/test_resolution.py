@@ -157,6 +157,8 @@ def test_pictures_of_noise_are_written_twice(run, tmp_path, capsys) -> None:
         assert (tmp_path / f"{name}.png").read_bytes().startswith(b"\x89PNG")
         assert (tmp_path / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     refused(capsys, ["plot", str(run), "-n", "0", "--out", str(tmp_path)], "at least 1")
+    (tmp_path / "job.json").touch()
+    refused(capsys, ["plot", str(run), "-n", "2", "--out", str(tmp_path)], "another verb")
 
 
 def test_every_evaluation_is_a_line_and_the_best_checkpoint_by_each_figure_is_kept(run, capsys) -> None:

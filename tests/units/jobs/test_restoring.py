@@ -21,6 +21,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.guidance import Guided, MomentMatching
 from scorefield.inverse import in_model_space
 from scorefield.jobs import restoration as restoring
+from scorefield.jobs.tasks import inpaint
 from scorefield.metrics.image import error_by_spread, interval_coverage, psnr
 from scorefield.operators import Coarsen
 from scorefield.samplers import Heun, Sampler
@@ -171,6 +172,20 @@ def test_a_draw_depends_on_its_seed_and_number_alone(run: Path) -> None:
     alone = model.sample(1, seed=3, chunk=1, sampler=Sampler(3, Heun()), denoiser=guided)
     assert torch.equal(many[:2], few)
     torch.testing.assert_close(alone, many[:1], rtol=1e-3, atol=1e-2)
+
+
+@pytest.mark.parametrize(
+    "white", [np.int32(255), np.int64(1), np.uint8(2), np.uint16(65535), np.float32(255), np.bool_(True)]
+)
+def test_white_of_any_type_is_known(white: np.generic, tmp_path: Path) -> None:
+    known = np.full((8, 8), white)
+    known[2:5] = 0
+    np.save(tmp_path / "known.npy", known)
+    shown = inpaint(tmp_path / "known.npy")(torch.ones(1, 1, 8, 8))
+    assert np.array_equal(shown[0, 0].numpy() > 0, known > 0)
+    np.save(tmp_path / "known.npy", 0 * known)
+    with pytest.raises(InputError, match="hides everything"):
+        inpaint(tmp_path / "known.npy")
 
 
 def test_where_the_truth_is_not_known_it_is_not_compared(run: Path, tmp_path: Path) -> None:
