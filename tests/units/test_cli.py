@@ -403,3 +403,8 @@ def test_a_picture_is_not_written_over_data_or_among_them(tmp_path: Path, capsys
         assert main(["check-data", str(tmp_path), "--data.valid", "0", "--preview", str(tmp_path / picture)]) == 2
         assert "among the data" in capsys.readouterr().err
     assert (tmp_path / "2.PNG").read_bytes() == before and len(list(tmp_path.iterdir())) == 3
+
+
+def test_no_verb_loads_the_compiler_to_start() -> None:
+    program = "import sys, scorefield.cli.parsing; assert 'torch._dynamo' not in sys.modules"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0

@@ -65,11 +65,14 @@ def table(shape: torch.Size, device: torch.device) -> Tensor:
     return numbers(size, device)[: shape.numel()].view(1, *shape[1:], shape[0]).movedim(-1, 1)
 
 
-@torch.compiler.assume_constant_result
 def numbers(size: int, device: torch.device) -> Tensor:
     """The beginning of the table."""
     # Apart from the cache, which a compiler looks through, so that it would not see that this is constant.
     return _numbers(size, device)
+
+
+# What torch.compiler.assume_constant_result does, which loads the compiler at once: two seconds of every call of the command line.
+numbers._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @lru_cache(maxsize=32)
