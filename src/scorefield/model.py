@@ -121,9 +121,9 @@ class Model(nn.Module):
 
     @property
     def class_names(self) -> tuple[str, ...]:
-        """The name of each class in the data of training; none where they are not known."""
+        """The name of each class in the data of training, none where they are not known; a network may have room for more."""
         names = () if self.manifest is None else self.manifest.classes
-        return names if len(names) == (self.labels or self.classes) else ()
+        return names if len(names) <= (self.labels or self.classes) else ()
 
     @property
     def vector(self) -> int:
@@ -159,8 +159,11 @@ class Model(nn.Module):
             raise InputError(f"The network is conditioned on {channels} channels, not on {given['field'].shape[1]}.")
         if wrong := next((name for name, value in given.items() if n is not None and len(value) != n), None):
             raise InputError(f"cond has {len(given[wrong])} of {wrong} for {n} fields: give one for each.")
-        if self.labels and "label" in given and not bool((given["label"] < self.labels).all()):
-            raise InputError(f"There is no class {int(given['label'].max())}: give labels from 0 to {self.labels - 1}.")
+        if self.labels and "label" in given:
+            low, high = (int(label) for label in torch.aminmax(given["label"]))
+            if low < 0 or high >= self.labels:
+                wrong_one = low if low < 0 else high
+                raise InputError(f"There is no class {wrong_one}: give labels from 0 to {self.labels - 1}.")
 
     @torch.no_grad()
     def score(

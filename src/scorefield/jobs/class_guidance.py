@@ -75,7 +75,14 @@ def number_of(label: Label | None, names: Sequence[str]) -> Number | None:
     if re.fullmatch(r"-?[0-9]{1,9}", text):
         if names and not 0 <= int(text) < len(names):
             raise InputError(f"There is no class {text}: {_known(names)}."[:300])
-        return int(text)
+        number = int(text)
+        if near := [name for i, name in enumerate(names) if name.isdecimal() and int(name) == number != i]:
+            raise InputError(
+                f"Label {text} is the number of class {names[number]}, and nearly the name of class {near[0]}: give the name."
+            )
+        if names and names[number] != text:
+            log.info("label %d is the class %s", number, names[number])
+        return number
     known = _known(names) if names else "the run does not know their names, give a number"
     raise InputError(f"There is no class {brief(text)}: {known}."[:300])
 

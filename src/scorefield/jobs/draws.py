@@ -61,7 +61,7 @@ class Draws(Job):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = min(filter(None, (self.model.labels, self.classes)), default=0)
+        known = min(filter(None, (self.model.labels, self.classes, len(self.model.class_names))), default=0)
         if self.label is not None and not known:
             raise InputError(f"The network knows no classes: leave out the label {self.label}.")
         if isinstance(self.label, int) and not 0 <= self.label < known:
@@ -84,7 +84,7 @@ class Draws(Job):
             found["vector"] = torch.tensor(self.vector, dtype=torch.float64).expand(self.n, -1)
         if self.label is None:
             return found
-        known = min(filter(None, (self.model.labels, self.classes)))
+        known = min(filter(None, (self.model.labels, self.classes, len(self.model.class_names))))
         label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
         return found | {"label": label}
 

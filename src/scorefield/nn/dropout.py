@@ -71,7 +71,7 @@ def numbers(size: int, device: torch.device) -> Tensor:
     return _numbers(size, device)
 
 
-# What torch.compiler.assume_constant_result does, which loads the compiler at once: two seconds of every call of the command line.
+# What torch.compiler.assume_constant_result does, which loads the compiler at once: two seconds of every start.
 numbers._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 

@@ -119,6 +119,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
     """A value as its type has it: text as a path, a list as a tuple. Raises InputError for anything else."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Annotated:
+        value = _plain(value, inner[0])
         for rule in inner[1:]:
             rule.check(name, value, inner[0] is int)
         return value
@@ -134,7 +135,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         if value in inner and not isinstance(value, bool):
             return value
     elif _is_a(value, kind or hint):
-        return value
+        return _plain(value, hint)
     raise InputError(f"{name} is {brief(repr(value))}: give {_named(hint)}.")
 
 
@@ -151,6 +152,12 @@ def _checked_any(name: str, value: Any, hints: Sequence[Any]) -> Any:
     if len(errors) == 1:
         raise errors[0]
     raise InputError(f"{name} is {brief(repr(value))}: give {_any_of(hints)}.")
+
+
+def _plain(value: Any, kind: Any) -> Any:
+    """A number of numpy's as Python's, which records can hold."""
+    foreign = kind in (int, float) and type(value) not in (int, float) and _is_a(value, kind)
+    return kind(value) if foreign else value
 
 
 def _is_a(value: Any, kind: Any) -> bool:

@@ -12,6 +12,7 @@ from PIL import Image
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.class_guidance import number_of
+from scorefield.run.verb import Count, _checked
 
 RECIPE = """
 data: {{class_path: scorefield.data.Images, init_args: {{path: {path}, valid: 4}}}}
@@ -109,3 +110,30 @@ def test_an_evaluation_says_that_the_data_have_changed(run: Path, tmp_path: Path
     assert main([*words, "--out", str(tmp_path / "b.json")]) == 0
     extra.unlink()
     assert "the data have changed since the run was trained on them: 13 files, not 12" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("label", "names", "found"),
+    [
+        ("3", ("1", "2", "3", "10"), 2),  # a name comes first
+        ("03", ("1", "2", "3", "10"), None),  # by its number it is 10
+        ("1", ("01", "02", "03"), None),  # by its number it is 02
+        ("1", ("00", "01"), 1),
+        ("02", ("01", "02", "03"), 1),
+        ("1", ("cat", "dog"), 1),
+        ("2", ("cat", "dog"), None),
+        ("7", (), 7),
+    ],
+)
+def test_a_number_is_never_taken_for_nearly_the_name_of_another_class(
+    label: str, names: tuple[str, ...], found: int | None
+) -> None:
+    if found is None:
+        with pytest.raises(InputError, match=r"There is no class|nearly the name"):
+            number_of(label, names)
+    else:
+        assert number_of(label, names) == found
+
+
+def test_numbers_of_numpy_are_numbers() -> None:
+    assert type(_checked("-n", np.int64(4), Count)) is int and type(_checked("--noise", np.float32(4), float)) is float
