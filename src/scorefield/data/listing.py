@@ -102,6 +102,16 @@ class FileList:
                 continue
         return found.hexdigest()
 
+    @property
+    def lists(self) -> str:
+        """SHA-256 of all bytes of the lists of labels; empty where there are none, and for a zip, which has checksums."""
+        names = [name for name in sorted(self.sizes) if name.rpartition("/")[2] in LISTS and self.root.is_dir()]
+        found = hashlib.sha256()
+        for name in names:
+            with suppress(OSError), (self.root / name).open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest() if names else ""
+
 
 def parts(size: int, count: int) -> list[int]:
     """Where so many blocks of a file begin, the first at its start and the last at its end."""
