@@ -347,6 +347,7 @@ class Zip:
             name = entry.filename.replace("\\", "/")  # as some programs of Windows write them
             if name.endswith("/"):
                 continue
+            name = member_name(name)
             if entry.flag_bits & 1:
                 raise InputError(
                     f"{path} is protected by a password, as {brief(name)} is: unpack it and give the folder."
@@ -374,6 +375,11 @@ class Zip:
         if len(data) != size or zlib.crc32(data) != checksum:
             raise EOFError(f"{self.path} is cut off or damaged")
         return data
+
+
+def member_name(name: str) -> str:
+    """The name of a member of a zip or a tar below their root: a.png for ./a.png and /a.png."""
+    return posixpath.normpath(name).lstrip("/")
 
 
 def archive(path: Path) -> Zip:

@@ -157,6 +157,8 @@ class Manifest:
 
     def changes_of_files(self, files: int, bytes: int, names: str, content: str, lists: str = "") -> list[str]:
         """In what other files differ from these. Arguments as those of a manifest."""
+        if not self.files:
+            return []  # not known, as of tars in records of before
         if self.files != files:
             return [f"{files} files, not {self.files}"]
         if self.names != names:

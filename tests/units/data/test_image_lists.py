@@ -106,6 +106,16 @@ def test_a_zip_with_backslashes_keeps_its_classes(tmp_path: Path) -> None:
     assert fields.classes == ("cat", "dog") and named(fields) == {0: "cat", 1: "dog"}
 
 
+@pytest.mark.parametrize("names", [("/set/cat/a.png", "set/dog/a.png"), ("./cat/a.png", "./dog/a.png")])
+def test_names_in_a_zip_are_below_its_root(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for i, name in enumerate(names):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, save(tmp_path / "a.png", i).read_bytes())
+    assert named(whole(tmp_path / "set.zip")) == {0: "cat", 1: "dog"}
+
+
 def test_zips_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
     content = save(tmp_path / "a.png").read_bytes()
     with zipfile.ZipFile(tmp_path / "locked.zip", "w") as archive:
