@@ -132,6 +132,7 @@ class Conversion:
             image = image.crop(self.crop(image.height, image.width))
         if image.mode in DEEP_MODES:
             array = np.asarray(image) if self.size is None else self._resize_deep(image, self.size)
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)  # a TIFF may have the other order
             return np.stack([array] * 3, axis=-1) if self.channels == 3 else array
         if self.size is not None and image.mode == "1":
             image = image.convert("L")
@@ -153,10 +154,18 @@ class Conversion:
 
 def check_depth(image: Image.Image) -> None:
     """Refuse images whose depth pillow would silently cut to 8 bits, such as 16-bit colour."""
-    tiles = getattr(image, "tile", ())  # of an image file; others have none
-    raw = str(tiles[0][3]) if tiles else ""
-    if "16" in raw and image.mode not in DEEP_MODES:
+    if is_deep(image) and image.mode not in DEEP_MODES:
         raise InputError("has 16-bit colours, of which only 8 bits would be read: save it as .npy.")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a file stores 16 bits for each channel, whatever the mode it is read in."""
+    tiles = getattr(image, "tile", ())  # of an image file; others have none
+    if not tiles or image.format not in ("PNG", "TIFF", "PPM"):
+        return False
+    given = tiles[0][3]  # the raw mode, such as RGB;16B, alone or with more: of a PPM its largest value
+    raw, *more = given if isinstance(given, tuple) and given else (given,)
+    return ";16" in str(raw) or (image.format == "PPM" and any(value > 255 for value in more))
 
 
 def is_colour(image: Image.Image) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -286,7 +287,9 @@ def files_below(root: Path) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
         seen.add(identity(folder))
         for entry in entries(folder):
             name = prefix + entry.name
-            if entry.is_dir():
+            if is_loop(folder, entry):
+                left_out["broken link"] += 1
+            elif entry.is_dir():
                 if entry.name.startswith(HIDDEN):
                     left_out["hidden folder"] += 1
                     continue
@@ -307,6 +310,19 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(
             f"{folder} cannot be read ({brief(error)}): correct its permissions, or move it away."
         ) from error
+
+
+def is_loop(folder: Path, entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link that leads to itself. Raises InputError where another cannot be followed."""
+    try:
+        entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise InputError(
+            f"{folder / entry.name} cannot be followed ({brief(error)}): correct its permissions, or move it away."
+        ) from error
+    return False
 
 
 def identity(folder: Path) -> tuple[int, int]:

@@ -78,6 +78,14 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert out == {"link to a folder that is read already": 3, "link to a folder above": 1, "broken link": 1}
 
 
+def test_links_to_each_other_are_broken_links(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1)
+    (tmp_path / "l1").symlink_to(tmp_path / "l2")
+    (tmp_path / "l2").symlink_to(tmp_path / "l1")
+    fields = whole(tmp_path)
+    assert values(fields) == [1] and fields.files.left_out == {"broken link": 2}
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     for i in range(4):
         for suffix in ("png", "jfif", "tga"):
