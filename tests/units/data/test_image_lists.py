@@ -332,6 +332,53 @@ def test_metadata_that_are_not_understood_are_said(tmp_path: Path) -> None:
     assert "no list of labels" in whole(tmp_path / "set").notes[0]
 
 
+def table(folder: Path, given: list[str], header: str = "file_name,label") -> Path:
+    for i in range(len(given)):
+        save(folder / f"{i}.png", i)
+    (folder / "metadata.csv").write_text("\n".join([header, *(f"{i}.png,{value}" for i, value in enumerate(given))]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "numbers"),
+    [
+        (["cat ", " dog", "cat"], ("cat", "dog"), [0, 1, 0]),
+        (["007", "10", "007"], ("007", "10"), [0, 1, 0]),
+        (["1", "2", " 1"], ("0", "1", "2"), [1, 2, 1]),
+        (["1.0", "2.0", "1.0"], ("1.0", "2.0"), [0, 1, 0]),
+    ],
+)
+def test_classes_in_a_table(tmp_path: Path, given: list[str], classes: tuple[str, ...], numbers: list[int]) -> None:
+    fields = whole(table(tmp_path, given, "file_name, label"))
+    assert fields.classes == classes and labels(fields) == numbers
+
+
+@pytest.mark.parametrize("cache", [2.0, 0.0])
+def test_numbers_in_a_table_are_vectors(tmp_path: Path, cache: float) -> None:
+    fields = whole(table(tmp_path, ["0.5", "-2", "1e-3"]), cache_gib=cache)
+    cond = fields.gather(torch.arange(3)).cond
+    assert set(cond) == {"vector"} and cond["vector"].flatten().tolist() == [0.5, -2, 0.001]
+    assert fields.classes == () and "no classes" in fields.notes[0]
+    (tmp_path / "2.png").write_bytes(b"")
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,0.5\n1.png,-2\n2.png,3")
+    fields = whole(tmp_path, cache_gib=cache)
+    assert fields.gather(torch.arange(2)).cond["vector"].flatten().tolist() == [0.5, -2]
+
+
+@pytest.mark.parametrize(
+    ("given", "header", "message"),
+    [
+        (["cat", "nan", "dog"], "file_name,label", "nan or infinite"),
+        (["0.5", "inf", "1"], "file_name,label", "nan or infinite"),
+        (["a,b", "b,a"], "file_name,label, label", "several columns label"),
+        (["a", " "], "file_name,label", "empty"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(tmp_path: Path, given: list[str], header: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        whole(table(tmp_path, given, header))
+
+
 @pytest.mark.parametrize("line", ["[1]", "{", '{"file_name": 3, "label": 1}', '{"label": 1}'])
 def test_broken_metadata_are_refused(tmp_path: Path, line: str) -> None:
     save(tmp_path / "set" / "a.png")
