@@ -21,7 +21,7 @@ from torch import Tensor
 
 from scorefield.data.decode import Channels, Conversion, Crop, Decoder, Filter, ImageFields
 from scorefield.data.fields import FieldDataset
-from scorefield.data.listing import archive, is_image, read
+from scorefield.data.listing import archive, is_image, member_name, read
 from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError
 
@@ -166,7 +166,7 @@ def tar_members(path: Path) -> Iterator[Member]:
                 longer = {"path": _text(file.read(size))}
             else:
                 if kind in (tarfile.REGTYPE, tarfile.AREGTYPE):
-                    yield Member(longer.get("path", name), offset, size)
+                    yield Member(member_name(longer.get("path", name)), offset, size)
                 longer = {}
             position = offset + -(-size // BLOCK) * BLOCK
 

@@ -189,7 +189,12 @@ def numbered(parts: Sequence[np.ndarray | None]) -> tuple[list[np.ndarray | None
     """The labels of all parts as numbers, and the names that they had, in natural order; as they are where they are no text."""
     if not parts or not all(part is not None and is_text(part) for part in parts):
         return list(parts), ()
-    texts = [np.char.decode(part) if part.dtype.kind == "S" else part for part in parts if part is not None]
+    # Names in another encoding than UTF-8 stay apart from each other, as \xe9.
+    texts = [
+        np.char.decode(part, "utf-8", "backslashreplace") if part.dtype.kind == "S" else part
+        for part in parts
+        if part is not None
+    ]
     names = in_natural_order({str(name) for part in texts for name in part.flat})
     number = {name: i for i, name in enumerate(names)}
     return [np.array([number[str(name)] for name in part.flat]) for part in texts], tuple(names)

@@ -132,6 +132,7 @@ class Conversion:
             image = image.crop(self.crop(image.height, image.width))
         if image.mode in DEEP_MODES:
             array = np.asarray(image) if self.size is None else self._resize_deep(image, self.size)
+            array = array.astype(array.dtype.newbyteorder("="), copy=False)  # a TIFF may have the other order
             return np.stack([array] * 3, axis=-1) if self.channels == 3 else array
         if self.size is not None and image.mode == "1":
             image = image.convert("L")
@@ -153,10 +154,18 @@ class Conversion:
 
 def check_depth(image: Image.Image) -> None:
     """Refuse images whose depth pillow would silently cut to 8 bits, such as 16-bit colour."""
-    tiles = getattr(image, "tile", ())  # of an image file; others have none
-    raw = str(tiles[0][3]) if tiles else ""
-    if "16" in raw and image.mode not in DEEP_MODES:
+    if is_deep(image) and image.mode not in DEEP_MODES:
         raise InputError("has 16-bit colours, of which only 8 bits would be read: save it as .npy.")
+
+
+def is_deep(image: Image.Image) -> bool:
+    """Whether a file stores 16 bits for each channel, whatever the mode it is read in."""
+    tiles = getattr(image, "tile", ())  # of an image file; others have none
+    if not tiles or image.format not in ("PNG", "TIFF", "PPM"):
+        return False
+    given = tiles[0][3]  # the raw mode, such as RGB;16B, alone or with more: of a PPM its largest value
+    raw, *more = given if isinstance(given, tuple) and given else (given,)
+    return ";16" in str(raw) or (image.format == "PPM" and any(value > 255 for value in more))
 
 
 def is_colour(image: Image.Image) -> bool:
@@ -349,23 +358,33 @@ class ImageFields(FieldDataset):
         indices: which ones.
         labels: one class for each of them, if there are classes.
         classes: a name per label value.
+        vector: (n, entries) numbers that each is conditioned on, if there are such.
     """
 
-    def __init__(self, decoder: Decoder, indices: Tensor, labels: Tensor | None, classes: tuple[str, ...]) -> None:
+    def __init__(
+        self,
+        decoder: Decoder,
+        indices: Tensor,
+        labels: Tensor | None,
+        classes: tuple[str, ...],
+        vector: Tensor | None = None,
+    ) -> None:
         bad = decoder.kinds.unreadable
         self.unreadable = [bad[index] for index in indices.tolist() if index in bad]
         self.n = len(indices)  # of all, also those left out
         if self.unreadable:
             check_unreadable(self.unreadable, self.n, decoder.origin)
             readable = torch.tensor([index not in bad for index in indices.tolist()])
-            indices, labels = indices[readable], None if labels is None else labels[readable]
+            labels, vector = (None if x is None else x[readable] for x in (labels, vector))
+            indices = indices[readable]
         self.pages = torch.zeros_like(indices)
         if decoder.convert.pages == "frames":
             counts = torch.tensor([decoder.pages(index) for index in indices.tolist()])
             indices = indices.repeat_interleave(counts)
-            labels = None if labels is None else labels.repeat_interleave(counts)
+            labels, vector = (None if x is None else x.repeat_interleave(counts, 0) for x in (labels, vector))
             self.pages = torch.cat([torch.arange(count) for count in counts.tolist()])
         self.decoder, self.indices, self.labels, self.classes = decoder, indices, labels, classes
+        self.vector = vector
         self.dtype = str(decoder.first.dtype)
         self.notes, self.left_out = self._said(self.unreadable)
         self.quantum = 0.0 if decoder.first.dtype.kind == "f" else 1.0
@@ -379,7 +398,8 @@ class ImageFields(FieldDataset):
 
     def gather(self, indices: Tensor) -> Batch:
         rows = self._rows(indices).astype(str(self.precision).removeprefix("torch."), copy=False)
-        cond = {} if self.labels is None else {"label": self.labels[indices]}
+        given = {"label": self.labels, "vector": self.vector}
+        cond = {name: value[indices] for name, value in given.items() if value is not None}
         return Batch(torch.from_numpy(np.ascontiguousarray(rows)), cond)
 
     def _said(self, unreadable: Sequence[UnreadableImageError]) -> tuple[tuple[str, ...], dict[str, int]]:
@@ -415,11 +435,12 @@ class ImageFields(FieldDataset):
             errors = list(pool.map(fill, range(len(self))))
         unreadable = [*self.unreadable, *(error for error in errors if error is not None)]
         check_unreadable(unreadable, self.n, self.decoder.origin)
-        labels = None if self.labels is None else self.labels.numpy()
+        labels, vector = (None if x is None else x.numpy() for x in (self.labels, self.vector))
         if any(errors):
             readable = np.array([error is None for error in errors])
-            array, labels = array[readable], None if labels is None else labels[readable]
+            labels, vector = (None if x is None else x[readable] for x in (labels, vector))
+            array = array[readable]
         axis: ChannelAxis = "last" if self.decoder.channels == 3 else "none"
-        fields = ArrayFields(array, axis, labels, self.classes, self.decoder.origin)
+        fields = ArrayFields(array, axis, labels, self.classes, self.decoder.origin, vector)
         fields.notes, fields.left_out = self._said(unreadable)
         return fields

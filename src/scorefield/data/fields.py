@@ -41,6 +41,7 @@ class FieldDataset(Dataset[Batch], ABC):
         files: the files that they come from, where that is known.
         left_out: how many fields were to be read and cannot be, by the reason.
         labels: the class of each field, (n) int64, where that is known without reading them.
+        vector: the numbers that each is conditioned on, (n, entries), where these are known likewise.
         template: the bytes of a file with the places of the fields and their names; empty where none is needed.
     """
 
@@ -53,6 +54,7 @@ class FieldDataset(Dataset[Batch], ABC):
     files: FileList | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
     labels: Tensor | None = None
+    vector: Tensor | None = None
     template: Tensor = torch.empty(0, dtype=torch.uint8)
 
     @abstractmethod
@@ -97,7 +99,7 @@ class Subset(FieldDataset):
         self.fields, self.indices = fields, indices
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
         self.notes, self.files, self.left_out = fields.notes, fields.files, dict(fields.left_out)
-        self.labels = None if fields.labels is None else fields.labels[indices]
+        self.labels, self.vector = (None if x is None else x[indices] for x in (fields.labels, fields.vector))
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,12 +18,15 @@ from torch import Tensor
 
 from scorefield.data.fields import MOST_CLASSES, check_labels, count_classes
 from scorefield.data.listing import ImageList, in_natural_order, read
+from scorefield.data.vectors import check_vectors, notes_on
 from scorefield.foundation.errors import InputError, brief
 
 COLUMNS = ("label", "labels")  # of a list of metadata that are taken for classes
 MOST_BYTES = 2**28  # of a list of labels
 SPARSE = 1000  # so many classes there may be of fewer images
 SERIAL = re.compile(r"(?:img)?([0-9]{5,18})\.[^.]+")
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+UNKNOWN = ("nan", "inf", "+inf", "-inf")  # what programs write among numbers
 SHARD = re.compile(
     r"[0-9]{5,18}"
 )  # a folder of a thousand files of a large set, as StyleGAN's tools and FFHQ have them
@@ -30,19 +34,21 @@ SHARD = re.compile(
 
 @dataclass(frozen=True)
 class Labels:
-    """The classes of some images.
+    """The classes of some images, or the numbers that they are conditioned on.
 
     Attributes:
         labels: one for each image, (n) int64; None without.
         classes: the name of each.
         notes: what was not used, one line each.
         unused: how many images lists name that are not there.
+        vector: (n, 1) float64 where the labels are numbers and no classes; None otherwise.
     """
 
     labels: Tensor | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     unused: int = 0
+    vector: Tensor | None = None
 
 
 def labels_of(images: ImageList, column: str | None) -> Labels:
@@ -76,7 +82,11 @@ def labels_of(images: ImageList, column: str | None) -> Labels:
             f"{brief(lacking[0])}: add them, or take them away."
         )
     values = [found[name] for name in images.names]
-    labels, classes = numbered(values, f"{', '.join(images.lists)} of {path}")
+    origin = f"{', '.join(images.lists)} of {path}"
+    if (numbers := continuous(values, origin)) is not None:
+        vector = check_vectors(np.array(numbers), len(values), origin)
+        return Labels(None, (), (*notes, *notes_on(vector, origin)), len(found) - len(values), vector)
+    labels, classes = numbered(values, origin)
     return Labels(labels, classes, tuple(notes), len(found) - len(values))
 
 
@@ -134,7 +144,7 @@ def read_list(path: Path, name: str, column: str | None) -> tuple[dict[str, Any]
         ):
             raise InputError(f"The labels of {origin} are no list of [file, class]: write them as StyleGAN's tools do.")
         return once(((placed(folder, file), value) for file, value in pairs), origin), "", True
-    rows = read_rows(text, name, origin)
+    rows = read_rows(text, name, origin, ("file_name", *COLUMNS) if column is None else ("file_name", column))
     columns = list(dict.fromkeys(key for row in rows for key in row))
     chosen = next((known for known in ((column,) if column is not None else COLUMNS) if known in columns), None)
     if "file_name" not in columns:
@@ -184,15 +194,21 @@ def parse_json(text: str, origin: str) -> Any:
         raise InputError(f"{origin} is no JSON ({brief(error)}): write it again.") from error
 
 
-def read_rows(text: str, name: str, origin: str) -> list[dict[str, Any]]:
-    """The rows of metadata as mappings."""
+def read_rows(text: str, name: str, origin: str, wanted: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of metadata as mappings; none of the columns that are wanted may be there twice."""
     if name.endswith(".csv"):
         try:
-            rows = list(csv.DictReader(StringIO(text, newline="")))
+            table = csv.DictReader(StringIO(text, newline=""))
+            names = [key.strip() for key in table.fieldnames or ()]
+            table.fieldnames = names
+            rows = list(table)
         except csv.Error as error:
             raise InputError(
                 f"{origin} is no table of comma-separated values ({brief(error)}): save it again."
             ) from error
+        repeated = next((key for key in wanted if names.count(key) > 1), None)
+        if repeated is not None:
+            raise InputError(f"{origin} has several columns {brief(repeated)}: leave one.")
         return [{key: value for key, value in row.items() if key is not None} for row in rows]
     lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
     rows = [parse_json(line, f"Line {i} of {origin}") for i, line in lines]
@@ -202,10 +218,26 @@ def read_rows(text: str, name: str, origin: str) -> list[dict[str, Any]]:
     return rows
 
 
+def continuous(values: Sequence[Any], origin: str) -> list[float] | None:
+    """Labels as numbers where they are such for all images, and not all whole; None where they are classes.
+
+    Raises:
+        InputError: a value is missing (nan), or one among numbers is infinite.
+    """
+    texts = [value.strip() for value in values if isinstance(value, str)]
+    if len(texts) == len(values) and all(NUMBER.fullmatch(text) or text.lower() in UNKNOWN for text in texts):
+        values = [float(text) for text in texts]
+    if "nan" in {text.lower() for text in texts} or any(isinstance(x, float) and not math.isfinite(x) for x in values):
+        raise InputError(f"{origin} has a label that is nan or infinite: give each file one, or take the file away.")
+    floats = [value for value in values if isinstance(value, float)]
+    return floats if len(floats) == len(values) and not all(map(float.is_integer, floats)) else None
+
+
 def numbered(values: Sequence[Any], origin: str) -> tuple[Tensor, tuple[str, ...]]:
     """The classes by number, and their names: whole numbers and one-hot vectors mean themselves, text is put in natural order."""
     if all(isinstance(value, str) for value in values):
-        if not all(re.fullmatch(r"[0-9]{1,9}", value) for value in values):
+        values = [value.strip() for value in values]
+        if not all(re.fullmatch(r"0|[1-9][0-9]{0,8}", value) for value in values):  # 007 is a name
             return of_text(values, origin)
         values = [int(value) for value in values]  # of a table of text
     kinds = {type(value).__name__ for value in values}

@@ -11,7 +11,7 @@ from typing import Any
 
 from PIL import Image
 
-from scorefield.data.decode import BROKEN
+from scorefield.data.decode import BROKEN, is_deep
 from scorefield.data.listing import ImageList, counted, read
 from scorefield.foundation.errors import brief
 
@@ -51,11 +51,9 @@ def survey(images: ImageList) -> tuple[list[str], list[str]]:
 
 def depth(image: Any) -> int:
     """Bits of each channel as they are stored."""
-    tiles = getattr(image, "tile", ())
-    raw = str(tiles[0][3]) if tiles else ""
     if image.mode == "1":
         return 1
-    if image.mode.startswith("I;16") or "16" in raw:
+    if image.mode.startswith("I;16") or is_deep(image):
         return 16
     return 32 if image.mode in ("I", "F") else 8
 

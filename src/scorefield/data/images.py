@@ -40,7 +40,8 @@ class Images(Source):
         depth: 8 or 16 bits to bring all images to; by default they must be of one depth.
         pages: of files with several images, such as TIFF stacks: `first`, all as fields (`frames`; files are then what is held
             out), or as one field of three axes (`volume`). By default such files are refused.
-        label: the column of metadata.csv or .jsonl that holds the class, if it is not `label`.
+        label: the column of metadata.csv or .jsonl that holds the class, if it is not `label`; numbers that are not all whole are
+            vectors and no classes, and text of digits such as 007 is a name.
     """
 
     path: Path
@@ -71,7 +72,8 @@ class Images(Source):
         labels = None if known.labels is None else known.labels[chosen]
         if labels is not None and bool((labels < 0).any()):
             labels = None  # a part to test on, without classes
-        fields = ImageFields(decoder, chosen, labels, known.classes).kept(self.cache_gib)
+        vector = None if known.vector is None else known.vector[chosen]
+        fields = ImageFields(decoder, chosen, labels, known.classes, vector).kept(self.cache_gib)
         absent = {"named in a list but not there": known.unused} if known.unused else {}
         fields.files = replace(images.files, left_out={**images.files.left_out, **absent})
         fields.notes = (*fields.notes, *known.notes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import posixpath
@@ -101,6 +102,16 @@ class FileList:
             except OSError:
                 continue
         return found.hexdigest()
+
+    @property
+    def lists(self) -> str:
+        """SHA-256 of all bytes of the lists of labels; empty where there are none, and for a zip, which has checksums."""
+        names = [name for name in sorted(self.sizes) if name.rpartition("/")[2] in LISTS and self.root.is_dir()]
+        found = hashlib.sha256()
+        for name in names:
+            with suppress(OSError), (self.root / name).open("rb") as file:
+                found.update(hashlib.file_digest(file, "sha256").digest())
+        return found.hexdigest() if names else ""
 
 
 def parts(size: int, count: int) -> list[int]:
@@ -276,7 +287,9 @@ def files_below(root: Path) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
         seen.add(identity(folder))
         for entry in entries(folder):
             name = prefix + entry.name
-            if entry.is_dir():
+            if is_loop(folder, entry):
+                left_out["broken link"] += 1
+            elif entry.is_dir():
                 if entry.name.startswith(HIDDEN):
                     left_out["hidden folder"] += 1
                     continue
@@ -297,6 +310,19 @@ def entries(folder: Path) -> list[os.DirEntry[str]]:
         raise InputError(
             f"{folder} cannot be read ({brief(error)}): correct its permissions, or move it away."
         ) from error
+
+
+def is_loop(folder: Path, entry: os.DirEntry[str]) -> bool:
+    """Whether it is a link that leads to itself. Raises InputError where another cannot be followed."""
+    try:
+        entry.is_dir()
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            return True
+        raise InputError(
+            f"{folder / entry.name} cannot be followed ({brief(error)}): correct its permissions, or move it away."
+        ) from error
+    return False
 
 
 def identity(folder: Path) -> tuple[int, int]:
@@ -337,6 +363,7 @@ class Zip:
             name = entry.filename.replace("\\", "/")  # as some programs of Windows write them
             if name.endswith("/"):
                 continue
+            name = member_name(name)
             if entry.flag_bits & 1:
                 raise InputError(
                     f"{path} is protected by a password, as {brief(name)} is: unpack it and give the folder."
@@ -364,6 +391,11 @@ class Zip:
         if len(data) != size or zlib.crc32(data) != checksum:
             raise EOFError(f"{self.path} is cut off or damaged")
         return data
+
+
+def member_name(name: str) -> str:
+    """The name of a member of a zip or a tar below their root: a.png for ./a.png and /a.png."""
+    return posixpath.normpath(name).lstrip("/")
 
 
 def archive(path: Path) -> Zip:

@@ -24,6 +24,9 @@ TOLERANCE = (
 )
 
 
+LATER = ("lists", "labels")  # what records of before lack
+
+
 @dataclass(frozen=True)
 class Manifest:
     """What data are made of. Files are known by their names and sizes and a bounded sample of their bytes, so that it is cheap.
@@ -41,6 +44,8 @@ class Manifest:
         names: SHA-256 of the names and sizes of the files.
         content: SHA-256 of a sample of their bytes, at most 64 parts of 64 KiB.
         values: mean and standard deviation of a few fields, in data units.
+        lists: SHA-256 of the lists of labels beside the files; empty without, and in records of before.
+        labels: SHA-256 of all classes and vectors; empty where they are not known without reading the fields, or likewise.
     """
 
     train: int
@@ -55,6 +60,8 @@ class Manifest:
     names: str = ""
     content: str = ""
     values: tuple[tuple[float, float], ...] = ()
+    lists: str = ""
+    labels: str = ""
 
     @classmethod
     def of(cls, train: FieldDataset, valid: FieldDataset | None, files: Sequence[FileList]) -> Manifest:
@@ -84,12 +91,14 @@ class Manifest:
             left_out={**left_out, **unreadable},
             **summary_of(files),
             values=tuple(pair for split in splits for pair in _values(split)),
+            labels=_of_labels(splits),
         )
 
     @property
     def digest(self) -> str:
-        """SHA-256 of all but the values, which are compared within a tolerance, and of what is left out."""
+        """SHA-256 of all that is known but the values, which are compared within a tolerance, and of what is left out."""
         known = {name: value for name, value in asdict(self).items() if name not in ("values", "left_out")}
+        known = {name: value for name, value in known.items() if value or name not in LATER}
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()
 
     def record(self) -> dict[str, Any]:
@@ -106,12 +115,17 @@ class Manifest:
         if record is None:
             return None
         try:
-            given = {part.name: record[part.name] for part in fields(cls)}
+            given = {
+                part.name: record[part.name] for part in fields(cls) if part.name in record or part.name not in LATER
+            }
             found = cls(**{name: _fixed(value) for name, value in given.items()})
             numbers = (found.train, found.valid, found.files, found.bytes, *found.shape, *found.members)
             if not all(isinstance(number, int) for number in numbers):
                 raise ValueError("counts are no whole numbers")
-            if not all(isinstance(text, str) for text in (found.dtype, found.names, found.content, *found.classes)):
+            if not all(
+                isinstance(text, str)
+                for text in (found.dtype, found.names, found.content, found.lists, found.labels, *found.classes)
+            ):
                 raise ValueError("names are no text")
             if len(found.members) not in (0, len(found.classes)) or any(len(pair) != 2 for pair in found.values):
                 raise ValueError("it is not of one piece")
@@ -128,25 +142,30 @@ class Manifest:
             found += [f"{after} {what} fields, not {before}"] if before != after else []
         if self.shape != now.shape:
             found.append(f"fields of {_size(now.shape)}, not {_size(self.shape)}")
-        if self.dtype != now.dtype:
+        if self.dtype != now.dtype and (self.dtype, now.dtype) != (">u2", "uint16"):  # as records of before call it
             found.append(f"stored as {now.dtype}, not {self.dtype}")
         if self.classes == now.classes and self.members != now.members and self.members and now.members:
             name, before, after = next(
                 row for row in zip(self.classes, self.members, now.members, strict=True) if row[1] != row[2]
             )
             found.append(f"{after} fields of class {brief(name)}, not {before}")
-        found += self.changes_of_files(now.files, now.bytes, now.names, now.content)
+        found += self.changes_of_files(now.files, now.bytes, now.names, now.content, now.lists)
+        found += ["other labels of fields"] if self.labels and now.labels and self.labels != now.labels else []
         if len(self.values) == len(now.values) and not all(map(_close, self.values, now.values)):
             found.append("other values")
         return found
 
-    def changes_of_files(self, files: int, bytes: int, names: str, content: str) -> list[str]:
+    def changes_of_files(self, files: int, bytes: int, names: str, content: str, lists: str = "") -> list[str]:
         """In what other files differ from these. Arguments as those of a manifest."""
+        if not self.files:
+            return []  # not known, as of tars in records of before
         if self.files != files:
             return [f"{files} files, not {self.files}"]
         if self.names != names:
             return [f"other names or sizes of files ({bytes - self.bytes:+d} bytes)"]
-        return ["other content of files"] if self.content != content else []
+        if self.content != content:
+            return ["other content of files"]
+        return ["other content of lists of labels"] if self.lists and lists and self.lists != lists else []
 
     def lines(self) -> list[str]:
         """What people want to know of it, one thing a line."""
@@ -158,12 +177,13 @@ class Manifest:
 
 
 def summary_of(files: Sequence[FileList]) -> dict[str, Any]:
-    """What a manifest keeps of files: files, bytes, names, content."""
+    """What a manifest keeps of files: files, bytes, names, content, lists."""
     return {
         "files": sum(len(part.sizes) for part in files),
         "bytes": sum(size[0] for part in files for size in part.sizes.values()),
         "names": _joined([part.digest for part in files]),
         "content": _joined([part.content for part in files]),
+        "lists": _joined([part.lists for part in files if part.lists]),
     }
 
 
@@ -196,6 +216,12 @@ def _values(split: FieldDataset) -> list[tuple[float, float]]:
     batch = split.gather(torch.arange(n) * len(split) // max(n, 1))
     known = torch.isfinite(batch.x) if batch.mask is None else torch.isfinite(batch.x) & batch.mask.bool()
     return [_moments(x[where]) for x, where in zip(batch.x.double(), known, strict=True)]
+
+
+def _of_labels(splits: Sequence[FieldDataset]) -> str:
+    """SHA-256 of the classes and vectors of all fields; empty where they are not known without reading the fields."""
+    known = [part for split in splits for part in (split.labels, split.vector) if part is not None]
+    return _joined([f"{x.shape} {hashlib.sha256(x.numpy().tobytes()).hexdigest()}" for x in known])
 
 
 def _moments(x: Tensor) -> tuple[float, float]:

@@ -8,14 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from scorefield.data.fields import ArrayFields, ChannelAxis, DatasetFields, FieldDataset, Subset
+from scorefield.data.fields import HALVES, ArrayFields, ChannelAxis, DatasetFields, FieldDataset, Subset
 from scorefield.data.listing import FileList
 from scorefield.data.manifest import Manifest
-from scorefield.foundation.errors import InputError, NothingHeldOutError
+from scorefield.foundation.errors import InputError, NothingHeldOutError, brief
 from scorefield.foundation.random import seed_of
 
 log = logging.getLogger("scorefield")
@@ -95,9 +96,22 @@ def check_split(split: str) -> None:
         raise InputError(f"There is no split {split!r}: give train or valid.")
 
 
+def as_array(given: Tensor | np.ndarray | list, name: str) -> np.ndarray:
+    """A tensor, an array or nested lists of numbers as an array, or InputError; halves become float32."""
+    if not isinstance(given, Tensor):
+        try:
+            return np.asarray(given)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise InputError(f"{name} is no array ({brief(error)}): give a tensor.") from error
+    if given.layout != torch.strided:
+        raise InputError(f"{name} is a {given.layout} tensor: give {name}.to_dense().")
+    x = given.detach().resolve_conj().resolve_neg().cpu()
+    return (x.float() if x.dtype in HALVES else x).numpy()
+
+
 @dataclass(frozen=True, eq=False)
 class Tensors(Source):
-    """Fields in memory.
+    """Fields in memory: tensors, arrays of NumPy or lists.
 
     Args:
         x: (N, channels, *grid), real or complex; complex channels become pairs of real ones.
@@ -108,19 +122,17 @@ class Tensors(Source):
         vector: (N) or (N, entries) numbers to condition on, of any type.
     """
 
-    x: Tensor
-    labels: Tensor | None = None
+    x: Tensor | np.ndarray | list
+    labels: Tensor | np.ndarray | list | None = None
     valid: int | float = 0.1
     seed: int = 0
     channel_axis: ChannelAxis = "first"
-    vector: Tensor | None = None
+    vector: Tensor | np.ndarray | list | None = None
 
     def load(self, split: Split) -> FieldDataset:
-        if self.x.layout != torch.strided:
-            raise InputError(f"x is a {self.x.layout} tensor: give x.to_dense().")
-        x = self.x.detach().resolve_conj().cpu()
-        labels, vector = (None if found is None else found.cpu().numpy() for found in (self.labels, self.vector))
-        array = (x.float() if x.dtype in (torch.bfloat16, torch.float16) else x).numpy()
+        array = as_array(self.x, "x")
+        given = {"labels": self.labels, "vector": self.vector}
+        labels, vector = (None if found is None else as_array(found, name) for name, found in given.items())
         fields = ArrayFields(array, self.channel_axis, labels, origin="x", vector=vector)
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 

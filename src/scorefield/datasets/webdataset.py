@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import os
 import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from scorefield.data.archives import ArchiveSource, RangeArchive, tar_members
 from scorefield.data.fields import FieldDataset, check_labels
-from scorefield.data.listing import is_image
+from scorefield.data.listing import FileList, is_image
 from scorefield.data.source import Split, check_split, hold_out
 from scorefield.foundation.errors import AbsentDataError, InputError
 
@@ -48,8 +49,7 @@ class WebDataset(ArchiveSource):
 
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
-        paths = [self.path, self.valid] if isinstance(self.valid, str) else [self.path]
-        parts = [self._index(path) for path in paths]
+        parts = [self._index(path) for path in self._paths()]
         index = parts[split == "valid"] if len(parts) > 1 else parts[0]
         if isinstance(self.valid, str):
             chosen = torch.arange(len(index.archive))
@@ -62,6 +62,15 @@ class WebDataset(ArchiveSource):
             )
         count = max(1 + int(part.labels.max()) if part.labels is not None else 0 for part in parts)
         return self.fields(index.archive, chosen, index.labels, tuple(map(str, range(count))))
+
+    def files_read(self) -> list[Path]:
+        return [shard for path in self._paths() for shard in list_shards(path)]
+
+    def files(self) -> list[FileList]:
+        return [shard_sizes(list_shards(path)) for path in self._paths()]
+
+    def _paths(self) -> list[str]:
+        return [self.path, self.valid] if isinstance(self.valid, str) else [self.path]
 
     def _index(self, path: str) -> Index:
         shards = list_shards(path)
@@ -114,6 +123,12 @@ def list_shards(path: str) -> list[Path]:
     if absent or not found:
         raise AbsentDataError(f"There is no {absent[0] if absent else f'.tar in {path}'}: correct the path.")
     return found
+
+
+def shard_sizes(shards: list[Path]) -> FileList:
+    """Tars by their names below the folder that holds them all."""
+    root = Path(os.path.commonpath([shard.absolute().parent for shard in shards]))
+    return FileList(root, {shard.absolute().relative_to(root).as_posix(): (shard.stat().st_size,) for shard in shards})
 
 
 def braces(pattern: str) -> Iterator[str]:

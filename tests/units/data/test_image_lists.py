@@ -78,6 +78,14 @@ def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     assert out == {"link to a folder that is read already": 3, "link to a folder above": 1, "broken link": 1}
 
 
+def test_links_to_each_other_are_broken_links(tmp_path: Path) -> None:
+    save(tmp_path / "a.png", 1)
+    (tmp_path / "l1").symlink_to(tmp_path / "l2")
+    (tmp_path / "l2").symlink_to(tmp_path / "l1")
+    fields = whole(tmp_path)
+    assert values(fields) == [1] and fields.files.left_out == {"broken link": 2}
+
+
 def test_what_is_left_out_is_counted(tmp_path: Path) -> None:
     for i in range(4):
         for suffix in ("png", "jfif", "tga"):
@@ -104,6 +112,16 @@ def test_a_zip_with_backslashes_keeps_its_classes(tmp_path: Path) -> None:
             archive.writestr(info, save(tmp_path / "a.png", i).read_bytes())
     fields = whole(tmp_path / "windows.zip")
     assert fields.classes == ("cat", "dog") and named(fields) == {0: "cat", 1: "dog"}
+
+
+@pytest.mark.parametrize("names", [("/set/cat/a.png", "set/dog/a.png"), ("./cat/a.png", "./dog/a.png")])
+def test_names_in_a_zip_are_below_its_root(tmp_path: Path, names: tuple[str, ...]) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for i, name in enumerate(names):
+            info = zipfile.ZipInfo("x")
+            info.filename = name
+            archive.writestr(info, save(tmp_path / "a.png", i).read_bytes())
+    assert named(whole(tmp_path / "set.zip")) == {0: "cat", 1: "dog"}
 
 
 def test_zips_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
@@ -312,6 +330,53 @@ def test_metadata_that_are_not_understood_are_said(tmp_path: Path) -> None:
     assert "no column file_name" in whole(tmp_path / "set").notes[0]
     (tmp_path / "set" / "dataset.json").write_text('{"name": "pets"}')
     assert "no list of labels" in whole(tmp_path / "set").notes[0]
+
+
+def table(folder: Path, given: list[str], header: str = "file_name,label") -> Path:
+    for i in range(len(given)):
+        save(folder / f"{i}.png", i)
+    (folder / "metadata.csv").write_text("\n".join([header, *(f"{i}.png,{value}" for i, value in enumerate(given))]))
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("given", "classes", "numbers"),
+    [
+        (["cat ", " dog", "cat"], ("cat", "dog"), [0, 1, 0]),
+        (["007", "10", "007"], ("007", "10"), [0, 1, 0]),
+        (["1", "2", " 1"], ("0", "1", "2"), [1, 2, 1]),
+        (["1.0", "2.0", "1.0"], ("1.0", "2.0"), [0, 1, 0]),
+    ],
+)
+def test_classes_in_a_table(tmp_path: Path, given: list[str], classes: tuple[str, ...], numbers: list[int]) -> None:
+    fields = whole(table(tmp_path, given, "file_name, label"))
+    assert fields.classes == classes and labels(fields) == numbers
+
+
+@pytest.mark.parametrize("cache", [2.0, 0.0])
+def test_numbers_in_a_table_are_vectors(tmp_path: Path, cache: float) -> None:
+    fields = whole(table(tmp_path, ["0.5", "-2", "1e-3"]), cache_gib=cache)
+    cond = fields.gather(torch.arange(3)).cond
+    assert set(cond) == {"vector"} and cond["vector"].flatten().tolist() == [0.5, -2, 0.001]
+    assert fields.classes == () and "no classes" in fields.notes[0]
+    (tmp_path / "2.png").write_bytes(b"")
+    (tmp_path / "metadata.csv").write_text("file_name,label\n0.png,0.5\n1.png,-2\n2.png,3")
+    fields = whole(tmp_path, cache_gib=cache)
+    assert fields.gather(torch.arange(2)).cond["vector"].flatten().tolist() == [0.5, -2]
+
+
+@pytest.mark.parametrize(
+    ("given", "header", "message"),
+    [
+        (["cat", "nan", "dog"], "file_name,label", "nan or infinite"),
+        (["0.5", "inf", "1"], "file_name,label", "nan or infinite"),
+        (["a,b", "b,a"], "file_name,label, label", "several columns label"),
+        (["a", " "], "file_name,label", "empty"),
+    ],
+)
+def test_labels_that_mean_nothing_are_refused(tmp_path: Path, given: list[str], header: str, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        whole(table(tmp_path, given, header))
 
 
 @pytest.mark.parametrize("line", ["[1]", "{", '{"file_name": 3, "label": 1}', '{"label": 1}'])

@@ -13,6 +13,7 @@ from PIL import Image
 from torch.utils.data import Subset
 
 from scorefield.data import Arrays, Batch, Images, Loader, Tensors, Wrapped
+from scorefield.data.decode import is_deep
 from scorefield.data.fields import find_channels
 from scorefield.data.source import check_split
 from scorefield.datasets import Digits
@@ -172,6 +173,23 @@ def test_labels_that_are_text_are_classes_in_natural_order(tmp_path: Path) -> No
     np.savez(tmp_path / "c.npz", x=np.zeros((9, 5)), y=ids)
     fields = Arrays(tmp_path / "c.npz", valid=0).load("train")
     assert not fields.classes and "is not used" in fields.notes[0]
+
+
+def test_names_of_classes_that_are_not_utf8_stay_apart(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=np.zeros((4, 5)), labels=np.array([b"\xe9", b"\xe8"] * 2))
+    fields = Arrays(tmp_path / "a.npz", valid=0).load("train")
+    assert fields.classes == ("\\xe8", "\\xe9") and fields.labels.tolist() == [1, 0, 1, 0]
+
+
+def test_arrays_and_lists_are_taken_as_tensors_are() -> None:
+    x, classes = np.arange(12, dtype=">f4").reshape(4, 1, 3), [0, 1, 1, 0]
+    for given in (x, x.tolist(), torch.from_numpy(x.astype("f4"))):
+        fields = Tensors(given, labels=classes, valid=0, vector=[0.5, 1, 2, 3]).load("train")
+        assert everything(fields).flatten().tolist() == list(range(12))
+        cond = fields.gather(torch.arange(4)).cond
+        assert cond["label"].tolist() == classes and cond["vector"].flatten().tolist() == [0.5, 1, 2, 3]
+    with pytest.raises(InputError, match="labels is no array"):
+        Tensors(x, labels=[[0], [1, 2], 0, 0]).load("train")
 
 
 @pytest.mark.parametrize(
@@ -358,6 +376,33 @@ def test_deep_colour_is_refused_since_it_would_be_cut(tmp_path: Path) -> None:
     (tmp_path / "a" / "deep.png").write_bytes(png)
     with pytest.raises(InputError, match=r"deep\.png .* 16-bit colours"):
         Images(tmp_path / "a", valid=0).load("train")
+
+
+@pytest.mark.parametrize("width", [160, 16, 5])
+def test_8_bit_colours_are_read_whatever_their_width(tmp_path: Path, width: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (2, width, 3), np.uint8)
+    for kind in ("bmp", "png", "ppm", "tif", "jp2"):
+        save(tmp_path / kind / f"a.{kind}", pixels)
+        found = everything(Images(tmp_path / kind, valid=0).load("train"))
+        assert kind == "jp2" or np.array_equal(found[0].numpy(), np.moveaxis(pixels, -1, 0))
+    deep = Image.open(tmp_path / "jp2" / "a.jp2")
+    deep.tile = [(*deep.tile[0][:3], (0, 0, 0, 1216, 1216))]
+    assert not is_deep(deep)
+
+
+def test_deep_ppm_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.ppm").write_bytes(b"P6 1 1 65535\n" + bytes(6))
+    with pytest.raises(InputError, match="16-bit colours"):
+        Images(tmp_path, valid=0).load("train")
+
+
+def test_both_byte_orders_of_16_bits_are_one_type(tmp_path: Path) -> None:
+    for i, mode in enumerate(("I;16", "I;16B")):
+        Image.frombytes(mode, (3, 2), np.arange(6, dtype="<u2" if i == 0 else ">u2").tobytes()).save(
+            tmp_path / f"{i}.tif"
+        )
+    fields = Images(tmp_path, valid=0).load("train")
+    assert fields.dtype == "uint16" and everything(fields).flatten().tolist() == 2 * list(range(6))
 
 
 def test_empty_and_broken_collections_are_refused(folder: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pickle
 import struct
 import tarfile
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -533,6 +534,28 @@ def test_shards_that_do_not_fit_are_named(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(InputError, match=r"a\.tar is cut off"):
         WebDataset(str(path)).load("train")
+
+
+def test_the_tars_of_both_parts_are_known(tmp_path: Path) -> None:
+    for name in ("a-0", "a-1", "val"):
+        shard(tmp_path / f"{name}.tar", range(4))
+    source = WebDataset(str(tmp_path / "a-{0..1}.tar"), valid=str(tmp_path / "val.tar"))
+    before = source.manifest(source.load("train"), source.load("valid"))
+    assert before.files == 3
+    shard(tmp_path / "a-0.tar", range(3, -1, -1))
+    now = source.manifest(source.load("train"), source.load("valid"))
+    assert "other content of files" in before.changes(now)
+    assert "files" not in " ".join(replace(before, files=0, bytes=0, names="", content="").changes(now))
+
+
+def test_a_tar_of_the_present_folder_holds_images(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        tar.add(shard(tmp_path / "b.tar", range(4)), "./ignored.tar")
+        for i in range(4):
+            info, content = tarfile.TarInfo(f"./{i}.png"), encoded(ROOMS[i])
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    assert len(WebDataset(str(tmp_path / "a.tar"), valid=0).load("train")) == 4
 
 
 # ------------------------------------------------------------------------------------------------------------ command line

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from scorefield.cli import main
-from scorefield.data import Arrays, Images, Noisy, Source
+from scorefield.data import Arrays, Images, Noisy, Source, Tensors
 from scorefield.data.manifest import Manifest
 from scorefield.foundation.errors import InputError
 from scorefield.run.loading import open_checkpoint
@@ -177,3 +178,28 @@ def test_a_run_of_before_goes_on(run: Path, tmp_path: Path, capfd) -> None:
     (tmp_path / "set" / "10").rename(tmp_path / "set" / "3")
     assert train(tmp_path / "same", "--resume", "--train.steps", "4") == 0
     assert open_checkpoint(tmp_path / "same").manifest is not None
+
+
+def test_labels_that_are_permuted_are_noticed_among_many_files(tmp_path: Path) -> None:
+    for i in range(70):  # more than are looked into
+        save(tmp_path / f"{i:02}.png", 0)
+
+    def write(step: int) -> None:
+        rows = [f"{i:02}.png,{'ab'[(i + step) % 2]}" for i in range(70)]
+        (tmp_path / "metadata.csv").write_text("\n".join(["file_name,label", *rows]))
+
+    write(0)
+    before = manifest(Images(tmp_path, valid=6))
+    assert before.changes(manifest(Images(tmp_path, valid=6))) == []
+    old = Manifest.read({k: v for k, v in before.record().items() if k not in ("lists", "labels")}, "x")
+    assert old is not None and old.changes(before) == []
+    write(1)
+    now = manifest(Images(tmp_path, valid=6))
+    assert before.changes(now) == ["other content of lists of labels", "other labels of fields"]
+    assert before.digest != now.digest and old.digest not in (before.digest, now.digest)
+
+
+def test_other_vectors_are_noticed() -> None:
+    x, vector = torch.zeros(8, 1, 4, 4), torch.arange(8.0)
+    before = manifest(Tensors(x, valid=2, vector=vector))
+    assert before.changes(manifest(Tensors(x, valid=2, vector=vector.flip(0)))) == ["other labels of fields"]
