@@ -74,7 +74,7 @@ def labels_of(images: ImageList, column: str | None) -> Labels:
         raise InputError(f"There is no column {brief(column)} of classes in {lists} of {path}: correct label.")
     if not found:
         labels = Labels() if shards or in_shards(images) else by_folder(images)
-        return Labels(labels.labels, labels.classes, tuple(notes))
+        return Labels(labels.labels, labels.classes, (*notes, *labels.notes))
     lacking = [name for name in images.names if name not in found]
     if lacking:
         raise InputError(
@@ -110,7 +110,13 @@ def by_folder(images: ImageList) -> Labels:
     if len(classes) == 1:
         return Labels()
     number = {name: i for i, name in enumerate(classes)}
-    return Labels(torch.tensor([number.get(name, -1) for name in folders]), tuple(classes))
+    stray = [name for name, folder in zip(images.names, folders, strict=True) if folder == "."]
+    notes = (
+        [f"{len(stray)} images lie beside the classes' folders, such as {brief(stray[0])}: a class of their own"]
+        if stray
+        else []
+    )
+    return Labels(torch.tensor([number.get(name, -1) for name in folders]), tuple(classes), tuple(notes))
 
 
 def in_shards(images: ImageList) -> bool:

@@ -78,6 +78,7 @@ class Likelihood(OnRun):
         densities.check(self.model.sde.noise, self.resolutions)
         fields, named = self.source(self.data).load(self.split), dict[str, Any]()
         say_notes(fields)
+        self._check_depth(fields.dtype)
         if self.label is not None:
             number = class_number(self.model, self.label)
             fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)
@@ -88,6 +89,14 @@ class Likelihood(OnRun):
         facts = {"split": self.split, "model": self.provenance} | named
         facts |= {} if self.data is None else {"data": repr(self.data)}
         return DensityFile(self.out, tuple(measured), sorted({*self.resolutions}), facts)
+
+    def _check_depth(self, depth: str) -> None:
+        """Refuse images of another depth than those of training: white is 255 for the one and 65535 for the other."""
+        trained = "" if self.checkpoint.manifest is None else self.checkpoint.manifest.dtype
+        if {depth, trained} == {"uint8", "uint16"}:
+            raise InputError(
+                f"The data are {depth}, and those of training were {trained}: give --data.depth {trained.removeprefix('uint')}."
+            )
 
     def table(self, found: dict[str, Any]) -> str:
         return densities.table(found) if "resolutions" in found else table(found)

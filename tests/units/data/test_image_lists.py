@@ -62,6 +62,13 @@ def test_class_folders_are_numbered_in_natural_order(tmp_path: Path, packed: boo
     assert fields.classes == ("1", "2", "10") and named(fields) == {1: "1", 2: "2", 10: "10"}
 
 
+def test_images_beside_the_classes_are_said(tmp_path: Path) -> None:
+    for name in ("cat/1.png", "dog/2.png", "stray.png"):
+        save(tmp_path / name, 1)
+    fields = whole(tmp_path)
+    assert fields.classes == (".", "cat", "dog") and any("1 images lie beside" in note for note in fields.notes)
+
+
 def test_linked_folders_are_followed_once(tmp_path: Path) -> None:
     save(tmp_path / "store" / "dogs" / "a.png", 1)
     save(tmp_path / "set" / "cat" / "a.png", 2)

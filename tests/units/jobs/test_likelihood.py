@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 import tiny
 from scorefield import load
@@ -53,6 +54,20 @@ def test_the_file_tells_everything(run: Path, tmp_path: Path, capsys: pytest.Cap
     assert record["evaluations"]["max"] >= record["evaluations"]["mean"] >= 7
     assert record["model"]["step"] == 30 and len(record["model"]["weights"]) == 64 and record["model"]["ema"] is True
     assert "bits per dimension" in capsys.readouterr().out
+
+
+def test_images_of_another_depth_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for depth in (np.uint8, np.uint16):
+        (tmp_path / depth.__name__).mkdir()
+        for i in range(6):
+            Image.fromarray(np.full((8, 8), 9 * i, depth)).save(tmp_path / depth.__name__ / f"{i}.png")
+    data = {name: f"--data.path={tmp_path / name}" for name in ("uint8", "uint16")}
+    images = ["--data=Images", "--data.valid=2"]
+    small = ["--train.steps=1", "--train.batch_size=2", "--train.accelerator=cpu", "--out", str(tmp_path / "run")]
+    assert main(["train", str(tiny.recipe(tmp_path)), *images, data["uint16"], *small]) == 0
+    words = ["likelihood", str(tmp_path / "run"), *images, data["uint8"], "--out", str(tmp_path / "a.json")]
+    assert main(words) == 2
+    assert "those of training were uint16: give --data.depth 16" in capsys.readouterr().err
 
 
 def test_a_fields_density_depends_on_seed_field_and_repeat_alone(run: Path, tmp_path: Path) -> None:
