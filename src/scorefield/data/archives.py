@@ -48,7 +48,9 @@ class Archive(ABC):
 
 
 class Archived(Decoder):
-    """Images of an archive."""
+    """Images of an archive, each of which is read whole to look at its kind."""
+
+    looked_at = 64
 
     def __init__(self, archive: Archive, convert: Conversion) -> None:
         super().__init__(archive.origin, convert)
@@ -60,13 +62,16 @@ class Archived(Decoder):
     def name(self, index: int) -> str:
         return self.archive.name(index)
 
+    def __len__(self) -> int:
+        return len(self.archive)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ArchiveSource(Source):
     """Images of an archive: what is common to all, how an image becomes a field.
 
     Args:
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default in colour if any of 64 looked at is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept.
         filter: how to resize; each is antialiased, "box" is the mean over areas.

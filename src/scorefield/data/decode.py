@@ -201,7 +201,12 @@ class Decoder(ABC):
     Args:
         origin: what to call the collection in an error.
         convert: how an image becomes an array.
+
+    Attributes:
+        looked_at: how many images' kind is looked at, at most.
     """
+
+    looked_at = SURVEYED
 
     def __init__(self, origin: str, convert: Conversion) -> None:
         self.origin, self.convert = origin, convert
@@ -229,7 +234,7 @@ class Decoder(ABC):
             except UnreadableImageError as error:
                 return error
 
-        chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), SURVEYED)).round().astype(int)).tolist()
+        chosen = np.unique(np.linspace(0, len(self) - 1, min(len(self), self.looked_at)).round().astype(int)).tolist()
         with ThreadPoolExecutor() as pool:
             found = dict(zip(chosen, pool.map(look, chosen), strict=True))
         bad = {index: kind for index, kind in found.items() if isinstance(kind, UnreadableImageError)}
@@ -264,7 +269,7 @@ class Decoder(ABC):
     def _first(self) -> tuple[int, np.ndarray]:
         """The number of the first image that can be read, and the image."""
         bad: list[UnreadableImageError] = []
-        for index in range(min(len(self), SURVEYED)):
+        for index in range(min(len(self), self.looked_at)):
             try:
                 return index, self._decode(index, 0)
             except UnreadableImageError as error:

@@ -32,7 +32,7 @@ class CelebA(ArchiveSource):
         path: the folder as downloaded, with img_align_celeba.zip (or the folder img_align_celeba), list_eval_partition.txt
             and, for classes, list_attr_celeba.txt; also in the folders Img, Eval and Anno; lists may be .csv.
         attribute: the one whose absence (0) and presence (1) are the classes, such as Smiling; no classes by default.
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default in colour if any of 64 looked at is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept.
         filter: how to resize; each is antialiased, "box" is the mean over areas.

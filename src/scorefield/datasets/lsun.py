@@ -35,7 +35,7 @@ class LSUN(ArchiveSource):
         valid: how many images of the training database are held out (integer) or which fraction (float); by default none
             are, and the validation database counts.
         seed: draws which ones are held out.
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default in colour if any of 64 looked at is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept.
         filter: how to resize; each is antialiased, "box" is the mean over areas.

@@ -40,7 +40,7 @@ class TFRecords(ArchiveSource):
             `size`, or the largest without it.
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones are held out.
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default in colour if any of 64 looked at is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept.
         filter: how to resize; each is antialiased, "box" is the mean over areas.

@@ -34,7 +34,7 @@ class WebDataset(ArchiveSource):
         image: how the images' names end, such as jpg or mask.png; by default that of all image files.
         label: how the names of the files with the class end, which hold a whole number; by default cls, where there are any.
         seed: draws which ones are held out.
-        channels: 1 for grey or 3 for colour; that of the first image by default.
+        channels: 1 for grey or 3 for colour; by default in colour if any of 64 looked at is.
         crop: the part of each image that is used, before it is resized: CentreCrop, Square.
         size: (height, width) to resize to, the aspect ratio not kept.
         filter: how to resize; each is antialiased, "box" is the mean over areas.

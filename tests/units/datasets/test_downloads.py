@@ -590,3 +590,15 @@ def test_all_are_named_on_the_command_line(tmp_path: Path, capsys: pytest.Captur
         assert shape in out and f"classes     {classes}" in out
     assert main(["check-data", "--data", "CIFAR100", "--data.path", str(cifar)]) == 2
     assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize("first", [b"no image", encoded(np.zeros((4, 4), np.uint8))], ids=["corrupt", "grey"])
+def test_the_first_image_of_an_archive_does_not_decide_for_all(first: bytes, tmp_path: Path) -> None:
+    colour = [encoded(RNG.integers(0, 256, (4, 4, 3), dtype=np.uint8)) for _ in range(30)]
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for i, content in enumerate([first, *colour]):
+            info = tarfile.TarInfo(f"{i:02}.png")
+            info.size = len(content)
+            tar.addfile(info, io.BytesIO(content))
+    fields = WebDataset(str(tmp_path / "a.tar"), valid=0).load("train")
+    assert everything(fields).shape == (31 if first.startswith(b"\x89PNG") else 30, 3, 4, 4)
