@@ -474,7 +474,7 @@ def test_images_are_in_colour_if_any_is(tmp_path: Path, cache) -> None:
 
 
 def test_colour_that_is_met_late_is_refused(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr("scorefield.data.decode.SURVEYED", 2)
+    monkeypatch.setattr("scorefield.data.decode.Decoder.looked_at", 2)
     for i in range(3):
         save(tmp_path / f"{i}.png", np.zeros((5, 6, 3) if i == 1 else (5, 6), np.uint8))
     with pytest.raises(InputError, match=r"1\.png of .* is in colour, .* give channels 3"):
