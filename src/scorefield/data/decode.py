@@ -159,7 +159,7 @@ def check_depth(image: Image.Image) -> None:
 
 
 def is_deep(image: Image.Image) -> bool:
-    """Whether a file stores 16 bits for each channel, whatever the mode it is read in."""
+    """Whether a file stores 16 bits for each channel, in any mode that it is read in."""
     tiles = getattr(image, "tile", ())  # of an image file; others have none
     if not tiles or image.format not in ("PNG", "TIFF", "PPM"):
         return False

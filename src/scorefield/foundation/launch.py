@@ -27,7 +27,7 @@ ALONE = Place(0, 1)
 
 
 class Started(NamedTuple):
-    """One of several processes that wait to be told of each other, as those of a training do.
+    """One of several processes that have to find each other, as those of a training do.
 
     Attributes:
         by: who started them.
