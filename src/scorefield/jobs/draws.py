@@ -61,7 +61,7 @@ class Draws(Job):
     facts: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        known = min(filter(None, (self.model.labels, self.classes, len(self.model.class_names))), default=0)
+        known = self.known
         if self.label is not None and not known:
             raise InputError(f"The network knows no classes: leave out the label {self.label}.")
         if isinstance(self.label, int) and not 0 <= self.label < known:
@@ -70,6 +70,11 @@ class Draws(Job):
         self.model.check_cond(self.cond)
         if self.pixels is not None:
             self.pixels.check(self.shape)
+
+    @property
+    def known(self) -> int:
+        """How many classes may be drawn from: those that network and classifier know and the data had; 0 without any."""
+        return min(filter(None, (self.model.labels, self.classes, len(self.model.class_names))), default=0)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -84,8 +89,7 @@ class Draws(Job):
             found["vector"] = torch.tensor(self.vector, dtype=torch.float64).expand(self.n, -1)
         if self.label is None:
             return found
-        known = min(filter(None, (self.model.labels, self.classes, len(self.model.class_names))))
-        label = torch.arange(self.n) % known if self.label == "each" else torch.full((self.n,), self.label)
+        label = torch.arange(self.n) % self.known if self.label == "each" else torch.full((self.n,), self.label)
         return found | {"label": label}
 
     def of_the_first(self, n: int) -> Draws:
