@@ -81,7 +81,7 @@ class ChunkLocks:
         return True
 
     def _unlock(self, number: int) -> None:
-        if fcntl is None:
+        if fcntl is None or self._file.closed:
             return
         try:
             fcntl.lockf(self._file, fcntl.LOCK_UN, 1, number)

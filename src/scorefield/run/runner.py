@@ -36,6 +36,9 @@ RECORD = "job.json"
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # what a disk, or an account on it, without room says
 SETUP = 2**30  # the number of the lock on beginning and ending, above those of all pieces
 PRESENT = SETUP + 1  # of the one that all share who are at work
+LEAVING = (
+    SETUP + 2
+)  # of the one on leaving, one after another: of two who look at once, each would see the other at work
 Piece = Mapping[str, np.ndarray]
 
 
@@ -326,10 +329,11 @@ def _entered(folder: Path) -> ChunkLocks:
 
 def _leave(locks: ChunkLocks, folder: Path, *, unneeded: bool) -> None:
     """Leave a folder of parts; the last one removes it if nobody needs it."""
-    with locks.hold(PRESENT, wait=False) as alone:
-        if alone and unneeded:
-            shutil.rmtree(folder, ignore_errors=True)
-    locks.close()
+    with locks.hold(LEAVING, wait=True):
+        with locks.hold(PRESENT, wait=False) as alone:
+            if alone and unneeded:
+                shutil.rmtree(folder, ignore_errors=True)
+        locks.close()
 
 
 def _finish(job: Job, pieces: Pieces) -> None:

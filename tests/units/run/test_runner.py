@@ -21,6 +21,8 @@ from scorefield.run.runner import (
     Pieces,
     WholeJob,
     _at_work,
+    _entered,
+    _leave,
     digest,
     made_by_folder,
     parts_of,
@@ -185,6 +187,27 @@ def test_coming_and_going_at_once_ends_well(folder: bool, tmp_path: Path) -> Non
         process.join()
     assert [process.exitcode for process in processes] == [0] * 4
     assert sorted(path.name for path in tmp_path.iterdir()) == ["0", "1", "2", "3"]
+
+
+def test_of_two_that_leave_at_once_one_clears_up(tmp_path: Path) -> None:
+    fork = multiprocessing.get_context("fork")
+    turns, together, left = 100, fork.Barrier(2), fork.Value("i", 0)
+
+    def enter_and_leave() -> None:
+        for _ in range(turns):
+            locks = _entered(tmp_path / "parts")
+            together.wait()
+            _leave(locks, tmp_path / "parts", unneeded=True)
+            if together.wait() == 0:
+                left.value += (tmp_path / "parts").exists()
+            together.wait()
+
+    processes = [fork.Process(target=enter_and_leave) for _ in range(2)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    assert left.value == 0 and [process.exitcode for process in processes] == [0, 0]
 
 
 def test_a_result_without_pieces_is_made_once_or_leaves_nothing(tmp_path: Path) -> None:
