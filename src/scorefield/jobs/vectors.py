@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from decimal import Decimal, InvalidOperation
 
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.jobs.class_guidance import knows_none
 from scorefield.model import Model
 from scorefield.run.loading import LoadedCheckpoint
@@ -29,8 +29,12 @@ def spelled(words: Sequence[str]) -> list[str]:
 
 def _numbers(word: str) -> list[str]:
     """The numbers of a word, without exponents, which the parser takes for options where they are negative."""
-    parts = [part for part in word.strip("[]").split(",") if part.strip()]
-    return [_plain(part.strip()) for part in parts] or [word]
+    parts = [part.strip() for part in word.strip("[]").split(",")]
+    if len(parts) > 1 and not all(parts):
+        raise InputError(
+            f"--vector {brief(word)} has a gap between its commas: give a number for each, such as 0.3,1.2."
+        )
+    return [_plain(part) for part in parts if part] or [word]
 
 
 def _plain(number: str) -> str:

@@ -158,3 +158,10 @@ def test_a_likelihood_is_given_the_vectors_of_its_data(runs: Path, tmp_path: Pat
 )
 def test_numbers_are_spelled_out(words: list[str], expected: list[str]) -> None:
     assert spelled(words) == expected
+
+
+@pytest.mark.parametrize("word", ["1,,2", ",1", "1,2,", "[1,,2]"])
+def test_a_gap_between_commas_is_no_number(word: str) -> None:
+    for words in (["--vector", word], [f"--vector={word}"]):
+        with pytest.raises(scorefield.InputError, match="gap"):
+            spelled(words)
