@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import InitVar, dataclass, field, replace
 from functools import cached_property
+from os import PathLike
 from pathlib import Path
 from types import MethodType
 from typing import Annotated, Any, Literal
@@ -80,6 +81,8 @@ class OnRun(Verb):
             run = getattr(run.__self__, "folder")  # noqa: B009
         if run is ...:
             raise InputError("The run is missing: give a run folder, or a checkpoint file.")
+        if not isinstance(run, str | PathLike):
+            raise InputError(f"The run is {brief(repr(run))}: give the path of a run folder, or of a checkpoint file.")
         object.__setattr__(self, "folder", Path(run))
         super().__post_init__()
         if self.best is not None and self.step is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from scorefield.data.manifest import Manifest
 from scorefield.data.source import Source
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.nn.size import limited_to
 from scorefield.run import configuration
@@ -37,6 +38,8 @@ def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: 
     Raises:
         InputError: no checkpoint; truncated, corrupt or of another network; a configuration that names foreign code.
     """
+    if not isinstance(path, str | PathLike):
+        raise InputError(f"The run is {brief(repr(path))}: give the path of a run folder, or of a checkpoint file.")
     return open_checkpoint(Path(path), step).model(ema=ema, trust=trust)
 
 

@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import scorefield
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.class_guidance import number_of
+from scorefield.jobs.sample import Sample
 from scorefield.run.verb import Count, _checked
 
 RECIPE = """
@@ -137,3 +139,9 @@ def test_a_number_is_never_taken_for_nearly_the_name_of_another_class(
 
 def test_numbers_of_numpy_are_numbers() -> None:
     assert type(_checked("-n", np.int64(4), Count)) is int and type(_checked("--noise", np.float32(4), float)) is float
+
+
+@pytest.mark.parametrize("use", [scorefield.load, lambda run: Sample(run=run, out="x")])
+def test_what_is_no_path_is_no_run(use) -> None:
+    with pytest.raises(InputError, match="The run is None: give the path"):
+        use(None)
