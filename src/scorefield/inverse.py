@@ -7,6 +7,7 @@ y − A b = (A s) z + n of z. All three are divided by the largest s: methods th
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
@@ -125,13 +126,13 @@ def posterior(
     """
     if len(y) != 1 or any(len(value) != 1 for value in (cond or {}).values()):
         raise InputError("posterior takes what was measured of one field, and its conditions: give batches of 1.")
-    if not noise >= 0:
-        raise InputError(f"The noise of a measurement is a standard deviation of at least 0, not {noise}.")
-    if label is not None and not 0 <= label < model.labels:
+    if not 0 <= noise < math.inf:
+        raise InputError(f"The noise of a measurement is a finite standard deviation of at least 0, not {noise}.")
+    if label is not None and (isinstance(label, bool) or not 0 <= label < model.labels):
         known = f"0 to {model.labels - 1}" if model.labels else "none, the network knows no classes"
         raise InputError(f"There is no class {label}: give {known}.")
     given = dict(cond or {}) | ({} if label is None else {"label": torch.tensor([label])})
-    model.check_cond(given, 1)
+    given = model.asked(given, 1, (shape or model.shape)[1:], prior)
     linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape or model.shape)
     measurement = in_model_space(model, InverseProblem(cast(LinearOperator, linear), y, noise), shape, given)
     guided = Guided(prior or model.generative, measurement, method)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import NamedTuple, cast
+from difflib import get_close_matches
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -159,11 +160,45 @@ class Model(nn.Module):
             raise InputError(f"The network is conditioned on {channels} channels, not on {given['field'].shape[1]}.")
         if wrong := next((name for name, value in given.items() if n is not None and len(value) != n), None):
             raise InputError(f"cond has {len(given[wrong])} of {wrong} for {n} fields: give one for each.")
-        if self.labels and "label" in given:
+        if self.labels and "label" in given and len(given["label"]):
             low, high = (int(label) for label in torch.aminmax(given["label"]))
             if low < 0 or high >= self.labels:
                 wrong_one = low if low < 0 else high
                 raise InputError(f"There is no class {wrong_one}: give labels from 0 to {self.labels - 1}.")
+
+    def asked(
+        self, cond: Mapping[str, Any] | None, n: int, grid: Sequence[int] = (), other: DenoiserProtocol | None = None
+    ) -> dict[str, Tensor]:
+        """cond as a caller gives it, as tensors: a single label is that of all, and labels may be a list.
+
+        Raises InputError for what the network does not take, or what `check_cond` refuses.
+
+        Args:
+            cond: in data units.
+            n: of how many fields.
+            grid: of the fields, where it is known.
+            other: a denoiser to use instead of the network, which may take what that does not.
+        """
+        net, given = self.generative.net, {name: torch.as_tensor(value) for name, value in (cond or {}).items()}
+        takes = {"field": net.cond_channels or self.mean is not None, "label": self.labels, "vector": self.vector}
+        for name, value in given.items():
+            if name in takes and not takes[name] and other is None:
+                raise InputError(f"The network takes no {name}: leave cond[{name!r}] out.")
+            if name not in takes and (near := get_close_matches(name, takes)):
+                raise InputError(f"cond has {brief(repr(name))}, which is unknown: is it {near[0]!r}?")
+            if value.ndim == 0 and name != "label":
+                raise InputError(f"cond[{name!r}] is a single number: give a batch of {n}.")
+        if "label" in given:
+            label = given["label"]
+            if label.is_floating_point() or label.is_complex() or label.dtype == torch.bool or label.ndim > 1:
+                kind = f"{str(label.dtype).removeprefix('torch.')} of shape {tuple(label.shape)}"
+                raise InputError(f"cond['label'] is {kind}: give the whole number of a class for each field.")
+            given["label"] = label.expand(n) if label.ndim == 0 else label
+        if "field" in given and grid and given["field"].shape[2:] != (*grid,):
+            sizes = f"{tuple(given['field'].shape[2:])}, and x is on one of {tuple(grid)}"
+            raise InputError(f"cond['field'] is on a grid of {sizes}: give both on the same grid.")
+        self.check_cond(given, n)
+        return given
 
     @torch.no_grad()
     def score(
@@ -182,12 +217,14 @@ class Model(nn.Module):
             label: noise labels in the network's own convention (an index, for tabulated models) instead of t.
             cond: what the model is conditioned on, in data units as everywhere.
         """
-        self.check_cond(cond, len(x))
+        cond = self.asked(cond, len(x), x.shape[2:])
         if label is not None and t is None:
             t = self.denoiser.precondition.label.invert(self.sde.schedule, label.double())
         elif t is None or label is not None:
             raise InputError("score needs either t or label, not both and not neither.")
         times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
+        if label is None and not bool(((times >= 0) & (times <= 1)).all()):
+            raise InputError(f"score takes times t from 0 to 1, not {brief(times.tolist())}.")
         return self.generative.score(self._own(x), times, self._given(cond))
 
     # ------------------------------------------------------------------------------------------ data units, model space
@@ -219,6 +256,12 @@ class Model(nn.Module):
         x = batch.x.to(torch.promote_types(batch.x.dtype, self.precision))
         return replace(batch, x=x, cond=self._given(batch.cond)).normalised(self.normaliser)
 
+    def taken(self, cond: Condition) -> dict[str, Tensor]:
+        """Of what data come with, all but the fields, labels and vectors that the model takes none of."""
+        net = self.denoiser.net
+        takes = {"field": net.cond_channels or self.mean is not None, "label": self.labels, "vector": self.vector}
+        return {name: value for name, value in cond.items() if takes.get(name, True)}
+
     def _given(self, cond: Condition | None) -> dict[str, Tensor]:
         """cond in data units as the network is given it."""
         given = dict(cond or {})
@@ -238,19 +281,18 @@ class Model(nn.Module):
 
     def _whole(self, x: Tensor, cond: Condition | None) -> tuple[Tensor, dict[str, Tensor]]:
         """`enter` for fields of which all has to be known."""
-        self._check_fields(x, cond)
-        z, given = self.enter(Batch(x, cond or {}))
+        z, given = self.enter(Batch(x, self._check_fields(x, cond)))
         if not bool(z.isfinite().all()):
             raise InputError("Fields that are known in part have no density and no latent: give fields without NaN.")
         return z, given
 
-    def _check_fields(self, x: Tensor, cond: Condition | None) -> None:
-        """Refuse what is no batch of this model's fields, or what they are conditioned on."""
+    def _check_fields(self, x: Tensor, cond: Condition | None) -> dict[str, Tensor]:
+        """What fields are conditioned on; refuse what is no batch of this model's fields."""
         if x.ndim != 2 + len(self.shape[1:] or x.shape[2:]) or len(x) < 1:
             raise InputError(
                 f"The model takes a batch (n, channels, *grid) of at least one field, not {tuple(x.shape)}."
             )
-        self.check_cond(cond, len(x))
+        return self.asked(cond, len(x), x.shape[2:])
 
     def fixed(self) -> list[tuple[str, nn.Module]]:
         """What is not trained but stored, by the names that it has in a checkpoint."""
@@ -289,11 +331,11 @@ class Model(nn.Module):
         Raises:
             InputError: a σ that is no level of the model's schedule, or that the normaliser makes uneven.
         """
-        self._check_fields(y, cond)
+        given = self._check_fields(y, cond)
         if chunk < 1 or not bool(y.isfinite().all()):
             raise InputError("denoise needs chunk >= 1 and fields of finite values, of which none is missing.")
         levels = torch.as_tensor(noise, dtype=self.precision).expand(len(y))
-        whole = self.prepare(Batch(y, cond or {}, noise=levels))
+        whole = self.prepare(Batch(y, given, noise=levels))
         z, t = whole.x, time_of_noise(self.sde.schedule, cast(Tensor, whole.noise))
         found = []
         for rows in torch.arange(len(z)).split(chunk):
@@ -369,6 +411,7 @@ class Model(nn.Module):
         """
         if n < 0 or chunk < 1:
             raise InputError(f"sample needs n >= 0 and chunk >= 1, not {n} and {chunk}.")
+        cond = self.asked(cond, n, (shape or self.shape)[1:], denoiser)
         parts = self.chunks(range(0, n, chunk), n, seed, sampler, shape, cond, chunk, callback, denoiser)
         return torch.cat(list(parts)) if n else torch.empty(0, *(shape or self.shape))
 
@@ -451,8 +494,7 @@ class Model(nn.Module):
             flow: the solver's tolerance and the ends.
             cond: what the model is conditioned on, in data units.
         """
-        self.check_cond(cond, len(latent))
-        given = self._given(cond)
+        given = self._given(self.asked(cond, len(latent), latent.shape[2:]))
         return self.leave(flow.decode(self.generative, temperature * self._own(latent), cond=given).x, given)
 
 

@@ -83,6 +83,12 @@ def test_one_measurement_is_taken_at_a_time() -> None:
         posterior(model(Standardise(), (1, 4)), Identity(), torch.ones(2, 1, 4))
 
 
+@pytest.mark.parametrize("noise", [-1.0, float("inf"), float("nan")])
+def test_what_is_no_standard_deviation_is_refused(noise: float) -> None:
+    with pytest.raises(InputError, match="finite standard deviation"):
+        posterior(model(Standardise(), (1, 4)), Identity(), torch.ones(1, 1, 4), noise)
+
+
 @pytest.mark.parametrize("method", [DPS(), PiGDM(), MomentMatching(), Proximal(), NoisyLikelihood()], ids=repr)
 def test_a_measurement_may_have_other_axes_than_a_field(method: Method) -> None:
     """Sums over an axis, as an operator of fields with one column and as a function without that axis."""

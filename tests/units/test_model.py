@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,15 @@ import torch
 from safetensors.torch import save_file
 
 import tiny
+from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.schedule import EDM
+from scorefield.core.sde import SDE
+from scorefield.data.normalise import Identity, Standardise
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_text
 from scorefield.model import Model
-from scorefield.samplers import ProbabilityFlow
+from scorefield.nn import NCSNpp, UNet
+from scorefield.samplers import ProbabilityFlow, Sampler
 
 
 @pytest.fixture(scope="module")
@@ -58,3 +64,61 @@ def test_others_may_read_what_this_process_may_show(tmp_path: Path, model: Model
     assert (tmp_path / "text").stat().st_mode == (tmp_path / "weights").stat().st_mode
     (tmp_path / "plain").touch()
     assert (tmp_path / "plain").stat().st_mode == (tmp_path / "weights").stat().st_mode
+
+
+@pytest.fixture(scope="module")
+def classes() -> Model:
+    net = NCSNpp(1, 1, spatial=1, channels=4, multipliers=(1,), attention=(), blocks=1, labels=3)
+    return Model(SDE(EDM()), net, EDMPreconditioner(), Identity(), Sampler(2), (1, 4)).eval()
+
+
+def test_labels_may_be_a_list_or_one_for_all(classes: Model) -> None:
+    plain = {name: {"label": torch.tensor(of)} for name, of in (("one", [2, 2]), ("two", [0, 1]))}
+    sample = inspect.unwrap(Model.sample)  # without the checks of types that the tests have
+    assert torch.equal(sample(classes, 2, cond={"label": 2}), classes.sample(2, cond=plain["one"]))
+    assert torch.equal(sample(classes, 2, cond={"label": [0, 1]}), classes.sample(2, cond=plain["two"]))
+
+
+@pytest.mark.parametrize(
+    ("cond", "words"),
+    [
+        ({"lable": torch.tensor([0, 1])}, "is it 'label'"),
+        ({"label": torch.tensor([0, -1])}, "no class -1"),
+        ({"label": torch.tensor([True, False])}, "whole number"),
+        ({"label": torch.tensor([0.0, 1.0])}, "whole number"),
+        ({"field": torch.zeros(2, 1, 4)}, "takes no field"),
+        ({"vector": torch.zeros(2, 1)}, "takes no vector"),
+    ],
+)
+def test_what_the_network_does_not_take_is_refused(classes: Model, cond: dict[str, torch.Tensor], words: str) -> None:
+    x = torch.zeros(2, 1, 4)
+    uses = [lambda: classes.sample(2, cond=cond), lambda: classes.score(x, 0.5, cond=cond)]
+    uses += [lambda: classes.log_prob(x, cond=cond), lambda: classes.denoise(x, 1.0, cond=cond)]
+    uses += [lambda: classes.decode(x, cond=cond)]
+    for use in uses:
+        with pytest.raises(InputError, match=words) as error:
+            use()
+        assert len(str(error.value)) <= 300 and "\n" not in str(error.value)
+
+
+def test_a_label_is_refused_by_a_network_without_any_and_data_may_have_some(model: Model) -> None:
+    cond = {"label": torch.tensor([0])}
+    with pytest.raises(InputError, match="takes no label"):
+        model.sample(1, cond=cond)
+    assert model.taken(cond) == {}
+
+
+def test_a_field_of_another_grid_is_refused() -> None:
+    net = UNet(2, 1, spatial=1, channels=4, multipliers=(1,), cond_channels=1)
+    given = Model(SDE(EDM()), net, EDMPreconditioner(), Standardise(), shape=(1, 4))
+    with pytest.raises(InputError, match="same grid"):
+        given.sample(1, cond={"field": torch.zeros(1, 1, 8)})
+
+
+@pytest.mark.parametrize("level", [-0.1, 1.1, float("nan")])
+def test_what_is_no_time_or_noise_is_refused(classes: Model, level: float) -> None:
+    with pytest.raises(InputError, match="from 0 to 1"):
+        classes.score(torch.zeros(2, 1, 4), level)
+    if not level > 0:
+        with pytest.raises(InputError):
+            classes.denoise(torch.zeros(2, 1, 4), level)

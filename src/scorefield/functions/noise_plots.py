@@ -44,7 +44,7 @@ class Plot(OnRun):
     def run(self) -> Path:
         model, n = self.model, self.n
         fields = self.checkpoint.source(self.trust).load("valid")
-        cond = fields.gather(torch.arange(n) % len(fields)).cond
+        cond = model.taken(fields.gather(torch.arange(n) % len(fields)).cond)
         samples = model.sample(n, seed=self.seed, cond=cond, chunk=n)
         pictures = {
             "noise": draws(model, n, self.seed),

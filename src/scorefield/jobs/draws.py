@@ -149,7 +149,7 @@ def count_evaluations(model: Model, sampler: Sampler, cond: Mapping[str, Tensor]
     """Network evaluations per sample, counted."""
     calls = []
     hook = model.denoiser.register_forward_hook(lambda *_: calls.append(1))
-    one = {name: value[:1] for name, value in (cond or {}).items()}
+    one = {name: value[:1] for name, value in model.taken(cond or {}).items()}
     shape = (model.shape[0], *one["field"].shape[2:]) if "field" in one else model.shape
     model.sample(1, sampler=sampler, chunk=1, shape=shape, cond=one)
     hook.remove()

@@ -203,7 +203,7 @@ class Densities:
         if self.fields.quantum > 0:
             batch = Dequantise(self.fields.quantum)(batch, self.seed)
         generator = Generators((self.seed, index, repeat, Stream.PROBE) for index in indices.tolist())
-        found = self.model.log_prob(batch.x, generator=generator, flow=self.flow, cond=batch.cond)
+        found = self.model.log_prob(batch.x, generator=generator, flow=self.flow, cond=self.model.taken(batch.cond))
         return {"nats": found.nats.double().cpu().numpy(), "evaluations": found.evaluations.cpu().numpy()}
 
     def record(self, pieces: Iterable[Piece]) -> dict[str, Any]:

@@ -50,7 +50,8 @@ def trajectory(job: Draws, path: Path, *, columns: int = 9) -> None:
             frames.append(model.leave(x / torch.hypot(alpha, sigma).to(x), given).cpu())
 
     how: dict[str, Any] = {"seed": job.seed, "sampler": sampler, "shape": job.shape, "denoiser": job.denoiser}
-    samples = model.sample(n, cond=job.condition, chunk=n, callback=keep, **how)
+    cond = model.taken(job.condition) if job.denoiser is None else job.condition
+    samples = model.sample(n, cond=cond, chunk=n, callback=keep, **how)
     rows = torch.stack([*frames, samples], dim=1).flatten(0, 1)
     save_grid(path, rows, columns=len(frames) + 1, low=float(samples.min()), high=float(samples.max()))
 

@@ -374,7 +374,7 @@ class Loop:
 
         model = self.state.model
         first = torch.arange(min(PREVIEWED, len(self.shown)))
-        cond = self.shown.gather(first).cond  # what the network is conditioned on
+        cond = model.taken(self.shown.gather(first).cond)
         n = len(first) if cond else PREVIEWED
         try:
             with evaluating(model), self.state.ema.applied(), self.fabric.autocast():
