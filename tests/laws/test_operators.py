@@ -1,6 +1,7 @@
 """Every operator: its adjoint, its matrix, and a projection that measures what it should."""
 
 import doctest
+import inspect
 import math
 
 import pytest
@@ -214,6 +215,24 @@ def test_a_function_of_other_shapes_is_an_operator():
 def test_a_function_that_is_no_linear_measurement_is_refused(f, more, words):
     with pytest.raises(InputError, match=words) as error:
         as_operator(f, (1, 4), **more)
+    assert len(str(error.value)) <= 300 and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("f", "words"),
+    [
+        (lambda x: 3.0, "gives float, not a tensor"),
+        (lambda x: x.numpy(), "gives ndarray, not a tensor"),
+        (lambda x: x.flatten(1).sum(1), "two axes or more"),
+        (lambda x: x.reshape(-1, 2), "two axes or more"),
+        (lambda x: x @ torch.ones(4, 4, dtype=F64), r"c\.to\(x\)"),
+        (lambda x: x @ torch.ones(7, 7), "fails"),
+        (torch.fft.fft, "two channels"),
+    ],
+)
+def test_a_function_that_makes_no_batch_of_values_is_refused(f, words):
+    with pytest.raises(InputError, match=words) as error:
+        inspect.unwrap(as_operator)(f, (1, 4))  # without the checks of types that the tests have
     assert len(str(error.value)) <= 300 and "\n" not in str(error.value)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.operators.operator import LinearOperator
 from scorefield.operators.solve import least_squares
 
@@ -33,8 +34,10 @@ def as_operator(
         iterations: of the conjugate gradients in `project`, which refuses an f that they do not invert.
 
     Raises:
-        InputError: f is not linear, mixes the fields of a batch, or cannot be differentiated and has no `adjoint`.
+        InputError: f does not make float32 tensors (batch, ...) of such, is not linear, mixes the fields of a batch, or cannot be
+            differentiated and has no `adjoint`.
     """
+    _try(function, shape)
     single = _single(function, shape)
 
     class Function(LinearOperator):
@@ -58,6 +61,24 @@ def as_operator(
     operator.shape = tuple(shape)
     _check(operator, shape)
     return operator
+
+
+def _try(function: Any, shape: Sequence[int]) -> None:
+    """Refuse what does not make a batch of real values of a batch of fields."""
+    x = torch.zeros(2, *shape)
+    wanted = f"a float32 tensor (batch, {', '.join(map(str, shape))}) is to be made one (batch, ...)"
+    try:
+        y = function(x)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"The function fails ({brief(error)}): {wanted}, with its constants as c.to(x).") from error
+    if not isinstance(y, Tensor):
+        raise InputError(f"The function gives {type(y).__name__}, not a tensor: {wanted}.")
+    if y.is_complex():
+        raise InputError(
+            "The function gives complex values: give these as two channels, torch.cat((y.real, y.imag), dim=1)."
+        )
+    if y.ndim < 2 or len(y) != len(x):
+        raise InputError(f"The function makes {tuple(y.shape)} of {tuple(x.shape)}: {wanted}, of two axes or more.")
 
 
 def _single(function: Linear, shape: Sequence[int]) -> bool:
