@@ -58,6 +58,7 @@ class Model(nn.Module):
     Attributes:
         manifest: what the data of training are made of; None where that is not known.
         drawn_in: the precision in which `draw` and `sample` evaluate the network, 32-true or bf16-mixed.
+        knows_none: whether the network may have learnt to do without its class or vector, by `DropLabel`.
 
     Raises:
         InputError: a shape that no field has, or noise labels that the network does not take.
@@ -88,6 +89,7 @@ class Model(nn.Module):
             raise InputError(f"model.shape is {brief(self.shape)}: give (channels, *grid), or leave it to the data.")
         self.manifest: Manifest | None = None
         self.drawn_in: str = FULL
+        self.knows_none = True
         self._check_labels()
 
     def _check_labels(self) -> None:
@@ -198,6 +200,14 @@ class Model(nn.Module):
             sizes = f"{tuple(given['field'].shape[2:])}, and x is on one of {tuple(grid)}"
             raise InputError(f"cond['field'] is on a grid of {sizes}: give both on the same grid.")
         self.check_cond(given, n)
+        for name, lacks in (
+            ("label", self.labels and "label" not in given),
+            ("vector", self.vector and "vector" not in given),
+        ):
+            if lacks and not self.knows_none and other is None:
+                raise InputError(
+                    f"The network has learnt each field's {name}, and never to do without: give cond[{name!r}]."
+                )
         return given
 
     @torch.no_grad()

@@ -14,8 +14,9 @@ from scorefield.cli.console import VOLUME
 from scorefield.data.source import Source
 from scorefield.foundation.errors import brief
 from scorefield.run.configuration import Parser
+from scorefield.run.numbers import spelled
 from scorefield.run.recipe import build
-from scorefield.run.verb import Verb, shown_as
+from scorefield.run.verb import Verb, names_of
 
 DOMAINS = ("datasets", "climate", "mri", "functions")  # whose classes are known by their short names
 V = TypeVar("V", bound=Verb)
@@ -29,7 +30,7 @@ def parse(verb: type[V], name: str, arguments: Sequence[str]) -> V:
     if {"-h", "--help"} & set(arguments):
         print(parser.format_help() + verb.more_help(), end="")
         raise SystemExit(0)
-    settings = parser.read(verb.spelled_out(arguments))
+    settings = parser.read(spelled(verb.spelled_out(arguments), lists_of(verb)))
     built = build(parser, settings)
     values = {field.name: built[field.name] for field, _ in arguments_of(verb)}
     return verb(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
@@ -51,7 +52,7 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
             options |= {} if required else {"nargs": "?", "default": default}
             parser.add_argument(field.name, **options)
             continue
-        names = field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",)
+        names = names_of(field)
         options |= {"required": True} if required else {"default": default}
         options |= {"dest": field.name} if field.metadata.get("names") else {}
         options |= {"sub_configs": True} if Source in (kind, *get_args(kind)) else {}  # data may lie in a YAML file
@@ -61,10 +62,20 @@ def parser_of(verb: type[Verb], name: str) -> Parser:
     return parser
 
 
+def lists_of(verb: type[Verb]) -> set[str]:
+    """The names of the options that take several numbers."""
+    found = set[str]()
+    for field, kind in arguments_of(verb):
+        inner = _several(kind)
+        if get_origin(inner) is tuple and get_args(inner)[0] in (int, float) and not field.metadata.get("positional"):
+            found.update(names_of(field))
+    return found
+
+
 def settings_of(verb: Verb) -> Iterator[tuple[str, str]]:
     """What a verb was built with, defaults included, as the command line calls it."""
     for field in dataclasses.fields(verb):  # pyright: ignore[reportArgumentType]
-        yield shown_as(field), brief(repr(getattr(verb, field.name)))
+        yield names_of(field)[-1], brief(repr(getattr(verb, field.name)))
 
 
 def arguments_of(verb: type[Verb]) -> Iterator[tuple[dataclasses.Field[Any], Any]]:
@@ -93,10 +104,15 @@ def _values(kind: Any, field: dataclasses.Field[Any]) -> dict[str, Any]:
     """How an option takes its values: a switch none, a repeated one one each time, others several where they are a tuple."""
     if kind is bool and field.default is False:
         return {"action": "store_true"}
-    inner = next((part for part in get_args(kind) if get_origin(part) is tuple), kind)
+    inner = _several(kind)
     if get_origin(inner) is not tuple:
         return {"type": kind}
     first, *rest = get_args(inner)
     if field.metadata.get("repeat"):
         return {"type": first, "action": "append", "default": []}
     return {"type": first, "nargs": "+" if rest == [...] else 1 + len(rest)}
+
+
+def _several(kind: Any) -> Any:
+    """The type of several values, of a type that may be absent."""
+    return next((part for part in get_args(kind) if get_origin(part) is tuple), kind)

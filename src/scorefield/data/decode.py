@@ -25,6 +25,7 @@ GREY_MODES = ("1", "L", "LA", "La")
 ALPHA_MODES = ("LA", "La", "PA", "RGBA", "RGBa")
 MOST_UNREADABLE = 0.05  # of images are left out; if more cannot be read, something else is wrong
 SURVEYED = 2000  # images of a collection whose kind is looked at before the first is decoded, at most
+HEAD = 2**16  # bytes of a JPEG 2000 file in which its code begins
 PAGED = ("TIFF", "GIF", "WEBP", "PNG")  # the second image in a photograph is a preview
 DEEP_MODES = ("I", "F", "I;16", "I;16B", "I;16L", "I;16N")  # grey values of more than 8 bits
 
@@ -155,17 +156,33 @@ class Conversion:
 def check_depth(image: Image.Image) -> None:
     """Refuse images whose depth pillow would silently cut to 8 bits, such as 16-bit colour."""
     if is_deep(image) and image.mode not in DEEP_MODES:
-        raise InputError("has 16-bit colours, of which only 8 bits would be read: save it as .npy.")
+        raise InputError("has colours of more than 8 bits, of which only 8 would be read: save it as .npy.")
 
 
 def is_deep(image: Image.Image) -> bool:
     """Whether a file stores 16 bits for each channel, in any mode that it is read in."""
     tiles = getattr(image, "tile", ())  # of an image file; others have none
+    if tiles and image.format == "JPEG2000":
+        return bits_of_jpeg2000(image) > 8
     if not tiles or image.format not in ("PNG", "TIFF", "PPM"):
         return False
     given = tiles[0][3]  # the raw mode, such as RGB;16B, alone or with more: of a PPM its largest value
     raw, *more = given if isinstance(given, tuple) and given else (given,)
     return ";16" in str(raw) or (image.format == "PPM" and any(value > 255 for value in more))
+
+
+def bits_of_jpeg2000(image: Image.Image) -> int:
+    """The bits of its deepest channel by the header of its code (ISO 15444-1, A.5.1), which pillow keeps to itself."""
+    file = getattr(image, "fp", None)
+    if file is None:
+        return 8
+    place = file.tell()
+    file.seek(0)
+    head = file.read(HEAD)
+    file.seek(place)
+    size = head.find(b"\xff\x4f\xff\x51")  # the start of the code, and of the segment on sizes
+    count = int.from_bytes(head[size + 40 : size + 42], "big") if size >= 0 else 0
+    return max(((byte & 0x7F) + 1 for byte in head[size + 42 : size + 42 + 3 * count : 3]), default=8)
 
 
 def is_colour(image: Image.Image) -> bool:
@@ -426,6 +443,8 @@ class ImageFields(FieldDataset):
 
     def kept(self, gib: float) -> FieldDataset:
         """The same fields, all decoded now and kept in memory at their own depth, if they take up to so many GiB."""
+        if not gib >= 0:
+            raise InputError(f"cache_gib is {gib:g}: give 0 for none, or the GiB that decoded images may take.")
         if self.decoder.first.nbytes * len(self) > gib * 2**30:
             return self
         array = np.empty((len(self), *self.decoder.first.shape), self.decoder.first.dtype)

@@ -24,7 +24,7 @@ from scorefield.foundation.limits import IMAGE
 # fmt: off
 SUFFIXES = {
     ".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".tga",
-    ".pgm", ".ppm", ".pbm", ".pnm", ".jp2",
+    ".pgm", ".ppm", ".pbm", ".pnm", ".jp2", ".j2k",
 }
 # fmt: on
 LISTS = ("dataset.json", "metadata.jsonl", "metadata.csv")  # what lists of labels are called

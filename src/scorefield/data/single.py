@@ -35,6 +35,11 @@ def read_array(path: Path) -> np.ndarray:
     return file.read("", "the path")
 
 
+def stored_as(path: Path) -> str:
+    """The number type of an image or a .npy file; nothing of any other file."""
+    return str(read_array(path).dtype) if path.suffix.lower() in (*SUFFIXES, ".npy") else ""
+
+
 def open_image(path: Path) -> Files:
     """The reader of a single image, all of whose pages are read where there are several."""
     image = Files(path.parent, [path.name], Conversion())

@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from scorefield.data.single import read_array, read_field
+from scorefield.data.single import read_array, read_field, stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching, Replacement
 from scorefield.inverse import InverseProblem
@@ -39,6 +39,8 @@ class SuperResolve(Restoring):
 
     def run(self) -> dict[str, Any]:
         model, source = self.model, self.checkpoint
+        for path in (self.field, *([] if self.truth is None else [self.truth])):
+            self.check_depth(path, stored_as(path))
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
         beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))

@@ -36,15 +36,13 @@ class Guidance:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def guidance_of(
-    checkpoint: LoadedCheckpoint, model: Model, scale: float | None, classifier: Path | None, trust: Sequence[str]
-) -> Guidance:
+def guidance_of(model: Model, scale: float | None, classifier: Path | None, trust: Sequence[str]) -> Guidance:
     """The guidance by a scale and a classifier's run, where either is given. InputError where they do not fit the model."""
     if scale is None and classifier is None:
         return Guidance()
     scale = 1.0 if scale is None else scale
     if classifier is None:
-        _check_null_class(checkpoint, model)
+        _check_null_class(model)
         return Guidance(ClassifierFree(model.generative, scale), facts={"guidance": {"scale": scale}})
     opened = open_checkpoint(classifier)
     other = _fitting(opened, model, trust)
@@ -122,35 +120,29 @@ def class_facts(number: Number | None, names: Sequence[str]) -> dict[str, Any]:
     return {"classes": list(names)} if number == "each" else {"class": names[int(number)]}
 
 
-def label_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None = None) -> Number | None:
+def label_of(model: Model, label: Label | None = None) -> Number | None:
     """The number of the class; where none is given, each in turn if the network has never learnt to do without one."""
-    if label is None and model.labels and not knows_none(checkpoint):
+    if label is None and model.labels and not model.knows_none:
         return "each"
     return own_class(label, model)
 
 
-def class_of(checkpoint: LoadedCheckpoint, model: Model, label: Label | None) -> Number | None:
+def class_of(model: Model, label: Label | None) -> Number | None:
     """The number of the class; InputError where none is given, and the network has never learnt to do without one."""
-    if label is None and model.labels and not knows_none(checkpoint):
+    if label is None and model.labels and not model.knows_none:
         raise InputError(
             f"The network has learnt its classes, and never to do without one: say which by --label, 0 to {model.labels - 1}."
         )
     return own_class(label, model)
 
 
-def knows_none(checkpoint: LoadedCheckpoint) -> bool:
-    """Whether a network with classes or vectors may have learnt the null class and vector too."""
-    training = checkpoint.config.get("train")
-    return not isinstance(training, Mapping) or "DropLabel" in str(training.get("augment"))
-
-
-def _check_null_class(checkpoint: LoadedCheckpoint, model: Model) -> None:
+def _check_null_class(model: Model) -> None:
     """Refuse a network that cannot tell a class, or a vector, from none."""
     if not model.labels and not model.vector:
         raise InputError(
             "The network knows no classes or vectors to stress: give --classifier, the run of one of noised fields."
         )
-    if not knows_none(checkpoint):
+    if not model.knows_none:
         raise InputError(
             "The network has learnt its classes or vectors, and never to do without one: train it with "
             "train.augment: scorefield.data.DropLabel, or give --classifier."

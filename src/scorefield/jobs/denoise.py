@@ -17,7 +17,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.nifti import Volume
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.picture import save_panels
-from scorefield.data.single import read_fields
+from scorefield.data.single import read_fields, stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.jobs.options import OnRun
@@ -63,6 +63,7 @@ class Denoise(OnRun):
         self.model.check_cond(None)
         for path, phase in zip(self.files, self.phases or [None] * len(self.files), strict=True):
             opened = _open(path, phase, self.model.shape)
+            self.check_depth(path, stored_as(path))
             if not bool(opened.fields.isfinite().all()):
                 raise InputError(
                     f"{path} holds values that are not finite: correct them, a denoiser needs every value."

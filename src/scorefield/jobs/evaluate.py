@@ -45,14 +45,14 @@ from scorefield.jobs.evaluation.losses import Losses
 from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.jobs.evaluation.reference import Reference, from_file, gather
 from scorefield.jobs.options import Drawing, Label, OnRun, own_device, size_of
-from scorefield.jobs.vectors import Vector, spelled
+from scorefield.jobs.vectors import Vector
 from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.comparison import floor as halves
 from scorefield.metrics.figures import curve
 from scorefield.run.checkpoint_choice import keep_best
 from scorefield.run.loading import find_checkpoint, run_folder
 from scorefield.run.runner import digest, run_job
-from scorefield.run.verb import Between, Count, log, option, shown_as
+from scorefield.run.verb import Between, Count, log, names_of, option
 from scorefield.samplers import Finer
 from scorefield.training import checkpoint as checkpoints
 
@@ -124,11 +124,7 @@ class Evaluate(Drawing, ByFeatures):
         of_loss = {*OnRun.__dataclass_fields__, "n", "seeds", "chunk", "loss", "checkpoints", "data"}
         for field in self.__dataclass_fields__.values():
             if field.init and field.name not in of_loss and getattr(self, field.name) != field.default:
-                raise InputError(f"--loss draws no samples: leave {shown_as(field)} out, or --loss.")
-
-    @classmethod
-    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
-        return spelled(arguments)
+                raise InputError(f"--loss draws no samples: leave {names_of(field)[-1]} out, or --loss.")
 
     def run(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The record of the checkpoint, or of each of several."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -78,7 +77,7 @@ class Likelihood(OnRun):
         densities.check(self.model.sde.noise, self.resolutions)
         fields, named = self.source(self.data).load(self.split), dict[str, Any]()
         say_notes(fields)
-        self._check_depth(fields.dtype)
+        self.check_depth("The data", fields.dtype, "give --data.depth {bits}")
         if self.label is not None:
             number = class_number(self.model, self.label)
             fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)
@@ -90,25 +89,8 @@ class Likelihood(OnRun):
         facts |= {} if self.data is None else {"data": repr(self.data)}
         return DensityFile(self.out, tuple(measured), sorted({*self.resolutions}), facts)
 
-    def _check_depth(self, depth: str) -> None:
-        """Refuse images of another depth than those of training: white is 255 for the one and 65535 for the other."""
-        trained = "" if self.checkpoint.manifest is None else self.checkpoint.manifest.dtype
-        if {depth, trained} == {"uint8", "uint16"}:
-            raise InputError(
-                f"The data are {depth}, and those of training were {trained}: give --data.depth {trained.removeprefix('uint')}."
-            )
-
     def table(self, found: dict[str, Any]) -> str:
         return densities.table(found) if "resolutions" in found else table(found)
-
-    @classmethod
-    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
-        """--resolutions [16,32] is --resolutions 16 32."""
-        words: list[str] = []
-        for word in arguments:
-            listed = "[" in word and (word.startswith("--resolutions=") or words[-1:] == ["--resolutions"])
-            words += re.findall(r"--resolutions|[^][,=\s]+", word) if listed else [word]
-        return words
 
 
 class Labelled(FieldDataset):

@@ -116,6 +116,19 @@ class OnRun(Verb):
                 log.warning("the data have changed since the run was trained on them: %s", change)
         return source
 
+    def check_depth(self, what: object, stored: object, advice: str = "save it with {bits} bits") -> None:
+        """Refuse images of another depth than those of training: white is 255 for the one and 65535 for the other.
+
+        Args:
+            what: the images, for the message.
+            stored: their number type.
+            advice: what is to be done to have `bits`.
+        """
+        trained = "" if self.checkpoint.manifest is None else self.checkpoint.manifest.dtype
+        if {str(stored), trained} == {"uint8", "uint16"}:
+            given, bits = (str(name).removeprefix("uint") for name in (stored, trained))
+            raise InputError(f"{what}: {given} bits, where those of training had {bits}: {advice.format(bits=bits)}.")
+
     @property
     def provenance(self) -> dict[str, Any]:
         """Which weights these are, for the identity of a job."""

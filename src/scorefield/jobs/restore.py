@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from scorefield.data.single import stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching
 from scorefield.jobs.class_guidance import class_facts, class_of
@@ -15,7 +16,7 @@ from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table
 from scorefield.jobs.tasks import TASKS
-from scorefield.jobs.vectors import Vector, spelled, vector_of
+from scorefield.jobs.vectors import Vector, vector_of
 from scorefield.operators import LinearOperator
 from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
@@ -47,13 +48,9 @@ class Restoring(Drawing):
     def check(self) -> None:
         check_out(self.out, folder=True)
 
-    @classmethod
-    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
-        return spelled(arguments)
-
     def prior_draws(self, grid: tuple[int, ...] = (), facts: dict[str, Any] | None = None) -> Draws:
         """The draws of p(x) that are to be guided."""
-        label = class_of(self.checkpoint, self.model, self.label)
+        label = class_of(self.model, self.label)
         return Draws(
             out=self.out,
             model=self.model,
@@ -63,7 +60,7 @@ class Restoring(Drawing):
             chunk=min(self.chunk, self.n),
             label=label,
             grid=grid,
-            vector=vector_of(self.checkpoint, self.model, self.vector),
+            vector=vector_of(self.model, self.vector),
             facts=self.provenance | class_facts(label, self.model.class_names) | (facts or {}),
         )
 
@@ -104,11 +101,7 @@ class Restore(Restoring):
     @classmethod
     def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
         """With the plain name of a task replaced by its import path."""
-        words = [
-            part
-            for word in spelled(arguments)
-            for part in (word.split("=", 1) if word.startswith("--task=") else (word,))
-        ]
+        words = [part for word in arguments for part in (word.split("=", 1) if word.startswith("--task=") else (word,))]
         names = {task.__name__: f"{task.__module__}.{task.__name__}" for task in TASKS}
         for i, word in enumerate(words[1:], start=1):
             if words[i - 1] == "--task":
@@ -122,6 +115,8 @@ class Restore(Restoring):
 
     def run(self) -> dict[str, Any]:
         model = self.model
+        for path in (self.image, *([] if self.truth is None else [self.truth])):
+            self.check_depth(path, stored_as(path))
         case = read_case(
             self.task, self.image, model.shape, noise=self.noise, degrade=self.degrade, truth=self.truth, seed=self.seed
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,7 +16,7 @@ from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
 from scorefield.jobs.pictures import trajectory
-from scorefield.jobs.vectors import Vector, spelled, vector_of
+from scorefield.jobs.vectors import Vector, vector_of
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Seed, log, option
 from scorefield.samplers import Finer
@@ -70,10 +69,6 @@ class Sample(Drawing):
         if self.guidance is not None and self.label is None and self.vector is None and self.given is None:
             raise InputError("Guidance stresses a class or a vector: add --label or --vector, or leave --guidance out.")
 
-    @classmethod
-    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
-        return spelled(arguments)
-
     def run(self) -> Tensor | None:
         job = self.job()
         run_job(job, unit="sample", title="sample")
@@ -85,7 +80,7 @@ class Sample(Drawing):
     def job(self) -> Draws:
         """What is to be drawn, all that can be refused refused."""
         model, source = self.model, self.checkpoint
-        guidance = guidance_of(source, model, self.guidance, self.classifier, self.trust)
+        guidance = guidance_of(model, self.guidance, self.classifier, self.trust)
         if self.given is not None and not model.generative.net.cond_channels and not model.vector:
             raise InputError(
                 "--given is for networks that are conditioned on fields or vectors, as this one is not: leave it out."
@@ -95,7 +90,7 @@ class Sample(Drawing):
         beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
         fields = None if self.given is None else source.source(self.trust).load(self.given)
         facts = self.provenance | dict(guidance.facts)
-        label = number_of(self.label, guidance.names) if guidance.names else label_of(source, model, self.label)
+        label = number_of(self.label, guidance.names) if guidance.names else label_of(model, self.label)
         facts |= class_facts(label, model.class_names or guidance.names)
         facts |= {"given": self.given, "beyond": None if beyond is None else repr(beyond)}
         return Draws(
@@ -111,7 +106,7 @@ class Sample(Drawing):
             grid=grid,
             cond=None if fields is None else resolution.conditions(fields, self.n, grid),
             pixels=self._pixels(),
-            vector=vector_of(source, model, self.vector, given=fields is not None),
+            vector=vector_of(model, self.vector, given=fields is not None),
             facts=facts,
         )
 

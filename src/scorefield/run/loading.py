@@ -80,6 +80,8 @@ class LoadedCheckpoint:
             raise InputError(f"{self.path} holds weights that are not finite: take an earlier checkpoint.")
         load_strictly(model.denoiser.net, weights, str(self.path))
         load_fixed(model, self.checkpoint, str(self.path))
+        training = self.config.get("train")
+        model.knows_none = not isinstance(training, Mapping) or "DropLabel" in str(training.get("augment"))
         return model.eval().requires_grad_(False)
 
     @property

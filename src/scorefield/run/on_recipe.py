@@ -16,6 +16,7 @@ from scorefield.model import Model
 from scorefield.run import configuration
 from scorefield.run.configuration import GROUPS, Parser
 from scorefield.run.loading import open_checkpoint
+from scorefield.run.numbers import is_number
 from scorefield.run.recipe import recipe_parser
 from scorefield.run.verb import Verb, option, positional
 
@@ -37,7 +38,7 @@ class OnRecipe(Verb):
         """With what is meant for the recipe, `--train.steps 10`, as `--overrides=--train.steps --overrides=10`."""
         found, inside = [], False
         for word in arguments:
-            if word.startswith("-") and not _is_number(word):
+            if word.startswith("-") and not is_number(word):
                 head, dot, _ = word.removeprefix("--").split("=")[0].partition(".")
                 inside = head in GROUPS or (bool(dot) and head.replace("-", "_") not in cls.__dataclass_fields__)
             found.append(f"--overrides={word}" if inside else word)
@@ -91,11 +92,3 @@ def groups_from(init: Path, groups: dict[str, Any], words: Sequence[str], trust:
     if "data" not in groups and not any(word.split("=")[0] == "--data" for word in words):
         raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
     return {name: groups[name] for name in GROUPS if name in groups}
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -84,7 +84,7 @@ class Verb(ABC):
     def __post_init__(self) -> None:
         for name, hint in get_type_hints(type(self), include_extras=True).items():
             if name in self.__dataclass_fields__:
-                value = _checked(shown_as(self.__dataclass_fields__[name]), getattr(self, name), hint)
+                value = _checked(names_of(self.__dataclass_fields__[name])[-1], getattr(self, name), hint)
                 object.__setattr__(self, name, value)
         self.check()
 
@@ -188,6 +188,6 @@ def _named(hint: Any) -> str:
     return plain.get(hint) or f"an object of the kind {getattr(kind or hint, '__name__', hint)}"
 
 
-def shown_as(field: dataclasses.Field[Any]) -> str:
-    """What the command line calls a field."""
-    return (field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",))[-1]
+def names_of(field: dataclasses.Field[Any]) -> tuple[str, ...]:
+    """The names of a field on the command line, the one that messages use last."""
+    return field.metadata.get("names") or (f"--{field.name.replace('_', '-')}",)

@@ -1,6 +1,7 @@
 """Sources: splits, layouts, depths; what they must read and what they must refuse."""
 
 import io
+import math
 import os
 import pickle
 import zipfile
@@ -374,7 +375,7 @@ def test_deep_colour_is_refused_since_it_would_be_cut(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     png = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", rows) + chunk(b"IEND", b"")
     (tmp_path / "a" / "deep.png").write_bytes(png)
-    with pytest.raises(InputError, match=r"deep\.png .* 16-bit colours"):
+    with pytest.raises(InputError, match=r"deep\.png .* colours of more than 8 bits"):
         Images(tmp_path / "a", valid=0).load("train")
 
 
@@ -390,9 +391,28 @@ def test_8_bit_colours_are_read_whatever_their_width(tmp_path: Path, width: int)
     assert not is_deep(deep)
 
 
+@pytest.mark.parametrize("kind", ["jp2", "j2k"])
+def test_deep_jpeg_2000_colours_are_refused(tmp_path: Path, kind: str) -> None:
+    """Pillow writes none: the bits of the second channel are raised in the header, which is all that is read of it."""
+    save(tmp_path / f"a.{kind}", np.zeros((20, 30, 3), np.uint8))
+    code = bytearray((tmp_path / f"a.{kind}").read_bytes())
+    place = code.find(b"\xff\x4f\xff\x51") + 45
+    assert code[place] == 7
+    code[place] = 11
+    (tmp_path / f"a.{kind}").write_bytes(code)
+    with pytest.raises(InputError, match="colours of more than 8 bits"):
+        Images(tmp_path, valid=0).load("train")
+
+
+def test_a_negative_cache_is_refused(folder: Path) -> None:
+    for gib in (-1, math.nan):
+        with pytest.raises(InputError, match="cache_gib"):
+            Images(folder, valid=0, cache_gib=gib).load("train")
+
+
 def test_deep_ppm_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.ppm").write_bytes(b"P6 1 1 65535\n" + bytes(6))
-    with pytest.raises(InputError, match="16-bit colours"):
+    with pytest.raises(InputError, match="colours of more than 8 bits"):
         Images(tmp_path, valid=0).load("train")
 
 

@@ -132,3 +132,18 @@ def test_a_restoration_asks_for_the_class_that_the_network_cannot_do_without(
         assert "never to do without one: say which by --label, 0 to 9" in capsys.readouterr().err
         assert not (tmp_path / verb[0]).exists()
         assert main([*words, "--label", "3"]) == 0
+
+
+def test_without_a_class_nothing_is_drawn_where_none_was_ever_learnt(runs: Path) -> None:
+    sure, free = (scorefield.load(runs / name) for name in ("sure", "free"))
+    assert scorefield.load(runs / "plain").sample(1, sampler=scorefield.Sampler(2)).isfinite().all()
+    assert free.sample(1, sampler=scorefield.Sampler(2)).isfinite().all() and sure.knows_none is False
+    x = sure.sample(1, cond={"label": torch.tensor([3])}, sampler=scorefield.Sampler(2))
+    for call in (
+        lambda: sure.sample(1),
+        lambda: sure.log_prob(x),
+        lambda: sure.denoise(x, 1.0),
+        lambda: sure.score(x, 0.5),
+    ):
+        with pytest.raises(scorefield.InputError, match="never to do without"):
+            call()

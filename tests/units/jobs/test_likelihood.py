@@ -65,9 +65,15 @@ def test_images_of_another_depth_are_refused(tmp_path: Path, capsys: pytest.Capt
     images = ["--data=Images", "--data.valid=2"]
     small = ["--train.steps=1", "--train.batch_size=2", "--train.accelerator=cpu", "--out", str(tmp_path / "run")]
     assert main(["train", str(tiny.recipe(tmp_path)), *images, data["uint16"], *small]) == 0
-    words = ["likelihood", str(tmp_path / "run"), *images, data["uint8"], "--out", str(tmp_path / "a.json")]
+    run = str(tmp_path / "run")
+    words = ["likelihood", run, *images, data["uint8"], "--out", str(tmp_path / "a.json")]
     assert main(words) == 2
-    assert "those of training were uint16: give --data.depth 16" in capsys.readouterr().err
+    assert "The data: 8 bits, where those of training had 16: give --data.depth 16" in capsys.readouterr().err
+    shallow, out = str(tmp_path / "uint8" / "1.png"), ["--out", str(tmp_path / "restored")]
+    for words in (["restore", run, shallow, "--task", "superres", "--degrade"], ["denoise", run, shallow]):
+        assert main([*words, *out]) == 2
+        error = capsys.readouterr().err
+        assert f"{shallow}: 8 bits, where those of training had 16: save it with 16 bits" in error
 
 
 def test_a_fields_density_depends_on_seed_field_and_repeat_alone(run: Path, tmp_path: Path) -> None:
@@ -199,8 +205,3 @@ def test_a_conditional_run_is_given_its_conditions_in_data_units(tmp_path: Path)
 def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:
     asked = Likelihood(run=run, n=4, repeats=2, tolerance=1e-2, out=tmp_path / "python.json")
     assert asked.run() == call(run, tmp_path / "out.json")
-
-
-def test_lists_of_resolutions_may_be_written_as_one_word() -> None:
-    for words in (["--resolutions", "[16,32]"], ["--resolutions=[16, 32]"], ["--resolutions", "16", "32"]):
-        assert Likelihood.spelled_out([*words, "--x", "[1,2]"]) == ["--resolutions", "16", "32", "--x", "[1,2]"]

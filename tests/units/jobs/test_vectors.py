@@ -13,7 +13,6 @@ import torch
 import scorefield
 import tiny
 from scorefield.cli import main
-from scorefield.jobs.vectors import spelled
 
 RECIPE = """
 model:
@@ -142,26 +141,3 @@ def test_a_likelihood_is_given_the_vectors_of_its_data(runs: Path, tmp_path: Pat
     nats = torch.tensor(found["nats_per_field"], dtype=torch.float64)[:, 0]
     torch.testing.assert_close(nats, told.double(), rtol=1e-4, atol=1e-2)
     assert (told - free).abs().min() > 0.1
-
-
-@pytest.mark.parametrize(
-    ("words", "expected"),
-    [
-        (["--vector", "0.3,1.2", "-n", "4"], ["--vector", "0.3", "1.2", "-n", "4"]),
-        (["--vector=-3e-1,1.2"], ["--vector", "-0.3", "1.2"]),
-        (["--vector", "[0.3, -2]", "run"], ["--vector", "0.3", "-2", "run"]),
-        (["--vector", "0.3", "1.2"], ["--vector", "0.3", "1.2"]),
-        (["run", "--label", "3,4"], ["run", "--label", "3,4"]),
-        (["--vector", "x"], ["--vector", "x"]),
-        (["--vector"], ["--vector"]),
-    ],
-)
-def test_numbers_are_spelled_out(words: list[str], expected: list[str]) -> None:
-    assert spelled(words) == expected
-
-
-@pytest.mark.parametrize("word", ["1,,2", ",1", "1,2,", "[1,,2]"])
-def test_a_gap_between_commas_is_no_number(word: str) -> None:
-    for words in (["--vector", word], [f"--vector={word}"]):
-        with pytest.raises(scorefield.InputError, match="gap"):
-            spelled(words)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,19 +69,6 @@ class Verify(Verb):
         check_out(self.out, folder=True)
         for name, text in (self.regions or {}).items():
             bounds(name, text)
-
-    @classmethod
-    def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
-        """With a list in brackets, `--scales [1,5]`, as `--scales 1 5`."""
-        words: list[str] = []
-        for word in arguments:
-            name, _, values = (
-                word.rpartition("=") if word.startswith(("--scales=", "--thresholds=")) else ("", "", word)
-            )
-            words += [name] if name else []
-            listed = words[-1:] in (["--scales"], ["--thresholds"]) and values.startswith("[")
-            words += values.strip("[]").replace(",", " ").split() if listed else [values]
-        return words
 
     def run(self) -> dict[str, Any]:
         identity = identity_of(self)

@@ -65,7 +65,7 @@ class Report(OnRun):
         try:
             model = self.model
             if not (path.exists() or model.classes or model.denoiser.net.cond_channels):
-                label, vector = label_of(self.checkpoint, model), vector_of(self.checkpoint, model, None)
+                label, vector = label_of(model), vector_of(model, None)
                 trajectory(Draws(out=path, model=model, sampler=model.sampler, n=8, label=label, vector=vector), path)
         except InputError as error:
             log.warning("no trajectory is drawn: %s", error)
