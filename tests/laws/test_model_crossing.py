@@ -38,11 +38,11 @@ STEPS = 0.05  # the error of Heun's method, of a standard deviation
 
 
 class ExactNetwork(Network):
-    """F of `EDMPreconditioner` for x | c ~ N(slope · c, variance), c its field, or ±1 by its label, in model space."""
+    """F of `EDMPreconditioner` for x | c ~ N(slope · c, variance) in model space; c is its field or vector, or ±1 by its label."""
 
-    def __init__(self, slope: float, variance: float, labels: int = 0, cond_channels: int = 0) -> None:
+    def __init__(self, slope: float, variance: float, labels: int = 0, cond_channels: int = 0, vector: int = 0) -> None:
         super().__init__()
-        self.labels, self.cond_channels, self.variance = labels, cond_channels, variance
+        self.labels, self.cond_channels, self.vector, self.variance = labels, cond_channels, vector, variance
         self.slope = torch.nn.Parameter(torch.tensor(slope))
 
     def forward(self, x: Tensor, label: Tensor, cond: Mapping[str, Tensor] | None = None) -> Tensor:
@@ -52,6 +52,8 @@ class ExactNetwork(Network):
         if self.cond_channels:
             assert cond["field"].dtype == x.dtype
             c = cond["field"]
+        if self.vector:
+            c = cond["vector"].reshape(-1, 1, 1, 1)  # in float32 at least, as networks embed it
         if self.labels:
             c = (2.0 * cond["label"] - 1).reshape(-1, 1, 1, 1)
         ratio = (4 * label).exp().reshape(-1, 1, 1, 1)
@@ -62,12 +64,13 @@ class ExactNetwork(Network):
 class LinearMean(ConditionalMean):
     """slope · c."""
 
-    def __init__(self, slope: float) -> None:
+    def __init__(self, slope: float, vector: int = 0) -> None:
         super().__init__()
-        self.slope = slope
+        self.slope, self.vector = slope, vector
 
     def forward(self, x: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
-        return self.slope * cond["field"].to(x)
+        c = cond["vector"].reshape(-1, 1, 1, 1) if self.vector else cond["field"]
+        return self.slope * c.to(x).expand_as(x)
 
 
 @dataclass(frozen=True)
@@ -117,7 +120,8 @@ def four() -> Batch:
     """A field whose mean and standard deviation, and those of what c leaves of it, are exactly those of the law."""
     c, rest = torch.tensor([1.0, 1, -1, -1]), torch.tensor([1.0, -1, 1, -1])
     x = 100 + 50 * (0.9 * c + math.sqrt(LEFT) * rest)
-    return Batch(x.reshape(1, 1, 2, 2), {"field": (1000 + 20 * c).reshape(1, 1, 2, 2)})
+    known = 1000 + 20 * c
+    return Batch(x.reshape(4, 1, 1, 1), {"field": known.reshape(4, 1, 1, 1), "vector": known.reshape(4, 1)})
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -127,6 +131,8 @@ def draw(*shape: int, seed: int = 0) -> Tensor:
 def make(name: str) -> Case:
     c = draw(N, *SHAPE, seed=1)
     field = {"field": (1000 + 20 * c).float()}
+    alike = c[:, :, :1, :1]  # of all pixels, which a vector says
+    vector = {"vector": (1000 + 20 * alike).reshape(N, 1)}
     holes = torch.arange(6).reshape(SHAPE) % 3 == 0
     left = 0.35  # of the variance, by half of c
     cases = {
@@ -142,6 +148,10 @@ def make(name: str) -> Case:
         "mean and field": lambda: Case(
             ExactNetwork(0.4 / math.sqrt(left), LEFT / left, cond_channels=1), LinearMean(0.5), field, c
         ),
+        "vector": lambda: Case(ExactNetwork(0.9, LEFT, vector=1), None, vector, alike),
+        "mean and vector": lambda: Case(
+            ExactNetwork(0.4 / math.sqrt(left), LEFT / left, vector=1), LinearMean(0.5, vector=1), vector, alike
+        ),
         "field with NaN": lambda: Case(
             ExactNetwork(0.9, LEFT, cond_channels=1),
             None,
@@ -152,7 +162,7 @@ def make(name: str) -> Case:
     return cases[name]()
 
 
-NAMES = ["unconditional", "field", "label", "mean", "mean and field", "field with NaN"]
+NAMES = ["unconditional", "field", "label", "mean", "mean and field", "vector", "mean and vector", "field with NaN"]
 everywhere = pytest.mark.parametrize(
     ("name", "dtype"),
     [(name, dtype) for name in NAMES for dtype in DTYPES],

@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
+from scorefield.foundation.files import resolved
 from scorefield.foundation.limits import IMAGE
 
 # fmt: off
@@ -273,7 +274,7 @@ def files_below(root: Path) -> tuple[dict[str, tuple[int, ...]], Counter[str]]:
     """
     sizes: dict[str, tuple[int, ...]] = {}
     left_out: Counter[str] = Counter()
-    above = {identity(folder) for folder in root.resolve().parents}
+    above = {identity(folder) for folder in resolved(root).parents}
     seen: set[tuple[int, int]] = set()
     folders, links = deque([(root, "")]), deque[tuple[Path, str]]()
     while folders or links:

@@ -16,11 +16,21 @@ from io import SEEK_CUR, FileIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from scorefield.foundation.errors import InputError
+
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 MACHINE = sha256(socket.gethostname().encode()).hexdigest()[:8]  # whose processes' numbers are known here
 _swept: set[Path] = set()
+
+
+def resolved(path: Path) -> Path:
+    """Where a path leads. InputError where that is in a circle."""
+    try:
+        return path.resolve()
+    except (OSError, RuntimeError) as error:  # Python calls a loop now the one, now the other
+        raise InputError(f"{path} is a link that leads in a circle: give another path, or delete it.") from error
 
 
 @contextmanager
@@ -32,7 +42,7 @@ def replacing(path: Path, *, flush: bool = True, beside: Path | None = None) -> 
         flush: wait until it is on the disk; without, a power cut may leave an empty file.
         beside: the folder of the temporary path, on the same file system; by default that of `path`.
     """
-    path = path.resolve()  # a link stays one, and what it leads to is replaced
+    path = resolved(path)  # a link stays one, and what it leads to is replaced
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = beside or path.parent
     _sweep(folder)

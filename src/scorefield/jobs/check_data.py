@@ -11,6 +11,7 @@ from scorefield.data import Normaliser, Source, Standardise
 from scorefield.data.fields import FieldDataset
 from scorefield.data.inspect import Facts, inspect
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.files import resolved
 from scorefield.run.runner import check_out
 from scorefield.run.verb import Verb, log
 
@@ -66,8 +67,8 @@ class CheckData(Verb):
 
     def _check_place(self) -> None:
         """Refuse to write the picture over data, or among them, where it would be read as one of them."""
-        preview = self.preview.resolve()
-        for path in (path.resolve() for path in self.data.files_read()):
+        preview = resolved(self.preview)
+        for path in (resolved(path) for path in self.data.files_read()):
             if path == preview or (path.is_dir() and path in preview.parents):
                 raise InputError(f"{self.preview} would lie among the data in {path}: give --preview a file elsewhere.")
 

@@ -81,7 +81,7 @@ class OnRun(Verb):
             run = getattr(run.__self__, "folder")  # noqa: B009
         if run is ...:
             raise InputError("The run is missing: give a run folder, or a checkpoint file.")
-        if not isinstance(run, str | PathLike):
+        if not isinstance(run, str | PathLike) or not str(run):
             raise InputError(f"The run is {brief(repr(run))}: give the path of a run folder, or of a checkpoint file.")
         object.__setattr__(self, "folder", Path(run))
         super().__post_init__()

@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.files import resolved
 from scorefield.model import Model
 from scorefield.run import configuration, experiment
 from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
@@ -102,6 +103,7 @@ class Train(OnRecipe):
         if self.dry_run:
             return experiment.dry_run(self.parser, self.settings)
         assert self.out is not None
+        resolved(self.out)
         log.debug("configuration:\n%s", configuration_of(self.parser, self.settings))
         init = None if self.init is None else open_checkpoint(self.init)
         mean = None if self.mean is None else open_checkpoint(self.mean)

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
-from scorefield.foundation.files import replacing, strict, write_json
+from scorefield.foundation.files import replacing, resolved, strict, write_json
 from scorefield.foundation.launch import is_first, place_among_all
 from scorefield.foundation.locks import ChunkLocks
 from scorefield.foundation.progress import progress
@@ -172,9 +172,10 @@ def check_out(out: Path, *, folder: bool = False) -> None:
         out: where the result is to be.
         folder: whether it is a folder, which may exist if it is empty.
     """
-    if out.resolve() == Path.cwd():
+    place = resolved(out)
+    if place == Path.cwd():
         raise InputError(f"{out} is the folder that the call comes from: give --out the name of another one.")
-    above = next(path for path in out.resolve().parents if path.exists())
+    above = next(path for path in place.parents if path.exists())
     if not above.is_dir():
         raise InputError(f"{above} is a file, no folder to write {out.name} in: give another --out.")
     if not os.access(above, os.W_OK | os.X_OK):
@@ -187,7 +188,7 @@ def check_out(out: Path, *, folder: bool = False) -> None:
 
 def parts_of(out: Path) -> Path:
     """The folder in which the pieces of a result lie until it is complete."""
-    place = out.resolve()  # of a link, beside what it leads to
+    place = resolved(out)  # of a link, beside what it leads to
     return place.with_name(f".{place.name}.parts")
 
 

@@ -125,7 +125,7 @@ def _checked(name: str, value: Any, hint: Any) -> Any:
         return value
     if kind in (Union, UnionType):
         return _checked_any(name, value, inner)
-    if hint is Path and isinstance(value, str | PathLike):
+    if hint is Path and isinstance(value, str | PathLike) and str(value):  # "" would be the current folder
         return Path(value)
     if kind is tuple and isinstance(value, list | tuple):
         each = [inner[0]] * len(value) if inner[-1] is ... else inner

@@ -23,6 +23,7 @@ from scorefield.run.runner import (
     _at_work,
     _entered,
     _leave,
+    check_out,
     digest,
     made_by_folder,
     parts_of,
@@ -208,6 +209,13 @@ def test_of_two_that_leave_at_once_one_clears_up(tmp_path: Path) -> None:
     for process in processes:
         process.join()
     assert left.value == 0 and [process.exitcode for process in processes] == [0, 0]
+
+
+def test_a_link_in_a_circle_is_no_place_for_a_result(tmp_path: Path) -> None:
+    (tmp_path / "me").symlink_to(tmp_path / "me")
+    for out in (tmp_path / "me", tmp_path / "me" / "below"):
+        with pytest.raises(InputError, match="leads in a circle"):
+            check_out(out)
 
 
 def test_a_result_without_pieces_is_made_once_or_leaves_nothing(tmp_path: Path) -> None:
