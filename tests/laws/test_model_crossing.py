@@ -38,7 +38,7 @@ STEPS = 0.05  # the error of Heun's method, of a standard deviation
 
 
 class ExactNetwork(Network):
-    """F of `EDMPreconditioner` for x | c ~ N(slope · c, variance) in model space; c is its field or vector, or ±1 by its label."""
+    """F of `EDMPreconditioner` for x | c ~ N(slope · c, variance) in model space; c is its field, vector, or ±1 by its label."""
 
     def __init__(self, slope: float, variance: float, labels: int = 0, cond_channels: int = 0, vector: int = 0) -> None:
         super().__init__()
