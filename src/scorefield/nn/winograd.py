@@ -19,7 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CHANNELS = 64  # below which the copies take longer than the multiplications that they spare
+CHANNELS, LARGE = (
+    64,
+    16,
+)  # below which the copies take longer than the multiplications that they spare; twice on smaller grids
 BLOCK = 2**20  # numbers that are transformed at once: larger ones leave the cache, smaller ones add up too often
 # By m: A, G and B of Lavin & Gray, for the points 0, ±1, ∞ and 0, ±1, ±2, ∞.
 TRANSFORMS = {
@@ -56,7 +59,7 @@ def applies(x: Tensor, weight: Tensor) -> bool:
         and x.device.type == "cpu"
         and x.dtype == weight.dtype == torch.float32
         and weight.shape[1:-1] == (3, 3)
-        and min(weight.shape[0], weight.shape[-1]) >= CHANNELS
+        and min(weight.shape[0], weight.shape[-1]) >= CHANNELS * (1 if min(x.shape[2:]) >= LARGE else 2)
         and weight.requires_grad
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")

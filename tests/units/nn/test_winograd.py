@@ -21,10 +21,10 @@ def test_the_gradient_is_that_of_the_convolution(m, grid, padding, monkeypatch):
         assert (found.movedim(-1, 1) - exact).abs().max() < 1e-5 * exact.abs().max()
 
 
-@pytest.mark.parametrize("size", [4, 9, 16])
-def test_a_layer_has_the_gradients_of_torch(size, monkeypatch):
-    layer, results = Convolution(2, 64, 64), []
-    x = torch.randn(2, 64, size, size, requires_grad=True)
+@pytest.mark.parametrize(("size", "channels"), [(4, 128), (9, 128), (16, 64)])
+def test_a_layer_has_the_gradients_of_torch(size, channels, monkeypatch):
+    layer, results = Convolution(2, channels, channels), []
+    x = torch.randn(2, channels, size, size, requires_grad=True)
     for on in (False, True):
         monkeypatch.setattr(winograd, "is_known_to_pay", lambda on=on: on)
         out = layer(x).sin()
@@ -37,7 +37,7 @@ def test_a_layer_has_the_gradients_of_torch(size, monkeypatch):
 
 def test_it_is_used_where_it_is_known_to_pay(monkeypatch):
     """On AVX2, for gradients of wide layers in float32; never where nothing is learnt, in other types, or under autocast."""
-    x, weight = torch.randn(1, 64, 8, 8), torch.randn(64, 3, 3, 64, requires_grad=True)
+    x, weight = torch.randn(1, 64, 16, 16), torch.randn(64, 3, 3, 64, requires_grad=True)
     for capability, limit, pays in (
         ("AVX2", "", True),
         ("AVX512", "", False),
@@ -52,6 +52,8 @@ def test_it_is_used_where_it_is_known_to_pay(monkeypatch):
     winograd.is_known_to_pay.cache_clear()
     monkeypatch.setattr(winograd, "is_known_to_pay", lambda: True)
     narrow, long = torch.randn(32, 3, 3, 64, requires_grad=True), torch.randn(64, 5, 5, 64, requires_grad=True)
+    small, wide = torch.randn(1, 128, 8, 8), torch.randn(128, 3, 3, 128, requires_grad=True)
+    assert winograd.applies(small, wide) and not winograd.applies(x[..., :8], weight)
     assert not winograd.applies(x, narrow) and not winograd.applies(x, long)
     assert not winograd.applies(x, weight.detach()) and not winograd.applies(x.double(), weight)
     with torch.no_grad():
