@@ -77,7 +77,9 @@ def _fastmri(file: Any, origin: str) -> KSpace:
     mask = None
     if "mask" in file:
         mask = np.asarray(file["mask"]) != 0
-        if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:]):
+        if mask.shape == (shape[0], shape[3]) and mask.shape != shape[2:]:
+            mask = mask[:, None]  # lines of each slice
+        elif mask.shape not in ((shape[3],), (1, shape[3]), shape[2:], (shape[0], *shape[2:])):
             raise InputError(
                 f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
             )

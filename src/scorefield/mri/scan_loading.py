@@ -14,7 +14,7 @@ from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.mri.coils import Mixing, as_tensor, combine_by_maps, strongest
-from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling
+from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling, whole_readout
 from scorefield.mri.layout_checks import check_axes, check_shift
 from scorefield.mri.masks import WHOLE, Everything, RandomLines, Sampling, partial_fourier, share_of
 from scorefield.mri.noise import spread_slices, whitening_of
@@ -51,6 +51,16 @@ class Scans:
             raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
         if self.noise is not None and not 0 < self.noise < np.inf:
             raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}: correct --noise.")
+        content = self.sampling.content
+        if (
+            content is not None
+            and content.ndim == 2
+            and len(content) not in (1, len(self.kspace), *self.kspace.shape[2:3])
+        ):
+            raise InputError(
+                f"The mask is {content.shape}, where k-space has {len(self.kspace)} slices and {self.kspace.shape[2]} points "
+                "along its height: give one of its width, of both, or lines for each slice."
+            )
         if self.height is not None and not 1 <= self.height <= self.kspace.shape[2]:
             raise InputError(
                 f"k-space has {self.kspace.shape[2]} points along its height, and --height {self.height} is no part of them: "
@@ -70,13 +80,14 @@ class Scans:
         whitening, noise, note = self._whitening
         notes += [note] if note else []
         mixing, kspace = Mixing.of(kspace, mask, whitening, self.coils)
-        maps = mixing.maps(given, kspace, mask, noise, self.cache)
+        region = mixing.calibration(self.kspace, number, len(mask)) or (kspace, mask)
+        maps = mixing.maps(given, *region, noise, self.cache)
         largest, why = strongest(maps), "" if self.kspace.target else _incomparable(acquired, mask)
         parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
         reference = None
         if _comparable(acquired, mask):
-            best = mixing.maps(given, kspace, acquired, noise, self.cache)
-            reference = as_tensor(best_estimate(np.where(acquired, kspace, 0), best))
+            best = maps if region[0] is not kspace else mixing.maps(given, kspace, acquired, noise, self.cache)
+            reference = as_tensor(combine_by_maps(np.where(acquired, kspace, 0), best))
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def fingerprint(self, numbers: Sequence[int]) -> str:
@@ -111,6 +122,8 @@ class Scans:
             held += number in numbers
             for array in (kspace, acquired, *((self._maps(number), self.target(number)) if number in numbers else ())):
                 add(array)
+            if self.kspace.calibration is not None:
+                add(self.kspace.calibration(number))
         if not held:
             raise InputError(f"The chosen slices of {self.kspace.origin} are all zeros: give other --slices.")
         return parts.hexdigest()
@@ -124,6 +137,11 @@ class Scans:
         kspace, acquired = self.kspace.slice(number)
         kspace, acquired = remove_oversampling(kspace, acquired, self._height(acquired))
         return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+
+    def _noisy_slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """k-space of a slice with the air that oversampling has at the ends of its lines, and what is used of it."""
+        kspace, _, mask = self._slice(number)
+        return whole_readout(self.kspace, number, mask) or (kspace, mask)
 
     def _height(self, acquired: np.ndarray) -> int:
         """Of the image of a slice, without oversampling."""
@@ -148,7 +166,7 @@ class Scans:
         slices, wrong = [], None
         for number in self._noisy:
             try:
-                slices.append(self._slice(number)[::2])
+                slices.append(self._noisy_slice(number))
             except InputError as error:  # of a slice that is perhaps not reconstructed
                 wrong = error
         if wrong is not None and not slices:
@@ -174,12 +192,6 @@ class Scans:
         if self.kspace.maps is not None and self.coils is None and self.height is None:
             return self.kspace.maps(number)
         return None
-
-
-def best_estimate(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Σ s̄_c x_c/Σ|s_c|², (height, width), of whole k-space (coils, height, width) of white noise: the best estimate of x."""
-    weight = (np.abs(maps) ** 2).sum(0)
-    return combine_by_maps(kspace, maps) / np.where(weight > 0, weight, 1)
 
 
 def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
