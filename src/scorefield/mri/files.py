@@ -12,7 +12,7 @@ from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.lazy import require
 from scorefield.mri.bart import open_cfl, read_cfl
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
-from scorefield.mri.kspace import KSpace, check_layout, check_maps
+from scorefield.mri.kspace import KSpace, check_layout, check_maps, in_ordinary_units
 
 KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
 HDF5 = (".h5", ".hdf5", ".mrd")
@@ -33,7 +33,10 @@ def files_of(path: Path) -> list[Path]:
 
 def open_kspace(path: Path) -> KSpace:
     """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
-    path = Path(path)
+    return in_ordinary_units(_open(Path(path)))
+
+
+def _open(path: Path) -> KSpace:
     if path.suffix in (".cfl", ".hdr"):
         return open_cfl(path.with_suffix(""), str(path))
     if not path.is_file():

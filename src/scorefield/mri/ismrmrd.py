@@ -84,7 +84,7 @@ class _Readouts:
         return found / np.maximum(count, 1).astype(np.float32)
 
     @staticmethod
-    def _placed(samples: np.ndarray, head: np.void, height: int) -> tuple[np.ndarray, int]:
+    def _placed(samples: np.ndarray, head: Any, height: int) -> tuple[np.ndarray, int]:
         """The samples (coils, n) that count, in the order of k-space, and where along it the first of them is."""
         names = head.dtype.names or ()
         before, after = (int(head[name]) if name in names else 0 for name in ("discard_pre", "discard_post"))
@@ -110,7 +110,7 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
     elsewhere = (_column(heads, "encoding_space_ref") != 0) & ~left_out & ((flags & NOISE) == 0)
     measured = ~left_out & ~elsewhere & ((flags & NOISE) == 0)
     calibrating = measured & ((flags & CALIBRATION) > 0)
-    keys = np.stack([index[name] for name in SERIES if name in index.dtype.names], axis=1)
+    keys = np.stack([index[name] for name in _counters(index, *SERIES)], axis=1)
     imaged = {tuple(key) for key in keys[measured & ~calibrating]}
     foreign = np.array([tuple(key) not in imaged for key in keys], dtype=bool) if imaged else np.zeros(len(keys), bool)
     alone = calibrating & (foreign | (encoding.calibration in ALONE))
@@ -156,6 +156,11 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
     )
 
 
+def _counters(index: np.ndarray, *names: str) -> list[str]:
+    """Those of some counters that there are."""
+    return [name for name in names if name in (index.dtype.names or ())]
+
+
 def _column(heads: np.ndarray, name: str) -> np.ndarray:
     """A column of the heads, 0 where there is none."""
     return heads[name] if name in (heads.dtype.names or ()) else np.zeros(len(heads), int)
@@ -180,7 +185,7 @@ def _across_readout(readouts: _Readouts, of: Callable[[int], np.ndarray], height
 
 def _series(origin: str, index: np.ndarray, series: np.ndarray, slices: int) -> str:
     """Which images of a slice there are."""
-    names = [name for name in SERIES if name in (index.dtype.names or ())]
+    names = _counters(index, *SERIES)
     several = {name: len(np.unique(column)) for name, column in zip(names, series.T, strict=True)}
     counts = " and ".join(f"{count} of {name}" for name, count in several.items() if count > 1)
     return f"{origin} holds {counts}: {len(series)} series of {slices} slices, numbered one after another."
@@ -190,7 +195,7 @@ def _noise_units(heads: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> flo
     """What a noise scan is to be multiplied by: √(its time per sample / that of the lines / averages of a line)."""
     index = heads["idx"][lines]
     counters = ("slice", "kspace_encode_step_1", "kspace_encode_step_2", *SERIES)
-    columns = [index[name] for name in counters if name in index.dtype.names]
+    columns = [index[name] for name in _counters(index, *counters)]
     ratio = float(np.mean(1 / np.unique(np.stack(columns), axis=1, return_counts=True)[1]))
     if "sample_time_us" in (heads.dtype.names or ()):
         times = [float(np.median(heads["sample_time_us"][chosen])) for chosen in (noise, lines)]

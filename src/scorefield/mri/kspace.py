@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -11,6 +11,7 @@ from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.fourier import centred, centred_box
 
 MOST_COILS = 256  # of any scanner: more of them are points of an image
+LEAST = 1e-12  # of the largest number of k-space, below which single precision has no room for squares
 SMALLEST = 16  # points along an axis of k-space, below which it is taken for another one
 ORDER = "(slices, coils, height, width)"
 NEAR = (
@@ -43,6 +44,7 @@ class KSpace:
         target_name: what the file calls it.
         calibration: k-space of a slice that is for coil maps alone, (coils, height, width), 0 where there is none.
         labelled: the file says which of its axes are slices and coils.
+        unit: what all of it, its noise scan too, was divided by, see `in_ordinary_units`.
     """
 
     origin: str
@@ -58,6 +60,7 @@ class KSpace:
     target_name: str = ""
     calibration: Callable[[int], np.ndarray] | None = None
     labelled: bool = False
+    unit: float = 1.0
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -112,6 +115,37 @@ class KSpace:
             )
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
+
+
+def in_ordinary_units(scan: KSpace) -> KSpace:
+    """A scan whose numbers have squares in single precision: of others, such as 1e-30, all is divided by a power of 2.
+
+    Args:
+        scan: a slice of it, the first that holds anything from the middle on, says how large its numbers are.
+    """
+    for number in sorted(range(len(scan)), key=lambda n: abs(n - len(scan) // 2)):
+        try:
+            peak = float(np.abs(scan.read(number)).max())
+        except (OSError, ValueError, KeyError, InputError):  # which is said when it is read for itself
+            return scan
+        if peak > 0:
+            break
+    else:
+        return scan
+    if not np.isfinite(peak) or LEAST < peak < 1 / LEAST:
+        return scan
+    unit = 2.0 ** np.floor(np.log2(peak))
+
+    def divided(read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+        return lambda number: (np.asarray(read(number), np.complex128) / unit).astype(np.complex64)
+
+    return replace(
+        scan,
+        read=divided(scan.read),
+        noise_scan=None if scan.noise_scan is None else (np.asarray(scan.noise_scan, np.complex128) / unit),
+        calibration=None if scan.calibration is None else divided(scan.calibration),
+        unit=unit,
+    )
 
 
 def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -156,7 +156,7 @@ class Radial(Sampling):
 
 @dataclass(frozen=True)
 class MaskFile(Sampling):
-    """A mask from a .npy file: (width) for lines, (height, width), or one of these for each slice, (slices, width) as well.
+    """A mask from a .npy file: (width) for lines, (height, width), or one of these for each slice.
 
     One of whole lines holds for a readout without oversampling, too, which has fewer points.
 
@@ -174,8 +174,6 @@ class MaskFile(Sampling):
         mask = self.content != 0
         if mask.ndim > 1 and mask.shape[-2] > grid[0] and (mask == mask[..., :1, :]).all():
             mask = mask[..., :1, :]
-        if mask.ndim == 2 and len(mask) not in (1, grid[0]):
-            mask = mask[:, None]  # lines of each slice
         if mask.shape[-1:] != grid[1:] or mask.ndim > 3 or (mask.ndim > 1 and mask.shape[-2] not in (1, grid[0])):
             raise InputError(
                 f"The mask {self.path} is {mask.shape}, where k-space is {grid}: give one of width {grid[1]}, or of both; where "
@@ -253,7 +251,7 @@ def share_of(mask: np.ndarray, acquired: np.ndarray | None = None) -> float:
 def _ellipse(shape: tuple[int, ...]) -> np.ndarray:
     """The points of a box that lie within the ellipse that fills it."""
     axes = [(np.arange(size) - size // 2) / (size / 2) for size in shape]
-    return sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")) < 1
+    return np.sum([axis**2 for axis in np.meshgrid(*axes, indexing="ij")], axis=0) < 1
 
 
 def partial_fourier(mask: np.ndarray) -> str:

@@ -144,8 +144,8 @@ class Scanned(Source):
     what the coils see together. Readout oversampling is removed where the file says the height of the image, has no maps, and
     its lines are whole. All is divided by the 99th percentile of the foreground of Aᴴy/Σ|S|². A batch holds y (batch,
     2 · coils, height, width), 0 where nothing was sampled, `given` mask and maps, the noise of y, and x = Aᴴy/Σ|S|², known where
-    any coil sees. Where all of k-space was sampled, the noise in x is 1/√Σ|S|² as strong as in y: white, as `SURE` wants it, of coils
-    whose noise is independent and equally strong, or with `noise` given.
+    any coil sees. Where all of k-space was sampled, the noise in x is 1/√Σ|S|² as strong as in y: white, as `SURE` wants it, of
+    coils whose noise is independent and equally strong, or with `noise` given.
 
     Args:
         path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size, without oversampling.
@@ -256,7 +256,8 @@ class ScannedFields(ScanSlices):
         if file not in self._found:
             numbers = [number for which, number in self.places if which == file]
             slices = (self.nearest(file, numbers[place], self._noisy)[1] for place in spread_slices(len(numbers)))
-            self._found[file] = whitening_of(self.scan(file), slices, self.source.noise)[:2]
+            scan, noise = self.scan(file), self.source.noise
+            self._found[file] = whitening_of(scan, slices, None if noise is None else noise / scan.unit)[:2]
         return self._found[file]
 
 
