@@ -40,6 +40,7 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
         "1",
     ),
     "noise": ("standard deviation of the noise of whitened k-space, per real component", "", UNITS),
+    "baselines": ("damping and iterations of CG-SENSE, and weight of L1-wavelet", "setting", "1"),
     "scale": ("the 99th percentile of the foreground of the CG-SENSE image, which is 1 to the prior", "", UNITS),
 }
 

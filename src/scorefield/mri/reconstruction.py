@@ -81,7 +81,7 @@ class Reconstruct(Drawing):
         coils: compress to so many.
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
-        baselines: how the baselines are regularised.
+        baselines: how the baselines are regularised; what is not given is chosen by what predicts held-out k-space best.
         bf16: the same as --precision bf16-mixed.
     """
 
@@ -210,6 +210,7 @@ class Reconstruction(Job):
         self._say(slice_number, [*notes, wrong] if wrong else notes)
         found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.unit * scan.maps}
         found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
+        found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:
             found["reference"] = unit * reference
         if (target := self.source.target(slice_number)) is not None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from scorefield.mri.masks import (
 )
 from scorefield.mri.noise import spread_slices, whitening_of
 from scorefield.mri.scan import Baselines, Scan
+from scorefield.mri.tuning import tuned
 
 MANY = 24  # lines of the middle of k-space: more add little to maps
 
@@ -69,6 +71,26 @@ class Scans:
 
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
+        scan, reference, notes = self._plain_scan(number)
+        return replace(scan, baselines=self.chosen_baselines), reference, notes
+
+    @cached_property
+    def chosen_baselines(self) -> Baselines:
+        """Those that are given, and for the rest what is best on the slice in the middle of the scan that holds anything."""
+        for number in self._telling:
+            with suppress(InputError):  # said when it is reconstructed
+                return tuned(self._plain_scan(number)[0], self.baselines)
+        return self.baselines
+
+    @property
+    def _telling(self) -> list[int]:
+        """The slices of which one tells how baselines are regularised, where that is not given."""
+        given, middle = self.baselines, len(self.kspace) // 2
+        whole = None not in (given.damping, given.iterations, given.wavelet)
+        return [] if whole else sorted(range(len(self.kspace)), key=lambda number: abs(number - middle))[:8]
+
+    def _plain_scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
+        """`scan` with the baselines as they are given."""
         kspace, acquired, mask = self._slice(number)
         notes = [note for note in (*self._doubts, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
@@ -107,7 +129,7 @@ class Scans:
 
         add(self.kspace.noise_scan)
         add(self.sampling.content)
-        for number in sorted({*numbers, *self._noisy}):
+        for number in sorted({*numbers, *self._noisy, *self._telling}):
             try:
                 kspace, acquired = self.kspace.slice(number)
             except EmptySliceError:

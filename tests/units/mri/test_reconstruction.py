@@ -66,6 +66,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, scans: list[Simulation]) ->
 
 def job(folder: Path, out: Path, *more: str, kspace: str = "full.h5") -> list[str]:
     command = ["reconstruct", str(folder / "run"), str(folder / kspace), "--out", str(out), "-n", "2", "--steps", "3"]
+    command += ["--baselines.damping", "0.001", "--baselines.iterations", "20", "--baselines.wavelet", "0.0005"]
     return [*command, "--cache", str(folder / "cache"), *more]
 
 
