@@ -97,11 +97,11 @@ def choose_baselines(data: Path, cell: str) -> tuple[Baselines, float]:
         return float(np.mean(found))
 
     sense = {
-        (damping, count): worth(lambda s, d=damping, n=count: cg_sense(s.operator, s._y(1.0), damping=d, iterations=n))
+        (damping, count): worth(lambda s, d=damping, n=count: cg_sense(s.operator, s.y(1.0), damping=d, iterations=n))
         for damping in DAMPINGS
         for count in ITERATIONS
     }
-    wavelet = {w: worth(lambda s, w=w: l1_wavelet(s.operator, s._y(1.0), weight=w)) for w in WEIGHTS}
+    wavelet = {w: worth(lambda s, w=w: l1_wavelet(s.operator, s.y(1.0), weight=w)) for w in WEIGHTS}
     (damping, count), weight = max(sense, key=sense.__getitem__), max(wavelet, key=wavelet.__getitem__)
     return Baselines(damping, count, weight), sense[0.0, 40]
 

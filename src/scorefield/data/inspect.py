@@ -15,7 +15,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.loader import Sequential
 from scorefield.data.manifest import class_lines
-from scorefield.data.normalise import Normaliser, VectorUnits
+from scorefield.data.normalise import Identity, Normaliser, VectorUnits
 from scorefield.data.picture import save_grid
 from scorefield.data.statistics import largest_distance, measure
 from scorefield.foundation.errors import InputError
@@ -135,7 +135,8 @@ def inspect(
     n, pictured = len(fields), min(PICTURED, len(fields))
     examples = fields.gather(torch.arange(pictured) * n // pictured).x
     compared = min(compare, n, max(2, math.isqrt(EFFORT // examples[0].numel())))
-    warnings = [*fields.notes, *copies.warnings(), *warn(statistics.std, members, fields.classes)]
+    real = fields.dtype.startswith("complex") and not bool(statistics.std[1::2].any() or statistics.mean[1::2].any())
+    warnings = [*fields.notes, *copies.warnings(), *warn(statistics.std, members, fields.classes, real=real)]
     warnings += [] if valid is None else held_out(valid, workers)
     if not fields.classes and "label" in fields.gather(torch.arange(1)).cond:
         warnings.append(
@@ -144,7 +145,8 @@ def inspect(
     ranges, wrong = look_at(vectors)
     warnings += wrong
     try:
-        fitted = normaliser if normaliser.fitted else deepcopy(normaliser).fit(batches)
+        own = Identity() if real else normaliser  # of magnitudes, half of the channels have no scale
+        fitted = normaliser if normaliser.fitted else deepcopy(own).fit(batches)
         sigma_data = root_mean_square(fitted, batches)
         order = torch.randperm(n, generator=Generator().manual_seed(seed_of(seed)))[:compared].sort().values
         sigma_max = largest_distance(fitted, fields, order)
@@ -246,9 +248,22 @@ def held_out(fields: FieldDataset, workers: int) -> list[str]:
     return [f"{found.bad} known held-out values are NaN or infinite, {where}."] if found.bad else []
 
 
-def warn(std: Tensor, members: Tensor, classes: tuple[str, ...]) -> list[str]:
-    """What is likely to go wrong in training, by the deviations (channels) in data units and the members (classes)."""
-    warnings = [f"Channel {i} is constant: a model cannot learn it." for i in (std == 0).nonzero().flatten().tolist()]
+def warn(std: Tensor, members: Tensor, classes: tuple[str, ...], *, real: bool = False) -> list[str]:
+    """What is likely to go wrong in training.
+
+    Args:
+        std: deviations (channels) in data units.
+        members: how many fields each class has.
+        classes: their names.
+        real: whether the data are complex, and their imaginary parts 0 everywhere.
+    """
+    constant = [i for i in (std == 0).nonzero().flatten().tolist() if not (real and i % 2)]
+    warnings = [f"Channel {i} is constant: a model cannot learn it." for i in constant]
+    if real:
+        warnings.append(
+            "The imaginary part is 0 everywhere: a prior of complex images learns phases from train.augment "
+            "scorefield.mri.RandomPhase, as in brain-t1-small. Scales are those without a normaliser."
+        )
     spread = std[std > 0]
     if len(spread) and spread.max() > 100 * spread.min():
         warnings.append("Channels differ more than 100-fold in spread: normalise each by itself.")

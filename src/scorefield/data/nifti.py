@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import logging
 import math
 import warnings
 import zlib
@@ -24,12 +25,15 @@ from scorefield.foundation.lazy import require
 if TYPE_CHECKING:
     from nibabel.nifti1 import Nifti1Image
 
+log = logging.getLogger("scorefield")
+
 BROKEN = (OSError, EOFError, ValueError, zlib.error, gzip.BadGzipFile)  # what reading a file that is not whole raises
 LEAST_FOREGROUND = 0.02  # of a slice: below that it is empty
 LEVELS = tuple(2**bits - 1 for bits in range(8, 17))  # steps in the whole circle, of phase stored as whole numbers
 # ranges that are the whole circle
 CIRCLES = (*(2.0**bits for bits in range(8, 17)), 2000.0, 2000.0 * math.pi, 2 * math.pi, 360.0)
 CLOSE = 0.02  # of a range: its ends are missed by so much where no pixel has the largest phase
+OVERSHOOT = 0.05  # of the largest value, by which resampling leaves magnitudes below 0
 LEAST_PHASE = 0.1  # radians, below which phase of an MR image would be none
 
 
@@ -45,10 +49,16 @@ def load_nifti(path: Path) -> Nifti1Image:
 
 
 def read_nifti(path: Path) -> np.ndarray:
-    """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units that its header says, float32."""
+    """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units of its header, float32 or complex64."""
     image = load_nifti(path)
+    stored = np.dtype(image.get_data_dtype())
+    if stored.names is not None:
+        raise InputError(
+            f"{path} holds colours ({', '.join(stored.names)}), which are no measurement: give a grey volume."
+        )
     try:
-        values = image.get_fdata(dtype=np.float32)
+        whole = stored.kind == "c"
+        values = np.asarray(image.dataobj).astype(np.complex64) if whole else image.get_fdata(dtype=np.float32)
     except BROKEN as error:
         raise InputError(f"{path} cannot be read as NIfTI ({brief(error)}): is it complete?") from error
     if values.ndim not in (3, 4) or 0 in values.shape:
@@ -72,15 +82,38 @@ def write_nifti(path: Path, values: np.ndarray, place: Path) -> None:
 def read_volumes(magnitude: Path, phase: Path | None = None) -> list[np.ndarray]:
     """The complex volumes (right, anterior, superior) of a NIfTI file of magnitude and, if there is one, a file of phase."""
     volume = read_nifti(magnitude)
-    if float(volume.min()) < 0:
-        raise InputError(f"{magnitude} holds values below 0: it is no magnitude. Are magnitude and phase exchanged?")
-    angle = np.zeros_like(volume) if phase is None else radians(read_nifti(phase), phase)
-    if angle.shape != volume.shape:
-        raise InputError(
-            f"{phase} is {angle.shape} and {magnitude} {volume.shape}: give magnitude and phase of the same scan."
-        )
-    image = (volume * np.exp(1j * angle)).astype(np.complex64)
+    if volume.dtype.kind == "c":
+        if phase is not None:
+            raise InputError(f"{magnitude} is complex, its phase is part of it: leave out {phase}.")
+        image = volume
+    else:
+        volume = _magnitude(volume, magnitude)
+        angle = np.zeros_like(volume) if phase is None else radians(_real(read_nifti(phase), phase), phase)
+        if angle.shape != volume.shape:
+            raise InputError(
+                f"{phase} is {angle.shape} and {magnitude} {volume.shape}: give magnitude and phase of the same scan."
+            )
+        image = (volume * np.exp(1j * angle)).astype(np.complex64)
     return list(np.moveaxis(image, -1, 0)) if image.ndim == 4 else [image]
+
+
+def _real(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values that are not complex."""
+    if values.dtype.kind == "c":
+        raise InputError(f"{path} is complex: give its magnitude alone, or complex images without a file of phase.")
+    return values
+
+
+def _magnitude(values: np.ndarray, path: Path) -> np.ndarray:
+    """Values of at least 0: where resampling left some a little below, these become 0."""
+    low, high = float(values.min()), float(values.max())
+    if low < -OVERSHOOT * high:
+        raise InputError(
+            f"{path} goes from {low:g} to {high:g}: it is no magnitude. Are magnitude and phase exchanged?"
+        )
+    if low < 0:
+        log.warning("%s goes down to %g, as resampling leaves it: taken for 0", path, low)
+    return np.maximum(values, 0)
 
 
 def filled(slices: np.ndarray) -> list[int]:
@@ -113,20 +146,22 @@ class Volume:
         Raises:
             InputError: magnitude alone for a model of complex images, the reverse, or a volume of more than three axes.
         """
-        if channels != (1 if phase is None else 2):
-            have = "magnitude alone" if phase is None else "magnitude and phase"
-            need = "complex images: give --phases" if phase is None else f"{channels} channels: leave out --phases"
+        whole = phase is not None or np.dtype(load_nifti(magnitude).get_data_dtype()).kind == "c"
+        if channels != (2 if whole else 1):
+            have = "magnitude and phase" if whole else "magnitude alone"
+            need = f"{channels} channels: give its magnitude alone" if whole else "complex images: give --phases"
             raise InputError(f"{magnitude} is {have}, and the model is of {need}.")
-        volumes = [read_nifti(magnitude)] if phase is None else read_volumes(magnitude, phase)
+        volumes = [_real(read_nifti(magnitude), magnitude)] if channels == 1 else read_volumes(magnitude, phase)
         if len(volumes) != 1 or volumes[0].ndim != 3:
             raise InputError(f"{magnitude} holds several volumes: denoise them one by one.")
         slices = np.moveaxis(volumes[0], 2, 0)
         numbers = filled(slices)
         if not numbers:
             raise InputError(f"{magnitude} has no slices that hold anything.")
+        phased = channels == 2
         scale = np.array([robust_maximum(slices[n]) for n in numbers], dtype=np.float32)
         scaled = torch.from_numpy(np.ascontiguousarray(slices[numbers] / scale[:, None, None]))[:, None]
-        fields = scaled if phase is None else to_channels(scaled).contiguous()
+        fields = to_channels(scaled).contiguous() if phased else scaled
         return cls(fields, torch.from_numpy(scale), numbers, volumes[0], magnitude)
 
     def write(self, stem: Path, x: Tensor) -> list[Path]:

@@ -27,7 +27,7 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
         UNITS,
     ),
     "quantiles": ("quantiles of the members' magnitudes, at quantile_levels", f"level, {GRID}", UNITS),
-    "zero_filled": ("Aᴴy, complex: what was not sampled is 0", GRID, UNITS),
+    "zero_filled": ("Aᴴy/Σ|S|², complex: what was not sampled is 0", GRID, UNITS),
     "CG_SENSE": ("regularised least squares by conjugate gradients, complex", GRID, UNITS),
     "L1_wavelet": ("least squares with sparse wavelet coefficients, complex", GRID, UNITS),
     "reference": ("Σ s̄_c x_c/Σ|s_c|² of all of k-space, complex", GRID, UNITS),
@@ -40,6 +40,7 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
         "1",
     ),
     "noise": ("standard deviation of the noise of whitened k-space, per real component", "", UNITS),
+    "baselines": ("damping and iterations of CG-SENSE, and weight of L1-wavelet", "setting", "1"),
     "scale": ("the 99th percentile of the foreground of the CG-SENSE image, which is 1 to the prior", "", UNITS),
 }
 

@@ -1,4 +1,6 @@
-"""BART's k-space: pairs of .cfl and .hdr, columns first; axes readout, phase encoding 1 and 2, coils, ..., 13 slices."""
+"""BART's k-space: pairs of .cfl and .hdr, columns first; axes readout, phase encoding 1 and 2, coils, ..., 13 slices; of
+a slice across the readout the image is on axes 1 and 2.
+"""
 
 from __future__ import annotations
 
@@ -80,21 +82,19 @@ def _read(base: Path) -> tuple[np.ndarray, int]:
         raise InputError(
             f"{data} holds {values.size} numbers, where {header} says {int(np.prod(sizes))}: is it complete?"
         )
-    many = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in (0, 1, 3)]
+    # A slice of a 3-D scan, across its readout, has its image on axes 1 and 2.
+    image = (1, 2) if sizes[0] == 1 and min(sizes[1:3]) > 1 else (0, 1)
+    many = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in (*image, 3)]
     if len(many) > 1 or any(axis not in (PARTITIONS, SLICES) for axis in many):
         raise InputError(
             f"{header} has axes {sizes}: besides readout, phase and coils only axis 2 or 13 may be larger than 1."
         )
     array = values.reshape(sizes, order="F")
     slices = many[0] if many else SLICES
-    rest = tuple(axis for axis in range(16) if axis not in (0, 1, 3, slices))
-    return np.ascontiguousarray(np.moveaxis(array.squeeze(rest), _places(slices), (2, 3, 1, 0))), slices
-
-
-def _places(slices: int) -> tuple[int, int, int, int]:
-    """Where readout, phase, coils and slices are after all other axes are gone."""
-    order = sorted((0, 1, 3, slices))
-    return order.index(0), order.index(1), order.index(3), order.index(slices)
+    kept = (slices, 3, *image)
+    rest = tuple(axis for axis in range(16) if axis not in kept)
+    order = sorted(kept)
+    return np.ascontiguousarray(array.squeeze(rest).transpose([order.index(axis) for axis in kept])), slices
 
 
 def write_cfl(base: Path, kspace: np.ndarray) -> None:

@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing
 from scorefield.foundation.fourier import centred, centred_box, fit_matrix
+from scorefield.mri.kspace import KSpace, remove_oversampling
 from scorefield.mri.masks import calibration_box
 
 UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
@@ -61,6 +62,23 @@ class Mixing:
             return cls(whitening, back), white
         strong = compression(np.where(mask, white, 0), coils)
         return cls(strong @ whitening, back @ strong.conj().T), mix_coils(strong, white)
+
+    def calibration(self, scan: KSpace, number: int, height: int) -> tuple[np.ndarray, np.ndarray] | None:
+        """The k-space of a slice that is for maps alone, in these combinations, and where it is; None where a scan has none.
+
+        Args:
+            scan: the scan.
+            number: of the slice.
+            height: of the image without readout oversampling.
+        """
+        if scan.calibration is None:
+            return None
+        kspace = scan.calibration(number)
+        mask = np.any(kspace != 0, axis=0)
+        if not mask.any():
+            return None
+        kspace, mask = remove_oversampling(kspace, mask, height)
+        return mix_coils(self.forward, kspace), mask
 
     def maps(
         self, given: np.ndarray | None, kspace: np.ndarray, mask: np.ndarray, noise: float, cache: Path | None
@@ -131,8 +149,12 @@ def strongest(maps: np.ndarray) -> float:
 
 
 def combine_by_maps(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Aᴴy = Σ_c s̄_c F⁻¹y_c, (..., height, width), of k-space (..., coils, height, width), 0 where it was not sampled."""
-    return (maps.conj() * centred(kspace, inverse=True)).sum(-3)
+    """Σ_c s̄_c F⁻¹y_c/Σ|s_c|², (..., height, width), of k-space (..., coils, height, width), 0 where no coil sees.
+
+    k-space is 0 where it was not sampled. Of all of it, with white noise, this is the best estimate of x.
+    """
+    weight = (np.abs(maps) ** 2).sum(-3)
+    return (maps.conj() * centred(kspace, inverse=True)).sum(-3) / np.where(weight > 0, weight, 1)
 
 
 def combine_by_images(kspace: np.ndarray, matrix: tuple[int, int] | None = None) -> np.ndarray:

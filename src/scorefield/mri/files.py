@@ -12,7 +12,7 @@ from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.lazy import require
 from scorefield.mri.bart import open_cfl, read_cfl
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
-from scorefield.mri.kspace import KSpace, check_layout, check_maps
+from scorefield.mri.kspace import KSpace, check_layout, check_maps, in_ordinary_units
 
 KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
 HDF5 = (".h5", ".hdf5", ".mrd")
@@ -33,7 +33,10 @@ def files_of(path: Path) -> list[Path]:
 
 def open_kspace(path: Path) -> KSpace:
     """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
-    path = Path(path)
+    return in_ordinary_units(_open(Path(path)))
+
+
+def _open(path: Path) -> KSpace:
     if path.suffix in (".cfl", ".hdr"):
         return open_cfl(path.with_suffix(""), str(path))
     if not path.is_file():
@@ -77,7 +80,9 @@ def _fastmri(file: Any, origin: str) -> KSpace:
     mask = None
     if "mask" in file:
         mask = np.asarray(file["mask"]) != 0
-        if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:]):
+        if mask.shape == (shape[0], shape[3]) and mask.shape != shape[2:]:
+            mask = mask[:, None]  # lines of each slice
+        elif mask.shape not in ((shape[3],), (1, shape[3]), shape[2:], (shape[0], *shape[2:])):
             raise InputError(
                 f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
             )

@@ -1,84 +1,209 @@
-"""Cartesian 2-D scans in ISMRMRD's HDF5 (Inati et al. 2017), read by h5py: lines are put where their counters say."""
+"""Cartesian scans in ISMRMRD's HDF5 (Inati et al. 2017), read by h5py: readouts are put where their counters say."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
 
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.fourier import centred, centred_box
 from scorefield.mri.kspace import KSpace, check_layout
 
-NOISE_SCAN = 1 << 18  # flags count from 1: ACQ_IS_NOISE_MEASUREMENT is 19
-# 20-23: parallel calibration alone (it is measured data, too: kept), navigation 23, phase correction 24, dummy 27
-OTHER = (1 << 22) | (1 << 23) | (1 << 26)
-SEPARATE = ("contrast", "phase", "repetition", "set")  # counters of different images of a slice
-REVERSED = 1 << 21  # ACQ_IS_REVERSE is 22
+SERIES = ("contrast", "phase", "repetition", "set")  # counters of different images of a slice
+ALONE = ("separate", "external", "other")  # modes of calibration whose readouts are of another scan than the image
+
+
+def _flag(number: int) -> int:
+    """The bit of a flag, whose numbers count from 1."""
+    return 1 << (number - 1)
+
+
+NOISE, CALIBRATION, REVERSED = _flag(19), _flag(20), _flag(22)
+OTHER = {  # readouts that are of no image
+    "navigation": _flag(23),
+    "phase correction": _flag(24),
+    "feedback": _flag(26) | _flag(28),
+    "dummy": _flag(27),
+    "surface coil correction": _flag(29),
+    "phase stabilisation": _flag(30) | _flag(31),
+}
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """What a header says of its first encoding.
+
+    Attributes:
+        matrix: points along readout, phase encoding 1 and 2.
+        height: of the image along the readout, without oversampling.
+        centres: the numbers of the central line along phase encoding 1 and 2.
+        calibration: its mode, or "".
+    """
+
+    matrix: tuple[int, int, int]
+    height: int
+    centres: tuple[int, int]
+    calibration: str
+
+
+@dataclass(frozen=True, eq=False)
+class _Readouts:
+    """The acquisitions of a file, and how they are put into k-space."""
+
+    origin: str
+    records: Any
+    heads: np.ndarray
+    encoding: Encoding
+    coils: int
+
+    def kspace(self, chosen: np.ndarray) -> np.ndarray:
+        """(coils, readout, phase 1, phase 2) of some readouts, 0 where there is none, the mean where there are several."""
+        height, *phases = self.encoding.matrix
+        found, count = np.zeros((self.coils, height, *phases), np.complex64), np.zeros(phases)
+        for line in chosen:
+            record, head = self.records[int(line)], self.heads[line]
+            place = tuple(
+                int(head["idx"][f"kspace_encode_step_{axis}"]) + size // 2 - centre
+                for axis, size, centre in zip((1, 2), phases, self.encoding.centres, strict=True)
+            )
+            samples, first = self._placed(samples_of(record, self.coils, self.origin), head, height)
+            inside = all(0 <= at < size for at, size in zip(place, phases, strict=True))
+            if first < 0 or first + samples.shape[1] > height or not inside:
+                size = (height, *phases)
+                raise InputError(
+                    f"A line of {self.origin} lies outside of its encoded matrix {size}: the header is of another scan."
+                )
+            found[:, first : first + samples.shape[1], *place] += samples
+            count[place] += 1
+        return found / np.maximum(count, 1).astype(np.float32)
+
+    @staticmethod
+    def _placed(samples: np.ndarray, head: Any, height: int) -> tuple[np.ndarray, int]:
+        """The samples (coils, n) that count, in the order of k-space, and where along it the first of them is."""
+        names = head.dtype.names or ()
+        before, after = (int(head[name]) if name in names else 0 for name in ("discard_pre", "discard_post"))
+        samples = samples[:, before : samples.shape[1] - after]
+        if turned := bool(int(head["flags"]) & REVERSED):
+            samples = samples[:, ::-1]
+        return samples, height // 2 - int(head["center_sample"]) + (after if turned else before)
 
 
 def read_ismrmrd(file: Any, origin: str) -> KSpace:
-    """The first encoding of a scan; averages are added up and divided by their number.
+    """The first encoding of a scan; averages are added up and divided by their number, each contrast, phase, repetition and set
+    is a series of slices of its own, and 3-D scans become slices across the readout by a Fourier transform along it.
 
-    The noise scan comes in the units of k-space: divided by the root of the averages, and multiplied by that of
-    the sampling time of the noise scan, divided by that of the lines (the variance is proportional to the bandwidth).
+    Readouts of no image (navigation, phase correction, ...) and of other encodings are left out; those of a separate calibration
+    are of the coil maps alone. The noise scan comes in the units of k-space: divided by the root of the averages, and multiplied
+    by that of the sampling time of the noise scan, divided by that of the lines (the variance is proportional to the bandwidth).
     """
-    size, image, centre = _header(file, origin)
-    records = file["dataset/data"]
+    encoding, records = _header(file, origin), file["dataset/data"]
     heads = records["head"]
-    flags = heads["flags"].astype(np.uint64)
-    noise = np.flatnonzero(flags & NOISE_SCAN)
-    lines = np.flatnonzero((flags & (NOISE_SCAN | OTHER)) == 0)
+    flags, index = heads["flags"].astype(np.uint64), heads["idx"]
+    noise = np.flatnonzero(flags & NOISE)
+    left_out = (flags & sum(OTHER.values())) > 0
+    elsewhere = (_column(heads, "encoding_space_ref") != 0) & ~left_out & ((flags & NOISE) == 0)
+    measured = ~left_out & ~elsewhere & ((flags & NOISE) == 0)
+    calibrating = measured & ((flags & CALIBRATION) > 0)
+    keys = np.stack([index[name] for name in _counters(index, *SERIES)], axis=1)
+    imaged = {tuple(key) for key in keys[measured & ~calibrating]}
+    foreign = np.array([tuple(key) not in imaged for key in keys], dtype=bool) if imaged else np.zeros(len(keys), bool)
+    alone = calibrating & (foreign | (encoding.calibration in ALONE))
+    lines = np.flatnonzero(measured & ~alone)
     if not len(lines):
         raise InputError(f"{origin} holds no lines of k-space.")
-    index = heads["idx"]
-    coils = int(heads["active_channels"][lines[0]])
-    slices = int(index["slice"][lines].max()) + 1
-    shape = check_layout((slices, coils, *size), np.dtype(np.complex64), origin)
-    for name in SEPARATE:
-        if name in (index.dtype.names or ()) and len(found := np.unique(index[name][lines])) > 1:
-            raise InputError(
-                f"{origin} holds {len(found)} of the counter '{name}' ({found[0]} to {found[-1]}), each of them another image: "
-                "split the file, and give one at a time."
-            )
-    if (index["kspace_encode_step_2"][lines] > 0).any() or (heads["trajectory_dimensions"][lines] > 0).any():
-        raise InputError(f"{origin} is a 3-D or non-Cartesian scan: only Cartesian slices are read.")
+    if (heads["trajectory_dimensions"][lines] > 0).any():
+        raise InputError(f"{origin} is a non-Cartesian scan: only Cartesian ones are read.")
+    series = np.unique(keys[lines], axis=0)
+    coils, slices = int(heads["active_channels"][lines[0]]), int(index["slice"][lines].max()) + 1
+    readouts = _Readouts(origin, records, heads, encoding, coils)
 
-    def read(number: int) -> np.ndarray:
-        kspace, count = np.zeros((coils, *size), np.complex64), np.zeros(size[1])
-        for line in lines[index["slice"][lines] == number]:
-            record = records[int(line)]
-            samples = _samples(record, coils, origin)
-            samples = samples[:, ::-1] if int(flags[line]) & REVERSED else samples
-            first = size[0] // 2 - int(heads["center_sample"][line])
-            column = int(index["kspace_encode_step_1"][line]) + size[1] // 2 - centre
-            if first < 0 or first + samples.shape[1] > size[0] or not 0 <= column < size[1]:
-                raise InputError(
-                    f"A line of {origin} lies outside of its encoded matrix {size}: the header is of another scan."
-                )
-            kspace[:, first : first + samples.shape[1], column] += samples
-            count[column] += 1
-        return kspace / np.maximum(count, 1).astype(np.float32)
+    def of(chosen: np.ndarray, number: int) -> np.ndarray:
+        which, slice_number = divmod(number, slices)
+        return chosen[(index["slice"][chosen] == slice_number) & (keys[chosen] == series[which]).all(1)]
 
-    scan = np.concatenate([_samples(records[int(n)], coils, origin) for n in noise], axis=1) if len(noise) else None
+    notes = [_series(origin, index, series, slices)] if len(series) > 1 else []
+    if elsewhere.any():
+        notes.append(f"{int(elsewhere.sum())} readouts of {origin} are of other encoding spaces, and left out.")
+    read, count, height = _slices(readouts, lambda number: of(lines, number)), slices * len(series), encoding.matrix[0]
+    shape, size = (count, coils, height, encoding.matrix[1]), (encoding.height, encoding.matrix[1])
+    if encoding.matrix[2] > 1:
+        read = _across_readout(readouts, lambda number: of(lines, number), encoding.height)
+        shape, size = (count * encoding.height, coils, *encoding.matrix[1:]), None
+        notes.append(f"{origin} is a 3-D scan: its {encoding.height} positions along the readout were made slices.")
+    calibration = None
+    if alone.any() and encoding.matrix[2] == 1:
+        held = np.flatnonzero(alone)
+        calibration = _slices(readouts, lambda number: held[index["slice"][held] == number % slices])
+    scan = np.concatenate([samples_of(records[int(n)], coils, origin) for n in noise], axis=1) if len(noise) else None
     if scan is not None:
         scan = scan * np.float32(_noise_units(heads, lines, noise))
-    return KSpace(origin, shape, read, None, scan, image)
+    shape = check_layout(shape, np.dtype(np.complex64), origin)
+    return KSpace(
+        origin,
+        shape,
+        read,
+        noise_scan=scan,
+        size=size,
+        note=" ".join(notes),
+        calibration=calibration,
+        labelled=True,
+    )
+
+
+def _counters(index: np.ndarray, *names: str) -> list[str]:
+    """Those of some counters that there are."""
+    return [name for name in names if name in (index.dtype.names or ())]
+
+
+def _column(heads: np.ndarray, name: str) -> np.ndarray:
+    """A column of the heads, 0 where there is none."""
+    return heads[name] if name in (heads.dtype.names or ()) else np.zeros(len(heads), int)
+
+
+def _slices(readouts: _Readouts, of: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+    """k-space (coils, readout, phase) of a slice by its number."""
+    return lambda number: readouts.kspace(of(number))[..., 0]
+
+
+def _across_readout(readouts: _Readouts, of: Callable[[int], np.ndarray], height: int) -> Callable[[int], np.ndarray]:
+    """k-space (coils, phase 1, phase 2) of the slices across the readout of 3-D scans, the middle `height` of each."""
+
+    @lru_cache(1)
+    def whole(number: int) -> np.ndarray:
+        kspace = readouts.kspace(of(number))
+        kept = centred_box((kspace.shape[1],), (height,))[0]
+        return centred(kspace, (1,), inverse=True)[:, kept]
+
+    return lambda number: whole(number // height)[:, number % height]
+
+
+def _series(origin: str, index: np.ndarray, series: np.ndarray, slices: int) -> str:
+    """Which images of a slice there are."""
+    names = _counters(index, *SERIES)
+    several = {name: len(np.unique(column)) for name, column in zip(names, series.T, strict=True)}
+    counts = " and ".join(f"{count} of {name}" for name, count in several.items() if count > 1)
+    return f"{origin} holds {counts}: {len(series)} series of {slices} slices, numbered one after another."
 
 
 def _noise_units(heads: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> float:
     """What a noise scan is to be multiplied by: √(its time per sample / that of the lines / averages of a line)."""
     index = heads["idx"][lines]
-    places = np.unique(np.stack([index["slice"], index["kspace_encode_step_1"]]), axis=1, return_counts=True)[1]
-    ratio = float(np.mean(1 / places))
+    counters = ("slice", "kspace_encode_step_1", "kspace_encode_step_2", *SERIES)
+    columns = [index[name] for name in _counters(index, *counters)]
+    ratio = float(np.mean(1 / np.unique(np.stack(columns), axis=1, return_counts=True)[1]))
     if "sample_time_us" in (heads.dtype.names or ()):
         times = [float(np.median(heads["sample_time_us"][chosen])) for chosen in (noise, lines)]
         ratio *= times[0] / times[1] if min(times) > 0 else 1.0
     return math.sqrt(ratio)
 
 
-def _samples(record: Any, coils: int, origin: str) -> np.ndarray:
+def samples_of(record: Any, coils: int, origin: str) -> np.ndarray:
     """The samples (coils, samples) of one acquisition: pairs of floats, coil after coil."""
     values = np.asarray(record["data"], dtype=np.float32)
     if values.size % (2 * coils):
@@ -87,15 +212,17 @@ def _samples(record: Any, coils: int, origin: str) -> np.ndarray:
 
 
 def image_size(header: Any) -> tuple[int, int] | None:
-    """The reconstructed (height, width) that a header says, such as fastMRI's files hold; None where it says none."""
+    """The (height, width) of the image in the points of its k-space, such as the headers of fastMRI's files say it: what is not
+    readout oversampling, and the width of the reconstructed image; None where they say none.
+    """
     try:
-        encoding = _encoding(header)
-        return None if encoding is None else _matrix(encoding, "reconSpace")
+        encoding = _first_encoding(header)
+        return None if encoding is None else (_height(encoding), _sizes(encoding, "reconSpace/matrixSize")[1])
     except (ValueError, TypeError, IndexError, ElementTree.ParseError):
         return None
 
 
-def _encoding(header: Any) -> ElementTree.Element | None:
+def _first_encoding(header: Any) -> ElementTree.Element | None:
     """The first encoding of a header, a data set of text, without namespaces."""
     text = np.asarray(header).ravel()[0]
     root = ElementTree.fromstring(text if isinstance(text, str) else bytes(text))
@@ -104,20 +231,31 @@ def _encoding(header: Any) -> ElementTree.Element | None:
     return root.find("encoding")
 
 
-def _matrix(encoding: ElementTree.Element, space: str) -> tuple[int, int]:
-    """(height, width), readout and phase."""
-    height, width = (int(encoding.findtext(f"{space}/matrixSize/{axis}", "")) for axis in ("x", "y"))
-    return height, width
+def _sizes(encoding: ElementTree.Element, name: str) -> tuple[int, int, int]:
+    """Points along readout, phase encoding 1 and 2."""
+    x, y, z = (int(encoding.findtext(f"{name}/{axis}", "1" if axis == "z" else "")) for axis in "xyz")
+    return x, y, max(z, 1)
 
 
-def _header(file: Any, origin: str) -> tuple[tuple[int, int], tuple[int, int], int]:
-    """Encoded and reconstructed (height, width), and the number of the central line."""
+def _height(encoding: ElementTree.Element) -> int:
+    """Points of k-space's image along the readout without oversampling: those within the field of view of the reconstruction;
+    where no fields of view are said, as many as its matrix has.
+    """
+    encoded, image = (_sizes(encoding, f"{space}/matrixSize")[0] for space in ("encodedSpace", "reconSpace"))
+    views = [float(encoding.findtext(f"{space}/fieldOfView_mm/x") or 0) for space in ("encodedSpace", "reconSpace")]
+    return min(encoded, round(encoded * views[1] / views[0]) if min(views) > 0 else image)
+
+
+def _header(file: Any, origin: str) -> Encoding:
+    """What the header says."""
     try:
-        encoding = _encoding(file["dataset/xml"])
+        encoding = _first_encoding(file["dataset/xml"])
         if encoding is None or encoding.findtext("trajectory", "cartesian").strip() != "cartesian":
             raise InputError(f"{origin} is not a Cartesian scan, and cannot be read.")
-        size, image = (_matrix(encoding, space) for space in ("encodedSpace", "reconSpace"))
-        centre = encoding.findtext("encodingLimits/kspace_encoding_step_1/center")
+        matrix = _sizes(encoding, "encodedSpace/matrixSize")
+        limits = [encoding.findtext(f"encodingLimits/kspace_encoding_step_{axis}/center") for axis in (1, 2)]
+        centres = [size // 2 if text is None else int(text) for text, size in zip(limits, matrix[1:], strict=True)]
+        mode = encoding.findtext("parallelImaging/calibrationMode", "").strip()
+        return Encoding(matrix, _height(encoding), (centres[0], centres[1]), mode)
     except (KeyError, ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{origin} has no header that says its matrix: is it ISMRMRD?") from error
-    return (size[0], size[1]), (image[0], image[1]), size[1] // 2 if centre is None else int(centre)

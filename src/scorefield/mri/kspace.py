@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.fourier import centred, centred_box
 
+MOST_COILS = 256  # of any scanner: more of them are points of an image
+LEAST = 1e-12  # of the largest number of k-space, below which single precision has no room for squares
 SMALLEST = 16  # points along an axis of k-space, below which it is taken for another one
 ORDER = "(slices, coils, height, width)"
-NEAR = 1 / 16  # of an axis: the strongest point of k-space lies no further from n // 2
+NEAR = (
+    1 / 16
+)  # of an axis: the strongest point of k-space lies no further from n // 2, if nothing else tells that it is one
+PEAKED = 0.5  # of the energy lies in the strongest hundredth of k-space, as in no image
 UNEVEN = 1.5  # times the E e²/(E e)² of white noise: the energy e of anything else varies more
 
 
@@ -28,7 +33,8 @@ class KSpace:
         origin: what to call it.
         shape: (slices, coils, height, width).
         read: the k-space of a slice, (coils, height, width), complex64.
-        mask: where it was sampled, (height, width), as far as the file says; else where it is not 0.
+        mask: where it was sampled, (height, width), or (slices, height or 1, width), as far as the file says; else where it is
+            not 0.
         noise_scan: samples of noise alone, (coils, samples).
         size: (height, width) of the image without readout oversampling, as far as the file says.
         maps: the coil sensitivities of a slice, where the file has them.
@@ -36,6 +42,9 @@ class KSpace:
         guessed: the file has an axis for slices or for coils, not for both.
         target: the magnitude image of a slice that the file has been given with, (height, width).
         target_name: what the file calls it.
+        calibration: k-space of a slice that is for coil maps alone, (coils, height, width), 0 where there is none.
+        labelled: the file says which of its axes are slices and coils.
+        unit: what all of it, its noise scan too, was divided by, see `in_ordinary_units`.
     """
 
     origin: str
@@ -49,6 +58,9 @@ class KSpace:
     guessed: bool = False
     target: Callable[[int], np.ndarray] | None = None
     target_name: str = ""
+    calibration: Callable[[int], np.ndarray] | None = None
+    labelled: bool = False
+    unit: float = 1.0
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -95,13 +107,45 @@ class KSpace:
             raise InputError(
                 f"Slice {number} of {self.origin} has no imaginary part: magnitudes are no k-space. Give it as it was measured."
             )
-        mask = sampled if self.mask is None else np.broadcast_to(self.mask, sampled.shape) & sampled
+        given = self.mask if self.mask is None or self.mask.ndim < 3 else self.mask[number]
+        mask = sampled if given is None else np.broadcast_to(given, sampled.shape) & sampled
         if not mask.any():
             raise InputError(
                 f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
             )
         check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
+
+
+def in_ordinary_units(scan: KSpace) -> KSpace:
+    """A scan whose numbers have squares in single precision: of others, such as 1e-30, all is divided by a power of 2.
+
+    Args:
+        scan: a slice of it, the first that holds anything from the middle on, says how large its numbers are.
+    """
+    for number in sorted(range(len(scan)), key=lambda n: abs(n - len(scan) // 2)):
+        try:
+            peak = float(np.abs(scan.read(number)).max())
+        except (OSError, ValueError, KeyError, InputError):  # which is said when it is read for itself
+            return scan
+        if peak > 0:
+            break
+    else:
+        return scan
+    if not np.isfinite(peak) or LEAST < peak < 1 / LEAST:
+        return scan
+    unit = 2.0 ** np.floor(np.log2(peak))
+
+    def divided(read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
+        return lambda number: (np.asarray(read(number), np.complex128) / unit).astype(np.complex64)
+
+    return replace(
+        scan,
+        read=divided(scan.read),
+        noise_scan=None if scan.noise_scan is None else (np.asarray(scan.noise_scan, np.complex128) / unit),
+        calibration=None if scan.calibration is None else divided(scan.calibration),
+        unit=unit,
+    )
 
 
 def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,6 +167,23 @@ def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tu
     return small.astype(np.complex64), np.broadcast_to(lines, small.shape[1:]).copy()
 
 
+def whole_readout(scan: KSpace, number: int, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """k-space of a slice with its oversampling, (coils, height, width), and what a mask without it, of whole lines, uses of that;
+    None where there is none, or single points are used.
+    """
+    lines = mask.any(0)
+    kspace, acquired = scan.slice(number)
+    if len(acquired) == len(mask) or not (mask == lines).all():
+        return None
+    return kspace, acquired & lines
+
+
+def _in_the_middle(profile: np.ndarray) -> float:
+    """The share of a profile that lies in the middle quarter of its axis."""
+    size = len(profile)
+    return float(profile[np.abs(np.arange(size) - size // 2) <= size // 8].sum() / profile.sum())
+
+
 def check_maps(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> None:
     """Refuse what is no complex maps (coils, height, width), or one of these for each slice."""
     if dtype.kind != "c" or len(shape) not in (3, 4):
@@ -137,7 +198,7 @@ def check_layout(shape: tuple[int, ...], dtype: np.dtype, origin: str) -> tuple[
     if len(shape) != 4:
         raise InputError(f"{origin} has shape {shape}: k-space is {ORDER}, or without slices where there is but one.")
     slices, coils, height, width = shape
-    if 0 in shape or min(height, width) < SMALLEST or coils > min(height, width):
+    if 0 in shape or min(height, width) < SMALLEST or coils > MOST_COILS:
         last = width < min(coils, height)
         hint = (
             f"if the last axis is that of its {width} coils, numpy.moveaxis(kspace, -1, 1)" if last else "move the axes"
@@ -152,8 +213,15 @@ def check_centred(kspace: np.ndarray, origin: str) -> None:
     """Refuse k-space (coils, height, width) whose energy lies at its corners instead of about n // 2, or whose last axes are not
     those of an image; and images. A slice of noise alone has its strongest point anywhere, and is taken.
     """
-    energy = (np.abs(kspace) ** 2).sum(0)
+    each = np.abs(kspace / np.abs(kspace).max()) ** 2  # of tiny numbers the squares are no numbers any more
+    energy = each.sum(0)
     total = float(energy.sum())
+    coils, along = each.sum((1, 2)), energy.sum(0)
+    if len(coils) >= SMALLEST and _in_the_middle(coils) > max(_in_the_middle(along), 0.5):
+        raise InputError(
+            f"{origin} is taken as {len(coils)} coils of {energy.shape[0]}×{energy.shape[1]}, but its energy is in the middle of "
+            f"the coils and not of the width: if the last axis is that of coils, numpy.moveaxis(kspace, -1, 1) for {ORDER}."
+        )
     for axis, name in ((0, "height"), (1, "width")):
         profile = energy.sum(1 - axis)
         size = len(profile)
@@ -165,9 +233,9 @@ def check_centred(kspace: np.ndarray, origin: str) -> None:
             )
     peak = [int(place) for place in np.unravel_index(int(energy.argmax()), energy.shape)]
     away = [abs(place - size // 2) > max(4, NEAR * size) for place, size in zip(peak, energy.shape, strict=True)]
-    sampled = energy[energy > 0].astype(np.float64)
+    sampled = np.sort(energy[energy > 0].astype(np.float64))
     even = (sampled**2).mean() / sampled.mean() ** 2 < UNEVEN * (1 + 1 / len(kspace))
-    if any(away) and not even:
+    if any(away) and not even and sampled[-max(len(sampled) // 100, 1) :].sum() < PEAKED * sampled.sum():
         middle = [size // 2 for size in energy.shape]
         raise InputError(
             f"{origin} is strongest at {peak}, where k-space is at {middle}: is it images? Give their Fourier transform, "

@@ -34,6 +34,8 @@ def check_axes(scan: KSpace) -> str:
     Raises:
         InputError: slices and coils are exchanged; or what has no axis of coils holds those of one slice.
     """
+    if scan.labelled:
+        return ""
     slices, coils, height, width = scan.shape
     count = min(CHANNELS, max(slices, coils) if 1 in (slices, coils) else min(slices, coils))
     region = _middle(scan, _spread(slices, count))

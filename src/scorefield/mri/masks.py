@@ -22,6 +22,7 @@ from scorefield.foundation.random import Stream, seed_of
 ATTEMPTS = 8
 WHOLE = 0.95  # of what was encoded: sampled less, images are aliased
 LEAST_ENCODED = 0.5  # of an axis is encoded: a narrower middle is one of calibration lines
+CORNERS = 0.05  # times as densely as the ellipse: sampled less, the corners of k-space were never meant to be
 LOPSIDED = 0.8  # of the longer side of k-space: if the shorter one reaches less far, it may have been sampled in part
 ONE_SIDED = 7  # lines that are the outermost and all on one side: by chance once in 2^6
 
@@ -238,7 +239,19 @@ def share_of(mask: np.ndarray, acquired: np.ndarray | None = None) -> float:
         mask: what is sampled, (height, width).
         acquired: what was, where the mask is but a part of it.
     """
-    return float(mask[encoded(mask if acquired is None else acquired)].mean())
+    whole = mask if acquired is None else acquired
+    box = encoded(whole)
+    inside = _ellipse(whole[box].shape)
+    corners = whole[box][~inside]
+    if corners.size and corners.mean() < CORNERS * whole[box][inside].mean():  # which 3-D scans often leave out
+        return float(mask[box][inside].mean())
+    return float(mask[box].mean())
+
+
+def _ellipse(shape: tuple[int, ...]) -> np.ndarray:
+    """The points of a box that lie within the ellipse that fills it."""
+    axes = [(np.arange(size) - size // 2) / (size / 2) for size in shape]
+    return np.sum([axis**2 for axis in np.meshgrid(*axes, indexing="ij")], axis=0) < 1
 
 
 def partial_fourier(mask: np.ndarray) -> str:

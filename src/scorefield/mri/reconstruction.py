@@ -72,14 +72,16 @@ class Reconstruct(Drawing):
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
         mask: use a part of k-space only: RandomLines, PoissonDisc, ..., or a file .npy.
-        acceleration: instead of --mask: random lines, 24 in the middle.
+        acceleration: instead of --mask: random lines.
+        calibration: lines in the middle with --acceleration, a number or a share of all; by default 24, or where these were more
+            than half of all that are used, 0.32/R of all.
         maps: coil maps: .npy, .h5 (maps) or .cfl; else by ESPIRiT.
         cache: folder in which estimated maps are kept.
         noise: its standard deviation per real component; else it is estimated.
         coils: compress to so many.
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
-        baselines: how the baselines are regularised.
+        baselines: how the baselines are regularised; what is not given is chosen by what predicts held-out k-space best.
         bf16: the same as --precision bf16-mixed.
     """
 
@@ -90,6 +92,7 @@ class Reconstruct(Drawing):
     slices: str | None = None
     mask: Sampling | None = None
     acceleration: float | None = None
+    calibration: int | float | None = None
     maps: Path | None = None
     cache: Path | None = None
     noise: Positive | None = None
@@ -141,7 +144,7 @@ class Reconstruct(Drawing):
     def _scans(self, kspace: KSpace) -> Scans:
         """The scans of a file as the arguments want them."""
         maps = None if self.maps is None else read_maps(self.maps)
-        sampling = sampling_of(self.mask, self.acceleration)
+        sampling = sampling_of(self.mask, self.acceleration, kspace.shape[3], self.calibration)
         return Scans(kspace, sampling, maps, self.cache, self.noise, self.coils, self.height, self.baselines)
 
     def table(self, found: Any) -> str:
@@ -198,17 +201,18 @@ class Reconstruction(Job):
         except EmptySliceError as error:
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
-        posterior = Posterior(how.model, how.method, self.sampler, min(how.chunk, how.n))
+        posterior, unit = Posterior(how.model, how.method, self.sampler, min(how.chunk, how.n)), self.source.kspace.unit
         members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
         baselines = scan.baseline_images()
-        found = summary(members) | {name.replace("-", "_"): x for name, x in baselines.items()}
         fit = scan.chi_square(members)
         wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
+        found = summary(unit * members) | {name.replace("-", "_"): unit * x for name, x in baselines.items()}
         self._say(slice_number, [*notes, wrong] if wrong else notes)
         found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.unit * scan.maps}
-        found |= {"noise": torch.tensor(scan.unit * scan.noise), "scale": torch.tensor(scan.scale)}
+        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
+        found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:
-            found["reference"] = reference
+            found["reference"] = unit * reference
         if (target := self.source.target(slice_number)) is not None:
             found["target"] = torch.from_numpy(target)
         return {name: x.cpu().numpy() for name, x in found.items()}

@@ -21,7 +21,7 @@ LEVEL = 0.9
 QUANTILES = (0.05, 0.5, 0.95)
 FOR_COVERAGE = 8  # members below which their coverage says little
 FEWEST = 19  # members for a quantile of 5 % to be one of their own values
-MISFIT, OVERFIT = 3.0, 0.5  # χ²/N beyond which something other than chance is wrong
+MISFIT, OVERFIT = 1.6, 0.6  # χ²/N beyond which something other than chance is wrong
 DIVERGED = 10  # times the χ² of CG-SENSE: it is the method that does not reach the data
 IMAGES = {"zero_filled": "zero-filled", "CG_SENSE": "CG-SENSE", "L1_wavelet": "L1-wavelet", "mean": "posterior mean"}
 
@@ -70,14 +70,17 @@ def misfit(fit: float, linear: float) -> str:
 
 def figures(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     """What a slice is worth against its reference: PSNR in dB of each image, SSIM and NMSE of the mean; of 8 members coverage."""
-    truth = torch.from_numpy(np.abs(found["reference"]))
+    unit = float(np.abs(found["reference"]).max()) or 1.0  # in which squares are numbers, whatever those of the file
+
+    def magnitude(name: str) -> Tensor:
+        return torch.from_numpy(np.abs(found[name]) / unit)
+
+    truth = magnitude("reference")
     inside = object_mask(truth)
-    result = {
-        label: masked_psnr(torch.from_numpy(np.abs(found[name])), truth, inside) for name, label in IMAGES.items()
-    }
-    mean = torch.from_numpy(found["magnitude"])
+    result = {label: masked_psnr(magnitude(name), truth, inside) for name, label in IMAGES.items()}
+    mean = magnitude("magnitude")
     result |= {"SSIM": ssim(mean, truth, float(truth.max())), "NMSE": nmse(mean, truth)}
-    members = torch.from_numpy(np.abs(found["members"]))
+    members = magnitude("members")
     if len(members) >= FOR_COVERAGE:
         result["coverage"] = interval_coverage(members[:, inside], truth[inside][None], LEVEL)
     return result
@@ -100,8 +103,9 @@ def volume_figures(found: Mapping[str, Any], truth: str, places: Sequence[int]) 
     right = magnitude(truth)
     if not (np.isfinite(right).all() and right.any()):
         return {}
-    images = {label: fit_matrix(magnitude(name), right.shape[1:]) for name, label in IMAGES.items()}
-    return {label: fastmri_figures(torch.from_numpy(x), torch.from_numpy(right)) for label, x in images.items()}
+    unit = right.max()  # in which squares are numbers, whatever those of the file
+    images = {label: fit_matrix(magnitude(name) / unit, right.shape[1:]) for name, label in IMAGES.items()}
+    return {label: fastmri_figures(torch.from_numpy(x), torch.from_numpy(right / unit)) for label, x in images.items()}
 
 
 def draw_all(out: Path, found: Mapping[str, np.ndarray]) -> None:

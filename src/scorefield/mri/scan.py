@@ -24,7 +24,8 @@ from scorefield.samplers import Sampler
 
 @dataclass(frozen=True)
 class Baselines:
-    """How the baselines are regularised, to be chosen on other data; by default as is good on T1 slices at R = 4 and R = 8.
+    """How the baselines are regularised; what is not given is chosen on the scan itself by `reconstruct` (see `tuning`), and
+    elsewhere as is good on T1 slices at R = 4 and R = 8: 0.001, 20 and 0.0005.
 
     Args:
         damping: of CG-SENSE, relative to A* A, whose largest value is 1.
@@ -32,9 +33,19 @@ class Baselines:
         wavelet: the weight of L1-wavelet, relative to the 99th percentile of the foreground.
     """
 
-    damping: float = 1e-3
-    iterations: int = 20
-    wavelet: float = 5e-4
+    damping: float | None = None
+    iterations: int | None = None
+    wavelet: float | None = None
+
+    @property
+    def settings(self) -> tuple[float, int, float]:
+        """Damping, iterations and weight, as is good on T1 slices where they are not given."""
+        damping, iterations, wavelet = self.damping, self.iterations, self.wavelet
+        return (
+            1e-3 if damping is None else damping,
+            20 if iterations is None else iterations,
+            5e-4 if wavelet is None else wavelet,
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,9 +83,8 @@ class Scan:
     @cached_property
     def scale(self) -> float:
         """What has to be 1 in model space: the robust maximum of the CG-SENSE image."""
-        found = cg_sense(
-            self.operator, self._y(1.0), damping=self.baselines.damping, iterations=self.baselines.iterations
-        )
+        damping, iterations, _ = self.baselines.settings
+        found = cg_sense(self.operator, self.y(1.0), damping=damping, iterations=iterations)
         return robust_maximum(to_complex(found)[0, 0].numpy())
 
     @cached_property
@@ -82,7 +92,8 @@ class Scan:
         """Where any coil is sensitive, (height, width): of the rest nothing was measured, and images are 0 there."""
         return self.maps.abs().sum(0) > 0
 
-    def _y(self, scale: float) -> Tensor:
+    def y(self, scale: float) -> Tensor:
+        """y as pairs of channels, (1, 2 coils, height, width), divided by a scale, 0 where nothing was sampled."""
         return to_channels(torch.where(self.mask > 0, self.kspace, 0)[None]) / scale
 
     @property
@@ -93,21 +104,21 @@ class Scan:
     def measurement_on(self, device: torch.device | str) -> Measurement:
         """`measurement` on a device: what many steps use is copied there once."""
         operator = Sense(self.maps.to(device), self.mask.to(device))
-        return Measurement(operator, self._y(self.scale).to(device), self.noise / self.scale)
+        return Measurement(operator, self.y(self.scale).to(device), self.noise / self.scale)
 
     def baseline_images(self) -> dict[str, Tensor]:
         """The complex images (height, width) of the baselines by name."""
-        choice, y = self.baselines, self._y(self.scale)
+        (damping, iterations, wavelet), y = self.baselines.settings, self.y(self.scale)
         found = {
             "zero-filled": zero_filled(self.operator, y),
-            "CG-SENSE": cg_sense(self.operator, y, damping=choice.damping, iterations=choice.iterations),
-            "L1-wavelet": l1_wavelet(self.operator, y, weight=choice.wavelet),
+            "CG-SENSE": cg_sense(self.operator, y, damping=damping, iterations=iterations),
+            "L1-wavelet": l1_wavelet(self.operator, y, weight=wavelet),
         }
         return {name: self.scale * to_complex(x)[0, 0] for name, x in found.items()}
 
     def chi_square(self, images: Tensor) -> Tensor:
         """‖A x − y‖²/(noise² N) of complex images (batch, height, width), N real numbers measured: about 1 where x is right."""
-        residual = to_complex(self.operator(to_channels(images[:, None])) - self._y(1.0))
+        residual = to_complex(self.operator(to_channels(images[:, None])) - self.y(1.0))
         count = 2 * len(self.kspace) * int((self.mask > 0).sum())
         return residual.abs().square().flatten(1).sum(1) / (self.noise**2 * count)
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,12 +14,23 @@ import torch
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError
-from scorefield.mri.coils import Mixing, as_tensor, combine_by_maps, strongest
-from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling
+from scorefield.mri.coils import LEAST_CALIBRATION, Mixing, as_tensor, combine_by_maps, strongest
+from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling, whole_readout
 from scorefield.mri.layout_checks import check_axes, check_shift
-from scorefield.mri.masks import WHOLE, Everything, RandomLines, Sampling, partial_fourier, share_of
+from scorefield.mri.masks import (
+    WHOLE,
+    Everything,
+    RandomLines,
+    Sampling,
+    check_acceleration,
+    partial_fourier,
+    share_of,
+)
 from scorefield.mri.noise import spread_slices, whitening_of
 from scorefield.mri.scan import Baselines, Scan
+from scorefield.mri.tuning import tuned
+
+MANY = 24  # lines of the middle of k-space: more add little to maps
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,6 +71,26 @@ class Scans:
 
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """A slice, its complex reference where k-space is sampled as a whole, and what is to be said about it."""
+        scan, reference, notes = self._plain_scan(number)
+        return replace(scan, baselines=self.chosen_baselines), reference, notes
+
+    @cached_property
+    def chosen_baselines(self) -> Baselines:
+        """Those that are given, and for the rest what is best on the slice in the middle of the scan that holds anything."""
+        for number in self._telling:
+            with suppress(InputError):  # said when it is reconstructed
+                return tuned(self._plain_scan(number)[0], self.baselines)
+        return self.baselines
+
+    @property
+    def _telling(self) -> list[int]:
+        """The slices of which one tells how baselines are regularised, where that is not given."""
+        given, middle = self.baselines, len(self.kspace) // 2
+        whole = None not in (given.damping, given.iterations, given.wavelet)
+        return [] if whole else sorted(range(len(self.kspace)), key=lambda number: abs(number - middle))[:8]
+
+    def _plain_scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
+        """`scan` with the baselines as they are given."""
         kspace, acquired, mask = self._slice(number)
         notes = [note for note in (*self._doubts, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
@@ -70,13 +102,14 @@ class Scans:
         whitening, noise, note = self._whitening
         notes += [note] if note else []
         mixing, kspace = Mixing.of(kspace, mask, whitening, self.coils)
-        maps = mixing.maps(given, kspace, mask, noise, self.cache)
+        region = mixing.calibration(self.kspace, number, len(mask)) or (kspace, mask)
+        maps = mixing.maps(given, *region, noise, self.cache)
         largest, why = strongest(maps), "" if self.kspace.target else _incomparable(acquired, mask)
         parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)
         reference = None
         if _comparable(acquired, mask):
-            best = mixing.maps(given, kspace, acquired, noise, self.cache)
-            reference = as_tensor(best_estimate(np.where(acquired, kspace, 0), best))
+            best = maps if region[0] is not kspace else mixing.maps(given, kspace, acquired, noise, self.cache)
+            reference = as_tensor(combine_by_maps(np.where(acquired, kspace, 0), best))
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
     def fingerprint(self, numbers: Sequence[int]) -> str:
@@ -96,7 +129,7 @@ class Scans:
 
         add(self.kspace.noise_scan)
         add(self.sampling.content)
-        for number in sorted({*numbers, *self._noisy}):
+        for number in sorted({*numbers, *self._noisy, *self._telling}):
             try:
                 kspace, acquired = self.kspace.slice(number)
             except EmptySliceError:
@@ -104,13 +137,16 @@ class Scans:
                 continue
             except InputError as error:
                 if number in numbers:  # of others the noise is estimated without it
-                    others = f"0:{number},{number + 1}:{len(self.kspace)}"
-                    raise InputError(f"{error} The others are --slices {others}.") from error
+                    spans = [f"{a}:{b}" for a, b in ((0, number), (number + 1, len(self.kspace))) if a < b]
+                    others = f" The others are --slices {','.join(spans)}." if spans else ""
+                    raise InputError(f"{error}{others}") from error
                 parts.update(b"left out")
                 continue
             held += number in numbers
             for array in (kspace, acquired, *((self._maps(number), self.target(number)) if number in numbers else ())):
                 add(array)
+            if self.kspace.calibration is not None:
+                add(self.kspace.calibration(number))
         if not held:
             raise InputError(f"The chosen slices of {self.kspace.origin} are all zeros: give other --slices.")
         return parts.hexdigest()
@@ -123,7 +159,19 @@ class Scans:
         """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
         kspace, acquired = self.kspace.slice(number)
         kspace, acquired = remove_oversampling(kspace, acquired, self._height(acquired))
-        return kspace, acquired, acquired & self.sampling(kspace.shape[1:], number)
+        return kspace, acquired, acquired & self._used(kspace.shape[1:], number)
+
+    def _used(self, grid: tuple[int, int], number: int) -> np.ndarray:
+        """Which points of a slice are used: of a mask of (slices, width), its lines."""
+        lines, shape = self.sampling.content, self.kspace.shape
+        if lines is not None and lines.shape == (shape[0], shape[3]) and shape[0] != shape[2]:
+            return np.broadcast_to(lines[number] != 0, grid)
+        return self.sampling(grid, number)
+
+    def _noisy_slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """k-space of a slice with the air that oversampling has at the ends of its lines, and what is used of it."""
+        kspace, _, mask = self._slice(number)
+        return whole_readout(self.kspace, number, mask) or (kspace, mask)
 
     def _height(self, acquired: np.ndarray) -> int:
         """Of the image of a slice, without oversampling."""
@@ -148,12 +196,12 @@ class Scans:
         slices, wrong = [], None
         for number in self._noisy:
             try:
-                slices.append(self._slice(number)[::2])
+                slices.append(self._noisy_slice(number))
             except InputError as error:  # of a slice that is perhaps not reconstructed
                 wrong = error
         if wrong is not None and not slices:
             raise wrong
-        return whitening_of(self.kspace, slices, self.noise)
+        return whitening_of(self.kspace, slices, None if self.noise is None else self.noise / self.kspace.unit)
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps of the coils as they are, from outside or from the file; None where they are to be estimated."""
@@ -176,12 +224,6 @@ class Scans:
         return None
 
 
-def best_estimate(kspace: np.ndarray, maps: np.ndarray) -> np.ndarray:
-    """Σ s̄_c x_c/Σ|s_c|², (height, width), of whole k-space (coils, height, width) of white noise: the best estimate of x."""
-    weight = (np.abs(maps) ** 2).sum(0)
-    return combine_by_maps(kspace, maps) / np.where(weight > 0, weight, 1)
-
-
 def _comparable(acquired: np.ndarray, mask: np.ndarray) -> bool:
     """Whether there is a whole reference for what is made of a part."""
     return bool(share_of(acquired) >= WHOLE and mask.sum() < acquired.sum())
@@ -200,10 +242,28 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
     return ""
 
 
-def sampling_of(mask: Sampling | None, acceleration: float | None) -> Sampling:
-    """The sampling that `--mask` or `--acceleration` means; all that was acquired by default."""
+def sampling_of(
+    mask: Sampling | None, acceleration: float | None, width: int, calibration: int | float | None = None
+) -> Sampling:
+    """The sampling that `--mask`, or `--acceleration` and `--calibration`, mean; all that was acquired by default.
+
+    By default 24 lines in the middle, or 0.32/R of all where these would be more than half of the 1/R that are used: 8 % at R = 4
+    and 4 % at R = 8, as in fastMRI's data.
+
+    Args:
+        mask: of one's own.
+        acceleration: R.
+        width: lines of k-space.
+        calibration: lines in the middle, a number or a share of all.
+    """
     if mask is not None and acceleration is not None:
         raise InputError("--mask and --acceleration both say what is used of k-space: give one of them.")
-    if acceleration is not None:
-        return RandomLines(acceleration)
-    return mask or Everything()
+    if acceleration is None:
+        if calibration is not None:
+            raise InputError("--calibration is for --acceleration: add it, or leave --calibration out.")
+        return mask or Everything()
+    if calibration is None:
+        check_acceleration(acceleration)
+        few = max(round(0.32 * width / acceleration), LEAST_CALIBRATION)
+        calibration = MANY if width / acceleration >= 2 * MANY else min(few, MANY)
+    return RandomLines(acceleration, calibration)

@@ -21,7 +21,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import to_channels
 from scorefield.mri.coils import Mixing, as_tensor, combine_by_images, combine_by_maps, strongest
 from scorefield.mri.files import files_of, open_kspace
-from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling
+from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling, whole_readout
 from scorefield.mri.layout_checks import check_axes, check_shift
 from scorefield.mri.masks import WHOLE, Everything, Sampling, share_of
 from scorefield.mri.noise import spread_slices, whitening_of
@@ -142,10 +142,10 @@ class Scanned(Source):
     Noise of covariance C = L Lᴴ between the coils is made white, L⁻¹y taken for y and L⁻¹S for S, so that Aᴴy/σ² is AᴴC⁻¹y.
     Maps are those of the file, or estimated from the whitened calibration region, with Σ|S|² = 1 before whitening, so that x is
     what the coils see together. Readout oversampling is removed where the file says the height of the image, has no maps, and
-    its lines are whole. All is divided by the 99th percentile of the foreground of Aᴴy. A batch holds y (batch,
-    2 · coils, height, width), 0 where nothing was sampled, `given` mask and maps, the noise of y, and x = Aᴴy, known where any
-    coil sees. Where all of k-space was sampled, the noise in x is √Σ|S|² as strong as in y: white, as `SURE` wants it, of coils
-    whose noise is independent and equally strong, or with `noise` given.
+    its lines are whole. All is divided by the 99th percentile of the foreground of Aᴴy/Σ|S|². A batch holds y (batch,
+    2 · coils, height, width), 0 where nothing was sampled, `given` mask and maps, the noise of y, and x = Aᴴy/Σ|S|², known where
+    any coil sees. Where all of k-space was sampled, the noise in x is 1/√Σ|S|² as strong as in y: white, as `SURE` wants it, of
+    coils whose noise is independent and equally strong, or with `noise` given.
 
     Args:
         path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size, without oversampling.
@@ -220,7 +220,7 @@ class ScannedFields(ScanSlices):
         return Batch(x, y=y, mask=seen, given=given, noise=torch.from_numpy(noise))
 
     def _row(self, index: int) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.float32]:
-        """k-space (coils, height, width), mask, maps and noise of a slice, in units in which the robust maximum of Aᴴy is 1."""
+        """k-space (coils, height, width), mask, maps and noise of a slice, in units in which the maximum of Aᴴy/Σ|S|² is 1."""
         file, number = self.places[index]
         scan, source = self.scan(file), self.source
         number, (kspace, acquired) = self.nearest(file, number, self._slice)
@@ -228,7 +228,8 @@ class ScannedFields(ScanSlices):
         whitening, noise = self._whitening(file)
         mixing, kspace = Mixing.of(kspace, mask, whitening, source.coils)
         given = None if scan.maps is None or source.coils is not None else scan.maps(number)
-        maps = mixing.maps(given, kspace, mask, noise, source.cache)
+        region = mixing.calibration(scan, number, len(mask)) or (kspace, mask)
+        maps = mixing.maps(given, *region, noise, source.cache)
         largest = strongest(maps)
         kspace, maps, noise = np.where(mask, kspace / largest, 0), maps / largest, noise / largest
         scale = robust_maximum(combine_by_maps(kspace, maps))
@@ -245,12 +246,18 @@ class ScannedFields(ScanSlices):
             )
         return remove_oversampling(kspace, acquired, height)
 
+    def _noisy(self, file: int, number: int) -> tuple[np.ndarray, np.ndarray]:
+        """k-space of a slice with the air that oversampling has at the ends of its lines, and where it was sampled."""
+        kspace, mask = self._slice(file, number)
+        return whole_readout(self.scan(file), number, mask) or (kspace, mask)
+
     def _whitening(self, file: int) -> tuple[np.ndarray, float]:
         """What makes the noise of a scan white, (coils, coils), and the standard deviation that it has then."""
         if file not in self._found:
             numbers = [number for which, number in self.places if which == file]
-            slices = (self.nearest(file, numbers[place], self._slice)[1] for place in spread_slices(len(numbers)))
-            self._found[file] = whitening_of(self.scan(file), slices, self.source.noise)[:2]
+            slices = (self.nearest(file, numbers[place], self._noisy)[1] for place in spread_slices(len(numbers)))
+            scan, noise = self.scan(file), self.source.noise
+            self._found[file] = whitening_of(scan, slices, None if noise is None else noise / scan.unit)[:2]
         return self._found[file]
 
 

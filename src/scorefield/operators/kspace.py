@@ -146,8 +146,9 @@ def check_maps(maps: Tensor) -> None:
 
 # -------------------------------------------------------------------------------------------------------- no prior
 def zero_filled(operator: Sense, y: Tensor) -> Tensor:
-    """A* y: what was not sampled is taken for 0, and the coils are combined by their maps."""
-    return operator.adjoint(y)
+    """A* y/Σ|S|², 0 where no coil sees: what was not sampled is taken for 0, and the coils are combined by their maps."""
+    weight = operator.maps.abs().square().sum(-3)
+    return operator.adjoint(y) / torch.where(weight > 0, weight, 1)
 
 
 def cg_sense(operator: Sense, y: Tensor, *, damping: float = 0.0, iterations: int = 10) -> Tensor:

@@ -11,7 +11,14 @@ from scorefield.foundation.errors import InputError
 from scorefield.operators.operator import LinearOperator
 
 
-def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, *, iterations: int, tolerance: float) -> Tensor:
+def conjugate_gradients(
+    matrix: Callable[[Tensor], Tensor],
+    b: Tensor,
+    *,
+    iterations: int,
+    tolerance: float,
+    seen: Callable[[int, Tensor], None] | None = None,
+) -> Tensor:
     """x with M x = b, M symmetric and positive semi-definite, for each sample of a batch by itself (Hestenes and Stiefel 1952).
 
     From x = 0, so that x lies in the range of M; a sample rests once ‖b − M x‖ <= tolerance ‖b‖.
@@ -21,6 +28,7 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, *, iterat
         b: (batch, ...), real or complex.
         iterations: at most so many, each with one product by M.
         tolerance: relative to ‖b‖.
+        seen: called with the number of iterations made and x, after each of them.
     """
     if iterations < 1 or not 0 <= tolerance < 1:
         raise InputError(
@@ -34,7 +42,7 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, *, iterat
     x, residual, direction = torch.zeros_like(b), b, b
     square = dot(b, b)
     enough = tolerance**2 * square
-    for _ in range(iterations):
+    for number in range(iterations):
         active = square > enough
         if not bool(active.any()):
             break
@@ -44,6 +52,8 @@ def conjugate_gradients(matrix: Callable[[Tensor], Tensor], b: Tensor, *, iterat
         x, residual = x + step * direction, residual - step * moved
         before, square = square, dot(residual, residual)
         direction = residual + torch.where(before > 0, square / before, 0) * direction
+        if seen is not None:
+            seen(number + 1, x)
     return x
 
 

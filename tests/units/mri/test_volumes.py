@@ -7,11 +7,13 @@ import pytest
 import torch
 
 from scorefield.cli import main
-from scorefield.data import Loader
+from scorefield.data import Loader, Standardise
 from scorefield.data.batch import Batch
+from scorefield.data.inspect import inspect
+from scorefield.data.nifti import Volume, read_volumes
 from scorefield.data.statistics import foreground, robust_maximum
 from scorefield.foundation.errors import AbsentDataError, InputError
-from scorefield.foundation.fourier import fit_matrix
+from scorefield.foundation.fourier import fit_matrix, to_complex
 from scorefield.mri import RandomCrop, RandomGain, RandomPhase, Volumes
 
 nibabel = pytest.importorskip("nibabel")
@@ -200,3 +202,57 @@ def test_files_that_cannot_be_used_are_named(volume, tmp_path):
     for change in (RandomPhase(), RandomCrop((9, 8))):
         with pytest.raises(InputError):
             change(batch, 0)
+
+
+def complex_nifti(path: Path) -> np.ndarray:
+    y, x, z = np.meshgrid(*[np.linspace(-1, 1, n) for n in (20, 18, 4)], indexing="ij")
+    values = (np.where(x**2 + y**2 < 0.7, 2 + np.sin(3 * x), 0) * np.exp(1j * (y + z))).astype(np.complex64)
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), path)
+    return values
+
+
+def test_complex_volumes_keep_their_phase(tmp_path: Path) -> None:
+    values = complex_nifti(tmp_path / "c.nii")
+    assert (values.real >= 0).mean() > 0.9
+    np.testing.assert_array_equal(read_volumes(tmp_path / "c.nii")[0], values)
+    fields = Volume.read(tmp_path / "c.nii", None, 2)
+    np.testing.assert_allclose(
+        to_complex(fields.fields)[:, 0] * fields.scale[:, None, None], np.moveaxis(values, 2, 0), rtol=1e-5
+    )
+    for phase, channels, words in ((tmp_path / "c.nii", 2, "leave out"), (None, 1, "magnitude alone")):
+        with pytest.raises(InputError, match=words):
+            Volume.read(tmp_path / "c.nii", phase, channels)
+    nibabel.save(nibabel.Nifti1Image(np.abs(values), np.eye(4)), tmp_path / "m.nii")
+    with pytest.raises(InputError, match="is complex"):
+        read_volumes(tmp_path / "m.nii", tmp_path / "c.nii")
+
+
+def test_colours_are_no_volume(tmp_path: Path) -> None:
+    colours = np.zeros((9, 8, 7), np.dtype([("R", "u1"), ("G", "u1"), ("B", "u1")]))
+    nibabel.save(nibabel.Nifti1Image(colours, np.eye(4)), tmp_path / "rgb.nii")
+    with pytest.raises(InputError, match=r"colours \(R, G, B\)"):
+        read_volumes(tmp_path / "rgb.nii")
+
+
+def test_what_resampling_leaves_below_zero_is_zero(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    values = np.abs(complex_nifti(tmp_path / "c.nii"))
+    values[0, 0, 0] = -1e-3
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "m.nii")
+    with caplog.at_level("WARNING", "scorefield"):
+        assert read_volumes(tmp_path / "m.nii")[0].real.min() == 0
+    assert "-0.001" in caplog.text
+    values[0, 0, 0] = -0.5
+    nibabel.save(nibabel.Nifti1Image(values, np.eye(4)), tmp_path / "m.nii")
+    with pytest.raises(InputError, match="no magnitude"):
+        read_volumes(tmp_path / "m.nii")
+
+
+def test_magnitudes_are_looked_at_without_a_warning_of_a_channel(tmp_path: Path) -> None:
+    nibabel.save(nibabel.Nifti1Image(np.abs(complex_nifti(tmp_path / "c.nii")), np.eye(4)), tmp_path / "m.nii")
+    found = inspect(Volumes([tmp_path / "m.nii"]).load("train"), Standardise())
+    assert not any("constant" in line for line in found.warnings) and any(
+        "RandomPhase" in line for line in found.warnings
+    )
+    assert 0.1 < found.sigma_data < 1
+    found = inspect(Volumes([tmp_path / "c.nii"]).load("train"), Standardise())
+    assert not any("RandomPhase" in line for line in found.warnings) and found.sigma_data == pytest.approx(1, rel=1e-3)
