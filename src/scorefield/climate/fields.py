@@ -120,6 +120,7 @@ class GriddedFields(FieldDataset):
         size: rows and columns of a field.
         domain: the grid of the whole domain.
         mask_channel: give the network one more channel, of where the target is known.
+        matching: the number of the predictors' field for every one of the targets'; the same by default.
     """
 
     def __init__(
@@ -131,9 +132,11 @@ class GriddedFields(FieldDataset):
         domain: Grid,
         *,
         mask_channel: bool = False,
+        matching: np.ndarray | None = None,
     ) -> None:
         self.targets, self.predictors, self.places = targets, predictors, places
         self.size, self.domain, self.mask_channel = size, domain, mask_channel
+        self.matching = np.arange(len(targets)) if matching is None else matching
         self.holes = False
         self._cache: tuple[Tensor, Tensor] | None = None
         names = () if predictors is None else predictors.names
@@ -165,7 +168,16 @@ class GriddedFields(FieldDataset):
         """The predictors of a field's time over the whole domain, as they are given, (channels, y, x)."""
         if self.predictors is None:
             raise InputError("These fields have no predictors.")
-        return self.predictors.coarse(self.place(index).number)
+        return self.predictors.coarse(self.given_number(self.place(index).number))
+
+    def given_number(self, number: int) -> int:
+        """The number of the predictors' field that belongs to one of the targets."""
+        return int(self.matching[number])
+
+    @property
+    def given_places(self) -> np.ndarray:
+        """Number of the predictors' field, first row and first column of each field, (n, 3)."""
+        return np.column_stack([self.matching[self.places[:, 0]], self.places[:, 1:]])
 
     @property
     def bytes(self) -> int:
@@ -234,13 +246,14 @@ class GriddedFields(FieldDataset):
     def _read(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         number = int(self.places[rows[0], 0])
         target = self.targets.read(number)
-        window = None if self.predictors is None else self.predictors.window(number)
+        given_number = self.given_number(number)
+        window = None if self.predictors is None else self.predictors.window(given_number)
         found = []
         for index in rows:
             part = self._slices(self.place(int(index)))
             given = np.empty((0, *self.size), np.float32)
             if self.predictors is not None and window is not None:
-                given = self.predictors.at(number, window, *part)
+                given = self.predictors.at(given_number, window, *part)
             found.append((target[:, part[0], part[1]], given))
         return found
 

@@ -77,6 +77,17 @@ def dates(times: np.ndarray) -> list[Any]:
     return times.astype("datetime64[us]").tolist() if times.dtype.kind == "M" else list(times)
 
 
+def stamps(times: np.ndarray) -> list[tuple[int, ...]]:
+    """Year, month, day, hour, minute and second of times (n) of any calendar."""
+    return [(d.year, d.month, d.day, d.hour, d.minute, d.second) for d in dates(times)]
+
+
+def span_of(times: np.ndarray) -> int:
+    """How many parts of a date tell fields apart: its year (1), its month (2) or its day (3) by the usual step; else all 6."""
+    step = usual_step(times)
+    return 1 if 360 <= step <= 366 else 2 if 28 <= step <= 31 else 3 if step == 1 else 6
+
+
 def irregular(times: np.ndarray) -> np.ndarray:
     """Which steps between neighbouring times are none of the usual length, (times - 1) bool: months and leap days pass, holes
     and what comes twice do not.

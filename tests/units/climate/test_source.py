@@ -170,9 +170,9 @@ def test_bad_input_is_named(plain, folder) -> None:
         (lambda: source("nowhere.nc"), AbsentDataError, "no file nowhere.nc"),
         (lambda: source(plain, predictors=Variables(plain, ["hus"])), InputError, "no variable hus: it has tas, psl"),
         (
-            lambda: Climate(Variables(plain, ["tas"], {"tas": "degC"}), Years((2000,))),
+            lambda: Climate(Variables(plain, ["tas"], {"tas": "mm"}), Years((2000,))),
             InputError,
-            "tas is in K, and degC",
+            "tas is in K, and mm",
         ),
         (lambda: source(plain, division=Years((2010,))), InputError, ""),
         (
@@ -185,7 +185,7 @@ def test_bad_input_is_named(plain, folder) -> None:
         (
             lambda: source(plain, predictors=Variables(short, ["tas"]), coarsen=1),
             InputError,
-            "other times .*30 times, not 40",
+            "lacks 5 times of the targets, the first 2000-02-01",
         ),
         (lambda: source(str(folder / "text.nc")), InputError, "no NetCDF file"),
     ]
