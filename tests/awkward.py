@@ -520,7 +520,7 @@ def more_times_than_needed(folder: Path) -> Kind:
 @kind
 def fewer_times_than_needed(folder: Path) -> Kind:
     return Kind(
-        beside(save(regular(), folder / "a.nc"), save(coarse(n=8, first=0), folder / "in.nc")), refused="2000-01-09"
+        beside(save(regular(), folder / "a.nc"), save(coarse(n=2, first=0), folder / "in.nc")), refused="2000-01-03"
     )
 
 

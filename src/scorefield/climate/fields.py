@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,9 @@ class GriddedFields(FieldDataset):
         domain: the grid of the whole domain.
         mask_channel: give the network one more channel, of where the target is known.
         matching: the number of the predictors' field for every one of the targets'; the same by default.
+        about: what to say of the fields, found when it is asked for.
+        describe: their template, likewise.
+        kept: bytes that the fields may take in memory, where they are from the first use of several on.
     """
 
     def __init__(
@@ -133,6 +137,9 @@ class GriddedFields(FieldDataset):
         *,
         mask_channel: bool = False,
         matching: np.ndarray | None = None,
+        about: Callable[[GriddedFields], tuple[str, ...]] | None = None,
+        describe: Callable[[GriddedFields], Tensor] | None = None,
+        kept: float = 0.0,
     ) -> None:
         self.targets, self.predictors, self.places = targets, predictors, places
         self.size, self.domain, self.mask_channel = size, domain, mask_channel
@@ -141,7 +148,19 @@ class GriddedFields(FieldDataset):
         self._cache: tuple[Tensor, Tensor] | None = None
         names = () if predictors is None else predictors.names
         self.conditions = (*names, *(("known",) if mask_channel else ()))
-        self.template = torch.empty(0, dtype=torch.uint8)
+        self._about, self._describe, self._kept = about, describe, kept
+
+    @cached_property
+    def metadata(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return () if self._about is None else self._about(self)
+
+    @cached_property
+    def template(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return torch.empty(0, dtype=torch.uint8) if self._describe is None else self._describe(self)
+
+    def ready(self) -> None:
+        if self.bytes <= self._kept:
+            self.remember()
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -214,6 +233,8 @@ class GriddedFields(FieldDataset):
         return found
 
     def gather(self, indices: Tensor) -> Batch:
+        if self._cache is None and len(indices) > 1:
+            self.ready()
         if self._cache is not None:
             x, field = (part[indices] for part in self._cache)
         else:

@@ -245,11 +245,12 @@ class Cube:
             part = variable.isel(where)
         else:
             raw = handle[tuple(where.get(str(d), slice(None)) for d in variable.dims)]
-            packing = {k: v for k, v in variable.encoding.items() if k in PACKING}
+            packing = {k: v for k, v in variable.encoding.items() if k in PACKING and not _is_nan(v)}
             dims = [d for d in variable.dims if not isinstance(where.get(str(d)), int)]
-            part = (
-                library().decode_cf(library().Dataset({name: (dims, raw, packing)}), decode_times=False)[name].variable
-            )
+            part = library().Variable(dims, raw)
+            if packing:
+                part = library().Dataset({name: (dims, raw, packing)})
+                part = library().decode_cf(part, decode_times=False)[name].variable
         part = part.transpose(*(d for d in (layout.time, layout.level, layout.y, layout.x) if d))
         values = self._plain(name, np.asarray(part.values))
         if self.order is not None:
@@ -342,6 +343,10 @@ class Cube:
 
     def _scalar_time(self, dataset: xr.Dataset) -> np.ndarray:
         return np.atleast_1d(dataset["time"].values) if "time" in dataset.variables else np.zeros(1, "datetime64[ns]")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
 def unnamed_fill(values: np.ndarray) -> float | None:

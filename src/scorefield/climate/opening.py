@@ -136,6 +136,8 @@ def _months_dated(dataset: xr.Dataset) -> xr.Dataset:
             ends = [_moved(start, int(np.floor(count)) + step) for step in (0, 1)]
             found.append(ends[0] + (ends[1] - ends[0]) * float(count % 1))
         values = np.array(found, object).reshape(months.shape)
+        if calendar in ("standard", "gregorian", "proleptic_gregorian"):
+            values = np.array([date.isoformat() for date in found], "datetime64[us]").reshape(months.shape)
         attributes = {k: v for k, v in variable.attrs.items() if k not in ("units", "calendar", "bounds")}
         dataset = dataset.assign_coords({name: (variable.dims, values, attributes)})
     return dataset

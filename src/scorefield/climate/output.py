@@ -16,6 +16,7 @@ import numpy as np
 from scorefield.climate.axes import library
 from scorefield.climate.predictors import EnsembleInput
 from scorefield.climate.template import Template
+from scorefield.climate.times import dates
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import ErrorsKept
 from scorefield.run.runner import JOB
@@ -209,8 +210,8 @@ def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame:
     Raises:
         InputError: values that are unknown where they should be known, or out of range; other dates, sizes or units.
     """
-    dates = [given.name(i) for i in range(len(given) // given.drivers)]
-    if [str(time) for time in found["time"].values] != dates:
+    expected_dates = [given.name(i) for i in range(len(given) // given.drivers)]
+    if [str(time) for time in dates(np.asarray(found["time"].values))] != expected_dates:
         raise InputError("The file has other dates than the predictors: their encoding of time may not hold them.")
     for name, attributes in frame.variables.items():
         expected = (frame.dimensions, frame.shape, attributes.get("units"))
@@ -219,7 +220,7 @@ def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame:
     known = given.known(template)
     for channel, (low, high) in zip(template.variables, template.facts["ranges"], strict=True):
         least, most = np.inf, -np.inf
-        for number, date in enumerate(dates):
+        for number, date in enumerate(expected_dates):
             field = found[channel.replace("@", "_")].isel({given.dimension: number}).values
             inside = field[..., known]
             if np.isnan(inside).any() or not np.isnan(field[..., ~known]).all():

@@ -137,7 +137,7 @@ class Driving(EnsembleInput):
         return self.predictors.digest(self.numbers[:, None])
 
     def name(self, position: int) -> str:
-        return str(self.predictors.cube.times[self.numbers[position] % len(self.predictors.cube.times)])
+        return str(self._date(position))
 
     def field(self, position: int) -> Tensor:
         number = int(self.numbers[position])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,7 @@ class Climate(Source):
         return [Path(file) for variables in given if variables is not None for file in variables.files()]
 
     def load(self, split: Split) -> GriddedFields:
+        self.division.check()
         targets = Cube(self.targets)
         targets.check_dates()
         domain = self.domain(targets)
@@ -89,14 +91,13 @@ class Climate(Source):
             domain,
             mask_channel=self.mask_channel,
             matching=matching,
+            about=summary_of,
+            describe=partial(describe, self) if split == "train" else None,
+            kept=self.memory * 2**30,
         )
         if not len(fields):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
-        if fields.bytes <= self.memory * 2**30:
-            fields.remember()
-        fields.metadata = summary_of(fields)
-        if split == "train":
-            fields.template = describe(self, fields)
+        fields.gather(torch.tensor([0]))  # what cannot be read is told here; the others are read when they are used
         return fields
 
     def domain(self, targets: Cube) -> Grid:

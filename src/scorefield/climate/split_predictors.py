@@ -72,7 +72,7 @@ class SplitTiles(EnsembleInput):
         return "" if self.fields.predictors is None else self.fields.predictors.digest(self.fields.given_places)
 
     def name(self, position: int) -> str:
-        return str(self.fields.time(position))
+        return str(self._dates([position])[0])
 
     def field(self, position: int) -> Tensor:
         return self.fields.gather(torch.tensor([position])).cond["field"][0]
