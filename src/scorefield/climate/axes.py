@@ -20,17 +20,19 @@ CF = {
 # fmt: off
 NAMES = {  # of dimensions that no attribute explains
     "x": ("lon", "longitude", "x", "grid_longitude", "rlon", "projection_x_coordinate", "xc", "i", "ni", "nlon", "nx",
-          "west_east", "xi_rho"),
+          "west_east", "xi_rho", "xi_u", "xi_v", "xh", "xt_ocean"),
     "y": ("lat", "latitude", "y", "grid_latitude", "rlat", "projection_y_coordinate", "yc", "j", "nj", "nlat", "ny",
-          "south_north", "eta_rho"),
-    "time": ("time", "t", "valid_time", "date"),
-    "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample"),
+          "south_north", "eta_rho", "eta_u", "eta_v", "yh", "yt_ocean"),
+    "time": ("time", "t", "valid_time", "date", "ocean_time", "time_counter"),
+    "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample",
+               "member_id", "ensemble_number", "mem",
+               "variant_label"),
     "level": ("level", "lev", "plev", "pressure", "pressure_level", "isobaricinhpa", "height", "depth", "altitude", "z"),
 }
 # fmt: on
 POINTS = {  # of every point, where no attribute says what they are
-    "latitude": ("lat", "latitude", "nav_lat", "XLAT", "TLAT", "lat_rho"),
-    "longitude": ("lon", "longitude", "nav_lon", "XLONG", "TLONG", "lon_rho"),
+    "latitude": ("lat", "latitude", "nav_lat", "xlat", "tlat", "lat_rho", "geolat", "geolat_t", "gphit", "plat"),
+    "longitude": ("lon", "longitude", "nav_lon", "xlong", "tlong", "lon_rho", "geolon", "geolon_t", "glamt", "plon"),
 }
 
 
@@ -169,8 +171,8 @@ def points_of(dataset: xr.Dataset, name: str, dimensions: tuple[str, ...]) -> tu
     first = str(variable.attrs.get("coordinates", variable.encoding.get("coordinates", ""))).split()
     found = []
     for kind, names in POINTS.items():
-        fits = [n for n in flat if n in known.get(kind, ())] or [n for n in flat if n in names]
+        fits = [n for n in flat if n in known.get(kind, ())] or [n for n in flat if n.lower() in names]
         if not fits:
             return None
-        found.append(min(fits, key=lambda n: (n not in first, n not in names)))
+        found.append(min(fits, key=lambda n: (n not in first, n.lower() not in names)))
     return (found[0], found[1]) if set(dataset[found[0]].dims) == set(dataset[found[1]].dims) else None

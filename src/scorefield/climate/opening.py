@@ -70,7 +70,7 @@ def engine_of(path: str) -> str:
             import netCDF4  # noqa: F401
         except ImportError as error:
             raise InputError(
-                f"{path} is a CDF-5 file: install netCDF4, which reads it, or convert it by nccopy -k nc4."
+                f"{path} is a CDF-5 file: pip install 'scorefield[cdf5]' reads it, or convert it by nccopy -k nc4."
             ) from error
         return "netcdf4"
     if first[:3] == NETCDF3:
@@ -94,7 +94,11 @@ def open_dataset(path: str | Path | Sequence[str]) -> xr.Dataset:
             join="exact",
         )
     except ValueError as error:
-        raise InputError(f"{files[0]} and {len(files) - 1} more files do not join: {brief(error)}.") from error
+        why = "they hold the same times" if "order the Dataset objects" in str(error) else brief(error)
+        raise InputError(
+            f"{files[0]} and {len(files) - 1} more files do not join: {why}. Files follow one another in time; members need a "
+            "dimension of their own."
+        ) from error
     return _around_the_circle(_with_true_bounds(joined, files[0]))
 
 
@@ -107,6 +111,11 @@ def _opened(name: str, *, lazily: bool) -> xr.Dataset:
         options |= {"consolidated": False} if engine == "zarr" else {}
         try:
             dataset = xarray.open_dataset(name, **options)
+            # Zarr itself fills with zeros where nobody says otherwise: they are values, such as no rain.
+            zeros = [n for n, v in dataset.data_vars.items() if engine == "zarr" and v.encoding.get("_FillValue") == 0]
+            if zeros:
+                plain = xarray.open_dataset(name, **options, use_zarr_fill_value_as_mask=False)
+                dataset = dataset.assign({n: plain[n] for n in zeros})
         except ValueError:  # times that it cannot decode
             raw = xarray.open_dataset(name, decode_times=False, **options)
             if not any(SINCE.match(str(variable.attrs.get("units", ""))) for variable in raw.variables.values()):
@@ -194,7 +203,7 @@ def _without_times(dataset: xr.Dataset) -> xr.Dataset:
     """Latitudes and longitudes of points without the dimension of time along which they are repeated."""
     for name in map(str, dataset.variables):
         variable = dataset[name]
-        named = any(name in names for names in POINTS.values()) or str(variable.attrs.get("units", "")).lower() in (
+        named = any(name.lower() in names for names in POINTS.values()) or str(variable.attrs.get("units", "")).lower() in (
             "degree_north", "degrees_north", "degree_east", "degrees_east",
         )  # fmt: skip
         along = [d for d in variable.dims if str(d).lower() in NAMES["time"]]
@@ -260,6 +269,8 @@ def circle_order(positions: np.ndarray) -> np.ndarray | None:
     """The order in which longitudes (n) go around the circle without a hole; None where they do, or where none makes them."""
     along = np.unwrap(positions, period=360)
     steps = np.diff(along)
+    if len(steps) > 2 and abs(abs(along[-1] - along[0]) - 360) < SLACK * 360 and _even(steps):
+        return np.arange(len(positions) - 1)  # the first point comes again at the end
     if len(steps) < 2 or (np.abs(along[-1] - along[0]) < 360 and _even(steps)):
         return None
     turned = np.sort(positions % 360)

@@ -16,6 +16,7 @@ from scorefield.climate.axes import advice
 from scorefield.climate.fields import GriddedFields, Predictors
 from scorefield.climate.files import Cube, Variables
 from scorefield.climate.grid import Grid, grid_of
+from scorefield.climate.opening import tell
 from scorefield.climate.regrid import Bilinear, Conservative, Regrid, Regridder
 from scorefield.climate.split import Division
 from scorefield.climate.template import template_bytes
@@ -26,8 +27,8 @@ from scorefield.data.inspect import written
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 
-SUMMARISED = 256  # fields of which statistics are given
-SURVEYED = 2**28  # bytes of fields in memory while all are gone through
+SUMMARISED = 256, 2**25  # fields of which statistics are given, and bytes of them
+SURVEYED = 2**26  # bytes of fields in memory while all are gone through
 
 
 @dataclass(frozen=True)
@@ -207,6 +208,11 @@ def matched(targets: Cube, predictors: Cube) -> np.ndarray:
             f"{predictors.origin} has the calendar {calendars[0]}, and {targets.origin} {calendars[1]}: convert one of them."
         )
     theirs, ours = stamps(predictors.times), stamps(targets.times)
+    steps = [usual_step(cube.times) for cube in (predictors, targets)]
+    if min(len(theirs), len(ours)) > 1 and not 0.5 < steps[0] / steps[1] < 2:
+        tell(
+            f"{predictors.origin} has steps of {steps[0]:g} days and the targets of {steps[1]:g}: fields of one time are matched"
+        )
     found = np.full(len(ours), -1)
     for span in (6, max(span_of(cube.times) for cube in (predictors, targets))):
         places = {stamp[:span]: i for i, stamp in enumerate(theirs)}
@@ -221,7 +227,8 @@ def matched(targets: Cube, predictors: Cube) -> np.ndarray:
 def summary_of(fields: GriddedFields) -> tuple[str, ...]:
     """What the files contain: variables with their units and ranges, dates and calendar, grids."""
     targets, predictors = fields.targets, fields.predictors
-    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(SUMMARISED, len(fields))).long())
+    count = min(SUMMARISED[0], max(2, SUMMARISED[1] * len(fields) // max(fields.bytes, 1)), len(fields))
+    chosen = fields.gather(torch.linspace(0, len(fields) - 1, count).long())
     ends = [fields.place(i).number % len(targets.times) for i in (0, len(fields) - 1)]  # members follow each other
     first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
     calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"

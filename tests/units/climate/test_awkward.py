@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,9 @@ import torch
 import xarray as xr
 import yaml
 
-from awkward import KINDS, Kind, plane
+from awkward import KINDS, Kind, plane, save
 from scorefield.cli import main
-from scorefield.climate import Blocks, Climate, Variables
+from scorefield.climate import Blocks, Climate, Cube, Variables
 from scorefield.climate.predictors import drive
 from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
@@ -58,6 +59,7 @@ def test_what_is_read_is_what_the_file_holds(name: str, shared: Path, caplog: py
         fields = source.load("train")
     assert found.says in caplog.text
     numbers = np.arange(12) if "months" in name else days(np.asarray([fields.time(i) for i in range(len(fields))]))
+    numbers = numbers * found.more.get("days", 1)
     assert len(fields) >= 12
     batch, points = fields.gather(torch.arange(len(fields))), fields.domain.points()
     tolerance = {"rtol": 1e-5, "atol": found.more.get("atol", 2e-4)}
@@ -112,3 +114,34 @@ def test_the_road_from_a_look_to_a_prediction(name: str, shared: Path, tmp_path:
     with xr.open_dataset(tmp_path / "out.nc", engine="h5netcdf") as out:
         variable = next(v for v in out.data_vars.values() if "member" in v.dims)
         assert "member" in variable.dims and np.isfinite(variable).all() and variable.sizes["time"] >= 8
+
+
+def test_a_cdf5_file_without_its_reader_is_one_line(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (shared / "five.nc").write_bytes(b"CDF\x05" + bytes(60))
+    monkeypatch.setitem(sys.modules, "netCDF4", None)
+    with pytest.raises(InputError, match=r"five.nc is a CDF-5 file: pip install 'scorefield\[cdf5\]'"):
+        Cube(Variables(str(shared / "five.nc"), ["tas"]))
+
+
+def test_each_member_of_a_driver_has_draws_of_its_own(shared: Path, tmp_path: Path) -> None:
+    """The first member's draws are those of a file of it alone; the second's are beside them, for its own predictors."""
+    found = files_of("members_of_the_driver number", shared)
+    with xr.open_dataset(found.driving, engine="h5netcdf") as both:
+        warmer = both.assign(tas=both.tas + xr.DataArray([0.0, 9.0], dims="number"))
+        save(warmer.assign(tas=warmer.tas.assign_attrs(units="K")), tmp_path / "both.nc")
+    division = {
+        "class_path": "scorefield.climate.Blocks",
+        "init_args": {"days": 4, "cycle": 3, "valid": [2], "test": []},
+    }
+    (tmp_path / "run.yaml").write_text(yaml.safe_dump(recipe(found.data | {"division": division})))
+    assert main(["train", str(tmp_path / "run.yaml"), "--out", str(tmp_path / "run")]) == 0
+    drawn = []
+    for given in (tmp_path / "both.nc", Path(found.data["predictors"]["path"])):
+        out = tmp_path / f"out_{given.name}"
+        words = ["downscale", str(tmp_path / "run"), str(given), "--out", str(out), "--members", "2", "--reach", "1e9"]
+        assert main([*words, "--steps", "2", "--chunk", "4"]) == 0
+        with xr.open_dataset(out, engine="h5netcdf") as file:
+            drawn.append(file.load())
+    assert drawn[0].driving_member.values.tolist() == [0, 0, 1, 1] and drawn[0].tas.sizes["time"] == 12
+    np.testing.assert_allclose(drawn[0].tas.values[:2], drawn[1].tas.values, rtol=1e-5)
+    assert not np.allclose(drawn[0].tas.values[2:], drawn[1].tas.values, rtol=1e-3)
