@@ -127,7 +127,8 @@ class Weighted(Regridder):
 
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         known = np.where(np.isfinite(field), self.areas, np.nan)
-        return self.mean(field * self.areas, rows, columns) / self.mean(known, rows, columns)
+        found = self.mean(field * self.areas, rows, columns) / self.mean(known, rows, columns)
+        return found.astype(np.float64 if field.dtype == np.float64 else np.float32)
 
 
 def coarsens(fine: Grid, coarse: Grid) -> bool:

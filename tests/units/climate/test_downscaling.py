@@ -267,6 +267,18 @@ def test_python_and_the_command_line_do_the_same(folder, run, prediction) -> Non
     assert verb.run().read_bytes() == prediction.read_bytes()
 
 
+def test_each_member_of_a_driver_has_draws_of_its_own(folder, fine, run, prediction) -> None:
+    """The first member's draws are those of a file of it alone; the second's are beside them, for its own predictors."""
+    members = {"x": lambda d: xr.concat([d, (d + 9).assign(tas=(d.tas + 9).assign_attrs(units="K"))], "number")}
+    given, out = coarse_file(fine, folder / "members.nc", **members), folder / "members_out.nc"
+    assert main(call(run, given, out, "--seed", "5")) == 0
+    with xr.open_dataset(out, engine="h5netcdf") as both, xr.open_dataset(prediction, engine="h5netcdf") as one:
+        assert both.driving_member.values.tolist() == [0, 0, 0, 1, 1, 1] and both.sizes["time"] == one.sizes["time"]
+        np.testing.assert_allclose(both.tas[:3], one.tas, rtol=1e-5)
+        assert not np.allclose(both.tas[3:], one.tas, rtol=1e-3)
+    check_conventions(out)
+
+
 def _interrupt() -> None:
     raise KeyboardInterrupt
 
