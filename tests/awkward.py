@@ -327,6 +327,24 @@ def points_on_dimensions_without_a_name(folder: Path) -> Kind:
 
 
 @kind
+def lines_of_latitude_along_y(folder: Path) -> Kind:
+    data = regular().rename(lat="y", lon="x")
+    data = data.assign_coords(lat=("y", LAT, ALONG["lat"]), lon=("x", LON, ALONG["lon"])).drop_vars(["y", "x"])
+    return Kind(alone(save(data, folder / "a.nc")))
+
+
+@kind
+def points_without_a_place(folder: Path) -> Kind:
+    lat, lon = curved()
+    data = xr.Dataset(
+        {"tos": (("time", "j", "i"), plane(np.arange(DAYS), lat, lon), {"units": "K"})},
+        {"time": dates(), "lat": (("j", "i"), np.where(lat < 44.3, np.nan, lat), ALONG["lat"])},
+    )
+    data["lon"] = (("j", "i"), lon, ALONG["lon"])
+    return Kind(alone(save(data, folder / "a.nc"), "tos"), refused="points have no latitude and longitude")
+
+
+@kind
 def nemo(folder: Path) -> Kind:
     lat, lon = curved()
     data = xr.Dataset(

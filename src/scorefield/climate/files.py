@@ -265,12 +265,13 @@ class Cube:
         if fill is not None:
             values = np.where(np.isclose(values, fill, rtol=1e-6, atol=0), np.nan, values)
         packing = self.dataset[name].encoding
-        fills = np.array(FILLS) * packing.get("scale_factor", 1.0) + packing.get("add_offset", 0.0)
-        if (found := unnamed_fill(values, fills)) is not None:
-            count = int(np.isclose(values, found, rtol=1e-6).sum())
+        scale, offset = float(packing.get("scale_factor", 1.0)), float(packing.get("add_offset", 0.0))
+        stored = values if (scale, offset) == (1, 0) else (values - offset) / scale
+        if (number := unnamed_fill(stored)) is not None:
+            found, count = number * scale + offset, int(np.isclose(stored, number, rtol=1e-6).sum())
             raise InputError(
-                f"{self.origin}: {name} is {found:g} at {count} points, which can only stand for unknown, and no _FillValue "
-                f"says so: give fill: {found:g} beside names, or correct the file."
+                f"{self.origin}: {name} is {found:.9g} at {count} points, which can only stand for unknown, and no _FillValue "
+                f"says so: give fill: {found:.9g} beside names, or correct the file."
             )
         if change is not None:
             values = values.astype(np.float64) * change[0] + change[1]
@@ -351,7 +352,7 @@ def _is_nan(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
 
 
-def unnamed_fill(values: np.ndarray, fills: np.ndarray) -> float | None:
+def unnamed_fill(values: np.ndarray) -> float | None:
     """A number among values that can only stand for unknown: beyond all that is measured, or a usual one far from all others."""
     if values.dtype.kind not in "fiu" or not values.size:
         return None
@@ -360,7 +361,7 @@ def unnamed_fill(values: np.ndarray, fills: np.ndarray) -> float | None:
             continue
         if abs(end) > HUGE:
             return end
-        if not np.isclose(end, fills, rtol=1e-6, atol=0).any():
+        if not np.isclose(end, FILLS, rtol=1e-6, atol=0).any():
             continue
         rest = values[np.isfinite(values) & ~np.isclose(values, end, rtol=1e-6, atol=0)]
         if not rest.size or np.abs(rest - end).min() > 2 * (float(rest.max()) - float(rest.min())):

@@ -284,4 +284,9 @@ def _points(dataset: xr.Dataset, name: str, layout: Layout) -> tuple[np.ndarray,
     if (names := points_of(dataset, name, (layout.y, layout.x))) is None:
         return None, None
     latitude, longitude = (np.asarray(dataset[n].transpose(layout.y, layout.x).values, np.float64) for n in names)
+    wrong = ~(np.abs(latitude) <= 90.001) | ~(np.abs(longitude) <= 1e3)
+    if wrong.any():
+        raise InputError(
+            f"{int(wrong.sum())} points have no latitude and longitude in {names[0]} and {names[1]}: give every point its place."
+        )
     return latitude, longitude

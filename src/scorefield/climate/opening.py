@@ -122,7 +122,7 @@ def _opened(name: str, *, lazily: bool) -> xr.Dataset:
                 raise
             kept = {"mask_and_scale": False, "decode_coords": False, "concat_characters": False}
             dataset = xarray.decode_cf(_months_dated(raw), decode_timedelta=False, **kept)
-        return _without_times(_numbers_dated(_characters_dated(dataset)))
+        return _with_lines(_without_times(_numbers_dated(_characters_dated(dataset))))
     except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
         if isinstance(error, InputError):
             raise
@@ -197,6 +197,19 @@ def _characters_dated(dataset: xr.Dataset) -> xr.Dataset:
     except ValueError:
         return dataset
     return dataset.drop_vars("Times").assign_coords({dimension: (dimension, dated, {"standard_name": "time"})})
+
+
+def _with_lines(dataset: xr.Dataset) -> xr.Dataset:
+    """Latitudes along `y` and longitudes along `x`, which have no coordinates of their own, as the dimensions of the grid."""
+    lines: dict[str, list[str]] = {}
+    for name in map(str, dataset.variables):
+        known = any(name.lower() in names for names in POINTS.values())
+        if known and dataset[name].ndim == 1 and name not in dataset.dims:
+            lines.setdefault(str(dataset[name].dims[0]), []).append(name)
+    alone = {
+        dimension: names[0] for dimension, names in lines.items() if len(names) == 1 and dimension not in dataset.coords
+    }
+    return dataset.set_coords(list(alone.values())).swap_dims(alone)
 
 
 def _without_times(dataset: xr.Dataset) -> xr.Dataset:
