@@ -17,7 +17,7 @@ from scorefield.climate.ensembles import Conserve, Ensemble, FieldChunks
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
 from scorefield.climate.output import Placed, format_of, frame_of, validate
-from scorefield.climate.predictors import EnsembleInput, drive
+from scorefield.climate.predictors import EnsembleInput, drive, with_levels
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
 from scorefield.climate.units import same_units
@@ -122,7 +122,8 @@ class Downscale(Drawing):
     @cached_property
     def source(self) -> Climate:
         """The training data; their files are needed for a split of theirs alone."""
-        return cast(Climate, self.checkpoint.source(self.trust))  # a model with a template was trained on them
+        source = cast(Climate, self.checkpoint.source(self.trust))  # a model with a template was trained on them
+        return replace(source, targets=with_levels(source.targets, self.template.variables))
 
     @cached_property
     def matched(self) -> tuple[Matched, EnsembleInput] | None:
@@ -262,10 +263,11 @@ class GriddedFile(Job):
                 raise InputError(f"{self.out} is not written: {error}") from error
 
     def _placed(self, pieces: Pieces) -> Iterator[Placed]:
-        first = 0 if self.fields.members else 1
+        members, cases = self.fields.members, len(self.fields.given) // self.fields.given.drivers
         for start, piece in zip(self.fields.starts, pieces, strict=True):
-            for where, values in zip(self.fields.fields(start), piece["x"], strict=True):
-                yield where[first:], values
+            for (member, position), values in zip(self.fields.fields(start), piece["x"], strict=True):
+                driver, case = divmod(position, cases)
+                yield (driver * members + member, case) if members else (case,), values
 
     def made_by(self) -> str | None:
         return format_of(self.out).made_by(self.out)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -120,6 +121,10 @@ class GriddedFields(FieldDataset):
         size: rows and columns of a field.
         domain: the grid of the whole domain.
         mask_channel: give the network one more channel, of where the target is known.
+        matching: the number of the predictors' field for every one of the targets'; the same by default.
+        about: what to say of the fields, found when it is asked for.
+        describe: their template, likewise.
+        kept: bytes that the fields may take in memory, where they are from the first use of several on.
     """
 
     def __init__(
@@ -131,14 +136,31 @@ class GriddedFields(FieldDataset):
         domain: Grid,
         *,
         mask_channel: bool = False,
+        matching: np.ndarray | None = None,
+        about: Callable[[GriddedFields], tuple[str, ...]] | None = None,
+        describe: Callable[[GriddedFields], Tensor] | None = None,
+        kept: float = 0.0,
     ) -> None:
         self.targets, self.predictors, self.places = targets, predictors, places
         self.size, self.domain, self.mask_channel = size, domain, mask_channel
+        self.matching = np.arange(len(targets)) if matching is None else matching
         self.holes = False
         self._cache: tuple[Tensor, Tensor] | None = None
         names = () if predictors is None else predictors.names
         self.conditions = (*names, *(("known",) if mask_channel else ()))
-        self.template = torch.empty(0, dtype=torch.uint8)
+        self._about, self._describe, self._kept = about, describe, kept
+
+    @cached_property
+    def metadata(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return () if self._about is None else self._about(self)
+
+    @cached_property
+    def template(self) -> Tensor:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return torch.empty(0, dtype=torch.uint8) if self._describe is None else self._describe(self)
+
+    def ready(self) -> None:
+        if self.bytes <= self._kept:
+            self.remember()
 
     @property
     def variables(self) -> tuple[str, ...]:
@@ -165,7 +187,16 @@ class GriddedFields(FieldDataset):
         """The predictors of a field's time over the whole domain, as they are given, (channels, y, x)."""
         if self.predictors is None:
             raise InputError("These fields have no predictors.")
-        return self.predictors.coarse(self.place(index).number)
+        return self.predictors.coarse(self.given_number(self.place(index).number))
+
+    def given_number(self, number: int) -> int:
+        """The number of the predictors' field that belongs to one of the targets."""
+        return int(self.matching[number])
+
+    @property
+    def given_places(self) -> np.ndarray:
+        """Number of the predictors' field, first row and first column of each field, (n, 3)."""
+        return np.column_stack([self.matching[self.places[:, 0]], self.places[:, 1:]])
 
     @property
     def bytes(self) -> int:
@@ -202,6 +233,8 @@ class GriddedFields(FieldDataset):
         return found
 
     def gather(self, indices: Tensor) -> Batch:
+        if self._cache is None and len(indices) > 1:
+            self.ready()
         if self._cache is not None:
             x, field = (part[indices] for part in self._cache)
         else:
@@ -234,13 +267,14 @@ class GriddedFields(FieldDataset):
     def _read(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         number = int(self.places[rows[0], 0])
         target = self.targets.read(number)
-        window = None if self.predictors is None else self.predictors.window(number)
+        given_number = self.given_number(number)
+        window = None if self.predictors is None else self.predictors.window(given_number)
         found = []
         for index in rows:
             part = self._slices(self.place(int(index)))
             given = np.empty((0, *self.size), np.float32)
             if self.predictors is not None and window is not None:
-                given = self.predictors.at(number, window, *part)
+                given = self.predictors.at(given_number, window, *part)
             found.append((target[:, part[0], part[1]], given))
         return found
 

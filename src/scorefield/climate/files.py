@@ -1,47 +1,41 @@
-"""Gridded files: NetCDF-3, NetCDF-4 and Zarr, opened lazily, their axes found, their variables as channels."""
+"""Variables of gridded files as channels of numbered fields, read in blocks, in the units that are wanted."""
 
 from __future__ import annotations
 
-import glob
 import json
 import os
 from collections import deque
-from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from hashlib import file_digest, sha256
+from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from scorefield.climate.units import same_units
+from scorefield.climate.axes import NAMES, Layout, axes_of, bounds_name, layout_of, library, mapping_name, selected
+from scorefield.climate.opening import ROLLED, engine_of, files_of, is_store, open_dataset
+from scorefield.climate.times import dates
+from scorefield.climate.units import conversion, is_precipitation, same_units
 from scorefield.data.precision import fits_float32, needed
-from scorefield.foundation.errors import AbsentDataError, InputError, brief
-from scorefield.foundation.lazy import require
+from scorefield.foundation.errors import InputError
 from scorefield.run.verb import Verb
 
 if TYPE_CHECKING:
     import xarray as xr
 
-HDF5, NETCDF3 = b"\x89HDF\r\n\x1a\n", b"CDF"
-CF = {
-    "X": "x", "longitude": "x", "Y": "y", "latitude": "y", "T": "time", "time": "time", "Z": "level", "vertical": "level",
-}  # fmt: skip
-# fmt: off
-NAMES = {  # of dimensions that no attribute explains
-    "x": ("lon", "longitude", "x", "grid_longitude", "rlon", "projection_x_coordinate", "xc", "i", "ni", "nlon", "nx",
-          "west_east", "xi_rho"),
-    "y": ("lat", "latitude", "y", "grid_latitude", "rlat", "projection_y_coordinate", "yc", "j", "nj", "nlat", "ny",
-          "south_north", "eta_rho"),
-    "time": ("time", "t", "valid_time", "date"),
-    "member": ("ensemble_member", "member", "realization", "realisation", "ensemble", "ens", "number", "sample"),
-    "level": ("level", "lev", "plev", "pressure", "pressure_level", "isobaricinhpa", "height", "depth", "altitude", "z"),
-}
-# fmt: on
+__all__ = [
+    "NAMES", "Cube", "Layout", "Variables", "axes_of", "bounds_name", "digest_of", "engine_of", "files_of", "identity_of",
+    "is_store", "layout_of", "library", "mapping_name", "open_dataset",
+]  # fmt: skip
 PACKING = ("scale_factor", "add_offset", "_FillValue", "missing_value", "_Unsigned")
 READ_AHEAD = 2**25  # bytes of fields that follow one another, read together
+BLOCK = 2**29  # bytes of fields that one chunk of a file holds, which are unpacked together or not at all
 LOOKED_AT = 4  # fields, for their number type
 CHUNKS = 2**26  # bytes of unpacked chunks that HDF5 keeps
+FILLS = (-99.0, -99.9, -999.0, -999.9, -9999.0, -9999.9, -99999.0, -32767.0, -32768.0, 9999.0, 99999.0, 999999.0)
+HUGE = 1e19  # beyond what any variable of a climate file reaches: what is larger stands for unknown
 
 
 @dataclass(frozen=True)
@@ -52,33 +46,22 @@ class Variables:
         path: a NetCDF file, a Zarr store, a pattern such as `pr_*.nc`, or a list of them, which follow one another in time.
             Environment variables in it are filled in.
         names: of the variables, in the order of the channels.
-        units: what they must be, of all variables or of each by its name; others raise InputError.
-        levels: which values of the vertical axis to take, for variables that have one; all by default. Each is a channel.
+        units: to which values are converted, of all variables or of each by its name; InputError where they cannot be.
+        levels: which values of the vertical axis to take, or all; each is a channel. An axis of several needs to be told.
+        select: the value to take along other dimensions, by their names, such as {expver: 1}.
+        fill: a number that stands for unknown values, where the files do not say so.
     """
 
     path: str | list[str]
     names: list[str]
     units: str | dict[str, str] = field(default_factory=dict)
-    levels: list[float] | None = None
+    levels: list[float] | Literal["all"] | None = None
+    select: dict[str, float | str] = field(default_factory=dict)
+    fill: float | None = None
 
     def files(self) -> list[str]:
         """The files. Raises AbsentDataError where there are none."""
         return files_of(self.path)
-
-
-def files_of(path: str | Path | Sequence[str]) -> list[str]:
-    """The files that a path means: a file, a Zarr store, a pattern, a folder of NetCDF files, or a list of them."""
-    found: list[str] = []
-    for entry in map(os.path.expandvars, [str(path)] if isinstance(path, str | Path) else path):
-        # A name may hold brackets, which a pattern has too: what is there is meant as it is written.
-        there = os.path.exists(entry)  # noqa: PTH110
-        matches = [entry] if there else sorted(glob.glob(entry)) if glob.has_magic(entry) else []  # noqa: PTH207
-        if not matches:
-            raise AbsentDataError(f"There is no file {entry}: give the path of NetCDF files or of a Zarr store.")
-        for match in map(Path, matches):
-            parts = sorted(match.glob("*.nc")) if match.is_dir() and not is_store(match) else []
-            found += map(str, parts or [match])
-    return found
 
 
 def digest_of(path: Path) -> str:
@@ -98,133 +81,6 @@ def identity_of(verb: Verb) -> dict[str, Any]:
     return {"verb": type(verb).__name__} | json.loads(plain)
 
 
-def library() -> Any:
-    """xarray, which reads CF attributes by cf-xarray, or InputError where the extra is missing."""
-    require("cf_xarray", "Gridded files", "climate")
-    return require("xarray", "Gridded files", "climate")
-
-
-def is_store(path: Path) -> bool:
-    """Whether a folder is a Zarr store, of either format."""
-    return any((path / name).exists() for name in ("zarr.json", ".zgroup", ".zmetadata"))
-
-
-def engine_of(path: str) -> str:
-    """What reads a file, by its first bytes: names of files say nothing of it."""
-    if Path(path).is_dir():
-        return "zarr"
-    with Path(path).open("rb") as file:
-        first = file.read(8)
-    if first == HDF5:
-        return "h5netcdf"
-    if first[:3] == NETCDF3:
-        return "scipy"
-    raise InputError(f"{path} is no NetCDF file and no Zarr store: convert it, with cdo or xarray.")
-
-
-def open_dataset(path: str | Path | Sequence[str]) -> xr.Dataset:
-    """The files of a path as one dataset, lazily; several are joined along time, and what has no time is taken from the first."""
-    xarray, files, parts = library(), files_of(path), []
-    for name in files:
-        try:
-            engine = engine_of(name)
-            # Several files are joined lazily by dask; one is read field by field, which is faster.
-            options: dict[str, Any] = {"chunks": {} if len(files) > 1 else None}
-            options |= {"consolidated": False} if engine == "zarr" else {}
-            parts.append(xarray.open_dataset(name, engine=engine, decode_timedelta=False, **options))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            if isinstance(error, InputError):
-                raise
-            raise InputError(f"{name} cannot be read as a gridded file: {brief(error)}.") from error
-    if len(parts) == 1:
-        return parts[0]
-    try:
-        return xarray.combine_by_coords(
-            parts, data_vars="minimal", coords="minimal", compat="override", combine_attrs="override", join="exact"
-        )
-    except ValueError as error:
-        raise InputError(f"{files[0]} and {len(files) - 1} more files do not join: {brief(error)}.") from error
-
-
-def axes_of(dataset: xr.Dataset, name: str) -> dict[str, str]:
-    """What each dimension of a variable is - x, y, time, member, level - by CF attributes, else by its name; "" where unknown."""
-    library()
-    known = {
-        coordinate: CF[kind]
-        for kinds in (dataset.cf.coordinates, dataset.cf.axes)
-        for kind, coordinates in kinds.items()
-        for coordinate in coordinates
-    }
-    found = {}
-    for dimension in map(str, dataset[name].dims):
-        axis = known.get(dimension) or next((a for a, names in NAMES.items() if dimension.lower() in names), "")
-        if dimension in dataset.coords:
-            if dataset[dimension].attrs.get("standard_name") == "realization":
-                axis = "member"
-            axis = axis or ("time" if dataset[dimension].dtype.kind in "MO" else "")
-        found[dimension] = axis
-    return found
-
-
-@dataclass(frozen=True)
-class Layout:
-    """The dimensions of a variable by what they are; empty where it has none of a kind.
-
-    Attributes:
-        x: along rows.
-        y: along columns.
-        time: along time.
-        member: of an ensemble.
-        level: along the vertical.
-        single: others, of length 1.
-    """
-
-    x: str
-    y: str
-    time: str = ""
-    member: str = ""
-    level: str = ""
-    single: tuple[str, ...] = ()
-
-
-def layout_of(dataset: xr.Dataset, name: str, origin: str) -> Layout:
-    """Find the axes of a variable. Raises InputError where it is absent or no field."""
-    if name not in dataset.variables:
-        raise InputError(f"{origin} has no variable {name}: it has {', '.join(map(str, dataset.data_vars))}.")
-    axes: dict[str, str] = {}
-    single: list[str] = []
-    for dimension, axis in axes_of(dataset, name).items():
-        if axis in axes:
-            raise InputError(f"{origin}: {name} has the dimensions {axes[axis]} and {dimension}: select one of them.")
-        if axis:
-            axes[axis] = dimension
-        elif dataset.sizes[dimension] == 1:
-            single.append(dimension)
-        else:
-            raise InputError(
-                f"{origin}: {name} has the dimension {dimension}, which is no axis of a grid, of time, of members or of levels: "
-                f"select one of it, with xarray .isel({dimension}=0)."
-            )
-    if "x" not in axes or "y" not in axes:
-        raise InputError(f"{origin}: {name} has the dimensions {', '.join(map(str, dataset[name].dims))}, not a grid.")
-    return Layout(**axes, single=tuple(single))
-
-
-def mapping_name(dataset: xr.Dataset, name: str) -> str:
-    """The variable with a variable's grid mapping, its coordinates, where it lists them, left out; "" where there is none."""
-    variable = dataset[name]
-    text = str(variable.attrs.get("grid_mapping", variable.encoding.get("grid_mapping", "")))
-    found = text.partition(":")[0].strip()
-    return found if found in dataset.variables else ""
-
-
-def bounds_name(dataset: xr.Dataset, name: str) -> str:
-    """The variable with a coordinate's bounds; "" where it has none."""
-    attributes = {**dataset[name].encoding, **dataset[name].attrs} if name in dataset.coords else {}
-    found = str(attributes.get("bounds", ""))
-    return found if found in dataset.variables else ""
-
-
 class Cube:
     """Variables on one grid as channels of fields that are numbered: member by member, and in each by time.
 
@@ -241,9 +97,10 @@ class Cube:
         self.origin = self.files[0] + (f" and {len(self.files) - 1} more" if len(self.files) > 1 else "")
         self._opened: tuple[int, xr.Dataset, dict[str, Any]] | None = None
         self._runs: deque[tuple[int, np.ndarray]] = deque(maxlen=2)  # first number, fields; the newest first
+        self.order: tuple[np.ndarray, np.ndarray] | None = None
         dataset = self.dataset
         self.layouts = [layout_of(dataset, name, self.origin) for name in variables.names]
-        self._check_units(dataset)
+        self._changes = self._conversions(dataset)
         first = self.layouts[0]
         for name, layout in zip(variables.names, self.layouts, strict=True):
             if (layout.y, layout.x) != (first.y, first.x):
@@ -265,8 +122,9 @@ class Cube:
         self.dtype = np.dtype(np.float64)
         numbers = np.unique(np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).round().astype(int)).tolist()
         found = needed(np.stack([self.read(number) for number in numbers]), self.origin)
-        self._runs.clear()
-        return np.dtype(str(found).removeprefix("torch."))
+        dtype = np.dtype(str(found).removeprefix("torch."))
+        self._runs = deque(((first, fields.astype(dtype)) for first, fields in self._runs), maxlen=2)
+        return dtype
 
     @property
     def dataset(self) -> xr.Dataset:
@@ -276,7 +134,8 @@ class Cube:
     def _open(self) -> tuple[int, xr.Dataset, dict[str, Any]]:
         """Number of the process, its dataset, and its handles of variables of a single HDF5 file; None for others."""
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), open_dataset(self.files), {})
+            dataset = selected(open_dataset(self.files), self.variables.select, self.origin)
+            self._opened = (os.getpid(), dataset, {})
             self._runs.clear()
         return self._opened
 
@@ -291,11 +150,27 @@ class Cube:
         """Of the channels: of the variable, with the level where it has several."""
         return tuple(name if level is None else f"{name}@{level:g}" for name, level in self.channels)
 
+    def units(self, name: str) -> str:
+        """Of a variable's values as they are read; "none" where the files do not say."""
+        return self._wanted(name) or str(self.dataset[name].attrs.get("units", "none"))
+
+    def attributes(self, name: str) -> dict[str, Any]:
+        """Of a variable as it is read."""
+        return {**self.dataset[name].attrs} | ({"units": wanted} if (wanted := self._wanted(name)) else {})
+
     @property
     def quantities(self) -> tuple[tuple[str, str], ...]:
         """Name and units of every channel."""
-        units = (str(self.dataset[name].attrs.get("units", "none")) for name, _ in self.channels)
-        return tuple(zip(self.names, units, strict=True))
+        return tuple(zip(self.names, (self.units(name) for name, _ in self.channels), strict=True))
+
+    def placed(self, rows: np.ndarray, columns: np.ndarray) -> Cube:
+        """The same fields at some of the rows and columns, by their numbers, in this order."""
+        found = copy(self)
+        found._runs = deque(maxlen=2)
+        before = (np.arange(n) for n in self.shape) if self.order is None else self.order
+        along = tuple(own[part] for own, part in zip(before, (rows, columns), strict=True))
+        found.order, found.shape = (along[0], along[1]), (len(rows), len(columns))
+        return found
 
     def check_dates(self) -> None:
         """Raises InputError where times are no dates."""
@@ -309,25 +184,54 @@ class Cube:
             raise InputError(
                 f"{self.origin}: {name} is no date (NaT) at position {unknown[0]}: give every field a date, or drop it."
             )
+        found = dates(self.times)
+        for before, after in pairwise(found):
+            if not before < after:
+                raise InputError(f"{self.origin}: {after} comes after {before}: sort the times and drop repeated ones.")
 
     def read(self, number: int) -> np.ndarray:
         """The field of a number, (channels, y, x) of `dtype`, NaN where it is not known; not to be written to.
 
-        Where fields are read in turn, those that follow are read with them, twice as many each time.
+        A member that is small is read at once, and what lies in one chunk of the file together; where fields are read in turn,
+        those that follow are read with them, twice as many each time.
         """
         for first, fields in self._runs:
             if first <= number < first + len(fields):
                 return fields[number - first]
         member, time = divmod(number, len(self.times))
-        first, fields = self._runs[0] if self._runs else (-1, ())
-        count = 2 * len(fields) if number == first + len(fields) else 1
-        size = self.dtype.itemsize * len(self.channels) * self.shape[0] * self.shape[1]
-        count = max(1, min(count, READ_AHEAD // size, len(self.times) - time))
+        start, count = self._block(number, time)
         parts = [
-            self._values(*pair, member, time, count) for pair in zip(self.variables.names, self.layouts, strict=True)
+            self._values(*pair, member, start, count) for pair in zip(self.variables.names, self.layouts, strict=True)
         ]
-        self._runs.appendleft((number, np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]))
-        return self._runs[0][1][0]
+        fields = np.concatenate(parts, axis=1) if len(parts) > 1 else parts[0]
+        if self._runs and self._runs[0][1].nbytes + fields.nbytes > BLOCK:
+            self._runs.clear()
+        first = member * len(self.times) + start
+        self._runs.appendleft((first, fields))
+        return fields[number - first]
+
+    def _block(self, number: int, time: int) -> tuple[int, int]:
+        """The first time and the number of times to read for a field."""
+        times = len(self.times)
+        size = self.dtype.itemsize * len(self.channels) * int(np.prod(self._whole))
+        if times * size <= READ_AHEAD:
+            return 0, times
+        first, fields = self._runs[0] if self._runs else (-1, ())
+        ahead = 2 * len(fields) if number == first + len(fields) else 1
+        chunk = self._chunk()
+        if chunk * size <= BLOCK and chunk > min(ahead, READ_AHEAD // size):
+            return time - time % chunk, min(chunk, times - time + time % chunk)
+        return time, max(1, min(ahead, READ_AHEAD // size, times - time))
+
+    def _chunk(self) -> int:
+        """How many times lie in one chunk of the files, at most."""
+        chunks = (self.dataset[name].encoding.get("preferred_chunks", {}) for name in self.variables.names)
+        return max(int(c.get(layout.time, 1)) for c, layout in zip(chunks, self.layouts, strict=True))
+
+    @property
+    def _whole(self) -> tuple[int, int]:
+        """Rows and columns in the files."""
+        return self.dataset.sizes[self.layouts[0].y], self.dataset.sizes[self.layouts[0].x]
 
     def _values(self, name: str, layout: Layout, member: int, time: int, count: int) -> np.ndarray:
         """A variable at times that follow one another, (count, levels, y, x); one without time is the same at all of them."""
@@ -341,23 +245,45 @@ class Cube:
             part = variable.isel(where)
         else:
             raw = handle[tuple(where.get(str(d), slice(None)) for d in variable.dims)]
-            packing = {k: v for k, v in variable.encoding.items() if k in PACKING}
+            packing = {k: v for k, v in variable.encoding.items() if k in PACKING and not _is_nan(v)}
             dims = [d for d in variable.dims if not isinstance(where.get(str(d)), int)]
-            part = (
-                library().decode_cf(library().Dataset({name: (dims, raw, packing)}), decode_times=False)[name].variable
-            )
+            part = library().Variable(dims, raw)
+            if packing:
+                part = library().Dataset({name: (dims, raw, packing)})
+                part = library().decode_cf(part, decode_times=False)[name].variable
         part = part.transpose(*(d for d in (layout.time, layout.level, layout.y, layout.x) if d))
-        values = np.asarray(part.values, self.dtype)
+        values = self._plain(name, np.asarray(part.values))
+        if self.order is not None:
+            values = values[..., self.order[0], :][..., self.order[1]]
         values = values if layout.level else np.expand_dims(values, -3)
         values = values if wanted is None else np.take(values, np.unique(wanted, return_inverse=True)[1], axis=-3)
         return values if layout.time else np.broadcast_to(values, (count, *values.shape))
+
+    def _plain(self, name: str, values: np.ndarray) -> np.ndarray:
+        """Values as they are wanted: unknown ones NaN, in the units of the variables. Refuses fill values that no file names."""
+        fill, change = self.variables.fill, self._changes.get(name)
+        if fill is not None:
+            values = np.where(np.isclose(values, fill, rtol=1e-6, atol=0), np.nan, values)
+        packing = self.dataset[name].encoding
+        scale, offset = float(packing.get("scale_factor", 1.0)), float(packing.get("add_offset", 0.0))
+        stored = values if (scale, offset) == (1, 0) else (values - offset) / scale
+        if (number := unnamed_fill(stored)) is not None:
+            found, count = number * scale + offset, int(np.isclose(stored, number, rtol=1e-6).sum())
+            raise InputError(
+                f"{self.origin}: {name} is {found:.9g} at {count} points, which can only stand for unknown, and no _FillValue "
+                f"says so: give fill: {found:.9g} beside names, or correct the file."
+            )
+        if change is not None:
+            values = values.astype(np.float64) * change[0] + change[1]
+        return np.asarray(values, self.dtype)
 
     def _handle(self, name: str) -> Any:
         """A variable of a single HDF5 file, to be read without looking up names; None where xarray has to read it."""
         _, dataset, handles = self._open()
         if name not in handles:
             handles[name] = None
-            if len(self.files) == 1 and engine_of(self.files[0]) == "h5netcdf":
+            moved = self.variables.select or ROLLED in dataset.encoding
+            if len(self.files) == 1 and not moved and engine_of(self.files[0]) == "h5netcdf":
                 import h5py
 
                 found: Any = h5py.File(self.files[0], "r", rdcc_nbytes=CHUNKS)[name]
@@ -367,38 +293,77 @@ class Cube:
 
     def _level_numbers(self, name: str, layout: Layout) -> np.ndarray | None:
         """Where the levels are that were named; None for all."""
-        if not layout.level or self.variables.levels is None:
+        if not layout.level or not isinstance(self.variables.levels, list):
             return None
-        known = self._known_levels(layout).tolist()
-        return np.array([known.index(level) for level in self.variables.levels])
+        known = np.asarray(self._known_levels(layout), float)
+        return np.array([int(np.abs(known - level).argmin()) for level in self.variables.levels])
 
     def _known_levels(self, layout: Layout) -> np.ndarray:
         dataset, name = self.dataset, layout.level
         return dataset[name].values if name in dataset.coords else np.arange(dataset.sizes[name])
 
     def _levels(self, name: str, layout: Layout) -> list[tuple[str, float | None]]:
+        wanted = self.variables.levels
         if not layout.level:
             return [(name, None)]
-        known = self._known_levels(layout)
-        wanted = known.tolist() if self.variables.levels is None else self.variables.levels
-        if absent := [level for level in wanted if level not in known]:
-            raise InputError(
-                f"{self.origin}: {name} has no level {absent[0]:g} but {', '.join(f'{k:g}' for k in known)}."
-            )
+        known = np.asarray(self._known_levels(layout))
+        shown = ", ".join(f"{k:g}" for k in known[:6]) + (", ..." if len(known) > 6 else "")
+        if wanted is None:
+            if len(known) > 1:
+                raise InputError(
+                    f"{self.origin}: {name} has the values {shown} of {layout.level}: name those to take by levels: "
+                    f"[{known[0]:g}] beside names, or all, each of which becomes a channel."
+                )
+            return [(name, None)]
+        wanted = known.tolist() if wanted == "all" else wanted
+        if absent := [level for level in wanted if not np.isclose(known, level, rtol=1e-6).any()]:
+            raise InputError(f"{self.origin}: {name} has no level {absent[0]:g} but {shown}.")
         return [(name, float(level)) for level in wanted]
 
-    def _check_units(self, dataset: xr.Dataset) -> None:
+    def _wanted(self, name: str) -> str:
+        """The units in which a variable is wanted; "" for those of the files."""
         wanted = self.variables.units
-        for name, expected in (
-            dict.fromkeys(self.variables.names, wanted) if isinstance(wanted, str) else wanted
-        ).items():
-            if name not in self.variables.names:
-                raise InputError(f"Units are given for {name}, which is none of {', '.join(self.variables.names)}.")
-            found = dataset[name].attrs.get("units", "none")
-            if not same_units(found, expected):
+        return wanted if isinstance(wanted, str) else wanted.get(name, "")
+
+    def _conversions(self, dataset: xr.Dataset) -> dict[str, tuple[float, float]]:
+        """Factor and offset of every variable that is wanted in other units."""
+        if not isinstance(self.variables.units, str) and (
+            other := set(self.variables.units) - set(self.variables.names)
+        ):
+            raise InputError(f"Units are given for {min(other)}, which is none of {', '.join(self.variables.names)}.")
+        found = {}
+        for name in self.variables.names:
+            wanted, own = self._wanted(name), dataset[name].attrs.get("units", "none")
+            if not wanted or same_units(own, wanted):
+                continue
+            change = conversion(own, wanted, water=is_precipitation(dataset[name]))
+            if change is None:
                 raise InputError(
-                    f"{self.origin}: {name} is in {found}, and {expected} is expected: convert it, or give units."
+                    f"{self.origin}: {name} is in {own}, and {wanted} is expected: convert it, or give units."
                 )
+            found[name] = change
+        return found
 
     def _scalar_time(self, dataset: xr.Dataset) -> np.ndarray:
         return np.atleast_1d(dataset["time"].values) if "time" in dataset.variables else np.zeros(1, "datetime64[ns]")
+
+
+def _is_nan(value: Any) -> bool:
+    return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
+def unnamed_fill(values: np.ndarray) -> float | None:
+    """A number among values that can only stand for unknown: beyond all that is measured, or a usual one far from all others."""
+    if values.dtype.kind not in "fiu" or not values.size:
+        return None
+    for end in (float(np.fmax.reduce(values, axis=None)), float(np.fmin.reduce(values, axis=None))):
+        if not np.isfinite(end):
+            continue
+        if abs(end) > HUGE:
+            return end
+        if not np.isclose(end, FILLS, rtol=1e-6, atol=0).any():
+            continue
+        rest = values[np.isfinite(values) & ~np.isclose(values, end, rtol=1e-6, atol=0)]
+        if not rest.size or np.abs(rest - end).min() > 2 * (float(rest.max()) - float(rest.min())):
+            return end
+    return None

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from scorefield.climate.files import Layout, bounds_name, mapping_name
+from scorefield.climate.axes import Layout, bounds_name, mapping_name, points_of
 from scorefield.climate.units import conversion
 from scorefield.foundation.errors import InputError
 
@@ -22,10 +22,6 @@ GEOGRAPHIC, ROTATED = "latitude_longitude", "rotated_latitude_longitude"
 CURVILINEAR = "curvilinear"  # lines are numbered, and every point has a latitude and a longitude
 PLANE = "projection"  # one that the file does not name
 ANGLES = ("lat", "latitude", "rlat", "grid_latitude", "lon", "longitude", "rlon", "grid_longitude")
-POINTS = {  # of every point, where no attribute says what they are
-    "latitude": ("lat", "latitude", "nav_lat", "XLAT", "TLAT", "lat_rho"),
-    "longitude": ("lon", "longitude", "nav_lon", "XLONG", "TLONG", "lon_rho"),
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +83,13 @@ class Grid:
             self.spherical,
         )
 
+    def turned(self, rows: np.ndarray, columns: np.ndarray) -> Grid:
+        """All of it with rows and columns in their own order or the reverse, by their numbers."""
+        down, along = (slice(None, None, -1 if len(n) > 1 and n[0] > n[-1] else 1) for n in (rows, columns))
+        latitude, longitude = (None if p is None else p[down, along] for p in (self.latitude, self.longitude))
+        lines = self.y[down], self.x[along], self.y_edges[down], self.x_edges[along]
+        return Grid(*lines, self.kind, self.pole, latitude, longitude, self.spherical)
+
     def coarsened(self, factor: int) -> Grid:
         """Cells of factor × factor points; what is left over at the far ends is dropped."""
         rows, columns = (n // factor for n in self.shape)
@@ -137,7 +140,7 @@ def grid_of(dataset: xr.Dataset, name: str, layout: Layout) -> Grid:
     """The grid of a variable.
 
     Raises:
-        InputError: a coordinate neither rises nor falls, or its bounds do not contain it.
+        InputError: a coordinate neither rises nor falls.
     """
     kind, pole = mapping_of(dataset, name)
     lines = [dataset[d] for d in (layout.y, layout.x) if d in dataset.coords]
@@ -271,22 +274,19 @@ def _line(
     low, high = pairs.min(1), pairs.max(1)
     slack = 1e-6 * np.abs(pairs).max()
     if ((positions < low - slack) | (positions > high + slack)).any():
-        raise InputError(f"The bounds {bounds} of {dimension} do not contain its points: correct them, or drop them.")
+        return positions, edges_between(positions)
     falling = len(positions) > 1 and positions[1] < positions[0]
     return positions, np.append(high, low[-1]) if falling else np.append(low, high[-1])
 
 
 def _points(dataset: xr.Dataset, name: str, layout: Layout) -> tuple[np.ndarray, np.ndarray] | tuple[None, None]:
-    """Latitude and longitude of every point, where the file has them: named by the variable, by attributes, or by their names."""
-    flat = [str(n) for n, v in dataset.variables.items() if set(v.dims) == {layout.y, layout.x} and n != name]
-    known = dataset[flat].set_coords(flat).cf.coordinates if flat else {}
-    variable = dataset[name]
-    first = str(variable.attrs.get("coordinates", variable.encoding.get("coordinates", ""))).split()
-    found = []
-    for kind, names in POINTS.items():
-        fits = [n for n in known.get(kind, []) if n in flat] or [n for n in names if n in flat]
-        if not fits:
-            return None, None
-        chosen = next((n for n in fits if n in first), fits[0])
-        found.append(np.asarray(dataset[chosen].transpose(layout.y, layout.x).values, np.float64))
-    return found[0], found[1]
+    """Latitude and longitude of every point, where the file has them."""
+    if (names := points_of(dataset, name, (layout.y, layout.x))) is None:
+        return None, None
+    latitude, longitude = (np.asarray(dataset[n].transpose(layout.y, layout.x).values, np.float64) for n in names)
+    wrong = ~(np.abs(latitude) <= 90.001) | ~(np.abs(longitude) <= 1e3)
+    if wrong.any():
+        raise InputError(
+            f"{int(wrong.sum())} points have no latitude and longitude in {names[0]} and {names[1]}: give every point its place."
+        )
+    return latitude, longitude

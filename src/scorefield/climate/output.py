@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from scorefield.climate.files import library
+from scorefield.climate.axes import library
 from scorefield.climate.predictors import EnsembleInput
 from scorefield.climate.template import Template
+from scorefield.climate.times import dates
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import ErrorsKept
 from scorefield.run.runner import JOB
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 
 MEMBER = "member"
 CONVENTIONS = "CF-1.8"
+DRIVER = "driving_member"
+DRIVEN = {"long_name": "number of the driving model's member that it was drawn for", "units": "1"}
 REALISATION = {"standard_name": "realization", "long_name": "ensemble member", "units": "1"}
 KEPT = (
     "units",
@@ -73,10 +76,15 @@ def frame_of(
         raw: whether values in model space are written, too, as `raw_` and the name.
     """
     dataset, rows_and_columns, shared = given.frame(template)
-    dimensions, shape = (given.dimension, *rows_and_columns), (len(given), *given.shape)
+    cases, drivers = len(given) // given.drivers, given.drivers
+    dimensions, shape = (given.dimension, *rows_and_columns), (cases, *given.shape)
     if members:
-        dataset = dataset.assign_coords({MEMBER: (MEMBER, np.arange(members, dtype=np.int32), REALISATION)})
-        dimensions, shape = (MEMBER, *dimensions), (members, *shape)
+        numbers = np.arange(members * drivers, dtype=np.int32)
+        dataset = dataset.assign_coords({MEMBER: (MEMBER, numbers, REALISATION)})
+        if drivers > 1:
+            dataset = dataset.assign_coords({DRIVER: (MEMBER, numbers // members, DRIVEN)})
+            shared = shared | {"coordinates": f"{shared.get('coordinates', '')} {DRIVER}".strip()}
+        dimensions, shape = (MEMBER, *dimensions), (members * drivers, *shape)
     variables: dict[str, Any] = {}
     for channel in template.variables:
         name = channel.replace("@", "_")
@@ -202,8 +210,8 @@ def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame:
     Raises:
         InputError: values that are unknown where they should be known, or out of range; other dates, sizes or units.
     """
-    dates = [given.name(i) for i in range(len(given))]
-    if [str(time) for time in found["time"].values] != dates:
+    expected_dates = [given.name(i) for i in range(len(given) // given.drivers)]
+    if [str(time) for time in dates(np.asarray(found["time"].values))] != expected_dates:
         raise InputError("The file has other dates than the predictors: their encoding of time may not hold them.")
     for name, attributes in frame.variables.items():
         expected = (frame.dimensions, frame.shape, attributes.get("units"))
@@ -212,7 +220,7 @@ def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame:
     known = given.known(template)
     for channel, (low, high) in zip(template.variables, template.facts["ranges"], strict=True):
         least, most = np.inf, -np.inf
-        for number, date in enumerate(dates):
+        for number, date in enumerate(expected_dates):
             field = found[channel.replace("@", "_")].isel({given.dimension: number}).values
             inside = field[..., known]
             if np.isnan(inside).any() or not np.isnan(field[..., ~known]).all():

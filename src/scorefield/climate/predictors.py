@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import pairwise
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +14,12 @@ from torch import Tensor
 
 from scorefield.climate.fields import Predictors
 from scorefield.climate.files import Cube, Variables
-from scorefield.climate.grid import CURVILINEAR, Grid, same_points
+from scorefield.climate.grid import CURVILINEAR, Grid, orientation_to
+from scorefield.climate.opening import open_dataset
 from scorefield.climate.regrid import Conservative, Regridder, spreading
 from scorefield.climate.source import Climate, grid_of_cube
 from scorefield.climate.template import Template
 from scorefield.climate.times import calendar_of, dates, usual_step
-from scorefield.climate.units import same_units
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,10 +37,12 @@ class EnsembleInput(ABC):
     Attributes:
         dimension: along which the fields are numbered in a file.
         left_out: how many times have no prediction, as those before or after them are not in the files.
+        drivers: members of the driving model: the fields are those of the first, then of the next.
     """
 
     dimension: str
     left_out: int = 0
+    drivers: int = 1
 
     @property
     @abstractmethod
@@ -100,6 +102,7 @@ class Driving(EnsembleInput):
         gaps: whether predictors may be unknown somewhere.
         ranges: lowest and highest value of every predictor in training, by its name.
         left_out: how many times of the files are not among the numbers.
+        drivers: members of the driving model, each with the same times.
     """
 
     predictors: Predictors
@@ -112,6 +115,7 @@ class Driving(EnsembleInput):
     gaps: bool
     ranges: Mapping[str, Sequence[float]] = field(default_factory=dict)
     left_out: int = 0
+    drivers: int = 1
     dimension: str = "time"
 
     @property
@@ -126,32 +130,43 @@ class Driving(EnsembleInput):
         return len(self.numbers)
 
     def key(self, position: int) -> tuple[int, ...]:
-        return (minutes(self._date(position)),)
+        member = int(self.numbers[position]) // len(self.predictors.cube.times)
+        return (minutes(self._date(position)), *([member] if self.drivers > 1 and member else []))
 
     def digest(self) -> str:
         return self.predictors.digest(self.numbers[:, None])
 
     def name(self, position: int) -> str:
-        return str(self.predictors.cube.times[self.numbers[position]])
+        return str(self._date(position))
 
     def field(self, position: int) -> Tensor:
         number = int(self.numbers[position])
         window = self.predictors.window(number)
         for values in window:
             for name, channel in zip(self.predictors.cube.names, values, strict=True):
-                self._check(name, channel, position)
-        return torch.from_numpy(self.predictors.at(number, window, slice(None), slice(None)))
+                self._check(name, channel[self._used], position)
+        found = self.predictors.at(number, window, slice(None), slice(None))
+        if not self.gaps:
+            for name, channel in zip(self.predictors.cube.names * len(window), found, strict=False):
+                self._check_known(name, np.isnan(channel), "unknown", position)
+        return torch.from_numpy(found)
+
+    @cached_property
+    def _used(self) -> np.ndarray:
+        """Which values of the predictors' grid reach the domain, (y, x) bool: others may be as they are."""
+        return self.predictors.regrid.used()
+
+    def _check_known(self, name: str, unknown: np.ndarray, what: str, position: int) -> None:
+        if unknown.any():
+            raise InputError(
+                f"{self.predictors.cube.origin}: {name} has {int(unknown.sum())} {what} values around "
+                f"{self._date(position)}, and had none in training: fill them, or cut them off."
+            )
 
     def _check(self, name: str, values: np.ndarray, position: int) -> None:
-        """Refuse values that are not known, or of another order than those of training."""
+        """Refuse values that are infinite, or of another order than those of training."""
         what = f"{self.predictors.cube.origin}: {name} has"
-        unknown = np.isinf(values) if self.gaps else ~np.isfinite(values)
-        if unknown.any():
-            kind = "unknown" if np.isnan(values).any() else "infinite"
-            raise InputError(
-                f"{what} {int(unknown.sum())} {kind} values around {self._date(position)}, and had none in training: "
-                "fill them, or cut them off."
-            )
+        self._check_known(name, np.isinf(values), "infinite", position)
         low, high = self.ranges.get(name, (-np.inf, np.inf))
         slack = FAR * ((high - low) or max(abs(high), 1.0))
         known = values[np.isfinite(values)]
@@ -197,7 +212,8 @@ class Driving(EnsembleInput):
         dataset, name = cube.dataset, cube.layout.time
         if not name:
             raise InputError(f"{cube.origin} has no time: give it one, as a dimension.")
-        found = dataset[name].isel({name: self.numbers}).load()
+        numbers = self.numbers[: len(self) // self.drivers]
+        found = dataset[name].isel({name: numbers}).load()
         bounds = str(dataset[name].attrs.get("bounds", dataset[name].encoding.get("bounds", "")))
         time = found.rename({name: "time"}).reset_coords(drop=True)
         time.attrs = {"standard_name": "time", "long_name": "time", "axis": "T"}
@@ -205,7 +221,7 @@ class Driving(EnsembleInput):
         if bounds not in dataset.variables:
             return time, None
         time.attrs["bounds"] = "time_bnds"
-        pairs = dataset[bounds].isel({name: self.numbers}).load().rename({name: "time"}).reset_coords(drop=True)
+        pairs = dataset[bounds].isel({name: numbers}).load().rename({name: "time"}).reset_coords(drop=True)
         pairs.attrs, pairs.encoding = {}, {"dtype": "float64"}
         return time, pairs
 
@@ -243,41 +259,40 @@ def drive(source: Climate, template: Template, path: str) -> Driving:
     Raises:
         InputError: a variable is missing, in other units, on another grid, of another calendar, or with dates out of order.
     """
-    wanted = source.targets if source.predictors is None else source.predictors
-    cube = Cube(Variables(path, wanted.names, levels=wanted.levels))
     required = template.facts["predictors"]
-    for name in wanted.names:
-        found = cube.dataset[name].attrs.get("units", "none")
-        if required["units"].get(name) and not same_units(found, required["units"][name]):
-            raise InputError(
-                f"{cube.origin}: {name} is in {found}, and the model was trained on {required['units'][name]}: convert it."
-            )
+    wanted = source.targets if source.predictors is None else source.predictors
+    units = {name: text for name, text in required["units"].items() if text}
+    ranges = required.get("ranges", {})  # runs of before have none
+    present = open_dataset(path).dims if wanted.select else ()
+    select = {name: value for name, value in wanted.select.items() if name in present}
+    cube = Cube(replace(with_levels(wanted, ranges), path=path, units=units, select=select))
     check_times(cube, template.facts["calendar"])
     step = usual_step(cube.times)
     if len(cube.times) > 1 and (trained := required.get("step")) and not 0.5 < step / trained < 1.5:
         raise InputError(
             f"{cube.origin} has steps of {step:g} days, and the model was trained on {trained:g}: select times."
         )
-    given, domain = grid_of_cube(cube), template.grid
-    rows, columns = parts_covered(given, template, cube.origin)
-    given = template.driving if given.kind == CURVILINEAR else given
-    static = template.static
+    cube, coarsen, given = on_trained_lines(source, cube, template)
+    rows, columns = parts_covered(given, template)
+    static, domain = template.static, template.grid
     part = domain.crop(rows, columns)
-    predictors = source.assembled(cube, None, given, part, (static[0], static[1][:, rows, columns]))
-    numbers = np.flatnonzero(predictors.complete(np.arange(len(cube.times))))
-    if cube.members > 1:
-        raise InputError(
-            f"{cube.origin} has {cube.members} members of the driving model: write each to a file of its own, with xarray "
-            f".isel({cube.layout.member}=0), and give the folder of them."
-        )
+    predictors = source.assembled(cube, coarsen, given, part, (static[0], static[1][:, rows, columns]))
+    numbers = np.flatnonzero(predictors.complete(np.arange(len(cube))))
     if not len(numbers):
         raise InputError(
             f"{cube.origin} has {len(cube.times)} times, and none of them with the {source.before} before and the "
             f"{source.after} after it that the model was trained on."
         )
-    back, left_out = to_cells_and_back(part, given), len(cube.times) - len(numbers)
-    ranges = required.get("ranges", {})  # runs of before have none
-    return Driving(predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out)
+    back, left_out = to_cells_and_back(part, given), len(cube.times) - len(numbers) // cube.members
+    return Driving(
+        predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out, drivers=cube.members
+    )  # fmt: skip
+
+
+def with_levels(variables: Variables, names: Iterable[str]) -> Variables:
+    """Variables with the levels that channels of these names had, where none were named: runs of before took all."""
+    took_all = variables.levels is None and any("@" in name for name in names)
+    return replace(variables, levels="all") if took_all else variables
 
 
 def to_cells_and_back(part: Grid, given: Grid) -> tuple[Regridder | None, Regridder | None]:
@@ -291,10 +306,6 @@ def to_cells_and_back(part: Grid, given: Grid) -> tuple[Regridder | None, Regrid
 def check_times(cube: Cube, calendar: str) -> None:
     """Refuse what is no date, dates that do not rise, and another calendar than that of the training data."""
     cube.check_dates()
-    found = dates(cube.times)
-    for before, after in pairwise(found):
-        if not before < after:
-            raise InputError(f"{cube.origin}: {after} comes after {before}: sort the times and drop repeated ones.")
     own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""
     if own and calendar and own != calendar:
         raise InputError(f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it.")
@@ -312,39 +323,77 @@ def minutes(date: Any) -> int:
     return max(whole, 0) * MINUTES_OF_DAY + date.hour * 60 + date.minute
 
 
-def parts_covered(given: Grid, template: Template, origin: str) -> tuple[slice, slice]:
+def on_trained_lines(source: Climate, cube: Cube, template: Template) -> tuple[Cube, Regridder | None, Grid]:
+    """Predictors on the grid that drove training, whatever the direction of their axes, the branch of their longitudes, and how
+    far they reach beyond it; where training coarsened its files, files that are as fine are coarsened, too.
+
+    Raises:
+        InputError: they are on another grid.
+    """
+    given, trained, whole = grid_of_cube(cube), template.driving, template.facts["whole"]
+    rows, columns = _places(given, trained, whole=whole)
+    if rows is not None and columns is not None:
+        placed = cube.placed(rows, columns)
+        return placed, None, trained if whole else grid_of_cube(placed)
+    if source.coarsen > 1 and min(given.shape) >= source.coarsen:
+        coarse = given.coarsened(source.coarsen)
+        ends = (None if places is None else places.tolist() for places in _places(coarse, trained, whole=whole))
+        if list(ends) == [list(range(n)) for n in coarse.shape]:
+            return cube, Conservative().between(given, coarse), coarse
+    sizes = (f"{grid.shape[0]}×{grid.shape[1]} points of {grid.kind}" for grid in (given, trained))
+    what = ", not ".join(sizes)
+    if given.shares_lines_with(trained) and given.kind != CURVILINEAR:
+        axis, own, theirs = ("y", trained.y, given.y) if rows is None else ("x", trained.x, given.x)
+        ends = [f"{len(line)} from {line[0]:.5g} to {line[-1]:.5g}" for line in (theirs, own)]
+        what = f"along {axis} {ends[0]}, not {ends[1]}"
+    raise InputError(
+        f"{cube.origin} is on another grid than the predictors of training: {what}. Regrid it, or cut it to that."
+    )
+
+
+def _places(given: Grid, trained: Grid, *, whole: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """Which rows and columns to take of a grid, in order, to have those of training, or for tiles their steps; else None."""
+    if given.kind == trained.kind == CURVILINEAR:
+        order = orientation_to(trained.points(), given.points())
+        if order is None:
+            return None, None
+        return np.arange(given.shape[0])[order[0]], np.arange(given.shape[1])[order[1]]
+    if not given.shares_lines_with(trained):
+        return None, None
+    find = _numbers_of if whole else _numbers_beside
+    return find(trained.y, given.y, 0.0), find(trained.x, given.x, 360.0 * trained.spherical)
+
+
+def _turned(distance: np.ndarray, period: float) -> np.ndarray:
+    return (distance + period / 2) % period - period / 2 if period else distance
+
+
+def _numbers_of(own: np.ndarray, theirs: np.ndarray, period: float) -> np.ndarray | None:
+    """Where each of the lines of training is among others."""
+    away = np.abs(_turned(own[:, None] - theirs[None], period))
+    found = away.argmin(1)
+    return found if away.min(1).max() <= TOLERANCE * abs(_step(own)) else None
+
+
+def _numbers_beside(own: np.ndarray, theirs: np.ndarray, period: float) -> np.ndarray | None:
+    """The numbers of lines that go on those of training, in their direction."""
+    forth = np.arange(len(theirs)) if _step(own) * _step(theirs) > 0 else np.arange(len(theirs))[::-1]
+    offset, step = float(_turned(theirs[forth[:1]] - own[:1], period)[0]), abs(_step(own))
+    same = (
+        abs(step - abs(_step(theirs))) <= TOLERANCE * step
+        and abs(offset / step - round(offset / step)) < 10 * TOLERANCE
+    )
+    return forth if same else None
+
+
+def parts_covered(given: Grid, template: Template) -> tuple[slice, slice]:
     """The part of the domain under some predictors: all of it, unless the model was trained on tiles, which know no places."""
-    trained = template.driving
-    if trained.kind == CURVILINEAR:
-        _check_points(given, trained, origin, whole=template.facts["whole"])
-        return slice(0, template.grid.shape[0]), slice(0, template.grid.shape[1])
-    for axis, own, theirs in (("y", trained.y, given.y), ("x", trained.x, given.x)):
-        step, other = _step(own), _step(theirs)
-        offset = float(
-            (theirs[0] - own[0] + 180) % 360 - 180 if trained.spherical and axis == "x" else theirs[0] - own[0]
-        )
-        beside = abs(offset / step - round(offset / step)) if step else 0.0
-        same = len(own) == len(theirs) and abs(offset) < TOLERANCE * abs(step)
-        fits = beside < 10 * TOLERANCE and (same or not template.facts["whole"])
-        if not given.shares_lines_with(trained) or abs(step - other) > TOLERANCE * abs(step) or not fits:
-            what = f"{len(theirs)} from {theirs[0]:.5g} to {theirs[-1]:.5g}, not {len(own)} from {own[0]:.5g} to {own[-1]:.5g}"
-            raise InputError(
-                f"{origin} is on another grid than the predictors of training: along {axis} {what}. Regrid it, or cut it to that."
-            )
-    if template.facts["whole"]:
-        return slice(0, template.grid.shape[0]), slice(0, template.grid.shape[1])
     grid = template.grid
-    return _within(grid.y, given.y_edges, circle=False), _within(grid.x, given.x_edges, circle=grid.spherical)
-
-
-def _check_points(given: Grid, trained: Grid, origin: str, *, whole: bool) -> None:
-    """Refuse another curvilinear grid than that of training: its lines have the same numbers in every file."""
-    same = given.kind == CURVILINEAR and given.shape == trained.shape
-    if not same or not same_points(given.points(), trained.points()):
-        what = f"{given.shape[0]}×{given.shape[1]} points, not the {trained.shape[0]}×{trained.shape[1]}"
-        raise InputError(f"{origin} is on another grid than the predictors of training: {what} with their lat and lon.")
-    if not whole:
+    if template.facts["whole"]:
+        return slice(0, grid.shape[0]), slice(0, grid.shape[1])
+    if given.kind == CURVILINEAR:
         raise InputError("A model of tiles of a curvilinear grid predicts the splits of its own data alone.")
+    return _within(grid.y, given.y_edges, circle=False), _within(grid.x, given.x_edges, circle=grid.spherical)
 
 
 def _within(positions: np.ndarray, edges: np.ndarray, *, circle: bool) -> slice:

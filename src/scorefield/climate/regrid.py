@@ -22,6 +22,10 @@ class Regridder(ABC):
     """Carries fields from one grid to another, or to a part of it."""
 
     @abstractmethod
+    def used(self) -> np.ndarray:
+        """Which values of the old grid have any weight, (y, x) bool."""
+
+    @abstractmethod
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         """Fields (..., y, x) on the old grid to (..., rows, columns) of the new one, float32, or float64 if they are."""
 
@@ -46,7 +50,7 @@ class Bilinear(Regrid):
             raise InputError(f"Bilinear regridding from a grid of the mapping {source.kind} to another: use Nearest.")
         latitude, longitude = (values.ravel() for values in target.points())
         pairs = _along_y(source, latitude), _along_x(source, longitude)
-        return Gathered(_at_points(*pairs, source.shape), target.shape)
+        return Gathered(_at_points(*pairs, source.shape), target.shape, source.shape)
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,7 @@ class Nearest(Regrid):
         if (distance > reach).any():
             raise InputError("The predictors' grid does not cover the target's: the nearest point is two cells away.")
         n, m = int(np.prod(target.shape)), int(np.prod(source.shape))
-        return Gathered(_sparse(np.ones(n), np.arange(n), np.asarray(nearest), (n, m)), target.shape)
+        return Gathered(_sparse(np.ones(n), np.arange(n), np.asarray(nearest), (n, m)), target.shape, source.shape)
 
 
 @dataclass(frozen=True)
@@ -93,6 +97,10 @@ class Separable(Regridder):
     def __init__(self, along_y: Any, along_x: Any) -> None:
         self.along_y, self.along_x = along_y, along_x
 
+    def used(self) -> np.ndarray:
+        rows, columns = (np.asarray(matrix.astype(bool).sum(0)).ravel() > 0 for matrix in (self.along_y, self.along_x))
+        return rows[:, None] & columns[None]
+
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         along_y, along_x = self.along_y[rows], self.along_x[columns]
         # Only what these rows and columns need: a tile of a large grid would else cost as much as the whole.
@@ -114,9 +122,13 @@ class Weighted(Regridder):
     def __init__(self, areas: np.ndarray, mean: Separable) -> None:
         self.areas, self.mean = areas / areas.mean(), mean
 
+    def used(self) -> np.ndarray:
+        return self.mean.used()
+
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         known = np.where(np.isfinite(field), self.areas, np.nan)
-        return self.mean(field * self.areas, rows, columns) / self.mean(known, rows, columns)
+        found = self.mean(field * self.areas, rows, columns) / self.mean(known, rows, columns)
+        return found.astype(np.float64 if field.dtype == np.float64 else np.float32)
 
 
 def coarsens(fine: Grid, coarse: Grid) -> bool:
@@ -179,10 +191,19 @@ def _by_column(weights: Any) -> Any:
 
 
 class Gathered(Regridder):
-    """W F for fields as one column."""
+    """W F for fields as one column.
 
-    def __init__(self, matrix: Any, shape: tuple[int, int]) -> None:
-        self.matrix, self.shape = matrix, shape
+    Args:
+        matrix: weights (points of the new grid, points of the old one).
+        shape: of the new grid.
+        source: of the old one.
+    """
+
+    def __init__(self, matrix: Any, shape: tuple[int, int], source: tuple[int, int]) -> None:
+        self.matrix, self.shape, self.source = matrix, shape, source
+
+    def used(self) -> np.ndarray:
+        return (np.asarray(self.matrix.astype(bool).sum(0)).ravel() > 0).reshape(self.source)
 
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         chosen = np.arange(np.prod(self.shape)).reshape(self.shape)[rows, columns]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,21 +12,23 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.climate.axes import advice
 from scorefield.climate.fields import GriddedFields, Predictors
 from scorefield.climate.files import Cube, Variables
 from scorefield.climate.grid import Grid, grid_of
+from scorefield.climate.opening import tell
 from scorefield.climate.regrid import Bilinear, Conservative, Regrid, Regridder
 from scorefield.climate.split import Division
 from scorefield.climate.template import template_bytes
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import TimeFeature
-from scorefield.climate.times import calendar_of, dates, usual_step
+from scorefield.climate.times import calendar_of, dates, span_of, stamps, usual_step
 from scorefield.data.inspect import written
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 
-SUMMARISED = 256  # fields of which statistics are given
-SURVEYED = 2**28  # bytes of fields in memory while all are gone through
+SUMMARISED = 256, 2**25  # fields of which statistics are given, and bytes of them
+SURVEYED = 2**26  # bytes of fields in memory while all are gone through
 
 
 @dataclass(frozen=True)
@@ -74,26 +77,28 @@ class Climate(Source):
         return [Path(file) for variables in given if variables is not None for file in variables.files()]
 
     def load(self, split: Split) -> GriddedFields:
+        self.division.check()
         targets = Cube(self.targets)
         targets.check_dates()
         domain = self.domain(targets)
         predictors = self.predictors_for(targets, domain)
+        matching = np.arange(len(targets)) if predictors is None else matched(targets, predictors.cube)
         size = domain.shape if self.tiles is None else tuple(self.tiles.size)
         fields = GriddedFields(
             targets,
             predictors,
-            self._places(targets, domain, predictors, split),
+            self._places(targets, domain, predictors, matching, split),
             (size[0], size[1]),
             domain,
             mask_channel=self.mask_channel,
+            matching=matching,
+            about=summary_of,
+            describe=partial(describe, self) if split == "train" else None,
+            kept=self.memory * 2**30,
         )
         if not len(fields):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
-        if fields.bytes <= self.memory * 2**30:
-            fields.remember()
-        fields.metadata = summary_of(fields)
-        if split == "train":
-            fields.template = describe(self, fields)
+        fields.gather(torch.tensor([0]))  # what cannot be read is told here; the others are read when they are used
         return fields
 
     def domain(self, targets: Cube) -> Grid:
@@ -104,25 +109,16 @@ class Climate(Source):
         rows, columns = (n // self.coarsen * self.coarsen for n in grid.shape)
         return grid.crop(slice(rows), slice(columns))
 
-    def driving_grid(self, targets: Cube, domain: Grid) -> Grid | None:
-        """The grid on which predictors drive the model; None where there are none."""
-        if self.predictors is None:
-            return None if self.coarsen == 1 else domain.coarsened(self.coarsen)
-        own = grid_of_cube(Cube(self.predictors))
-        return own if self.coarsen == 1 else own.coarsened(self.coarsen)
-
     def predictors_for(self, targets: Cube, domain: Grid) -> Predictors | None:
         """The predictors of training, on the grid of the targets."""
-        driving = self.driving_grid(targets, domain)
-        if driving is None:
+        if self.predictors is None and self.coarsen == 1:
             if self.static is not None or self.features:
                 raise InputError("static and features go with predictors: give predictors, or coarsen.")
             return None
         cube = targets if self.predictors is None else Cube(self.predictors)
-        if cube is not targets:
-            cube.check_dates()
-            _check_times(targets, cube)
-        coarsen = None if self.coarsen == 1 else Conservative().between(grid_of_cube(cube), driving)
+        own = grid_of_cube(cube)
+        driving = own if self.coarsen == 1 else (domain if cube is targets else own).coarsened(self.coarsen)
+        coarsen = None if self.coarsen == 1 else Conservative().between(own, driving)
         return self.assembled(cube, coarsen, driving, domain, self.static_on(domain))
 
     def assembled(
@@ -157,12 +153,20 @@ class Climate(Source):
         values = self.regrid.between(grid_of_cube(cube), domain)(cube.read(0))
         return cube.names, values
 
-    def _places(self, targets: Cube, domain: Grid, predictors: Predictors | None, split: Split) -> np.ndarray:
+    def _places(
+        self, targets: Cube, domain: Grid, predictors: Predictors | None, matching: np.ndarray, split: Split
+    ) -> np.ndarray:
         """Number, first row and first column of every field of a split."""
         chosen = np.tile(self.division.times(targets.times, split), targets.members)
         numbers = np.flatnonzero(chosen)
         if predictors is not None:
-            numbers = numbers[predictors.complete(numbers)]  # `summary_of` says how many are left out
+            if (lacking := numbers[matching[numbers] < 0]).size:
+                first, ends = dates(targets.times)[lacking[0] % len(targets.times)], dates(predictors.cube.times)
+                raise InputError(
+                    f"{predictors.cube.origin} goes from {ends[0]} to {ends[-1]} and lacks {len(lacking)} times of the targets, "
+                    f"the first {first}: give predictors of all times, or choose others by division."
+                )
+            numbers = numbers[predictors.complete(matching[numbers])]  # `summary_of` says how many are left out
         places = self.division.places(domain.shape, split)
         if self.tiles is None:
             if not places.all():
@@ -178,38 +182,59 @@ class Climate(Source):
 
 def grid_of_cube(cube: Cube) -> Grid:
     """The grid of a cube's variables."""
-    return grid_of(cube.dataset, cube.variables.names[0], cube.layouts[0])
+    found = grid_of(cube.dataset, cube.variables.names[0], cube.layouts[0])
+    return found if cube.order is None else found.turned(*cube.order)
 
 
-def _check_times(targets: Cube, predictors: Cube) -> None:
-    """Refuse predictors of other times or members than the targets'."""
-    ours, theirs = dates(targets.times), dates(predictors.times)
-    if len(ours) != len(theirs) or any(str(a) != str(b) for a, b in zip(ours, theirs, strict=True)):
-        differing = next(
-            (i for i, pair in enumerate(zip(ours, theirs, strict=False)) if str(pair[0]) != str(pair[1])), -1
-        )
-        what = (
-            f"time {differing} is {theirs[differing]}, not {ours[differing]}"
-            if differing >= 0
-            else f"{len(theirs)} times, not {len(ours)}"
-        )
-        raise InputError(f"{predictors.origin} has other times than {targets.origin} ({what}): select the same.")
+def matched(targets: Cube, predictors: Cube) -> np.ndarray:
+    """For every field of the targets the number of the predictors' field of the same time and member; -1 where there is none.
+
+    Daily fields belong together by their day, monthly ones by their month, whatever the hour or the day that they are stamped.
+    """
+    if predictors is targets:
+        return np.arange(len(targets))
+    predictors.check_dates()
     if predictors.members != targets.members:
-        raise InputError(
-            f"{predictors.origin} has {predictors.members} members and {targets.origin} {targets.members}: select the same."
+        many, member = (
+            (predictors, predictors.layout.member) if predictors.members > 1 else (targets, targets.layout.member)
         )
+        raise InputError(
+            f"{predictors.origin} has {predictors.members} members and {targets.origin} {targets.members}: "
+            f"{advice(many.dataset, member)}."
+        )
+    calendars = [calendar_of(c.dataset[c.layout.time]) if c.layout.time else "" for c in (predictors, targets)]
+    if all(calendars) and calendars[0] != calendars[1]:
+        raise InputError(
+            f"{predictors.origin} has the calendar {calendars[0]}, and {targets.origin} {calendars[1]}: convert one of them."
+        )
+    theirs, ours = stamps(predictors.times), stamps(targets.times)
+    steps = [usual_step(cube.times) for cube in (predictors, targets)]
+    if min(len(theirs), len(ours)) > 1 and not 0.5 < steps[0] / steps[1] < 2:
+        tell(
+            f"{predictors.origin} has steps of {steps[0]:g} days and the targets of {steps[1]:g}: fields of one time are matched"
+        )
+    found = np.full(len(ours), -1)
+    for span in (6, max(span_of(cube.times) for cube in (predictors, targets))):
+        places = {stamp[:span]: i for i, stamp in enumerate(theirs)}
+        if len(places) == len(theirs) and len({stamp[:span] for stamp in ours}) == len(ours):
+            found = np.array([places.get(stamp[:span], -1) for stamp in ours])
+        if (found >= 0).any():
+            break
+    members = np.arange(targets.members)[:, None] * len(theirs)
+    return np.where(found < 0, -1, members + found).ravel()
 
 
 def summary_of(fields: GriddedFields) -> tuple[str, ...]:
     """What the files contain: variables with their units and ranges, dates and calendar, grids."""
     targets, predictors = fields.targets, fields.predictors
-    chosen = fields.gather(torch.linspace(0, len(fields) - 1, min(SUMMARISED, len(fields))).long())
+    count = min(SUMMARISED[0], max(2, SUMMARISED[1] * len(fields) // max(fields.bytes, 1)), len(fields))
+    chosen = fields.gather(torch.linspace(0, len(fields) - 1, count).long())
     ends = [fields.place(i).number % len(targets.times) for i in (0, len(fields) - 1)]  # members follow each other
     first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
     calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
     rows, columns = fields.domain.shape
-    everything = np.arange(len(targets))
-    cut = 0 if predictors is None else int((~predictors.complete(everything)).sum())
+    given = fields.matching[fields.matching >= 0]
+    cut = 0 if predictors is None else int((~predictors.complete(given)).sum())
     found = [
         f"{first} to {last}, {calendar}; {targets.members} member{'s' * (targets.members > 1)}",
         f"domain {rows} × {columns}, {fields.domain.kind}, steps {fields.domain.step[0]:.4g} and {fields.domain.step[1]:.4g}",
@@ -219,7 +244,7 @@ def summary_of(fields: GriddedFields) -> tuple[str, ...]:
             f"{cut} of {len(targets)} fields are in no split: the times before or after them are not in the files"
         )
     for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
-        units = targets.dataset[channel[0]].attrs.get("units", "no units")
+        units = targets.attributes(channel[0]).get("units", "no units")
         known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
         found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
         found.append(f"target {name} {_correlation_line(chosen.x[:, number], known)}")
@@ -305,8 +330,8 @@ def describe(source: Climate, fields: GriddedFields) -> Tensor:
     facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
     required: dict[str, Any] = {"units": {}, "gaps": gaps}
     if predictors is not None:
-        dataset = predictors.cube.dataset
-        required["units"] = {n: str(dataset[n].attrs.get("units", "")) for n in predictors.cube.variables.names}
+        own = {name: predictors.cube.attributes(name) for name in predictors.cube.variables.names}
+        required["units"] = {name: str(attributes.get("units", "")) for name, attributes in own.items()}
         required["step"] = usual_step(predictors.cube.times) if source.before or source.after else None
         required["ranges"] = dict(zip(predictors.names, given, strict=True))
     static = (

@@ -5,20 +5,27 @@ Neighbouring hours and neighbouring tiles are nearly the same weather: a random 
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any, Literal
 
 import numpy as np
 
-from scorefield.climate.times import dates, days_since_first, season_of
+from scorefield.climate.times import dates, days_since_first, season_of, stamps
 from scorefield.data.source import Split
 from scorefield.foundation.errors import InputError, NothingHeldOutError
+
+DATE = re.compile(r"\d{4}(-\d\d(-\d\d( \d\d(:\d\d(:\d\d)?)?)?)?)?")
 
 
 class Division(ABC):
     """A division of data into parts."""
+
+    def check(self) -> None:  # noqa: B027
+        """Refuse parts that overlap; nothing by default."""
 
     @abstractmethod
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
@@ -48,6 +55,9 @@ class Years(InTime):
     valid: tuple[int, ...]
     test: tuple[int, ...] = ()
 
+    def check(self) -> None:
+        _check_apart(self.valid, self.test)
+
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
         return _chosen(np.array([date.year for date in dates(times)]), self.valid, self.test, split)
 
@@ -63,6 +73,9 @@ class Seasons(InTime):
 
     valid: tuple[Literal["DJF", "MAM", "JJA", "SON"], ...]
     test: tuple[Literal["DJF", "MAM", "JJA", "SON"], ...] = ()
+
+    def check(self) -> None:
+        _check_apart(self.valid, self.test)
 
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
         return _chosen(np.array([season_of(date.month) for date in dates(times)]), self.valid, self.test, split)
@@ -86,6 +99,9 @@ class Blocks(InTime):
     test: tuple[int, ...] = (9,)
     guard: float = 0.0
 
+    def check(self) -> None:
+        _check_apart(self.valid, self.test)
+
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
         elapsed = days_since_first(times)
         part = _chosen(np.floor(elapsed / self.days).astype(int) % self.cycle, self.valid, self.test, split)
@@ -100,7 +116,8 @@ class Blocks(InTime):
 
 @dataclass(frozen=True)
 class Periods(InTime):
-    """Spells from one date to another, both included as far as they are written: 2019-03-20 is the whole day.
+    """Spells from one date to another, both included as far as they are written: 2019-03-20 is the whole day, 2019-03-20T12 and
+    2019-03-20 12 the whole hour.
 
     Args:
         train: first and last date to train on.
@@ -112,12 +129,28 @@ class Periods(InTime):
     valid: tuple[str, str]
     test: tuple[str, str] | None = None
 
+    def check(self) -> None:
+        given = (self.train, self.valid, self.test)
+        spells = [(n, *map(_plain, s)) for n, s in zip(("train", "valid", "test"), given, strict=True) if s is not None]
+        for name, first, last in spells:
+            if first[: len(last)] > last[: len(first)]:
+                raise InputError(
+                    f"The period {name} ends at {last}, before it begins at {first}: give the first date first."
+                )
+        for (name, first, last), (other, start, end) in combinations(spells, 2):
+            if start[: len(last)] <= last[: len(start)] and first[: len(end)] <= end[: len(first)]:
+                raise InputError(
+                    f"The periods {name}, {first} to {last}, and {other}, {start} to {end}, overlap: what is held out must not "
+                    "be trained on."
+                )
+
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
-        first, last = self.train if split == "train" else self.valid if split == "valid" else self.test or ("", "")
-        if not first:
+        chosen = self.train if split == "train" else self.valid if split == "valid" else self.test
+        if not chosen:
             raise InputError("There is no split test: give the dates of test, or ask for train or valid.")
-        written = np.array([date.strftime("%Y-%m-%d %H:%M:%S") for date in dates(times)])
-        return np.array([first <= w[: max(len(first), 1)] and w[: len(last)] <= last for w in written])
+        first, last = map(_plain, chosen)
+        written = ["{:04d}-{:02d}-{:02d} {:02d}:{:02d}:{:02d}".format(*stamp) for stamp in stamps(times)]
+        return np.array([first <= w[: len(first)] and w[: len(last)] <= last for w in written])
 
 
 @dataclass(frozen=True)
@@ -142,6 +175,9 @@ class Bands(Division):
         if wrong := [band for band in (*self.valid, *self.test) if not 0 <= band < self.count]:
             raise InputError(f"There is no band {wrong[0]} of {self.count}: number them from 0.")
 
+    def check(self) -> None:
+        _check_apart(self.valid, self.test)
+
     def times(self, times: np.ndarray, split: Split) -> np.ndarray:
         return np.ones(len(times), bool)
 
@@ -151,6 +187,19 @@ class Bands(Division):
         if split == "train" and self.guard:
             part = _far_from(np.flatnonzero(~part), n, self.guard)
         return np.broadcast_to(part[None] if self.axis == "x" else part[:, None], shape)
+
+
+def _plain(text: str) -> str:
+    """A date as far as it is written, 2000, 2000-01-31 or 2000-01-31T12:00, with a blank between day and hour."""
+    found = text.strip().removesuffix("Z").replace("T", " ").strip()
+    if not DATE.fullmatch(found):
+        raise InputError(f"{text} is no date: write 2000, 2000-01, 2000-01-31 or 2000-01-31T12:00.")
+    return found
+
+
+def _check_apart(valid: Sequence[Any], test: Sequence[Any]) -> None:
+    if both := sorted(set(valid) & set(test)):
+        raise InputError(f"{both[0]} is held out in valid and in test: give it to one of them.")
 
 
 def _far_from(held: np.ndarray, n: int, distance: int) -> np.ndarray:

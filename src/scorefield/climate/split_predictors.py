@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.climate.axes import library
 from scorefield.climate.fields import GriddedFields
-from scorefield.climate.files import library
 from scorefield.climate.predictors import Driving, EnsembleInput, minutes, rescaled, to_cells_and_back
 from scorefield.climate.regrid import Conservative, spreading
 from scorefield.climate.source import Climate
@@ -38,7 +38,7 @@ def predictors_of_split(source: Climate, split: Split, most: int | None = None) 
         )
     everything = slice(0, fields.domain.shape[0]), slice(0, fields.domain.shape[1])
     back = to_cells_and_back(fields.domain, fields.predictors.grid)
-    return Driving(fields.predictors, *everything, fields.domain, fields.places[:, 0], *back, True), fields
+    return Driving(fields.predictors, *everything, fields.domain, fields.given_places[:, 0], *back, True), fields
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,10 +69,10 @@ class SplitTiles(EnsembleInput):
         return minutes(self._dates([position])[0]), number, place.row, place.column
 
     def digest(self) -> str:
-        return "" if self.fields.predictors is None else self.fields.predictors.digest(self.fields.places)
+        return "" if self.fields.predictors is None else self.fields.predictors.digest(self.fields.given_places)
 
     def name(self, position: int) -> str:
-        return str(self.fields.time(position))
+        return str(self._dates([position])[0])
 
     def field(self, position: int) -> Tensor:
         return self.fields.gather(torch.tensor([position])).cond["field"][0]
@@ -114,7 +114,7 @@ class SplitTiles(EnsembleInput):
         coarse = fine.coarsened(factor)
         part = slice(place.row // factor, (place.row + self.shape[0]) // factor)
         along = slice(place.column // factor, (place.column + self.shape[1]) // factor)
-        given = predictors.coarse(place.number)[: len(x), part, along].astype(np.float64)
+        given = self.fields.coarse(position)[: len(x), part, along].astype(np.float64)
         return rescaled(x, given, Conservative().between(fine, coarse), spreading(coarse, fine), multiply=multiply)
 
     def _attributes(self, template: Template, axis: str) -> dict[str, str]:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.climate.files import NAMES, Cube, Layout, bounds_name, library, mapping_name
+from scorefield.climate.axes import NAMES, Layout, bounds_name, library, mapping_name
+from scorefield.climate.files import Cube
 from scorefield.climate.grid import CURVILINEAR, Grid, grid_of, is_angle
 from scorefield.climate.times import calendar_of
 from scorefield.foundation.errors import InputError
@@ -123,7 +124,7 @@ def template_bytes(
         frame[KNOWN].attrs["grid_mapping"] = mapping
     if static[0]:
         frame[STATIC] = (("scorefield_channel", layout.y, layout.x), static[1])
-    attributes = {name: _plain(dataset[name].attrs) for name in targets.variables.names}
+    attributes = {name: _plain(targets.attributes(name)) for name in targets.variables.names}
     kept_attributes = ("institution", "title", "source", "references")
     time = dataset[targets.layout.time] if targets.layout.time else None
     facts = facts | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -9,6 +10,9 @@ import numpy as np
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
 
+CALENDARS = {
+    "gregorian": "standard", "proleptic_gregorian": "standard", "365_day": "noleap", "366_day": "all_leap",
+}  # fmt: skip
 SEASONS = {"DJF": (12, 1, 2), "MAM": (3, 4, 5), "JJA": (6, 7, 8), "SON": (9, 10, 11)}
 
 
@@ -77,6 +81,18 @@ def dates(times: np.ndarray) -> list[Any]:
     return times.astype("datetime64[us]").tolist() if times.dtype.kind == "M" else list(times)
 
 
+def stamps(times: np.ndarray) -> list[tuple[int, ...]]:
+    """Year, month, day, hour, minute and second of times (n) of any calendar, to the nearest: files round."""
+    rounded = (date + timedelta(microseconds=500_000) for date in dates(times))
+    return [(d.year, d.month, d.day, d.hour, d.minute, d.second) for d in rounded]
+
+
+def span_of(times: np.ndarray) -> int:
+    """How many parts of a date tell fields apart: its year (1), its month (2) or its day (3) by the usual step; else all 6."""
+    step = usual_step(times)
+    return 1 if 360 <= step <= 366 else 2 if 28 <= step <= 31 else 3 if abs(step - 1) < 1e-3 else 6
+
+
 def irregular(times: np.ndarray) -> np.ndarray:
     """Which steps between neighbouring times are none of the usual length, (times - 1) bool: months and leap days pass, holes
     and what comes twice do not.
@@ -100,6 +116,6 @@ def days_since_first(times: np.ndarray) -> np.ndarray:
 
 
 def calendar_of(time: DataArray) -> str:
-    """The calendar of a time coordinate; the names of today's calendar are one."""
+    """The calendar of a time coordinate, by one of its names."""
     name = str(time.encoding.get("calendar", "")) or (str(time.dt.calendar) if time.dtype.kind in "MO" else "")
-    return "standard" if name in ("gregorian", "proleptic_gregorian", "standard") else name
+    return CALENDARS.get(name, name)

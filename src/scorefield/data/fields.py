@@ -64,6 +64,9 @@ class FieldDataset(Dataset[Batch], ABC):
     def gather(self, indices: Tensor) -> Batch:
         """The fields at some indices (int64, each in [0, len)), in that order."""
 
+    def ready(self) -> None:
+        """Read what is to stay in memory, where that is put off: before others read on from copies of it."""
+
     def __getitem__(self, index: int) -> Batch:
         """One field, without a batch dimension."""
         if not -len(self) <= index < len(self):

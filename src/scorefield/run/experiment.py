@@ -108,6 +108,8 @@ def prepare(
     torch.manual_seed(seed_of(groups.train.seed, Stream.WEIGHTS))
     built = build(parser, groups)
     model: Model = built.model
+    for fields in (train, valid):
+        fields.ready()  # settings are checked before all data are read
     if init is not None:
         load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
         load_fixed(model, init.checkpoint, str(init.path))

@@ -267,6 +267,18 @@ def test_python_and_the_command_line_do_the_same(folder, run, prediction) -> Non
     assert verb.run().read_bytes() == prediction.read_bytes()
 
 
+def test_each_member_of_a_driver_has_draws_of_its_own(folder, fine, run, prediction) -> None:
+    """The first member's draws are those of a file of it alone; the second's are beside them, for its own predictors."""
+    members = {"x": lambda d: xr.concat([d, (d + 9).assign(tas=(d.tas + 9).assign_attrs(units="K"))], "number")}
+    given, out = coarse_file(fine, folder / "members.nc", **members), folder / "members_out.nc"
+    assert main(call(run, given, out, "--seed", "5")) == 0
+    with xr.open_dataset(out, engine="h5netcdf") as both, xr.open_dataset(prediction, engine="h5netcdf") as one:
+        assert both.driving_member.values.tolist() == [0, 0, 0, 1, 1, 1] and both.sizes["time"] == one.sizes["time"]
+        np.testing.assert_allclose(both.tas[:3], one.tas, rtol=1e-5)
+        assert not np.allclose(both.tas[3:], one.tas, rtol=1e-3)
+    check_conventions(out)
+
+
 def _interrupt() -> None:
     raise KeyboardInterrupt
 
@@ -274,9 +286,9 @@ def _interrupt() -> None:
 def test_bad_predictors_are_named_with_what_is_expected(folder, fine, run, prediction, capsys) -> None:
     cases = {
         "variable": ({"x": lambda d: d.rename(tas="temp")}, "no variable tas: it has temp"),
-        "units": ({"units": "degC"}, "tas is in degC, and the model was trained on K"),
+        "units": ({"units": "mm"}, "tas is in mm, and K is expected"),
         "grid": ({"x": lambda d: d.isel(lon=slice(5))}, "another grid than the predictors of training: along x 5 from"),
-        "nan": ({"x": lambda d: d.where(d.lat > 43)}, "tas has 6 unknown values around 2000-01-01"),
+        "nan": ({"x": lambda d: d.where(d.lat > 43)}, "tas has 96 unknown values around 2000-01-01"),
         "dates": ({"x": lambda d: d.isel(time=[0, 2, 1])}, "sort the times"),
         "calendar": ({"x": lambda d: d.assign_coords(time=np.arange("2000-01-01", "2000-01-05", dtype="M8[D]").astype("M8[ns]"))},
                      "has the calendar standard, and the model was trained on 360_day"),
@@ -402,14 +414,14 @@ def test_the_files_of_a_folder_that_fail_are_named_and_the_others_go_on(folder, 
     """Each is a line, and is done by the next call once it is put right."""
     given, out = folder / "mixed", folder / "mixed-out"
     given.mkdir()
-    coarse_file(fine, given / "1.nc", slice(2), units="degC")
+    coarse_file(fine, given / "1.nc", slice(2), units="mm")
     coarse_file(fine, given / "2.nc", slice(2))
     coarse_file(fine, given / "3.nc", slice(2), x=lambda d: d.where(d.lat > 43))
     (given / "4.nc").write_text("no NetCDF")
     capsys.readouterr()
     assert main(call(run, given, out, members=1)) == 2
     said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("scorefield: ")]
-    for name, cause in (("1.nc", "degC"), ("3.nc", "unknown values"), ("4.nc", "4.nc")):
+    for name, cause in (("1.nc", "is in mm"), ("3.nc", "unknown values"), ("4.nc", "4.nc")):
         assert sum(str(given / name) in line and "warning" in line and cause in line for line in said) == 1, said
     assert said[-1].startswith("scorefield: error: 3 of 4 files") and "1.nc, 3.nc, 4.nc" in said[-1]
     assert [path.name for path in out.iterdir()] == ["2.nc"]

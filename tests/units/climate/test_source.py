@@ -8,13 +8,16 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
+import yaml
 
+from scorefield.cli import main
 from scorefield.climate import Blocks, Climate, Cube, DayOfYear, HourOfDay, Nearest, Periods, Tiles, Variables, Years
+from scorefield.climate.fields import GriddedFields
 from scorefield.climate.source import correlation_length, grid_of_cube
 from scorefield.climate.template import Template
 from scorefield.data import Loader
 from scorefield.foundation.errors import AbsentDataError, InputError
-from weather import dataset, save, times
+from weather import dataset, described, recipe, save, times
 
 FILES = {  # name: variables, shape, units
     "E1_north_america.nc": (["air_temperature"], (240, 37, 49), "K"),
@@ -91,6 +94,13 @@ def test_what_is_read_as_it_is_asked_for_is_what_memory_holds(plain) -> None:
     one, many = (Loader(lazy, 4, workers=w) for w in (0, 2))
     for _, a, b in zip(range(3), one, many, strict=False):
         assert torch.equal(a.x, b.x)
+
+
+def test_settings_are_checked_before_all_data_are_read(folder, plain, monkeypatch, capsys) -> None:
+    monkeypatch.setattr(GriddedFields, "remember", lambda self: pytest.fail("all data are read"))
+    (folder / "run.yaml").write_text(yaml.safe_dump(recipe(described(plain))))
+    assert main(["train", str(folder / "run.yaml"), "--out", str(folder / "run"), "--train.seed", "-1"]) == 2
+    assert "train.seed must be at least 0" in capsys.readouterr().err
 
 
 def test_what_is_told_of_data_does_not_depend_on_memory(folder, monkeypatch) -> None:
@@ -170,9 +180,9 @@ def test_bad_input_is_named(plain, folder) -> None:
         (lambda: source("nowhere.nc"), AbsentDataError, "no file nowhere.nc"),
         (lambda: source(plain, predictors=Variables(plain, ["hus"])), InputError, "no variable hus: it has tas, psl"),
         (
-            lambda: Climate(Variables(plain, ["tas"], {"tas": "degC"}), Years((2000,))),
+            lambda: Climate(Variables(plain, ["tas"], {"tas": "mm"}), Years((2000,))),
             InputError,
-            "tas is in K, and degC",
+            "tas is in K, and mm",
         ),
         (lambda: source(plain, division=Years((2010,))), InputError, ""),
         (
@@ -185,7 +195,7 @@ def test_bad_input_is_named(plain, folder) -> None:
         (
             lambda: source(plain, predictors=Variables(short, ["tas"]), coarsen=1),
             InputError,
-            "other times .*30 times, not 40",
+            "lacks 5 times of the targets, the first 2000-02-01",
         ),
         (lambda: source(str(folder / "text.nc")), InputError, "no NetCDF file"),
     ]
@@ -215,8 +225,6 @@ def test_the_length_of_correlation_tells_how_large_tiles_must_be() -> None:
 
 
 def test_check_data_tells_units_ranges_calendar_and_gaps(plain, tmp_path, capsys) -> None:
-    from scorefield.cli import main
-
     targets = [f"--data.targets.path={plain}", "--data.targets.names=[tas]", "--data.coarsen=4"]
     division = ["--data.division=scorefield.climate.Blocks", "--data.division.days=5", "--data.division.cycle=4"]
     division += ["--data.division.valid=[3]", "--data.division.test=[]"]

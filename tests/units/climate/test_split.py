@@ -42,6 +42,38 @@ def test_seasons_and_whole_days_of_a_period() -> None:
     assert Periods(("2000-01-01", "2000-01-02"), ("2000-01-03", "2000-01-03")).times(hours, "train").sum() == 48
 
 
+@pytest.mark.parametrize(
+    ("first", "last"), [("2000-01-01T12:00", "2000-01-02T12:00"), ("2000-01-01 12", "2000-01-02T12:00:00Z")]
+)
+def test_a_period_by_hours_is_the_same_with_a_t_and_with_a_blank(first: str, last: str) -> None:
+    hours = np.asarray(times(16, freq="6h"))
+    for when in (hours, np.array([t.isoformat() for t in hours], "datetime64[ns]")):
+        found = Periods((first, last), ("2001", "2001")).times(when, "train")
+        assert found.nonzero()[0].tolist() == [2, 3, 4, 5, 6]
+
+
+@pytest.mark.parametrize(
+    ("division", "message"),
+    [
+        (Periods(("2000", "2001-06"), ("2001-06-30", "2002")), "train, 2000 to 2001-06, and valid, 2001-06-30 to 2002, overlap"),
+        (Periods(("2000", "2001"), ("2003", "2003"), ("2001-12-31T18:00", "2002")), "overlap"),
+        (Periods(("2000", "2001"), ("1999", "2005")), "overlap"),
+        (Periods(("2002", "2001"), ("2003", "2003")), "train ends at 2001, before it begins"),
+        (Periods(("1.1.2000", "2001"), ("2003", "2003")), "1.1.2000 is no date"),
+        (Years((2001, 2002), (2002,)), "2002 is held out in valid and in test"),
+        (Bands(4, (1,), (1,)), "1 is held out in valid and in test"),
+    ],
+)  # fmt: skip
+def test_parts_that_overlap_are_refused(division, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        division.check()
+    for apart in (
+        *DIVISIONS,
+        Periods(("2000", "2000-06"), ("2000-07-01", "2000-07-01T11"), ("2000-07-01 12", "2000-08")),
+    ):
+        apart.check()
+
+
 def test_a_test_part_that_is_not_there_is_refused() -> None:
     for division in (Years(valid=(2001,)), Periods(("2000", "2000"), ("2001", "2001")), Bands(4, valid=(1,))):
         with pytest.raises(InputError, match="no split test"):
