@@ -20,6 +20,7 @@ from scorefield.climate.output import Placed, format_of, frame_of, validate
 from scorefield.climate.predictors import EnsembleInput, drive
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
+from scorefield.climate.times import days_since_first
 from scorefield.climate.units import same_units
 from scorefield.data.batch import Batch
 from scorefield.data.moments import Matched, matched_to
@@ -100,9 +101,10 @@ class Downscale(Drawing):
         ensemble = self._ensemble(given)
         checkpoint = self.checkpoint.checkpoint.sha256[:16]
         attributes = {"history": f"scorefield downscale, checkpoint {checkpoint}, seed {self.seed}"}
-        jobs = [GriddedFile(out, self.template, ensemble, self.provenance, attributes, self.reach)]
+        duration = {} if targets is None or self.most is None else resolution(targets)
+        jobs = [GriddedFile(out, self.template, ensemble, self.provenance, attributes | duration, self.reach)]
         if self.truth is not None and targets is not None:
-            jobs.insert(0, GriddedFile(self.truth, self.template, Targets(given, targets)))
+            jobs.insert(0, GriddedFile(self.truth, self.template, Targets(given, targets), attributes=duration))
         done = [is_done(job) for job in jobs]
         if not all(done):
             ensemble.check()
@@ -167,6 +169,13 @@ class Downscale(Drawing):
             history="" if other is None else other.digest(),
             raw=self.raw,
         )
+
+
+def resolution(fields: GriddedFields) -> dict[str, str]:
+    """The attribute that says how far apart the times of all fields are, as some of them do not: ISO 8601, such as PT60M."""
+    times = fields.targets.times
+    step = np.diff(np.unique(days_since_first(times))) if len(times) > 1 and times.dtype.kind in "MO" else np.zeros(0)
+    return {"time_coverage_resolution": f"PT{round(float(step.min()) * 24 * 60)}M"} if len(step) else {}
 
 
 def check_conserved(given: EnsembleInput, template: Template) -> None:

@@ -183,6 +183,33 @@ def test_a_day_of_exactly_1_mm_is_wet() -> None:
     rain = dataset(days, "pr", "mm/day", "1D")
     found = score(pair_up(rain, rain), Options(replicates=0))["pr"].record["all"]
     assert found["wet_share"]["value"] == pytest.approx(0.3) and found["boxes"]["pr"]["sdii"] == pytest.approx(1)
+    skill = score(pair_up(rain, rain), Options(replicates=0, thresholds=(1.0,)))["pr"].record["all"]["fractions_skill"]
+    assert skill["1"]["1"]["value"] == 1  # not NaN, as if nothing were there
+
+
+@pytest.mark.parametrize("said", ["bounds", "frequency", "resolution", "methods", "steps"])
+@pytest.mark.parametrize(("freq", "hours"), [("1h", 1), ("1D", 24)])
+def test_a_series_that_lacks_times_is_as_wet_as_the_whole(said: str, freq: str, hours: int) -> None:
+    """Rain in mm is an amount: how much is wet depends on how long it fell, not on which fields are scored."""
+    rain = dataset(np.random.default_rng(2).gamma(0.3, 2, (240, 4, 4)), "pr", "mm", freq)
+    iso = {1: "PT1H", 24: "P1D"}[hours]
+    bounds = rain["time"].data[:, None] + np.array([0, hours]) * np.timedelta64(1, "h")
+    if said == "bounds":
+        rain = rain.assign_coords(bnds=(("time", "two"), bounds))
+        rain["time"].attrs["bounds"] = "bnds"
+    elif said == "methods":
+        rain["pr"].attrs["cell_methods"] = f"time: sum (interval: {hours} hour)"
+    elif said != "steps":
+        key = {"frequency": "frequency", "resolution": "time_coverage_resolution"}[said]
+        rain.attrs[key] = iso if said == "resolution" else {1: "1hr", 24: "day"}[hours]
+    few = rain.isel(time=[0, 11, 22, 34, 45])
+    truth = rain if said == "steps" else few
+    pair = pair_up(few, truth)
+    assert pair.hours == hours
+    expected = float((few["pr"] >= (0.1 if hours == 1 else 1.0)).mean())
+    found = score(pair, Options(replicates=0))["pr"].record["all"]
+    assert found["wet_share"]["value"] == pytest.approx(expected, abs=0.01)
+    assert ("rx1day" in found["boxes"]["pr"]) == (hours == 24)  # five hours of other days are no day
 
 
 def test_grids_that_are_told_in_another_way_are_one(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:

@@ -92,7 +92,7 @@ def _maps(
         maps = {"wasserstein": wasserstein(members, truth).numpy()}
         maps |= _memory(ours, theirs, chosen, dates)
         if dates.dated:
-            maps |= _extremes(ours, theirs, chosen, dates, rain_per_day(pair.truth[name], dates.step))
+            maps |= _extremes(ours, theirs, chosen, dates, (rain_per_day(pair.truth[name], pair.hours), pair.hours))
         found[name] = maps
     for one, other in combinations(read, 2):
         if chosen.sum() > 2:
@@ -127,16 +127,17 @@ def _correlated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _extremes(
-    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, per_day: float | None
+    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, rain: tuple[float | None, float]
 ) -> dict[str, np.ndarray]:
     """The largest value of a year, and of precipitation the largest day and the intensity of wet days, both in mm/day."""
     found: dict[str, np.ndarray] = {}
     both = {"": ours, "_truth": theirs[None]}
     for suffix, x in both.items():
         found[f"yearly_maximum{suffix}"] = _yearly(x[:, chosen], dates.year[chosen])
-    if per_day is None or not dates.step <= 24:
+    per_day, hours = rain
+    if per_day is None or not hours <= 24:
         return found
-    day, years = _full_days(chosen, dates)
+    day, years = _full_days(chosen, dates, hours)
     if not len(years):
         return found
     for suffix, x in both.items():
@@ -149,10 +150,10 @@ def _extremes(
     return found
 
 
-def _full_days(chosen: np.ndarray, dates: Dates) -> tuple[list[np.ndarray], np.ndarray]:
+def _full_days(chosen: np.ndarray, dates: Dates, hours: float) -> tuple[list[np.ndarray], np.ndarray]:
     """The times of each day that is complete, and the years of these days."""
     places = chosen.nonzero()[0]
-    wanted = round(24 / dates.step)
+    wanted = round(24 / hours)
     groups = [places[dates.day[places] == day] for day in np.unique(dates.day[places])]
     full = [group for group in groups if len(group) == wanted]
     return full, np.array([dates.year[group[0]] for group in full])

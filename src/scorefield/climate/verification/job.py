@@ -166,5 +166,7 @@ def limits(pair: Pair, blocks: str | None) -> Iterator[str]:
         yield f"There are {count} independent blocks: intervals mean little. --blocks says what is independent."
     if blocks is None and pair.dates.dated and pair.dates.step >= 24:
         yield "Each day " + narrow.format("the next", "5D, month or year")
+    if pair.dates.dated and pair.hours > pair.dates.step * 1.001:
+        yield f"Values are of {pair.hours:.4g} h and {pair.dates.step:.4g} h apart: they overlap, or their bounds are wrong."
     if blocks is None and "place" in pair.pred.coords:
         yield "Each tile " + narrow.format("all others", "place or day")

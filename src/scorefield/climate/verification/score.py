@@ -85,8 +85,8 @@ def score(
 
 def measures_of(pair: Pair, name: str, values: Range, options: Options) -> Measures:
     """Thresholds and bins that suit a variable."""
-    per_day = rain_per_day(pair.truth[name], pair.dates.step)
-    wet = options.wet if options.wet is not None or per_day is None else wet_threshold(per_day, pair.dates.step)
+    per_day = rain_per_day(pair.truth[name], pair.hours)
+    wet = options.wet if options.wet is not None or per_day is None else wet_threshold(per_day, pair.hours)
     thresholds = options.thresholds
     if not thresholds:
         levels = torch.tensor(EXCEEDED, dtype=torch.float64)

@@ -24,7 +24,7 @@ class Measures:
 
     Args:
         edges: of the bins from which quantiles are read.
-        thresholds: that fractions skill counts the excess of.
+        thresholds: from which on fractions skill counts.
         scales: sides of its windows, in grid points.
         wet: from this value on it is wet; None for what is not precipitation.
         seed: of the ties of ranks.
