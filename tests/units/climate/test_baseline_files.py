@@ -121,6 +121,7 @@ def coarse(files: Path) -> dict[str, Path]:
     changed = {
         "turned": data.isel(latitude=slice(None, None, -1)).assign_coords(longitude=data["longitude"] + 360),
         "celsius": warm,
+        "pascal": data.assign(t2m=data["t2m"].assign_attrs(units="Pa")),
         "moved": data.assign_coords(longitude=data["longitude"] + 0.25),
         "broken": data.where(data["latitude"] > data["latitude"].min(), np.inf),
     }
@@ -135,17 +136,22 @@ def test_rows_and_longitudes_told_in_another_way_are_the_same_fields(
     pair = pair_up(xr.open_dataset(files / "test.nc"), xr.open_dataset(files / "test.nc"))
     assert driven(pair, coarse["turned"]) == driven(pair, coarse["same"])
     for name, given in coarse.items():
-        if name in ("same", "turned"):
+        if name in ("same", "turned", "celsius"):
             words = call(files, tmp_path / f"{name}.nc", name="Bilinear")
             words[2] = str(given)
             assert main(words) == 0
-    xr.testing.assert_equal(*(xr.open_dataset(tmp_path / f"{name}.nc") for name in ("same", "turned")))
+    same, turned, warm = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("same", "turned", "celsius"))
+    xr.testing.assert_equal(same, turned)
+    xr.testing.assert_allclose(same, warm, atol=1e-3)
+    assert driven(pair, coarse["celsius"])["t2m"]["rmse"] == pytest.approx(
+        driven(pair, coarse["same"])["t2m"]["rmse"], rel=1e-2
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "words", "of_driving"),
     [
-        ("celsius", "degC", "degC"),
+        ("pascal", "Pa", "Pa"),
         ("moved", "grids differ along x", "grids differ along x"),
         ("broken", "not finite: nothing is written", None),
     ],

@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from scorefield.climate.alignment import MEMBERS, TIMES, canonical, check_units, coarse_boxes, same_grid, same_times
+from scorefield.climate.alignment import (
+    MEMBERS,
+    TIMES,
+    canonical,
+    coarse_boxes,
+    in_units_of,
+    same_grid,
+    same_times,
+    single_member,
+    with_grid,
+)
 from scorefield.climate.baselines.baseline import Baseline, When
 from scorefield.climate.baselines.quantiles import QuantileMap
 from scorefield.climate.files import identity_of, open_dataset
@@ -130,8 +140,8 @@ class DrawBaseline(FromTruth):
         given = read(self.predictors, predictor)
         roles = str(self.train_predictors), str(self.train_truth)
         if self.baseline.same_quantity:
-            check_units(coarse, fine, roles)
-        check_units(given, coarse, (str(self.predictors), roles[0]))
+            coarse = in_units_of(coarse, fine, roles)
+        given = in_units_of(given, coarse, (str(self.predictors), roles[0]))
         coarse = coarse_boxes(coarse, fine, roles)
         given = same_grid(coarse, given, (roles[0], str(self.predictors)))
         found = values(given, predictor)
@@ -161,7 +171,7 @@ class Correct(FromTruth):
         aligned = []
         for path in (self.train_samples, self.samples):
             data = read(path, self.target, members=True)
-            check_units(data, truth, (str(path), role))
+            data = in_units_of(data, truth, (str(path), role))
             aligned.append(same_grid(truth, data, (role, str(path))))
         learnt, given = aligned
         source, found = values(learnt, self.target), values(given, self.target)
@@ -175,15 +185,12 @@ def read(path: Path, name: str, *, members: bool = False) -> Dataset:
     data = open_dataset(path)
     if name not in data.data_vars:
         raise InputError(f"{path} has no variable {name}, only {', '.join(map(str, data.data_vars))}.")
-    others = [c for c in data.coords if not set(data[c].dims) <= set(data[name].dims)]
-    found = canonical(data[[name]].drop_vars(others), str(path))
+    found = canonical(with_grid(data, [name]), str(path))
     found.attrs["axes"] = [d for d in data[name].dims if d not in (*MEMBERS, *TIMES)][-2:]
     if members:
         found = found if "member" in found.dims else found.expand_dims("member")
         return found.transpose("member", "time", "y", "x", ...)
-    if "member" in found.dims:
-        raise InputError(f"{path} has several members: select one of them first.")
-    return found.transpose("time", "y", "x", ...)
+    return single_member(found, str(path)).transpose("time", "y", "x", ...)
 
 
 def values(data: Dataset, name: str) -> np.ndarray:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from scorefield.climate.alignment import canonical, check_units, coarse_boxes, same_times
+from scorefield.climate.alignment import canonical, coarse_boxes, in_units_of, same_times, single_member, with_grid
 from scorefield.climate.files import identity_of, open_dataset
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.pair import Pair, pair_up
@@ -138,10 +138,9 @@ def driven(pair: Pair, path: Path) -> dict[str, Any]:
     names = [str(name) for name in pair.truth.data_vars if name in data.data_vars]
     if not names:
         raise InputError(f"{path} has none of the variables {', '.join(map(str, pair.truth.data_vars))}.")
-    coarse = same_times(pair.pred, canonical(data[names], str(path)))
-    if "member" in coarse.dims:
-        raise InputError(f"{path} has several members: select one of them first.")
-    check_units(coarse, pair.truth[names], (str(path), "the truth"))
+    coarse = same_times(pair.pred, canonical(with_grid(data, names), str(path)))
+    coarse = single_member(coarse, str(path))
+    coarse = in_units_of(coarse, pair.truth[names], (str(path), "the truth"))
     coarse = coarse_boxes(coarse, pair.truth, (str(path), "the truth")).transpose("time", "y", "x", ...)
     return {name: consistency(pair, name, coarse[name].to_numpy()) for name in names}
 

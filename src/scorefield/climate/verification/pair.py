@@ -16,12 +16,13 @@ import torch
 from scorefield.climate.alignment import (
     accumulation,
     canonical,
-    check_units,
     grid_in,
+    in_units_of,
     is_field,
     same_cases,
     same_grid,
     same_times,
+    single_member,
     smallest_step,
     with_grid,
 )
@@ -113,12 +114,11 @@ def pair_up(
             raise InputError(f"The {role} have no variable {missing[0]}, only {', '.join(map(str, data.data_vars))}.")
     ours = with_grid(pred, names).rename({k: v for k, v in names.items() if k != v})
     ours, theirs = canonical(ours, "predictions"), canonical(with_grid(truth, names.values()), "truth")
-    if "member" in theirs.dims:
-        raise InputError("The truth has several members: select one of them first.")
+    theirs = single_member(theirs, "The truth")
     if "member" not in ours.dims:
         fields = max(1, VALUES // (ours.sizes["y"] * ours.sizes["x"]))
         ours = ours.chunk({"time": fields}).expand_dims("member")  # which would read what is not in chunks
-    check_units(ours[list(theirs.data_vars)], theirs)
+    ours = in_units_of(ours[list(theirs.data_vars)], theirs)
     hours = accumulation(theirs, ours)  # of all times: predictions may be some of them
     theirs = same_grid(ours, same_times(ours, theirs))
     same_cases(ours, theirs)
