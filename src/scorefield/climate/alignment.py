@@ -197,7 +197,7 @@ def coarse_boxes(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Data
             raise InputError(
                 f"Cells of {factor[0]}×{factor[1]} points on curved lines are not known: make them square."
             )
-        return _placed(coarse, wanted.coarsened(factor[0]).points(), given.points(), roles[::-1])
+        return _placed(coarse, wanted.coarsened(factor[0]).points(), given.points(), (roles[1], roles[0]))
     for axis in "yx":
         if axis not in coarse.indexes or axis not in fine.indexes or CURVILINEAR in (given.kind, wanted.kind):
             if axis in coarse.indexes or axis in fine.indexes:
@@ -233,7 +233,7 @@ def _placed(
         raise InputError(
             f"The grids of {roles[0]} and {roles[1]} differ, or points without latitude hide that they do not."
         )
-    distance, place = KDTree(theirs).query(ours)
+    distance, place = map(np.asarray, KDTree(theirs).query(ours))
     worst = int(distance.argmax())
     if distance[worst] > 1e-2 * np.radians(spacing(*given)):
         at = [f"{p[0].flat[i]:.5g},{p[1].flat[i]:.5g}" for p, i in ((wanted, worst), (given, place[worst]))]

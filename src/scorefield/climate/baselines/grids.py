@@ -161,7 +161,7 @@ def filled(fields: Float[np.ndarray, "*batch y x"]) -> Float[np.ndarray, "*batch
         chosen = (which.ravel() == number).nonzero()[0]
         gaps = np.isnan(found[chosen[0]])
         if gaps.any() and not gaps.all():
-            y, x = distance_transform_edt(gaps, return_distances=False, return_indices=True)
+            y, x = np.asarray(distance_transform_edt(gaps, return_distances=False, return_indices=True))
             found[chosen] = found[chosen][:, y, x]
     return found.reshape(fields.shape)
 
