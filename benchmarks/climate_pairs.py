@@ -1,4 +1,4 @@
-"""Baselines on real pairs of grids: monthly observations with a sea against coarse, biased and displaced fields of themselves, and
+"""Baselines on real pairs of grids: monthly observations with a sea against coarse, biased and displaced fields of them, and
 yearly observations against a climate model that ran freely. Every one is drawn and scored by the command line.
 
     python climate_pairs.py OUT
