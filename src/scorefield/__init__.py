@@ -33,7 +33,7 @@ NAMES = {
         UnitRange
     """,
     "data.quantile": "QuantileNormal",
-    "data.transform": "Chain Clip Fraction Largest Log1p PerVariable RawMoment Recentre Root",
+    "data.transform": "Chain Clip Fraction Largest Log1p PerVariable RawMoment Recentre Root Tail",
     "datasets": """
         CIFAR10 CIFAR100 LSUN MNIST CelebA Channels Digits Interferograms NavierStokes TFRecords Terrain Volcano
         WebDataset
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
         Standardise, Tensors, UnitRange,
     )
     from scorefield.data.quantile import QuantileNormal
-    from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root
+    from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root, Tail
     from scorefield.datasets import (
         CIFAR10, CIFAR100, LSUN, MNIST, CelebA, Channels, Digits, Interferograms, NavierStokes, TFRecords,
         Terrain, Volcano, WebDataset,

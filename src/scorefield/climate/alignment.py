@@ -6,16 +6,29 @@ hours, or tiles of one day.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from scorefield.climate.files import NAMES, Layout, axes_of, bounds_name, mapping_name
-from scorefield.climate.grid import CURVILINEAR, Grid, factor_between, grid_of, is_angle, orientation_to
-from scorefield.climate.times import is_date
-from scorefield.climate.units import is_precipitation, same_units
+from scorefield.climate.grid import (
+    CURVILINEAR,
+    GEOGRAPHIC,
+    ROTATED,
+    Grid,
+    factor_between,
+    grid_of,
+    is_angle,
+    orientation_to,
+    spacing,
+    unit_vectors,
+)
+from scorefield.climate.times import days_since_first, is_date
+from scorefield.climate.units import conversion, is_precipitation, same_units
 from scorefield.foundation.errors import InputError
+from scorefield.run.verb import log
 
 if TYPE_CHECKING:
     from xarray import DataArray, Dataset
@@ -23,6 +36,10 @@ if TYPE_CHECKING:
 MEMBERS, TIMES = NAMES["member"], NAMES["time"]
 STANDARD = {"lat": "latitude", "lon": "longitude", "rlat": "grid_latitude", "rlon": "grid_longitude"}
 ROLES = ("the predictions", "the truth")  # of two data sets, as messages call them
+INTERVAL = re.compile(r"time: sum[^()]*\(interval: ([\d.]+) (hour|hr|h|day|d)s?\b")  # of cell_methods
+WITHIN = re.compile(r"time: \w+ (within|over) days")
+DURATION = re.compile(r"P?(T?)(\d*\.?\d*)(hour|hr|h|day|d|min|mon|m|yr|y)\w*", re.IGNORECASE)  # 1hr, day, PT15M, P1M
+HOURS = {"h": 1.0, "d": 24.0, "m": 24 * 365.25 / 12, "y": 24 * 365.25}  # of units of time, by their first letter
 TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
 
 
@@ -75,6 +92,13 @@ def canonical(data: Dataset, role: str) -> Dataset:
     return data if "time" in data.dims else data.expand_dims("time")
 
 
+def single_member(data: Dataset, role: str) -> Dataset:
+    """Fields without a dimension of members, which may be one of length 1. InputError for several."""
+    if data.sizes.get("member", 1) > 1:
+        raise InputError(f"{role} has {data.sizes['member']} members: select one of them first, as .isel(member=0).")
+    return data.isel(member=0, drop=True) if "member" in data.dims else data
+
+
 def _without(data: Dataset, names: set[str]) -> Dataset:
     """Make way for axes of these names: dates along numbered cases, as tiles are, become `date`; what else has them goes."""
     taken = [name for name in names if name in data.coords and name not in data.dims]
@@ -82,21 +106,30 @@ def _without(data: Dataset, names: set[str]) -> Dataset:
     return data.rename(dict.fromkeys(dates, "date")).drop_vars([name for name in taken if name not in dates])
 
 
-def check_units(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> None:
-    """Refuse to compare millimetres with kilograms per second; variables without units are not compared.
+def in_units_of(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> Dataset:
+    """Variables in the units of others, K for degC; those without units are taken as they are.
 
     Args:
         pred: variables.
         truth: one by one what they are compared with, under any name.
         roles: what the two are called in messages.
+
+    Raises:
+        InputError: units of different quantities, as millimetres and millimetres per day.
     """
     for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
         one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
         water = is_precipitation(pred[mine]) and is_precipitation(truth[name])
-        if one is not None and other is not None and not same_units(one, other, water=water):
+        if one is None or other is None or same_units(one, other, water=water):
+            continue
+        if (found := conversion(one, other, water=water)) is None:
             raise InputError(
                 f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )
+        log.info("%s of %s is converted from %s to %s", mine, roles[0], one, other)
+        values = pred[mine].astype("float64") * found[0] + found[1]
+        pred = pred.assign({str(mine): values.assign_attrs({**pred[mine].attrs, "units": other})})
+    return pred
 
 
 def grid_in(data: Dataset) -> Grid:
@@ -107,6 +140,9 @@ def grid_in(data: Dataset) -> Grid:
 def same_grid(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> Dataset:
     """The truth in the cells of the predictions, in their order.
 
+    Along lines of one kind cells are found line by line, else by the latitude and longitude of every point. Where one of the two
+    has no coordinates, cells are taken by their position, and the log says so.
+
     Args:
         pred: on the grid wanted.
         truth: on a grid that has these cells.
@@ -116,8 +152,8 @@ def same_grid(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> 
         InputError: it has no such cell, or without coordinates another number of them.
     """
     ours, theirs = grid_in(pred), grid_in(truth)
-    if ours.kind == theirs.kind == CURVILINEAR:
-        return _turned(truth, ours.points(), theirs.points(), roles)
+    if by_points(ours, theirs):
+        return _placed(truth, ours.points(), theirs.points(), roles)
     for axis in "yx":
         if axis in pred.indexes and axis in truth.indexes and CURVILINEAR not in (ours.kind, theirs.kind):
             turning = axis == "x" and ours.spherical and theirs.spherical
@@ -126,7 +162,21 @@ def same_grid(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -> 
         elif pred.sizes[axis] != truth.sizes[axis]:
             shapes = [f"{data.sizes['y']}×{data.sizes['x']}" for data in (pred, truth)]
             raise InputError(f"The grids differ: {roles[0]} have {shapes[0]} boxes, {roles[1]} {shapes[1]}.")
+        elif (axis in pred.indexes) != (axis in truth.indexes) or ours.kind != theirs.kind:
+            log.warning("%s and %s are compared by position along %s: one of them has no coordinates", *roles, axis)
     return truth
+
+
+def by_points(ours: Grid, theirs: Grid) -> bool:
+    """Whether cells have to be compared by latitude and longitude: lines are numbers, or not of one kind, and both know them."""
+    known = all(
+        one.latitude is not None or one.kind == GEOGRAPHIC or (one.kind == ROTATED and one.pole)
+        for one in (ours, theirs)
+    )
+    lines = ours.kind == theirs.kind != CURVILINEAR and (
+        ours.shares_lines_with(theirs) or not (ours.pole and theirs.pole)
+    )
+    return known and not lines
 
 
 def coarse_boxes(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Dataset:
@@ -142,10 +192,16 @@ def coarse_boxes(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Data
     """
     given, wanted = grid_in(coarse), grid_in(fine)
     factor = factor_between(given.shape, wanted.shape)
-    if given.kind == wanted.kind == CURVILINEAR and factor[0] == factor[1]:
-        return _turned(coarse, wanted.coarsened(factor[0]).points(), given.points(), roles)
+    if by_points(wanted, given):
+        if factor[0] != factor[1]:
+            raise InputError(
+                f"Cells of {factor[0]}×{factor[1]} points on curved lines are not known: make them square."
+            )
+        return _placed(coarse, wanted.coarsened(factor[0]).points(), given.points(), (roles[1], roles[0]))
     for axis in "yx":
         if axis not in coarse.indexes or axis not in fine.indexes or CURVILINEAR in (given.kind, wanted.kind):
+            if axis in coarse.indexes or axis in fine.indexes:
+                log.warning("%s and %s are compared by position along %s: one of them has no coordinates", *roles, axis)
             continue
         theirs, ours = getattr(given, axis), getattr(wanted, axis)
         if len(theirs) > 1 and (theirs[-1] - theirs[0]) * (ours[-1] - ours[0]) < 0:
@@ -154,8 +210,8 @@ def coarse_boxes(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Data
         away = theirs - centres
         if axis == "x" and given.spherical and wanted.spherical:
             away = (away + 180) % 360 - 180
-        spacing = np.abs(np.diff(ours)).min() if len(ours) > 1 else np.inf
-        if np.abs(away).max() > (0.5 + TOLERANCE) * spacing:
+        step = np.abs(np.diff(ours)).min() if len(ours) > 1 else np.inf
+        if np.abs(away).max() > (0.5 + TOLERANCE) * step:
             worst = int(np.abs(away).argmax())
             raise InputError(
                 f"The grids differ along {axis}: {roles[0]} have a box at {theirs[worst]:g}, and the boxes of {roles[1]} that "
@@ -164,18 +220,38 @@ def coarse_boxes(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> Data
     return coarse
 
 
-def _turned(
+def _placed(
     data: Dataset, wanted: tuple[np.ndarray, np.ndarray], given: tuple[np.ndarray, np.ndarray], roles: tuple[str, str]
 ) -> Dataset:
-    """Fields on curved lines in the order in which their points, by latitude and longitude, are those that are wanted."""
-    order = orientation_to(wanted, given)
-    if order is None:
-        shapes = [f"{points[0].shape[0]}×{points[0].shape[1]}" for points in (wanted, given)]
+    """Fields in the order in which their points, by latitude and longitude (rows, columns), are those that are wanted."""
+    from scipy.spatial import KDTree
+
+    if (order := orientation_to(wanted, given)) is not None:
+        return data.isel(y=order[0], x=order[1])
+    ours, theirs = (unit_vectors(*points).reshape(-1, 3) for points in (wanted, given))
+    if np.isnan(ours).any() or np.isnan(theirs).any():
         raise InputError(
-            f"The grids differ: the {shapes[0]} points of {roles[0]} and the {shapes[1]} of {roles[1]} have other latitudes and "
-            "longitudes. Bring them onto one grid first."
+            f"The grids of {roles[0]} and {roles[1]} differ, or points without latitude hide that they do not."
         )
-    return data.isel(y=order[0], x=order[1])
+    distance, place = map(np.asarray, KDTree(theirs).query(ours))
+    worst = int(distance.argmax())
+    if distance[worst] > 1e-2 * np.radians(spacing(*given)):
+        at = [f"{p[0].flat[i]:.5g},{p[1].flat[i]:.5g}" for p, i in ((wanted, worst), (given, place[worst]))]
+        raise InputError(
+            f"The grids differ: {roles[0]} have a point with the latitude and longitude {at[0]}, the nearest of {roles[1]} is at "
+            f"{at[1]}. Bring them onto one grid first."
+        )
+    rows, columns = (part.reshape(wanted[0].shape) for part in np.unravel_index(place, given[0].shape))
+    if (
+        (rows == rows[:1]).all() and (columns == columns[:, :1]).all() and rows.shape[1] > 1
+    ):  # what is y there is x here
+        data = data.rename(y="x", x="y")
+        rows, columns = columns, rows
+    if not ((rows == rows[:, :1]).all() and (columns == columns[:1]).all()):
+        raise InputError(
+            f"The points of {roles[0]} lie in no rows and columns of {roles[1]}: bring them onto one grid first."
+        )
+    return data.isel(y=rows[:, 0], x=columns[0])
 
 
 def nearest(
@@ -190,13 +266,13 @@ def nearest(
         turning: whether 360 more are the same: longitudes from 0 to 360 or from -180 to 180, where they do not fit as they are.
         roles: of the two, for messages.
     """
-    spacing = np.abs(np.diff(theirs)).min() if len(theirs) > 1 else 1.0
+    step = np.abs(np.diff(theirs)).min() if len(theirs) > 1 else 1.0
     away = ours[:, None] - theirs[None]
     distance = np.abs(away)
-    if turning and distance.min(1).max() > TOLERANCE * spacing:
+    if turning and distance.min(1).max() > TOLERANCE * step:
         distance = np.abs((away + 180) % 360 - 180)
     place, least = distance.argmin(1), distance.min(1)
-    if least.max() > TOLERANCE * spacing:
+    if least.max() > TOLERANCE * step:
         worst = int(least.argmax())
         raise InputError(
             f"The grids differ along {axis}: {roles[0]} have boxes at {ours[worst]:g}, the nearest of {roles[1]} are at "
@@ -248,3 +324,53 @@ def same_cases(pred: Dataset, truth: Dataset) -> None:
                     f"The {what} of {int(differ.sum())} of the {len(ours)} predictions is another than the truth's, the first "
                     f"{ours[first]}, not {theirs[first]}: the files are of different fields."
                 )
+
+
+def accumulation(*data: Dataset) -> float:
+    """Hours over which each value is a sum or a mean, NaN where nobody knows; a series that lacks times keeps them.
+
+    By the bounds of times, else by `frequency` or `time_coverage_resolution` of the file, by `cell_methods`, else the smallest
+    distance of two times.
+
+    Args:
+        data: canonical fields of one kind; what the first does not say, the next may.
+    """
+    for said in (_by_bounds, _by_frequency, _by_methods):
+        if found := next((hours for one in data if (hours := said(one))), 0.0):
+            return found
+    return min((hours for one in data if (hours := smallest_step(one))), default=float("nan"))
+
+
+def _by_bounds(data: Dataset) -> float:
+    name = bounds_name(data, "time") if "time" in data.coords else ""
+    if not name or data[name].ndim != 2 or not is_date(data[name]):
+        return 0.0
+    pairs = data[name].transpose("time", ...).to_numpy()
+    return round(float(np.median([abs(days_since_first(pair)[-1]) * 24 for pair in pairs])), 6)
+
+
+def _by_frequency(data: Dataset) -> float:
+    for text in (str(data.attrs.get(key, "")) for key in ("frequency", "time_coverage_resolution")):
+        if found := DURATION.fullmatch(text):
+            time, count, unit = found.groups()
+            minutes = unit.lower() == "min" or (time and unit == "M")
+            return float(count or 1) * (1 / 60 if minutes else HOURS[unit[0].lower()])
+    return 0.0
+
+
+def _by_methods(data: Dataset) -> float:
+    for text in (str(value.attrs.get("cell_methods", "")) for value in data.data_vars.values()):
+        if WITHIN.search(text):
+            return 24.0
+        if found := INTERVAL.search(text):
+            return float(found[1]) * HOURS[found[2][0]]
+    return 0.0
+
+
+def smallest_step(data: Dataset) -> float:
+    """Hours between the two times that are nearest to one another; 0 where there are no two dates."""
+    coordinate = next((data[name] for name in ("time", "date") if name in data.coords and is_date(data[name])), None)
+    if coordinate is None or coordinate.size < 2:
+        return 0.0
+    steps = np.diff(np.unique(days_since_first(coordinate.to_numpy()))) * 24
+    return round(float(steps.min()), 6) if len(steps) else 0.0

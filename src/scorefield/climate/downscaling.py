@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 import torch
@@ -16,10 +16,11 @@ from scorefield.climate import Climate
 from scorefield.climate.ensembles import Conserve, Ensemble, FieldChunks
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
-from scorefield.climate.output import Placed, format_of, frame_of, validate
+from scorefield.climate.output import Placed, beyond, format_of, frame_of, limits_of, validate
 from scorefield.climate.predictors import EnsembleInput, drive, with_levels
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
+from scorefield.climate.times import days_since_first
 from scorefield.climate.units import same_units
 from scorefield.data.batch import Batch
 from scorefield.data.moments import Matched, matched_to
@@ -29,6 +30,8 @@ from scorefield.jobs.options import Drawing
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, is_done, run_job
 from scorefield.run.verb import Count, CountOrZero, Seed, log, positional
 
+Beyond = Literal["clip", "keep", "refuse"]
+CUT = "scorefield_cut"  # the attribute that says where values were cut off
 SPLITS: tuple[Split, ...] = get_args(Split)
 
 
@@ -48,7 +51,8 @@ class Downscale(Drawing):
         match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
         tile: draw a large domain in tiles of this size; 0 for whole; by default of the size of training.
         margin: points at inner edges of tiles that are not used; a quarter of the size by default.
-        reach: by how many training ranges values may go beyond the training's; .inf for any.
+        reach: values by more training ranges beyond the training's are counted and told; .inf for none.
+        beyond: clip them there, keep them, or refuse the file.
     """
 
     predictors: str = positional()
@@ -63,6 +67,7 @@ class Downscale(Drawing):
     tile: CountOrZero | None = None
     margin: CountOrZero | None = None
     reach: float = 1.0
+    beyond: Beyond = "clip"
 
     def check(self) -> None:
         if not self.reach >= 0:
@@ -100,9 +105,12 @@ class Downscale(Drawing):
         ensemble = self._ensemble(given)
         checkpoint = self.checkpoint.checkpoint.sha256[:16]
         attributes = {"history": f"scorefield downscale, checkpoint {checkpoint}, seed {self.seed}"}
-        jobs = [GriddedFile(out, self.template, ensemble, self.provenance, attributes, self.reach)]
+        duration = {} if targets is None or self.most is None else resolution(targets)
+        jobs = [
+            GriddedFile(out, self.template, ensemble, self.provenance, attributes | duration, self.reach, self.beyond)
+        ]
         if self.truth is not None and targets is not None:
-            jobs.insert(0, GriddedFile(self.truth, self.template, Targets(given, targets)))
+            jobs.insert(0, GriddedFile(self.truth, self.template, Targets(given, targets), attributes=duration))
         done = [is_done(job) for job in jobs]
         if not all(done):
             ensemble.check()
@@ -170,6 +178,13 @@ class Downscale(Drawing):
         )
 
 
+def resolution(fields: GriddedFields) -> dict[str, str]:
+    """The attribute that says how far apart the times of all fields are, as some of them do not: ISO 8601, such as PT60M."""
+    times = fields.targets.times
+    step = np.diff(np.unique(days_since_first(times))) if len(times) > 1 and times.dtype.kind in "MO" else np.zeros(0)
+    return {"time_coverage_resolution": f"PT{round(float(step.min()) * 24 * 60)}M"} if len(step) else {}
+
+
 def check_conserved(given: EnsembleInput, template: Template) -> None:
     """Refuse predictors whose means are not those of the targets: other variables, or other units."""
     own = template.facts["attributes"]
@@ -228,6 +243,7 @@ class GriddedFile(Job):
         facts: what decides its values, beside the record of the fields.
         attributes: of the file.
         reach: by how many times the training range values may go beyond it; None for values that are the training's own.
+        beyond: what becomes of those that go further.
     """
 
     out: Path
@@ -236,6 +252,7 @@ class GriddedFile(Job):
     facts: Mapping[str, Any] = field(default_factory=dict)
     attributes: Mapping[str, Any] = field(default_factory=dict)
     reach: float | None = None
+    beyond: Beyond = "clip"
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -249,7 +266,7 @@ class GriddedFile(Job):
         return {"x": self.fields.draw(self.fields.starts[number])}
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
-        attributes = {**self.attributes, JOB: digest(self.identity)}
+        attributes = {**self.attributes, JOB: digest(self.identity)} | self._beyond(pieces)
         given, kind = self.fields.given, format_of(self.out)
         frame = frame_of(self.template, given, self.fields.members, attributes, raw=self.fields.raw)
         frame = replace(frame, dtype=pieces[0]["x"].dtype)
@@ -258,16 +275,50 @@ class GriddedFile(Job):
             return
         with kind.open(out) as found:
             try:
-                validate(found, self.template, given, frame, self.reach)
+                validate(found, self.template, given, frame)
             except InputError as error:
                 raise InputError(f"{self.out} is not written: {error}") from error
 
+    @property
+    def _variables(self) -> slice:
+        """Which channels are in data units."""
+        return slice(None, None, 2 if self.fields.raw else 1)
+
+    def _beyond(self, pieces: Pieces) -> dict[str, str]:
+        """Tell what lies beyond, and the attribute that says where it was cut off. InputError where it is to be refused."""
+        if self.reach is None:
+            return {}
+        notes = beyond((piece["x"][:, self._variables] for piece in pieces), self.template, self.reach)
+        if notes and self.beyond == "refuse":
+            raise InputError(
+                f"{self.out} is not written: {notes[0]}. Call again with --beyond clip or keep, or a larger --reach: what is "
+                "drawn is kept."
+            )
+        for note in notes:
+            log.warning("%s: %s; they are %s", self.out, note, "cut off there" if self.beyond == "clip" else "kept")
+        return {CUT: self._cut} if notes and self.beyond == "clip" else {}
+
+    @property
+    def _cut(self) -> str:
+        return f"values beyond {self.reach} training ranges are cut off"
+
     def _placed(self, pieces: Pieces) -> Iterator[Placed]:
         members, cases = self.fields.members, len(self.fields.given) // self.fields.given.drivers
+        clip = self.reach is not None and self.beyond == "clip"
+        low, high = np.array(limits_of(self.template, np.inf if self.reach is None else self.reach)).T[:, :, None, None]
         for start, piece in zip(self.fields.starts, pieces, strict=True):
-            for (member, position), values in zip(self.fields.fields(start), piece["x"], strict=True):
+            fields = piece["x"].copy()
+            if clip:
+                fields[:, self._variables] = fields[:, self._variables].clip(low, high)
+            for (member, position), values in zip(self.fields.fields(start), fields, strict=True):
                 driver, case = divmod(position, cases)
                 yield (driver * members + member, case) if members else (case,), values
 
     def made_by(self) -> str | None:
-        return format_of(self.out).made_by(self.out)
+        """The job of the file that is there; none that it might be where its values were cut off elsewhere."""
+        kind = format_of(self.out)
+        if (found := kind.made_by(self.out)) is None:
+            return None
+        with kind.open(self.out, decode_times=False) as dataset:
+            cut = dataset.attrs.get(CUT)
+        return found if cut in (None, self._cut) and (cut is None or self.beyond == "clip") else f"{found}, {cut}"

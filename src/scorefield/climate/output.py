@@ -197,7 +197,39 @@ def _encoding(dataset: xr.Dataset) -> dict[str, dict[str, Any]]:
     return found
 
 
-def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame: Frame, reach: float) -> None:
+def limits_of(template: Template, reach: float) -> list[tuple[float, float]]:
+    """From where on values of each variable are beyond: `reach` training ranges outside of the training's."""
+    ranges = template.facts["ranges"]
+    return [
+        (low - reach * (high - low), high + reach * (high - low)) if reach < np.inf else (-np.inf, np.inf)
+        for low, high in ranges
+    ]
+
+
+def beyond(fields: Iterable[np.ndarray], template: Template, reach: float) -> list[str]:
+    """What is said of values that lie beyond the limits of their variable, a line for each that has any.
+
+    Args:
+        fields: (n, variables, rows, columns) each.
+        template: of the training data.
+        reach: as of `limits_of`.
+    """
+    limits, ranges = limits_of(template, reach), template.facts["ranges"]
+    found = np.array([[0, 0, np.inf, -np.inf]] * len(limits))
+    for part in fields:
+        for row, x, (low, high) in zip(found, np.moveaxis(part, 1, 0), limits, strict=True):
+            known = x[~np.isnan(x)]
+            row += [len(known), ((known < low) | (known > high)).sum(), 0, 0]
+            row[2:] = min(row[2], known.min(initial=np.inf)), max(row[3], known.max(initial=-np.inf))
+    return [
+        f"{name}: {int(count)} of {int(total)} values are beyond {reach:g} training ranges; all go from {least:.5g} to "
+        f"{most:.5g}, in training from {low:.5g} to {high:.5g}"
+        for name, (total, count, least, most), (low, high) in zip(template.variables, found, ranges, strict=True)
+        if count
+    ]
+
+
+def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame: Frame) -> None:
     """Refuse a prediction, read back, that is not what it should be.
 
     Args:
@@ -205,10 +237,9 @@ def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame:
         template: of the training data.
         given: what it was predicted from.
         frame: what its variables should be.
-        reach: by how many times the range of the training values they may go beyond it.
 
     Raises:
-        InputError: values that are unknown where they should be known, or out of range; other dates, sizes or units.
+        InputError: values that are unknown where they should be known; other dates, sizes or units.
     """
     expected_dates = [given.name(i) for i in range(len(given) // given.drivers)]
     if [str(time) for time in dates(np.asarray(found["time"].values))] != expected_dates:
@@ -218,18 +249,10 @@ def validate(found: xr.Dataset, template: Template, given: EnsembleInput, frame:
         if name not in found or (found[name].dims, found[name].shape, found[name].attrs.get("units")) != expected:
             raise InputError(f"{name} is not read back as {frame.dimensions} of {frame.shape} in {expected[2]}.")
     known = given.known(template)
-    for channel, (low, high) in zip(template.variables, template.facts["ranges"], strict=True):
-        least, most = np.inf, -np.inf
+    for channel in template.variables:
         for number, date in enumerate(expected_dates):
             field = found[channel.replace("@", "_")].isel({given.dimension: number}).values
-            inside = field[..., known]
-            if np.isnan(inside).any() or not np.isnan(field[..., ~known]).all():
+            if np.isnan(field[..., known]).any() or not np.isnan(field[..., ~known]).all():
                 raise InputError(
                     f"{channel} at {date} is unknown where it should be known, or known where training data never are."
                 )
-            least, most = min(least, inside.min(initial=np.inf)), max(most, inside.max(initial=-np.inf))
-        if least < low - reach * (high - low) or most > high + reach * (high - low):
-            raise InputError(
-                f"{channel} goes from {least:.5g} to {most:.5g}, and in training from {low:.5g} to {high:.5g}: the model does "
-                "not hold here; or call again with a larger --reach, what is drawn is kept."
-            )

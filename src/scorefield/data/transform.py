@@ -20,6 +20,7 @@ from scorefield.data.statistics import Statistics, measure
 from scorefield.foundation.errors import InputError
 
 Values = Float[Tensor, "batch channels *grid"]
+TOP = 4096  # values of a channel from which its tail is known
 
 
 class Chain(Normaliser):
@@ -258,6 +259,88 @@ class Clip(Fixed):
 
 
 # ------------------------------------------------------------------------------------------------- fitted, per channel
+class Tail(Normaliser):
+    """x itself up to the largest training value m of its channel; on the way back values beyond are bounded by what data allow.
+
+    The way back is m + (b − m)(1 − exp(−(y − m)/(b − m))) for y > m: smooth, rising, and never above b. To the largest training
+    values a generalised Pareto law is fitted by probability-weighted moments (Hosking and Wallis 1987), its shape within ±0.5,
+    and b is what it exceeds once in `times` as many values as there were in training. An exponential of too large a number, as
+    of a model that has learnt little, then makes no amounts that never fall. It comes before the root or logarithm of a `Chain`.
+
+    Args:
+        times: b would be exceeded once in so many times the training data.
+    """
+
+    largest: Tensor
+    bound: Tensor
+
+    def __init__(self, times: float = 100.0) -> None:
+        super().__init__()
+        if not times >= 1:
+            raise InputError(f"Tail needs times of at least 1, not {times}.")
+        self.times = times
+        for name in ("largest", "bound"):
+            self.register_buffer(name, torch.empty(0, dtype=torch.float64))
+
+    def fit(self, batches: Iterable[Batch]) -> Normaliser:
+        if self.fitted:
+            raise InputError("Tail is fitted already: make a new one for other data.")
+        kept: list[Tensor] = []
+        counts: list[int] = []
+        for batch in batches:
+            mask = torch.ones_like(batch.x, dtype=torch.bool) if batch.mask is None else batch.mask.expand_as(batch.x)
+            parts = [x[known.bool()].double() for x, known in zip(batch.x.unbind(1), mask.unbind(1), strict=True)]
+            kept, counts = kept or [part[:0] for part in parts], counts or [0] * len(parts)
+            counts = [count + len(part) for count, part in zip(counts, parts, strict=True)]
+            joined = [torch.cat(pair) for pair in zip(kept, parts, strict=True)]
+            kept = [part.topk(min(len(part), TOP)).values for part in joined]
+        for channel, part in enumerate(kept):
+            if not len(part) or not bool(part.isfinite().all()):
+                raise InputError(f"Channel {channel} has no known values, or infinite ones: mask or replace them.")
+        self.largest = torch.stack([part[0] for part in kept])
+        self.bound = torch.stack([self._bound(part, n) for part, n in zip(kept, counts, strict=True)])
+        return self
+
+    def _bound(self, top: Tensor, count: int) -> Tensor:
+        """What is exceeded once in `times` the data, from the largest values in falling order."""
+        used = top[: max(min(count // 1000, len(top)), min(20, len(top)))]
+        excess = (used - used[-1])[:-1].flip(0)  # rising
+        n = len(excess)
+        least = used[0] + 1e-3 * used[0].abs().clamp(min=1e-6)  # where all are equal
+        if n < 2 or not bool(excess[-1] > 0):
+            return least
+        mean = excess.mean()
+        lower = ((1 - (torch.arange(1, n + 1).double() - 0.35) / n) * excess).mean()
+        shape = (2 - mean / (mean - 2 * lower)).clamp(-0.5, 0.5)  # ξ, and σ = (1 − ξ) mean, so that the mean is right
+        rarity = torch.tensor(n * self.times, dtype=torch.float64)
+        level = rarity.log() if abs(float(shape)) < 1e-6 else (rarity**shape - 1) / shape
+        return torch.maximum(used[-1] + (1 - shape) * mean * level, torch.maximum(used[0] + mean, least))
+
+    def forward(self, x: Values) -> Values:
+        most, room = self._columns(x)
+        share = ((x.double() - most) / room).clamp(0, 1 - 1e-12)
+        return torch.where(x > most, (most - room * torch.log1p(-share)).to(x.dtype), x)
+
+    def inverse(self, x: Values) -> Values:
+        most, room = self._columns(x)
+        beyond = most - room * torch.expm1(-(x.double() - most).clamp(min=0) / room)
+        return torch.where(x > most, beyond.to(x.dtype), x)
+
+    def log_det(self, x: Values) -> Float[Tensor, " batch"]:
+        most, room = self._columns(x)
+        share = ((x.double() - most) / room).clamp(0, 1 - 1e-12)
+        return (-torch.log1p(-share)).flatten(1).sum(1).to(x.dtype)
+
+    def _columns(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.fitted:
+            raise InputError("Tail is not fitted: call fit, or load a checkpoint that holds it.")
+        if x.shape[1] != len(self.bound):
+            raise InputError(f"Tail was fitted to {len(self.bound)} channels and is given {x.shape[1]}.")
+        shape = (-1, *(1,) * (x.ndim - 2))
+        most = self.largest.double().reshape(shape)
+        return most, self.bound.double().reshape(shape) - most
+
+
 class Largest(Affine):
     """x divided by the largest training value of its channel: amounts from 0 go to [0, 1]."""
 

@@ -44,12 +44,14 @@ def counted(x: Float[Tensor, "batch n"], weight: Float[Tensor, "batch n"], edges
 def quantiles(
     counts: Float[Tensor, " bins"], edges: Float[Tensor, " edges"], levels: Float[Tensor, " levels"]
 ) -> Float[Tensor, " levels"]:
-    """The quantiles of a histogram, linear within its bins."""
+    """The quantiles of a histogram, linear within its bins; of a bin that holds one value alone, such as 0, that value."""
     reached = torch.cat((counts.new_zeros(1), counts.cumsum(0)))
     wanted = levels.to(reached) * reached[-1]
     bin_ = (torch.searchsorted(reached, wanted) - 1).clamp(0, len(counts) - 1)
     within = (wanted - reached[bin_]) / counts[bin_].clamp(min=torch.finfo(counts.dtype).tiny)
-    return torch.lerp(edges[bin_], edges[bin_ + 1], within.clamp(0, 1))
+    low, high = edges[bin_], edges[bin_ + 1]
+    alone = high <= low.nextafter(torch.full_like(low, torch.inf))
+    return torch.where(alone, low, torch.lerp(low, high, within.clamp(0, 1)))
 
 
 def wasserstein(

@@ -1,4 +1,4 @@
-"""Fractions skill: whether as much of a neighbourhood exceeds a threshold as in truth (Roberts and Lean 2008)."""
+"""Fractions skill: whether as much of a neighbourhood reaches a threshold as in truth (Roberts and Lean 2008)."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ def fraction_errors(
     threshold: float,
     scale: int,
 ) -> Float[Tensor, "*batch 2"]:
-    """For each field Σ(f − o)² and Σf² + Σo² over windows, f and o the fractions that exceed the threshold.
+    """For each field Σ(f − o)² and Σf² + Σo² over windows, f and o the fractions that reach the threshold.
 
     Sums over fields of both give the fractions skill score of all of them, `fractions_skill`.
     """
     valid = forecast.isfinite() & truth.isfinite()
-    f, o = (fractions((x > threshold).to(forecast), valid, scale) for x in (forecast, truth))
+    f, o = (fractions((x >= threshold).to(forecast), valid, scale) for x in (forecast, truth))
     return torch.stack(((f - o).square().nansum((-2, -1)), (f.square() + o.square()).nansum((-2, -1))), -1)
 
 
 def fractions_skill(errors: Float[Tensor, "*batch 2"]) -> Float[Tensor, "*batch"]:
-    """1 − Σ(f − o)² / (Σf² + Σo²): 1 for equal fractions, 0 where none overlap; NaN if nothing exceeds the threshold."""
+    """1 − Σ(f − o)² / (Σf² + Σo²): 1 for equal fractions, 0 where none overlap; NaN if nothing reaches the threshold."""
     return 1 - errors[..., 0] / errors[..., 1]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from scorefield.foundation.cosine import dct
@@ -30,12 +30,17 @@ class Spectrum(NamedTuple):
 
 
 def radial_spectrum(
-    fields: Float[Tensor, "*batch height width"], spacing: tuple[float, float] = (1.0, 1.0), *, taper: bool = False
+    fields: Float[Tensor, "*batch height width"],
+    spacing: tuple[float, float] = (1.0, 1.0),
+    *,
+    taper: bool = False,
+    valid: Bool[Tensor, "*batch height width"] | None = None,
 ) -> Spectrum:
     """Ring means of the power spectrum of each field: ring n has the modes with round(L|k|) = n, up to the Nyquist wavenumber.
 
     Args:
         fields: without NaN; the mean is in no ring.
+        valid: what is known of each, by default all; see `masked_power`. Fields that `enough` refuses have no meaning.
         spacing: of the grid along height and width, in any unit of length.
         taper: multiply by a Hann window after the mean is taken away. A field that is not periodic has a jump at its edge, whose
             modes fall like k⁻² along the axes and hide steeper spectra.
@@ -50,7 +55,7 @@ def radial_spectrum(
         raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
     if taper:
         fields = tapered(fields - fields.mean((-2, -1), keepdim=True), 2)
-    power = torch.fft.rfft2(fields, norm="forward").abs().square()
+    power = torch.fft.rfft2(fields, norm="forward").abs().square() if valid is None else masked_power(fields, valid)
     twice = torch.full_like(k_x, 2.0)  # the half of the modes that a real transform leaves out
     twice[0] = 1.0
     if width % 2 == 0:
@@ -62,6 +67,32 @@ def radial_spectrum(
     total.index_add_(-1, index, (power * multiplicity)[..., inside])
     modes = power.new_zeros(rings).index_add_(0, index, multiplicity[inside])
     return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64, device=fields.device) / longest, total / modes)
+
+
+def masked_power(
+    fields: Float[Tensor, "*batch height width"], valid: Bool[Tensor, "*batch height width"]
+) -> Float[Tensor, "*batch height half"]:
+    """The power of the modes of fields that are known in part: the transform of C(h) = Σ m f(s) f(s + h) / Σ m(s) m(s + h).
+
+    m is 1 where a field is known, and lags h go round the domain, as of a field that is periodic. Each C(h) is without bias where
+    the field is stationary, and so is the power (up to the mean, which is estimated); it is the periodogram where all is known.
+    Single fields may have rings below 0; means over many do not.
+    """
+    weight = valid.to(fields)
+    mean = (torch.where(valid, fields, 0.0)).sum((-2, -1), keepdim=True) / weight.sum((-2, -1), keepdim=True)
+    sums = _pairs(torch.where(valid, fields - mean, 0.0)) / _pairs(weight).clamp(min=0.5)
+    return torch.fft.rfft2(sums).real / (fields.shape[-2] * fields.shape[-1])
+
+
+def enough(valid: Bool[Tensor, "*batch height width"]) -> Bool[Tensor, "*batch"]:
+    """Whether the points that are known tell the power of all modes: at each lag they make at least 5 % of all pairs."""
+    pairs = _pairs(valid.double())
+    return pairs.amin((-2, -1)) >= 0.05 * valid.shape[-2] * valid.shape[-1]
+
+
+def _pairs(x: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch height width"]:
+    """Σ x(s) x(s + h) for every lag h, round the domain."""
+    return torch.fft.irfft2(torch.fft.rfft2(x).abs().square(), s=x.shape[-2:])
 
 
 def cosine_spectrum(
@@ -108,5 +139,10 @@ def tapered(fields: Float[Tensor, "*fields"], rank: int) -> Float[Tensor, "*fiel
 def log_spectral_distance(
     one: Float[Tensor, "*batch rings"], other: Float[Tensor, "*batch rings"]
 ) -> Float[Tensor, "*batch"]:
-    """Root mean square over rings of 10 log₁₀(one/other), in dB; 0 for equal spectra, 3 for a factor of 2 everywhere."""
-    return (10 * (one / other).log10()).square().mean(-1).sqrt()
+    """Root mean square over rings of 10 log₁₀(one/other), in dB; 0 for equal spectra, 3 for a factor of 2 everywhere.
+
+    Rings in which one of both is not above 0, as an estimate from few points may be, are left out.
+    """
+    inside = (one > 0) & (other > 0)
+    ratio = torch.where(inside, one / other, 1.0)
+    return ((10 * ratio.log10()).square().sum(-1) / inside.sum(-1)).sqrt()

@@ -7,6 +7,7 @@ import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -90,6 +91,18 @@ def test_a_stored_recipe_parses_and_is_dumped_by_public_names(path: Path) -> Non
     assert dumped == renewed(dumped)
 
 
+def without_tail(content: Any) -> Any:
+    """A recipe without the bound on rain's tail, which leaves all values of the training data as they are."""
+    if isinstance(content, dict):
+        return {key: without_tail(value) for key, value in content.items()}
+    if isinstance(content, list):
+        kept = [
+            one for one in content if not (isinstance(one, dict) and str(one.get("class_path", "")).endswith(".Tail"))
+        ]
+        return [without_tail(one) for one in kept]
+    return content
+
+
 def test_a_shipped_recipe_of_before_means_what_the_shipped_one_means() -> None:
     parser = recipe_parser()
     demo = {"digits", "digits-classifier"}  # which is of no paper, and was made cheaper
@@ -97,7 +110,7 @@ def test_a_shipped_recipe_of_before_means_what_the_shipped_one_means() -> None:
         if path.stem in demo:
             continue
         before = parser.read_object(renewed(read_yaml(path)), str(path))
-        now = parser.read_object(read_recipe(find_recipe(path.stem)), path.stem)
+        now = parser.read_object(without_tail(read_recipe(find_recipe(path.stem))), path.stem)
         pair = (yaml.safe_load(configuration_of(parser, settings)) for settings in (before, now))
         found = [
             key

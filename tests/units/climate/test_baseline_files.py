@@ -121,6 +121,7 @@ def coarse(files: Path) -> dict[str, Path]:
     changed = {
         "turned": data.isel(latitude=slice(None, None, -1)).assign_coords(longitude=data["longitude"] + 360),
         "celsius": warm,
+        "pascal": data.assign(t2m=data["t2m"].assign_attrs(units="Pa")),
         "moved": data.assign_coords(longitude=data["longitude"] + 0.25),
         "broken": data.where(data["latitude"] > data["latitude"].min(), np.inf),
     }
@@ -135,19 +136,24 @@ def test_rows_and_longitudes_told_in_another_way_are_the_same_fields(
     pair = pair_up(xr.open_dataset(files / "test.nc"), xr.open_dataset(files / "test.nc"))
     assert driven(pair, coarse["turned"]) == driven(pair, coarse["same"])
     for name, given in coarse.items():
-        if name in ("same", "turned"):
+        if name in ("same", "turned", "celsius"):
             words = call(files, tmp_path / f"{name}.nc", name="Bilinear")
             words[2] = str(given)
             assert main(words) == 0
-    xr.testing.assert_equal(*(xr.open_dataset(tmp_path / f"{name}.nc") for name in ("same", "turned")))
+    same, turned, warm = (xr.open_dataset(tmp_path / f"{name}.nc") for name in ("same", "turned", "celsius"))
+    xr.testing.assert_equal(same, turned)
+    xr.testing.assert_allclose(same, warm, atol=1e-3)
+    assert driven(pair, coarse["celsius"])["t2m"]["rmse"] == pytest.approx(
+        driven(pair, coarse["same"])["t2m"]["rmse"], rel=1e-2
+    )
 
 
 @pytest.mark.parametrize(
     ("name", "words", "of_driving"),
     [
-        ("celsius", "degC", "degC"),
+        ("pascal", "Pa", "Pa"),
         ("moved", "grids differ along x", "grids differ along x"),
-        ("broken", "not finite: nothing is written", None),
+        ("broken", "infinite values", None),
     ],
 )
 def test_other_units_and_places_are_refused(
@@ -182,7 +188,7 @@ def test_options_of_a_baseline(files: Path, tmp_path: Path) -> None:
         ({"--out": "pred.zarr"}, ["pred.zarr", ".nc"]),
         ({"--members": "0"}, ["--members is 0"]),
         ({"baseline": "Bilinea"}, ["Bilinea"]),
-        ({"--train-predictors": "{files}/train.nc"}, ["grids differ along y"]),
+        ({"--train-predictors": "{files}/train.nc"}, ["grids differ along"]),
         ({"--train-truth": "{files}/test.nc"}, ["lacks 20 of the 20 times"]),
         ({"--train-truth": "{files}/gone.nc"}, ["no file", "gone.nc"]),
     ],
@@ -221,3 +227,51 @@ def test_members_that_keep_the_driving_field_correlate_perfectly_with_it() -> No
             assert found["rmse"] == pytest.approx(np.sqrt(np.square(means - coarse).mean((1, 2, 3))).mean(), rel=1e-4)
     smooth = Bilinear().fit(coarse, fine, When.unknown(6)).draw(coarse, 1, 0, When.unknown(6))
     assert smooth.shape == (1, 6, 6, 8)
+
+
+@pytest.fixture(scope="module")
+def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Observations of 19×29 with a sea; predictors of 6×8 in °C with a second variable; members of 6×8."""
+    folder, random = tmp_path_factory.mktemp("uneven"), np.random.default_rng(0)
+    times = xr.date_range("2001-01-01", periods=40)
+
+    def placed(values: np.ndarray, units: str) -> tuple:
+        return (("member", "time", "lat", "lon")[-values.ndim :], values.astype("f4"), {"units": units})
+
+    axes = [
+        {"time": times, "lat": 40 + (np.arange(n) + 0.5) * 10 / n, "lon": (np.arange(m) + 0.5) * 12 / m}
+        for n, m in ((19, 29), (6, 8))
+    ]
+    fine = xr.Dataset({"tas": placed(280 + random.normal(size=(40, 19, 29)), "K")}, axes[0])
+    fine.where((fine["lon"] < 8) & (fine["tas"] > 277.5)).to_netcdf(folder / "fine.nc", engine="h5netcdf")
+    coarse = xr.Dataset(
+        {
+            "tas": placed(9 + random.normal(size=(40, 6, 8)), "degC"),
+            "psl": placed(1e5 + random.normal(size=(40, 6, 8)), "Pa"),
+        },
+        axes[1],
+    )
+    for name, part in (("train", slice(0, 30)), ("test", slice(30, 40))):
+        coarse.isel(time=part).to_netcdf(folder / f"{name}.nc", engine="h5netcdf")
+        coarse.isel(time=part)[["tas"]].expand_dims(member=2).to_netcdf(
+            folder / f"{name}-members.nc", engine="h5netcdf"
+        )
+    for name, part in (("train", slice(0, 30)), ("test", slice(30, 40))):
+        xr.open_dataset(folder / "fine.nc").isel(time=part).to_netcdf(folder / f"{name}-fine.nc", engine="h5netcdf")
+    return folder
+
+
+def test_a_real_pair_has_baselines_and_corrections(uneven: Path, tmp_path: Path) -> None:
+    truth, out = str(uneven / "train-fine.nc"), str(tmp_path / "pred.nc")
+    words = ["baseline", "Ridge", str(uneven / "test.nc"), "--train-predictors", str(uneven / "train.nc")]
+    words += ["--train-truth", truth, "--target", "tas", "--members", "5"]
+    assert main([*words, "--dressed", "--predictor", "tas", "psl", "--out", out]) == 0
+    words = ["correct", str(uneven / "test-members.nc"), "--train-samples", str(uneven / "train-members.nc")]
+    assert main([*words, "--train-truth", truth, "--target", "tas", "--out", str(tmp_path / "right.nc")]) == 0
+    for name in ("pred", "right"):
+        found = xr.open_dataset(tmp_path / f"{name}.nc")["tas"]
+        land = found["lon"] < 8
+        assert found.attrs["units"] == "K" and found.sizes["lat"] == 19
+        assert bool((found.notnull() == land).all()) and abs(float(found.mean()) - 280) < 1
+        words = ["verify", str(tmp_path / f"{name}.nc"), str(uneven / "test-fine.nc"), "--replicates", "0"]
+        assert main([*words, "--out", str(tmp_path / name)]) == 0

@@ -7,15 +7,21 @@ import pytest
 
 from scorefield.climate.baselines import (
     BCSD,
+    Analogues,
+    AnyGrids,
     Baseline,
     Bilinear,
+    Blocks,
+    Dressed,
     DressedBilinear,
     DressedRidge,
     HourlyResidual,
+    MappedBilinear,
     QuantileMap,
     Ridge,
     When,
 )
+from scorefield.climate.grid import Grid, edges_between
 from scorefield.climate.regrid import block_mean
 from scorefield.foundation.errors import InputError
 
@@ -158,3 +164,83 @@ def test_bcsd_spreads_evenly_what_falls_where_it_never_fell() -> None:
     found = BCSD(ratio=True).fit(coarse, fine, When.unknown(N)).draw(given, 1, 0, When.unknown(5))[0]
     np.testing.assert_allclose(found[:, 4:8, 4:8], 3, rtol=1e-6)
     assert found.max() < 10 * fine.max()
+
+
+def grid(rows: int, columns: int) -> Grid:
+    """Of a region of 10° × 12°, cells equally large."""
+    y, x = ((np.arange(n) + 0.5) * size / n for n, size in ((rows, 10.0), (columns, 12.0)))
+    return Grid(40 + y, x, edges_between(40 + y), edges_between(x))
+
+
+def real_pairs() -> tuple[np.ndarray, np.ndarray, AnyGrids, np.ndarray]:
+    """Two coarse variables of 6×8 and a fine one of 19×29, with gaps in all and a sea."""
+    random, grids = np.random.default_rng(5), AnyGrids(grid(6, 8), grid(19, 29))
+    coarse = random.gamma(1, 2, (60, 2, 6, 8)).astype(np.float32)
+    fine = np.abs(grids.up(coarse[:, 0]) + random.normal(size=(60, 19, 29))).astype(np.float32)
+    sea = np.zeros((19, 29), bool)
+    sea[:, 20:] = True
+    fine[:, sea] = np.nan
+    fine[3, 4, 5] = fine[7:9, 0] = np.nan
+    coarse[:, :, :, 7], coarse[2, 1, 1, 1] = np.nan, np.nan
+    return coarse, fine, grids, sea
+
+
+PLAIN = [Bilinear(), HourlyResidual(), Ridge(), Analogues(), BCSD(), BCSD(ratio=True, wet=0.1), MappedBilinear()]
+
+
+@pytest.mark.parametrize("dressed", [False, True])
+@pytest.mark.parametrize("baseline", [*PLAIN, DressedBilinear(), DressedRidge()], ids=lambda b: type(b).__name__)
+def test_gaps_any_two_grids_and_several_predictors(baseline: Baseline, dressed: bool) -> None:
+    if dressed and baseline not in PLAIN:
+        return
+    coarse, fine, grids, sea = real_pairs()
+    baseline = Dressed(baseline) if dressed else baseline
+    drawn = baseline.fit(coarse, fine, When.unknown(60), grids).draw(coarse[:4], 3, 0, When.unknown(4))
+    assert drawn.shape == (3, 4, 19, 29) and np.isfinite(drawn[..., ~sea]).all()
+    assert (drawn[0] != drawn[1])[:, ~sea].any() == (dressed or baseline not in PLAIN)
+    again = baseline.draw(coarse[:2], 2, 0, When.unknown(2))
+    np.testing.assert_array_equal(drawn[:2, :2], again)
+    assert np.abs(drawn[..., ~sea].mean() - np.nanmean(fine)) < 0.6
+
+
+def test_grids_that_divide_evenly_are_the_same_either_way() -> None:
+    coarse, fine = RANDOM.normal(size=(3, 5, 6)), RANDOM.normal(size=(3, 15, 24))
+    fine[0, :2, :3] = np.nan
+    even, some = Blocks((3, 4)), AnyGrids(grid(5, 6), grid(15, 24))
+    np.testing.assert_allclose(some.up(coarse), even.up(coarse), atol=1e-5)
+    np.testing.assert_allclose(some.down(fine), even.down(fine), atol=0.05)  # by area, and by number
+    np.testing.assert_array_equal(some.spread(coarse), even.spread(coarse))
+
+
+def test_a_fine_grid_far_beyond_the_coarse_one_is_refused() -> None:
+    with pytest.raises(InputError, match="does not cover"):
+        AnyGrids(grid(6, 8).crop(slice(0, 3), slice(None)), grid(19, 29)).up(np.zeros((3, 8)))
+
+
+@pytest.mark.parametrize("wet", [None, 1.0])
+def test_quantiles_are_the_truths_and_one_gap_changes_little(wet: float | None) -> None:
+    random = np.random.default_rng(3)
+    source, truth = random.gamma(2, 3, (400, 2, 3)), random.gamma(0.5, 8, (300, 2, 3))
+    whole = QuantileMap(300, wet=wet).fit(source, truth)(source)
+    levels = [0.1, 0.3, 0.5, 0.7, 0.9, 0.99]
+    expected = np.quantile(np.where(truth >= (wet or 0), truth, 0), levels, axis=0)
+    np.testing.assert_allclose(np.quantile(whole, levels, axis=0), expected, rtol=0.1, atol=0.15)
+    source[5, 0, 0] = truth[9, 1, 2] = np.nan
+    source[:, 1, 0] = np.nan
+    broken = QuantileMap(300, wet=wet).fit(source, truth)(source)
+    assert np.isnan(broken[5, 0, 0]) and np.isnan(broken[:, 1, 0]).all()
+    near, same = (np.nanquantile(x[:, [0, 1], [0, 2]], levels, axis=0) for x in (broken, whole))
+    np.testing.assert_allclose(near, same, rtol=0.1, atol=0.15)
+
+
+@pytest.mark.parametrize("baseline", [Bilinear(), Ridge(), MappedBilinear()], ids=lambda b: type(b).__name__)
+def test_a_dressed_baseline_is_calibrated(baseline: Baseline) -> None:
+    """Errors that do not depend on the day: the truth of other days has every rank equally often, and all of the spread."""
+    random, members, n = np.random.default_rng(4), 9, 400
+    coarse = random.normal(size=(2 * n, 2, 2)).astype(np.float32)
+    fine = Blocks((2, 2)).up(coarse) + random.gamma(2, 1, (2 * n, 4, 4))
+    train, test = slice(0, n), slice(n, None)
+    fitted = Dressed(baseline).fit(coarse[train], fine[train].astype(np.float32), When.unknown(n))
+    drawn = fitted.draw(coarse[test], members, 0, When.unknown(n))
+    frequency = np.bincount((drawn < fine[test]).sum(0).ravel(), minlength=members + 1) / fine[test].size
+    assert np.abs(frequency * (members + 1) - 1).max() < 0.2

@@ -102,3 +102,72 @@ def test_wind_has_no_wet_days() -> None:
 def test_two_spellings_of_one_unit_are_one() -> None:
     truth, pred = tiles(np.ones((4, 6, 6))), tiles(np.ones((4, 6, 6)), units="mm h-1")
     assert pair_up(pred, truth).members == 1
+
+
+def curved(rows: int = 5, columns: int = 7, *, turned: float = 0.3) -> xr.Dataset:
+    """Fields on lines that are numbered 0, 1, ..., with a latitude and longitude of every point."""
+    data = on_a_plane(3, rows, columns).drop_vars(["y", "x"])
+    y, x = np.mgrid[:rows, :columns].astype(float)
+    points = {"lat": 40 + y + turned * x, "lon": 355 + 2 * x - turned * y}
+    for name, units in (("lat", "degrees_north"), ("lon", "degrees_east")):
+        data = data.assign_coords({name: (("y", "x"), points[name], {"units": units})})
+    return data.assign_coords(y=np.arange(rows), x=np.arange(columns))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        lambda d: d.isel(y=slice(None, None, -1)).assign_coords(y=d["y"]),
+        lambda d: d.isel(x=slice(None, None, -1)).drop_vars("x"),
+        lambda d: d.rename(y="x", x="y"),
+        lambda d: d.rename(y="i", x="j").transpose("time", "j", "i"),
+        lambda d: d.assign_coords(lon=(d["lon"] + 180) % 360 - 180),
+        lambda d: d.pad(y=(1, 2), x=(0, 1), mode="reflect", reflect_type="odd"),
+        lambda d: d.assign(tas=(d["tas"] - 273.15).assign_attrs(units="degC")),
+    ],
+    ids=["north up", "west", "swapped", "transposed", "-180", "larger", "degC"],
+)
+def test_points_on_curved_lines_are_found_by_latitude_and_longitude(told) -> None:
+    pred = curved()
+    found = score(pair_up(pred, told(pred)), Options(replicates=0))["tas"].record["all"]
+    assert found["crps"]["value"] == pytest.approx(0, abs=1e-4)
+
+
+def test_curved_lines_elsewhere_are_refused_with_both_places() -> None:
+    pred = curved()
+    with pytest.raises(InputError, match=r"44.9,359.8, the nearest of the truth is at 45.3,359.8"):
+        pair_up(pred, pred.assign_coords(lat=pred["lat"] + 0.4))
+
+
+def test_a_regular_grid_is_found_by_its_points_and_its_lines() -> None:
+    points = curved(turned=0.0)
+    lines = points.drop_vars(["lat", "lon"]).assign_coords(
+        y=("y", points["lat"].data[:, 0], {"units": "degrees_north"}),
+        x=("x", points["lon"].data[0] - 360, {"units": "degrees_east"}),
+    )
+    for ours, theirs in ((points, lines), (lines, points)):
+        turned = theirs.isel(y=slice(None, None, -1))
+        assert score(pair_up(ours, turned), Options(replicates=0))["tas"].record["all"]["crps"]["value"] == 0
+        far = theirs.assign_coords(
+            {n: v + 0.5 for n, v in theirs.coords.items() if n == "lat" or (n == "y" and v[0] == 40)}
+        )
+        with pytest.raises(InputError, match="grids differ"):
+            pair_up(ours, far)
+
+
+def test_a_grid_without_coordinates_is_taken_by_position_and_that_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    truth = on_a_plane()
+    pair_up(truth.drop_vars(["y", "x"]), truth)
+    assert "compared by position along y" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["realisation", "realization", "ens", "number", "ensemble_member", "member"])
+def test_members_by_any_name_whole_numbers_and_a_single_height(name: str) -> None:
+    truth = on_a_plane()
+    whole = (truth * 10).round().astype("int16").assign_coords(height=2.0).expand_dims("height", axis=1)
+    whole["tas"].attrs["units"] = "K"
+    pred = xr.concat([whole.astype("f4"), whole.astype("f4") + 1], name)
+    pred["tas"].attrs["units"] = "K"
+    pair = pair_up(pred, whole.expand_dims("member"))
+    found = score(pair, Options(replicates=0))["tas"].record["all"]
+    assert pair.members == 2 and found["bias"]["value"] == pytest.approx(0.5, abs=1e-6)

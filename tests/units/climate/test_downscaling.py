@@ -310,7 +310,7 @@ def test_a_prediction_out_of_range_never_has_its_name_and_is_not_drawn_again(
     """An untrained network leaves the range of the training data."""
     out = folder / "wild.nc"
     arguments = call(run, folder / "coarse.nc", out, "--seed", "5", reach="0")
-    assert main(arguments) == 2
+    assert main([*arguments, "--beyond", "refuse"]) == 2
     assert "in training from" in capsys.readouterr().err
     assert not out.exists() and len(list(parts_of(out).glob("piece-*"))) == 3
     assert not list(parts_of(out).glob("*.partial"))
@@ -320,6 +320,21 @@ def test_a_prediction_out_of_range_never_has_its_name_and_is_not_drawn_again(
     assert main([*arguments, "--reach", "50"]) == 0  # it is there
     assert main([*arguments, "--seed", "7"]) == 2
     assert "is the result of another job" in capsys.readouterr().err
+
+
+def test_values_beyond_are_cut_off_and_told_or_kept(folder, run, prediction, capsys) -> None:
+    kept, cut = (folder / f"{name}.nc" for name in ("kept", "cut"))
+    arguments = [call(run, folder / "coarse.nc", out, "--seed", "5", reach="0") for out in (kept, cut)]
+    assert main([*arguments[0], "--beyond", "keep"]) == main(arguments[1]) == 0
+    told = capsys.readouterr().err
+    assert "they are kept" in told and "they are cut off there" in told
+    drawn, clipped = (xr.open_dataset(out) for out in (kept, cut))
+    xr.testing.assert_equal(drawn, xr.open_dataset(prediction))
+    ((low, high),) = downscaling.Template.read(scorefield.load(run).template.cpu()).facts["ranges"]
+    expected = drawn["tas"].values.clip(low, high)
+    np.testing.assert_allclose(clipped["tas"], expected, rtol=1e-6)
+    assert (expected != drawn["tas"].values).any()
+    assert main(arguments[1]) == 0 and main([*arguments[1], "--beyond", "keep"]) == 2  # another file
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 
 from scorefield.cli import main
 from scorefield.climate.files import open_dataset
 from scorefield.climate.verification import boxes, pair
+from scorefield.climate.verification.figures import skill
 from scorefield.climate.verification.job import Verify
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, score
@@ -102,7 +104,9 @@ def test_area_and_masks_weigh(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> No
     truth["tas"][:, :4, :5] = np.nan
     masked = score(pair_up(pred, truth), Options(replicates=0))["tas"]
     assert np.isnan(masked.maps["crps"][:4, :5]).all() and np.isfinite(masked.maps["crps"][4:]).all()
-    assert "log_spectral_distance" not in masked.record["all"]  # no field is complete
+    assert masked.record["all"]["log_spectral_distance"]["value"] < 3  # from the pairs of points that are known
+    few = truth.where(truth["lat"] > 58)
+    assert "log_spectral_distance" not in score(pair_up(pred, few), Options(replicates=0))["tas"].record["all"]
     rest = score(pair_up(pred.isel(lat=slice(4, None)), truth.isel(lat=slice(4, None))), Options(replicates=0))["tas"]
     np.testing.assert_allclose(masked.maps["crps"][4:], rest.maps["crps"])
 
@@ -159,6 +163,74 @@ def test_memory_and_the_correlation_of_variables() -> None:
     assert boxes["tas × pr"]["correlation_truth"] == pytest.approx(1)
 
 
+def test_spells_are_the_mean_lengths_of_what_is_wet_and_dry() -> None:
+    days = np.zeros((12, 2, 2))
+    days[[1, 2, 3, 7]] = 5.0  # wet for 3 and 1 days, dry for 1, 3 and 4
+    truth, wetter = (dataset(x, "pr", "mm/day", "1D") for x in (days, np.maximum(days, np.roll(days, 1, 0))))
+    found = score(pair_up(wetter, truth), Options(replicates=0))["pr"].record["all"]["boxes"]["pr"]
+    assert found["wet_spell_truth"] == pytest.approx(2) and found["dry_spell_truth"] == pytest.approx(8 / 3)
+    assert found["wet_spell_error"] == pytest.approx(1) and found["dry_spell_error"] == pytest.approx(2 - 8 / 3)
+    holes = truth.isel(time=[0, 1, 2, 4, 5, 6, 7])  # a spell does not go on across days that are not there
+    found = score(pair_up(holes, holes), Options(replicates=0))["pr"].record["all"]["boxes"]["pr"]
+    assert found["wet_spell"] == pytest.approx(3 / 2) and found["dry_spell"] == pytest.approx(4 / 2)
+
+
+def test_the_median_of_rain_that_mostly_does_not_fall_is_zero() -> None:
+    rain = np.maximum(np.random.default_rng(0).normal(-1, 1, (40, 8, 8)), 0)
+    found = score(pair_up(*[dataset(rain, "pr", "mm/h")] * 2), Options(replicates=0))["pr"].record["all"]["quantiles"][
+        "0.5"
+    ]
+    assert found["prediction"]["value"] == found["truth"]["value"] == 0 and "ratio" not in found
+
+
+def test_bands_hold_an_ensemble_that_the_truth_belongs_to_and_not_a_narrow_one() -> None:
+    fields = smooth(9, 300, 8, 8)
+    pred, truth = dataset(fields[1:], freq="1D"), dataset(fields[0], freq="1D")
+    outside = {}
+    for name, case in (("good", pred), ("narrow", pred * 0.4)):
+        every = score(pair_up(case.assign(tas=case["tas"].assign_attrs(units="K")), truth), Options())["tas"].record[
+            "all"
+        ]
+        low, high = map(np.array, every["rank_band"])
+        ranks = np.array(every["rank_frequencies"])
+        outside[name] = np.mean((ranks < low) | (ranks > high))
+        reliability = every["reliability"][min(every["reliability"], key=float)]
+        assert len(reliability["observed"]) == 9 == len(reliability["band"][0]) and sum(
+            reliability["share"]
+        ) == pytest.approx(1)
+    assert outside["good"] <= 0.25 and outside["narrow"] > 0.5
+
+
+def test_the_bootstrap_of_skill_covers_the_true_skill() -> None:
+    """Scores of blocks with chance of their own: the central 95 % has the true ratio in it about as often."""
+    random, hits = np.random.default_rng(0), 0
+    for number in range(200):
+        theirs = random.gamma(4, 1, 40)
+        ours = 0.9 * theirs + random.normal(0, 0.5, 40)
+        found = skill(torch.from_numpy(ours), torch.from_numpy(theirs), 200, number)
+        hits += found["low"] <= 0.1 <= found["high"]
+    assert 0.89 < hits / 200 < 0.99
+
+
+def test_the_first_line_says_where_predictions_lose(
+    exchangeable: tuple[xr.Dataset, xr.Dataset], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pred, truth = (data.isel(time=slice(0, 40)) for data in exchangeable)
+    for name, data in (("pred", pred), ("truth", truth), ("good", truth), ("bad", pred + 3)):
+        data["tas"].attrs["units"] = "K"
+        data.isel(lat=slice(None, None, -1)).to_netcdf(tmp_path / f"{name}.nc", engine="h5netcdf")
+    words = ["verify", str(tmp_path / "pred.nc"), str(tmp_path / "truth.nc"), "--replicates", "20", "--baselines"]
+    for bases, first in ((["good", "bad"], "LOSES: tas to good (CRPS "), (["bad"], "Better than bad by CRPS")):
+        files = json.dumps({name: str(tmp_path / f"{name}.nc") for name in bases})
+        assert main([*words, files, "--out", str(tmp_path / first[:5])]) == 0
+        assert capsys.readouterr().out.startswith(first)
+    record = json.loads((tmp_path / "LOSES" / "verification.json").read_text())
+    assert record["baselines"]["bad"]["tas"]["skill"]["low"] > 0.5
+    assert record["baselines"]["bad"]["tas"]["crps"] == pytest.approx(
+        record["variables"]["tas"]["all"]["crps"]["value"]
+    )
+
+
 def test_extremes_of_rain_are_those_of_days_whatever_the_step() -> None:
     hourly = np.zeros((24 * 30, 2, 2))
     hourly[24 * 3 : 24 * 4], hourly[24 * 9 : 24 * 10, 0] = 0.5, 2.0  # 12 mm on one day, 48 mm on another in one row
@@ -183,6 +255,33 @@ def test_a_day_of_exactly_1_mm_is_wet() -> None:
     rain = dataset(days, "pr", "mm/day", "1D")
     found = score(pair_up(rain, rain), Options(replicates=0))["pr"].record["all"]
     assert found["wet_share"]["value"] == pytest.approx(0.3) and found["boxes"]["pr"]["sdii"] == pytest.approx(1)
+    skill = score(pair_up(rain, rain), Options(replicates=0, thresholds=(1.0,)))["pr"].record["all"]["fractions_skill"]
+    assert skill["1"]["1"]["value"] == 1  # not NaN, as if nothing were there
+
+
+@pytest.mark.parametrize("said", ["bounds", "frequency", "resolution", "methods", "steps"])
+@pytest.mark.parametrize(("freq", "hours"), [("1h", 1), ("1D", 24)])
+def test_a_series_that_lacks_times_is_as_wet_as_the_whole(said: str, freq: str, hours: int) -> None:
+    """Rain in mm is an amount: how much is wet depends on how long it fell, not on which fields are scored."""
+    rain = dataset(np.random.default_rng(2).gamma(0.3, 2, (240, 4, 4)), "pr", "mm", freq)
+    iso = {1: "PT1H", 24: "P1D"}[hours]
+    bounds = rain["time"].data[:, None] + np.array([0, hours]) * np.timedelta64(1, "h")
+    if said == "bounds":
+        rain = rain.assign_coords(bnds=(("time", "two"), bounds))
+        rain["time"].attrs["bounds"] = "bnds"
+    elif said == "methods":
+        rain["pr"].attrs["cell_methods"] = f"time: sum (interval: {hours} hour)"
+    elif said != "steps":
+        key = {"frequency": "frequency", "resolution": "time_coverage_resolution"}[said]
+        rain.attrs[key] = iso if said == "resolution" else {1: "1hr", 24: "day"}[hours]
+    few = rain.isel(time=[0, 11, 22, 34, 45])
+    truth = rain if said == "steps" else few
+    pair = pair_up(few, truth)
+    assert pair.hours == hours
+    expected = float((few["pr"] >= (0.1 if hours == 1 else 1.0)).mean())
+    found = score(pair, Options(replicates=0))["pr"].record["all"]
+    assert found["wet_share"]["value"] == pytest.approx(expected, abs=0.01)
+    assert ("rx1day" in found["boxes"]["pr"]) == (hours == 24)  # five hours of other days are no day
 
 
 def test_grids_that_are_told_in_another_way_are_one(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
@@ -201,16 +300,16 @@ def test_grids_that_are_told_in_another_way_are_one(exchangeable: tuple[xr.Datas
 def test_what_cannot_be_compared_is_refused(exchangeable: tuple[xr.Dataset, xr.Dataset]) -> None:
     pred, truth = (data.isel(time=slice(0, 5)) for data in exchangeable)
     celsius = truth.copy()
-    celsius["tas"].attrs["units"] = "degC"
+    celsius["tas"].attrs["units"] = "mm"
     later = truth.assign_coords(time=truth["time"] + np.timedelta64(3, "D"))
     for other, words in (
-        (celsius, ["K", "degC", "convert"]),
+        (celsius, ["K", "mm", "convert"]),
         (later, ["lacks 3 of the 5 times", "2001-01-01"]),
         (truth.convert_calendar("noleap"), ["calendar", "noleap"]),
         (truth.assign_coords(lon=truth["lon"] + 0.3), ["grids differ along x"]),
         (truth.isel(lat=slice(5, None)), ["grids differ along y", "60"]),
         (truth.rename(tas="pr"), ["no field of one name", "--variables"]),
-        (pred, ["several members"]),
+        (pred, ["8 members"]),
         (truth.rename(tas="x"), ["no field of one name"]),
         (truth.isel(lat=0), ["dimensions time, lon"]),
     ):
@@ -247,7 +346,7 @@ def test_the_command_on_real_temperatures(
         figures["crps"]["value"], abs=0.02
     )
     assert {path.name for path in out.glob("*.png")} == {
-        f"t2m-{word}.png" for word in ("maps", "spectrum", "ranks", "quantiles", "cycles")
+        f"t2m-{word}.png" for word in ("maps", "spectrum", "ranks", "reliability", "quantiles", "cycles")
     }
     before = (out / "verification.json").stat()
     assert main([*call, "--out", str(out)]) == 0 and (out / "verification.json").stat() == before

@@ -6,7 +6,18 @@ import torch
 from scorefield.data import Batch, Standardise, UnitRange
 from scorefield.data.moments import MatchMoments, PixelStandardise, matched_to
 from scorefield.data.quantile import QuantileNormal
-from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root
+from scorefield.data.transform import (
+    Chain,
+    Clip,
+    Fraction,
+    Largest,
+    Log1p,
+    PerVariable,
+    RawMoment,
+    Recentre,
+    Root,
+    Tail,
+)
 from scorefield.foundation.errors import InputError
 
 NEW = {
@@ -23,6 +34,7 @@ NEW = {
     "quantile": QuantileNormal,
     "sqrturrecen": lambda: Chain([Root(2), Clip(), Largest(), Recentre()]),
     "log standard": lambda: PerVariable([Chain([Log1p(0.1), Standardise()]), UnitRange()]),
+    "tail": lambda: Chain([Tail(), Log1p(0.1), Standardise()]),
     "each its own": lambda: PerVariable([Chain([Root(4), UnitRange()]), Standardise()]),
 }
 SMOOTH = [name for name in NEW if name not in ("sqrturrecen",)]
@@ -168,3 +180,40 @@ def test_bad_arguments_are_refused() -> None:
     ):
         with pytest.raises(InputError, match=message):
             make()
+
+
+@pytest.mark.parametrize("anything", [3.0, 20.0, 1e3, 1e30, float("inf")])
+def test_a_tail_bounds_the_way_back_whatever_comes(anything: float) -> None:
+    x = rain(200)
+    tail = Tail(times=100)
+    fitted = Chain([tail, Log1p(0.1), Standardise()]).fit(batches(x))
+    found = fitted.inverse(torch.full((1, 2, 8, 9), anything))
+    assert (found.amax((0, 2, 3)) <= tail.bound * (1 + 1e-6)).all()
+    assert (x.amax((0, 2, 3)) < tail.bound).all() and tail.bound[0] < 20 * x[:, 0].max()
+
+
+def test_a_tail_changes_nothing_that_was_seen_and_keeps_the_order_beyond() -> None:
+    x = rain(100)
+    tail = Tail().fit(batches(x))
+    assert tail(x).equal(x) and tail.inverse(x).equal(x)
+    further = x.amax((0, 2, 3)).reshape(1, 2, 1, 1) + (tail.bound - tail.largest).reshape(1, 2, 1, 1) * torch.linspace(
+        0, 3, 30
+    )
+    beyond = tail.inverse(further.double().expand(1, 2, 1, 30))
+    assert (beyond.diff(dim=-1) > 0).all()
+    torch.testing.assert_close(tail(beyond), further.double().expand(1, 2, 1, 30))
+    again = Tail()
+    again.load_state_dict(tail.state_dict())
+    assert again.inverse(beyond).equal(tail.inverse(beyond))
+
+
+@pytest.mark.parametrize("shape", [-0.3, 0.0, 0.3])
+def test_the_bound_of_a_tail_is_the_level_exceeded_once_in_so_many_times_the_data(shape: float) -> None:
+    """Of generalised Pareto values whose quantiles are known."""
+    n, times = 400_000, 10
+    u = torch.rand(n, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    x = (u**-shape - 1) / shape if shape else -u.log()
+    tail = Tail(times).fit([Batch(part.reshape(-1, 1, 10, 10)) for part in x.split(100_000)])
+    rarity = torch.tensor(float(n * times), dtype=torch.float64)
+    level = (rarity**shape - 1) / shape if shape else rarity.log()
+    assert 0.8 < float(tail.bound[0] / level) < 1.35

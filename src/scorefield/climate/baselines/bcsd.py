@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float, Num, Shaped
+from jaxtyping import Float, Num
 
-from scorefield.climate.baselines.baseline import Baseline, When, same_for_all
+from scorefield.climate.baselines.baseline import Baseline, When, first, mean_of, same_for_all
+from scorefield.climate.baselines.grids import Blocks, Grids
 from scorefield.climate.baselines.quantiles import QuantileMap
-from scorefield.climate.grid import factor_between
-from scorefield.climate.regrid import bilinear, block_mean
 
 DRY = 0.01  # of the mean over all coarse boxes: below, a ratio to the mean of a box says nothing
 
@@ -35,30 +34,33 @@ class BCSD(Baseline):
     levels: int = 100
 
     def __post_init__(self) -> None:
-        self.map = QuantileMap(self.levels, ratio=self.ratio, wet=self.wet)
+        QuantileMap(self.levels)  # refused before there are data
 
-    def fit(self, coarse: Num[np.ndarray, "time Y X"], fine: Num[np.ndarray, "time y x"], when: When) -> BCSD:
+    def fit(
+        self,
+        coarse: Num[np.ndarray, "time *channel Y X"],
+        fine: Num[np.ndarray, "time y x"],
+        when: When,
+        grids: Grids | None = None,
+    ) -> BCSD:
         """Learn the quantiles of the coarse boxes and the climate of the fine ones."""
-        self.factor = factor_between(coarse.shape, fine.shape)
-        truth = block_mean(fine, self.factor)
-        self.map.fit(coarse, truth)
-        self.coarse_mean, self.fine_mean = truth.mean(0), fine.mean(0, dtype=float)
+        self.grids = grids or Blocks.of(coarse, fine)
+        truth = self.grids.down(fine)
+        self.map = QuantileMap(self.levels, ratio=self.ratio, wet=self.wet).fit(first(coarse), truth)
+        self.coarse_mean, self.fine_mean = mean_of(truth), mean_of(fine)
         return self
 
     def draw(
-        self, coarse: Num[np.ndarray, "time Y X"], members: int, seed: int, when: When
+        self, coarse: Num[np.ndarray, "time *channel Y X"], members: int, seed: int, when: When
     ) -> Float[np.ndarray, "members time y x"]:
         """The same for all members."""
-        corrected = self.map(coarse)
+        corrected = self.map(first(coarse))
         if not self.ratio:
-            return same_for_all(bilinear(corrected - self.coarse_mean, self.factor) + self.fine_mean, members)
-        dry = self.coarse_mean <= DRY * self.coarse_mean.mean()
+            return same_for_all(self.grids.up(corrected - self.coarse_mean) + self.fine_mean, members)
+        dry = self.coarse_mean <= DRY * np.nanmean(self.coarse_mean)
         ratio = np.where(dry, 1.0, corrected / np.where(dry, 1.0, self.coarse_mean))
-        fine = bilinear(ratio, self.factor) * np.where(spread(dry, self.factor), 0.0, self.fine_mean)
-        fine = (fine + spread(np.where(dry, corrected, 0.0), self.factor)).astype(np.float32)
-        return same_for_all(np.where(fine >= self.wet, fine, 0.0) if self.wet is not None else fine, members)
-
-
-def spread(coarse: Shaped[np.ndarray, "*batch Y X"], factor: tuple[int, int]) -> Shaped[np.ndarray, "*batch y x"]:
-    """The value of each coarse box in all fine ones within it."""
-    return coarse.repeat(factor[0], -2).repeat(factor[1], -1)
+        fine = self.grids.up(ratio) * np.where(self.grids.spread(dry), 0.0, self.fine_mean)
+        fine = (fine + self.grids.spread(np.where(dry, corrected, 0.0))).astype(np.float32)
+        return same_for_all(
+            np.where((fine >= self.wet) | np.isnan(fine), fine, 0.0) if self.wet is not None else fine, members
+        )

@@ -11,13 +11,26 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from scorefield.climate.alignment import MEMBERS, TIMES, canonical, check_units, coarse_boxes, same_grid, same_times
+from scorefield.climate.alignment import (
+    MEMBERS,
+    TIMES,
+    canonical,
+    coarse_boxes,
+    grid_in,
+    in_units_of,
+    same_grid,
+    same_times,
+    single_member,
+    with_grid,
+)
 from scorefield.climate.baselines.baseline import Baseline, When
+from scorefield.climate.baselines.grids import AnyGrids, Blocks, Grids
+from scorefield.climate.baselines.mapped import Dressed
 from scorefield.climate.baselines.quantiles import QuantileMap
 from scorefield.climate.files import identity_of, open_dataset
 from scorefield.climate.output import NetCDF
 from scorefield.climate.times import dates_of
-from scorefield.foundation.errors import InputError
+from scorefield.foundation.errors import InputError, brief
 from scorefield.run.runner import JOB, WholeJob, check_out, digest, run_job
 from scorefield.run.verb import Count, Seed, Verb, log, positional
 
@@ -75,12 +88,16 @@ class FromTruth(Verb):
         """What is to be written. InputError for files that cannot be used."""
 
     def _write(self, path: Path, found: Drawn, made_by: Mapping[str, str]) -> None:
-        """Write a CF file with the times of what was given on the grid of the truth. InputError for values not finite."""
+        """Write a CF file with the times of what was given on the grid of the truth. InputError for values not finite
+        where the truth is ever known.
+        """
         import xarray
 
         name, (drawn, given, truth, title, history) = self.target, found
-        if broken := int((~np.isfinite(drawn)).sum()):
+        known = np.isfinite(values(truth, [name])[:, 0]).any(0)  # elsewhere, as on sea, there is nothing to learn
+        if broken := int((~np.isfinite(drawn[..., known])).sum()):
             raise InputError(f"{broken} of the {drawn.size} values drawn of {name} are not finite: nothing is written.")
+        drawn = np.where(known, drawn, np.float32(np.nan))
         coords = {axis: value for axis, value in truth.coords.items() if "time" not in value.dims and value.dims}
         coords |= {axis: value for axis, value in given.coords.items() if value.dims == ("time",)}
         coords["member"] = ("member", np.arange(len(drawn)), {"standard_name": "realization", "units": "1"})
@@ -96,15 +113,16 @@ class FromTruth(Verb):
 
 @dataclass(frozen=True, kw_only=True)
 class DrawBaseline(FromTruth):
-    """Fit what a downscaling model has to beat - Bilinear, DressedBilinear, HourlyResidual, Ridge, DressedRidge, BCSD - and
-    write what it draws.
+    """Fit what a downscaling model has to beat - Bilinear, HourlyResidual, Ridge, Analogues, BCSD, MappedBilinear, each with
+    --dressed, DressedBilinear, DressedRidge - and write what it draws. The grids may be any two that overlap.
 
     Args:
         baseline: such as DressedBilinear or BCSD.
+        dressed: add errors of days left out, each point by itself, so that members differ.
         predictors: coarse fields to draw fine ones for: NetCDF or Zarr.
         train_predictors: coarse fields to learn from.
         train_truth: fine fields that belong to them.
-        predictor: name of the coarse variable, if another.
+        predictor: names of the coarse variables, if others, on one grid; the first is that of the target.
         members: how many fine fields for each time.
         seed: of the draws.
     """
@@ -112,7 +130,8 @@ class DrawBaseline(FromTruth):
     baseline: Baseline
     predictors: Path = positional()
     train_predictors: Path
-    predictor: str | None = None
+    predictor: tuple[str, ...] = ()
+    dressed: bool = False
     members: Count = 10
     seed: Seed = 0
 
@@ -124,20 +143,21 @@ class DrawBaseline(FromTruth):
         return ["--baseline", *arguments] if named and not given else list(arguments)
 
     def drawn(self) -> Drawn:
-        predictor = self.predictor or self.target
-        fine = read(self.train_truth, self.target)
-        coarse = same_times(fine, read(self.train_predictors, predictor))
-        given = read(self.predictors, predictor)
+        names = list(self.predictor or (self.target,))
+        fine = read(self.train_truth, [self.target])
+        coarse = same_times(fine, read(self.train_predictors, names))
+        given = read(self.predictors, names)
         roles = str(self.train_predictors), str(self.train_truth)
         if self.baseline.same_quantity:
-            check_units(coarse, fine, roles)
-        check_units(given, coarse, (str(self.predictors), roles[0]))
-        coarse = coarse_boxes(coarse, fine, roles)
+            own = in_units_of(coarse[names[:1]], fine, roles)[names[0]]
+            coarse = coarse.assign({names[0]: own})
+        given = in_units_of(given, coarse[names], (str(self.predictors), roles[0]))
+        coarse, grids = grids_of(coarse, fine, roles)
         given = same_grid(coarse, given, (roles[0], str(self.predictors)))
-        found = values(given, predictor)
-        self.baseline.fit(values(coarse, predictor), values(fine, self.target), when(fine))
-        drawn = self.baseline.draw(found, self.members, self.seed, when(given))
-        title = f"{self.target} by {type(self.baseline).__name__}"
+        baseline = Dressed(self.baseline) if self.dressed else self.baseline
+        baseline.fit(values(coarse, names), values(fine, [self.target])[:, 0], when(fine), grids)
+        drawn = baseline.draw(values(given, names), self.members, self.seed, when(given))
+        title = f"{self.target} by {'dressed ' if self.dressed else ''}{type(self.baseline).__name__}"
         return Drawn(drawn, given, fine, title, f"scorefield baseline, seed {self.seed}")
 
 
@@ -157,41 +177,68 @@ class Correct(FromTruth):
     map: QuantileMap | None = None
 
     def drawn(self) -> Drawn:
-        truth, role = read(self.train_truth, self.target), str(self.train_truth)
-        aligned = []
-        for path in (self.train_samples, self.samples):
-            data = read(path, self.target, members=True)
-            check_units(data, truth, (str(path), role))
-            aligned.append(same_grid(truth, data, (role, str(path))))
-        learnt, given = aligned
-        source, found = values(learnt, self.target), values(given, self.target)
-        fitted = (self.map or QuantileMap()).fit(source.reshape(-1, *source.shape[-2:]), values(truth, self.target))
+        name, role = [self.target], str(self.train_truth)
+        truth = read(self.train_truth, name)
+        learnt, given = (
+            in_units_of(read(path, name, members=True), truth, (str(path), role))
+            for path in (self.train_samples, self.samples)
+        )
+        if same_cells(truth, learnt):
+            learnt = same_grid(truth, learnt, (role, str(self.train_samples)))
+            given = same_grid(truth, given, (role, str(self.samples)))
+            source, found = values(learnt, name)[:, :, 0], values(given, name)[:, :, 0]
+        else:
+            learnt, grids = grids_of(learnt, truth, (str(self.train_samples), role))
+            given = same_grid(learnt, given, (str(self.train_samples), str(self.samples)))
+            source, found = (grids.up(values(data, name)[:, :, 0]) for data in (learnt, given))
+        fitted = (self.map or QuantileMap()).fit(source.reshape(-1, *source.shape[-2:]), values(truth, name)[:, 0])
         title = f"{self.target}, quantiles corrected in each grid box"
         return Drawn(fitted(found), given, truth, title, "scorefield correct")
 
 
-def read(path: Path, name: str, *, members: bool = False) -> Dataset:
-    """One variable of a file, dimensions (time, y, x), or with `members` (member, time, y, x)."""
+def same_cells(one: Dataset, other: Dataset) -> bool:
+    """Whether cells are as large, so that the grids should be one: nothing is interpolated then."""
+    ours, theirs = grid_in(one), grid_in(other)
+    return ours.shape == theirs.shape or bool(np.isclose(ours.step, theirs.step, rtol=1e-3).all())
+
+
+def grids_of(coarse: Dataset, fine: Dataset, roles: tuple[str, str]) -> tuple[Dataset, Grids]:
+    """How fields come from one grid to the other, and the coarse ones in the order that this needs."""
+    given, wanted = grid_in(coarse), grid_in(fine)
+    if all(n % m == 0 for n, m in zip(wanted.shape, given.shape, strict=True)):
+        try:
+            return coarse_boxes(coarse, fine, roles), Blocks.of(np.empty(given.shape), np.empty(wanted.shape))
+        except InputError as error:
+            log.info("%s They are interpolated.", brief(error))
+    found = AnyGrids(given, wanted)
+    found.up(np.zeros(given.shape))  # refused where one does not cover the other
+    log.info("%s, %d×%d points, is interpolated to the %d×%d of %s", roles[0], *given.shape, *wanted.shape, roles[1])
+    return coarse, found
+
+
+def read(path: Path, names: Sequence[str], *, members: bool = False) -> Dataset:
+    """Variables of a file on one grid, dimensions (time, y, x), or with `members` (member, time, y, x)."""
     data = open_dataset(path)
-    if name not in data.data_vars:
-        raise InputError(f"{path} has no variable {name}, only {', '.join(map(str, data.data_vars))}.")
-    others = [c for c in data.coords if not set(data[c].dims) <= set(data[name].dims)]
-    found = canonical(data[[name]].drop_vars(others), str(path))
-    found.attrs["axes"] = [d for d in data[name].dims if d not in (*MEMBERS, *TIMES)][-2:]
+    for name in names:
+        if name not in data.data_vars:
+            raise InputError(f"{path} has no variable {name}, only {', '.join(map(str, data.data_vars))}.")
+        if data[name].dims[-2:] != data[names[0]].dims[-2:]:
+            raise InputError(f"{path}: {name} is on another grid than {names[0]}: bring them onto one.")
+    found = canonical(with_grid(data, names), str(path))
+    found.attrs["axes"] = [d for d in data[names[0]].dims if d not in (*MEMBERS, *TIMES)][-2:]
     if members:
         found = found if "member" in found.dims else found.expand_dims("member")
         return found.transpose("member", "time", "y", "x", ...)
-    if "member" in found.dims:
-        raise InputError(f"{path} has several members: select one of them first.")
-    return found.transpose("time", "y", "x", ...)
+    return single_member(found, str(path)).transpose("time", "y", "x", ...)
 
 
-def values(data: Dataset, name: str) -> np.ndarray:
-    """All of a variable as float32, ([member,] time, y, x), in its units. InputError for NaN, which baselines cannot use."""
-    found = data[name].to_numpy().astype(np.float32)
-    if gaps := int(np.isnan(found).sum()):
-        raise InputError(f"{name} has {gaps} NaN, and a baseline needs complete fields: select a region without.")
-    return found
+def values(data: Dataset, names: Sequence[str]) -> np.ndarray:
+    """All of some variables as float32, ([member,] time, variable, y, x), in their units. InputError where none is known."""
+    found = [data[name].transpose(..., "y", "x").to_numpy().astype(np.float32) for name in names]
+    for name, one in zip(names, found, strict=True):
+        if np.isinf(one).any() or not np.isfinite(one).any():
+            raise InputError(f"{name} has infinite values, or none that is a number: mask or replace them.")
+    return np.stack(found, -3)
 
 
 def when(data: Dataset) -> When:

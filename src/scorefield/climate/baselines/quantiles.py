@@ -37,18 +37,21 @@ class QuantileMap:
         """Learn from values of the same period; they need not belong together in pairs.
 
         Args:
-            source: values to be mapped, such as members and times in one dimension.
-            truth: values that they should be like.
+            source: values to be mapped, such as members and times in one dimension. NaN are left out, in each box by itself.
+            truth: values that they should be like; likewise. A box without any is mapped to NaN, as NaN are.
         """
         self.box = source.shape[1:]
         if truth.shape[1:] != self.box:
             raise InputError(f"A quantile map needs one grid, not {source.shape[1:]} and {truth.shape[1:]}.")
-        source, truth = (np.sort(x.reshape(len(x), -1).astype(float), 0) for x in (source, truth))
-        self.tables = [self._table(s, t) for s, t in zip(source.T, truth.T, strict=True)]
+        source, truth = (np.sort(x.reshape(len(x), -1).astype(float), 0) for x in (source, truth))  # NaN come last
+        pairs = zip(source.T, truth.T, strict=True)
+        self.tables = [self._table(s[np.isfinite(s)], t[np.isfinite(t)]) for s, t in pairs]
         return self
 
     def _table(self, source: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray, float]:
-        """Quantiles of one box of both, and from where on the source is wet."""
+        """Quantiles of one box of both, and from where on the source is wet; NaN where one of both is never known."""
+        if not (len(source) and len(truth)):
+            return np.full(1, np.nan), np.full(1, np.nan), -np.inf
         threshold = -np.inf
         if self.wet is not None:
             share = float((truth >= self.wet).mean())
@@ -80,4 +83,4 @@ class QuantileMap:
                 found[beyond] = x[beyond] * (theirs[end] / ours[end])
             else:
                 found[beyond] = x[beyond] + (theirs[end] - ours[end])
-        return np.where(x >= threshold, found, 0.0)
+        return np.where((x >= threshold) | np.isnan(x), found, 0.0)

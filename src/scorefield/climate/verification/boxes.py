@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from scorefield.climate.times import Dates
-from scorefield.climate.units import WET_DAY, rain_per_day
+from scorefield.climate.units import WET_DAY, rain_per_day, wet_threshold
 from scorefield.climate.verification.pair import Pair
 from scorefield.metrics.marginal import correlation, wasserstein
 
+TEMPORAL = ("lag1_correlation", "wet_spell", "dry_spell")  # figures of how times follow one another
 VALUES = 2**25  # read at once
 SAMPLED = 2**20  # values of a variable from which the bins of its quantiles are chosen
 
@@ -92,7 +93,11 @@ def _maps(
         maps = {"wasserstein": wasserstein(members, truth).numpy()}
         maps |= _memory(ours, theirs, chosen, dates)
         if dates.dated:
-            maps |= _extremes(ours, theirs, chosen, dates, rain_per_day(pair.truth[name], dates.step))
+            per_day = rain_per_day(pair.truth[name], pair.hours)
+            maps |= _extremes(ours, theirs, chosen, dates, (per_day, pair.hours))
+            if per_day is not None:
+                maps |= _spells(ours, theirs, chosen, dates, wet_threshold(per_day, pair.hours))
+        maps |= {f"{key}_error": maps[key] - maps[f"{key}_truth"] for key in TEMPORAL if key in maps}
         found[name] = maps
     for one, other in combinations(read, 2):
         if chosen.sum() > 2:
@@ -108,6 +113,27 @@ def _memory(ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dat
         return {}
     pairs = {"lag1_correlation": ours, "lag1_correlation_truth": theirs[None]}
     return {name: _correlated(x[:, before], x[:, before + 1]) for name, x in pairs.items()}
+
+
+def _spells(
+    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, wet: float
+) -> dict[str, np.ndarray]:
+    """The mean number of steps that it is wet, and dry, in turn, in each box; spells cut by the ends are included."""
+    places = chosen.nonzero()[0]
+    if len(places) < 3 or not len(dates.following):
+        return {}
+    goes_on = np.isin(places[1:] - 1, dates.following) & (np.diff(places) == 1)
+    if not goes_on.any():
+        return {}
+    found = {}
+    for suffix, x in (("", ours[:, chosen]), ("_truth", theirs[None, chosen])):
+        unknown = np.isnan(x).any((0, 1))
+        for name, event in (("wet", x >= wet), ("dry", x < wet)):
+            begins = event[:, 1:] & ~(event[:, :-1] & goes_on[:, None, None])
+            number = begins.sum((0, 1)) + event[:, 0].sum(0)
+            with np.errstate(invalid="ignore"):
+                found[f"{name}_spell{suffix}"] = np.where(unknown, np.nan, event.sum((0, 1)) / number)
+    return found
 
 
 def _together(
@@ -127,16 +153,17 @@ def _correlated(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 
 
 def _extremes(
-    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, per_day: float | None
+    ours: np.ndarray, theirs: np.ndarray, chosen: np.ndarray, dates: Dates, rain: tuple[float | None, float]
 ) -> dict[str, np.ndarray]:
     """The largest value of a year, and of precipitation the largest day and the intensity of wet days, both in mm/day."""
     found: dict[str, np.ndarray] = {}
     both = {"": ours, "_truth": theirs[None]}
     for suffix, x in both.items():
         found[f"yearly_maximum{suffix}"] = _yearly(x[:, chosen], dates.year[chosen])
-    if per_day is None or not dates.step <= 24:
+    per_day, hours = rain
+    if per_day is None or not hours <= 24:
         return found
-    day, years = _full_days(chosen, dates)
+    day, years = _full_days(chosen, dates, hours)
     if not len(years):
         return found
     for suffix, x in both.items():
@@ -149,10 +176,10 @@ def _extremes(
     return found
 
 
-def _full_days(chosen: np.ndarray, dates: Dates) -> tuple[list[np.ndarray], np.ndarray]:
+def _full_days(chosen: np.ndarray, dates: Dates, hours: float) -> tuple[list[np.ndarray], np.ndarray]:
     """The times of each day that is complete, and the years of these days."""
     places = chosen.nonzero()[0]
-    wanted = round(24 / dates.step)
+    wanted = round(24 / hours)
     groups = [places[dates.day[places] == day] for day in np.unique(dates.day[places])]
     full = [group for group in groups if len(group) == wanted]
     return full, np.array([dates.year[group[0]] for group in full])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,7 +46,7 @@ def figures(sums: Sums, measures: Measures) -> dict[str, float]:
         found["spread"] = math.sqrt(mean["variance"])
         found["spread_skill"] = float(spread_skill(sums["variance"] / total, sums["squared"] / total, members))
         found["outside_ensemble"] = float((sums["ranks"][0] + sums["ranks"][-1]) / total) * (members + 1) / 2
-    if "power" in sums and float(sums["complete"]) > 0:
+    if "power" in sums and float(sums["spectra"]) > 0:
         found["log_spectral_distance"] = float(log_spectral_distance(sums["power"], sums["power_truth"]))
     return found | _quantiles(sums, measures) | _fractions(sums, measures) | _wet(sums, measures)
 
@@ -84,14 +85,58 @@ def _wet(sums: Sums, measures: Measures) -> dict[str, float]:
     return found | {"wet_intensity_ratio": float(intensity[0] / intensity[1])}
 
 
-def curves(sums: Sums) -> dict[str, list[float]]:
-    """What is drawn: frequencies of ranks, 1 where as expected, and spectra by wavenumber 1, 2, ... of the longer side."""
-    ranks = sums["ranks"] / sums["ranks"].sum() * len(sums["ranks"])
-    found = {"rank_frequencies": ranks.tolist()} if len(ranks) > 2 else {}
-    if "power" in sums and float(sums["complete"]) > 0:
+def curves(sums: Sums, measures: Measures) -> dict[str, Any]:
+    """What is drawn: frequencies of ranks, 1 where as expected, spectra by wavenumber 1, 2, ... of the longer side, and for each
+    threshold how often the truth reaches it where so many of the members do.
+    """
+    found: dict[str, Any] = {}
+    if len(sums["ranks"]) > 2:
+        found["rank_frequencies"] = (sums["ranks"] / sums["ranks"].sum() * len(sums["ranks"])).tolist()
+    if "power" in sums and float(sums["spectra"]) > 0:
         for name in ("power", "power_truth"):
-            found[name] = (sums[name] / sums["complete"]).tolist()
+            found[name] = (sums[name] / sums["spectra"]).tolist()
+    for i, threshold in enumerate(measures.thresholds):
+        if f"forecasts {i}" in sums:
+            rows = sums[f"forecasts {i}"], sums[f"events {i}"] / sums[f"forecasts {i}"]
+            share = (rows[0] / rows[0].sum()).tolist()
+            found.setdefault("reliability", {})[f"{threshold:.6g}"] = {"share": share, "observed": rows[1].tolist()}
     return found
+
+
+def with_bands(sums: Sums, measures: Measures, replicates: int, seed: int) -> dict[str, Any]:
+    """The curves of all blocks, and for ranks and reliability the bands in which 95 % of those of an ensemble lie that the truth
+    could belong to: as far about what is expected as the curve wanders when blocks are drawn with replacement.
+
+    Args:
+        sums: of each block.
+        measures: what was measured.
+        replicates: how often blocks are drawn; none with fewer than two.
+        seed: of the draws.
+    """
+    blocks = len(sums["weight"])
+    found = curves(added(sums, np.ones(blocks)), measures)
+    if not replicates or blocks < 2:
+        return found
+    kept = {
+        name: value
+        for name, value in sums.items()
+        if name.split()[0] in ("weight", "ranks", "forecasts", "events", "spectra")
+    }
+    rows = [curves(added(kept, times), measures) for times in draws(blocks, replicates, seed)]
+    if "rank_frequencies" in found:
+        found["rank_band"] = _band(found["rank_frequencies"], [row["rank_frequencies"] for row in rows], 1.0)
+    for threshold, curve in found.get("reliability", {}).items():
+        expected = np.linspace(0, 1, len(curve["observed"]))
+        drawn = [row["reliability"][threshold]["observed"] for row in rows]
+        curve["band"] = [np.clip(end, 0, 1).tolist() for end in _band(curve["observed"], drawn, expected)]
+    return found
+
+
+def _band(curve: list[float], drawn: list[list[float]], expected: float | np.ndarray) -> list[list[float]]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of probabilities that no block has
+        ends = np.nanquantile(np.array(drawn) - np.array(curve), (0.025, 0.975), axis=0)
+    return (ends + expected).tolist()
 
 
 def draws(blocks: int, replicates: int, seed: int) -> np.ndarray:
@@ -138,4 +183,16 @@ def nested(flat: dict[str, Any]) -> dict[str, Any]:
         for part in path:
             here = here.setdefault(part, {})
         here[last] = value
+    return found
+
+
+def skill(ours: Tensor, theirs: Tensor, replicates: int, seed: int) -> dict[str, float]:
+    """1 − a/b of two scores, from their sums in blocks (blocks), with the central 95 % when blocks are drawn with replacement."""
+    found = {"value": float(1 - ours.sum() / theirs.sum())}
+    if replicates and len(ours) > 1:
+        times = torch.from_numpy(draws(len(ours), replicates, seed)).double()
+        values = (1 - (times @ ours) / (times @ theirs)).numpy()
+        values = values[np.isfinite(values)]
+        if len(values):
+            found["low"], found["high"] = np.quantile(values, (0.025, 0.975)).tolist()
     return found

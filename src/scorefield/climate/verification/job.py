@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from scorefield.climate.alignment import canonical, check_units, coarse_boxes, same_times
+import numpy as np
+import torch
+
+from scorefield.climate.alignment import (
+    canonical,
+    coarse_boxes,
+    in_units_of,
+    same_grid,
+    same_times,
+    single_member,
+    with_grid,
+)
 from scorefield.climate.files import identity_of, open_dataset
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.pair import Pair, pair_up
 from scorefield.climate.verification.pictures import draw
-from scorefield.climate.verification.score import SCALES, Options, score
+from scorefield.climate.verification.score import SCALES, Options, against, score
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.progress import progress
+from scorefield.metrics.spectrum import enough
 from scorefield.run.runner import WholeJob, check_out, made_by_folder, record_in, run_job
 from scorefield.run.verb import Count, CountOrZero, Seed, Verb, log, positional
 
@@ -45,6 +57,7 @@ class Verify(Verb):
         blocks: what is independent: day, month, year, 5D, or a coordinate along time.
         regions: {name: "south:north,west:east"} in degrees.
         driving: coarse fields that predictions were made from.
+        baselines: {name: file} of what predictions have to beat, at least at the same times; the first line says where they lose.
         thresholds: of fractions skill, in units of the variable.
         scales: of its windows, in grid points.
         wet: wet from here on; 0.1 mm/h or 1 mm/day.
@@ -59,6 +72,7 @@ class Verify(Verb):
     blocks: str | None = None
     regions: dict[str, str] | None = None
     driving: Path | None = None
+    baselines: dict[str, Path] | None = None
     thresholds: tuple[float, ...] = ()
     scales: tuple[Count, ...] = SCALES
     wet: float | None = None
@@ -91,6 +105,12 @@ class Verify(Verb):
         record |= {"facts": self._facts(pair), "variables": {name: one.record for name, one in found.items()}}
         if inside:
             record["regions"] = {name: {key: one.record for key, one in of.items()} for name, of in inside.items()}
+        if self.baselines:
+            record["baselines"] = {
+                name: against(pair, beside(pair, path, self.truth, self.variables), options)
+                for name, path in self.baselines.items()
+            }
+            log.warning(verdict(record["baselines"]))
         y = pair.truth.coords.get("y")
         folder.mkdir()
         for name, one in found.items():
@@ -118,8 +138,8 @@ class Verify(Verb):
         }
 
     def table(self, found: Any) -> str:
-        """The main figures, a line each."""
-        lines = []
+        """Where predictions lose to a baseline, in the first line; then the main figures, a line each."""
+        lines = [verdict(found["baselines"])] if "baselines" in found else []
         for name, record in found["variables"].items():
             lines.append(f"{name} ({record['units'] or 'no units'})")
             rows = {label: record["all"][key] for key, label in FIGURES.items() if key in record["all"]}
@@ -138,12 +158,46 @@ def driven(pair: Pair, path: Path) -> dict[str, Any]:
     names = [str(name) for name in pair.truth.data_vars if name in data.data_vars]
     if not names:
         raise InputError(f"{path} has none of the variables {', '.join(map(str, pair.truth.data_vars))}.")
-    coarse = same_times(pair.pred, canonical(data[names], str(path)))
-    if "member" in coarse.dims:
-        raise InputError(f"{path} has several members: select one of them first.")
-    check_units(coarse, pair.truth[names], (str(path), "the truth"))
+    coarse = same_times(pair.pred, canonical(with_grid(data, names), str(path)))
+    coarse = single_member(coarse, str(path))
+    coarse = in_units_of(coarse, pair.truth[names], (str(path), "the truth"))
     coarse = coarse_boxes(coarse, pair.truth, (str(path), "the truth")).transpose("time", "y", "x", ...)
     return {name: consistency(pair, name, coarse[name].to_numpy()) for name in names}
+
+
+def beside(pair: Pair, path: Path, truth: Path, variables: Mapping[str, str] | None) -> Pair:
+    """Other predictions of the same times and boxes. InputError where they are not there."""
+    data = open_dataset(path)
+    if missing := [
+        name for name in pair.truth.data_vars if name not in data and f"pred_{name}" not in data and not variables
+    ]:
+        raise InputError(
+            f"{path} has no variable {missing[0]}, which the predictions have: leave it out by --variables."
+        )
+    named = {(a if a in data else b): b for a, b in variables.items()} if variables else None
+    other = pair_up(data, open_dataset(truth), named)
+    roles = ("the predictions", str(path))
+    pred = same_grid(pair.pred, same_times(pair.pred, other.pred), roles).transpose("member", "time", "y", "x", ...)
+    return replace(pair, pred=pred)
+
+
+def verdict(baselines: Mapping[str, Any]) -> str:
+    """Where predictions lose to a baseline by their CRPS, in one line."""
+    rows = [(name, variable, row) for name, of in baselines.items() for variable, row in of.items()]
+
+    def told(name: str, variable: str, row: Mapping[str, Any]) -> str:
+        found = row["skill"]
+        interval = f" [{found['low']:+.1%}, {found['high']:+.1%}]" if found.get("low") is not None else ""
+        scores = f"CRPS {row['crps']:.4g} against {row['crps_baseline']:.4g}"
+        value = "" if found["value"] is None else f", skill {found['value']:+.1%}"
+        return f"{variable} to {name} ({scores}{value}{interval})"
+
+    lost = [row for row in rows if row[2]["crps"] > row[2]["crps_baseline"]]
+    unsure = [f"{variable} over {name}" for name, variable, row in rows if not (row["skill"].get("low") or 0) > 0]
+    if lost:
+        return "LOSES: " + "; ".join(told(*row) for row in lost)
+    words = f"; not beyond chance: {', '.join(unsure)}" if unsure else ""
+    return f"Better than {', '.join(baselines)} by CRPS{words}"
 
 
 def bounds(name: str, text: str) -> tuple[tuple[float, float], tuple[float, float]]:
@@ -166,5 +220,22 @@ def limits(pair: Pair, blocks: str | None) -> Iterator[str]:
         yield f"There are {count} independent blocks: intervals mean little. --blocks says what is independent."
     if blocks is None and pair.dates.dated and pair.dates.step >= 24:
         yield "Each day " + narrow.format("the next", "5D, month or year")
+    for name in pair.truth.data_vars:
+        if told := untold_spectra(pair, str(name)):
+            yield told
+    if pair.dates.dated and pair.hours > pair.dates.step * 1.001:
+        yield f"Values are of {pair.hours:.4g} h and {pair.dates.step:.4g} h apart: they overlap, or their bounds are wrong."
     if blocks is None and "place" in pair.pred.coords:
         yield "Each tile " + narrow.format("all others", "place or day")
+
+
+def untold_spectra(pair: Pair, name: str) -> str | None:
+    """What is said of spectra where fields have gaps, by the first field."""
+    _, truth = pair.at(name, time=slice(0, 1))
+    valid = torch.from_numpy(np.isfinite(truth[0]))
+    if bool(valid.all()):
+        return None
+    gaps = f"{name} is unknown at {1 - float(valid.double().mean()):.0%} of the points:"
+    if bool(enough(valid)):
+        return f"{gaps} spectra are estimated from pairs of known points, see docs/verification.md."
+    return f"{gaps} spectra of such fields are left out, too few pairs of points are known. --regions may have more."

@@ -14,13 +14,16 @@ import numpy as np
 import torch
 
 from scorefield.climate.alignment import (
+    accumulation,
     canonical,
-    check_units,
     grid_in,
+    in_units_of,
     is_field,
     same_cases,
     same_grid,
     same_times,
+    single_member,
+    smallest_step,
     with_grid,
 )
 from scorefield.climate.times import Dates, dates_of
@@ -42,7 +45,8 @@ class Pair:
         truth: variables of the same names (time, y, x).
         area: (y, x) areas of the boxes, 0 outside of a region.
         block: (time) number of the independent block that each time lies in.
-        dates: what the times are.
+        dates: what the times are; their step is the smallest.
+        hours: over which each value is a sum or a mean; NaN where it is unknown.
     """
 
     pred: Dataset
@@ -50,6 +54,7 @@ class Pair:
     area: np.ndarray
     block: np.ndarray
     dates: Dates
+    hours: float
 
     @property
     def members(self) -> int:
@@ -109,17 +114,18 @@ def pair_up(
             raise InputError(f"The {role} have no variable {missing[0]}, only {', '.join(map(str, data.data_vars))}.")
     ours = with_grid(pred, names).rename({k: v for k, v in names.items() if k != v})
     ours, theirs = canonical(ours, "predictions"), canonical(with_grid(truth, names.values()), "truth")
-    if "member" in theirs.dims:
-        raise InputError("The truth has several members: select one of them first.")
+    theirs = single_member(theirs, "The truth")
     if "member" not in ours.dims:
         fields = max(1, VALUES // (ours.sizes["y"] * ours.sizes["x"]))
         ours = ours.chunk({"time": fields}).expand_dims("member")  # which would read what is not in chunks
-    check_units(ours[list(theirs.data_vars)], theirs)
+    ours = in_units_of(ours[list(theirs.data_vars)], theirs)
+    hours = accumulation(theirs, ours)  # of all times: predictions may be some of them
     theirs = same_grid(ours, same_times(ours, theirs))
     same_cases(ours, theirs)
     ours, theirs = ours.transpose("member", "time", "y", "x", ...), theirs.transpose("time", "y", "x", ...)
     dates = dates_of(ours)
-    return Pair(ours, theirs, grid_in(theirs).areas(), blocks_of(ours, theirs, dates, blocks), dates)
+    dates = dates._replace(step=smallest_step(ours) or dates.step) if dates.dated else dates
+    return Pair(ours, theirs, grid_in(theirs).areas(), blocks_of(ours, theirs, dates, blocks), dates, hours)
 
 
 def common(pred: Dataset, truth: Dataset) -> dict[str, str]:

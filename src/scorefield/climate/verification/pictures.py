@@ -27,7 +27,13 @@ def draw(folder: Path, name: str, scored: Scored, *, north_up: bool) -> list[Pat
         north_up: whether the first row of the grid is the northernmost.
     """
     written = [_save(_maps(name, scored, north_up), folder / f"{name}-maps.png")]
-    for word, figure in (("spectrum", _spectrum), ("ranks", _ranks), ("quantiles", _quantiles), ("cycles", _cycles)):
+    for word, figure in (
+        ("spectrum", _spectrum),
+        ("ranks", _ranks),
+        ("reliability", _reliability),
+        ("quantiles", _quantiles),
+        ("cycles", _cycles),
+    ):
         if drawn := figure(name, scored.record):
             written.append(_save(drawn, folder / f"{name}-{word}.png"))
     return written
@@ -81,9 +87,31 @@ def _ranks(name: str, record: dict[str, Any]) -> Figure | None:
     figure, (axes,) = _figure()
     axes.bar(np.arange(len(frequencies)), frequencies, width=0.9)
     axes.axhline(1, color="black", linewidth=0.8)
+    if band := record["all"].get("rank_band"):
+        axes.fill_between(
+            np.arange(len(frequencies)), *band, color="black", alpha=0.2, step="mid", label="95 % by chance"
+        )
+        axes.legend(frameon=False)
     axes.set(
         xlabel="members below the truth", ylabel="frequency, 1 if exchangeable", title=f"{name}: ranks of the truth"
     )
+    return figure
+
+
+def _reliability(name: str, record: dict[str, Any]) -> Figure | None:
+    curves = record["all"].get("reliability", {})
+    if not curves:
+        return None
+    figure, axes = _figure(len(curves))
+    for one, (threshold, curve) in zip(axes, curves.items(), strict=True):
+        probability = np.linspace(0, 1, len(curve["observed"]))
+        if band := curve.get("band"):
+            one.fill_between(probability, *band, color="black", alpha=0.2, label="95 % by chance")
+        one.plot([0, 1], [0, 1], color="black", linewidth=0.8)
+        one.plot(probability, curve["observed"], marker="o", markersize=4, label="observed")
+        one.plot(probability, curve["share"], linewidth=0.8, label="share of forecasts")
+        one.set(xlabel=f"share of members from {threshold} {record['units']}", ylabel="share of truth", title=name)
+        one.legend(frameon=False)
     return figure
 
 

@@ -12,10 +12,11 @@ from torch import Tensor
 
 from scorefield.climate.units import rain_per_day, wet_threshold
 from scorefield.climate.verification.boxes import Boxes, Range, box_figures
-from scorefield.climate.verification.figures import added, curves, with_intervals
+from scorefield.climate.verification.figures import skill, with_bands, with_intervals
 from scorefield.climate.verification.pair import Pair
 from scorefield.climate.verification.sums import Measures, sums_of
 from scorefield.foundation.errors import InputError
+from scorefield.metrics.ensemble import fair_crps
 from scorefield.metrics.marginal import quantile_edges
 
 VALUES = 2**22  # held at once for one variable
@@ -85,8 +86,8 @@ def score(
 
 def measures_of(pair: Pair, name: str, values: Range, options: Options) -> Measures:
     """Thresholds and bins that suit a variable."""
-    per_day = rain_per_day(pair.truth[name], pair.dates.step)
-    wet = options.wet if options.wet is not None or per_day is None else wet_threshold(per_day, pair.dates.step)
+    per_day = rain_per_day(pair.truth[name], pair.hours)
+    wet = options.wet if options.wet is not None or per_day is None else wet_threshold(per_day, pair.hours)
     thresholds = options.thresholds
     if not thresholds:
         levels = torch.tensor(EXCEEDED, dtype=torch.float64)
@@ -117,12 +118,41 @@ def _variable(
         blocks = by_block({key: value[kept] for key, value in sums.items()}, units[kept, 0])
         means = {n: v for n, v in boxes[selection].means(pair.area).items() if n == name or n.startswith(f"{name} × ")}
         record[selection] = with_intervals(blocks, measures, options.replicates, options.seed)
-        record[selection] |= {"boxes": means} | curves(added(blocks, np.ones(len(blocks["weight"]))))
+        record[selection] |= {"boxes": means} | with_bands(blocks, measures, options.replicates, options.seed)
     record |= cycles(series, pair)
     n = maps.pop("n")
     with np.errstate(invalid="ignore", divide="ignore"):
         maps = {key: value / n for key, value in maps.items()} | boxes["all"].maps[name]
     return Scored(record, maps, by_block(sums, units[:, 0]), measures)
+
+
+def against(pair: Pair, other: Pair, options: Options) -> dict[str, Any]:
+    """The CRPS of predictions beside that of others, where both are known; `skill` is 1 − ours/theirs, above 0 if ours is better.
+
+    Args:
+        pair: predictions beside the truth.
+        other: other predictions of the same times and boxes.
+        options: replicates and seed of the bootstrap over blocks.
+    """
+    times, found = pair.truth.sizes["time"], {}
+    chunk = max(1, VALUES // (pair.area.size * (pair.members + other.members + 1)))
+    index, blocks = torch.from_numpy(pair.block), int(pair.block.max()) + 1
+    for name in map(str, pair.truth.data_vars):
+        sums = torch.zeros(3, blocks, dtype=torch.float64)
+        for first in range(0, times, chunk):
+            part = slice(first, first + chunk)
+            (ours, truth), (theirs, _) = pair.at(name, time=part), other.at(name, time=part)
+            scores = [fair_crps(torch.from_numpy(x), torch.from_numpy(truth)).double() for x in (ours, theirs)]
+            weight = torch.from_numpy(pair.area) * (scores[0].isfinite() & scores[1].isfinite())
+            for row, score_ in zip(sums, [*scores, torch.ones_like(scores[0])], strict=True):
+                row.index_add_(0, index[part], (score_.nan_to_num(0.0) * weight).sum((1, 2)))
+        mean = (sums.sum(1) / sums[2].sum()).tolist()
+        found[name] = {
+            "crps": mean[0],
+            "crps_baseline": mean[1],
+            "skill": skill(*sums[:2], options.replicates, options.seed),
+        }
+    return found
 
 
 def by_block(sums: dict[str, Tensor], block: np.ndarray) -> dict[str, Tensor]:

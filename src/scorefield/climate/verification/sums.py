@@ -13,7 +13,7 @@ from scorefield.foundation.random import Generators
 from scorefield.metrics.ensemble import fair_crps, fair_energy_score, ranks
 from scorefield.metrics.marginal import counted
 from scorefield.metrics.neighbourhood import fraction_errors
-from scorefield.metrics.spectrum import radial_spectrum
+from scorefield.metrics.spectrum import enough, radial_spectrum
 
 Sums = Mapping[str, Tensor]  # by name, along the first dimension times or blocks
 
@@ -24,7 +24,7 @@ class Measures:
 
     Args:
         edges: of the bins from which quantiles are read.
-        thresholds: that fractions skill counts the excess of.
+        thresholds: from which on fractions skill counts.
         scales: sides of its windows, in grid points.
         wet: from this value on it is wet; None for what is not precipitation.
         seed: of the ties of ranks.
@@ -70,6 +70,7 @@ def sums_of(
     sums |= {"mean_truth": (torch.where(valid, truth, 0.0).double() * weight).sum((1, 2))}
     sums |= _ranked(members, truth, weight, measures, first) | _whole(members, truth, area, valid)
     sums |= _counted(members, truth, weight, measures) | _fractions(members, truth, measures)
+    sums |= _reliable(members, truth, weight, measures)
     if measures.wet is not None:
         sums |= _wet(members, truth, weight, measures.wet)
     return sums, {name: value.sum(0) for name, value in maps.items()} | {"n": valid.double().sum(0)}
@@ -83,15 +84,28 @@ def _ranked(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures, 
 
 
 def _whole(members: Tensor, truth: Tensor, area: Tensor, valid: Tensor) -> dict[str, Tensor]:
-    """Of fields as a whole; spectra only of those that are complete."""
+    """Of fields as a whole; spectra only of those of which enough is known, `spectra` being their number."""
     energy = fair_energy_score(members, truth, area)
-    complete = valid.all(2).all(1).double()
-    found = {"energy": energy.nan_to_num(0.0), "fields": energy.isfinite().double(), "complete": complete}
+    complete = valid.all(2).all(1)
+    told = complete if bool(complete.all()) else enough(valid)
+    found = {"energy": energy.nan_to_num(0.0), "fields": energy.isfinite().double(), "spectra": told.double()}
     if min(truth.shape[1:]) < 2:
         return found
     for name, fields in (("power", members), ("power_truth", truth[None])):
-        power = radial_spectrum(torch.where(valid, fields, 0.0).double()).power.mean(0)
-        found[name] = power * complete[:, None]
+        known = torch.where(valid, fields, 0.0).double()
+        part = None if bool(complete.all()) else valid.expand_as(known)
+        found[name] = torch.where(told[:, None], radial_spectrum(known, valid=part).power.mean(0), 0.0)
+    return found
+
+
+def _reliable(members: Tensor, truth: Tensor, weight: Tensor, measures: Measures) -> dict[str, Tensor]:
+    """For each threshold, how often 0, 1, ... of the members reach it, and how often the truth does then."""
+    found = {}
+    for i, threshold in enumerate(measures.thresholds if len(members) > 1 else ()):
+        place = (members >= threshold).sum(0).flatten(1)
+        for name, w in ((f"forecasts {i}", weight), (f"events {i}", weight * (truth >= threshold))):
+            counts = weight.new_zeros(len(truth), len(members) + 1)
+            found[name] = counts.scatter_add_(1, place, w.flatten(1))
     return found
 
 
