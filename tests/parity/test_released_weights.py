@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import scorefield
+from often import rarely
 from scorefield.cli import main
 from scorefield.jobs.import_weights import Import
 
@@ -19,7 +20,7 @@ GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
 }
 
 
-@pytest.fixture(scope="module", params=GOLDEN)
+@pytest.fixture(scope="module", params=rarely(GOLDEN, ("ve_ncsnpp_continuous", "mlde_subvp_cncsnpp")))
 def imported(request, golden_folder, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A run folder and what the ancestor computed. The file gets a name that tells nothing."""
     folder, (checkpoint, config) = golden_folder / request.param, GOLDEN[request.param]

@@ -344,6 +344,7 @@ def test_maps_of_another_scan_and_files_of_another_kind_are_named(folder, scans,
 
 
 # --------------------------------------------------------------------------------------------------------------- scans
+@pytest.mark.usefixtures("unchecked")
 def test_members_that_do_not_fit_k_space_are_spoken_of(folder, scans, tmp_path, capsys):
     """Maps of the right sizes, in another order of coils; noise that is given as four times too strong."""
     more = ["--maps", str(folder / "maps.npy"), "--noise", str(4 * scans[0].noise), "--slices", "0"]

@@ -96,10 +96,11 @@ def test_between_two_levels_the_normalisation_is_their_mixture():
     assert torch.equal(at[-1.0], at[0.0]) and torch.equal(at[7.0], at[3.0])
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("kind", [NCSNv2, NCSN])
 def test_training_lowers_the_loss(kind):
     torch.manual_seed(0)
-    levels, n = 8, 64
+    levels, n = 8, 32
     schedule = geometric(0.05, 5.0, levels)
     given = {"levels": levels} if kind is NCSN else {}
     precondition = ScorePrediction(Index(levels, reverse=True))
