@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from laws.cases import LAWS, NOISE_ENDS, SCHEDULES, Quadratic, gaussian, keys, mixture, order, rarely, time
+from often import crossed
 from scorefield.core.denoiser import Denoiser, EpsilonPrediction
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
@@ -139,8 +140,7 @@ ENDS = {"inside": (0.99, 1e-3), "from noise to data": (1.0, 0.0)}
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("law", LAWS)
-@pytest.mark.parametrize("ends", ENDS)
+@pytest.mark.parametrize(("ends", "law"), crossed(ENDS, LAWS, ENDS))
 @costly_schedules
 def test_the_flow_of_every_schedule_from_end_to_end(name, ends, law):
     """Some 15 steps err by the tolerance each, as a mean over 8 pixels; the first-order end at σ = 0 adds a fraction of it."""

@@ -11,6 +11,7 @@ from often import rarely
 from scorefield.cli import main
 from scorefield.jobs.import_weights import Import
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
     "ve_ncsnpp_continuous": ("checkpoint_1.pth", "config.json"),
     "vp_ddpmpp_continuous": ("checkpoint_1.pth", "config.json"),
@@ -57,6 +58,7 @@ def test_tables_are_the_ancestors(imported) -> None:
     assert torch.equal(schedule.sigma(t).float(), reference["sigmas"].sort().values)
 
 
+@pytest.mark.slow  # tests/units/interop does so with a network of its own
 def test_what_is_imported_is_sampled_and_trained_on(imported, tmp_path, capsys) -> None:
     """A network that needs a field says so where it is given none, and learns on from data that bring one."""
     run, reference = imported

@@ -127,6 +127,7 @@ def flat(tmp_path: Path, **entries: object) -> tuple[dict, dict]:
     return {"sigmas": torch.ones(20), **flat_names(net)}, config
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_wrong_is_named(tmp_path) -> None:
     weights, config = flat(tmp_path)
     average = {name: value for name, value in weights.items() if name != "sigmas"}
@@ -242,6 +243,7 @@ def test_the_rewrites_names_are_understood(tmp_path) -> None:
         Import(checkpoint=path, out=tmp_path / "other", config=save_config(tmp_path / "c", config)).run()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_run_samples_as_its_program_did(tmp_path) -> None:
     """Song's predictor-corrector evaluates twice per level, and DDPM and NCSNv2 sample on their tables."""
 

@@ -110,6 +110,7 @@ def cut(arguments: list[str], out: Path, number: signal.Signals) -> int | None:
     return process.exitcode
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_job_that_is_cut_is_completed_to_the_same_bytes(whole: Whole, run: Path, tmp_path: Path) -> None:
     form, files = whole
     out = tmp_path / "out"
@@ -130,8 +131,8 @@ def test_ctrl_c_is_told_from_a_termination(run: Path, tmp_path: Path, capfd: pyt
 
 @pytest.mark.parametrize(
     ("whole", "each"),
-    [((), launched.ranks(2)), ((), launched.array(3)), (PNG, [{}, {}])],
-    ids=["ranks", "elements", "unnumbered"],
+    [((), launched.ranks(2)), seldom((), launched.array(3)), ((), [{}, {}]), seldom(PNG, [{}, {}])],
+    ids=["ranks", "elements", "unnumbered", "unnumbered png"],
     indirect=["whole"],
 )
 def test_processes_share_a_job_and_give_the_same_bytes(
@@ -147,6 +148,7 @@ def test_processes_share_a_job_and_give_the_same_bytes(
 
 @pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
 @pytest.mark.parametrize("killed", [seldom(1), 3])
+@pytest.mark.usefixtures("unchecked")
 def test_what_killed_ranks_leave_is_made_by_the_others_or_by_the_same_call(
     killed: int, whole: Whole, run: Path, tmp_path: Path
 ) -> None:

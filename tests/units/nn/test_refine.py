@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from often import seldom
 from scorefield.core.denoiser import Denoiser, Index, ScorePrediction
 from scorefield.core.schedule import geometric
 from scorefield.core.sde import SDE
@@ -97,7 +98,7 @@ def test_between_two_levels_the_normalisation_is_their_mixture():
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("kind", [NCSNv2, NCSN])
+@pytest.mark.parametrize("kind", [NCSNv2, seldom(NCSN)])
 def test_training_lowers_the_loss(kind):
     torch.manual_seed(0)
     levels, n = 8, 32

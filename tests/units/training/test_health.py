@@ -27,6 +27,7 @@ from scorefield.training import checkpoint as checkpoints
 from scorefield.training.health import FAR, FIRST, IN_A_ROW, RETURNS, Health
 from scorefield.training.state import State
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 NO_PICTURES = {"train__preview_every": 0}
 
 

@@ -24,6 +24,7 @@ from scorefield.training import checkpoint as checkpoints
 from scorefield.training.loop import Loop
 from scorefield.training.state import State
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 HANGS = 600  # seconds: no expectation, but the end of a process that hangs
 
 
