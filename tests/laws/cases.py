@@ -2,10 +2,11 @@
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
-import pytest
 import torch
 
+import often
 from scorefield.core.noise import GaussianField, Matern, Noise, White
 from scorefield.core.oracle import Gaussian, Mixture
 from scorefield.core.schedule import EDM, VE, VP, Cosine, Numerical, Rectified, SubVP, ddpm, geometric
@@ -37,6 +38,7 @@ SCHEDULES = {
     "DDPM": ddpm(),
 }
 OFTEN = ("VP", "EDM", "Rectified", "NCSN")  # one of each kind, for laws that are costly
+rarely = partial(often.rarely, often=OFTEN)
 SIGNAL_ENDS = ("Cosine", "Nichol", "Rectified", "Quadratic")  # α(1) = 0
 NOISE_ENDS = ("VP", "SubVP", *SIGNAL_ENDS)  # σ(0) = 0
 TABLES = ("NCSN", "DDPM")
@@ -110,11 +112,6 @@ class Periodic(Noise):
 
     def log_det(self, x):
         return x.shape[1] * spectrum(tuple(x.shape[2:]), self.smoothness).log().sum().to(x).expand(len(x))
-
-
-def rarely(values, often=OFTEN):
-    """Values of a parameter, of which all but some are left to `make test-slow`."""
-    return [value if value in often else pytest.param(value, marks=pytest.mark.slow) for value in values]
 
 
 LAWS = {  # (data, noise): white or coloured

@@ -74,6 +74,7 @@ def test_stochastic_steps_are_of_weak_order_one_under_a_field(name, step):
 
 
 @pytest.mark.usefixtures("unchecked")
+@pytest.mark.usefixtures("unchecked")
 def test_annealed_langevin_under_a_field_errs_by_its_step_and_its_number():
     """Lim et al.'s sampler, x ← x + (ε_j/2) s + √ε_j ξ with ε_j = ε σ_j²/σ_L², per mode."""
     law, schedule = gaussian(SCHEDULES["NCSN"], "field", mean=0.3), SCHEDULES["NCSN"]
@@ -342,6 +343,7 @@ def test_the_surrogates_error_is_the_samplers_own():
     assert bool((fine[:4] < coarse[:4]).all()) and float(fine.max()) < 0.05
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_annealed_langevin_needs_so_many_steps():
     """The spectrum is ahead by 2.2 ln(σ_1/σ_L)/(L T ε/σ_L²), less what its finite step adds; and the suggested step is good."""
     levels, repeats, found = 100, 5, Suggestion(20.0, 0.05)

@@ -23,6 +23,7 @@ from scorefield.samplers.likelihood import bits_per_dimension, frozen, interpola
 F64 = torch.float64
 FLOW = ProbabilityFlow(1e-5, Exact())
 PROBES = {"Rademacher": Rademacher, "Normal": Normal, "Sphere": Sphere}
+pytestmark = pytest.mark.usefixtures("unchecked")
 every_schedule = pytest.mark.parametrize("name", SCHEDULES)
 costly_schedules = pytest.mark.parametrize("name", rarely(SCHEDULES))
 every_probe = pytest.mark.parametrize("probe", PROBES)
@@ -39,7 +40,6 @@ def difference(oracle, shape, flow, n=6):
     return ((found.nats - exact) / dimension).abs().max().item()
 
 
-@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("law", LAWS)
 @costly_schedules
 def test_gaussian_densities_are_exact(name, law):
@@ -188,7 +188,6 @@ def test_what_cannot_be_asked_raises():
 
 
 # ------------------------------------------------------------------------------------------------------------------- codes
-@pytest.mark.usefixtures("unchecked")
 @costly_schedules
 def test_decoding_undoes_encoding(name):
     for oracle, shape in ((gaussian(SCHEDULES[name], mean=0.3), (1, 8)), (mixture(SCHEDULES[name]), (1, 3))):

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from laws.cases import SCHEDULES, Draws, gaussian, keys, mixture
+from laws.cases import OFTEN, SCHEDULES, Draws, gaussian, keys, mixture
+from often import crossed
 from scorefield.core.denoiser import (
     DataPrediction,
     Denoiser,
@@ -138,8 +139,7 @@ WEIGHTS = {
 TIME = UniformTime(0.1, 0.9)
 
 
-@pytest.mark.parametrize("weight", WEIGHTS)
-@every_schedule
+@pytest.mark.parametrize(("name", "weight"), crossed(SCHEDULES, WEIGHTS, OFTEN))
 def test_the_gaussian_oracle_has_the_least_loss_there_is(name, weight):
     """E w(t) tr Cov[x | x_t]/d, in closed form; a shift δ adds exactly E w(t) δ². Within 4 standard errors."""
     oracle, n = gaussian(SCHEDULES[name], "coloured data"), 2000

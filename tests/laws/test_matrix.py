@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from laws.cases import NOISE_ENDS, SCHEDULES, gaussian, keys, rarely, time
+from laws.cases import NOISE_ENDS, OFTEN, SCHEDULES, gaussian, keys, time
 from laws.matrix import BIAS, MEAN, METHODS, NAMES, errors, run, undefined
+from often import crossed
 from scorefield.core.oracle import Gaussian
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
@@ -12,12 +13,10 @@ from scorefield.samplers import Adaptive, LogSNRGrid, UniformGrid
 
 F64 = torch.float64
 pytestmark = pytest.mark.usefixtures("unchecked")
-every_schedule = pytest.mark.parametrize("name", rarely(NAMES))
 every_method = pytest.mark.parametrize("method", METHODS)
 
 
-@every_method
-@every_schedule
+@pytest.mark.parametrize(("name", "method"), crossed(NAMES, METHODS, OFTEN))
 def test_the_matrix(name, method):
     """Between t = 0.999 and t = 1e-3, on grids uniform in log-SNR."""
     schedule, cell = SCHEDULES[name], METHODS[method]

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from often import crossed, rarely
 from scorefield.core.denoiser import EDMPreconditioner
 from scorefield.core.residual import ConditionalMean
 from scorefield.core.schedule import EDM
@@ -169,14 +170,8 @@ everywhere = pytest.mark.parametrize(
     ids=lambda value: str(value).split(".")[-1],
 )
 
-rarely_everywhere = pytest.mark.parametrize(  # every name, and every precision of the one that has most to it
-    ("name", "dtype"),
-    [
-        pytest.param(name, dtype, marks=() if dtype == torch.float32 or name == "mean and field" else pytest.mark.slow)
-        for name in NAMES
-        for dtype in DTYPES
-    ],
-    ids=lambda value: str(value).split(".")[-1],
+rarely_everywhere = pytest.mark.parametrize(  # every name in one precision, each precision of some
+    ("dtype", "name"), crossed(DTYPES, NAMES, DTYPES), ids=lambda value: str(value).split(".")[-1]
 )
 
 
@@ -278,8 +273,8 @@ def first(case: Case) -> Case:
 
 
 @pytest.mark.usefixtures("unchecked")
-@rarely_everywhere
-@pytest.mark.parametrize("noise", METHODS)
+@pytest.mark.parametrize("dtype", rarely(DTYPES, [torch.float32]), ids=str)
+@pytest.mark.parametrize(("noise", "name"), crossed(METHODS, NAMES, METHODS))
 def test_draws_given_a_measurement_have_it_and_the_rest_by_the_law(name: str, dtype: torch.dtype, noise: float) -> None:
     """Pixels are independent: one that was measured almost exactly is what was measured, another one as if nothing had been."""
     case = first(make(name))

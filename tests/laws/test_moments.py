@@ -12,6 +12,7 @@ import torch
 from laws.cases import (
     NEEDS_SIGNAL,
     NOISE_ENDS,
+    OFTEN,
     SCHEDULES,
     SIGNAL_ENDS,
     STOCHASTIC,
@@ -21,6 +22,7 @@ from laws.cases import (
     rarely,
     time,
 )
+from often import crossed
 from scorefield.core.noise import White
 from scorefield.core.oracle import Gaussian
 from scorefield.core.sde import SDE
@@ -74,8 +76,7 @@ def errors(oracle, step, times):
     return variance / oracle.variance(times[-1])[0] - 1, off
 
 
-@every_step
-@costly_schedules
+@pytest.mark.parametrize(("name", "step"), crossed(SCHEDULES, STOCHASTIC, OFTEN))
 def test_weak_order_one(name, step):
     """Mean and variance err by c/n + O(1/n²): halved from n to 2n, and extrapolated, 2e(2n) − e(n), next to nothing."""
     oracle = gaussian(SCHEDULES[name], mean=MEAN)
@@ -122,7 +123,7 @@ def test_churn_is_a_step_back_into_the_noise(inside):
 
 
 @every_step
-@pytest.mark.parametrize("name", NOISE_ENDS)
+@pytest.mark.parametrize("name", rarely(NOISE_ENDS))
 def test_from_pure_noise_to_pure_data(name, step):
     """From t = 1 to t = 0, where α = 0 or σ = 0, on a grid uniform in t: finite, and converging."""
     oracle = gaussian(SCHEDULES[name], mean=MEAN)

@@ -13,6 +13,7 @@ from laws.cases import (
     LAWS,
     NEEDS_SIGNAL,
     NOISE_ENDS,
+    OFTEN,
     SCHEDULES,
     SIGNAL_ENDS,
     gaussian,
@@ -22,14 +23,15 @@ from laws.cases import (
     rarely,
     time,
 )
+from often import crossed
 from scorefield.core.schedule import Numerical
 from scorefield.foundation.errors import InputError
 from scorefield.samplers import DDIM, DPMSolverPP2M, Heun, LogSNRGrid, UniformGrid, sample
 
 SHORTFALL = 0.15
+OTHER_LAWS = [law for law in LAWS if law != "coloured both"]
 
 pytestmark = pytest.mark.usefixtures("unchecked")
-every_schedule = pytest.mark.parametrize("name", rarely(SCHEDULES))
 every_step = pytest.mark.parametrize("step", DETERMINISTIC)
 
 
@@ -50,15 +52,13 @@ def check_order(schedule, law, grid, step):
     assert order(error, 100) > theory - SHORTFALL
 
 
-@every_step
-@every_schedule
+@pytest.mark.parametrize(("name", "step"), crossed(SCHEDULES, DETERMINISTIC, OFTEN))
 def test_order_for_a_coloured_law_under_coloured_noise(name, step):
     check_order(SCHEDULES[name], "coloured both", (8,), step)
 
 
-@every_step
-@pytest.mark.parametrize("law", [law for law in LAWS if law != "coloured both"])
-@pytest.mark.parametrize("name", rarely(["VE", "VP", "Rectified"], ("VP",)))
+@pytest.mark.parametrize(("law", "step"), crossed(OTHER_LAWS, DETERMINISTIC, OTHER_LAWS))
+@pytest.mark.parametrize("name", rarely(["VE", "VP", "Rectified"], often=("VP",)))
 def test_order_for_other_laws(name, law, step):
     check_order(SCHEDULES[name], law, (8,), step)
 
@@ -77,7 +77,7 @@ def mixture_reference(name):
 
 
 @pytest.mark.parametrize("step", ["DDIM", "Heun", "DPMSolverPP2M"])
-@pytest.mark.parametrize("name", rarely(["VE", "VP", "Rectified"], ("VP",)))
+@pytest.mark.parametrize("name", rarely(["VE", "VP", "Rectified"], often=("VP",)))
 def test_order_where_the_denoiser_is_not_linear(name, step):
     """Against Heun on a grid 8 times as fine as the finest one tested: its own error is 1/64 of that one's."""
     (oracle, x, exact), (step, theory) = mixture_reference(name), DETERMINISTIC[step]

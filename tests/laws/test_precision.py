@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from often import crossed
 from scorefield.core.denoiser import EDMPreconditioner
 from scorefield.core.noise import GaussianField, Matern, White
 from scorefield.core.schedule import EDM
@@ -43,8 +44,7 @@ def make(name: str) -> Model:
 
 
 @pytest.mark.usefixtures("unchecked")
-@pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@pytest.mark.parametrize("name", NETWORKS)
+@pytest.mark.parametrize(("dtype", "name"), crossed(DTYPES, NETWORKS, DTYPES))
 def test_a_model_of_another_precision_does_what_it_did(name: str, dtype: torch.dtype) -> None:
     draw = torch.Generator().manual_seed(1)
     z, noise = torch.randn(2, 1, 8, 8, generator=draw), torch.randn(2, 1, 8, 8, generator=draw)

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 import scorefield as sf
-from scorefield.cli import VERBS
+from scorefield.cli import VERBS, main
 from scorefield.run.verb import Verb
 
 SMALL = {"channels": 4, "multipliers": [1], "blocks": 1, "attention": []}
@@ -28,18 +28,18 @@ TINY = {
 
 
 # ----------------------------------------------------------------------------------------------------------- five tasks
-def test_a_schedule_of_ones_own_from_the_command_line(tmp_path: Path) -> None:
-    (tmp_path / "my_lab.py").write_text(
+def test_a_schedule_of_ones_own_from_the_command_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_schedule.py").write_text(
         "import torch, scorefield as sf\nclass Quadratic(sf.Numerical):\n"
         "    def alpha(self, t: torch.Tensor): return (1 - t) ** 2\n"
         "    def sigma(self, t: torch.Tensor): return t * (2 - t)\n"
     )
-    options = [f"--{name}={value}" for name, value in {**TINY, "model.sde.schedule": "my_lab.Quadratic"}.items()]
-    command = [sys.executable, "-m", "scorefield", "train", "digits", "--out", "run", *options]
-    done = subprocess.run(command, cwd=tmp_path, check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
+    options = [f"--{name}={value}" for name, value in {**TINY, "model.sde.schedule": "own_schedule.Quadratic"}.items()]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])  # which the folder is put on
+    assert main(["train", "digits", "--out", "run", *options]) == 0
     config = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
-    assert config["model"]["sde"]["schedule"]["class_path"] == "my_lab.Quadratic"
+    assert config["model"]["sde"]["schedule"]["class_path"] == "own_schedule.Quadratic"
 
 
 def test_a_step_of_ones_own() -> None:

@@ -228,6 +228,7 @@ def test_batch_norms_make_a_sample_depend_on_its_company():
 
 @pytest.mark.parametrize("step", DETERMINISTIC)
 @pytest.mark.parametrize("name", ["VE", "SubVP", "EDM", "DDPM"])
+@pytest.mark.usefixtures("unchecked")
 def test_float32_loses_nothing_but_its_rounding(name, step):
     """Coefficients are computed in float64, from times in float64: 40 steps from σ = 80 to 0.002 err by some ε·80."""
     oracle, x = gaussian(SCHEDULES[name], mean=0.3), keys(2).randn((2, 1, 8), like=LIKE)

@@ -7,9 +7,11 @@ import pytest
 import torch
 
 import scorefield
+from often import rarely
 from scorefield.cli import main
 from scorefield.jobs.import_weights import Import
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
     "ve_ncsnpp_continuous": ("checkpoint_1.pth", "config.json"),
     "vp_ddpmpp_continuous": ("checkpoint_1.pth", "config.json"),
@@ -19,7 +21,7 @@ GOLDEN = {  # folder: checkpoint, configuration if it is not in the checkpoint
 }
 
 
-@pytest.fixture(scope="module", params=GOLDEN)
+@pytest.fixture(scope="module", params=rarely(GOLDEN, ("ve_ncsnpp_continuous", "mlde_subvp_cncsnpp")))
 def imported(request, golden_folder, tmp_path_factory) -> tuple[Path, dict[str, torch.Tensor]]:
     """A run folder and what the ancestor computed. The file gets a name that tells nothing."""
     folder, (checkpoint, config) = golden_folder / request.param, GOLDEN[request.param]
@@ -56,6 +58,7 @@ def test_tables_are_the_ancestors(imported) -> None:
     assert torch.equal(schedule.sigma(t).float(), reference["sigmas"].sort().values)
 
 
+@pytest.mark.slow  # tests/units/interop does so with a network of its own
 def test_what_is_imported_is_sampled_and_trained_on(imported, tmp_path, capsys) -> None:
     """A network that needs a field says so where it is given none, and learns on from data that bring one."""
     run, reference = imported

@@ -10,16 +10,17 @@ import torch
 import yaml
 
 import scorefield
+from often import rarely, seldom
 from scorefield.cli import main
 
 SMALL = ["--model.net.channels=8", "--model.net.blocks=1", "--train.batch_size=4", "--train.validate_on=4"]
 SHORT = ["--train.steps=1", "--model.sampler.steps=2", "--train.accelerator=cpu"]
 
 
-LONGER = [pytest.param(name, marks=pytest.mark.slow) for name in ("cifar10-ncsnpp-ve", "cifar10-ddpm-vp-discrete")]
+LONGER = [seldom(name) for name in ("cifar10-ncsnpp-ve", "cifar10-ddpm-vp-discrete")]
 
 
-@pytest.mark.parametrize("name", ["digits", "images", *LONGER])
+@pytest.mark.parametrize("name", ["digits", seldom("images"), *LONGER])
 def test_a_recipe_trains_and_samples(name: str, tmp_path: Path) -> None:
     data = ["--data=Digits", "--data.valid=8"]
     assert main(["train", name, "--out", str(tmp_path / "run"), *data, *SMALL, *SHORT]) == 0
@@ -74,7 +75,9 @@ def test_real_files(
     assert "sigma_max" in capsys.readouterr().out and (tmp_path / "preview.png").exists()
 
 
-@pytest.mark.parametrize("shape", [(24, 3, 17), (24, 2, 9, 11), (24, 1, 5, 6, 7)], ids=["1-D", "2-D", "3-D"])
+@pytest.mark.parametrize(
+    "shape", [seldom((24, 3, 17)), (24, 2, 9, 11), seldom((24, 1, 5, 6, 7))], ids=["1-D", "2-D", "3-D"]
+)
 def test_fields_of_any_rank_size_and_number_of_channels(shape: tuple[int, ...], tmp_path: Path) -> None:
     x = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
@@ -87,7 +90,9 @@ def test_fields_of_any_rank_size_and_number_of_channels(shape: tuple[int, ...], 
     assert main(["evaluate", str(tmp_path / "run"), "-n", "4", "--seeds", "1", "--steps", "2", "--chunk", "4"]) == 0
 
 
-@pytest.mark.parametrize("name", ["volcano-grf", "volcano-indep", "terrain-grf", "navier-stokes-window"])
+@pytest.mark.parametrize(
+    "name", rarely(["volcano-grf", "volcano-indep", "terrain-grf", "navier-stokes-window"], ["volcano-grf"])
+)
 def test_a_recipe_of_functions_trains_and_samples_on_a_finer_grid(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:

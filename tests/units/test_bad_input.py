@@ -17,6 +17,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from often import each
 from scorefield.cli import main
 from scorefield.training import checkpoint as checkpoints
 
@@ -339,7 +340,7 @@ def tree(folder: Path) -> dict[str, tuple[int, int]]:
     return found
 
 
-@pytest.mark.parametrize("call", calls())
+@pytest.mark.parametrize("call", each(calls(), 6))
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.usefixtures("unchecked")  # half of the time, and millions of values
 def test_bad_input_is_refused_in_one_line_and_leaves_nothing(

@@ -29,6 +29,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Model:
     return tiny.train(folder, folder / "run", train__steps=2).eval()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_double_precision_is_taken_and_gives_the_same(model: Model) -> None:
     x = 16 * torch.rand(2, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     flow = ProbabilityFlow(1e-2)

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from often import seldom
 from scorefield.cli import main
 
 SOURCE = Path(__file__).parents[2] / "src"
@@ -40,18 +41,18 @@ def planted(folder: Path) -> None:
         (folder / f"{name}.py").write_text("from pathlib import Path\nPath('executed').touch()\n")
 
 
-def test_modules_of_the_current_folder_are_not_found(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "words",
+    [["recipes"], seldom(["check-data", "photos.zip"]), ["train", "digits", "--data", "photos.png", "--out", "run"]],
+    ids=lambda words: words[0],
+)
+def test_modules_of_the_current_folder_are_not_found(words: list[str], tmp_path: Path) -> None:
     planted(tmp_path)
     environment = {**os.environ, "PYTHONPATH": str(SOURCE)}
-    for words in (
-        ["recipes"],
-        ["check-data", "photos.zip"],
-        ["train", "digits", "--data", "photos.png", "--out", "run"],
-    ):
-        command = [sys.executable, "-m", "scorefield", *words]
-        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-        assert done.returncode == (0 if words == ["recipes"] else 2), done.stderr
-        assert not (tmp_path / "executed").exists(), words
+    command = [sys.executable, "-m", "scorefield", *words]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == (0 if words == ["recipes"] else 2), done.stderr
+    assert not (tmp_path / "executed").exists()
 
 
 @pytest.mark.parametrize("how", ["word", "json", "recipe", "file"])

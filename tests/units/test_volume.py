@@ -38,6 +38,7 @@ def test_quiet_draws_and_says_nothing(run: Path, tmp_path: Path, capsys: pytest.
     assert "4 samples in" in said(capsys, *words, "--out", str(tmp_path / "c"))[1]  # nothing of it stays
 
 
+@pytest.mark.slow
 def test_quiet_trains_in_silence_but_for_warnings(tmp_path: Path) -> None:
     """In a process of its own, with what other libraries say: of the precision, for one."""
     recipe = tiny.recipe(tmp_path)

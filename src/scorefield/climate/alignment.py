@@ -241,7 +241,7 @@ def _placed(
             f"The grids differ: {roles[0]} have a point with the latitude and longitude {at[0]}, the nearest of {roles[1]} is at "
             f"{at[1]}. Bring them onto one grid first."
         )
-    rows, columns = (part.reshape(wanted[0].shape) for part in np.unravel_index(place, given[0].shape))
+    rows, columns = (part.reshape(wanted[0].shape) for part in np.divmod(place, given[0].shape[1]))
     if (
         (rows == rows[:1]).all() and (columns == columns[:, :1]).all() and rows.shape[1] > 1
     ):  # what is y there is x here

@@ -28,7 +28,7 @@ from scorefield.nn.layers import (
     up,
 )
 from scorefield.nn.lowprecision import LAYOUTS
-from scorefield.nn.network import Network
+from scorefield.nn.network import Network, check_layer
 from scorefield.nn.resample import gather_patches, spread_patches
 
 Progressive = Literal["none", "output_skip", "residual"]
@@ -181,6 +181,7 @@ def check_numbers(
     least = 4 if embedding == "positional" else 1
     if channels < least:
         raise InputError(f"channels is {channels}: the {embedding} embedding needs at least {least}.")
+    check_layer(channels)
     if not multipliers or min(multipliers) < 1:
         raise InputError(f"multipliers is {multipliers}: give a number >= 1 for each level, and one level or more.")
     if blocks < 1:

@@ -11,7 +11,17 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.foundation.arithmetic import placed
-from scorefield.foundation.precision import wide
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.limits import check_memory
+from scorefield.foundation.precision import FLOAT32, wide
+
+
+def check_layer(channels: int) -> None:
+    """Raise MemoryError for channels of which one layer alone exceeds this machine, before smaller things are made of as many."""
+    try:
+        check_memory(FLOAT32 * channels**2, f"a layer of {channels} channels")
+    except InputError as error:
+        raise MemoryError(str(error).removesuffix(": take less.")) from error
 
 
 class Network(nn.Module, ABC):

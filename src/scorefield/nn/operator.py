@@ -14,7 +14,7 @@ from torch import Size, Tensor, nn
 from scorefield.foundation.errors import InputError
 from scorefield.nn.embedding import GaussianFourier, VectorEmbedding, embedded
 from scorefield.nn.layers import linear
-from scorefield.nn.network import Network
+from scorefield.nn.network import Network, check_layer
 from scorefield.nn.spectral import MISSING, Factorisation, SpectralConvolution
 
 
@@ -134,6 +134,7 @@ class NeuralOperator(Network):
             raise InputError(f"{name} has no channels: give in_channels and out_channels, or data to take them from.")
         if channels < 1 or not 0 <= padding < 8:
             raise InputError(f"{name} needs channels >= 1 and 0 <= padding < 8, not {channels} and {padding:g}.")
+        check_layer(channels)
         self.cond_channels, self.padding, self.coordinates, self.domain = cond_channels, padding, coordinates, domain
         self.vector = vector
         self.level = NoiseLevel(4 * channels, fourier_scale)

@@ -52,8 +52,16 @@ def limited_to(tensors: Iterable[Tensor], origin: str) -> Iterator[None]:
     try:
         with _Numbers(LEAST + NUMBERS * sum(sizes), sum(sizes), origin):
             yield
+    except MemoryError as error:  # of `check_layer`
+        raise _too_many(sum(sizes), origin) from error
     finally:
         handle.remove()
+
+
+def _too_many(stored: int, origin: str) -> InputError:
+    return InputError(
+        f"{origin} describes a network of more than the {stored} numbers that it holds: it is damaged or another network's."
+    )
 
 
 class _Numbers(TorchFunctionMode):
@@ -75,8 +83,5 @@ class _Numbers(TorchFunctionMode):
             asked = max((size for size in (*args, kwargs.get("steps", 0)) if isinstance(size, int)), default=0)
         self.left -= asked
         if self.left < 0:
-            raise InputError(
-                f"{self.origin} describes a network of more than the {self.stored} numbers that it holds: "
-                "it is damaged or another network's."
-            )
+            raise _too_many(self.stored, self.origin)
         return func(*args, **kwargs)

@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ import torch
 import yaml
 
 import scorefield
+from often import each
 from scorefield.cli import main
 from scorefield.run.aliases import current_path, renewed
-from scorefield.run.configuration import find_recipe, read_recipe, read_yaml
+from scorefield.run.configuration import find_recipe, read_recipe
 from scorefield.run.defaults import import_class
 from scorefield.run.experiment import differences
 from scorefield.run.loading import open_checkpoint
@@ -26,6 +28,8 @@ from scorefield.run.recipe import configuration_of, recipe_parser
 HERE = Path(__file__).parent
 RUNS = sorted(path.name for path in (HERE / "stored").iterdir())
 RECIPES = sorted(path for path in (HERE / "recipes").rglob("*.yaml"))
+DEMO = ("digits", "digits-classifier")  # which are of no paper, and were made cheaper
+SHIPPED = [path for path in RECIPES if path.parent.name == "shipped" and path.stem not in DEMO]
 CONFIGS = [HERE / "stored" / name / "config.yaml" for name in RUNS]
 DOWNLOADS = ("scorefield.CIFAR10", "scorefield.CelebA", "scorefield.LSUN")
 
@@ -80,15 +84,14 @@ def test_the_data_of_a_stored_run_are_what_they_were(name: str) -> None:
         same(value, stored[f"cond_{key}"], facts)
 
 
-@pytest.mark.parametrize("path", [*RECIPES, *CONFIGS], ids=lambda path: str(path.relative_to(HERE)))
-def test_a_stored_recipe_parses_and_is_dumped_by_public_names(path: Path) -> None:
-    """What is dumped is what `renewed` makes of it, so that a resumed run is compared by equal names."""
-    parser = recipe_parser(data_required=False)
+@cache
+def described(path: Path) -> dict:
+    """A stored recipe as it is understood, with every default written out."""
     content = read_recipe(path)
     if "train" not in content or "data" not in content:
         content = {"train": {}, "data": "Digits"} | content  # of an imported run
-    dumped = yaml.safe_load(configuration_of(parser, parser.read_object(content, str(path))))
-    assert dumped == renewed(dumped)
+    parser = recipe_parser(data_required=False)
+    return yaml.safe_load(configuration_of(parser, parser.read_object(content, str(path))))
 
 
 def without_tail(content: Any) -> Any:
@@ -103,28 +106,27 @@ def without_tail(content: Any) -> Any:
     return content
 
 
-def test_a_shipped_recipe_of_before_means_what_the_shipped_one_means() -> None:
+@pytest.mark.parametrize("path", each([*RECIPES, *CONFIGS], 4), ids=lambda path: str(path.relative_to(HERE)))
+def test_a_stored_recipe_parses_and_is_dumped_by_public_names(path: Path) -> None:
+    """What is dumped is what `renewed` makes of it, so that a resumed run is compared by equal names."""
+    assert described(path) == renewed(described(path))
+
+
+@pytest.mark.parametrize("path", each(SHIPPED, 4), ids=lambda path: path.stem)
+def test_a_shipped_recipe_of_before_means_what_the_shipped_one_means(path: Path) -> None:
     parser = recipe_parser()
-    demo = {"digits", "digits-classifier"}  # which is of no paper, and was made cheaper
-    for path in sorted((HERE / "recipes" / "shipped").glob("*.yaml")):
-        if path.stem in demo:
-            continue
-        before = parser.read_object(renewed(read_yaml(path)), str(path))
-        now = parser.read_object(without_tail(read_recipe(find_recipe(path.stem))), path.stem)
-        pair = (yaml.safe_load(configuration_of(parser, settings)) for settings in (before, now))
+    now = parser.read_object(without_tail(read_recipe(find_recipe(path.stem))), path.stem)
+    found = [
+        key
+        for key, _, new in differences(described(path), yaml.safe_load(configuration_of(parser, now)), path.stem)
+        if new is not None  # a null was not written down
+        and (key, new) != (f"{path.stem}.train.precision", "auto")  # which takes bf16-mixed where that is fast
+    ]
+    if now.data.class_path in DOWNLOADS:  # where it names the data set, not images that were made of it
         found = [
-            key
-            for key, _, new in differences(*pair, path.stem)
-            if new is not None  # a null was not written down
-            and (key, new) != (f"{path.stem}.train.precision", "auto")  # which takes bf16-mixed where that is fast
+            key for key in found if not re.fullmatch(r".*\.data\.(init_args\.)?(class_path|path|valid|category)", key)
         ]
-        if now.data.class_path in DOWNLOADS:  # where it names the data set, not images that were made of it
-            found = [
-                key
-                for key in found
-                if not re.fullmatch(r".*\.data\.(init_args\.)?(class_path|path|valid|category)", key)
-            ]
-        assert found == []
+    assert found == []
 
 
 def test_a_stored_run_is_resumed_as_itself(tmp_path: Path) -> None:

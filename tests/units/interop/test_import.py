@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import scorefield
+from often import seldom
 from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.interop import score_sde
@@ -59,8 +60,9 @@ def refine_checkpoint(path: Path, program: str, raw: dict, averaged: dict) -> Pa
 @pytest.mark.parametrize(
     ("depth", "rescaled"),
     [
-        *(("low", False), ("low", True), ("medium", False), ("large", False)),
-        *(pytest.param(depth, True, marks=pytest.mark.slow) for depth in ("medium", "large")),
+        ("low", True),
+        *(seldom(depth, rescaled) for depth in ("medium", "large") for rescaled in (False, True)),
+        seldom("low", False),
     ],
 )
 @pytest.mark.parametrize("kind", [NCSNv2, NCSN])
@@ -81,18 +83,20 @@ def test_refine_networks(kind, depth, rescaled, program, tmp_path) -> None:
         torch.testing.assert_close(model.sde.schedule.sigmas.flip(0).float(), table)
 
 
-@pytest.mark.parametrize("every", [False, True])
+@pytest.mark.parametrize("every", [False, seldom(True)])
 @pytest.mark.parametrize(
     "entries",
     [
         {},
         {"training__continuous": False, "model__embedding_type": "positional"},
-        {"training__continuous": False, "model__embedding_type": "positional", "model__scale_by_sigma": False},
-        {"training__sde": "vpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False},
-        {"training__sde": "subvpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False},
-        {"data__centered": False, "model__progressive": "output_skip", "model__progressive_input": "input_skip"},
-        {"model__resblock_type": "ddpm", "model__progressive": "residual", "model__fir": False},
-        {"model__conditional": False},
+        seldom({"training__continuous": False, "model__embedding_type": "positional", "model__scale_by_sigma": False}),
+        seldom({"training__sde": "vpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False}),
+        seldom({"training__sde": "subvpsde", "model__embedding_type": "positional", "model__scale_by_sigma": False}),
+        seldom(
+            {"data__centered": False, "model__progressive": "output_skip", "model__progressive_input": "input_skip"}
+        ),
+        seldom({"model__resblock_type": "ddpm", "model__progressive": "residual", "model__fir": False}),
+        seldom({"model__conditional": False}),
         {"model__name": "ddpm", "model__nf": 32, "training__sde": "vpsde", "model__scale_by_sigma": False},
     ],
 )
@@ -123,6 +127,7 @@ def flat(tmp_path: Path, **entries: object) -> tuple[dict, dict]:
     return {"sigmas": torch.ones(20), **flat_names(net)}, config
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_wrong_is_named(tmp_path) -> None:
     weights, config = flat(tmp_path)
     average = {name: value for name, value in weights.items() if name != "sigmas"}
@@ -238,6 +243,7 @@ def test_the_rewrites_names_are_understood(tmp_path) -> None:
         Import(checkpoint=path, out=tmp_path / "other", config=save_config(tmp_path / "c", config)).run()
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_a_run_samples_as_its_program_did(tmp_path) -> None:
     """Song's predictor-corrector evaluates twice per level, and DDPM and NCSNv2 sample on their tables."""
 

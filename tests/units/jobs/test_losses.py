@@ -33,6 +33,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_first_draw_is_what_the_log_of_training_says(run: Path) -> None:
     """Of both kinds of weights, at each step, though in batches of another size."""
     logged = {int(row["step"]): row for row in read_table(run / "logs" / "valid.csv")}
@@ -77,6 +78,7 @@ def test_one_checkpoint_and_a_range_are_written_and_printed(run: Path, capsys: p
     assert not [path for path in run.rglob(".*") if path.is_file()]
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_the_best_is_chosen_by_it_and_the_report_shows_samples_all_the_same(run: Path, tmp_path: Path) -> None:
     found = Evaluate(run=run, loss="valid", checkpoints=("all",), seeds=1, n=40).run()
     best = min(found, key=lambda row: row["figures"]["valid_loss"]["mean"])["model"]["step"]

@@ -117,6 +117,7 @@ def test_windows_condition_samples_on_any_grid(flow, tmp_path, capsys) -> None:
     torch.testing.assert_close(resample(fine, (16, 16)), coarse, atol=1e-5, rtol=0)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_super_resolution_agrees_with_what_is_known(run, tmp_path, capsys) -> None:
     """In the modes of the model's noise, those of a torus."""
     truth = scorefield.run.loading.open_checkpoint(run).source().load("valid")[0].x
@@ -161,6 +162,7 @@ def test_pictures_of_noise_are_written_twice(run, tmp_path, capsys) -> None:
     refused(capsys, ["plot", str(run), "-n", "2", "--out", str(tmp_path)], "another verb")
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_every_evaluation_is_a_line_and_the_best_checkpoint_by_each_figure_is_kept(run, capsys) -> None:
     """And outlives those that training prunes."""
     options = ["-n", "4", "--seeds", "1", "--steps", "2", "--comparison", "Phases", "--checkpoints", "all"]
@@ -177,6 +179,7 @@ def test_every_evaluation_is_a_line_and_the_best_checkpoint_by_each_figure_is_ke
     assert main(["sample", str(run), "--best", "w_var", "-n", "1", "--chunk", "1", "--out", str(run.parent / "b")]) == 0
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_what_is_sampled_on_a_finer_grid_is_evaluated(run, tmp_path, capsys) -> None:
     """By a comparison alone where the data are of the training grid; by everything where they are as fine as the samples."""
     call = ["evaluate", str(run), "-n", "4", "--seeds", "1", "--steps", "2", "--resolution", "24"]

@@ -14,6 +14,7 @@ from PIL import Image
 import scorefield
 import tiny
 from laws.cases import keys
+from often import seldom
 from scorefield.cli import main
 from scorefield.data.single import read_field
 from scorefield.datasets import Digits
@@ -27,6 +28,9 @@ from scorefield.operators import Coarsen
 from scorefield.samplers import Heun, Sampler
 
 F64 = torch.float64
+
+
+pytestmark = pytest.mark.usefixtures("unchecked")
 
 
 @pytest.fixture(scope="module")
@@ -100,9 +104,9 @@ def test_fields_are_read_in_every_layout(tmp_path: Path) -> None:
     "task",
     [
         ["inpaint", "--task.start", "[2,2]", "--task.size", "[3,3]"],
-        ["colourise", "--task.weights", "[1.0]"],
+        seldom(["colourise", "--task.weights", "[1.0]"]),
         ["superres", "--task.factor", "2"],
-        ["deblur", "--task.std", "1.0", "--noise", "0.5"],
+        seldom(["deblur", "--task.std", "1.0", "--noise", "0.5"]),
         ["Coarsen", "--task.factor", "[2,4]", "--method", "PiGDM", "--method.sigma_data", "0.8"],
     ],
     ids=lambda words: words[0],

@@ -23,7 +23,7 @@ def digits():
 
 @pytest.fixture(scope="module")
 def classifier(digits) -> Classifier:
-    return train_classifier(*digits, steps=200)
+    return train_classifier(*digits, steps=100)
 
 
 def test_it_knows_its_digits(classifier, digits) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from often import each, seldom
 from scorefield.foundation.errors import InputError
 from scorefield.losses import Hutchinson
 from scorefield.nn.layers import Attention, Convolution, GroupNorm, attend, initialise_
@@ -152,7 +153,7 @@ def test_initial_weights_have_the_variance_of_their_fans():
     assert abs(weight.abs().max() / math.sqrt(3 * 0.5 / (48 * 9)) - 1) < 0.01
 
 
-@pytest.mark.parametrize("size", [8, 32])
+@pytest.mark.parametrize("size", [8, seldom(32)])
 def test_low_precision_is_close(size):
     net, results = network(channels=32, multipliers=(1, 2), blocks=2), []
     for enabled in (False, True):
@@ -165,7 +166,7 @@ def test_low_precision_is_close(size):
         assert (rounded - exact).norm() < 0.03 * exact.norm()
 
 
-@pytest.mark.parametrize("switches", SWITCHES)
+@pytest.mark.parametrize("switches", each(SWITCHES, 3))
 def test_second_derivatives(switches):
     net = network(**{**switches, "multipliers": (1, 1), "attention": (0,)}).double()
     x, label = field(1, 2, 2, 4, dtype=torch.float64).requires_grad_(), LABEL[:1].double()

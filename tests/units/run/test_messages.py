@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from often import each
 from scorefield.cli import main
 from scorefield.data import Source
 from scorefield.datasets import Digits
@@ -77,7 +78,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("call", each(CALLS, 3))
 def test_a_wrong_call_is_one_short_line(call: str, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(call.split()) == 2
     out, err = capsys.readouterr()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
+from torch.overrides import TorchFunctionMode
 
 import scorefield
 from scorefield.foundation.errors import InputError
-from scorefield.nn import NCSNpp
+from scorefield.nn import FNO, NCSN, UNO, Encoder, NCSNpp, NCSNv2, UNet
 from scorefield.nn.size import limited_to
 from scorefield.training import checkpoint as checkpoints
 
@@ -34,7 +37,7 @@ def tampered(path: Path, change: object = None, **facts: object) -> Path:
         {"channels": 10**9},
         {"channels": 10**5},
         {"channels": 10**30},
-        {"multipliers": [1] * 20_000},
+        pytest.param({"multipliers": [1] * 20_000}, marks=pytest.mark.slow),
         {"multipliers": [10**9]},
         {"multipliers": [1] * 200_000},
         {"blocks": 10**9},
@@ -51,14 +54,45 @@ def test_a_network_larger_than_its_weights_is_refused(change: dict[str, object],
 
 
 def test_a_network_is_built_within_the_size_of_its_weights() -> None:
-    with torch.device("meta"):
-        sizes = list(NCSNpp(1, 1, channels=8).state_dict().values())
+    sizes = list(NCSNpp(1, 1, channels=8).state_dict().values())
     with limited_to(sizes, "x"):
         assert NCSNpp(1, 1, channels=8).state_dict().keys()
     for larger in ({"channels": 256}, {"channels": 8, "blocks": 1000}, {"channels": 8, "labels": 2**24}):
         with pytest.raises(InputError, match="x describes a network of more"), limited_to(sizes, "x"):
             NCSNpp(1, 1, **larger)
     NCSNpp(1, 1, channels=8, blocks=6)  # outside, nothing is counted
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda channels: NCSNpp(1, 1, channels=channels),
+        lambda channels: Encoder(1, classes=2, channels=channels),
+        lambda channels: UNet(1, 1, channels=channels),
+        lambda channels: NCSN(1, 1, levels=4, channels=channels),
+        lambda channels: NCSNv2(1, 1, channels=channels),
+        lambda channels: FNO(1, 1, channels=channels, modes=4),
+        lambda channels: UNO(1, 1, channels=channels, modes=4),
+    ],
+)
+def test_channels_beyond_memory_are_refused_before_anything_is_made(build: Callable[[int], nn.Module]) -> None:
+    """By ourselves, or by torch at the first tensor."""
+    made: list[object] = []
+
+    class Made(TorchFunctionMode):
+        def __torch_function__(
+            self, func: Callable, types: object, args: tuple = (), kwargs: dict | None = None
+        ) -> object:
+            found = func(*args, **kwargs or {})
+            made.extend(size for size in [getattr(found, "nbytes", 0)] if size > 2**20)
+            return found
+
+    with (
+        Made(),
+        pytest.raises((MemoryError, RuntimeError), match=r"a layer of 1000000000 channels|can't allocate memory"),
+    ):
+        build(10**9)
+    assert not made
 
 
 @pytest.mark.parametrize("facts", ["[1]", "{", '"x"', "[" * 100_000, "{}", "null", '{"step": -1}', '{"step": true}'])

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 import tiny
+from often import rarely, seldom
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.signals import Stopped
 from scorefield.run.experiment import prepare
@@ -26,6 +27,7 @@ from scorefield.training import checkpoint as checkpoints
 from scorefield.training.health import FAR, FIRST, IN_A_ROW, RETURNS, Health
 from scorefield.training.state import State
 
+pytestmark = pytest.mark.usefixtures("unchecked")
 NO_PICTURES = {"train__preview_every": 0}
 
 
@@ -165,7 +167,7 @@ def test_a_bad_stretch_goes_back_and_on_with_other_random_numbers(
     assert checkpoints.steps(tmp_path / "run" / "checkpoints") == sorted({steps // 5 * 5, steps})
 
 
-@pytest.mark.parametrize("stop", [7, 10, 11])  # before it, within it, and after going back
+@pytest.mark.parametrize("stop", rarely([7, 10, 11], [10]))  # before it, within it, and after going back
 def test_going_back_is_bitwise_resumable(stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where it is stopped in between, with one checkpoint to keep: the one to go back to stays."""
     spoil_gradient(monkeypatch, first_stream(8, 100))
@@ -346,8 +348,8 @@ def test_a_run_is_not_resumed_for_fewer_steps_than_it_made(finished: Path, tmp_p
     ("wrong", "words"),
     [
         ({"train__precision": "16-mixed"}, "needs a CUDA device"),
-        ({"train__accelerator": "tpu"}, "cannot be used here"),
-        ({"train__accelerator": "cuda"}, "cannot be used here"),
+        seldom({"train__accelerator": "tpu"}, "cannot be used here"),
+        seldom({"train__accelerator": "cuda"}, "cannot be used here"),
         ({"model__net__in_channels": 3}, "the data have 1 channels"),
         ({"data__valid": 10**6}, "leaves no training data"),
     ],

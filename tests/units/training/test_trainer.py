@@ -60,6 +60,7 @@ def test_validation_is_at_fixed_noise_whatever_the_batches(tmp_path: Path) -> No
     torch.testing.assert_close(losses(7), losses(500), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_it_learns_more_than_the_best_linear_denoiser(tmp_path: Path) -> None:
     """Of standardised white data a denoiser that knows only mean and variance has the loss 1: training beats it soon."""
     tiny.train(

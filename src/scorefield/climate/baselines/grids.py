@@ -95,7 +95,9 @@ class AnyGrids(Grids):
                 f"The predictors' grid does not cover the truth's: a point is {np.degrees(worst):.3g} degrees from the "
                 f"nearest, and points lie {np.degrees(reach) / 1.5:.3g} apart. Give predictors of the whole region."
             )
-        return InverseDistance(place.reshape(len(fine), -1), distance.reshape(len(fine), -1), self.fine.shape)
+        return InverseDistance(
+            place.reshape(len(fine), -1), distance.reshape(len(fine), -1), self.fine.shape, self.coarse.shape
+        )
 
     @cached_property
     def _cell(self) -> np.ndarray:
@@ -135,10 +137,16 @@ class InverseDistance(Regridder):
         place: the points around each that is wanted, (wanted, around).
         distance: how far they are, likewise.
         shape: rows and columns that are wanted.
+        given: those of the old grid.
     """
 
-    def __init__(self, place: np.ndarray, distance: np.ndarray, shape: tuple[int, int]) -> None:
-        self.place, self.weight, self.shape = place, 1 / np.maximum(distance, 1e-9), shape
+    def __init__(self, place: np.ndarray, distance: np.ndarray, shape: tuple[int, int], given: tuple[int, int]) -> None:
+        self.place, self.weight, self.shape, self.given = place, 1 / np.maximum(distance, 1e-9), shape, given
+
+    def used(self) -> np.ndarray:
+        found = np.zeros(self.given, bool)
+        found.flat[self.place] = True
+        return found
 
     def __call__(self, field: np.ndarray, rows: slice = slice(None), columns: slice = slice(None)) -> np.ndarray:
         around = field.reshape(*field.shape[:-2], -1)[..., self.place]

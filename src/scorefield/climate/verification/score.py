@@ -150,7 +150,7 @@ def against(pair: Pair, other: Pair, options: Options) -> dict[str, Any]:
         found[name] = {
             "crps": mean[0],
             "crps_baseline": mean[1],
-            "skill": skill(*sums[:2], options.replicates, options.seed),
+            "skill": skill(sums[0], sums[1], options.replicates, options.seed),
         }
     return found
 
