@@ -242,9 +242,7 @@ def _placed(
             f"{at[1]}. Bring them onto one grid first."
         )
     rows, columns = (part.reshape(wanted[0].shape) for part in np.divmod(place, given[0].shape[1]))
-    if (
-        (rows == rows[:1]).all() and (columns == columns[:, :1]).all() and rows.shape[1] > 1
-    ):  # what is y there is x here
+    if (rows == rows[:1]).all() and (columns == columns[:, :1]).all() and len(rows[0]) > 1:  # what is y there is x here
         data = data.rename(y="x", x="y")
         rows, columns = columns, rows
     if not ((rows == rows[:, :1]).all() and (columns == columns[:1]).all()):
