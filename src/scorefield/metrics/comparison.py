@@ -48,8 +48,8 @@ class Phases(Comparison):
 
 @dataclass(frozen=True)
 class Spectra(Comparison):
-    """Real fields on a plane: the mean over bands of |ln of the ratio of mean powers|, the largest such, and the Wasserstein
-    distance of the values over their standard deviation.
+    """Real fields on grids of one to three axes: the mean over bands of |ln of the ratio of mean powers|, the largest such, and
+    the Wasserstein distance of the values over their standard deviation.
 
     Args:
         boundary: the modes: of the cosine series, of the Fourier series under a Hann window, or of periodic fields.
@@ -82,12 +82,10 @@ class Spectra(Comparison):
 
     def spectrum(self, x: Tensor) -> Spectrum:
         """The spectrum of each channel of each field, over wavenumbers per side; (n · channels, bands)."""
-        if x.ndim != 4:
-            raise InputError(f"Spectra are compared of fields on a plane, not of {tuple(x.shape[1:])}.")
-        fields = x.flatten(0, 1).double()
+        fields, spacing = x.flatten(0, 1).double(), (1.0,) * (x.ndim - 2)
         if self.boundary == "cosine":
-            return cosine_spectrum(fields)
-        return radial_spectrum(fields, taper=self.boundary == "taper")
+            return cosine_spectrum(fields, spacing)
+        return radial_spectrum(fields, spacing, taper=self.boundary == "taper")
 
 
 def floor(comparison: Comparison, data: Tensor, *, halves: int = HALVES, seed: int = 0) -> Mapping[str, float]:

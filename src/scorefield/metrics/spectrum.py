@@ -7,6 +7,8 @@ ring sum like k⁻². All here are ring means.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -30,8 +32,8 @@ class Spectrum(NamedTuple):
 
 
 def radial_spectrum(
-    fields: Float[Tensor, "*batch height width"],
-    spacing: tuple[float, float] = (1.0, 1.0),
+    fields: Float[Tensor, "*fields"],
+    spacing: Sequence[float] = (1.0, 1.0),
     *,
     taper: bool = False,
     valid: Bool[Tensor, "*batch height width"] | None = None,
@@ -39,34 +41,29 @@ def radial_spectrum(
     """Ring means of the power spectrum of each field: ring n has the modes with round(L|k|) = n, up to the Nyquist wavenumber.
 
     Args:
-        fields: without NaN; the mean is in no ring.
-        valid: what is known of each, by default all; see `masked_power`. Fields that `enough` refuses have no meaning.
-        spacing: of the grid along height and width, in any unit of length.
+        fields: (..., *grid), without NaN; the mean is in no ring.
+        spacing: of the grid along each of its one to three axes, in any unit of length.
         taper: multiply by a Hann window after the mean is taken away. A field that is not periodic has a jump at its edge, whose
             modes fall like k⁻² along the axes and hide steeper spectra.
+        valid: of fields on a plane, what is known of each, by default all; see `masked_power`. Fields that `enough` refuses have
+            no meaning.
     """
-    height, width = fields.shape[-2:]
-    longest = max(height * spacing[0], width * spacing[1])
-    k_y = torch.fft.fftfreq(height, spacing[0], dtype=torch.float64)
-    k_x = torch.fft.rfftfreq(width, spacing[1], dtype=torch.float64)
-    ring = ((k_y[:, None] ** 2 + k_x**2).sqrt() * longest).round().long()
-    rings = int(min(0.5 / spacing[0], 0.5 / spacing[1]) * longest + 1e-9)
-    if rings < 1:
-        raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
+    axes = tuple(range(-len(spacing), 0))
+    grid = fields.shape[-len(spacing) :]
+    last, waves = grid[-1], [torch.fft.fftfreq(n, d, dtype=torch.float64) for n, d in zip(grid, spacing, strict=True)]
+    waves[-1] = torch.fft.rfftfreq(last, spacing[-1], dtype=torch.float64)
+    longest = _longest(grid, spacing)
+    rings = int(min(0.5 / d for d in spacing) * longest + 1e-9)
+    ring = _ring_of(waves, longest, rings)
     if taper:
-        fields = tapered(fields - fields.mean((-2, -1), keepdim=True), 2)
-    power = torch.fft.rfft2(fields, norm="forward").abs().square() if valid is None else masked_power(fields, valid)
-    twice = torch.full_like(k_x, 2.0)  # the half of the modes that a real transform leaves out
+        fields = tapered(fields - fields.mean(axes, keepdim=True), len(axes))
+    power = _power(fields, axes) if valid is None else masked_power(fields, valid)
+    twice = torch.full_like(waves[-1], 2.0)  # the half of the modes that a real transform leaves out
     twice[0] = 1.0
-    if width % 2 == 0:
+    if last % 2 == 0:
         twice[-1] = 1.0
-    multiplicity = twice.expand(height, -1).to(power)
-    inside = (ring >= 1) & (ring <= rings)
-    index = ring[inside].to(fields.device) - 1
-    total = power.new_zeros((*power.shape[:-2], rings))
-    total.index_add_(-1, index, (power * multiplicity)[..., inside])
-    modes = power.new_zeros(rings).index_add_(0, index, multiplicity[inside])
-    return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64, device=fields.device) / longest, total / modes)
+    wavenumber = torch.arange(1, rings + 1, dtype=torch.float64, device=fields.device) / longest
+    return Spectrum(wavenumber, _ring_means(power, twice.expand(ring.shape).to(power), ring, rings))
 
 
 def masked_power(
@@ -95,31 +92,51 @@ def _pairs(x: Float[Tensor, "*batch height width"]) -> Float[Tensor, "*batch hei
     return torch.fft.irfft2(torch.fft.rfft2(x).abs().square(), s=x.shape[-2:])
 
 
-def cosine_spectrum(
-    fields: Float[Tensor, "*batch height width"], spacing: tuple[float, float] = (1.0, 1.0)
-) -> Spectrum:
+def cosine_spectrum(fields: Float[Tensor, "*fields"], spacing: Sequence[float] = (1.0, 1.0)) -> Spectrum:
     """Ring means of the power of the cosine series of each field, which needs no taper: its even continuation has no jump.
 
-    Mode (p, q) has the wavenumber |(p/H, q/W)|/2 with H and W the sides; ring n has those next to n/(2L), L the longer side.
+    Mode (p, q) has the wavenumber |(p/H, q/W)|/2 with H and W the sides; ring n has those next to n/(2L), L the longest side.
 
     Args:
-        fields: without NaN; the mean is in no ring.
-        spacing: of the grid along height and width, in any unit of length.
+        fields: (..., *grid), without NaN; the mean is in no ring.
+        spacing: of the grid along each of its one to three axes, in any unit of length.
     """
-    height, width = fields.shape[-2:]
-    longest = max(height * spacing[0], width * spacing[1])
-    k_y = torch.arange(height, dtype=torch.float64) / (height * spacing[0])
-    k_x = torch.arange(width, dtype=torch.float64) / (width * spacing[1])
-    ring = ((k_y[:, None] ** 2 + k_x**2).sqrt() * longest).round().long()
-    rings = int(min(1 / spacing[0], 1 / spacing[1]) * longest + 1e-9) - 1
+    grid = fields.shape[-len(spacing) :]
+    waves = [torch.arange(n, dtype=torch.float64) / (n * d) for n, d in zip(grid, spacing, strict=True)]
+    longest = _longest(grid, spacing)
+    rings = int(min(1 / d for d in spacing) * longest + 1e-9) - 1
+    ring = _ring_of(waves, longest, rings)
+    power = dct(fields.double(), tuple(range(-len(grid), 0))).square() / math.prod(grid)
+    found = _ring_means(power, torch.ones_like(ring, dtype=power.dtype, device=power.device), ring, rings)
+    return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64) / (2 * longest), found)
+
+
+def _power(fields: Tensor, axes: tuple[int, ...]) -> Tensor:
+    """|x_k|² of half of the modes, as a real transform has them."""
+    return torch.fft.rfftn(fields, dim=axes, norm="forward").abs().square()
+
+
+def _longest(grid: Sequence[int], spacing: Sequence[float]) -> float:
+    return max(n * d for n, d in zip(grid, spacing, strict=True))
+
+
+def _ring_of(waves: Sequence[Tensor], longest: float, rings: int) -> Tensor:
+    """The ring of each mode by its wavenumbers along the axes. InputError where there is none."""
     if rings < 1:
-        raise InputError(f"A spectrum needs fields of at least 2×2 points, not {height}×{width}.")
-    power = dct(fields.double(), (-2, -1)).square() / (height * width)
+        raise InputError(
+            f"A spectrum needs fields of at least 2 points along an axis, not {'×'.join(str(len(k)) for k in waves)}."
+        )
+    squares = torch.meshgrid([wave**2 for wave in waves], indexing="ij")
+    return (torch.stack(squares).sum(0).sqrt() * longest).round().long()
+
+
+def _ring_means(power: Tensor, modes: Tensor, ring: Tensor, rings: int) -> Tensor:
+    """The mean power (..., rings) of the modes of each ring, each of them counted as often as `modes` says."""
     inside = (ring >= 1) & (ring <= rings)
     index = (ring[inside] - 1).to(power.device)
-    total = power.new_zeros((*power.shape[:-2], rings)).index_add_(-1, index, power[..., inside])
-    number = torch.bincount(index, minlength=rings)
-    return Spectrum(torch.arange(1, rings + 1, dtype=torch.float64) / (2 * longest), total / number)
+    total = power.new_zeros((*power.shape[: power.ndim - ring.ndim], rings))
+    total.index_add_(-1, index, (power * modes)[..., inside])
+    return total / power.new_zeros(rings).index_add_(0, index, modes[inside])
 
 
 def band_distance(one: Float[Tensor, "n bands"], other: Float[Tensor, "m bands"]) -> Float[Tensor, " bands"]:

@@ -139,8 +139,6 @@ def test_it_is_said_how_many_fields_have_a_skewness():
 def test_what_is_no_phase_is_refused():
     with pytest.raises(InputError, match="two channels"):
         phasors(torch.zeros(2, 3, 4, 4))
-    with pytest.raises(InputError, match="on a plane"):
-        Spectra()(torch.zeros(2, 1, 4), torch.zeros(2, 1, 4))
     with pytest.raises(InputError, match="two fields"):
         floor(Phases(), torch.zeros(1, 2, 4, 4))
     assert len(phase_spectrum(fields(noise(1, 8))).wavenumber) == 4

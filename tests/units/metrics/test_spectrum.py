@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from scorefield.foundation.errors import InputError
-from scorefield.metrics.spectrum import enough, log_spectral_distance, radial_spectrum
+from scorefield.metrics.comparison import Boundary, Spectra
+from scorefield.metrics.spectrum import cosine_spectrum, enough, log_spectral_distance, radial_spectrum
 
 
 def power_law(height: int, width: int, exponent: float, n: int) -> torch.Tensor:
@@ -52,6 +53,32 @@ def test_white_noise_has_its_variance_over_the_number_of_modes_in_every_ring_tap
         power = radial_spectrum(x, taper=taper).power.mean(0) * 32 * 32
         assert float(power[3:].mean()) == pytest.approx(9, rel=0.02)
         assert power[3:].sub(9).abs().max() < 9 * 0.15  # 5 standard errors of the fourth ring
+
+
+@pytest.mark.parametrize("grid", [(64,), (17,), (12, 16, 10)])
+def test_lines_and_volumes_have_spectra_too(grid: tuple[int, ...]) -> None:
+    """White noise has its variance in every mode, and a wave lies in its ring, in one and three dimensions."""
+    spacing, count = (1.0,) * len(grid), math.prod(grid)
+    x = 3 * torch.randn(400, *grid, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    for found in (radial_spectrum(x, spacing), radial_spectrum(x, spacing, taper=True), cosine_spectrum(x, spacing)):
+        power = found.power.mean(0) * count
+        assert power[3:].sub(9).abs().max() < 9 * 0.4 and float(power[3:].mean()) == pytest.approx(9, rel=0.05)
+    places = torch.arange(grid[0], dtype=torch.float64).reshape(-1, *(1,) * (len(grid) - 1)).expand(grid)
+    for found, wave in (
+        (radial_spectrum, torch.sin(2 * math.pi * 3 * places / grid[0])),
+        (cosine_spectrum, torch.cos(math.pi * 3 * (places + 0.5) / grid[0])),
+    ):
+        power = found(wave, spacing).power
+        assert int(power.argmax()) + 1 == round(3 * max(grid) / grid[0]) and power.max() > 1e6 * power.sort().values[-2]
+
+
+@pytest.mark.parametrize("boundary", ["cosine", "taper", "periodic"])
+@pytest.mark.parametrize("grid", [(64,), (8, 8, 8)])
+def test_models_of_lines_and_volumes_are_compared_by_their_spectra(grid: tuple[int, ...], boundary: Boundary) -> None:
+    one, other = (torch.randn(300, 1, *grid, generator=torch.Generator().manual_seed(n)) for n in (0, 1))
+    found = Spectra(boundary)(2 * one, other)
+    assert found["spectrum"] == pytest.approx(math.log(4), abs=0.1) and found["values"] > 0.5
+    assert Spectra(boundary)(one, other)["spectrum"] < 0.1
 
 
 def test_a_taper_takes_away_the_jump_of_a_field_that_is_not_periodic() -> None:
