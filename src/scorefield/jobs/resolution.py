@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from hashlib import sha256
 
 import torch
 from torch import Tensor
@@ -121,3 +122,21 @@ def conditions(fields: FieldDataset, n: int, grid: Sequence[int]) -> dict[str, T
     if "coords" in cond:
         cond["coords"] = on_grid(cond["coords"], grid)
     return cond
+
+
+def given_by(
+    fields: FieldDataset, n: int, grid: Sequence[int], load: Callable[[], FieldDataset]
+) -> tuple[dict[str, Tensor], str]:
+    """Fields that n samples are conditioned on, sample i on field i, over again where there are fewer, on a grid; and a digest.
+
+    Args:
+        fields: in the units of what the network was conditioned on.
+        n: how many samples.
+        grid: points along each axis.
+        load: the training data, which say whether fields are periodic; called where they are brought onto another grid.
+    """
+    x = fields.gather(torch.arange(min(n, len(fields)))).x
+    content = sha256(repr((tuple(x.shape), len(fields))).encode() + x.numpy().tobytes()).hexdigest()
+    if tuple(x.shape[2:]) != tuple(grid):
+        x = (fourier.resample if load().periodic else cosine.resample)(x, grid)
+    return {"field": x[torch.arange(n) % len(x)]}, content

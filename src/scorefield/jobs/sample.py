@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from torch import Tensor
 
-from scorefield.foundation.errors import InputError
+from scorefield.data.single import read_fields
+from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.launch import is_first
 from scorefield.jobs import resolution
 from scorefield.jobs.class_guidance import class_facts, guidance_of, label_of, number_of
@@ -17,6 +17,7 @@ from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
 from scorefield.jobs.pictures import trajectory
 from scorefield.jobs.vectors import Vector, vector_of
+from scorefield.model import Model
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Seed, log, option
 from scorefield.samplers import Finer
@@ -38,7 +39,8 @@ class Sample(Drawing):
         resolution: points along the longest axis, or along each: the domain of training on another grid.
         beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
             them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
-        given: condition sample i on what goes with field i of this split of the data, for networks that need that.
+        given: condition sample i on what goes with field i of this split of the data, train or valid; or on field i of a file, an
+            image or .npy (fields, channels, *grid) in the units of the data; over again where there are fewer.
         png: a PNG for each sample instead of one array.
         range: with --png: the values of black and white; by default those of the images of training, 16 bits where these were.
         trajectory: draw some samples on their way from noise, too.
@@ -53,7 +55,7 @@ class Sample(Drawing):
     classifier: Path | None = None
     resolution: tuple[Count, ...] = ()
     beyond: Finer | None = None
-    given: Literal["train", "valid"] | None = None
+    given: str | Path | None = None
     png: bool = False
     range: tuple[float, float] | None = None
     trajectory: bool = False
@@ -88,11 +90,11 @@ class Sample(Drawing):
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
         beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
-        fields = None if self.given is None else source.source(self.trust).load(self.given)
+        cond, told = self._given(model, grid)
         facts = self.provenance | dict(guidance.facts)
         label = number_of(self.label, guidance.names) if guidance.names else label_of(model, self.label)
         facts |= class_facts(label, model.class_names or guidance.names)
-        facts |= {"given": self.given, "beyond": None if beyond is None else repr(beyond)}
+        facts |= {"given": told, "beyond": None if beyond is None else repr(beyond)}
         return Draws(
             out=self.out,
             model=model,
@@ -104,10 +106,26 @@ class Sample(Drawing):
             denoiser=resolution.beyond_grid(beyond, model, guidance.denoiser),
             classes=guidance.classes,
             grid=grid,
-            cond=None if fields is None else resolution.conditions(fields, self.n, grid),
+            cond=cond,
             pixels=self._pixels(),
-            vector=vector_of(model, self.vector, given=fields is not None),
+            vector=vector_of(model, self.vector, given=cond is not None),
             facts=facts,
+        )
+
+    def _given(self, model: Model, grid: tuple[int, ...]) -> tuple[dict[str, Tensor] | None, str | None]:
+        """What samples are conditioned on, and how the identity of the job says it: a file by its content."""
+        if self.given is None:
+            return None, None
+        if (split := str(self.given)) in ("train", "valid"):
+            return resolution.conditions(self.checkpoint.source(self.trust).load(split), self.n, grid), split
+        channels = model.generative.net.cond_channels
+        if not channels:
+            raise InputError(
+                f"--given {brief(split)} is a file of fields, of which the network takes none: give --vector."
+            )
+        fields = read_fields(Path(split), (channels, *model.shape[1:]))
+        return resolution.given_by(
+            fields, self.n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train")
         )
 
     def _pixels(self) -> Pixels | None:

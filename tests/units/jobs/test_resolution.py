@@ -16,6 +16,7 @@ from scorefield.foundation import fourier
 from scorefield.foundation.cosine import resample
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.resolution import conditions, grid_of
+from scorefield.jobs.sample import Sample
 from scorefield.metrics.image import psnr
 
 RECIPE = """
@@ -115,6 +116,28 @@ def test_windows_condition_samples_on_any_grid(flow, tmp_path, capsys) -> None:
     fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
     coarse, fine = conditions(fields, 3, (16, 16))["field"], conditions(fields, 3, (24, 24))["field"]
     torch.testing.assert_close(resample(fine, (16, 16)), coarse, atol=1e-5, rtol=0)
+
+
+def test_samples_are_conditioned_on_a_file(flow, tmp_path, capsys) -> None:
+    """As on the held-out fields that the file holds, on their grid or another one; another file is another job."""
+    fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
+    known = conditions(fields, 3, (16, 16))["field"]
+    np.save(tmp_path / "a.npy", known.numpy())
+    np.save(tmp_path / "one.npy", known[:1].numpy())
+
+    def cond(given: str, **more: object) -> torch.Tensor:
+        return Sample(run=flow, n=3, out=tmp_path / "never", given=given, **more).job().cond["field"]
+
+    for more in ({}, {"resolution": (24,)}):
+        torch.testing.assert_close(cond(str(tmp_path / "a.npy"), **more), cond("valid", **more), rtol=1e-5, atol=1e-5)
+    assert torch.equal(cond(str(tmp_path / "one.npy")), cond("valid")[:1].expand(3, -1, -1, -1))
+    call = ["sample", str(flow), "-n", "3", "--chunk", "3", "--steps", "2"]
+    assert main([*call, "--given", str(tmp_path / "a.npy"), "--out", str(tmp_path / "file")]) == 0
+    refused(capsys, [*call, "--out", str(tmp_path / "file"), "--given", str(tmp_path / "one.npy")], "given")
+    np.save(tmp_path / "wrong.npy", np.zeros((2, 9, 16, 16), np.float32))
+    for wrong, words in (("wrong.npy", "9×16×16"), ("absent.npy", "no file")):
+        refused(capsys, [*call, "--out", str(tmp_path / "x"), "--given", str(tmp_path / wrong)], words)
+    refused(capsys, [*call, "--out", str(tmp_path / "x"), "--given", "test"], "no file test")
 
 
 @pytest.mark.usefixtures("unchecked")
