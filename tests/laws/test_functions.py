@@ -305,6 +305,28 @@ def test_bands_in_which_the_data_have_nothing_but_rounding_ask_for_no_level():
     check(bands, SDE(EDM(0.999 * found.sigma_min, 1.001 * found.sigma_max)))
 
 
+def test_what_is_left_of_a_mean_that_was_taken_away_asks_for_no_level():
+    data = torch.cat((torch.tensor([1.7e-9], dtype=F64), BANDS.data[1:]))
+    bands = Bands(data, BANDS.noise)
+    assert not bands.kept[0] and suggest(bands) == suggest(Bands(BANDS.data[1:], BANDS.noise[1:]))
+    assert Bands(BANDS.data * torch.tensor([0.01, 1, 1, 1, 1, 1], dtype=F64), BANDS.noise).kept.all()
+
+
+def test_levels_that_miss_a_band_by_little_are_warned_of(caplog):
+    """Other data of a kind have other spectra: by a factor of two at most levels serve them, too, and it is said by how much."""
+    found = suggest(BANDS)
+    for sde, words in (
+        (SDE(EDM(1.06 * found.sigma_min, 1.001 * found.sigma_max)), "0.0112 of the variance"),
+        (SDE(EDM(found.sigma_min, found.sigma_max / 1.2)), "69.4 times the variance"),
+    ):
+        caplog.clear()
+        with caplog.at_level("WARNING", "scorefield"):
+            check(BANDS, sde)
+        assert words in caplog.text
+    with pytest.raises(InputError, match="the smallest noise"):
+        check(BANDS, SDE(EDM(1.5 * found.sigma_min, 1.001 * found.sigma_max)))
+
+
 def test_a_noise_smoother_than_the_data_is_refused():
     with pytest.raises(InputError, match=r"smoother than the data: in band 5"):
         suggest(Bands(BANDS.noise, BANDS.data))
