@@ -291,7 +291,7 @@ class Evaluate(Drawing, ByFeatures):
             "label": first.label,
             **({} if first.vector is None else {"vector": list(first.vector)}),
             "sampler": repr(first.sampler),
-            "evaluations_per_sample": count_evaluations(first.model, first.sampler, setting.cond),
+            "evaluations_per_sample": count_evaluations(first.model, first.sampler, first.condition),
             "model": dict(first.facts),
         }
         if (trained_on := self.checkpoint.manifest) is not None:

@@ -172,7 +172,7 @@ class Densities:
 
     def _gather(self, indices: Tensor) -> Batch:
         batch = self.fields.gather(indices)
-        if batch.mask is not None:
+        if batch.mask is not None and not bool(batch.mask.all()):
             raise InputError(
                 "Fields that are known in part have no density under this model: give fields without a mask."
             )
