@@ -88,9 +88,9 @@ def test_verification_keeps_them(tmp_path: Path) -> None:
     values = offset(4).tas.values
     truth = xr.Dataset({"tas": (("time", "y", "x"), values)})
     pred = xr.Dataset({"tas": (("member", "time", "y", "x"), np.stack((values, values + SPREAD)))})
-    pair = Pair(pred, truth, np.ones(values.shape[1:]), np.arange(4), dates_of(truth))
+    pair = Pair(pred, truth, np.ones(values.shape[1:]), np.arange(4), dates_of(truth), 24.0)
     ours, theirs = pair.at("tas", time=slice(0, 2))
     np.testing.assert_allclose((ours - theirs).mean((1, 2, 3)), [0, SPREAD], atol=1e-9)
     warm = 280 + 500 * (values - OFFSET)
-    apart = Pair(pred * 0 + warm, truth * 0 + warm, pair.area, pair.block, pair.dates)
+    apart = Pair(pred * 0 + warm, truth * 0 + warm, pair.area, pair.block, pair.dates, pair.hours)
     assert all(part.dtype == np.float32 for part in apart.at("tas"))

@@ -11,6 +11,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import MaskFile, RandomLines
+from scorefield.mri.scan import Baselines
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import simulate
 
@@ -60,14 +61,18 @@ def test_all_that_decides_a_result_tells_it_from_others(clean, tmp_path):
     both = (clean + rng.normal(size=(20, *clean.shape))).astype(np.complex64)
     maps, image = rng.normal(size=(2, *both.shape)), rng.random((2, 20, *GRID))
     scan = KSpace("scan", both.shape, lambda n: both[n])
-    whole = Scans(scan, noise=1.0)
-    assert not differ(whole, Scans(replace(scan), noise=1.0))
+    fixed = Baselines(1e-3, 20, 5e-4)  # else a slice in the middle decides, too
+    whole = Scans(scan, noise=1.0, baselines=fixed)
+    assert not differ(whole, Scans(replace(scan), noise=1.0, baselines=fixed))
 
     def with_slice(number: int, values: np.ndarray) -> KSpace:
         return replace(scan, read=lambda n: values if n == number else both[n])
 
-    assert differ(whole, Scans(with_slice(0, both[0] + 1e-3), noise=1.0))
-    assert not differ(whole, Scans(with_slice(11, 2 * both[11]), noise=1.0))  # which nothing depends on
+    assert differ(Scans(scan, noise=1.0), Scans(with_slice(10, 2 * both[10]), noise=1.0))
+    assert differ(whole, Scans(with_slice(0, both[0] + 1e-3), noise=1.0, baselines=fixed))
+    assert not differ(
+        whole, Scans(with_slice(11, 2 * both[11]), noise=1.0, baselines=fixed)
+    )  # which nothing depends on
     assert differ(Scans(scan), Scans(with_slice(11, 2 * both[11])))  # but for its noise
     assert differ(whole, Scans(replace(scan, mask=lines), noise=1.0))
     assert differ(whole, Scans(replace(scan, size=(40, GRID[1])), noise=1.0))
@@ -88,7 +93,7 @@ def test_all_that_decides_a_result_tells_it_from_others(clean, tmp_path):
 
 def test_slices_of_zeros_are_no_mistake_and_broken_ones_are(clean):
     values = np.stack([clean, 0 * clean, clean + np.nan])
-    scans = Scans(KSpace("scan", values.shape, lambda n: values[n]), noise=1.0)
+    scans = Scans(KSpace("scan", values.shape, lambda n: values[n]), noise=1.0, baselines=Baselines(1e-3, 20, 5e-4))
     assert scans.fingerprint([0, 1]) != scans.fingerprint([0])
     for numbers, message in (([1], "all zeros"), ([0, 2], "Slice 2 of scan holds NaN")):
         with pytest.raises(InputError, match=message):
