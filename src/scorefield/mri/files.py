@@ -11,10 +11,11 @@ from scorefield.data.arrays import ArrayFile
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.lazy import require
 from scorefield.mri.bart import open_cfl, read_cfl
+from scorefield.mri.containers import CONTAINERS, read_named
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
 from scorefield.mri.kspace import KSpace, check_layout, check_maps, in_ordinary_units
 
-KINDS = (".h5", ".hdf5", ".mrd", ".npy", ".cfl")
+KINDS = (".h5", ".hdf5", ".mrd", ".npy", *CONTAINERS, ".cfl")
 HDF5 = (".h5", ".hdf5", ".mrd")
 
 
@@ -32,7 +33,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def open_kspace(path: Path) -> KSpace:
-    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, or .cfl with its .hdr."""
+    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (`kspace`), or .cfl with its .hdr."""
     return in_ordinary_units(_open(Path(path)))
 
 
@@ -45,7 +46,9 @@ def _open(path: Path) -> KSpace:
         return _array(ArrayFile(path).read("", "the path"), str(path))
     if path.suffix in HDF5:
         return _hdf5(path)
-    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, or .cfl.")
+    if path.suffix in CONTAINERS:
+        return _array(read_named(path, "kspace"), str(path))
+    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat or .cfl.")
 
 
 def _array(array: np.ndarray, origin: str) -> KSpace:
@@ -110,13 +113,17 @@ def _fastmri(file: Any, origin: str) -> KSpace:
 
 
 def read_maps(path: Path) -> np.ndarray:
-    """Coil maps (coils, height, width), or (slices, ...), from .npy, .cfl or `maps` of .h5; of one slice they hold for all."""
-    if path.suffix not in (".h5", ".hdf5", ".npy", ".cfl", ".hdr"):
-        raise InputError(f"{path} is of no known kind of maps: give .npy, .h5 or .cfl.")
+    """Coil maps (coils, height, width), or (slices, ...), from .npy or .cfl, or `maps` of .h5, .npz or .mat; of one slice they
+    hold for all.
+    """
+    if path.suffix not in (".h5", ".hdf5", ".npy", *CONTAINERS, ".cfl", ".hdr"):
+        raise InputError(f"{path} is of no known kind of maps: give .npy, .npz, .mat, .h5 or .cfl.")
     if path.suffix in (".cfl", ".hdr"):
         maps = read_cfl(path.with_suffix(""))
     elif path.suffix == ".npy":
         maps = ArrayFile(path).read("", "--maps")
+    elif path.suffix in CONTAINERS:
+        maps = read_named(path, "maps")
     else:
         maps = _maps_of(path)
     check_maps(maps.shape, maps.dtype, str(path))

@@ -66,7 +66,7 @@ class Reconstruct(Drawing):
     """Reconstruct MR images from undersampled k-space: members of p(image | k-space), their mean and spread, and baselines.
 
     Args:
-        kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, or .cfl.
+        kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), or .cfl.
         out: file to write, .h5.
         n: members to draw for each slice.
         seed: member i of slice s depends on (seed, s, i) alone.
@@ -75,7 +75,7 @@ class Reconstruct(Drawing):
         acceleration: instead of --mask: random lines.
         calibration: lines in the middle with --acceleration, a number or a share of all; by default 24, or where these were more
             than half of all that are used, 0.32/R of all.
-        maps: coil maps: .npy, .h5 (maps) or .cfl; else by ESPIRiT.
+        maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else by ESPIRiT.
         cache: folder in which estimated maps are kept.
         noise: its standard deviation per real component; else it is estimated.
         coils: compress to so many.

@@ -94,7 +94,7 @@ class Combined(Source):
     the size of `matrix` is kept, which leaves readout oversampling out. Files are read when a slice is wanted.
 
     Args:
-        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file.
+        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .npz, .mat, .cfl), or one file.
         matrix: (height, width) of the fields: images are cut or filled up with zeros.
         skip: so many slices are left out at either end of each file, where there is little to see.
         valid: how many files are held out (integer) or which fraction (float); of a single file, slices.
@@ -148,7 +148,7 @@ class Scanned(Source):
     coils whose noise is independent and equally strong, or with `noise` given.
 
     Args:
-        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .cfl), or one file; all of one size, without oversampling.
+        path: a folder of k-space (fastMRI, ISMRMRD, .npy, .npz, .mat, .cfl), or one file; all of one size, without oversampling.
         sampling: which of the points that were acquired are used; where all files have the same ones, let them vary.
         noise: standard deviation per real component in all coils; None to whiten it by the noise scan, or by k-space.
         coils: how many they are compressed to, where maps are estimated.
