@@ -147,7 +147,10 @@ class Driving(EnsembleInput):
                 self._check(name, channel[self._used], position)
         found = self.predictors.at(number, window, slice(None), slice(None))
         if not self.gaps:
-            for name, channel in zip(self.predictors.cube.names * len(window), found, strict=False):
+            names = self.predictors.cube.names * len(
+                window
+            )  # those of the file come first, time features and the like last
+            for name, channel in zip(names, found, strict=False):
                 self._check_known(name, np.isnan(channel), "unknown", position)
         return torch.from_numpy(found)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 
@@ -44,7 +45,7 @@ class KSpace:
         target_name: what the file calls it.
         calibration: k-space of a slice that is for coil maps alone, (coils, height, width), 0 where there is none.
         labelled: the file says which of its axes are slices and coils.
-        unit: what all of it, its noise scan too, was divided by, see `in_ordinary_units`.
+        found_unit: finds `unit`.
     """
 
     origin: str
@@ -60,7 +61,12 @@ class KSpace:
     target_name: str = ""
     calibration: Callable[[int], np.ndarray] | None = None
     labelled: bool = False
-    unit: float = 1.0
+    found_unit: Callable[[], float] | None = None
+
+    @property
+    def unit(self) -> float:
+        """What k-space was divided by, and its noise scan is to be, see `in_ordinary_units`."""
+        return 1.0 if self.found_unit is None else self.found_unit()
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -121,31 +127,33 @@ def in_ordinary_units(scan: KSpace) -> KSpace:
     """A scan whose numbers have squares in single precision: of others, such as 1e-30, all is divided by a power of 2.
 
     Args:
-        scan: a slice of it, the first that holds anything from the middle on, says how large its numbers are.
+        scan: a slice of it, the first that holds anything from the middle on, says how large its numbers are. It is read for that
+            only where another slice has numbers that are far from 1.
     """
-    for number in sorted(range(len(scan)), key=lambda n: abs(n - len(scan) // 2)):
-        try:
-            peak = float(np.abs(scan.read(number)).max())
-        except (OSError, ValueError, KeyError, InputError):  # which is said when it is read for itself
-            return scan
-        if peak > 0:
-            break
-    else:
-        return scan
-    if not np.isfinite(peak) or LEAST < peak < 1 / LEAST:
-        return scan
-    unit = 2.0 ** np.floor(np.log2(peak))
+
+    @cache
+    def unit() -> float:
+        for number in sorted(range(len(scan)), key=lambda n: abs(n - len(scan) // 2)):
+            try:
+                peak = float(np.abs(scan.read(number)).max())
+            except (OSError, ValueError, KeyError, InputError):  # which is said when it is read for itself
+                return 1.0
+            if peak > 0:
+                usual = not np.isfinite(peak) or LEAST < peak < 1 / LEAST
+                return 1.0 if usual else float(2.0 ** np.floor(np.log2(peak)))
+        return 1.0
 
     def divided(read: Callable[[int], np.ndarray]) -> Callable[[int], np.ndarray]:
-        return lambda number: (np.asarray(read(number), np.complex128) / unit).astype(np.complex64)
+        def ordinary(number: int) -> np.ndarray:
+            values = read(number)
+            if LEAST**0.5 < float(np.abs(values).max(initial=0.0)) < LEAST**-0.5 or unit() == 1.0:
+                return values
+            return (np.asarray(values, np.complex128) / unit()).astype(np.complex64)
 
-    return replace(
-        scan,
-        read=divided(scan.read),
-        noise_scan=None if scan.noise_scan is None else (np.asarray(scan.noise_scan, np.complex128) / unit),
-        calibration=None if scan.calibration is None else divided(scan.calibration),
-        unit=unit,
-    )
+        return ordinary
+
+    calibration = None if scan.calibration is None else divided(scan.calibration)
+    return replace(scan, read=divided(scan.read), calibration=calibration, found_unit=unit)
 
 
 def remove_oversampling(kspace: np.ndarray, mask: np.ndarray, height: int) -> tuple[np.ndarray, np.ndarray]:

@@ -48,7 +48,8 @@ def whitening_of(
     """
     if noise is not None:
         return np.eye(scan.shape[1]), noise, ""
-    covariance, note = noise_covariance(slices) if scan.noise_scan is None else (covariance_of(scan.noise_scan), "")
+    known = None if scan.noise_scan is None else covariance_of(scan.noise_scan / scan.unit)
+    covariance, note = noise_covariance(slices) if known is None else (known, "")
     return *whitening(covariance), note
 
 

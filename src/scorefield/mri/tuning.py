@@ -56,16 +56,18 @@ def held_out(mask: Tensor, fold: int) -> Tensor:
 def _errors(scan: Scan, part: Tensor, damping: float, counts: Sequence[int]) -> dict[int, float]:
     """The squared errors of CG-SENSE in a part that was held out, after each of some numbers of iterations of one run."""
     known, unknown = _divided(scan, part)
-    y, found = scan.y(1.0), dict[int, float]()
+    y = scan.y(1.0)
+    wanted = torch.where(part, y, 0)
+    found = dict.fromkeys(counts, float(wanted.square().sum()))  # of no image, where none is found
 
     def seen(count: int, x: Tensor) -> None:
-        if count in counts:
-            found[count] = float((unknown(x) - torch.where(part, y, 0)).square().sum())
+        error = float((unknown(x) - wanted).square().sum())
+        found.update((later, error) for later in counts if later >= count)  # a run may converge before its last
 
     conjugate_gradients(
         lambda x: known.normal(x) + damping * x, known.adjoint(y), iterations=max(counts), tolerance=0.0, seen=seen
     )
-    return {count: found.get(count, list(found.values())[-1]) for count in counts}
+    return found
 
 
 def _best_weight(scan: Scan, part: Tensor) -> float:

@@ -11,7 +11,7 @@ import torch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred
 from scorefield.mri.files import open_kspace
-from scorefield.mri.kspace import KSpace, check_centred
+from scorefield.mri.kspace import KSpace, check_centred, in_ordinary_units
 from scorefield.mri.masks import WHOLE, MaskFile, RandomLines, share_of
 from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.mri.sources import Combined
@@ -78,6 +78,18 @@ def test_numbers_may_be_tiny_or_large(tmp_path: Path) -> None:
         for name, image in scan.baseline_images().items():
             expected = plain.baseline_images()[name]
             assert float((unit * image - expected).norm() / expected.norm()) < 1e-3, name
+
+
+def test_a_file_is_opened_without_reading_a_slice() -> None:
+    """Data sets have thousands of files, of which each is opened to know its shape; and a slice is read once."""
+    kspace, calls = coils_of(4, 48, 40, slices=3), []
+
+    def read(number: int) -> np.ndarray:
+        calls.append(number)
+        return kspace[number]
+
+    scan = in_ordinary_units(KSpace("scan", kspace.shape, read))
+    assert not calls and np.array_equal(scan.slice(2)[0], kspace[2]) and calls == [2]
 
 
 @pytest.mark.parametrize("slices", [2, 5])

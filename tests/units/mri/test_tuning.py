@@ -56,6 +56,14 @@ def test_what_is_given_is_kept_and_the_rest_is_chosen() -> None:
     assert tuned(scan, Baselines(0.01, 7)).wavelet is not None
 
 
+def test_a_run_that_converges_at_once_is_no_mistake() -> None:
+    """Of a single coil that is sampled as a whole A* A is a projection."""
+    kspace = as_tensor(np.zeros((1, 40, 36), np.complex64))
+    kspace[0, 20, 18] = 1.0
+    scan = Scan(kspace, torch.ones(40, 36, dtype=torch.bool), torch.ones_like(kspace), 0.1)
+    assert tuned(scan, Baselines(wavelet=1e-3)).iterations in ITERATIONS
+
+
 def test_what_is_held_out_was_measured_and_is_of_whole_lines_where_these_were() -> None:
     lines = torch.from_numpy(RandomLines(2.0, 10)((72, 64)))
     points = torch.rand((72, 64), generator=torch.Generator().manual_seed(0)) < 0.4
