@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import threading
 import time
 import tracemalloc
@@ -16,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -144,6 +146,21 @@ def test_processes_share_a_job_and_give_the_same_bytes(
     assert content(tmp_path / "there" / "out") == files
     assert [path.name for path in (tmp_path / "there").iterdir()] == ["out"]
     assert launched.together(arguments, each, tmp_path / "again") == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
+def test_workers_of_dask_share_a_job_as_the_documentation_says(whole: Whole, run: Path, tmp_path: Path) -> None:
+    dask = pytest.importorskip("dask")
+    out, text = tmp_path / "out", (Path(__file__).parents[3] / "docs" / "speed.md").read_text()
+    code = textwrap.dedent(text[text.index("    import os, subprocess, dask") : text.index("    dask.compute")])
+    given: dict[str, Any] = {"__name__": "__main__"}
+    documented = '"downscale", "RUN", "coarse.nc", "--out", "fine.zarr"'
+    assert documented in code
+    ours = ", ".join(f'"{word}"' for word in job(run, out, *whole[0], n=LONG))
+    exec(code.replace(f'"scorefield", {documented}', f'"{sys.executable}", "-m", "scorefield", {ours}'), given)  # noqa: S102
+    dask.compute(*(given["share"](number, 2) for number in range(2)), scheduler="processes")
+    assert content(out) == whole[1]
 
 
 @pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
