@@ -74,7 +74,7 @@ NAMES = {
         WienerBeyond bits_per_dimension interpolate sample
     """,
     "samplers.tiled": "Tiled",
-    "training": "Adam Constant CosineDecay LearningRate Optimiser Trainer",
+    "training": "Adam Constant CosineDecay LearningRate Muon Optimiser Trainer",
 }
 if TYPE_CHECKING:
     from scorefield.core.classifier import Classifier
@@ -143,7 +143,7 @@ if TYPE_CHECKING:
         TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )
     from scorefield.samplers.tiled import Tiled
-    from scorefield.training import Adam, Constant, CosineDecay, LearningRate, Optimiser, Trainer
+    from scorefield.training import Adam, Constant, CosineDecay, LearningRate, Muon, Optimiser, Trainer
 # fmt: on
 
 ROOMS = (

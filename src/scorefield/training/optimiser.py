@@ -11,6 +11,7 @@ import torch
 from torch.nn import Parameter
 
 from scorefield.foundation.errors import InputError
+from scorefield.training.muon import Orthogonal
 
 
 class LearningRate(ABC):
@@ -110,3 +111,44 @@ class Adam(Optimiser):
         betas = (self.beta1, self.beta2)
         decay = self.weight_decay
         return torch.optim.AdamW(parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=decay, fused=fused)
+
+
+@dataclass(frozen=True)
+class Muon(Optimiser):
+    """Momentum with orthogonal steps for kernels and matrices of real weights (Jordan et al. 2024), AdamW for all others.
+
+    Steps are as large as Adam's (Liu et al. 2025), so that both share a learning rate, which is about what suits Adam.
+
+    Args:
+        lr: peak learning rate.
+        momentum: decay of the sum of gradients of matrices.
+        beta1: decay of the mean of the gradient of other weights.
+        beta2: decay of the mean of its square.
+        eps: added to the root of that.
+        weight_decay: per step, times the learning rate.
+        schedule: the factor on the learning rate.
+    """
+
+    lr: float = 1e-3
+    momentum: float = 0.95
+    beta1: float = 0.9
+    beta2: float = 0.99
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    schedule: LearningRate = field(default_factory=lambda: Constant(warmup=100))
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.momentum < 1:
+            raise InputError(f"Muon needs 0 <= momentum < 1, not {self.momentum}.")
+        self._adam()
+
+    def _adam(self) -> Adam:
+        return Adam(self.lr, self.beta1, self.beta2, self.eps, self.weight_decay)
+
+    def build(self, parameters: Iterable[Parameter], *, fused: bool) -> torch.optim.Optimizer:
+        matrices, rest = [], []
+        for weight in parameters:
+            paired = weight.is_complex() or (weight.ndim > 2 and weight.shape[-1] == 2)  # real and imaginary parts
+            is_matrix = weight.ndim > 1 and not paired and min(len(weight), weight[0].numel()) > 1
+            (matrices if is_matrix else rest).append(weight)
+        return Orthogonal(matrices, self._adam().build(rest, fused=fused), self.momentum, self.weight_decay)
