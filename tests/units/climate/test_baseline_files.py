@@ -261,6 +261,7 @@ def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_real_pair_has_baselines_and_corrections(uneven: Path, tmp_path: Path) -> None:
     truth, out = str(uneven / "train-fine.nc"), str(tmp_path / "pred.nc")
     words = ["baseline", "Ridge", str(uneven / "test.nc"), "--train-predictors", str(uneven / "train.nc")]

@@ -184,7 +184,7 @@ def test_the_median_of_rain_that_mostly_does_not_fall_is_zero() -> None:
 
 
 def test_bands_hold_an_ensemble_that_the_truth_belongs_to_and_not_a_narrow_one() -> None:
-    fields = smooth(9, 300, 8, 8)
+    fields = smooth(9, 150, 8, 8)
     pred, truth = dataset(fields[1:], freq="1D"), dataset(fields[0], freq="1D")
     outside = {}
     for name, case in (("good", pred), ("narrow", pred * 0.4)):

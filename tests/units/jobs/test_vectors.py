@@ -22,7 +22,7 @@ model:
   normaliser: Standardise
 data: {class_path: Arrays, init_args: {path: PATH, labels: c, valid: 8}}
 train: {steps: 40, batch_size: 16, ema: 0.5, optimiser: {class_path: Adam, init_args: {lr: 5.0e-3, schedule: Constant}},
-        validate_on: 8, validate_every: 40, preview_every: 40, checkpoint_every: 40, log_every: 40, accelerator: cpu}
+        validate_on: 8, validate_every: 40, preview_every: 1000, checkpoint_every: 40, log_every: 40, accelerator: cpu}
 """
 DROPPED = '[{"class_path": "scorefield.data.DropLabel", "init_args": {"probability": 0.3}}]'
 
@@ -131,6 +131,7 @@ def test_an_evaluation_draws_at_the_vectors_of_the_held_out_data(runs: Path) -> 
     assert record["vector"] == [2050, 0.5] and "given" not in record["model"]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("unchecked")
 def test_a_likelihood_is_given_the_vectors_of_its_data(runs: Path, tmp_path: Path) -> None:
     words = ["likelihood", str(runs / "free"), "-n", "2", "--repeats", "1", "--probes", "Exact", "--tolerance", "1e-2"]
