@@ -64,6 +64,12 @@ class FieldDataset(Dataset[Batch], ABC):
     def gather(self, indices: Tensor) -> Batch:
         """The fields at some indices (int64, each in [0, len)), in that order."""
 
+    def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
+        """Simple forecasts of the fields at some indices from what they are conditioned on, by name; none where that is another
+        quantity.
+        """
+        return {}
+
     def ready(self) -> None:
         """Read what is to stay in memory, where that is put off: before others read on from copies of it."""
 
@@ -109,6 +115,9 @@ class Subset(FieldDataset):
 
     def gather(self, indices: Tensor) -> Batch:
         return self.fields.gather(self.indices[indices])
+
+    def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
+        return self.fields.forecasts(self.indices[indices])
 
 
 @runtime_checkable

@@ -64,9 +64,18 @@ class WindowFields(FieldDataset):
         return len(self.sequences) * self.places
 
     def gather(self, indices: Tensor) -> Batch:
+        window, smooth = self._windows(indices)
+        return Batch(window[:, self.radius : self.radius + 1].contiguous(), {"field": smooth})
+
+    def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
+        """The coarse field of the time itself, interpolated, and that of the time before."""
+        smooth, own = self._windows(indices)[1], self.radius
+        found = {"interpolation": smooth[:, own : own + 1]}
+        return found if not own else found | {"persistence": smooth[:, own - 1 : own]}
+
+    def _windows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         whole = self.sequences.gather(indices // self.places).x
         at = (indices % self.places)[:, None] + torch.arange(self.width)
         window = whole[torch.arange(len(indices))[:, None], at]
         resample = fourier.resample if self.periodic else cosine.resample
-        smooth = resample(resample(window, self.coarse), window.shape[2:])
-        return Batch(window[:, self.radius : self.radius + 1].contiguous(), {"field": smooth})
+        return window, resample(resample(window, self.coarse), window.shape[2:])
