@@ -100,7 +100,7 @@ def posterior(
     cond: Condition | None = None,
     label: int | None = None,
     shape: Sequence[int] = (),
-    chunk: int = 64,
+    chunk: int | None = None,
     prior: DenoiserProtocol | None = None,
 ) -> Float[Tensor, "n channels *grid"]:
     """n draws of p(x | y) for y = A x + n, n ~ N(0, noise² I), all in data units. Draw i depends on (seed, i) alone.
@@ -117,7 +117,7 @@ def posterior(
         cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
         label: the class, of a network with labels.
         shape: (channels, *grid) of x, if not that of the training data.
-        chunk: how many are computed at once.
+        chunk: how many are computed at once, by default as `Model.sample` has it.
         prior: the denoiser of p(x), where it is not simply the model's own.
 
     Raises:
@@ -138,7 +138,13 @@ def posterior(
     guided = Guided(prior or model.generative, measurement, method)
     each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
     return model.sample(
-        n, seed=seed, sampler=sampler, shape=shape or None, cond=each, chunk=min(chunk, max(n, 1)), denoiser=guided
+        n,
+        seed=seed,
+        sampler=sampler,
+        shape=shape or None,
+        cond=each,
+        chunk=None if chunk is None else min(chunk, max(n, 1)),
+        denoiser=guided,
     )
 
 

@@ -20,7 +20,7 @@ from scorefield.core.sde import SDE, expand_like
 from scorefield.data.batch import Batch, Conditions
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser, VectorUnits
-from scorefield.foundation.arithmetic import FULL, autocast_of
+from scorefield.foundation.arithmetic import FULL, at_once, autocast_of
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
@@ -403,7 +403,7 @@ class Model(nn.Module):
         sampler: Sampler | None = None,
         shape: Sequence[int] | None = None,
         cond: Condition | None = None,
-        chunk: int = 64,
+        chunk: int | None = None,
         callback: Callback | None = None,
         denoiser: DenoiserProtocol | None = None,
     ) -> Float[Tensor, "n channels *grid"]:
@@ -415,10 +415,12 @@ class Model(nn.Module):
             sampler: another than the model's own.
             shape: another (channels, *grid) than that of the training data.
             cond: what to condition on, in data units, a batch of n.
-            chunk: how many are computed at once; another chunk size agrees to about 1e-4, not bitwise.
+            chunk: how many are computed at once, by default by n and by grid; another size agrees to about 1e-4, not bitwise.
             callback: called with (level, t, x_t) at every level of every chunk, in model space.
             denoiser: one to sample with instead of the model's own, which it usually wraps (`scorefield.guidance`).
         """
+        if chunk is None:
+            chunk = at_once(n, (shape or self.shape)[1:], self.device)
         if n < 0 or chunk < 1:
             raise InputError(f"sample needs n >= 0 and chunk >= 1, not {n} and {chunk}.")
         cond = self.asked(cond, n, (shape or self.shape)[1:], denoiser)

@@ -168,7 +168,7 @@ class Downscale(Drawing):
             members=self.members,
             seed=self.seed,
             sampler=self.sampler_from(self.model.sampler),
-            chunk=self.chunk,
+            chunk=self.at_once(self.members * len(given), tile or given.shape),
             tile=tile,
             margin=(min(tile) // 4 if self.margin is None else self.margin) if tile else 0,
             conserve=self.conserve,

@@ -24,7 +24,7 @@ class Demo(Verb):
     def run(self) -> str:
         begun = (self.out / "config.yaml").exists()
         Train(recipe=None if begun else Path("digits"), out=self.out, resume=begun).run()
-        evaluation = Evaluate(run=self.out, chunk=250)  # as fast as it gets on processors: benchmarks/speed.md
+        evaluation = Evaluate(run=self.out)
         found = evaluation.table(evaluation.run())
         pictures.write_all(self.out)
         log.info("pictures and metrics.json in %s", self.out)

@@ -39,12 +39,12 @@ from scorefield.foundation.files import strict, write_json, write_text
 from scorefield.jobs import resolution
 from scorefield.jobs.class_guidance import own_class
 from scorefield.jobs.draws import Draws, count_evaluations, read_samples
-from scorefield.jobs.evaluation import losses
+from scorefield.jobs.evaluation import losses, paired
 from scorefield.jobs.evaluation.extract import ByFeatures, Extractor, in_memory
 from scorefield.jobs.evaluation.losses import Losses
 from scorefield.jobs.evaluation.record import add_line, compare, notes, record_of, table
 from scorefield.jobs.evaluation.reference import Reference, from_file, gather
-from scorefield.jobs.options import Drawing, Label, OnRun, own_device, size_of
+from scorefield.jobs.options import Drawing, Label, OnRun, check_shape, own_device, size_of
 from scorefield.jobs.vectors import Vector
 from scorefield.metrics.comparison import Comparison, Phases, Spectra  # noqa: F401 - known to the parser by their names
 from scorefield.metrics.comparison import floor as halves
@@ -74,6 +74,8 @@ class Evaluate(Drawing, ByFeatures):
         label: the class by its name or number, of a network with labels; each: all classes in turn, the default there.
         vector: the numbers to draw at, in the units of the data, of a network with vectors: 0.3,1.2; by default those of the
             held-out data, with their classes, each in turn.
+        members: draw so many given what goes with each held-out field, and compare them with it; writes paired.json.
+        against: other runs, drawn given the same, such as one of a Deterministic network; with --members.
         curve: the Fréchet distance against n too.
         reference: compare with at most so many training fields; 50000 by default.
         data: the data; by default what the run was trained on.
@@ -90,6 +92,8 @@ class Evaluate(Drawing, ByFeatures):
     checkpoints: tuple[str, ...] = ()
     label: Label | None = None
     vector: Vector | None = None
+    members: AtLeastTwo | None = None
+    against: tuple[Path, ...] = ()
     curve: bool = False
     reference: AtLeastTwo | None = None
     data: Source | None = None
@@ -118,6 +122,10 @@ class Evaluate(Drawing, ByFeatures):
             raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
         if self.loss is not None:
             self._check_loss()
+        if self.against and self.members is None:
+            raise InputError("--against names runs to draw members of: add --members, or leave it out.")
+        if self.members is not None:
+            self._check_paired()
 
     def _check_loss(self) -> None:
         """Refuse arguments that are about samples."""
@@ -126,10 +134,31 @@ class Evaluate(Drawing, ByFeatures):
             if field.init and field.name not in of_loss and getattr(self, field.name) != field.default:
                 raise InputError(f"--loss draws no samples: leave {names_of(field)[-1]} out, or --loss.")
 
+    def _check_paired(self) -> None:
+        """Refuse arguments that are about the law of all samples, or about several checkpoints."""
+        unpaired = (
+            "checkpoints",
+            "label",
+            "vector",
+            "curve",
+            "reference",
+            "statistics",
+            "comparison",
+            "resolution",
+            "beyond",
+        )
+        for name in unpaired:
+            if getattr(self, name):
+                raise InputError(
+                    f"--members compares draws with the fields they belong to: leave out --{name}, or --members."
+                )
+
     def run(self) -> dict[str, Any] | list[dict[str, Any]]:
         """The record of the checkpoint, or of each of several."""
         if self.loss is not None:
             return self._measure_loss(self.loss)
+        if self.members is not None:
+            return self._measure_pairs(self.members)
         each, records = self._each(), []
         (setting, reference), folder = each[0].prepared(), run_folder(each[0].checkpoint.path)
         while each:  # a model is in memory as long as its checkpoint is evaluated
@@ -141,6 +170,34 @@ class Evaluate(Drawing, ByFeatures):
             return records
         write_json(folder / "metrics.json", records[0])
         return records[0]
+
+    def _measure_pairs(self, members: int) -> dict[str, Any]:
+        """The figures of draws beside the held-out fields they belong to."""
+        fields, train = self._source.load("valid"), self._source.load("train")
+        say_notes(fields)
+        n, runs = min(self.n, len(fields)), {"draws": self} | {str(path): self._other(path) for path in self.against}
+        grid = tuple(fields[0].x.shape[1:])
+        cond = resolution.conditions(fields, n, grid)
+        draws = {}
+        for name, run in runs.items():
+            given = run.model.taken(cond)
+            check_shape(fields[0].x.shape, run.model)
+            if not given.keys() & {"field", "label", "vector"}:
+                raise InputError(
+                    f"{run.folder}: its network is conditioned on nothing that the data have: leave --members out."
+                )
+            job = replace(run, n=n * members).draws(Setting(grid, None, paired.repeated(given, members)))
+            draws[name] = replace(job, out=self.place / digest(job.identity)[:8] / "paired")
+        record = paired.Paired(draws, fields, train, n, members).record() | {"model": dict(draws["draws"].facts)}
+        record["evaluations_per_sample"] = count_evaluations(
+            self.model, draws["draws"].sampler, draws["draws"].condition
+        )
+        write_json(run_folder(self.checkpoint.path) / "paired.json", record)
+        return strict(record)
+
+    def _other(self, path: Path) -> Evaluate:
+        """The last checkpoint of another run, drawn in the same way."""
+        return replace(self, run=path, step=None, best=None, against=())
 
     def _measure_loss(self, split: Split) -> dict[str, Any] | list[dict[str, Any]]:
         """The record of the loss of the checkpoint, or of each of several."""
@@ -165,13 +222,25 @@ class Evaluate(Drawing, ByFeatures):
             chosen = Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
             able = machine_of(self.model.device).bfloat16
             plan = replace(plan, precision=chosen.precision if chosen is not None and able else FULL)
-        job = Losses(self.place, self.model, plan, fields, split, self.n, self.seeds, self.chunk, facts)
+        job = Losses(
+            self.place,
+            self.model,
+            plan,
+            fields,
+            split,
+            self.n,
+            self.seeds,
+            self.at_once(self.n, self.model.shape[1:]),
+            facts,
+        )
         job.check()
         return replace(job, out=self.place / digest(job.identity)[:8] / f"loss-{split}.json")
 
     def table(self, found: Any) -> str:
         if self.loss is not None:
             return losses.table(found if self.checkpoints else [found])
+        if self.members is not None:
+            return paired.table(found)
         if not self.checkpoints:
             return f"{headline(found)}\n{table(found)}"
         return "\n".join(f"step {row['model']['step']}: {headline(row)}\n{table(row)}" for row in found)
@@ -255,14 +324,14 @@ class Evaluate(Drawing, ByFeatures):
         facts: dict[str, Any] = {} if setting.grid == tuple(model.shape[1:]) else {"resolution": list(setting.grid)}
         facts |= {} if setting.beyond is None else {"beyond": repr(setting.beyond)}
         facts |= {} if setting.cond is None else {"given": "valid"}
-        paired = model.vector and "label" in (setting.cond or {})  # classes and vectors of the same fields
-        each = self.label is None and model.labels and not paired
+        alike = model.vector and "label" in (setting.cond or {})  # classes and vectors of the same fields
+        each = self.label is None and model.labels and not alike and self.members is None
         return Draws(
             out=self.place,
             model=model,
             sampler=self.sampler_from(model.sampler),
             n=self.n,
-            chunk=self.chunk,
+            chunk=self.at_once(self.n, setting.grid or model.shape[1:]),
             label="each" if each else own_class(self.label, model),
             denoiser=resolution.beyond_grid(setting.beyond, model, None),
             grid=setting.grid,

@@ -21,6 +21,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Sequential
 from scorefield.data.source import Source, Split, say_notes
+from scorefield.foundation.arithmetic import at_once
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream
@@ -48,7 +49,7 @@ class Likelihood(OnRun):
         probes: Rademacher, Normal, Sphere or Exact.
         tolerance: of a step of the solver, in nats per dimension too.
         seed: the draws for field i depend on (seed, i, repeat) alone.
-        chunk: fields computed at once.
+        chunk: fields computed at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
         resolutions: of functions, under field noise: the densities on these grids, points along the first axis.
         out: JSON file to write.
     """
@@ -61,7 +62,7 @@ class Likelihood(OnRun):
     probes: Probes = field(default_factory=Rademacher)
     tolerance: Positive = 1e-5
     seed: Seed = 0
-    chunk: Count = 64
+    chunk: Count | None = None
     resolutions: tuple[Count, ...] = ()
     out: Path
 
@@ -83,7 +84,8 @@ class Likelihood(OnRun):
             fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)
         grids = densities.grids_of(self.model.sde.noise, fields, self.resolutions) if self.resolutions else [fields]
         flow = ProbabilityFlow(self.tolerance, self.probes)
-        measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, self.chunk) for on in grids]
+        count = self.chunk or at_once(self.n, self.model.shape[1:], self.model.device)
+        measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, count) for on in grids]
         measured[0].check()
         facts = {"split": self.split, "model": self.provenance} | named
         facts |= {} if self.data is None else {"data": repr(self.data)}

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from scorefield.data.manifest import summary_of
 from scorefield.data.source import Source
-from scorefield.foundation.arithmetic import FULL, LOW, Choice, Seconds, allow_tf32, choose, machine_of, timed
+from scorefield.foundation.arithmetic import FULL, LOW, Choice, Seconds, allow_tf32, at_once, choose, machine_of, timed
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.launch import place_here
 from scorefield.model import Model
@@ -146,9 +146,10 @@ class Drawing(OnRun):
         corrector: a step that stays on its level: Langevin.
         correct_first: correct before predicting, or after.
         denoise: end with the denoised field.
-        chunk: samples computed at once.
+        chunk: samples computed at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
         precision: of the network; auto: bf16-mixed where the run was not trained in float32 by its own wish, this machine has
             instructions for it and a short trial finds it faster, else 32-true.
+        compile: compile the network by torch.compile, for the one size that all chunks have: for long draws on a GPU.
     """
 
     steps: Count | None = None
@@ -157,13 +158,17 @@ class Drawing(OnRun):
     corrector: Corrector | None = None
     correct_first: bool | None = None
     denoise: bool | None = None
-    chunk: Count = 64
+    chunk: Count | None = None
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
+    compile: bool = False
 
     @cached_property
     def model(self) -> Model:
         model = super().model
         model.drawn_in = self._chosen(model).precision
+        if self.compile:
+            log.info("compiling the network, which may take minutes")
+            model.denoiser.net.compile(dynamic=False)
         return model
 
     @property
@@ -194,12 +199,16 @@ class Drawing(OnRun):
                 with autocast:
                     model.generative(given[0], t, given[1])
 
-            return timed(work, model.example, model.device, self.chunk)
+            return timed(work, model.example, model.device, self.at_once(64, model.shape[1:]))
 
         if not model.shape:  # of imported weights: nothing is known to try them on
             return Choice(LOW if asked == LOW else FULL, machine.kind)
         known = before if before is not None and before.kind == machine.kind else None
         return choose("--precision", asked, machine, trial, known)
+
+    def at_once(self, n: int, grid: Sequence[int]) -> int:
+        """How many of n fields on a grid are drawn at once."""
+        return self.chunk or at_once(n, grid, self.model.device)
 
     def sampler_from(self, own: Sampler) -> Sampler:
         """A sampler with what the arguments change."""

@@ -57,7 +57,7 @@ class Restoring(Drawing):
             sampler=self.sampler_from(self.model.sampler),
             n=self.n,
             seed=self.seed,
-            chunk=min(self.chunk, self.n),
+            chunk=min(self.at_once(self.n, grid or self.model.shape[1:]), self.n),
             label=label,
             grid=grid,
             vector=vector_of(self.model, self.vector),

@@ -101,7 +101,7 @@ class Sample(Drawing):
             sampler=self.sampler_from(model.sampler),
             n=self.n,
             seed=self.seed,
-            chunk=self.chunk,
+            chunk=self.at_once(self.n, grid or model.shape[1:]),
             label=label,
             denoiser=resolution.beyond_grid(beyond, model, guidance.denoiser),
             classes=guidance.classes,

@@ -180,10 +180,15 @@ class Reconstruction(Job):
         """How members are drawn."""
         return self.how.sampler_from(own_sampler(self.how.model))
 
+    @property
+    def chunk(self) -> int:
+        """How many members are drawn at once."""
+        return min(self.how.at_once(self.how.n, self.how.model.shape[1:]), self.how.n)
+
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         how, source = self.how, self.source
-        facts = {"slices": list(self.numbers), "members": how.n, "seed": how.seed, "chunk": how.chunk}
+        facts = {"slices": list(self.numbers), "members": how.n, "seed": how.seed, "chunk": self.chunk}
         facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
         weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
@@ -201,7 +206,7 @@ class Reconstruction(Job):
         except EmptySliceError as error:
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
-        posterior, unit = Posterior(how.model, how.method, self.sampler, min(how.chunk, how.n)), self.source.kspace.unit
+        posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
         members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
         baselines = scan.baseline_images()
         fit = scan.chi_square(members)

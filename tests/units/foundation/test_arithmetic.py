@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from scorefield.foundation import arithmetic
-from scorefield.foundation.arithmetic import Choice, Machine, Seconds, choose, machine_of, timed
+from scorefield.foundation.arithmetic import Choice, Machine, Seconds, at_once, choose, machine_of, timed
 from scorefield.foundation.errors import InputError
 
 NEW, OLD = Machine("AVX512 avx512_bf16", True), Machine("AVX2", False)
@@ -104,3 +104,22 @@ def test_float32_on_a_gpu_may_be_tf32(monkeypatch: pytest.MonkeyPatch) -> None:
     for device in ("cpu", "cuda"):
         arithmetic.allow_tf32(torch.device(device))
     assert seen == ["high"]
+
+
+@pytest.mark.parametrize(
+    ("n", "grid", "device", "expected"),
+    [
+        (1000, (8, 8), "cpu", 256),
+        (1000, (64, 64), "cpu", 16),
+        (1000, (100, 100), "cpu", 4),
+        (1000, (1024, 1024), "cpu", 1),
+        (3, (8, 8), "cpu", 4),
+        (3, (100, 100), "cpu", 4),
+        (8, (8, 8), "cpu", 8),
+        (0, (), "cpu", 1),
+        (1000, (1024, 1024), "cuda", 1),
+        (1000, (128, 128), "cuda", 64),
+    ],
+)
+def test_chunks_hold_as_many_points_as_are_fast(n: int, grid: tuple[int, ...], device: str, expected: int) -> None:
+    assert at_once(n, grid, torch.device(device)) == expected

@@ -149,6 +149,17 @@ def test_processes_share_a_job_and_give_the_same_bytes(
 
 
 @pytest.mark.slow
+def test_a_compiled_network_draws_the_same(run: Path, tmp_path: Path) -> None:
+    """One size is compiled: chunks are whole, the last one, too."""
+    plain = Sample(run=run, n=5, chunk=2, steps=2, out=tmp_path / "plain").run()
+    torch.compiler.reset()
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        found = Sample(run=run, n=5, chunk=2, steps=2, out=tmp_path / "compiled", compile=True).run()
+    assert plain is not None and found is not None
+    torch.testing.assert_close(found, plain, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("whole", [()], ids=["array"], indirect=True)
 def test_workers_of_dask_share_a_job_as_the_documentation_says(whole: Whole, run: Path, tmp_path: Path) -> None:
     dask = pytest.importorskip("dask")
@@ -158,7 +169,7 @@ def test_workers_of_dask_share_a_job_as_the_documentation_says(whole: Whole, run
     documented = '"downscale", "RUN", "coarse.nc", "--out", "fine.zarr"'
     assert documented in code
     ours = ", ".join(f'"{word}"' for word in job(run, out, *whole[0], n=LONG))
-    exec(code.replace(f'"scorefield", {documented}', f'"{sys.executable}", "-m", "scorefield", {ours}'), given)  # noqa: S102
+    exec(code.replace(f'"scorefield", {documented}', f'"{sys.executable}", "-m", "scorefield", {ours}'), given)
     dask.compute(*(given["share"](number, 2) for number in range(2)), scheduler="processes")
     assert content(out) == whole[1]
 
