@@ -1,0 +1,83 @@
+"""What is built from the source is complete, and works in an environment of its own, away from the source."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def project() -> dict:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def test_what_the_project_says_of_itself_agrees(project: dict) -> None:
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["license"] == project["license"] and citation["repository-code"] == project["urls"]["Homepage"]
+    log = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+    released = re.findall(r"^## \[(\d+\.\d+\.\d+)\]", log, flags=re.MULTILINE)
+    assert "## [Unreleased]" in log and (not released or project["version"] >= released[0])
+    lowest = re.search(r"\d+\.\d+", project["requires-python"])
+    assert lowest is not None
+    tried = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())["jobs"]["test"]["strategy"]["matrix"]
+    named = {name.rsplit(" ", 1)[1] for name in project["classifiers"] if re.search(r":: 3\.\d+$", name)}
+    assert named == set(tried["python"]) and lowest[0] == min(tried["python"], key=lambda name: int(name.split(".")[1]))
+
+
+def test_the_law_of_the_guide_to_contributors_holds() -> None:
+    (program,) = re.findall(
+        r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL
+    )
+    names: dict = {}
+    exec(program, names)
+    names["test_the_error_falls_by_four_when_steps_are_doubled"]()
+
+
+@pytest.mark.slow
+def test_wheel_and_sdist_are_whole_and_work_on_their_own(project: dict, tmp_path: Path) -> None:
+    tracked = subprocess.run(
+        ["git", "ls-files", "src/scorefield"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    expected = {name.removeprefix("src/") for name in tracked.stdout.splitlines() if (ROOT / name).exists()}
+    source = tmp_path / "source"
+    subprocess.run(["git", "clone", "--quiet", "--depth", "1", f"file://{ROOT}", source], check=True)
+    code = "from setuptools import build_meta as b; b.build_sdist('dist'); b.build_wheel('dist')"
+    subprocess.run([sys.executable, "-c", code], cwd=source, check=True, capture_output=True)
+    (wheel,), (sdist,) = source.glob("dist/*.whl"), source.glob("dist/*.tar.gz")
+    with zipfile.ZipFile(wheel) as file:
+        assert expected <= set(file.namelist())
+    with tarfile.open(sdist) as file:
+        names = {name.partition("/")[2] for name in file.getnames()}
+    assert {f"src/{name}" for name in expected} | {"LICENSE", "README.md", "pyproject.toml"} <= names
+    # Its own environment, but for what it depends on, which lies where these tests run.
+    venv.create(tmp_path / "own", with_pip=False)
+    python = tmp_path / "own" / "bin" / "python"
+    (packages,) = (tmp_path / "own" / "lib").glob("python*/site-packages")
+    with zipfile.ZipFile(wheel) as file:
+        file.extractall(packages)
+    (packages / "dependencies.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")))
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+    def call(*words: str) -> str:
+        whole = {"cwd": tmp_path, "env": environment, "capture_output": True, "text": True}
+        return subprocess.run([python, *words], check=True, **whole).stdout
+
+    assert call("-c", "import scorefield; print(scorefield.__file__)").startswith(str(packages))
+    assert call("-m", "scorefield", "--version").split() == ["scorefield", project["version"]]
+    assert "digits" in call("-m", "scorefield", "recipes")
+    call("-m", "scorefield", "train", "digits", "--out", "run", "--train.steps", "2", "--train.preview_every", "9")
+    call("-m", "scorefield", "sample", "run", "-n", "2", "--chunk", "2", "--steps", "2", "--out", "drawn")
+    call("-m", "scorefield", "report", "run")
+    assert (tmp_path / "run" / "report.html").stat().st_size > 10_000
