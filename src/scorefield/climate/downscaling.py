@@ -41,6 +41,7 @@ class Downscale(Drawing):
 
     Args:
         predictors: NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data.
+        further: {source: files} of further predictors that the run was trained on; a folder has the files of the same names.
         members: how many draws for every time.
         seed: member m at time t depends on the seed, m and t alone.
         out: file to write, .nc or .zarr; for a folder, a folder.
@@ -56,6 +57,7 @@ class Downscale(Drawing):
     """
 
     predictors: str = positional()
+    further: dict[str, str] | None = None
     members: Count = 10
     seed: Seed = 0
     out: Path
@@ -77,18 +79,21 @@ class Downscale(Drawing):
         for name, value in (("--truth", self.truth), ("--most", self.most)):
             if value is not None and self.predictors not in SPLITS:
                 raise InputError(f"{name} goes with train, valid or test for the predictors: leave it out.")
+        if self.further and self.predictors in SPLITS:
+            raise InputError(f"--further goes with files: {self.predictors} are of the run's own data. Leave it out.")
         if self.truth is not None and self.truth.resolve() == self.out.resolve():
             raise InputError(f"--truth and --out are one file, {self.out}: give another --truth.")
 
     def run(self) -> Path:
         wanted = mirrored(self.predictors, self.out)
+        beside = [self._beside(predictors) for predictors, _ in wanted]
         for out in (*(out for _, out in wanted), *([self.truth] if self.truth else [])):
             check_out(out, folder=format_of(out).folder)
         _, _ = self.template, self.matched  # of all files: refused before the first
         failed = []
-        for predictors, out in wanted:
+        for (predictors, out), further in zip(wanted, beside, strict=True):
             try:
-                self._write(predictors, out)
+                self._write(predictors, further, out)
             except InputError as error:
                 if out == self.out:
                     raise
@@ -99,9 +104,21 @@ class Downscale(Drawing):
             raise InputError(f"{len(failed)} of {len(wanted)} files have no prediction, as said above: {names}.")
         return self.out
 
-    def _write(self, predictors: str, out: Path) -> None:
+    def _beside(self, predictors: str) -> dict[str, str]:
+        """The files of further predictors for one of the first: itself, or of a folder the one at the same place."""
+        root, found = Path(self.predictors), dict(self.further or {})
+        for name, path in found.items():
+            folder = Path(path)
+            if str(root) == predictors or not folder.is_dir() or is_store(folder):
+                continue
+            if not (one := folder / Path(predictors).relative_to(root)).exists():
+                raise InputError(f"{predictors} has no further predictors {name}: {one} is not there.")
+            found[name] = str(one)
+        return found
+
+    def _write(self, predictors: str, further: Mapping[str, str], out: Path) -> None:
         """One file, all that can be refused refused before its first byte."""
-        given, targets = self._input(predictors)
+        given, targets = self._input(predictors, further)
         ensemble = self._ensemble(given)
         checkpoint = self.checkpoint.checkpoint.sha256[:16]
         attributes = {"history": f"scorefield downscale, checkpoint {checkpoint}, seed {self.seed}"}
@@ -138,16 +155,16 @@ class Downscale(Drawing):
         """The correction of predictors of another driving model, and what it was found from."""
         if self.match is None:
             return None
-        other = drive(self.source, self.template, self.match)
+        other = drive(self.source, self.template, self.match, self.further)
         fields = (Batch(other.field(i)[None]) for i in range(len(other)))
         return matched_to(self.model.predictors, fields), other
 
-    def _input(self, predictors: str) -> tuple[EnsembleInput, GriddedFields | None]:
+    def _input(self, predictors: str, further: Mapping[str, str]) -> tuple[EnsembleInput, GriddedFields | None]:
         """What is predicted from, and the targets where there are any."""
         if predictors in SPLITS:
             given, targets = predictors_of_split(self.source, predictors, self.most)
         else:
-            given, targets = drive(self.source, self.template, predictors), None
+            given, targets = drive(self.source, self.template, predictors, further), None
         if self.conserve != "no":
             check_conserved(given, self.template)
         if self.matched is not None and self.matched[1].shape != given.shape:
