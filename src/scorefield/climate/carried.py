@@ -211,19 +211,25 @@ def matched(targets: Cube, predictors: Cube, *, shared: bool = False) -> np.ndar
         raise InputError(
             f"{predictors.origin} has the calendar {calendars[0]}, and {targets.origin} {calendars[1]}: convert one of them."
         )
-    theirs, ours = stamps(predictors.times), stamps(targets.times)
     steps = [usual_step(cube.times) for cube in (predictors, targets)]
-    if min(len(theirs), len(ours)) > 1 and not 0.5 < steps[0] / steps[1] < 2:
+    if min(len(predictors.times), len(targets.times)) > 1 and not 0.5 < steps[0] / steps[1] < 2:
         tell(
             f"{predictors.origin} has steps of {steps[0]:g} days and {targets.origin} of {steps[1]:g}: fields of one time are "
             "matched"
         )
+    found = numbers_at(predictors.times, targets.times)
+    members = np.arange(targets.members)[:, None] * (len(predictors.times) if predictors.members > 1 else 0)
+    return np.where(found < 0, -1, members + found).ravel()
+
+
+def numbers_at(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
+    """Where each time that is wanted is among some times, -1 where it is not: to the second, else by the day or the month."""
+    theirs, ours = stamps(times), stamps(wanted)
     found = np.full(len(ours), -1)
-    for span in (6, max(span_of(cube.times) for cube in (predictors, targets))):
+    for span in (6, max(map(span_of, (times, wanted)))):
         places = {stamp[:span]: i for i, stamp in enumerate(theirs)}
         if len(places) == len(theirs) and len({stamp[:span] for stamp in ours}) == len(ours):
             found = np.array([places.get(stamp[:span], -1) for stamp in ours])
         if (found >= 0).any():
             break
-    members = np.arange(targets.members)[:, None] * (len(theirs) if predictors.members > 1 else 0)
-    return np.where(found < 0, -1, members + found).ravel()
+    return found

@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield.climate.carried import Predictors
 from scorefield.climate.files import Cube
 from scorefield.climate.grid import Grid
+from scorefield.climate.times import dates
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
@@ -191,6 +192,7 @@ class GriddedFields(FieldDataset):
     def _read(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         number = int(self.places[rows[0], 0])
         target = self.targets.read(number)
+        self._check_finite(number, target)
         given_number = self.given_number(number)
         window = None if self.predictors is None else self.predictors.window(given_number)
         found = []
@@ -201,6 +203,15 @@ class GriddedFields(FieldDataset):
                 given = self.predictors.at(given_number, window, *part)
             found.append((target[:, part[0], part[1]], given))
         return found
+
+    def _check_finite(self, number: int, target: np.ndarray) -> None:
+        for name, channel in zip(self.variables, target, strict=True):
+            if infinite := int(np.isinf(channel).sum()):
+                date = dates(self.targets.times)[number % len(self.targets.times)]
+                raise InputError(
+                    f"{self.targets.origin}: {name} is infinite at {infinite} points of {date}: make them NaN, for unknown, "
+                    "or correct the file."
+                )
 
     def _slices(self, place: Place) -> tuple[slice, slice]:
         return slice(place.row, place.row + self.size[0]), slice(place.column, place.column + self.size[1])

@@ -253,7 +253,14 @@ def rescaled(
     return x * spread(ratio) + spread(coarse - ratio * means)
 
 
-def drive(source: Climate, template: Template, path: str, further: Mapping[str, str] | None = None) -> Driving:
+def drive(
+    source: Climate,
+    template: Template,
+    path: str,
+    further: Mapping[str, str] | None = None,
+    *,
+    any_calendar: bool = False,
+) -> Driving:
     """Open and check predictors.
 
     Args:
@@ -261,6 +268,7 @@ def drive(source: Climate, template: Template, path: str, further: Mapping[str, 
         template: what it left in the checkpoint.
         path: of the predictors.
         further: paths of further predictors, by the name of their source.
+        any_calendar: whether they may have another calendar than those of training.
 
     Raises:
         InputError: a variable is missing, in other units, on another grid, of another calendar, or with dates out of order; a
@@ -271,7 +279,7 @@ def drive(source: Climate, template: Template, path: str, further: Mapping[str, 
     wanted = source.targets if source.predictors is None else source.predictors
     ranges = required.get("ranges", {})  # runs of before have none
     cube = opened(with_levels(wanted, ranges), path, required["units"])
-    check_times(cube, template.facts["calendar"])
+    check_times(cube, "" if any_calendar else template.facts["calendar"])
     step = usual_step(cube.times)
     if len(cube.times) > 1 and (trained := required.get("step")) and not 0.5 < step / trained < 1.5:
         raise InputError(
@@ -322,7 +330,7 @@ def check_sources(template: Template, further: Mapping[str, str]) -> None:
 
 def opened(variables: Variables, path: str, units: Mapping[str, str]) -> Cube:
     """Variables of other files, in the units of training."""
-    present = open_dataset(path).dims if variables.select else ()
+    present = open_dataset(path, halves=True).dims if variables.select else ()
     select = {name: value for name, value in variables.select.items() if name in present}
     known = {name: text for name, text in units.items() if text}
     return Cube(replace(variables, path=path, units=known, select=select))
@@ -347,7 +355,9 @@ def check_times(cube: Cube, calendar: str) -> None:
     cube.check_dates()
     own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""
     if own and calendar and own != calendar:
-        raise InputError(f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it.")
+        raise InputError(
+            f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it, or give --any-calendar."
+        )
 
 
 def minutes(date: Any) -> int:

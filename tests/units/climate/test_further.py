@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -275,3 +276,34 @@ def test_the_road_from_dotted_options_to_a_prediction(files: dict[str, str], tmp
     (folders[1] / "1.nc").unlink()
     assert main([*words, str(tmp_path / "few"), "--further.radar", str(folders[1])]) == 2
     assert "has no further predictors radar:" in capsys.readouterr().err and not (tmp_path / "few").exists()
+
+
+def test_baselines_and_the_check_of_driving_take_further_files(files: dict[str, str], tmp_path: Path, capsys) -> None:
+    """A truth that is twice the second source: ridge regression finds it with that source, and not without."""
+    radar = xr.open_dataset(files["radar"], engine="h5netcdf").load()
+    coarse = radar.isel(lat=slice(0, 24), lon=slice(0, 40)).coarsen(lat=4, lon=4).mean()
+    model = coarse.assign(tas=280 + 0 * coarse.pr + np.arange(DAYS)[:, None, None]).drop_vars("pr")
+    model["tas"].attrs["units"] = "K"
+    fine = radar.isel(lat=slice(0, 24), lon=slice(0, 40)).coarsen(lat=2, lon=2).mean()
+    truth = fine.assign(tas=(280 + 2 * fine.pr).assign_attrs(units="K")).drop_vars("pr")
+    paths = {"model": save(model, tmp_path / "model.nc"), "truth": save(truth, tmp_path / "truth.nc")}
+    further = json.dumps({"radar": {"path": files["radar"], "names": ["pr"]}})
+    words = ["baseline", "Ridge", paths["model"], "--train-predictors", paths["model"], "--train-truth", paths["truth"],
+             "--target", "tas", "--members", "1", "--baseline.penalty", "1e-4", "--out"]  # fmt: skip
+    more = ["--train-further", further, "--further.radar", files["radar"]]
+    assert main([*words, str(tmp_path / "a.nc")]) == 0 and main([*words, str(tmp_path / "b.nc"), *more]) == 0
+    errors = [
+        float(np.abs(xr.open_dataset(tmp_path / f"{name}.nc").tas.isel(member=0).values - truth.tas.values).mean())
+        for name in "ab"
+    ]
+    assert errors[1] < 0.7 * errors[0]
+    assert main([*words, str(tmp_path / "b.nc"), *more]) == 0  # found, not made again
+    assert main([*words, str(tmp_path / "c.nc"), *more[:2]]) == 2
+    assert "--train-further has radar, and --further none: give radar to both" in capsys.readouterr().err
+    short = save(radar.isel(time=slice(3)), tmp_path / "short.nc")
+    assert main([*words, str(tmp_path / "c.nc"), *more[:3], short]) == 2
+    assert "lacks 9 of 12 times, the first 2000-01-04" in capsys.readouterr().err
+    look = ["verify", str(tmp_path / "b.nc"), paths["truth"], "--replicates", "0", "--out", str(tmp_path / "out")]
+    assert main([*look, "--driving", paths["model"], "--further.other", paths["model"]]) == 0
+    driving = json.loads((tmp_path / "out" / "verification.json").read_text())["driving"]
+    assert driving["tas"] == driving["other.tas"] and set(driving) == {"tas", "other.tas"}
