@@ -10,7 +10,13 @@ from scorefield.foundation.lazy import lazily
 
 # What the room does, as dataclasses; the command line has them by their names.
 __getattr__, __dir__, VERBS = lazily(
-    __name__, {"downscaling": "Downscale", "verification.job": "Verify", "baselines.job": "DrawBaseline Correct"}
+    __name__,
+    {
+        "downscaling": "Downscale",
+        "verification.job": "Verify",
+        "baselines.job": "DrawBaseline Correct",
+        "mlbench.job": "MLBenchPrepare MLBenchTrain MLBenchPredict MLBenchValidate",
+    },
 )
 __all__ = [  # noqa: PLE0604
     "Bands", "Bilinear", "Blocks", "Climate", "Conservative", "Cube", "DayOfYear", "Division",

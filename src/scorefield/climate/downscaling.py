@@ -36,46 +36,60 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Downscale(Drawing):
-    """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on.
+class DrawEnsemble(Drawing):
+    """How ensembles of fine fields are drawn.
 
     Args:
-        predictors: NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data.
-        further: {source: files} of further predictors that the run was trained on; a folder has the files of the same names.
-        members: how many draws for every time.
+        members: how many draws for every time; 0 for one without a dimension of members, as of a deterministic run.
         seed: member m at time t depends on the seed, m and t alone.
-        out: file to write, .nc or .zarr; for a folder, a folder.
-        truth: with a split: write its targets there, too.
-        most: with a split: at most so many of its fields, evenly spread.
-        raw: write values in model space, too, as raw_NAME.
-        conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
-        match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
         tile: draw a large domain in tiles of this size; 0 for whole; by default of the size of training.
         margin: points at inner edges of tiles that are not used; a quarter of the size by default.
         reach: values by more training ranges beyond the training's are counted and told; .inf for none.
         beyond: clip them there, keep them, or refuse the file.
+        any_calendar: predictors may have another calendar than those of training; predictions have theirs.
     """
 
-    predictors: str = positional()
-    further: dict[str, str] | None = None
-    members: Count = 10
+    members: CountOrZero = 10
     seed: Seed = 0
-    out: Path
-    truth: Path | None = None
-    most: Count | None = None
-    raw: bool = False
-    conserve: Conserve = "no"
-    match: str | None = None
     tile: CountOrZero | None = None
     margin: CountOrZero | None = None
     reach: float = 1.0
     beyond: Beyond = "clip"
+    any_calendar: bool = False
 
     def check(self) -> None:
         if not self.reach >= 0:
             raise InputError(f"--reach is {self.reach}: give a number of at least 0, or .inf.")
         if self.margin is not None and self.tile == 0:
             raise InputError("--margin is for tiles: leave it out, or --tile 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downscale(DrawEnsemble):
+    """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on.
+
+    Args:
+        predictors: NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data.
+        further: {source: files} of further predictors that the run was trained on; a folder has the files of the same names.
+        out: file to write, .nc or .zarr; for a folder, a folder.
+        truth: with a split: write its targets there, too.
+        most: with a split: at most so many of its fields, evenly spread.
+        raw: write values in model space, too, as raw_NAME.
+        conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
+        match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
+    """
+
+    predictors: str = positional()
+    further: dict[str, str] | None = None
+    out: Path
+    truth: Path | None = None
+    most: Count | None = None
+    raw: bool = False
+    conserve: Conserve = "no"
+    match: str | None = None
+
+    def check(self) -> None:
+        super().check()
         for name, value in (("--truth", self.truth), ("--most", self.most)):
             if value is not None and self.predictors not in SPLITS:
                 raise InputError(f"{name} goes with train, valid or test for the predictors: leave it out.")
@@ -155,18 +169,23 @@ class Downscale(Drawing):
         """The correction of predictors of another driving model, and what it was found from."""
         if self.match is None:
             return None
-        other = drive(self.source, self.template, self.match, self.further)
+        other = self._drive(self.match, self.further or {})
         fields = (Batch(other.field(i)[None]) for i in range(len(other)))
         return matched_to(self.model.predictors, fields), other
+
+    def _drive(self, predictors: str, further: Mapping[str, str]) -> EnsembleInput:
+        return drive(self.source, self.template, predictors, further, any_calendar=self.any_calendar)
 
     def _input(self, predictors: str, further: Mapping[str, str]) -> tuple[EnsembleInput, GriddedFields | None]:
         """What is predicted from, and the targets where there are any."""
         if predictors in SPLITS:
             given, targets = predictors_of_split(self.source, predictors, self.most)
         else:
-            given, targets = drive(self.source, self.template, predictors, further), None
+            given, targets = self._drive(predictors, further), None
         if self.conserve != "no":
             check_conserved(given, self.template)
+        if given.drivers > 1 and not self.members:
+            raise InputError(f"{predictors} has {given.drivers} members: give --members 1 or more for each of them.")
         if self.matched is not None and self.matched[1].shape != given.shape:
             raise InputError(f"The fields of --match {self.match} are of another region than those of {predictors}.")
         return given, targets
