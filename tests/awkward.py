@@ -415,7 +415,24 @@ def era5_two_versions(folder: Path) -> Kind:
     joined = xr.concat([final, early], xr.Variable("expver", np.array([1, 5], np.int32))).transpose(
         "time", "expver", ...
     )
-    return Kind(alone(save(joined, folder / "a.nc"), "t2m"), refused="expver.*select")
+    return Kind(alone(save(joined, folder / "a.nc"), "t2m"), says="the halves 1 and 5 of expver are merged")
+
+
+@kind
+def era5_two_versions_that_differ(folder: Path) -> Kind:
+    data = era5().rename(valid_time="time")
+    joined = xr.concat([data.where(data.time < data.time[8]), data + 1], xr.Variable("expver", ["0001", "0005"]))
+    joined["t2m"].attrs = dict(KELVIN)
+    return Kind(
+        alone(save(joined, folder / "a.nc"), "t2m"), refused="two values at .* for the expver 0001 and 0005.*select"
+    )
+
+
+@kind
+def infinite_targets(folder: Path) -> Kind:
+    data = regular()
+    data["tas"].values[0, 2, 1] = np.inf
+    return Kind(alone(save(data, folder / "a.nc")), refused="tas is infinite at 1 points of 2000-01-01")
 
 
 @kind
@@ -715,7 +732,7 @@ def rain(folder: Path, units: str) -> Kind:
 
 
 @kind
-def rain_that_is_no_rate(folder: Path) -> Kind:
+def rain_as_an_amount(folder: Path) -> Kind:
     data = regular(name="pr")
     data["pr"].attrs = {"units": "mm"}
-    return Kind(alone(save(data, folder / "a.nc"), "pr", units="mm/day"), refused="pr is in mm, and mm/day")
+    return Kind(alone(save(data, folder / "a.nc"), "pr", units="mm/day"), says="pr in mm is taken for what falls in 24 h")

@@ -48,6 +48,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its argu
   baseline NAME PREDICTORS --out FILE
                                 what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
   correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
+  mlbench prepare ROOT          CORDEX ML-Bench: check its files; train ROOT --out RUNS, predict RUNS ROOT --out SUBMISSION
+                                and validate SUBMISSION ROOT go the whole road by its names
 
 every verb: --quiet says nothing but warnings and errors; --verbose says the settings, and how long each piece of the work takes
 """
@@ -75,6 +77,10 @@ VERBS = {  # each a class of a room
     "verify": ("climate", "Verify"),
     "baseline": ("climate", "DrawBaseline"),
     "correct": ("climate", "Correct"),
+    "mlbench prepare": ("climate", "MLBenchPrepare"),
+    "mlbench train": ("climate", "MLBenchTrain"),
+    "mlbench predict": ("climate", "MLBenchPredict"),
+    "mlbench validate": ("climate", "MLBenchValidate"),
 }
 
 
@@ -91,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> int:  # noqa: PLR0911 - one 
 
         print(f"scorefield {version('scorefield')}")
         return 0
-    verb, *rest = arguments
+    words = 2 if " ".join(arguments[:2]) in VERBS else 1
+    verb, rest = " ".join(arguments[:words]), arguments[words:]
     # Before torch is loaded: a thread that waits should yield soon. Spinning is 30x slower when the cores are shared, and
     # sleeping at once costs 40 % when they are not.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")

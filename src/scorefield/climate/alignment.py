@@ -6,12 +6,12 @@ hours, or tiles of one day.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from scorefield.climate.accumulation import accumulation, rain_rate
 from scorefield.climate.files import NAMES, Layout, axes_of, bounds_name, mapping_name
 from scorefield.climate.grid import (
     CURVILINEAR,
@@ -25,7 +25,7 @@ from scorefield.climate.grid import (
     spacing,
     unit_vectors,
 )
-from scorefield.climate.times import days_since_first, is_date
+from scorefield.climate.times import is_date
 from scorefield.climate.units import conversion, is_precipitation, same_units
 from scorefield.foundation.errors import InputError
 from scorefield.run.verb import log
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
 MEMBERS, TIMES = NAMES["member"], NAMES["time"]
 STANDARD = {"lat": "latitude", "lon": "longitude", "rlat": "grid_latitude", "rlon": "grid_longitude"}
 ROLES = ("the predictions", "the truth")  # of two data sets, as messages call them
-INTERVAL = re.compile(r"time: sum[^()]*\(interval: ([\d.]+) (hour|hr|h|day|d)s?\b")  # of cell_methods
-WITHIN = re.compile(r"time: \w+ (within|over) days")
-DURATION = re.compile(r"P?(T?)(\d*\.?\d*)(hour|hr|h|day|d|min|mon|m|yr|y)\w*", re.IGNORECASE)  # 1hr, day, PT15M, P1M
-HOURS = {"h": 1.0, "d": 24.0, "m": 24 * 365.25 / 12, "y": 24 * 365.25}  # of units of time, by their first letter
 TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
 
 
@@ -114,15 +110,20 @@ def in_units_of(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
         truth: one by one what they are compared with, under any name.
         roles: what the two are called in messages.
 
+    Millimetres that fell from one time to the next are millimetres a day where it is known how far these are apart.
+
     Raises:
-        InputError: units of different quantities, as millimetres and millimetres per day.
+        InputError: units of different quantities.
     """
     for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
         one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
         water = is_precipitation(pred[mine]) and is_precipitation(truth[name])
         if one is None or other is None or same_units(one, other, water=water):
             continue
-        if (found := conversion(one, other, water=water)) is None:
+        found = conversion(one, other, water=water) or (
+            water and rain_rate(str(one), str(other), accumulation(pred, truth))
+        )
+        if not found:
             raise InputError(
                 f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )
@@ -322,53 +323,3 @@ def same_cases(pred: Dataset, truth: Dataset) -> None:
                     f"The {what} of {int(differ.sum())} of the {len(ours)} predictions is another than the truth's, the first "
                     f"{ours[first]}, not {theirs[first]}: the files are of different fields."
                 )
-
-
-def accumulation(*data: Dataset) -> float:
-    """Hours over which each value is a sum or a mean, NaN where nobody knows; a series that lacks times keeps them.
-
-    By the bounds of times, else by `frequency` or `time_coverage_resolution` of the file, by `cell_methods`, else the smallest
-    distance of two times.
-
-    Args:
-        data: canonical fields of one kind; what the first does not say, the next may.
-    """
-    for said in (_by_bounds, _by_frequency, _by_methods):
-        if found := next((hours for one in data if (hours := said(one))), 0.0):
-            return found
-    return min((hours for one in data if (hours := smallest_step(one))), default=float("nan"))
-
-
-def _by_bounds(data: Dataset) -> float:
-    name = bounds_name(data, "time") if "time" in data.coords else ""
-    if not name or data[name].ndim != 2 or not is_date(data[name]):
-        return 0.0
-    pairs = data[name].transpose("time", ...).to_numpy()
-    return round(float(np.median([abs(days_since_first(pair)[-1]) * 24 for pair in pairs])), 6)
-
-
-def _by_frequency(data: Dataset) -> float:
-    for text in (str(data.attrs.get(key, "")) for key in ("frequency", "time_coverage_resolution")):
-        if found := DURATION.fullmatch(text):
-            time, count, unit = found.groups()
-            minutes = unit.lower() == "min" or (time and unit == "M")
-            return float(count or 1) * (1 / 60 if minutes else HOURS[unit[0].lower()])
-    return 0.0
-
-
-def _by_methods(data: Dataset) -> float:
-    for text in (str(value.attrs.get("cell_methods", "")) for value in data.data_vars.values()):
-        if WITHIN.search(text):
-            return 24.0
-        if found := INTERVAL.search(text):
-            return float(found[1]) * HOURS[found[2][0]]
-    return 0.0
-
-
-def smallest_step(data: Dataset) -> float:
-    """Hours between the two times that are nearest to one another; 0 where there are no two dates."""
-    coordinate = next((data[name] for name in ("time", "date") if name in data.coords and is_date(data[name])), None)
-    if coordinate is None or coordinate.size < 2:
-        return 0.0
-    steps = np.diff(np.unique(days_since_first(coordinate.to_numpy()))) * 24
-    return round(float(steps.min()), 6) if len(steps) else 0.0

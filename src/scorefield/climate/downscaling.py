@@ -36,59 +36,78 @@ SPLITS: tuple[Split, ...] = get_args(Split)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Downscale(Drawing):
-    """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on.
+class DrawEnsemble(Drawing):
+    """How ensembles of fine fields are drawn.
 
     Args:
-        predictors: NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data.
-        members: how many draws for every time.
+        members: how many draws for every time; 0 for one without a dimension of members, as of a deterministic run.
         seed: member m at time t depends on the seed, m and t alone.
-        out: file to write, .nc or .zarr; for a folder, a folder.
-        truth: with a split: write its targets there, too.
-        most: with a split: at most so many of its fields, evenly spread.
-        raw: write values in model space, too, as raw_NAME.
-        conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
-        match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
         tile: draw a large domain in tiles of this size; 0 for whole; by default of the size of training.
         margin: points at inner edges of tiles that are not used; a quarter of the size by default.
         reach: values by more training ranges beyond the training's are counted and told; .inf for none.
         beyond: clip them there, keep them, or refuse the file.
+        any_calendar: predictors may have another calendar than those of training; predictions have theirs.
     """
 
-    predictors: str = positional()
-    members: Count = 10
+    members: CountOrZero = 10
     seed: Seed = 0
-    out: Path
-    truth: Path | None = None
-    most: Count | None = None
-    raw: bool = False
-    conserve: Conserve = "no"
-    match: str | None = None
     tile: CountOrZero | None = None
     margin: CountOrZero | None = None
     reach: float = 1.0
     beyond: Beyond = "clip"
+    any_calendar: bool = False
 
     def check(self) -> None:
         if not self.reach >= 0:
             raise InputError(f"--reach is {self.reach}: give a number of at least 0, or .inf.")
         if self.margin is not None and self.tile == 0:
             raise InputError("--margin is for tiles: leave it out, or --tile 0.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Downscale(DrawEnsemble):
+    """Draw an ensemble of fine fields for every time of coarse predictors, into one CF file; call it again to go on.
+
+    Args:
+        predictors: NetCDF, Zarr or a pattern; a folder of such files; or train, valid, test: of the run's own data.
+        further: {source: files} of further predictors that the run was trained on; a folder has the files of the same names.
+        out: file to write, .nc or .zarr; for a folder, a folder.
+        truth: with a split: write its targets there, too.
+        most: with a split: at most so many of its fields, evenly spread.
+        raw: write values in model space, too, as raw_NAME.
+        conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
+        match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
+    """
+
+    predictors: str = positional()
+    further: dict[str, str] | None = None
+    out: Path
+    truth: Path | None = None
+    most: Count | None = None
+    raw: bool = False
+    conserve: Conserve = "no"
+    match: str | None = None
+
+    def check(self) -> None:
+        super().check()
         for name, value in (("--truth", self.truth), ("--most", self.most)):
             if value is not None and self.predictors not in SPLITS:
                 raise InputError(f"{name} goes with train, valid or test for the predictors: leave it out.")
+        if self.further and self.predictors in SPLITS:
+            raise InputError(f"--further goes with files: {self.predictors} are of the run's own data. Leave it out.")
         if self.truth is not None and self.truth.resolve() == self.out.resolve():
             raise InputError(f"--truth and --out are one file, {self.out}: give another --truth.")
 
     def run(self) -> Path:
         wanted = mirrored(self.predictors, self.out)
+        beside = [self._beside(predictors) for predictors, _ in wanted]
         for out in (*(out for _, out in wanted), *([self.truth] if self.truth else [])):
             check_out(out, folder=format_of(out).folder)
         _, _ = self.template, self.matched  # of all files: refused before the first
         failed = []
-        for predictors, out in wanted:
+        for (predictors, out), further in zip(wanted, beside, strict=True):
             try:
-                self._write(predictors, out)
+                self._write(predictors, further, out)
             except InputError as error:
                 if out == self.out:
                     raise
@@ -99,9 +118,21 @@ class Downscale(Drawing):
             raise InputError(f"{len(failed)} of {len(wanted)} files have no prediction, as said above: {names}.")
         return self.out
 
-    def _write(self, predictors: str, out: Path) -> None:
+    def _beside(self, predictors: str) -> dict[str, str]:
+        """The files of further predictors for one of the first: itself, or of a folder the one at the same place."""
+        root, found = Path(self.predictors), dict(self.further or {})
+        for name, path in found.items():
+            folder = Path(path)
+            if str(root) == predictors or not folder.is_dir() or is_store(folder):
+                continue
+            if not (one := folder / Path(predictors).relative_to(root)).exists():
+                raise InputError(f"{predictors} has no further predictors {name}: {one} is not there.")
+            found[name] = str(one)
+        return found
+
+    def _write(self, predictors: str, further: Mapping[str, str], out: Path) -> None:
         """One file, all that can be refused refused before its first byte."""
-        given, targets = self._input(predictors)
+        given, targets = self._input(predictors, further)
         ensemble = self._ensemble(given)
         checkpoint = self.checkpoint.checkpoint.sha256[:16]
         attributes = {"history": f"scorefield downscale, checkpoint {checkpoint}, seed {self.seed}"}
@@ -138,18 +169,23 @@ class Downscale(Drawing):
         """The correction of predictors of another driving model, and what it was found from."""
         if self.match is None:
             return None
-        other = drive(self.source, self.template, self.match)
+        other = self._drive(self.match, self.further or {})
         fields = (Batch(other.field(i)[None]) for i in range(len(other)))
         return matched_to(self.model.predictors, fields), other
 
-    def _input(self, predictors: str) -> tuple[EnsembleInput, GriddedFields | None]:
+    def _drive(self, predictors: str, further: Mapping[str, str]) -> EnsembleInput:
+        return drive(self.source, self.template, predictors, further, any_calendar=self.any_calendar)
+
+    def _input(self, predictors: str, further: Mapping[str, str]) -> tuple[EnsembleInput, GriddedFields | None]:
         """What is predicted from, and the targets where there are any."""
         if predictors in SPLITS:
             given, targets = predictors_of_split(self.source, predictors, self.most)
         else:
-            given, targets = drive(self.source, self.template, predictors), None
+            given, targets = self._drive(predictors, further), None
         if self.conserve != "no":
             check_conserved(given, self.template)
+        if given.drivers > 1 and not self.members:
+            raise InputError(f"{predictors} has {given.drivers} members: give --members 1 or more for each of them.")
         if self.matched is not None and self.matched[1].shape != given.shape:
             raise InputError(f"The fields of --match {self.match} are of another region than those of {predictors}.")
         return given, targets

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,87 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.climate.carried import Predictors
 from scorefield.climate.files import Cube
 from scorefield.climate.grid import Grid
-from scorefield.climate.regrid import Regridder
-from scorefield.climate.time_features import TimeFeature
-from scorefield.climate.times import dates, irregular
+from scorefield.climate.times import dates
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
-
-
-@dataclass(frozen=True, eq=False)
-class Predictors:
-    """What a field is predicted from, on its own grid, as channels: predictors of its time and of those around it, fields
-    that do not change, features of the time.
-
-    Attributes:
-        cube: the predictors, on the grid of their files.
-        before: steps of time before that of the field.
-        after: steps after it.
-        coarsen: to the mean over the cells of a coarser grid first; None where they are coarse already.
-        regrid: from there to the target's grid.
-        static: (channels, rows, columns) on the target's grid.
-        features: of the time.
-        names: of all channels.
-        grid: the grid from which they are carried to the target's.
-    """
-
-    cube: Cube
-    before: int
-    after: int
-    coarsen: Regridder | None
-    regrid: Regridder
-    static: np.ndarray
-    features: tuple[TimeFeature, ...]
-    names: tuple[str, ...]
-    grid: Grid
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Of the channels."""
-        return np.result_type(self.cube.dtype, self.static.dtype)
-
-    def coarse(self, number: int) -> np.ndarray:
-        """The predictors of a time as they drive the model, (channels, y, x) on the grid that they are given on."""
-        field = self.cube.read(number)
-        return field if self.coarsen is None else self.coarsen(field)
-
-    def window(self, number: int) -> list[np.ndarray]:
-        """Those of a time and of the times around it."""
-        return [self.coarse(number + step) for step in range(-self.before, self.after + 1)]
-
-    def digest(self, places: np.ndarray) -> str:
-        """SHA-256 of places (n, 1 or more), numbers of times first, of the grid, and of dates and values to predict from."""
-        found = hashlib.sha256(repr((self.names, self.cube.quantities, places.shape)).encode())
-        for lines in (places, self.grid.y, self.grid.x):
-            found.update(np.ascontiguousarray(lines).tobytes())
-        steps = np.arange(-self.before, self.after + 1)
-        for number in np.unique(places[:, :1] + steps):
-            found.update(str(dates(self.cube.times[[number % len(self.cube.times)]])[0]).encode())
-            found.update(np.ascontiguousarray(self.cube.read(int(number))).tobytes())
-        return found.hexdigest()
-
-    def at(self, number: int, window: Sequence[np.ndarray], rows: slice, columns: slice) -> np.ndarray:
-        """All channels on a part of the target's grid, (channels, rows, columns)."""
-        parts = [self.regrid(field, rows, columns) for field in window] + [self.static[:, rows, columns]]
-        time = number % len(self.cube.times)
-        shape = parts[0].shape[-2:]
-        for feature in self.features:
-            parts.append(
-                np.broadcast_to(
-                    feature(self.cube.times[time : time + 1])[0][:, None, None], (len(feature.names), *shape)
-                )
-            )
-        return np.concatenate(parts)
-
-    def complete(self, numbers: np.ndarray) -> np.ndarray:
-        """Which fields have all times of their window, one step apart and none of another member, (numbers) bool."""
-        time, n = numbers % len(self.cube.times), len(self.cube.times)
-        found = (time >= self.before) & (time < n - self.after)
-        holes = np.append(0, np.cumsum(irregular(self.cube.times)))  # before each time
-        return found & (holes[(time + self.after).clip(0, n - 1)] == holes[(time - self.before).clip(0, n - 1)])
 
 
 @dataclass(frozen=True)
@@ -267,6 +192,7 @@ class GriddedFields(FieldDataset):
     def _read(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         number = int(self.places[rows[0], 0])
         target = self.targets.read(number)
+        self._check_finite(number, target)
         given_number = self.given_number(number)
         window = None if self.predictors is None else self.predictors.window(given_number)
         found = []
@@ -277,6 +203,15 @@ class GriddedFields(FieldDataset):
                 given = self.predictors.at(given_number, window, *part)
             found.append((target[:, part[0], part[1]], given))
         return found
+
+    def _check_finite(self, number: int, target: np.ndarray) -> None:
+        for name, channel in zip(self.variables, target, strict=True):
+            if infinite := int(np.isinf(channel).sum()):
+                date = dates(self.targets.times)[number % len(self.targets.times)]
+                raise InputError(
+                    f"{self.targets.origin}: {name} is infinite at {infinite} points of {date}: make them NaN, for unknown, "
+                    "or correct the file."
+                )
 
     def _slices(self, place: Place) -> tuple[slice, slice]:
         return slice(place.row, place.row + self.size[0]), slice(place.column, place.column + self.size[1])

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from scorefield.climate.accumulation import accumulation, rain_rate, with_time
 from scorefield.climate.axes import NAMES, Layout, axes_of, bounds_name, layout_of, library, mapping_name, selected
-from scorefield.climate.opening import ROLLED, engine_of, files_of, is_store, open_dataset
+from scorefield.climate.opening import MERGED, ROLLED, engine_of, files_of, is_store, open_dataset, tell
 from scorefield.climate.times import dates
 from scorefield.climate.units import conversion, is_precipitation, same_units
 from scorefield.data.precision import fits_float32, needed
@@ -46,7 +47,8 @@ class Variables:
         path: a NetCDF file, a Zarr store, a pattern such as `pr_*.nc`, or a list of them, which follow one another in time.
             Environment variables in it are filled in.
         names: of the variables, in the order of the channels.
-        units: to which values are converted, of all variables or of each by its name; InputError where they cannot be.
+        units: to which values are converted, of all variables or of each by its name; InputError where they cannot be. Those of
+            a file that says none are taken to be in them.
         levels: which values of the vertical axis to take, or all; each is a channel. An axis of several needs to be told.
         select: the value to take along other dimensions, by their names, such as {expver: 1}.
         fill: a number that stands for unknown values, where the files do not say so.
@@ -134,7 +136,8 @@ class Cube:
     def _open(self) -> tuple[int, xr.Dataset, dict[str, Any]]:
         """Number of the process, its dataset, and its handles of variables of a single HDF5 file; None for others."""
         if self._opened is None or self._opened[0] != os.getpid():
-            dataset = selected(open_dataset(self.files), self.variables.select, self.origin)
+            select = self.variables.select
+            dataset = selected(open_dataset(self.files, halves="expver" in select), select, self.origin)
             self._opened = (os.getpid(), dataset, {})
             self._runs.clear()
         return self._opened
@@ -266,13 +269,9 @@ class Cube:
             values = np.where(np.isclose(values, fill, rtol=1e-6, atol=0), np.nan, values)
         packing = self.dataset[name].encoding
         scale, offset = float(packing.get("scale_factor", 1.0)), float(packing.get("add_offset", 0.0))
-        stored = values if (scale, offset) == (1, 0) else (values - offset) / scale
-        if (number := unnamed_fill(stored)) is not None:
-            found, count = number * scale + offset, int(np.isclose(stored, number, rtol=1e-6).sum())
-            raise InputError(
-                f"{self.origin}: {name} is {found:.9g} at {count} points, which can only stand for unknown, and no _FillValue "
-                f"says so: give fill: {found:.9g} beside names, or correct the file."
-            )
+        check_filled(
+            values, f"{self.origin}: {name}", (scale, offset), "give fill: {} beside names, or correct the file"
+        )
         if change is not None:
             values = values.astype(np.float64) * change[0] + change[1]
         return np.asarray(values, self.dtype)
@@ -282,7 +281,7 @@ class Cube:
         _, dataset, handles = self._open()
         if name not in handles:
             handles[name] = None
-            moved = self.variables.select or ROLLED in dataset.encoding
+            moved = self.variables.select or {ROLLED, MERGED} & set(dataset.encoding)
             if len(self.files) == 1 and not moved and engine_of(self.files[0]) == "h5netcdf":
                 import h5py
 
@@ -336,7 +335,19 @@ class Cube:
             wanted, own = self._wanted(name), dataset[name].attrs.get("units", "none")
             if not wanted or same_units(own, wanted):
                 continue
-            change = conversion(own, wanted, water=is_precipitation(dataset[name]))
+            if own == "none":
+                tell(f"{self.origin}: {name} has no units and is taken to be in {wanted}")
+                continue
+            water = is_precipitation(dataset[name])
+            change = conversion(own, wanted, water=water)
+            if (
+                change is None
+                and water
+                and (change := rain_rate(str(own), wanted, hours := self._hours(name, dataset)))
+            ):
+                tell(
+                    f"{self.origin}: {name} in {own} is taken for what falls in {hours:g} h, and converted to {wanted}"
+                )
             if change is None:
                 raise InputError(
                     f"{self.origin}: {name} is in {own}, and {wanted} is expected: convert it, or give units."
@@ -344,12 +355,40 @@ class Cube:
             found[name] = change
         return found
 
+    def _hours(self, name: str, dataset: xr.Dataset) -> float:
+        """Over which each value is a sum or a mean; NaN where nobody knows."""
+        time = next(
+            (layout.time for one, layout in zip(self.variables.names, self.layouts, strict=True) if one == name), ""
+        )
+        return accumulation(with_time(dataset, name, time)) if time else float("nan")
+
     def _scalar_time(self, dataset: xr.Dataset) -> np.ndarray:
         return np.atleast_1d(dataset["time"].values) if "time" in dataset.variables else np.zeros(1, "datetime64[ns]")
 
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
+def check_filled(
+    values: np.ndarray, what: str, packing: tuple[float, float] = (1.0, 0.0), advice: str = "correct the file"
+) -> None:
+    """Refuse fill values that no file names.
+
+    Args:
+        values: as they are read.
+        what: the file and the variable.
+        packing: scale and offset by which they were stored.
+        advice: what is to be done, with a place for the value.
+    """
+    scale, offset = packing
+    stored = values if packing == (1.0, 0.0) else (values - offset) / scale
+    if (number := unnamed_fill(stored)) is not None:
+        found, count = number * scale + offset, int(np.isclose(stored, number, rtol=1e-6).sum())
+        raise InputError(
+            f"{what} is {found:.9g} at {count} points, which can only stand for unknown, and no _FillValue says so: "
+            f"{advice.format(f'{found:.9g}')}."
+        )
 
 
 def unnamed_fill(values: np.ndarray) -> float | None:

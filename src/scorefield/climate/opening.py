@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("scorefield")
 HDF5, NETCDF3, CDF5 = b"\x89HDF\r\n\x1a\n", b"CDF", b"CDF\x05"
 ROLLED = "scorefield_rolled"  # in a data set's encoding: which dimension was rolled, and its order
+MERGED = "scorefield_merged"  # likewise: that the final and the preliminary half of ERA5 were merged
 SINCE = re.compile(r"\s*(month|year)s?\s+since\s+(.*)", re.IGNORECASE)
 DAY_NUMBER = re.compile(r"day as %Y%m%d|^\s*$")
 SLACK = 1e-6  # of a coordinate's values: files round
@@ -78,10 +79,16 @@ def engine_of(path: str) -> str:
     raise InputError(f"{path} is no NetCDF file and no Zarr store: convert it, with cdo or xarray.")
 
 
-def open_dataset(path: str | Path | Sequence[str]) -> xr.Dataset:
-    """The files of a path as one dataset, lazily; several are joined along time, and what has no time is taken from the first."""
+def open_dataset(path: str | Path | Sequence[str], *, halves: bool = False) -> xr.Dataset:
+    """The files of a path as one dataset, lazily; several are joined along time, and what has no time is taken from the first.
+
+    Args:
+        path: of them.
+        halves: leave the final and the preliminary half of ERA5 apart, along `expver`, of which one is to be selected.
+    """
     xarray, files = library(), files_of(path)
     parts = [_opened(name, lazily=len(files) > 1) for name in files]
+    parts = parts if halves else [_merged(part, name) for part, name in zip(parts, files, strict=True)]
     if len(parts) == 1:
         return _around_the_circle(_with_true_bounds(parts[0], files[0]))
     try:
@@ -127,6 +134,43 @@ def _opened(name: str, *, lazily: bool) -> xr.Dataset:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{name} cannot be read as a gridded file: {brief(error)}.") from error
+
+
+def _merged(dataset: xr.Dataset, origin: str) -> xr.Dataset:
+    """ERA5 that is final (1) and preliminary (5), along `expver`, as one: where one half is unknown, the other is taken."""
+    if dataset.sizes.get("expver", 0) != 2:
+        return dataset
+
+    def merge(values: np.ndarray, *, name: str) -> np.ndarray:
+        final, early = values[..., 0], values[..., 1]
+        both = np.isfinite(final) & np.isfinite(early) & (final != early)
+        if both.any():
+            first = [float(half[both][0]) for half in (final, early)]
+            raise InputError(
+                f"{origin}: {name} has two values at {int(both.sum())} points, first {first[0]:.6g} and {first[1]:.6g}, for the "
+                f"expver {' and '.join(labels)}: pick one by select: {{expver: {labels[0]}}} beside names."
+            )
+        return np.where(np.isnan(final), early, final)
+
+    labels = [str(label) for label in (dataset["expver"].values if "expver" in dataset.coords else (0, 1))]
+    fields = [str(n) for n, v in dataset.data_vars.items() if "expver" in v.dims]
+    apart = {name: dataset[name].dims[0] for name in fields}
+    merged = {
+        name: library().apply_ufunc(
+            merge,
+            dataset[name].chunk({apart[name]: 1} if apart[name] != "expver" else {}).chunk({"expver": -1}),
+            input_core_dims=[["expver"]],
+            kwargs={"name": name},
+            dask="parallelized",
+            output_dtypes=[dataset[name].dtype],
+            keep_attrs=True,
+        )
+        for name in fields
+    }
+    tell(f"{origin}: the halves {' and '.join(labels)} of expver are merged: where one is unknown, the other is taken")
+    found = dataset.drop_vars([*fields, *(["expver"] if "expver" in dataset.coords else [])]).assign(merged)
+    found.encoding = {**dataset.encoding, MERGED: True}
+    return found
 
 
 def _months_dated(dataset: xr.Dataset) -> xr.Dataset:

@@ -12,20 +12,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.climate.fields import Predictors
+from scorefield.climate.carried import Carried, Predictors
 from scorefield.climate.files import Cube, Variables
-from scorefield.climate.grid import CURVILINEAR, Grid, orientation_to
+from scorefield.climate.grid import Grid
 from scorefield.climate.opening import open_dataset
 from scorefield.climate.regrid import Conservative, Regridder, spreading
-from scorefield.climate.source import Climate, grid_of_cube
+from scorefield.climate.source import Climate
 from scorefield.climate.template import Template
 from scorefield.climate.times import calendar_of, dates, usual_step
+from scorefield.climate.trained_lines import common_part, on_trained_lines, parts_covered
 from scorefield.foundation.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-TOLERANCE = 1e-3  # of a step, by which positions of one grid may differ: files round
 FAR = 5.0  # ranges of training by which predictors may go beyond them: other units go further
 MINUTES_OF_DAY = 1440
 LARGEST = 10.0  # ratio by which `rescaled` multiplies: a trace in a dry cell must not become a downpour at one point
@@ -142,33 +142,35 @@ class Driving(EnsembleInput):
     def field(self, position: int) -> Tensor:
         number = int(self.numbers[position])
         window = self.predictors.window(number)
-        for values in window:
-            for name, channel in zip(self.predictors.cube.names, values, strict=True):
-                self._check(name, channel[self._used], position)
+        for fields in window:
+            for source, used, values in zip(self.predictors.sources, self._used, fields, strict=True):
+                for name, channel in zip(source.names, values, strict=True):
+                    self._check(name, channel[used], position)
         found = self.predictors.at(number, window, slice(None), slice(None))
         if not self.gaps:
-            names = self.predictors.cube.names * len(
-                window
-            )  # those of the file come first, time features and the like last
+            names = self.predictors.own_names * len(window)  # they come first, time features and the like last
             for name, channel in zip(names, found, strict=False):
                 self._check_known(name, np.isnan(channel), "unknown", position)
         return torch.from_numpy(found)
 
     @cached_property
-    def _used(self) -> np.ndarray:
-        """Which values of the predictors' grid reach the domain, (y, x) bool: others may be as they are."""
-        return self.predictors.regrid.used()
+    def _used(self) -> list[np.ndarray]:
+        """Which values of each source's grid reach the domain, (y, x) bool: others may be as they are."""
+        return [source.regrid.used() for source in self.predictors.sources]
+
+    def _origin(self, name: str) -> str:
+        """The files of a channel."""
+        return next(s.cube.origin for s in self.predictors.sources if name in s.names)
 
     def _check_known(self, name: str, unknown: np.ndarray, what: str, position: int) -> None:
         if unknown.any():
             raise InputError(
-                f"{self.predictors.cube.origin}: {name} has {int(unknown.sum())} {what} values around "
+                f"{self._origin(name)}: {name} has {int(unknown.sum())} {what} values around "
                 f"{self._date(position)}, and had none in training: fill them, or cut them off."
             )
 
     def _check(self, name: str, values: np.ndarray, position: int) -> None:
         """Refuse values that are infinite, or of another order than those of training."""
-        what = f"{self.predictors.cube.origin}: {name} has"
         self._check_known(name, np.isinf(values), "infinite", position)
         low, high = self.ranges.get(name, (-np.inf, np.inf))
         slack = FAR * ((high - low) or max(abs(high), 1.0))
@@ -176,8 +178,8 @@ class Driving(EnsembleInput):
         far = known[(known < low - slack) | (known > high + slack)]
         if len(far):
             raise InputError(
-                f"{what} a value of {far[np.abs(far).argmax()]:.5g} around {self._date(position)}, and had {low:.5g} to "
-                f"{high:.5g} in training: check its units."
+                f"{self._origin(name)}: {name} has a value of {far[np.abs(far).argmax()]:.5g} around {self._date(position)}, and "
+                f"had {low:.5g} to {high:.5g} in training: check its units."
             )
 
     def known(self, template: Template) -> np.ndarray:
@@ -251,45 +253,87 @@ def rescaled(
     return x * spread(ratio) + spread(coarse - ratio * means)
 
 
-def drive(source: Climate, template: Template, path: str) -> Driving:
+def drive(
+    source: Climate,
+    template: Template,
+    path: str,
+    further: Mapping[str, str] | None = None,
+    *,
+    any_calendar: bool = False,
+) -> Driving:
     """Open and check predictors.
 
     Args:
         source: the training data's description; its files are not touched.
         template: what it left in the checkpoint.
         path: of the predictors.
+        further: paths of further predictors, by the name of their source.
+        any_calendar: whether they may have another calendar than those of training.
 
     Raises:
-        InputError: a variable is missing, in other units, on another grid, of another calendar, or with dates out of order.
+        InputError: a variable is missing, in other units, on another grid, of another calendar, or with dates out of order; a
+            source is missing, or lacks times.
     """
-    required = template.facts["predictors"]
+    required, further = template.facts["predictors"], further or {}
+    check_sources(template, further)
     wanted = source.targets if source.predictors is None else source.predictors
-    units = {name: text for name, text in required["units"].items() if text}
     ranges = required.get("ranges", {})  # runs of before have none
-    present = open_dataset(path).dims if wanted.select else ()
-    select = {name: value for name, value in wanted.select.items() if name in present}
-    cube = Cube(replace(with_levels(wanted, ranges), path=path, units=units, select=select))
-    check_times(cube, template.facts["calendar"])
+    cube = opened(with_levels(wanted, ranges), path, required["units"])
+    check_times(cube, "" if any_calendar else template.facts["calendar"])
     step = usual_step(cube.times)
     if len(cube.times) > 1 and (trained := required.get("step")) and not 0.5 < step / trained < 1.5:
         raise InputError(
             f"{cube.origin} has steps of {step:g} days, and the model was trained on {trained:g}: select times."
         )
-    cube, coarsen, given = on_trained_lines(source, cube, template)
-    rows, columns = parts_covered(given, template)
-    static, domain = template.static, template.grid
-    part = domain.crop(rows, columns)
-    predictors = source.assembled(cube, coarsen, given, part, (static[0], static[1][:, rows, columns]))
+    ways = [
+        (*on_trained_lines(cube, template.driving, source.coarsen, whole=template.facts["whole"]), source.regrid, "")
+    ]
+    for name, (trained, units) in template.further.items():
+        variables = (source.further or {})[name]
+        more = opened(variables, further[name], units)
+        placed = on_trained_lines(more, trained, variables.coarsen, whole=template.facts["whole"])
+        ways.append((*placed, variables.regrid or source.regrid, name))
+    parts = [parts_covered(given, template) for _, _, given, _, _ in ways]
+    rows, columns = (common_part([part[axis] for part in parts]) for axis in (0, 1))
+    part = template.grid.crop(rows, columns)
+    sources = [
+        Carried(one, given, regrid.between(given, part), means, name) for one, means, given, regrid, name in ways
+    ]
+    sources = [sources[0], *(one.beside(sources[0].cube) for one in sources[1:])]
+    static = template.static
+    predictors = source.assembled(sources, (static[0], static[1][:, rows, columns]))
     numbers = np.flatnonzero(predictors.complete(np.arange(len(cube))))
     if not len(numbers):
         raise InputError(
             f"{cube.origin} has {len(cube.times)} times, and none of them with the {source.before} before and the "
             f"{source.after} after it that the model was trained on."
         )
-    back, left_out = to_cells_and_back(part, given), len(cube.times) - len(numbers) // cube.members
+    predictors.check_sources(numbers)
+    back, left_out = to_cells_and_back(part, predictors.grid), len(cube.times) - len(numbers) // cube.members
     return Driving(
         predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out, drivers=cube.members
     )  # fmt: skip
+
+
+def check_sources(template: Template, further: Mapping[str, str]) -> None:
+    """Refuse sources that a model does not know, and their absence."""
+    trained = ", ".join(template.further)
+    if unknown := [name for name in further if name not in template.further]:
+        known = f"it knows {trained}" if trained else "it has the first predictors alone"
+        raise InputError(f"The model has no further predictors {unknown[0]}: {known}.")
+    if lacking := [name for name in template.further if name not in further]:
+        raise InputError(
+            f"The model was trained on further predictors ({trained}), and {', '.join(lacking)} are not given: add "
+            f"--further.{lacking[0]} FILE."
+        )
+
+
+def opened(variables: Variables, path: str, units: Mapping[str, str]) -> Cube:
+    """Variables of other files, in the units of training."""
+    present = open_dataset(path, halves=True).dims if variables.select else ()
+    select = {name: value for name, value in variables.select.items() if name in present}
+    known = {name: text for name, text in units.items() if text}
+    return Cube(replace(variables, path=path, units=known, select=select))
 
 
 def with_levels(variables: Variables, names: Iterable[str]) -> Variables:
@@ -311,7 +355,9 @@ def check_times(cube: Cube, calendar: str) -> None:
     cube.check_dates()
     own = calendar_of(cube.dataset[cube.layout.time]) if cube.layout.time else ""
     if own and calendar and own != calendar:
-        raise InputError(f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it.")
+        raise InputError(
+            f"{cube.origin} has the calendar {own}, and the model was trained on {calendar}: convert it, or give --any-calendar."
+        )
 
 
 def minutes(date: Any) -> int:
@@ -324,89 +370,3 @@ def minutes(date: Any) -> int:
 
         whole = int(cftime.date2num(date, "days since 0001-01-01", calendar=date.calendar))
     return max(whole, 0) * MINUTES_OF_DAY + date.hour * 60 + date.minute
-
-
-def on_trained_lines(source: Climate, cube: Cube, template: Template) -> tuple[Cube, Regridder | None, Grid]:
-    """Predictors on the grid that drove training, whatever the direction of their axes, the branch of their longitudes, and how
-    far they reach beyond it; where training coarsened its files, files that are as fine are coarsened, too.
-
-    Raises:
-        InputError: they are on another grid.
-    """
-    given, trained, whole = grid_of_cube(cube), template.driving, template.facts["whole"]
-    rows, columns = _places(given, trained, whole=whole)
-    if rows is not None and columns is not None:
-        placed = cube.placed(rows, columns)
-        return placed, None, trained if whole else grid_of_cube(placed)
-    if source.coarsen > 1 and min(given.shape) >= source.coarsen:
-        coarse = given.coarsened(source.coarsen)
-        ends = (None if places is None else places.tolist() for places in _places(coarse, trained, whole=whole))
-        if list(ends) == [list(range(n)) for n in coarse.shape]:
-            return cube, Conservative().between(given, coarse), coarse
-    sizes = (f"{grid.shape[0]}×{grid.shape[1]} points of {grid.kind}" for grid in (given, trained))
-    what = ", not ".join(sizes)
-    if given.shares_lines_with(trained) and given.kind != CURVILINEAR:
-        axis, own, theirs = ("y", trained.y, given.y) if rows is None else ("x", trained.x, given.x)
-        ends = [f"{len(line)} from {line[0]:.5g} to {line[-1]:.5g}" for line in (theirs, own)]
-        what = f"along {axis} {ends[0]}, not {ends[1]}"
-    raise InputError(
-        f"{cube.origin} is on another grid than the predictors of training: {what}. Regrid it, or cut it to that."
-    )
-
-
-def _places(given: Grid, trained: Grid, *, whole: bool) -> tuple[np.ndarray | None, np.ndarray | None]:
-    """Which rows and columns to take of a grid, in order, to have those of training, or for tiles their steps; else None."""
-    if given.kind == trained.kind == CURVILINEAR:
-        order = orientation_to(trained.points(), given.points())
-        if order is None:
-            return None, None
-        return np.arange(given.shape[0])[order[0]], np.arange(given.shape[1])[order[1]]
-    if not given.shares_lines_with(trained):
-        return None, None
-    find = _numbers_of if whole else _numbers_beside
-    return find(trained.y, given.y, 0.0), find(trained.x, given.x, 360.0 * trained.spherical)
-
-
-def _turned(distance: np.ndarray, period: float) -> np.ndarray:
-    return (distance + period / 2) % period - period / 2 if period else distance
-
-
-def _numbers_of(own: np.ndarray, theirs: np.ndarray, period: float) -> np.ndarray | None:
-    """Where each of the lines of training is among others."""
-    away = np.abs(_turned(own[:, None] - theirs[None], period))
-    found = away.argmin(1)
-    return found if away.min(1).max() <= TOLERANCE * abs(_step(own)) else None
-
-
-def _numbers_beside(own: np.ndarray, theirs: np.ndarray, period: float) -> np.ndarray | None:
-    """The numbers of lines that go on those of training, in their direction."""
-    forth = np.arange(len(theirs)) if _step(own) * _step(theirs) > 0 else np.arange(len(theirs))[::-1]
-    offset, step = float(_turned(theirs[forth[:1]] - own[:1], period)[0]), abs(_step(own))
-    same = (
-        abs(step - abs(_step(theirs))) <= TOLERANCE * step
-        and abs(offset / step - round(offset / step)) < 10 * TOLERANCE
-    )
-    return forth if same else None
-
-
-def parts_covered(given: Grid, template: Template) -> tuple[slice, slice]:
-    """The part of the domain under some predictors: all of it, unless the model was trained on tiles, which know no places."""
-    grid = template.grid
-    if template.facts["whole"]:
-        return slice(0, grid.shape[0]), slice(0, grid.shape[1])
-    if given.kind == CURVILINEAR:
-        raise InputError("A model of tiles of a curvilinear grid predicts the splits of its own data alone.")
-    return _within(grid.y, given.y_edges, circle=False), _within(grid.x, given.x_edges, circle=grid.spherical)
-
-
-def _within(positions: np.ndarray, edges: np.ndarray, *, circle: bool) -> slice:
-    low, high = edges.min(), edges.max()
-    wrapped = (positions - low) % 360 + low if circle else positions
-    inside = np.flatnonzero((wrapped > low) & (wrapped < high))
-    if not len(inside):
-        raise InputError("The predictors lie outside the domain of the training data.")
-    return slice(int(inside[0]), int(inside[-1]) + 1)
-
-
-def _step(positions: np.ndarray) -> float:
-    return float(positions[-1] - positions[0]) / (len(positions) - 1) if len(positions) > 1 else 1.0

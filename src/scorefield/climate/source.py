@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -12,17 +13,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.climate.axes import advice
-from scorefield.climate.fields import GriddedFields, Predictors
+from scorefield.climate.carried import Carried, Predictors, matched, units_of
+from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import Cube, Variables
 from scorefield.climate.grid import Grid, grid_of
 from scorefield.climate.opening import tell
-from scorefield.climate.regrid import Bilinear, Conservative, Regrid, Regridder
+from scorefield.climate.regrid import Bilinear, Conservative, Regrid
 from scorefield.climate.split import Division
 from scorefield.climate.template import template_bytes
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import TimeFeature
-from scorefield.climate.times import calendar_of, dates, span_of, stamps, usual_step
+from scorefield.climate.times import calendar_of, dates, usual_step
 from scorefield.data.inspect import written
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
@@ -32,11 +33,31 @@ SURVEYED = 2**26  # bytes of fields in memory while all are gone through
 
 
 @dataclass(frozen=True)
+class FurtherPredictors(Variables):
+    """Variables that a field is predicted from, too, on a grid of their own, with times of their own or none.
+
+    Args:
+        path: as of `Variables`.
+        names: likewise.
+        units: likewise.
+        levels: likewise.
+        select: likewise.
+        fill: likewise.
+        regrid: how they come to the target's grid; as the first predictors by default.
+        coarsen: take the area means over cells of so many points squared first.
+    """
+
+    regrid: Regrid | None = None
+    coarsen: int = 1
+
+
+@dataclass(frozen=True)
 class Climate(Source):
     """Fine fields of gridded files beside coarse ones: p(targets | predictors) is to be learnt.
 
     Every field is one time of one ensemble member, of the whole grid or of a tile of it. Predictors come in files of their own,
-    on their own grid, or are the targets themselves as a coarse model would show them (`coarsen`).
+    on their own grid, or are the targets themselves as a coarse model would show them (`coarsen`), and further ones from any
+    number of sources on other grids.
 
     Args:
         targets: what is to be predicted.
@@ -51,6 +72,8 @@ class Climate(Source):
         tiles: cut the domain into fields of one size.
         mask_channel: give the network a channel of where the target is known.
         memory: GiB that the fields may take; beyond it they are read when they are needed.
+        further: more predictors by the name of their source, each with files, grid and regridding of its own; what has no time,
+            such as a land mask, is taken at all times and kept in the checkpoint.
     """
 
     targets: Variables
@@ -65,15 +88,21 @@ class Climate(Source):
     tiles: Tiles | None = None
     mask_channel: bool = False
     memory: float = 4.0
+    further: dict[str, FurtherPredictors] | None = None
 
     def __post_init__(self) -> None:
         if self.coarsen < 1 or self.before < 0 or self.after < 0:
             raise InputError("Climate needs coarsen >= 1, before >= 0 and after >= 0.")
         if self.predictors is None and self.coarsen == 1 and (self.before or self.after):
             raise InputError("There are no predictors whose times before and after could be taken: give some.")
+        for name, further in (self.further or {}).items():
+            if not name or "." in name or "@" in name:
+                raise InputError(f"further.{name} is no name of a source: give a word without a point.")
+            if further.coarsen < 1:
+                raise InputError(f"further.{name}.coarsen is {further.coarsen}: give a number of at least 1.")
 
     def files_read(self) -> list[Path]:
-        given = (self.targets, self.predictors, self.static)
+        given = (self.targets, self.predictors, self.static, *(self.further or {}).values())
         return [Path(file) for variables in given if variables is not None for file in variables.files()]
 
     def load(self, split: Split) -> GriddedFields:
@@ -112,46 +141,49 @@ class Climate(Source):
     def predictors_for(self, targets: Cube, domain: Grid) -> Predictors | None:
         """The predictors of training, on the grid of the targets."""
         if self.predictors is None and self.coarsen == 1:
-            if self.static is not None or self.features:
-                raise InputError("static and features go with predictors: give predictors, or coarsen.")
+            if self.static is not None or self.features or self.further:
+                raise InputError("static, further and features go with predictors: give predictors, or coarsen.")
             return None
         cube = targets if self.predictors is None else Cube(self.predictors)
         own = grid_of_cube(cube)
         driving = own if self.coarsen == 1 else (domain if cube is targets else own).coarsened(self.coarsen)
         coarsen = None if self.coarsen == 1 else Conservative().between(own, driving)
-        return self.assembled(cube, coarsen, driving, domain, self.static_on(domain))
+        sources = [Carried(cube, driving, self.regrid.between(driving, domain), coarsen)]
+        static = [self.static_on(domain)]
+        for name, variables in (self.further or {}).items():
+            more = Cube(variables)
+            if not more.layout.time or (len(more.times) == 1 < len(cube.times)):
+                tell(f"{name}, {more.origin}, has one field: it is taken at all times")
+                names, values = self._unchanging(variables, domain)
+                static.append((tuple(f"{name}.{channel}" for channel in names), values))
+                continue
+            own = grid_of_cube(more)
+            driving = own.coarsened(variables.coarsen) if variables.coarsen > 1 else own
+            coarsen = Conservative().between(own, driving) if variables.coarsen > 1 else None
+            way = (variables.regrid or self.regrid).between(driving, domain)
+            sources.append(Carried(more, driving, way, coarsen, name).beside(cube))
+        names, values = zip(*static, strict=True)
+        return self.assembled(sources, (sum(names, ()), np.concatenate(values)))
 
-    def assembled(
-        self,
-        cube: Cube,
-        coarsen: Regridder | None,
-        driving: Grid,
-        domain: Grid,
-        static: tuple[tuple[str, ...], np.ndarray],
-    ) -> Predictors:
+    def assembled(self, sources: Sequence[Carried], static: tuple[tuple[str, ...], np.ndarray]) -> Predictors:
         """Predictors of any files that carry the variables."""
-        steps = [f"{step:+d}" if step else "" for step in range(-self.before, self.after + 1)]
-        names = [name + step for step in steps for name in cube.names]
-        names += [*static[0], *(name for feature in self.features for name in feature.names)]
-        return Predictors(
-            cube,
-            self.before,
-            self.after,
-            coarsen,
-            self.regrid.between(driving, domain),
-            static[1],
-            tuple(self.features),
-            tuple(names),
-            driving,
-        )
+        return Predictors(tuple(sources), self.before, self.after, static[1], static[0], tuple(self.features))
 
     def static_on(self, domain: Grid) -> tuple[tuple[str, ...], np.ndarray]:
-        """Names and values of the fields that do not change, on the grid of the targets."""
+        """Names and values of the fields of `static`, on the grid of the targets."""
         if self.static is None:
             return (), np.zeros((0, *domain.shape), np.float32)
-        cube = Cube(self.static)
-        values = self.regrid.between(grid_of_cube(cube), domain)(cube.read(0))
-        return cube.names, values
+        return self._unchanging(self.static, domain)
+
+    def _unchanging(self, variables: Variables, domain: Grid) -> tuple[tuple[str, ...], np.ndarray]:
+        cube = Cube(variables)
+        grid, field, regrid = grid_of_cube(cube), cube.read(0), self.regrid
+        if isinstance(variables, FurtherPredictors):
+            regrid = variables.regrid or regrid
+            if variables.coarsen > 1:
+                coarse = grid.coarsened(variables.coarsen)
+                grid, field = coarse, Conservative().between(grid, coarse)(field)
+        return cube.names, regrid.between(grid, domain)(field)
 
     def _places(
         self, targets: Cube, domain: Grid, predictors: Predictors | None, matching: np.ndarray, split: Split
@@ -167,6 +199,7 @@ class Climate(Source):
                     f"the first {first}: give predictors of all times, or choose others by division."
                 )
             numbers = numbers[predictors.complete(matching[numbers])]  # `summary_of` says how many are left out
+            predictors.check_sources(matching[numbers])
         places = self.division.places(domain.shape, split)
         if self.tiles is None:
             if not places.all():
@@ -184,44 +217,6 @@ def grid_of_cube(cube: Cube) -> Grid:
     """The grid of a cube's variables."""
     found = grid_of(cube.dataset, cube.variables.names[0], cube.layouts[0])
     return found if cube.order is None else found.turned(*cube.order)
-
-
-def matched(targets: Cube, predictors: Cube) -> np.ndarray:
-    """For every field of the targets the number of the predictors' field of the same time and member; -1 where there is none.
-
-    Daily fields belong together by their day, monthly ones by their month, whatever the hour or the day that they are stamped.
-    """
-    if predictors is targets:
-        return np.arange(len(targets))
-    predictors.check_dates()
-    if predictors.members != targets.members:
-        many, member = (
-            (predictors, predictors.layout.member) if predictors.members > 1 else (targets, targets.layout.member)
-        )
-        raise InputError(
-            f"{predictors.origin} has {predictors.members} members and {targets.origin} {targets.members}: "
-            f"{advice(many.dataset, member)}."
-        )
-    calendars = [calendar_of(c.dataset[c.layout.time]) if c.layout.time else "" for c in (predictors, targets)]
-    if all(calendars) and calendars[0] != calendars[1]:
-        raise InputError(
-            f"{predictors.origin} has the calendar {calendars[0]}, and {targets.origin} {calendars[1]}: convert one of them."
-        )
-    theirs, ours = stamps(predictors.times), stamps(targets.times)
-    steps = [usual_step(cube.times) for cube in (predictors, targets)]
-    if min(len(theirs), len(ours)) > 1 and not 0.5 < steps[0] / steps[1] < 2:
-        tell(
-            f"{predictors.origin} has steps of {steps[0]:g} days and the targets of {steps[1]:g}: fields of one time are matched"
-        )
-    found = np.full(len(ours), -1)
-    for span in (6, max(span_of(cube.times) for cube in (predictors, targets))):
-        places = {stamp[:span]: i for i, stamp in enumerate(theirs)}
-        if len(places) == len(theirs) and len({stamp[:span] for stamp in ours}) == len(ours):
-            found = np.array([places.get(stamp[:span], -1) for stamp in ours])
-        if (found >= 0).any():
-            break
-    members = np.arange(targets.members)[:, None] * len(theirs)
-    return np.where(found < 0, -1, members + found).ravel()
 
 
 def summary_of(fields: GriddedFields) -> tuple[str, ...]:
@@ -248,6 +243,9 @@ def summary_of(fields: GriddedFields) -> tuple[str, ...]:
         known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
         found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
         found.append(f"target {name} {_correlation_line(chosen.x[:, number], known)}")
+    for carried in () if predictors is None else predictors.sources:
+        sizes = f"{carried.grid.shape[0]} × {carried.grid.shape[1]}, {carried.grid.kind}"
+        found.append(f"predictors{f' {carried.name}' * bool(carried.name)}: {sizes}, {len(carried.cube.times)} times")
     for number, name in enumerate(() if predictors is None else predictors.names):
         values = chosen.cond["field"][:, number]
         gaps = float(torch.isnan(values).float().mean())
@@ -330,12 +328,7 @@ def describe(source: Climate, fields: GriddedFields) -> Tensor:
     facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
     required: dict[str, Any] = {"units": {}, "gaps": gaps}
     if predictors is not None:
-        own = {name: predictors.cube.attributes(name) for name in predictors.cube.variables.names}
-        required["units"] = {name: str(attributes.get("units", "")) for name, attributes in own.items()}
+        required["units"] = units_of(predictors.cube)
         required["step"] = usual_step(predictors.cube.times) if source.before or source.after else None
         required["ranges"] = dict(zip(predictors.names, given, strict=True))
-    static = (
-        ((), np.zeros((0, *fields.domain.shape), np.float32)) if predictors is None else source.static_on(fields.domain)
-    )
-    driving = None if predictors is None else predictors.grid
-    return template_bytes(targets, fields.domain, driving, required, ever, facts, static)
+    return template_bytes(targets, fields.domain, predictors, required, ever, facts)

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from scorefield.climate.axes import NAMES, Layout, bounds_name, library, mapping_name
+from scorefield.climate.carried import Predictors, units_of
 from scorefield.climate.files import Cube
 from scorefield.climate.grid import CURVILINEAR, Grid, grid_of, is_angle
 from scorefield.climate.times import calendar_of
@@ -66,10 +67,13 @@ class Template:
     @property
     def driving(self) -> Grid:
         """The grid of the predictors."""
-        stored = self.facts["driving"]
-        arrays = {name: np.asarray(values) for name, values in {**stored["lines"], **stored.get("points", {})}.items()}
-        pole = tuple((name, number) for name, number in stored["pole"])
-        return Grid(**arrays, kind=stored["kind"], pole=pole, spherical=stored["spherical"])
+        return _grid(self.facts["driving"])
+
+    @property
+    def further(self) -> dict[str, tuple[Grid, dict[str, str]]]:
+        """The grids of further predictors, and the units of their variables, by the name of their source."""
+        stored = self.facts.get("further", {})  # runs of before have none
+        return {name: (_grid(one["driving"]), dict(one["units"])) for name, one in stored.items()}
 
     @property
     def known(self) -> np.ndarray:
@@ -96,22 +100,20 @@ class Template:
 def template_bytes(
     targets: Cube,
     domain: Grid,
-    driving: Grid | None,
-    predictors: dict[str, Any],
+    predictors: Predictors | None,
+    required: dict[str, Any],
     known: np.ndarray,
     facts: dict[str, Any],
-    static: tuple[tuple[str, ...], np.ndarray],
 ) -> Tensor:
     """Make a template.
 
     Args:
         targets: the variables learnt.
         domain: their grid.
-        driving: that of the predictors.
-        predictors: units of the predictors by name, under "units", and whether they may have gaps, under "gaps".
+        predictors: what they are learnt from.
+        required: units of the predictors by name, under "units", and whether they may have gaps, under "gaps".
         known: where targets were ever known, (rows, columns).
         facts: further entries.
-        static: names and values of fields that do not change.
     """
     layout, dataset = targets.layouts[0], targets.dataset
     rows, columns = domain.shape
@@ -122,8 +124,8 @@ def template_bytes(
     if mapping := mapping_name(dataset, targets.variables.names[0]):
         frame[mapping] = dataset[mapping].variable.load()
         frame[KNOWN].attrs["grid_mapping"] = mapping
-    if static[0]:
-        frame[STATIC] = (("scorefield_channel", layout.y, layout.x), static[1])
+    if predictors is not None and predictors.static_names:
+        frame[STATIC] = (("scorefield_channel", layout.y, layout.x), predictors.static)
     attributes = {name: _plain(targets.attributes(name)) for name in targets.variables.names}
     kept_attributes = ("institution", "title", "source", "references")
     time = dataset[targets.layout.time] if targets.layout.time else None
@@ -133,9 +135,13 @@ def template_bytes(
         "y": layout.y,
         "x": layout.x,
         "mapping": mapping,
-        "predictors": predictors,
-        "static": list(static[0]),
-        "driving": _lines(driving) if driving is not None else None,
+        "predictors": required,
+        "static": [] if predictors is None else list(predictors.static_names),
+        "driving": None if predictors is None else _lines(predictors.grid),
+        "further": {
+            one.name: {"driving": _lines(one.grid), "units": units_of(one.cube)}
+            for one in (() if predictors is None else predictors.sources[1:])
+        },
         "calendar": "" if time is None else calendar_of(time),
         "attrs": {k: v for k, v in _plain(dataset.attrs).items() if k in kept_attributes},
     }
@@ -171,6 +177,13 @@ def _is_frame(frame: xr.Dataset, name: str, axes: tuple[str, str], targets: Cube
     bounds = {bounds_name(frame, str(coordinate)) for coordinate in frame.coords}
     positions = name in frame.coords or name in bounds or is_angle(frame[name])
     return positions and all(frame.sizes[d] in (2, 4) and d not in frame.coords for d in dims - set(axes))
+
+
+def _grid(stored: dict[str, Any]) -> Grid:
+    """The inverse of `_lines`."""
+    arrays = {name: np.asarray(values) for name, values in {**stored["lines"], **stored.get("points", {})}.items()}
+    pole = tuple((name, number) for name, number in stored["pole"])
+    return Grid(**arrays, kind=stored["kind"], pole=pole, spherical=stored["spherical"])
 
 
 def _lines(grid: Grid) -> dict[str, Any]:

@@ -25,7 +25,7 @@ class Dates(NamedTuple):
         hour: whole hours, 0 to 23.
         hours: since the first time.
         day: number of the day since the first, beginning at midnight.
-        step: hours from one time to the next, usually.
+        step: hours between the two times that are nearest to one another: a series may lack some.
         dated: whether there are any.
     """
 
@@ -67,7 +67,8 @@ def dates_of(data: Dataset, coordinate: str = "time") -> Dates:
     hours = np.asarray(hours, float)
     month, year, hour, minute = (getattr(time.dt, part).to_numpy() for part in ("month", "year", "hour", "minute"))
     day = np.floor((hours + hour[0] + minute[0] / 60) / 24 + 1e-9).astype(int)
-    step = float(np.median(np.abs(np.diff(hours)))) if n > 1 else float("nan")
+    steps = np.diff(np.unique(hours))
+    step = round(float(steps.min()), 6) if len(steps) else float("nan")
     return Dates(month, year, hour, hours, day, step, dated=True)
 
 

@@ -17,6 +17,7 @@ SPELLINGS = (  # what UDUNITS and the registry of cf-xarray do not know, or know
     (re.compile(r"((°|\bdeg(ree)?s?)[\s_]+)?\bK(elvin)?\b"), "K"),
     (re.compile(r"\bmb\b"), "mbar"),
     (re.compile(r"\bKg\b"), "kg"),
+    (re.compile(r"\bgpm\b"), "m"),  # of geopotential height
     (re.compile(r"^(fraction|-|\(0 ?- ?1\))$"), "1"),
     (re.compile(r" of water equivalent$"), ""),
 )

@@ -30,6 +30,7 @@ from scorefield.run.defaults import (
     named_in,
     names_in,
     with_class_paths,
+    with_entries,
     with_own_defaults,
     without_renamed,
 )
@@ -60,6 +61,8 @@ class Parser(ArgumentParser):
         try:
             arguments = self.with_files(arguments)
             below = drop_replaced(self.get_defaults() if base is None else base, arguments)
+            kinds = {name: classes_in(kind) for name, kind in self._types().items()}
+            arguments = with_entries(below, arguments, kinds)
             below = with_class_paths(below, arguments)
             given = set(named_in(arguments))
             return with_own_defaults(self.parse_args(list(arguments), namespace=below), given, below)

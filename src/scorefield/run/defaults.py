@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import MISSING, fields, is_dataclass
 from importlib import import_module
 from inspect import signature
 from itertools import pairwise
-from typing import Any, get_args, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
+import yaml
 from jsonargparse import Namespace
 
 
@@ -19,10 +22,13 @@ def import_class(path: str) -> Any:
 
 def constructor_types(kind: Any) -> dict[str, Any]:
     """The types of the arguments of a class or a function, by name; nothing where they are not known."""
-    try:
-        return get_type_hints(kind.__init__ if isinstance(kind, type) else kind)
-    except (NameError, TypeError, AttributeError):
-        return {}
+    inherited = is_dataclass(kind) and isinstance(kind, type)  # fields of another module, whose names this one lacks
+    for owner in (kind.__init__ if isinstance(kind, type) else kind, *([kind] if inherited else [])):
+        try:
+            return get_type_hints(owner)
+        except (NameError, TypeError, AttributeError):
+            continue
+    return {}
 
 
 def without_renamed(base: Namespace, config: Mapping[str, Any]) -> Namespace:
@@ -54,20 +60,67 @@ def drop_replaced(base: Namespace, arguments: Sequence[str]) -> Namespace:
 
 
 def with_class_paths(base: Namespace, arguments: Sequence[str]) -> Namespace:
-    """The base with the class named wherever an option sets an argument of one that may be null: the parser needs that."""
+    """The base with the class named of all that may be null, in every class of which an option sets an argument: the parser
+    needs that.
+    """
     base = base.clone()
     for option in named_in(arguments):
         owner: Any = base
-        for name in option.split(".")[:-1]:
-            inside = owner.get("init_args", owner) if isinstance(owner, Namespace) else Namespace()
-            held = inside.get(name)
-            if isinstance(held, Namespace) and "class_path" not in held and _is_class(owner):
-                kinds = get_args(constructor_types(import_class(owner.class_path)).get(name))
-                if len(kinds) == 2 and kinds[1] is type(None):
+        for name in option.split("."):
+            if not isinstance(owner, Namespace):
+                break
+            inside = owner.get("init_args", owner)
+            types = constructor_types(import_class(owner.class_path)) if _is_class(owner) else {}
+            for argument, kind in types.items():
+                held, kinds = inside.get(argument), get_args(kind)
+                if isinstance(held, Namespace) and "class_path" not in held and kinds[1:] == (type(None),):
                     path = f"{kinds[0].__module__}.{kinds[0].__qualname__}"
-                    held = inside[name] = Namespace(class_path=path, init_args=held)
-            owner = held
+                    inside[argument] = Namespace(class_path=path, init_args=held)
+            owner = inside.get(name)
     return base
+
+
+def with_entries(base: Namespace, arguments: Sequence[str], types: Mapping[str, Sequence[type]]) -> list[str]:
+    """The arguments, with an empty entry before the first `--data.further.NAME.PART` of a NAME that is not there yet: the parser
+    changes the entries that a mapping of dataclasses has, and makes none.
+
+    Args:
+        base: what they are parsed on top of.
+        arguments: words of a command line.
+        types: the classes that each option may name.
+    """
+    found: list[str] = []
+    there: set[tuple[str, ...]] = set()
+    for word, following in pairwise([*arguments, ""]):
+        name, equals, value = word.partition("=")
+        head, *path = name.removeprefix("--").replace(".init_args", "").split(".")
+        entry = _entry_type(types.get(head, ()), path[0]) if word.startswith("--") and path else None
+        if entry is not None and len(path) == 1:
+            content = yaml.safe_load(value if equals else following)
+            there.update((head, path[0], str(one)) for one in (content if isinstance(content, Mapping) else ()))
+        elif entry is not None:
+            held, key = _held(base, f"{head}.{path[0]}"), (head, path[0], path[1])
+            if len(path) > 2 and key not in there and path[1] not in (held or {}):
+                needed = [one for one in fields(entry) if one.default is MISSING and one.default_factory is MISSING]
+                hints = get_type_hints(entry)
+                empty = {one.name: [] if get_origin(hints[one.name]) is list else "" for one in needed}
+                found.append(f"--{'.'.join(key)}={json.dumps(empty)}")
+            there.add(key)
+        found.append(word)
+    return found
+
+
+def _entry_type(kinds: Sequence[type], name: str) -> type | None:
+    """The dataclass of the entries of an argument, of some classes or those made of them, that is a mapping of such; or None."""
+    for kind in kinds:
+        hint = constructor_types(kind).get(name)
+        for part in (hint, *get_args(hint)):
+            inner = get_args(part)
+            if get_origin(part) is dict and is_dataclass(inner[1]):
+                return inner[1] if isinstance(inner[1], type) else None
+        if (found := _entry_type(kind.__subclasses__(), name)) is not None:
+            return found
+    return None
 
 
 def completed(before: Any, now: Any) -> Any:

@@ -171,3 +171,14 @@ def test_members_by_any_name_whole_numbers_and_a_single_height(name: str) -> Non
     pair = pair_up(pred, whole.expand_dims("member"))
     found = score(pair, Options(replicates=0))["tas"].record["all"]
     assert pair.members == 2 and found["bias"]["value"] == pytest.approx(0.5, abs=1e-6)
+
+
+def test_fill_values_that_no_file_names_are_no_truth() -> None:
+    """1e20 at one point of the truth, or -9999 of the predictions, would be the whole score."""
+    data = on_a_plane()
+    for wrong, role in ((1e20, "the truth"), (-9999.0, "the predictions")):
+        other = data.copy(deep=True)
+        other["tas"][2, 3, 3] = wrong
+        pair = pair_up(data, other) if role == "the truth" else pair_up(other, data)
+        with pytest.raises(InputError, match=f"{role}: tas is .* at 1 points, which can only stand for unknown"):
+            pair.at("tas")

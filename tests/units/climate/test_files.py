@@ -11,6 +11,7 @@ import pytest
 import xarray as xr
 
 from scorefield.climate import Cube, Variables
+from scorefield.climate.alignment import canonical, in_units_of
 from scorefield.climate.files import axes_of, layout_of, open_dataset
 from scorefield.foundation.errors import InputError
 from weather import dataset, save
@@ -149,3 +150,33 @@ def test_a_dimension_that_nothing_explains_is_refused_and_one_of_length_1_is_lef
     assert layout_of(one, "v", "a.nc").single == ("expver",)
     with pytest.raises(InputError, match="the dimension expver, which is no axis"):
         layout_of(two, "v", "a.nc")
+
+
+def test_rain_in_mm_is_a_rate_where_it_is_known_how_long_it_fell(tmp_path, caplog) -> None:
+    """1 mm in 6 h is 4 mm/day, though most times are missing; of one time alone nobody knows."""
+    time = xr.date_range("2000-01-01", periods=5, freq="6h", use_cftime=True)
+    for places, told in (([0, 1, 4], ""), ([0], "pr is in mm, and mm/day is expected")):
+        data = xr.Dataset(
+            {"pr": (("time", "lat", "lon"), np.ones((len(places), 3, 4)), {"units": "mm"})},
+            {"time": time[places], "lat": range(3), "lon": range(4)},
+        )
+        path = tmp_path / f"{len(places)}.nc"
+        data.to_netcdf(path, engine="h5netcdf")
+        if told:
+            with pytest.raises(InputError, match=told):
+                Cube(Variables(str(path), ["pr"], "mm/day"))
+            continue
+        np.testing.assert_allclose(Cube(Variables(str(path), ["pr"], "kg m-2 s-1")).read(1), 4 / 86400, rtol=1e-6)
+        assert "pr in mm is taken for what falls in 6 h, and converted to kg m-2 s-1" in caplog.text
+        rate = data.isel(time=[0, 2]).assign(pr=data.pr.isel(time=[0, 2]).assign_attrs(units="mm/day"))
+        found = in_units_of(canonical(rate, "a"), canonical(data, "b"))
+        np.testing.assert_allclose(found.pr, 0.25)
+        back = in_units_of(canonical(data, "a"), canonical(rate, "b"))
+        np.testing.assert_allclose(back.pr, 4)
+
+
+def test_files_without_units_are_taken_to_be_in_those_that_are_given(tmp_path, caplog) -> None:
+    data = xr.Dataset({"pr": (("lat", "lon"), np.ones((3, 4)))}, {"lat": range(3), "lon": range(4)})
+    data.to_netcdf(tmp_path / "a.nc", engine="h5netcdf")
+    assert Cube(Variables(str(tmp_path / "a.nc"), ["pr"], "mm/day")).quantities == (("pr", "mm/day"),)
+    assert "pr has no units and is taken to be in mm/day" in caplog.text

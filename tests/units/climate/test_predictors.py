@@ -14,9 +14,10 @@ from scorefield.climate.downscaling import check_conserved
 from scorefield.climate.files import Layout, open_dataset
 from scorefield.climate.grid import Grid, edges_between, grid_of
 from scorefield.climate.output import NetCDF, frame_of
-from scorefield.climate.predictors import Driving, _within, drive, rescaled
+from scorefield.climate.predictors import Driving, drive, rescaled
 from scorefield.climate.regrid import spreading
 from scorefield.climate.template import Template
+from scorefield.climate.trained_lines import _within
 from scorefield.foundation.errors import InputError
 from weather import dataset, save
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -24,11 +24,13 @@ from scorefield.climate.alignment import (
     with_grid,
 )
 from scorefield.climate.baselines.baseline import Baseline, When
+from scorefield.climate.baselines.further import beside, sources_of
 from scorefield.climate.baselines.grids import AnyGrids, Blocks, Grids
 from scorefield.climate.baselines.mapped import Dressed
 from scorefield.climate.baselines.quantiles import QuantileMap
-from scorefield.climate.files import identity_of, open_dataset
+from scorefield.climate.files import digest_of, identity_of, open_dataset
 from scorefield.climate.output import NetCDF
+from scorefield.climate.source import FurtherPredictors
 from scorefield.climate.times import dates_of
 from scorefield.foundation.errors import InputError, brief
 from scorefield.run.runner import JOB, WholeJob, check_out, digest, run_job
@@ -76,12 +78,17 @@ class FromTruth(Verb):
             raise InputError(f"--out {self.out} is no NetCDF file: give it the ending .nc.")
 
     def run(self) -> Path:
-        identity = identity_of(self)
+        identity = self.identity
         made_by = {JOB: digest(identity)}
         job = WholeJob(self.out, identity, lambda path: self._write(path, self.drawn(), made_by), NetCDF().made_by)
         run_job(job, unit="field", title=self.target)
         log.info("%s is in %s", self.target, self.out)
         return self.out
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the result."""
+        return identity_of(self)
 
     @abstractmethod
     def drawn(self) -> Drawn:
@@ -123,6 +130,8 @@ class DrawBaseline(FromTruth):
         train_predictors: coarse fields to learn from.
         train_truth: fine fields that belong to them.
         predictor: names of the coarse variables, if others, on one grid; the first is that of the target.
+        train_further: {source: {path, names, levels, ...}} of more fields to learn from, each on a grid of its own.
+        further: {source: file} of those to draw for.
         members: how many fine fields for each time.
         seed: of the draws.
     """
@@ -131,6 +140,8 @@ class DrawBaseline(FromTruth):
     predictors: Path = positional()
     train_predictors: Path
     predictor: tuple[str, ...] = ()
+    train_further: dict[str, FurtherPredictors] | None = None
+    further: dict[str, Path] | None = None
     dressed: bool = False
     members: Count = 10
     seed: Seed = 0
@@ -142,8 +153,14 @@ class DrawBaseline(FromTruth):
         given = any(word.split("=")[0] == "--baseline" for word in arguments)
         return ["--baseline", *arguments] if named and not given else list(arguments)
 
+    @property
+    def identity(self) -> dict[str, Any]:
+        files = [Path(file) for one in (self.train_further or {}).values() for file in one.files()]
+        return identity_of(self) | ({"train_further": [digest_of(file) for file in files]} if files else {})
+
     def drawn(self) -> Drawn:
         names = list(self.predictor or (self.target,))
+        more = sources_of(self.train_further or {}, self.further or {})
         fine = read(self.train_truth, [self.target])
         coarse = same_times(fine, read(self.train_predictors, names))
         given = read(self.predictors, names)
@@ -155,8 +172,11 @@ class DrawBaseline(FromTruth):
         coarse, grids = grids_of(coarse, fine, roles)
         given = same_grid(coarse, given, (roles[0], str(self.predictors)))
         baseline = Dressed(self.baseline) if self.dressed else self.baseline
-        baseline.fit(values(coarse, names), values(fine, [self.target])[:, 0], when(fine), grids)
-        drawn = baseline.draw(values(given, names), self.members, self.seed, when(given))
+        grid, times = grid_in(coarse), (coarse["time"].to_numpy(), given["time"].to_numpy())
+        learnt = [values(coarse, names), *(beside(one.learnt, one.variables, times[0], grid) for one in more)]
+        found = [values(given, names), *(beside(one.given, one.variables, times[1], grid) for one in more)]
+        baseline.fit(np.concatenate(learnt, 1), values(fine, [self.target])[:, 0], when(fine), grids)
+        drawn = baseline.draw(np.concatenate(found, 1), self.members, self.seed, when(given))
         title = f"{self.target} by {'dressed ' if self.dressed else ''}{type(self.baseline).__name__}"
         return Drawn(drawn, given, fine, title, f"scorefield baseline, seed {self.seed}")
 

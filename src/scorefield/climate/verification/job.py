@@ -57,6 +57,7 @@ class Verify(Verb):
         blocks: what is independent: day, month, year, 5D, or a coordinate along time.
         regions: {name: "south:north,west:east"} in degrees.
         driving: coarse fields that predictions were made from.
+        further: {source: file} of more of them.
         baselines: {name: file} of what predictions have to beat, at least at the same times; the first line says where they lose.
         thresholds: of fractions skill, in units of the variable.
         scales: of its windows, in grid points.
@@ -72,6 +73,7 @@ class Verify(Verb):
     blocks: str | None = None
     regions: dict[str, str] | None = None
     driving: Path | None = None
+    further: dict[str, Path] | None = None
     baselines: dict[str, Path] | None = None
     thresholds: tuple[float, ...] = ()
     scales: tuple[Count, ...] = SCALES
@@ -97,7 +99,12 @@ class Verify(Verb):
         parts = {name: pair.within(*bounds(name, text)) for name, text in (self.regions or {}).items()}
         for note in limits(pair, self.blocks):
             log.warning(note)
-        record: dict[str, Any] = {} if self.driving is None else {"driving": driven(pair, self.driving)}
+        record: dict[str, Any] = {}
+        if self.driving is not None or self.further:
+            found = {} if self.driving is None else driven(pair, self.driving)
+            for source, path in (self.further or {}).items():
+                found |= {f"{source}.{name}": one for name, one in driven(pair, path).items()}
+            record["driving"] = found
         options = Options(self.thresholds, self.scales, self.wet, self.replicates, self.seed)
         with progress(unit="time", title="verify") as bar:
             found = score(pair, options, bar.update)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from scorefield.climate.accumulation import accumulation
 from scorefield.climate.alignment import (
-    accumulation,
     canonical,
     grid_in,
     in_units_of,
@@ -23,9 +23,9 @@ from scorefield.climate.alignment import (
     same_grid,
     same_times,
     single_member,
-    smallest_step,
     with_grid,
 )
+from scorefield.climate.files import check_filled
 from scorefield.climate.times import Dates, dates_of
 from scorefield.data.precision import needed
 from scorefield.foundation.errors import InputError
@@ -64,6 +64,8 @@ class Pair:
     def at(self, name: str, **part: Any) -> tuple[np.ndarray, np.ndarray]:
         """The values of a variable in a part such as `time=slice(0, 8)`: members and truth, NaN where either is or no area is."""
         ours, theirs = (data[name].isel(**part).to_numpy() for data in (self.pred, self.truth))
+        check_filled(ours, f"the predictions: {name}")
+        check_filled(theirs, f"the truth: {name}")
         # Errors of a small spread about a large offset would be lost in float32.
         wide = any(needed(x.reshape(-1, 1, x.shape[-1]), name) == torch.float64 for x in (ours, theirs))
         ours, theirs = (x.astype(np.float64 if wide else np.float32) for x in (ours, theirs))
@@ -124,7 +126,6 @@ def pair_up(
     same_cases(ours, theirs)
     ours, theirs = ours.transpose("member", "time", "y", "x", ...), theirs.transpose("time", "y", "x", ...)
     dates = dates_of(ours)
-    dates = dates._replace(step=smallest_step(ours) or dates.step) if dates.dated else dates
     return Pair(ours, theirs, grid_in(theirs).areas(), blocks_of(ours, theirs, dates, blocks), dates, hours)
 
 
