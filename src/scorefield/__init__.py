@@ -18,8 +18,8 @@ NAMES = {
         NoiseRatio OneStep Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
     """,
     "core.noise": """
-        Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
-        SquaredExponential VonKarman White WhiteModes
+        AlongTime Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
+        SquaredExponential VonKarman White WhiteModes autoregressive
     """,
     "core.oracle": "Gaussian Mixture",
     "core.residual": "ConditionalMean",
@@ -83,8 +83,8 @@ if TYPE_CHECKING:
         NoiseRatio, OneStep, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
     )
     from scorefield.core.noise import (
-        Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
-        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes,
+        AlongTime, Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
+        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive,
     )
     from scorefield.core.oracle import Gaussian, Mixture
     from scorefield.core.residual import ConditionalMean

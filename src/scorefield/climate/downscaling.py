@@ -17,6 +17,7 @@ from scorefield.climate.ensembles import Conserve, Ensemble, FieldChunks
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
 from scorefield.climate.output import Placed, beyond, format_of, frame_of, limits_of, validate
+from scorefield.climate.persistence import check as check_persistence
 from scorefield.climate.predictors import EnsembleInput, drive, with_levels
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
@@ -53,6 +54,8 @@ class Downscale(Drawing):
         margin: points at inner edges of tiles that are not used; a quarter of the size by default.
         reach: values by more training ranges beyond the training's are counted and told; .inf for none.
         beyond: clip them there, keep them, or refuse the file.
+        persistence: correlation of a member's noise from one step of time to the next, 0 to 0.99: members that go on as weather
+            does, where the predictors alone do not make them.
     """
 
     predictors: str = positional()
@@ -68,8 +71,10 @@ class Downscale(Drawing):
     margin: CountOrZero | None = None
     reach: float = 1.0
     beyond: Beyond = "clip"
+    persistence: float = 0.0
 
     def check(self) -> None:
+        check_persistence(self.persistence)
         if not self.reach >= 0:
             raise InputError(f"--reach is {self.reach}: give a number of at least 0, or .inf.")
         if self.margin is not None and self.tile == 0:
@@ -175,6 +180,7 @@ class Downscale(Drawing):
             matched=matched,
             history="" if other is None else other.digest(),
             raw=self.raw,
+            persistence=self.persistence,
         )
 
 
