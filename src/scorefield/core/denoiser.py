@@ -273,8 +273,8 @@ class DataPrediction(ScalarPreconditioner):
 
 
 ONE_STEP = (
-    "The model draws in one evaluation of noise at t = 1, and knows no other noise level: it has no score, likelihood or "
-    "posterior, and takes --steps 1; take a model trained by Denoising for them."
+    "The model draws in one evaluation of noise at t = 1, and knows no other noise level: it takes --steps 1, and has no score, "
+    "likelihood or posterior; for these take a model trained by Denoising."
 )
 
 

@@ -111,6 +111,7 @@ class EnsembleScore(Loss):
     scores: Sequence[Score] = field(default_factory=lambda: [CRPS()])
     factors: Sequence[float] | None = None
     members: int = 2
+    one_step = True
 
     def __post_init__(self) -> None:
         if not self.scores or (self.factors is not None and len(self.factors) != len(self.scores)):

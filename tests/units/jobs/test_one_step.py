@@ -50,3 +50,11 @@ def test_what_it_cannot_do_is_refused_before_the_first_byte(
     assert main([*command, "--out", str(tmp_path / "out.nc")]) == 2
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert "draws in one evaluation" in said and not [*tmp_path.iterdir()]
+
+
+@pytest.mark.parametrize("words", [["--train.loss", "Denoising"], ["--model.precondition", "EDMPreconditioner"]])
+def test_a_loss_that_does_not_go_with_the_preconditioner_is_refused(
+    words: list[str], run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", str(run.parent / "recipe.yaml"), *words, "--out", str(tmp_path / "out")]) == 2
+    assert "do not go together" in capsys.readouterr().err and not [*tmp_path.iterdir()]
