@@ -29,7 +29,7 @@ from scorefield.climate.regrid import block_mean
 from scorefield.foundation.files import replacing
 from scorefield.samplers import DDIM, DPMSolverPP2M, EDMGrid, Heun, Sampler, Step, StochasticHeun
 
-MEMBERS, SEED = 8, 0
+SEED = 0
 STEPS: dict[str, Step] = {
     "DDIM": DDIM(),
     "DPMSolverPP2M": DPMSolverPP2M(),
@@ -39,11 +39,11 @@ STEPS: dict[str, Step] = {
 }
 
 
-def baselines(train: Part, test: Part) -> dict[str, np.ndarray]:
-    """Members by name. Interpolation knows the neighbours of a tile, as the model does."""
+def baselines(train: Part, test: Part, count: int) -> dict[str, np.ndarray]:
+    """So many members by name. Interpolation knows the neighbours of a tile, as the model does."""
     found = {"bilinear": test.smooth[None]}
     dressed = DressedBilinear().fit(train.smooth, train.fine, train.when)
-    found["bilinear, dressed"] = dressed.draw(test.smooth, MEMBERS, SEED, test.when)
+    found["bilinear, dressed"] = dressed.draw(test.smooth, count, SEED, test.when)
     for name, one in (("bilinear within tiles", Bilinear()), ("BCSD, wet days", BCSD(ratio=True, wet=0.1))):
         found[name] = one.fit(train.coarse, train.fine, train.when).draw(test.coarse, 1, SEED, test.when)
     return found
@@ -58,7 +58,9 @@ def sampler_of(own: Sampler, words: Mapping[str, str]) -> Sampler:
     return replace(own, **changes, **({"grid": EDMGrid(**given)} if given else {}))
 
 
-def drawn(run: Path, words: Mapping[str, str], test: Part, kept: Path, precision: str) -> tuple[np.ndarray, float]:
+def drawn(
+    run: Path, words: Mapping[str, str], test: Part, kept: Path, count: int, precision: str
+) -> tuple[np.ndarray, float]:
     """Members of a model, (member, tile, y, x), kept in a file member by member, and the CPU-seconds that one took to draw.
 
     A network that is given no noise has one member, whatever its seed.
@@ -68,7 +70,7 @@ def drawn(run: Path, words: Mapping[str, str], test: Part, kept: Path, precision
     sampler = sampler_of(model.sampler, words)
     described = sha256(f"{len(test.fine)} {test.fine.sum()} {sampler}".encode()).hexdigest()[:16]
     members, seconds = [], []
-    for member in range(1 if "Deterministic" in repr(model.denoiser.net) else MEMBERS):
+    for member in range(1 if "Deterministic" in repr(model.denoiser.net) else count):
         path = kept / f"{run.name}-{described}-{member}.npz"
         if not path.exists():
             begin = time.process_time()
@@ -112,6 +114,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--samples", type=Path, required=True)
     parser.add_argument("--run", action="append", default=[], help="NAME=RUN, and how to draw")
+    parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--precision", default="32-true", help="of the network in drawing, or bf16-mixed")
     parser.add_argument("--valid", action="store_true", help="judge validation tiles, to choose by, and not test tiles")
     parser.add_argument("--tiles", type=int, default=None, help="only about so many tiles, evenly spaced")
@@ -121,13 +124,12 @@ def main() -> None:
     train, test = mrms("train"), mrms("valid" if settings.valid else "test")
     test = test if settings.tiles is None else test.thinned(settings.tiles)
     judge = Judge(test, "mm/h", float(train.fine.max()))
-    systems = [judge(name, members) for name, members in baselines(train, test).items()]
-    for words in settings.run:
-        name, _, rest = words.partition("=")
+    systems = [judge(name, members) for name, members in baselines(train, test, settings.members).items()]
+    for one in settings.run:
+        name, _, rest = one.partition("=")
         path, *how = rest.split(",")
-        members, seconds = drawn(
-            Path(path), dict(word.split("=") for word in how), test, settings.samples, settings.precision
-        )
+        words = dict(word.split("=") for word in how)
+        members, seconds = drawn(Path(path), words, test, settings.samples, settings.members, settings.precision)
         print(f"{name}: {seconds:.1f} CPU-s for a member of {len(test.fine)} tiles", flush=True)
         systems += [judge(name, members), judge(f"{name}, rescaled", rescaled(members, test.coarse))]
     for part, fields in (("training", train), ("judged", test)):

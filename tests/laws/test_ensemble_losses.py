@@ -124,6 +124,13 @@ def test_what_is_not_known_has_no_part() -> None:
     assert EnsembleScore()(denoiser, nothing, generator=keys(4)).eq(0).all()
 
 
+def test_a_loss_is_not_rounded_where_the_network_is() -> None:
+    denoiser, batch = Denoiser(Transport(exponential), SDE(VP()), OneStep()), Batch(normal(4, 1, 6, 5).float())
+    plain = EnsembleScore()(denoiser, batch, generator=keys(4))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(EnsembleScore()(denoiser, batch, generator=keys(4)), plain)
+
+
 def test_a_score_of_boxes_is_that_of_their_means() -> None:
     z = normal(3, 2, 1, 8, 6)
     means = nn.functional.avg_pool2d(z.flatten(0, 1), 2).view(3, 2, -1)

@@ -97,6 +97,18 @@ def test_a_process_in_time_and_space_is_drawn_jointly(noise: Noise, step: Step) 
     assert (found - C).norm() < 0.1 * C.norm()
 
 
+@pytest.mark.parametrize(
+    "noise", [AlongTime(SPACES["points"], TIMES["AR(1)"]), SPACES["points"]], ids=["along time", "points"]
+)
+def test_noise_is_not_rounded_where_the_network_is(noise: Noise) -> None:
+    shape, like = ((8, 1, 4, 3) if isinstance(noise, AlongTime) else (8, 1, 3)), torch.empty(0)
+    plain = noise.sample(shape, generator=keys(8), like=like)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = noise.sample(shape, generator=keys(8), like=like)
+        mixed = persistent([((0,), 3)], 0, PHI).randn((1, 9), like=like)
+    assert torch.equal(plain, rounded) and torch.equal(mixed, persistent([((0,), 3)], 0, PHI).randn((1, 9), like=like))
+
+
 def test_a_window_is_drawn_together() -> None:
     x = torch.randn(4, 6, 8, 8)
     fields = Windows(Tensors(x, valid=1), radius=1, together=True).load("train")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from datetime import timedelta
 
 import numpy as np
 import torch
@@ -34,7 +35,7 @@ def steps_of(given: EnsembleInput) -> np.ndarray:
         InputError: times that are not whole steps apart.
     """
     found = [given.date(position) for position in range(len(given))]
-    at = np.array([minutes(date) for date in found], np.int64)
+    at = np.array([minutes(date + timedelta(seconds=30)) for date in found], np.int64)  # to the nearest: files round
     times, first = np.unique(at, return_index=True)
     if len(times) < 2:
         return np.zeros(len(at), np.int64)

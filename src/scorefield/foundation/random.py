@@ -21,6 +21,7 @@ from torch import Size, Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.philox import Philox
+from scorefield.foundation.precision import product
 
 
 @unique
@@ -133,7 +134,7 @@ class Generators:
             raise ValueError(f"{len(self)} generators cannot draw a batch of {shape[0]}: give one key per sample.")
         drawn = like.new_zeros((len(self), math.prod(shape[1:])))
         for weight, part in self._parts:
-            drawn += weight.to(like) @ part.randn((len(part), drawn.shape[1]), like=like)
+            drawn += product(weight.to(like), part.randn((len(part), drawn.shape[1]), like=like))
         return drawn.reshape(tuple(shape))
 
     def rand(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:

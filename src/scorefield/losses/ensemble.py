@@ -133,7 +133,7 @@ class EnsembleScore(Loss):
         share = torch.cat((z.new_full((count,), 1 / count), z.new_full((len(pairs),), -1 / (count * (count - 1)))))
         factors = self.factors or [1.0] * len(self.scores)
         found = [f * score.distance(z, known.expand_as(z)) for f, score in zip(factors, self.scores, strict=True)]
-        return share @ torch.stack(found).sum(0)
+        return (share[:, None] * torch.stack(found).sum(0)).sum(0)
 
 
 def boxes(x: Float[Tensor, "*rest"], size: int, rank: int) -> Float[Tensor, "*places points"]:

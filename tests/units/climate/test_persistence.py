@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -102,6 +103,8 @@ def test_steps_are_counted_by_the_calendar(calendar: str, freq: str) -> None:
 def test_a_single_time_has_no_step_and_a_hole_is_as_long_as_it_is() -> None:
     assert steps_of(Dated([*times(1)])).tolist() == [0]
     days = [*times(30)]
+    rounded = [day + timedelta(seconds=offset) for day, offset in zip(days, [0.5, -0.5] * 15, strict=True)]
+    assert np.diff(steps_of(Dated(rounded))).tolist() == [1] * 29
     assert np.diff(steps_of(Dated([*days[:3], *days[9:12]]))).tolist() == [1, 1, 7, 1, 1]
     with pytest.raises(InputError, match="whole steps"):
         steps_of(Dated([*times(3), *times(2, freq="D", start="2000-01-04T05:00")]))

@@ -13,6 +13,7 @@ from torch import Size, Tensor
 from scorefield.core.noise.density import Exponential, SpectralDensity
 from scorefield.core.noise.noise import Noise
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.precision import product
 from scorefield.foundation.random import Generators
 
 
@@ -68,7 +69,7 @@ class AlongTime(Noise):
     def _mixed(self, x: Tensor, matrix: Tensor) -> Tensor:
         """A matrix along time."""
         rows = x.reshape(*self._apart(x.shape)[0][:3], -1)
-        return (matrix.to(x) @ rows).reshape(x.shape)
+        return product(matrix.to(x), rows).reshape(x.shape)
 
     def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
         (_, _, n, _), merged = self._apart(shape)
