@@ -15,11 +15,11 @@ NAMES = {
     "core.classifier": "Classifier",
     "core.denoiser": """
         DataPrediction Denoiser EDMPreconditioner EpsilonPrediction FlowPrediction Index Label LogNoise
-        NoiseRatio Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
+        NoiseRatio OneStep Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
     """,
     "core.noise": """
-        Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
-        SquaredExponential VonKarman White WhiteModes
+        AlongTime Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
+        SquaredExponential VonKarman White WhiteModes autoregressive
     """,
     "core.oracle": "Gaussian Mixture",
     "core.residual": "ConditionalMean",
@@ -46,10 +46,10 @@ NAMES = {
     """,
     "inverse": "InverseProblem posterior",
     "losses": """
-        GSURE SNR SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight FiniteDifference
-        FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood Likelihood LogNormal Loss
-        Mahalanobis Metric Norm SUREScore SampledKSpace ScorePower SquaredError Sum SupervisedGSURE
-        TimeDistribution UniformLevels UniformTime Unweighted Weight
+        CRPS GSURE SNR SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
+        EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
+        Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SquaredError
+        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
     "metrics.features": "Features",
@@ -80,11 +80,11 @@ if TYPE_CHECKING:
     from scorefield.core.classifier import Classifier
     from scorefield.core.denoiser import (
         DataPrediction, Denoiser, EDMPreconditioner, EpsilonPrediction, FlowPrediction, Index, Label, LogNoise,
-        NoiseRatio, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
+        NoiseRatio, OneStep, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
     )
     from scorefield.core.noise import (
-        Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
-        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes,
+        AlongTime, Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
+        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive,
     )
     from scorefield.core.oracle import Gaussian, Mixture
     from scorefield.core.residual import ConditionalMean
@@ -113,10 +113,10 @@ if TYPE_CHECKING:
     )
     from scorefield.inverse import InverseProblem, posterior
     from scorefield.losses import (
-        GSURE, SNR, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight,
-        FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood, Likelihood,
-        LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, ScorePower, SquaredError, Sum,
-        SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,
+        CRPS, GSURE, SNR, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
+        EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
+        Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower,
+        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
     from scorefield.metrics.features import Features

@@ -135,7 +135,7 @@ def posterior(
     given = model.asked(given, 1, (shape or model.shape)[1:], prior)
     linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape or model.shape)
     measurement = in_model_space(model, InverseProblem(cast(LinearOperator, linear), y, noise), shape, given)
-    guided = Guided(prior or model.generative, measurement, method)
+    guided = Guided(prior or model.prior, measurement, method)
     each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
     return model.sample(
         n,

@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.core.classifier import Classifier
-from scorefield.core.denoiser import Condition, Denoiser, DenoiserProtocol, Preconditioner
+from scorefield.core.denoiser import ONE_STEP, Condition, Denoiser, DenoiserProtocol, Preconditioner
 from scorefield.core.residual import ConditionalMean
 from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
@@ -147,6 +147,19 @@ class Model(nn.Module):
             )
         return cast(Denoiser, self.denoiser)
 
+    @property
+    def prior(self) -> Denoiser:
+        """The denoiser at every noise level: of a density. Raises InputError where the model draws in one step, and has none."""
+        if self.denoiser.precondition.one_step:
+            raise InputError(ONE_STEP)
+        return self.generative
+
+    def check_sampler(self, sampler: Sampler) -> None:
+        """Raise InputError where the model draws in one step and the sampler takes more."""
+        once = sampler.steps == 1 and sampler.denoise and sampler.corrector is None
+        if self.denoiser.precondition.one_step and not once:
+            raise InputError(ONE_STEP)
+
     def check_cond(self, cond: Condition | None, n: int | None = None) -> None:
         """Raise InputError where the network needs a field that `cond` lacks, knows no such class, or makes no fields.
 
@@ -235,7 +248,7 @@ class Model(nn.Module):
         times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
         if label is None and not bool(((times >= 0) & (times <= 1)).all()):
             raise InputError(f"score takes times t from 0 to 1, not {brief(times.tolist())}.")
-        return self.generative.score(self._own(x), times, self._given(cond))
+        return self.prior.score(self._own(x), times, self._given(cond))
 
     # ------------------------------------------------------------------------------------------ data units, model space
     def enter(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -351,7 +364,7 @@ class Model(nn.Module):
         for rows in torch.arange(len(z)).split(chunk):
             alpha = expand_like(self.sde.schedule.alpha(t[rows]), z)
             part = {name: value[rows] for name, value in whole.cond.items()}
-            found.append(self.leave(self.generative(alpha * z[rows], t[rows], part), part).cpu())
+            found.append(self.leave(self.prior(alpha * z[rows], t[rows], part), part).cpu())
         return torch.cat(found)
 
     def _own(self, x: Tensor) -> Tensor:
@@ -381,6 +394,7 @@ class Model(nn.Module):
         """
         given, like = self._given(cond), torch.empty(0, device=self.device, dtype=self.precision)
         own, size = sampler or self.sampler, (len(generator), *shape)
+        self.check_sampler(own)
         with autocast_of(self.drawn_in, self.device):
             z = own(denoiser or self.generative, size, generator=generator, like=like, cond=given, callback=callback)
         return Drawn(self.leave(z, given), z)
@@ -476,7 +490,7 @@ class Model(nn.Module):
         """
         z, given = self._whole(x, cond)
         generator = generator or Generators((0, index, Stream.PROBE) for index in range(len(x)))
-        found = flow.log_prob(self.generative, z, generator=generator, cond=given)
+        found = flow.log_prob(self.prior, z, generator=generator, cond=given)
         return found._replace(nats=found.nats + self.log_det(x).to(found.nats))
 
     def encode(
@@ -488,7 +502,7 @@ class Model(nn.Module):
     ) -> Float[Tensor, "batch channels *grid"]:
         """The latents z of fields in data units, of the law N(0, C) where x is of the model's."""
         z, given = self._whole(x, cond)
-        return flow.encode(self.generative, z, cond=given).x
+        return flow.encode(self.prior, z, cond=given).x
 
     def decode(
         self,
@@ -507,7 +521,7 @@ class Model(nn.Module):
             cond: what the model is conditioned on, in data units.
         """
         given = self._given(self.asked(cond, len(latent), latent.shape[2:]))
-        return self.leave(flow.decode(self.generative, temperature * self._own(latent), cond=given).x, given)
+        return self.leave(flow.decode(self.prior, temperature * self._own(latent), cond=given).x, given)
 
 
 def has_learnt(normaliser: Normaliser) -> bool:

@@ -17,6 +17,7 @@ from scorefield.climate.ensembles import Conserve, Ensemble, FieldChunks
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
 from scorefield.climate.output import Placed, beyond, format_of, frame_of, limits_of, validate
+from scorefield.climate.persistence import check as check_persistence
 from scorefield.climate.predictors import EnsembleInput, drive, with_levels
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
@@ -47,6 +48,8 @@ class DrawEnsemble(Drawing):
         reach: values by more training ranges beyond the training's are counted and told; .inf for none.
         beyond: clip them there, keep them, or refuse the file.
         any_calendar: predictors may have another calendar than those of training; predictions have theirs.
+        persistence: correlation of a member's noise from one step of time to the next, 0 to 0.99: members that go on as weather
+            does, where the predictors alone do not make them.
     """
 
     members: CountOrZero = 10
@@ -56,8 +59,10 @@ class DrawEnsemble(Drawing):
     reach: float = 1.0
     beyond: Beyond = "clip"
     any_calendar: bool = False
+    persistence: float = 0.0
 
     def check(self) -> None:
+        check_persistence(self.persistence)
         if not self.reach >= 0:
             raise InputError(f"--reach is {self.reach}: give a number of at least 0, or .inf.")
         if self.margin is not None and self.tile == 0:
@@ -211,6 +216,7 @@ class Downscale(DrawEnsemble):
             matched=matched,
             history="" if other is None else other.digest(),
             raw=self.raw,
+            persistence=self.persistence,
         )
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from scorefield.climate.persistence import persistent, steps_of
 from scorefield.climate.predictors import EnsembleInput
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.moments import Matched
@@ -76,6 +78,7 @@ class Ensemble(FieldChunks):
         matched: the correction of predictors of another driving model.
         history: the digest of what it was found from.
         raw: keep values in model space, too.
+        persistence: correlation of the noise of a member from one step of time to the next.
     """
 
     model: Model
@@ -91,17 +94,19 @@ class Ensemble(FieldChunks):
     matched: Matched | None = None
     history: str = ""
     raw: bool = False
+    persistence: float = 0.0
 
     @property
     def record(self) -> dict[str, Any]:
         facts = {
             name: getattr(self, name) for name in ("members", "seed", "chunk", "margin", "conserve", "raw", "history")
         }
+        facts |= {"persistence": self.persistence} if self.persistence else {}
         return facts | {"sampler": repr(self.sampler), "tile": list(self.tile), "predictors": self.given.digest()}
 
     def check(self) -> None:
         """Refuse predictors of any time, or tiles, that cannot be used."""
-        self._denoiser()
+        _ = self._denoiser(), self._generators(self.fields(0))
         zeros = np.zeros((self.model.shape[0], *self.given.shape))
         for time in range(len(self.given)):
             self._condition(time)
@@ -113,9 +118,8 @@ class Ensemble(FieldChunks):
         rows = [*wanted, *([wanted[-1]] * (self.chunk - len(wanted)))]  # last bits depend on the size of the batch
         given = {time: self._condition(time) for time in sorted({time for _, time in rows})}
         cond = {"field": torch.stack([given[time] for _, time in rows])}
-        keys = [(self.seed, member, *self.given.key(time), Stream.SAMPLE) for member, time in rows]
-        shape = (self.model.shape[0], *self.given.shape)
-        drawn = self.model.draw(Generators(keys), shape, sampler=self.sampler, cond=cond, denoiser=self._denoiser())
+        shape, generator = (self.model.shape[0], *self.given.shape), self._generators(rows)
+        drawn = self.model.draw(generator, shape, sampler=self.sampler, cond=cond, denoiser=self._denoiser())
         x, z = (part[: len(wanted)].cpu() for part in drawn)
         x = x.double().numpy()
         x = np.stack([self._conserved(field, time) for field, (_, time) in zip(x, wanted, strict=True)])
@@ -128,6 +132,17 @@ class Ensemble(FieldChunks):
         if not self.raw:
             return x
         return np.stack((x, z.numpy()), axis=2).reshape(len(x), -1, *x.shape[2:])
+
+    @cached_property
+    def _steps(self) -> np.ndarray:
+        return steps_of(self.given)
+
+    def _generators(self, rows: list[tuple[int, int]]) -> Generators:
+        """The noise of members at times."""
+        if not self.persistence:
+            return Generators((self.seed, member, *self.given.key(time), Stream.SAMPLE) for member, time in rows)
+        series = [((member, *self.given.key(time)[1:]), int(self._steps[time])) for member, time in rows]
+        return persistent(series, self.seed, self.persistence)
 
     def _condition(self, time: int) -> Tensor:
         field = self.given.field(time)

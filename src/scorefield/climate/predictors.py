@@ -71,8 +71,12 @@ class EnsembleInput(ABC):
         """What decides the predictions of all fields, dates and values, as a SHA-256; wherever the files lie."""
 
     @abstractmethod
+    def date(self, position: int) -> Any:
+        """Its date, of any calendar."""
+
     def name(self, position: int) -> str:
         """Its date, for messages and for comparison with the file."""
+        return str(self.date(position))
 
     @abstractmethod
     def known(self, template: Template) -> np.ndarray:
@@ -131,13 +135,10 @@ class Driving(EnsembleInput):
 
     def key(self, position: int) -> tuple[int, ...]:
         member = int(self.numbers[position]) // len(self.predictors.cube.times)
-        return (minutes(self._date(position)), *([member] if self.drivers > 1 and member else []))
+        return (minutes(self.date(position)), *([member] if self.drivers > 1 and member else []))
 
     def digest(self) -> str:
         return self.predictors.digest(self.numbers[:, None])
-
-    def name(self, position: int) -> str:
-        return str(self._date(position))
 
     def field(self, position: int) -> Tensor:
         number = int(self.numbers[position])
@@ -166,7 +167,7 @@ class Driving(EnsembleInput):
         if unknown.any():
             raise InputError(
                 f"{self._origin(name)}: {name} has {int(unknown.sum())} {what} values around "
-                f"{self._date(position)}, and had none in training: fill them, or cut them off."
+                f"{self.date(position)}, and had none in training: fill them, or cut them off."
             )
 
     def _check(self, name: str, values: np.ndarray, position: int) -> None:
@@ -178,7 +179,7 @@ class Driving(EnsembleInput):
         far = known[(known < low - slack) | (known > high + slack)]
         if len(far):
             raise InputError(
-                f"{self._origin(name)}: {name} has a value of {far[np.abs(far).argmax()]:.5g} around {self._date(position)}, and "
+                f"{self._origin(name)}: {name} has a value of {far[np.abs(far).argmax()]:.5g} around {self.date(position)}, and "
                 f"had {low:.5g} to {high:.5g} in training: check its units."
             )
 
@@ -207,7 +208,7 @@ class Driving(EnsembleInput):
         coarse = self.predictors.coarse(int(self.numbers[position]))[: len(x)].astype(np.float64)
         return rescaled(x, coarse, self.to_coarse, self.spread, multiply=multiply)
 
-    def _date(self, position: int) -> Any:
+    def date(self, position: int) -> Any:
         number = self.numbers[position] % len(self.predictors.cube.times)
         return dates(self.predictors.cube.times[number : number + 1])[0]
 

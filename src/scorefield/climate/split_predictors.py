@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -66,13 +66,10 @@ class SplitTiles(EnsembleInput):
     def key(self, position: int) -> tuple[int, ...]:
         place = self.fields.place(position)
         number = place.number // len(self.fields.targets.times)
-        return minutes(self._dates([position])[0]), number, place.row, place.column
+        return minutes(self.date(position)), number, place.row, place.column
 
     def digest(self) -> str:
         return "" if self.fields.predictors is None else self.fields.predictors.digest(self.fields.given_places)
-
-    def name(self, position: int) -> str:
-        return str(self._dates([position])[0])
 
     def field(self, position: int) -> Tensor:
         return self.fields.gather(torch.tensor([position])).cond["field"][0]
@@ -129,5 +126,5 @@ class SplitTiles(EnsembleInput):
         """Where each tile lies, at any time: the number of its first point, row by row."""
         return (self.fields.places[:, 1] * self.fields.domain.shape[1] + self.fields.places[:, 2]).astype(np.int32)
 
-    def _dates(self, positions: list[int]) -> list:
-        return dates(np.asarray([self.fields.time(i) for i in positions]))
+    def date(self, position: int) -> Any:
+        return dates(np.asarray([self.fields.time(position)]))[0]

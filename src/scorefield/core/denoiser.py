@@ -121,10 +121,12 @@ class Preconditioner(ABC):
     Attributes:
         label: how the noise level is given to the network.
         sigma_data: the standard deviation that the data are taken to have, where the coefficients depend on it.
+        one_step: whether the result is a draw of p(x | cond) for noise at t = 1, and nothing at any other time.
     """
 
     label: Label
     sigma_data: float | None = None
+    one_step: bool = False
 
     @abstractmethod
     def evaluate(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Tensor:
@@ -268,6 +270,38 @@ class DataPrediction(ScalarPreconditioner):
         alpha = schedule.alpha(t)
         one = torch.ones_like(alpha)
         return Coefficients(torch.zeros_like(alpha), one, one, self.label(schedule, t))
+
+
+ONE_STEP = (
+    "The model draws in one evaluation of noise at t = 1, and knows no other noise level: it takes --steps 1, and has no score, "
+    "likelihood or posterior; for these take a model trained by Denoising."
+)
+
+
+@dataclass(frozen=True)
+class OneStep(ScalarPreconditioner):
+    """x̂ = F(x_1/σ(1)), a draw of p(x | cond) with the noise for its input, at t = 1 alone: trained by `EnsembleScore`.
+
+    It is no E[x | x_t], and so refuses all that follows from one: other times, scores, likelihoods, posteriors.
+
+    Args:
+        label: how the noise level is given to the network.
+
+    Raises:
+        InputError: another time than 1.
+    """
+
+    label: Label = Times(1.0)
+    one_step = True
+
+    def __call__(self, schedule: Schedule, t: Time) -> Coefficients:
+        if bool((t < 1 - 1e-6).any()):
+            raise InputError(ONE_STEP)
+        sigma = schedule.sigma(t)
+        return Coefficients(torch.zeros_like(sigma), torch.ones_like(sigma), 1 / sigma, self.label(schedule, t))
+
+    def score(self, net: Network, sde: SDE, x_t: Field, t: Time, cond: Condition | None) -> Field:
+        raise InputError(ONE_STEP)
 
 
 # ----------------------------------------------------------------------------------------------------------- denoiser

@@ -28,3 +28,9 @@ class Precise(nn.Module):
             return value.to(converted.device) if converted.dtype.itemsize < least else converted
 
         return super()._apply(precise, recurse)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a @ b in their own precision, in autocast as well, which would round noise and losses to half precision."""
+    with torch.autocast(b.device.type, enabled=False):
+        return a @ b

@@ -21,6 +21,7 @@ from torch import Size, Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.philox import Philox
+from scorefield.foundation.precision import product
 
 
 @unique
@@ -54,6 +55,7 @@ class Stream(IntEnum):
     CHANNEL = 305  # a channel of a radio link: (seed, split, index)
     POSTERIOR = 306  # a member of a reconstruction: (seed, slice, index)
     NOISE_PLOT = 307  # noise that is shown: (seed, index)
+    PERSISTENT = 308  # what is new in a member at a step of time: (seed, member, step, ...)
 
 
 def sequence(*key: int) -> SeedSequence:
@@ -100,26 +102,46 @@ class Generators:
 
     Args:
         keys: one key of non-negative integers per sample.
+        mixing: for samples that are not independent: (batch, keys), the weights with which the normal draws of the keys are added
+            up to those of each sample; the squares of a row add up to 1. Uniform draws are then made of normal ones.
     """
 
-    def __init__(self, keys: Iterable[Sequence[int]]) -> None:
-        self._seeds = [sequence(*key) for key in keys]
+    def __init__(self, keys: Iterable[Sequence[int]], mixing: Tensor | None = None) -> None:
+        given = list(keys)
+        self._seeds = [sequence(*key) for key in given]
         self._device: Philox | None = None
+        self._parts: list[tuple[Tensor, Generators]] = []
+        if mixing is None:
+            return
+        if mixing.shape[1] != len(given):
+            raise ValueError(f"{len(given)} keys cannot be mixed by weights of the shape {tuple(mixing.shape)}.")
+        size = max(len(mixing), 1)  # in parts, which need no more memory than a batch
+        parts = (given[start : start + size] for start in range(0, len(given), size))
+        self._parts = [(weight, Generators(part)) for weight, part in zip(mixing.split(size, 1), parts, strict=True)]
 
     @cached_property
     def _host(self) -> list[Generator]:
         return [Generator(SFC64(seed)) for seed in self._seeds]
 
     def __len__(self) -> int:
-        return len(self._seeds)
+        return len(self._parts[0][0]) if self._parts else len(self._seeds)
 
     def randn(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Standard normal draws of the full shape (batch, ...), in the dtype and on the device of `like`."""
-        return self._drawn(Generator.standard_normal, Philox.randn, shape, like)
+        if not self._parts:
+            return self._drawn(Generator.standard_normal, Philox.randn, shape, like)
+        if shape[0] != len(self):
+            raise ValueError(f"{len(self)} generators cannot draw a batch of {shape[0]}: give one key per sample.")
+        drawn = like.new_zeros((len(self), math.prod(shape[1:])))
+        for weight, part in self._parts:
+            drawn += product(weight.to(like), part.randn((len(part), drawn.shape[1]), like=like))
+        return drawn.reshape(tuple(shape))
 
     def rand(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """Uniform draws in [0, 1) of the full shape (batch, ...), in the dtype and on the device of `like`."""
-        return self._drawn(Generator.random, Philox.rand, shape, like)
+        if not self._parts:
+            return self._drawn(Generator.random, Philox.rand, shape, like)
+        return torch.special.ndtr(self.randn(shape, like=like)).clamp(max=1 - torch.finfo(like.dtype).eps)
 
     def rademacher(self, shape: Sequence[int] | Size, *, like: Tensor) -> Tensor:
         """±1 with probability 1/2 each, of the full shape (batch, ...), in the dtype and on the device of `like`."""

@@ -1,4 +1,4 @@
-"""Sequences as windows: a field given coarse fields of the times around it, p(u_t | y_{t−k}, ..., y_{t+k})."""
+"""Sequences as windows: fields given coarse fields of the times around them, p(u_t | y_{t−k}, ..., y_{t+k}), or jointly."""
 
 from __future__ import annotations
 
@@ -27,12 +27,15 @@ class Windows(Source):
         radius: k.
         factor: by which the coarse grid has fewer points along each axis.
         periodic: the fields are functions on a torus: coarse ones have Fourier modes instead of cosines.
+        together: all 2k + 1 fields of the window jointly, as channels, p(u_{t−k}, ..., u_{t+k} | y_{t−k}, ..., y_{t+k}); a noise
+            for them is `scorefield.AlongTime`.
     """
 
     sequences: Source
     radius: int = 1
     factor: int = 4
     periodic: bool = False
+    together: bool = False
 
     def __post_init__(self) -> None:
         if self.radius < 0 or self.factor < 1:
@@ -42,13 +45,15 @@ class Windows(Source):
         return self.sequences.files_read()
 
     def load(self, split: Split) -> FieldDataset:
-        return WindowFields(self.sequences.load(split), self.radius, self.factor, self.periodic)
+        return WindowFields(self.sequences.load(split), self.radius, self.factor, self.periodic, self.together)
 
 
 class WindowFields(FieldDataset):
-    """One field (1, *grid) of a sequence with its coarse window."""
+    """One field (1, *grid) of a sequence, or all of a window, with its coarse window."""
 
-    def __init__(self, sequences: FieldDataset, radius: int, factor: int, periodic: bool = False) -> None:
+    def __init__(
+        self, sequences: FieldDataset, radius: int, factor: int, periodic: bool = False, together: bool = False
+    ) -> None:
         frames, *grid = sequences[0].x.shape
         self.width = 2 * radius + 1
         if frames < self.width:
@@ -57,7 +62,7 @@ class WindowFields(FieldDataset):
             raise InputError(f"The grid {tuple(grid)} cannot be coarsened by {factor}: give a smaller factor.")
         self.sequences, self.radius, self.places = sequences, radius, frames - self.width + 1
         self.coarse = tuple(max(1, points // factor) for points in grid)
-        self.periodic = periodic
+        self.periodic, self.together = periodic, together
         self.quantum, self.dtype = sequences.quantum, sequences.dtype
 
     def __len__(self) -> int:
@@ -65,13 +70,16 @@ class WindowFields(FieldDataset):
 
     def gather(self, indices: Tensor) -> Batch:
         window, smooth = self._windows(indices)
-        return Batch(window[:, self.radius : self.radius + 1].contiguous(), {"field": smooth})
+        return Batch(self._drawn(window).contiguous(), {"field": smooth})
 
     def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
-        """The coarse field of the time itself, interpolated, and that of the time before."""
-        smooth, own = self._windows(indices)[1], self.radius
-        found = {"interpolation": smooth[:, own : own + 1]}
-        return found if not own else found | {"persistence": smooth[:, own - 1 : own]}
+        """The coarse fields of the times themselves, interpolated, and the one before them."""
+        smooth = self._windows(indices)[1]
+        found = {"interpolation": self._drawn(smooth)}
+        return found if self.together or not self.radius else found | {"persistence": smooth[:, [self.radius - 1]]}
+
+    def _drawn(self, window: Tensor) -> Tensor:
+        return window if self.together else window[:, self.radius : self.radius + 1]
 
     def _windows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
         whole = self.sequences.gather(indices // self.places).x

@@ -43,10 +43,10 @@ def guidance_of(model: Model, scale: float | None, classifier: Path | None, trus
     scale = 1.0 if scale is None else scale
     if classifier is None:
         _check_null_class(model)
-        return Guidance(ClassifierFree(model.generative, scale), facts={"guidance": {"scale": scale}})
+        return Guidance(ClassifierFree(model.prior, scale), facts={"guidance": {"scale": scale}})
     opened = open_checkpoint(classifier)
     other = _fitting(opened, model, trust)
-    guided = Classified(model.generative, cast(ClassifierProtocol, other.denoiser), scale)
+    guided = Classified(model.prior, cast(ClassifierProtocol, other.denoiser), scale)
     own, its = model.class_names, other.class_names
     if own and its and own != its:
         raise InputError(

@@ -75,7 +75,7 @@ class Likelihood(OnRun):
 
     def _job(self) -> DensityFile:
         """What is to be measured, all that can be refused refused."""
-        densities.check(self.model.sde.noise, self.resolutions)
+        densities.check(self.model.prior.sde.noise, self.resolutions)
         fields, named = self.source(self.data).load(self.split), dict[str, Any]()
         say_notes(fields)
         self.check_depth("The data", fields.dtype, "give --data.depth {bits}")

@@ -192,7 +192,7 @@ class Drawing(OnRun):
         machine, before = machine_of(model.device), Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
 
         def trial() -> Seconds:
-            t = torch.full((), 0.5, device=model.device)
+            t = torch.full((), 1.0 if model.denoiser.precondition.one_step else 0.5, device=model.device)
 
             @torch.no_grad()
             def work(given: tuple[Tensor, dict[str, Tensor]], autocast: AbstractContextManager[object]) -> None:
@@ -222,7 +222,9 @@ class Drawing(OnRun):
             "correct_first": self.correct_first,
             "denoise": self.denoise,
         }
-        return replace(own, **{name: value for name, value in changes.items() if value is not None})
+        found = replace(own, **{name: value for name, value in changes.items() if value is not None})
+        self.model.check_sampler(found)
+        return found
 
 
 def check_shape(shape: Sequence[int], model: Model) -> None:

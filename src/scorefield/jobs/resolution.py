@@ -48,7 +48,7 @@ def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset])
 
 def beyond_grid(beyond: Finer | None, model: Model, denoiser: DenoiserProtocol | None) -> DenoiserProtocol | None:
     """A denoiser, by default the model's own, that knows the modes beyond the training grid; as it is where there is no way."""
-    return denoiser if beyond is None else beyond(denoiser or model.generative, model.shape[1:])
+    return denoiser if beyond is None else beyond(denoiser or model.prior, model.shape[1:])
 
 
 def spread(count: int, at_most: int) -> Tensor:

@@ -140,7 +140,7 @@ def guided_draws(job: Draws, case: InverseProblem, method: Method, prior: Denois
     """
     model = job.model
     measurement = in_model_space(model, case, job.shape)
-    return replace(job, denoiser=Guided(prior or model.generative, measurement, method))
+    return replace(job, denoiser=Guided(prior or model.prior, measurement, method))
 
 
 def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:

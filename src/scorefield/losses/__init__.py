@@ -3,6 +3,7 @@
 from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
+from scorefield.losses.ensemble import CRPS, EnergyScore, EnsembleScore, Score
 from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
 from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.sure import SURE, Ambient, Sum, SUREScore
@@ -22,9 +23,9 @@ from scorefield.losses.weights import (
 )
 
 __all__ = [
-    "GSURE", "SNR", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
-    "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled", "ImportanceSampledLikelihood",
-    "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore", "SampledKSpace",
-    "ScorePower", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution", "UniformLevels", "UniformTime",
-    "Unweighted", "Weight",
+    "CRPS", "GSURE", "SNR", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
+    "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
+    "ImportanceSampledLikelihood", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
+    "SampledKSpace", "Score", "ScorePower", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",
+    "UniformLevels", "UniformTime", "Unweighted", "Weight",
 ]  # fmt: skip

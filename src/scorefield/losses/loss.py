@@ -29,7 +29,13 @@ class Metric(ABC):
 
 
 class Loss(ABC):
-    """A loss per sample; the trainer averages over the global batch."""
+    """A loss per sample; the trainer averages over the global batch.
+
+    Attributes:
+        one_step: whether it teaches draws of one evaluation, and not a denoiser.
+    """
+
+    one_step: bool = False
 
     @property
     def figures(self) -> tuple[Metric, ...]:

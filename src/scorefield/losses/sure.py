@@ -206,6 +206,10 @@ class Sum(Loss):
             raise InputError("Sum needs at least one loss, and a factor for each or none at all.")
 
     @property
+    def one_step(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return any(loss.one_step for loss in self.losses)
+
+    @property
     def figures(self) -> tuple[Metric, ...]:
         return tuple({figure.name: figure for loss in self.losses for figure in loss.figures}.values())
 

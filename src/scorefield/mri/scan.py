@@ -152,7 +152,7 @@ class Posterior:
             number: of the slice.
         """
         model, grid = self.model, tuple(scan.mask.shape)
-        guided = Guided(model.generative, scan.measurement_on(model.device), self.method)
+        guided = Guided(model.prior, scan.measurement_on(model.device), self.method)
         found = []
         for start in range(0, members, self.chunk):
             rows = range(start, start + self.chunk)  # full size, so that a member does not depend on how many there are

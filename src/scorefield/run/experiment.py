@@ -108,6 +108,12 @@ def prepare(
     torch.manual_seed(seed_of(groups.train.seed, Stream.WEIGHTS))
     built = build(parser, groups)
     model: Model = built.model
+    if built.train.loss.one_step != model.denoiser.precondition.one_step:
+        raise InputError(
+            f"train.loss {type(built.train.loss).__name__} and model.precondition "
+            f"{type(model.denoiser.precondition).__name__} do not go together: EnsembleScore teaches draws of one evaluation, "
+            "which OneStep makes; the other losses a denoiser, which it does not. Change one of them."
+        )
     for fields in (train, valid):
         fields.ready()  # settings are checked before all data are read
     if init is not None:
@@ -361,8 +367,11 @@ def suspicions(model: Model, fields: FieldDataset, n: int = 512) -> list[str]:
     prepared = model.prepare(first)
     x = prepared.x if prepared.mask is None else prepared.x[prepared.mask.bool().expand_as(prepared.x)]
     alpha, sigma = (float(scale) for scale in model.sde.schedule(torch.ones(())))
-    found = []
-    if (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR:
+    found: list[str] = []
+    if (
+        not model.denoiser.precondition.one_step
+        and (ratio := alpha**2 * float(x.square().mean()) / sigma**2) > TERMINAL_SNR
+    ):
         found.append(
             f"At t = 1 the data still have {ratio:.2g} of the noise's power (more than {TERMINAL_SNR}), so samples that start "
             "from noise start off the data's law: raise the schedule's largest noise, or scale the data down."

@@ -1,5 +1,6 @@
 """Noise: the Gaussian measure N(0, C) that ξ is drawn from: white, or a random field of a given smoothness."""
 
+from scorefield.core.noise.along_time import AlongTime, autoregressive
 from scorefield.core.noise.boundary import Boundary, Free, Neumann, Periodic
 from scorefield.core.noise.density import Exponential, Matern, SpectralDensity, SquaredExponential, VonKarman
 from scorefield.core.noise.field import GaussianField
@@ -7,6 +8,6 @@ from scorefield.core.noise.kernel import KernelField
 from scorefield.core.noise.noise import Noise, White, WhiteModes
 
 __all__ = [
-    "Boundary", "Exponential", "Free", "GaussianField", "KernelField", "Matern", "Neumann", "Noise", "Periodic",
-    "SpectralDensity", "SquaredExponential", "VonKarman", "White", "WhiteModes",
+    "AlongTime", "Boundary", "Exponential", "Free", "GaussianField", "KernelField", "Matern", "Neumann", "Noise",
+    "Periodic", "SpectralDensity", "SquaredExponential", "VonKarman", "White", "WhiteModes", "autoregressive",
 ]  # fmt: skip

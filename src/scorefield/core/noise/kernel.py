@@ -13,6 +13,7 @@ from torch import Size, Tensor
 from scorefield.core.noise.density import SpectralDensity
 from scorefield.core.noise.noise import Noise
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.precision import product
 from scorefield.foundation.random import Generators
 
 
@@ -50,12 +51,12 @@ class KernelField(Noise):
 
     def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
         self._check(shape[2:])
-        return generator.randn(shape, like=like) @ _factor(self).to(like).T
+        return product(generator.randn(shape, like=like), _factor(self).to(like).T)
 
     def covariance(self, x: Tensor) -> Tensor:
         self._check(x.shape[2:])
         factor = _factor(self).to(x)
-        return (x @ factor) @ factor.T
+        return product(product(x, factor), factor.T)
 
     def precision(self, x: Tensor) -> Tensor:
         self._check(x.shape[2:])
