@@ -72,7 +72,8 @@ class Reconstruct(Drawing):
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
         mask: use a part of k-space only: RandomLines, PoissonDisc, ..., or a file .npy.
-        acceleration: instead of --mask: random lines.
+        acceleration: instead of --mask: random lines; of readouts off the grid every R-th by its angle.
+        trajectory: where k-space off the grid (radial, spiral) was sampled, if the file does not say it.
         calibration: lines in the middle with --acceleration, a number or a share of all; by default 24, or where these were more
             than half of all that are used, 0.32/R of all.
         maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else by ESPIRiT.
@@ -93,6 +94,7 @@ class Reconstruct(Drawing):
     mask: Sampling | None = None
     acceleration: float | None = None
     calibration: int | float | None = None
+    trajectory: Path | None = None
     maps: Path | None = None
     cache: Path | None = None
     noise: Positive | None = None
@@ -131,7 +133,7 @@ class Reconstruct(Drawing):
         return found
 
     def run(self) -> dict[str, Any]:
-        kspace = open_kspace(self.kspace)
+        kspace = open_kspace(self.kspace, self.trajectory)
         log.info(kspace.layout)
         if kspace.note:
             log.warning(kspace.note)
@@ -144,7 +146,8 @@ class Reconstruct(Drawing):
     def _scans(self, kspace: KSpace) -> Scans:
         """The scans of a file as the arguments want them."""
         maps = None if self.maps is None else read_maps(self.maps)
-        sampling = sampling_of(self.mask, self.acceleration, kspace.shape[3], self.calibration)
+        width = None if kspace.trajectory is not None else kspace.shape[3]
+        sampling = sampling_of(self.mask, self.acceleration, width, self.calibration)
         return Scans(kspace, sampling, maps, self.cache, self.noise, self.coils, self.height, self.baselines)
 
     def table(self, found: Any) -> str:
@@ -208,7 +211,8 @@ class Reconstruction(Job):
         wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
         found = summary(unit * members) | {name.replace("-", "_"): unit * x for name, x in baselines.items()}
         self._say(slice_number, [*notes, wrong] if wrong else notes)
-        found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.unit * scan.maps}
+        found |= {"chi_square": fit, "maps": scan.unit * scan.maps}
+        found |= {"mask": scan.mask} if scan.places is None else {"used": scan.mask, "places": scan.places}
         found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
         found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:

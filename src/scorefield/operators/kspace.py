@@ -85,6 +85,10 @@ class ParallelImaging(LinearOperator):
         """How much of k-space each sample stands for, in cells of the grid; it broadcasts against y."""
 
     @abstractmethod
+    def balanced(self, y: Tensor) -> tuple[ParallelImaging, Tensor]:
+        """√W A and √W y, W proportional to `compensation`, singular values at most 1: least squares by it converge fast."""
+
+    @abstractmethod
     def restricted(self, mask: Tensor) -> ParallelImaging:
         """That of other samples of the same scan."""
 
@@ -131,6 +135,9 @@ class Sense(ParallelImaging):
     @property
     def compensation(self) -> Tensor:
         return torch.ones((), device=self.maps.device)
+
+    def balanced(self, y: Tensor) -> tuple[Sense, Tensor]:
+        return self, y
 
     def restricted(self, mask: Tensor) -> Sense:
         return replace(self, mask=mask)
@@ -198,17 +205,19 @@ def zero_filled(operator: ParallelImaging, y: Tensor) -> Tensor:
 
 
 def cg_sense(operator: ParallelImaging, y: Tensor, *, damping: float = 0.0, iterations: int = 10) -> Tensor:
-    """argmin ‖A x − y‖² + damping ‖x‖² by so many conjugate gradients (Pruessmann et al. 2001).
+    """argmin ‖√W (A x − y)‖² + damping ‖x‖² by so many conjugate gradients (Pruessmann et al. 2001), W 1 on a grid.
 
     Where the sampling is sparse, later iterations amplify the noise: both numbers regularise, and are to be chosen on other data.
     """
+    operator, y = operator.balanced(y)
     return least_squares(operator, y, damping=damping, iterations=iterations, tolerance=0.0)
 
 
 def l1_wavelet(operator: ParallelImaging, y: Tensor, *, weight: float, iterations: int = 60) -> Tensor:
-    """argmin ½‖A x − y‖² + weight ‖W x‖₁, W Daubechies' wavelets (Lustig et al. 2007), by sigpy's, for one field of two channels.
+    """argmin ½‖√W (A x − y)‖² + weight ‖Ψ x‖₁, Ψ Daubechies' wavelets (Lustig et al. 2007) of sigpy, for one field of two
+    channels; W is 1 on a grid.
 
-    Accelerated proximal gradients with steps of 1, for which the singular values of A must be at most 1.
+    By accelerated proximal gradients with steps of 1: Σ|S|² must be at most 1.
 
     Args:
         operator: A.
@@ -219,6 +228,7 @@ def l1_wavelet(operator: ParallelImaging, y: Tensor, *, weight: float, iteration
     sigpy = require("sigpy", "The L1-wavelet baseline", "mri")
     wavelets = sigpy.linop.Wavelet(tuple(operator.maps.shape[1:]))
     shrink = sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(wavelets.oshape, weight), wavelets)
+    operator, y = operator.balanced(y)
     pulled = to_complex(operator.adjoint(y))
     x = ahead = torch.zeros_like(pulled)
     speed = 1.0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -20,17 +20,21 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred_box, like, to_complex
 from scorefield.operators.kspace import ParallelImaging, check_maps, of_all_coils, one_channel
 from scorefield.operators.operator import LinearOperator
-from scorefield.operators.solve import least_squares
+from scorefield.operators.solve import largest_singular_value, least_squares
 
 OVERSAMPLING = 2
 WIDTH = 7  # points of the oversampled grid along an axis that a frequency is interpolated from: 8e-7 of the direct sum; 6: 7e-6
 SHAPE = math.pi * math.sqrt((WIDTH / OVERSAMPLING) ** 2 * (OVERSAMPLING - 0.5) ** 2 - 0.8)  # Beatty et al. 2005, eq. 5
 COMPENSATING = 30  # iterations of density compensation
+BALANCING, BOUND = (
+    12,
+    1.02,
+)  # iterations for the largest of singular values that are nearly equal, and how far it may be above
 
 
 @dataclass(frozen=True, eq=False)
 class NonUniformFourier(LinearOperator):
-    """y_j = N^(−1/2) Σ_r x_r exp(−2πi Σ_a k_ja (r_a − n_a // 2)/n_a), for each complex channel; at integers k it is `Fourier`.
+    """y_j = v_j N^(−1/2) Σ_r x_r exp(−2πi Σ_a k_ja (r_a − n_a // 2)/n_a), for each complex channel: `Fourier` at integers k.
 
     To 1e-6, relative to all of y, in single precision and in double. x is (batch, 2 channels, *grid) or complex; y has the
     shape (batch, ..., samples). Derivatives pass through it, as through any linear map, by its adjoint.
@@ -38,6 +42,7 @@ class NonUniformFourier(LinearOperator):
     Args:
         places: k (samples, axes) in cycles per field of view, |k_a| <= n_a/2 along each axis; kept in double precision.
         grid: n, the sizes of the field.
+        weights: v, (samples,); 1 by default.
 
     Raises:
         InputError: places of another number of axes, that are not finite, or beyond the grid's frequencies.
@@ -45,6 +50,7 @@ class NonUniformFourier(LinearOperator):
 
     places: Tensor
     grid: Sequence[int]
+    weights: Tensor | None = None
     _kept: dict = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -81,10 +87,12 @@ class NonUniformFourier(LinearOperator):
         whole[(..., *centred_box(self.padded, self.grid))] = z * self._part(self._weight, z)
         axes = tuple(range(2, z.ndim))
         spectrum = torch.fft.fftn(torch.fft.ifftshift(whole, axes), dim=axes)
-        return _times(self._part(self._matrix, z), spectrum.flatten(2))
+        found = _times(self._part(self._matrix, z), spectrum.flatten(2))
+        return found if self.weights is None else self.weights.to(found) * found
 
     def _gridded(self, z: Tensor) -> Tensor:
         """A* z, (batch, channels, *grid), of complex z (batch, channels, samples)."""
+        z = z if self.weights is None else self.weights.to(z) * z
         spectrum = _times(self._part(self._adjoint, z), z).unflatten(2, self.padded)
         axes = tuple(range(2, spectrum.ndim))
         whole = torch.fft.fftshift(torch.fft.ifftn(spectrum, dim=axes, norm="forward"), axes)
@@ -95,17 +103,26 @@ class NonUniformFourier(LinearOperator):
         return like(convolve(self.multipliers(z), z), x)
 
     def multipliers(self, z: Tensor) -> Tensor:
-        """Those of A* A, see `convolution`, in the precision and on the device of z."""
-        return self._part(self.convolution, z)
+        """Those of A* A on a grid of twice the size, see `convolve`, in the precision and on the device of z."""
+        return self._part(self._multipliers, z)
 
-    def _part(self, made: Callable[[], Tensor], z: Tensor) -> Tensor:
+    def _multipliers(self, _: Tensor) -> Tensor:
+        """The transform of A* A's point response, which depends on the distance alone (Wajer and Pruessmann 2001)."""
+        double = tuple(2 * n for n in self.grid)
+        axes, ones = tuple(range(len(double))), torch.ones(len(self.places), dtype=torch.complex128)
+        weights = ones if self.weights is None else self.weights.to(ones) ** 2
+        response = NonUniformFourier(2 * self.places, double).adjoint(weights[None, None])[0, 0]
+        scale = math.sqrt(math.prod(double)) / math.prod(self.grid)
+        return scale * torch.fft.fftn(torch.fft.ifftshift(response, axes), dim=axes).real
+
+    def _part(self, made: Callable[[Tensor], Tensor], z: Tensor) -> Tensor:
         """A constant of the operator in the precision and on the device of z; it is kept."""
         key = (made.__name__, z.real.dtype, z.device)
         if key not in self._kept:
-            self._kept[key] = made().to(z.real.dtype).to(z.device)
+            self._kept[key] = made(z).to(z.real.dtype).to(z.device)
         return self._kept[key]
 
-    def _weight(self) -> Tensor:
+    def _weight(self, _: Tensor) -> Tensor:
         """(*grid): the inverse of the kernel's transform, and N^(−1/2)."""
         found = torch.ones((), dtype=torch.float64)
         for n, size in zip(self.grid, self.padded, strict=True):
@@ -113,7 +130,7 @@ class NonUniformFourier(LinearOperator):
             found = found[..., None] / (_kernel_transform(along) * math.sqrt(n))
         return found
 
-    def _matrix(self) -> Tensor:
+    def _matrix(self, _: Tensor) -> Tensor:
         """(samples, points of the oversampled grid), sparse: the kernel about each sample."""
         values, points = torch.ones(len(self.places), 1, dtype=torch.float64), torch.zeros(len(self.places), 1).long()
         for axis, (n, size) in enumerate(zip(self.grid, self.padded, strict=True)):
@@ -125,8 +142,8 @@ class NonUniformFourier(LinearOperator):
         points, order = points.sort(1)
         return _csr(rows, points.flatten(), values.gather(1, order).flatten(), (len(points), math.prod(self.padded)))
 
-    def _adjoint(self) -> Tensor:
-        return _transposed(self._matrix())
+    def _adjoint(self, z: Tensor) -> Tensor:
+        return _transposed(self._part(self._matrix, z))
 
     # ------------------------------------------------------------------------------------------------ what follows from A
     def density(self) -> Tensor:
@@ -136,39 +153,28 @@ class NonUniformFourier(LinearOperator):
         kernel is wide, a sample stands for the kernel's width and no more.
         """
         if "density" not in self._kept:
-            matrix, back = self._matrix(), self._adjoint()
-            w = torch.ones(len(self.places), 1, dtype=torch.float64)
+            w = torch.ones(len(self.places), 1)
+            matrix, back = (self._part(made, w.to(torch.complex64)) for made in (self._matrix, self._adjoint))
             for _ in range(COMPENSATING):
                 w = w / (matrix @ (back @ w))
             area = math.prod(size / n for n, size in zip(self.grid, self.padded, strict=True))
             integral = float(_kernel_transform(torch.zeros((), dtype=torch.float64))) ** (2 * len(self.grid)) / area
-            self._kept["density"] = w[:, 0] * integral
+            self._kept["density"] = w[:, 0].double() * integral
         return self._kept["density"]
-
-    def convolution(self, weights: Tensor | None = None) -> Tensor:
-        """The multipliers of A* W A on a grid of twice the size (Wajer and Pruessmann 2001), real, frequency 0 first.
-
-        Args:
-            weights: W, (samples,); 1 by default.
-        """
-        double = tuple(2 * n for n in self.grid)
-        wide = NonUniformFourier(2 * self.places, double)
-        ones = torch.ones(len(self.places), dtype=torch.float64) if weights is None else weights.double().cpu()
-        response = wide.adjoint(ones.to(torch.complex128)[None, None])[0, 0] * math.sqrt(math.prod(double))
-        axes = tuple(range(len(double)))
-        return torch.fft.fftn(torch.fft.ifftshift(response, axes), dim=axes).real / math.prod(self.grid)
 
 
 @dataclass(frozen=True, eq=False)
 class NonUniformSense(ParallelImaging):
-    """y = M F S x, what every coil sees of one image at places of k-space that are on no grid (Pruessmann et al. 2001).
+    """y = V M F S x, what every coil sees of one image at places of k-space that are on no grid (Pruessmann et al. 2001).
 
-    Its singular values grow with the number of samples about a place: about 1 where there is one in each cell of the grid.
+    V is 1, if no weights are given. Its singular values grow with the number of samples about a place: about 1 where there is one
+    in each cell of the grid.
 
     Args:
         maps: S, complex, (coils, *grid).
         places: k, (*samples, axes), see `NonUniformFourier`.
         mask: M, (*samples), true for those that are used; y is (batch, 2 coils, *samples).
+        weights: V, (*samples), of least squares.
         iterations: of the conjugate gradients in `project`.
         tolerance: of these.
     """
@@ -176,6 +182,7 @@ class NonUniformSense(ParallelImaging):
     maps: Tensor
     places: Tensor
     mask: Tensor
+    weights: Tensor | None = None
     iterations: int = 100
     tolerance: float = 1e-6
     _fourier: NonUniformFourier = field(init=False, repr=False)
@@ -185,8 +192,9 @@ class NonUniformSense(ParallelImaging):
         samples = self.places.shape[:-1]
         if self.mask.shape != samples:
             raise InputError(f"The mask {tuple(self.mask.shape)} does not fit places of {tuple(samples)} samples.")
-        chosen = self.places[self.mask > 0]
-        object.__setattr__(self, "_fourier", NonUniformFourier(chosen, self.maps.shape[1:]))
+        chosen = self.places[self.mask.cpu() > 0]
+        weights = None if self.weights is None else self.weights[self.mask > 0].cpu()
+        object.__setattr__(self, "_fourier", NonUniformFourier(chosen, self.maps.shape[1:], weights))
 
     @property
     def compensation(self) -> Tensor:
@@ -194,13 +202,22 @@ class NonUniformSense(ParallelImaging):
         found[self.chosen.cpu()] = self._fourier.density()
         return found.to(self.maps.real)
 
+    def balanced(self, y: Tensor) -> tuple[NonUniformSense, Tensor]:
+        operator, weights = self._balanced
+        return operator, weights.to(y.real) * y
+
+    @cached_property
+    def _balanced(self) -> tuple[NonUniformSense, Tensor]:
+        weights = self.compensation.sqrt()
+        size = BOUND * largest_singular_value(replace(self, weights=weights), (2, *self.maps.shape[1:]), BALANCING)
+        return replace(self, weights=weights / size), weights / size
+
     def restricted(self, mask: Tensor) -> NonUniformSense:
         return replace(self, mask=mask)
 
     def to(self, device: torch.device | str) -> NonUniformSense:
-        found = copy(self)  # with what is computed already
-        object.__setattr__(found, "maps", self.maps.to(device))
-        object.__setattr__(found, "mask", self.mask.to(device))
+        found = replace(self, maps=self.maps.to(device), mask=self.mask.to(device))
+        object.__setattr__(found, "_fourier", self._fourier)  # with what is computed already
         return found
 
     def __call__(self, x: Tensor) -> Tensor:
@@ -239,7 +256,7 @@ class _Transform(torch.autograd.Function):
 
 
 def convolve(multipliers: Tensor, z: Tensor) -> Tensor:
-    """Complex z (..., *grid) by the multipliers of `convolution`, without wrapping around."""
+    """Complex z (..., *grid) by the multipliers of A* A, without wrapping around."""
     axes = tuple(range(-multipliers.ndim, 0))
     spectrum = torch.fft.fftn(z, s=multipliers.shape, dim=axes)
     found = torch.fft.ifftn(spectrum * multipliers, dim=axes)
@@ -266,12 +283,8 @@ def _csr(rows: Tensor, columns: Tensor, values: Tensor, shape: tuple[int, int]) 
 
 def _transposed(matrix: Tensor) -> Tensor:
     """The transposed of a sparse matrix, in rows of its own."""
-    count = matrix.crow_indices().diff()
-    rows = torch.repeat_interleave(torch.arange(len(count)), count)
-    columns, order = matrix.col_indices().sort(stable=True)
-    starts = torch.zeros(matrix.shape[1] + 1, dtype=torch.long)
-    starts[1:] = torch.bincount(columns, minlength=matrix.shape[1]).cumsum(0)
-    return _csr(starts, rows[order], matrix.values()[order], (matrix.shape[1], matrix.shape[0]))
+    turned = matrix.to_sparse_csc()
+    return _csr(turned.ccol_indices(), turned.row_indices(), turned.values(), (matrix.shape[1], matrix.shape[0]))
 
 
 def _times(matrix: Tensor, z: Tensor) -> Tensor:
