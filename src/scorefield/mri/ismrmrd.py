@@ -13,6 +13,7 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, centred_box
+from scorefield.mri.geometry import Slice
 from scorefield.mri.kspace import KSpace, check_layout
 from scorefield.mri.trajectory import Trajectory, in_cycles
 
@@ -47,6 +48,7 @@ class Encoding:
         centres: the numbers of the central line along phase encoding 1 and 2.
         calibration: its mode, or "".
         trajectory: its kind: cartesian, radial, goldenangle, spiral, ...
+        spacing: of the points of its image along readout, phase encoding 1 and 2, in mm; 0 where nothing is said.
     """
 
     matrix: tuple[int, int, int]
@@ -54,6 +56,7 @@ class Encoding:
     centres: tuple[int, int]
     calibration: str
     trajectory: str = CARTESIAN
+    spacing: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -166,6 +169,7 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
         note=" ".join(notes),
         calibration=calibration,
         labelled=True,
+        plane=_planes(readouts, lambda number: of(lines, number)),
         trajectory=trajectory,
     )
 
@@ -230,6 +234,26 @@ def _places(
     same = bool((places == places[:1]).all())
     trajectory = in_cycles(places[0] if same else places, (matrix[0], matrix[1]), origin).on(readouts.encoding.height)
     return (count, readouts.coils, places.shape[1], most), read, trajectory
+
+
+def _planes(readouts: _Readouts, of: Callable[[int], np.ndarray]) -> Callable[[int], Slice] | None:
+    """Where slices are, by the head of a readout of each; None where the file does not say it."""
+    heads, encoding = readouts.heads, readouts.encoding
+    names, deep = ("read_dir", "phase_dir", "slice_dir"), encoding.matrix[2] > 1
+    known = {"position", *names} <= set(heads.dtype.names or ()) and min(encoding.spacing) > 0
+    if not known or not all(np.any(heads[name][of(0)[:1]]) for name in names):
+        return None
+
+    def plane(number: int) -> Slice:
+        head = heads[of(number // encoding.height if deep else number)[0]]
+        axes, centre = np.array([head[name] for name in names], float), np.array(head["position"], float)
+        rows, columns, across = encoding.spacing
+        if not deep:
+            return Slice(centre, axes, (rows, columns, across))
+        centre = centre + (number % encoding.height - encoding.height // 2) * rows * axes[0]
+        return Slice(centre, axes[[1, 2, 0]], (columns, across, rows))
+
+    return plane
 
 
 def _trim(heads: np.ndarray, lines: np.ndarray, name: str, origin: str) -> int:
@@ -316,6 +340,8 @@ def _header(file: Any, origin: str) -> Encoding:
         centres = [size // 2 if text is None else int(text) for text, size in zip(limits, matrix[1:], strict=True)]
         mode = encoding.findtext("parallelImaging/calibrationMode", "").strip()
         kind = encoding.findtext("trajectory", CARTESIAN).strip()
-        return Encoding(matrix, _height(encoding), (centres[0], centres[1]), mode, kind)
+        views = [float(encoding.findtext(f"encodedSpace/fieldOfView_mm/{axis}") or 0) for axis in "xyz"]
+        spacing = tuple(view / size for view, size in zip(views, matrix, strict=True))
+        return Encoding(matrix, _height(encoding), (centres[0], centres[1]), mode, kind, spacing)
     except (KeyError, ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{origin} has no header that says its matrix: is it ISMRMRD?") from error

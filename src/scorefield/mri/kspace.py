@@ -10,6 +10,7 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.fourier import centred, centred_box
+from scorefield.mri.geometry import Slice
 from scorefield.mri.trajectory import Trajectory
 
 MOST_COILS = 256  # of any scanner: more of them are points of an image
@@ -47,6 +48,7 @@ class KSpace:
         calibration: k-space of a slice that is for coil maps alone, (coils, height, width), 0 where there is none.
         labelled: the file says which of its axes are slices and coils.
         found_unit: finds `unit`.
+        plane: where a slice is in the patient, as far as the file says.
         trajectory: where samples are that lie on no grid. k-space is (coils, samples, readouts) then, of an image of `size`.
     """
 
@@ -64,6 +66,7 @@ class KSpace:
     calibration: Callable[[int], np.ndarray] | None = None
     labelled: bool = False
     found_unit: Callable[[], float] | None = None
+    plane: Callable[[int], Slice] | None = None
     trajectory: Trajectory | None = None
 
     @property

@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.lazy import require
 from scorefield.guidance import Method, Proximal
 from scorefield.jobs.options import Drawing
 from scorefield.model import Model
 from scorefield.mri.assembling import assemble
+from scorefield.mri.exporting import check_series, placed, write_dicom, write_nifti
 from scorefield.mri.files import open_kspace, read_maps
+from scorefield.mri.geometry import Slice, volume_affine
 from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, Posterior
 from scorefield.mri.scan_loading import Scans, sampling_of
-from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, run_job
+from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, log, option, positional
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
@@ -68,6 +71,8 @@ class Reconstruct(Drawing):
     Args:
         kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), or .cfl.
         out: file to write, .h5.
+        format: nifti or dicom to write the magnitude of the mean as NAME.nii.gz or as a series in the folder NAME-dicom besides,
+            where the slices are in the patient.
         n: members to draw for each slice.
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
@@ -88,6 +93,7 @@ class Reconstruct(Drawing):
 
     kspace: Path = positional()
     out: Path
+    format: Literal["hdf5", "nifti", "dicom"] = "hdf5"
     n: Count = option("-n", "--samples", default=8)
     seed: Seed = 0
     slices: str | None = None
@@ -113,7 +119,16 @@ class Reconstruct(Drawing):
         if self.bf16 and self.precision == FULL:
             raise InputError("--bf16 and --precision 32-true contradict each other: leave one of them out.")
         if self.out.suffix not in (".h5", ".hdf5"):
-            raise InputError(f"{self.out} is to be HDF5: give a name that ends in .h5.")
+            raise InputError(
+                f"{self.out} is to be HDF5: give a name that ends in .h5; --format nifti and dicom are written beside it."
+            )
+        if self.format == "dicom":
+            require("pydicom", "--format dicom", "mri")
+
+    @property
+    def exported(self) -> Path:
+        """Where images for other programs are written."""
+        return self.out.with_name(f"{self.out.stem}.nii.gz" if self.format == "nifti" else f"{self.out.stem}-dicom")
 
     @classmethod
     def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
@@ -139,9 +154,35 @@ class Reconstruct(Drawing):
             log.warning(kspace.note)
         source = self._scans(kspace)
         job = Reconstruction(self, source, numbers_of(self.slices, len(kspace), kspace.origin))
+        slices = self._slices(job)
         run_job(job, unit="slice", title="reconstruct")
         log.info("images in %s, a picture beside it", self.out)
+        if slices:
+            self._export(slices)
         return json.loads(_attributes(self.out)["figures"])
+
+    def _slices(self, job: Reconstruction) -> list[Slice]:
+        """Where the slices are, if they are wanted for other programs; refused before the first one is computed."""
+        if self.format == "hdf5":
+            return []
+        plane = job.source.kspace.plane
+        slices = placed([None if plane is None else plane(number) for number in job.numbers], self.exported)
+        if self.format == "nifti":
+            volume_affine(slices, (1, 1))
+        else:
+            check_series(self.exported, digest(job.identity))
+        return slices
+
+    def _export(self, slices: Sequence[Slice]) -> None:
+        import h5py
+
+        with h5py.File(self.out, "r") as file:
+            images, job = np.asarray(file["magnitude"]), str(file.attrs[JOB])
+        if self.format == "nifti":
+            write_nifti(self.exported, images, slices, job)
+            log.info("the magnitude of the mean in %s", self.exported)
+        else:
+            write_dicom(self.exported, images, slices, job, f"posterior mean of {self.n} members")
 
     def _scans(self, kspace: KSpace) -> Scans:
         """The scans of a file as the arguments want them."""

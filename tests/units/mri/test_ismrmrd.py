@@ -10,6 +10,7 @@ import pytest
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred
 from scorefield.mri.files import open_kspace
+from scorefield.mri.geometry import volume_affine
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.scan_loading import Scans
 
@@ -186,6 +187,27 @@ def test_three_dimensions_become_slices_across_the_readout(tmp_path: Path) -> No
 def test_oversampling_is_what_the_fields_of_view_say(encoded: str, image: str, kept: int, tmp_path: Path) -> None:
     found = open_kspace(written(tmp_path / "k.h5", lines(kspace_of()), encoded=encoded, image=image))
     assert found.height(np.ones((HEIGHT, WIDTH), bool)) == kept
+
+
+def test_slices_are_where_their_heads_say(tmp_path: Path) -> None:
+    """Twice oversampled along the readout: the pixel in the middle is at the position, rows grow along the readout."""
+    kspace, axes = kspace_of(), np.array([[0, 1, 0], [0, 0, -1], [-1, 0, 0]], float)
+    names = dict(zip(("read_dir", "phase_dir", "slice_dir"), map(tuple, axes), strict=True))
+    readouts = [
+        line(kspace[n, :, :, y], kspace_encode_step_1=y, slice=n, position=(10.0 - 4 * n, 20.0, 30.0), **names)
+        for n in range(2)
+        for y in range(WIDTH)
+    ]
+    path = written(
+        tmp_path / "k.h5",
+        readouts,
+        encoded=space(HEIGHT, WIDTH, view=320.0),
+        image=space(HEIGHT // 2, WIDTH, view=160.0),
+    )
+    scan = open_kspace(path)
+    affine = volume_affine([scan.plane(0), scan.plane(1)], (HEIGHT // 2, WIDTH))
+    np.testing.assert_allclose(affine @ [HEIGHT // 4, WIDTH // 2, 1, 1], [6, 20, 30, 1], atol=1e-5)
+    np.testing.assert_allclose(affine[:3, :3].T, axes * np.array([[320 / HEIGHT], [256 / WIDTH], [4]]), atol=1e-5)
 
 
 def test_scans_off_the_grid_without_their_places_are_refused(tmp_path: Path) -> None:

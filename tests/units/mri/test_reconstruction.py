@@ -17,6 +17,7 @@ from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, fit_matrix
 from scorefield.mri.coils import as_tensor, normalised
+from scorefield.mri.dicom import read_dicom
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import MaskFile, RandomLines
 from scorefield.mri.metrics import fastmri_figures
@@ -83,6 +84,24 @@ def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str
 def read(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
         return {name: file[name][()] for name in file}
+
+
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_magnitudes_are_written_for_other_programs(kind, folder, tmp_path, capsys):
+    """Beside the file, and again only if they are others; that k-space of fastMRI's kind says no place is told."""
+    if kind == "dicom":
+        pytest.importorskip("pydicom")
+    out = tmp_path / "out.h5"
+    command = job(folder, out, "--slices", "0:2", "--format", kind, kspace="part.h5")
+    assert main(command) == 0 and main(command) == 0
+    assert "does not say where its slices are" in capsys.readouterr().err
+    right = np.moveaxis(read(out)["magnitude"], 0, -1)
+    if kind == "nifti":
+        np.testing.assert_allclose(nibabel.load(tmp_path / "out.nii.gz").get_fdata(), right, rtol=1e-6)
+    else:
+        found = read_dicom(tmp_path / "out-dicom")[0][0]
+        assert np.abs(found - right).max() < 1e-5 * right.max()
+        refuse(capsys, [*command, "--out", str(tmp_path / "out.hdf5"), "--seed", "9"], "out-dicom holds other files")
 
 
 def test_spokes_off_the_grid_are_reconstructed_like_lines(folder, tmp_path, capsys):
