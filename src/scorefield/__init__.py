@@ -61,8 +61,9 @@ NAMES = {
     "model": "Model",
     "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps NCSNpp NCSNv2 Network UNet",
     "operators": """
-        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask Scale
-        Sense as_operator cg_sense conjugate_gradients l1_wavelet least_squares project_range to_channels
+        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask
+        NonUniformFourier NonUniformSense Scale Sense as_operator cg_sense conjugate_gradients l1_wavelet
+        least_squares project_range to_channels
         to_complex zero_filled
     """,
     "run.loading": "load",
@@ -131,8 +132,8 @@ if TYPE_CHECKING:
     )
     from scorefield.operators import (
         Blur, Coarsen, Coils, Compose, CosineCoarsen, Fourier, FourierCoarsen, Grey, Hole, LinearOperator, Mask,
-        Scale, Sense, as_operator, cg_sense, conjugate_gradients, l1_wavelet, least_squares, project_range,
-        to_channels, to_complex, zero_filled,
+        NonUniformFourier, NonUniformSense, Scale, Sense, as_operator, cg_sense, conjugate_gradients, l1_wavelet,
+        least_squares, project_range, to_channels, to_complex, zero_filled,
     )
     from scorefield.run.loading import load
     from scorefield.jobs.train import recipe, train

@@ -34,6 +34,8 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
     "target": ("the image that the file of k-space came with, magnitude", GRID, "of that file"),
     "chi_square": ("χ²/N of each member: about 1 where it explains k-space to its noise", "member", "1"),
     "mask": ("which points of k-space were used", GRID, "1"),
+    "used": ("which samples off the grid were used", "sample, readout", "1"),
+    "places": ("where samples off the grid are", "sample, readout, axis", "cycles per field of view"),
     "maps": (
         "sensitivities of the coils after whitening and compression, Σ|S|² = 1 of the coils before it",
         f"coil, {GRID}",

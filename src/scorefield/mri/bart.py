@@ -65,8 +65,8 @@ def read_cfl(base: Path) -> np.ndarray:
     return _read(base)[0]
 
 
-def _read(base: Path) -> tuple[np.ndarray, int]:
-    """The array (slices, coils, height, width), and which axis slices are from."""
+def read_whole_cfl(base: Path) -> np.ndarray:
+    """What .cfl and .hdr hold, with BART's 16 axes."""
     header, data = base.with_suffix(".hdr"), base.with_suffix(".cfl")
     for path in (header, data):
         if not path.is_file():
@@ -82,14 +82,20 @@ def _read(base: Path) -> tuple[np.ndarray, int]:
         raise InputError(
             f"{data} holds {values.size} numbers, where {header} says {int(np.prod(sizes))}: is it complete?"
         )
+    return values.reshape(sizes, order="F")
+
+
+def _read(base: Path) -> tuple[np.ndarray, int]:
+    """The array (slices, coils, height, width), and which axis slices are from."""
+    header, array = base.with_suffix(".hdr"), read_whole_cfl(base)
+    sizes = array.shape
     # A slice of a 3-D scan, across its readout, has its image on axes 1 and 2.
     image = (1, 2) if sizes[0] == 1 and min(sizes[1:3]) > 1 else (0, 1)
     many = [axis for axis, size in enumerate(sizes) if size > 1 and axis not in (*image, 3)]
     if len(many) > 1 or any(axis not in (PARTITIONS, SLICES) for axis in many):
         raise InputError(
-            f"{header} has axes {sizes}: besides readout, phase and coils only axis 2 or 13 may be larger than 1."
+            f"{header} has axes {list(sizes)}: besides readout, phase and coils only axis 2 or 13 may be larger than 1."
         )
-    array = values.reshape(sizes, order="F")
     slices = many[0] if many else SLICES
     kept = (slices, 3, *image)
     rest = tuple(axis for axis in range(16) if axis not in kept)

@@ -15,6 +15,7 @@ from scorefield.foundation.lazy import require
 from scorefield.foundation.limits import check_memory
 
 CONTAINERS = (".npz", ".mat")
+NUMBERS = ("double", "single", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)))
 Reader = Callable[[], np.ndarray]
 
 
@@ -43,6 +44,13 @@ def read_named(path: Path, name: str) -> np.ndarray:
     return arrays[likely[0]]
 
 
+def names_in(path: Path) -> list[str]:
+    """The names of the arrays in a .npz or .mat."""
+    if not path.is_file():
+        raise AbsentDataError(f"There is no file {path}: correct the path.")
+    return list(_npz(path) if path.suffix == ".npz" else _matlab(path))
+
+
 def _npz(path: Path) -> Mapping[str, Reader]:
     file = ArrayFile(path)
     if file.plain:
@@ -64,7 +72,7 @@ def _matlab(path: Path) -> Mapping[str, Reader]:
             known = whosmat(path)
         except NotImplementedError:
             return _matlab73(path)
-    numbers = [(name, int(np.prod(shape))) for name, shape, kind in known if kind in ("double", "single")]
+    numbers = [(name, int(np.prod(shape))) for name, shape, kind in known if kind in NUMBERS]
     return {name: partial(read, name, size) for name, size in numbers}
 
 
@@ -80,7 +88,7 @@ def _matlab73(path: Path) -> Mapping[str, Reader]:
         return values.T
 
     with h5py.File(path, "r") as file:
-        numbers = [name for name in file if hasattr(file[name], "dtype") and file[name].dtype.kind in "fcV"]
+        numbers = [name for name in file if hasattr(file[name], "dtype") and file[name].dtype.kind in "fcViu"]
     return {name: partial(read, name) for name in numbers}
 
 

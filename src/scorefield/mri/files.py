@@ -10,10 +10,11 @@ import numpy as np
 from scorefield.data.arrays import ArrayFile
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.lazy import require
-from scorefield.mri.bart import open_cfl, read_cfl
-from scorefield.mri.containers import CONTAINERS, read_named
+from scorefield.mri.bart import open_cfl, read_cfl, read_whole_cfl
+from scorefield.mri.containers import CONTAINERS, names_in, read_named
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
 from scorefield.mri.kspace import KSpace, check_layout, check_maps, in_ordinary_units
+from scorefield.mri.trajectory import arranged, in_cycles
 
 KINDS = (".h5", ".hdf5", ".mrd", ".npy", *CONTAINERS, ".cfl")
 HDF5 = (".h5", ".hdf5", ".mrd")
@@ -32,9 +33,48 @@ def files_of(path: Path) -> list[Path]:
     return files
 
 
-def open_kspace(path: Path) -> KSpace:
-    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (`kspace`), or .cfl with its .hdr."""
-    return in_ordinary_units(_open(Path(path)))
+def open_kspace(path: Path, trajectory: Path | None = None) -> KSpace:
+    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (`kspace`), or .cfl with its .hdr.
+
+    Args:
+        path: the file.
+        trajectory: of k-space off the grid, if the file holds none (`trajectory`): .npy, .npz, .mat, .h5 or .cfl, see `arranged`.
+    """
+    path = Path(path)
+    return in_ordinary_units(_open(path) if trajectory is None else _with_trajectory(path, Path(trajectory)))
+
+
+def _with_trajectory(path: Path, trajectory: Path) -> KSpace:
+    """Arrays of k-space and of its places."""
+    return off_grid(_named(path, "kspace"), _named(trajectory, "trajectory"), None, str(path))
+
+
+def _named(path: Path, name: str) -> np.ndarray:
+    """The array of a name in a file that holds several, or that of a file that holds one."""
+    if path.suffix in (".cfl", ".hdr"):
+        return np.squeeze(read_whole_cfl(path.with_suffix("")).T)
+    if path.suffix == ".npy":
+        return np.asarray(ArrayFile(path).read("", "the path"))
+    if path.suffix in CONTAINERS:
+        return read_named(path, name)
+    if path.suffix not in HDF5:
+        raise InputError(f"{path} is of no known kind of {name}: give .npy, .npz, .mat, .h5 or .cfl.")
+    with _open_hdf5(path) as file:
+        if name not in file or not hasattr(file[name], "dtype"):
+            raise InputError(f"{path} holds no array {name} but {', '.join(list(file)[:8]) or 'nothing'}.")
+        return np.asarray(file[name])
+
+
+def off_grid(kspace: np.ndarray, places: np.ndarray, matrix: tuple[int, int] | None, origin: str) -> KSpace:
+    """k-space at places off the grid, of an image of that matrix or as large as the places say."""
+    values, k = arranged(kspace, places, origin)
+    found = in_cycles(k, matrix, origin)
+    slices, coils, samples, readouts = values.shape
+    shape = (slices, coils, samples, readouts)
+    note = f"{origin}: {found.note}."
+    return KSpace(
+        origin, shape, lambda number: values[number], size=found.matrix, note=note, labelled=True, trajectory=found
+    )
 
 
 def _open(path: Path) -> KSpace:
@@ -47,6 +87,10 @@ def _open(path: Path) -> KSpace:
     if path.suffix in HDF5:
         return _hdf5(path)
     if path.suffix in CONTAINERS:
+        if "trajectory" in (names := names_in(path)):
+            matrix = np.ravel(read_named(path, "matrix")).astype(int).tolist() if "matrix" in names else None
+            pair = None if matrix is None else (matrix[0], matrix[-1])
+            return off_grid(read_named(path, "kspace"), read_named(path, "trajectory"), pair, str(path))
         return _array(read_named(path, "kspace"), str(path))
     raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat or .cfl.")
 
@@ -61,6 +105,8 @@ def _array(array: np.ndarray, origin: str) -> KSpace:
 
 def _hdf5(path: Path) -> KSpace:
     file = _open_hdf5(path)
+    if "kspace" in file and "trajectory" in file:
+        return off_grid(np.asarray(file["kspace"]), np.asarray(file["trajectory"]), None, str(path))
     if "kspace" in file:
         return _fastmri(file, str(path))
     if "dataset/data" in file:

@@ -1,4 +1,4 @@
-"""Cartesian scans in ISMRMRD's HDF5 (Inati et al. 2017), read by h5py: readouts are put where their counters say."""
+"""Scans in ISMRMRD's HDF5 (Inati et al. 2017), read by h5py: readouts are put where their counters or their trajectories say."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, centred_box
+from scorefield.mri.geometry import Slice
 from scorefield.mri.kspace import KSpace, check_layout
+from scorefield.mri.trajectory import Trajectory, in_cycles
 
 SERIES = ("contrast", "phase", "repetition", "set")  # counters of different images of a slice
+CARTESIAN = "cartesian"
 ALONE = ("separate", "external", "other")  # modes of calibration whose readouts are of another scan than the image
 
 
@@ -44,12 +47,16 @@ class Encoding:
         height: of the image along the readout, without oversampling.
         centres: the numbers of the central line along phase encoding 1 and 2.
         calibration: its mode, or "".
+        trajectory: its kind: cartesian, radial, goldenangle, spiral, ...
+        spacing: of the points of its image along readout, phase encoding 1 and 2, in mm; 0 where nothing is said.
     """
 
     matrix: tuple[int, int, int]
     height: int
     centres: tuple[int, int]
     calibration: str
+    trajectory: str = CARTESIAN
+    spacing: tuple[float, ...] = (0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,8 +124,11 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
     lines = np.flatnonzero(measured & ~alone)
     if not len(lines):
         raise InputError(f"{origin} holds no lines of k-space.")
-    if (heads["trajectory_dimensions"][lines] > 0).any():
-        raise InputError(f"{origin} is a non-Cartesian scan: only Cartesian ones are read.")
+    off_grid = bool((_column(heads, "trajectory_dimensions")[lines] > 0).any())
+    if encoding.trajectory != CARTESIAN and not off_grid:
+        raise InputError(
+            f"{origin} is a scan of trajectory {encoding.trajectory}, but its readouts hold none: store it with them."
+        )
     series = np.unique(keys[lines], axis=0)
     coils, slices = int(heads["active_channels"][lines[0]]), int(index["slice"][lines].max()) + 1
     readouts = _Readouts(origin, records, heads, encoding, coils)
@@ -132,18 +142,24 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
         notes.append(f"{int(elsewhere.sum())} readouts of {origin} are of other encoding spaces, and left out.")
     read, count, height = _slices(readouts, lambda number: of(lines, number)), slices * len(series), encoding.matrix[0]
     shape, size = (count, coils, height, encoding.matrix[1]), (encoding.height, encoding.matrix[1])
+    if encoding.matrix[2] > 1 and off_grid:
+        raise InputError(f"{origin} is off the grid in three dimensions: only slices are read.")
     if encoding.matrix[2] > 1:
         read = _across_readout(readouts, lambda number: of(lines, number), encoding.height)
         shape, size = (count * encoding.height, coils, *encoding.matrix[1:]), None
         notes.append(f"{origin} is a 3-D scan: its {encoding.height} positions along the readout were made slices.")
-    calibration = None
-    if alone.any() and encoding.matrix[2] == 1:
+    calibration = trajectory = None
+    if alone.any() and encoding.matrix[2] == 1 and not off_grid:
         held = np.flatnonzero(alone)
         calibration = _slices(readouts, lambda number: held[index["slice"][held] == number % slices])
+    if off_grid:
+        shape, read, trajectory = _places(readouts, lambda number: of(lines, number), count)
+        size = trajectory.matrix
+        notes.append(f"{origin}: {trajectory.note}.")
     scan = np.concatenate([samples_of(records[int(n)], coils, origin) for n in noise], axis=1) if len(noise) else None
     if scan is not None:
-        scan = scan * np.float32(_noise_units(heads, lines, noise))
-    shape = check_layout(shape, np.dtype(np.complex64), origin)
+        scan = scan * np.float32(_noise_units(heads, lines, noise, averaged=not off_grid))
+    shape = shape if off_grid else check_layout(shape, np.dtype(np.complex64), origin)
     return KSpace(
         origin,
         shape,
@@ -153,6 +169,8 @@ def read_ismrmrd(file: Any, origin: str) -> KSpace:
         note=" ".join(notes),
         calibration=calibration,
         labelled=True,
+        plane=_planes(readouts, lambda number: of(lines, number)),
+        trajectory=trajectory,
     )
 
 
@@ -183,6 +201,69 @@ def _across_readout(readouts: _Readouts, of: Callable[[int], np.ndarray], height
     return lambda number: whole(number // height)[:, number % height]
 
 
+def _places(
+    readouts: _Readouts, of: Callable[[int], np.ndarray], count: int
+) -> tuple[tuple[int, int, int, int], Callable[[int], np.ndarray], Trajectory]:
+    """Shape, k-space (coils, samples, readouts) of a slice, and where its samples are; 0 for readouts that a slice lacks."""
+    heads, origin = readouts.heads, readouts.origin
+    chosen = [of(number) for number in range(count)]
+    dimensions = np.unique(heads["trajectory_dimensions"][np.concatenate(chosen)])
+    samples = np.unique(heads["number_of_samples"][np.concatenate(chosen)])
+    if len(dimensions) > 1 or len(samples) > 1 or dimensions[0] < 2:
+        raise InputError(
+            f"{origin} has readouts of {samples.tolist()} samples with trajectories of {dimensions.tolist()} dimensions: only "
+            "scans of one kind of readout, each with its trajectory, are read."
+        )
+    every, most = readouts.records.fields("traj")[()], max(map(len, chosen))
+    places = np.zeros((count, int(samples[0]), most, 2))
+    for number, lines in enumerate(chosen):
+        for place, line in enumerate(lines):
+            # A third column has the weights of density compensation, or the position of the slice
+            places[number, :, place] = np.reshape(every[line], (-1, int(dimensions[0])))[:, :2]
+    first, last = (_trim(heads, np.concatenate(chosen), name, origin) for name in ("discard_pre", "discard_post"))
+    kept = slice(first, int(samples[0]) - last)
+    places = places[:, kept]
+
+    def read(number: int) -> np.ndarray:
+        found = np.zeros((readouts.coils, places.shape[1], most), np.complex64)
+        for place, line in enumerate(chosen[number]):
+            found[..., place] = samples_of(readouts.records[int(line)], readouts.coils, origin)[:, kept]
+        return found
+
+    matrix = readouts.encoding.matrix[:2]
+    same = bool((places == places[:1]).all())
+    trajectory = in_cycles(places[0] if same else places, (matrix[0], matrix[1]), origin).on(readouts.encoding.height)
+    return (count, readouts.coils, places.shape[1], most), read, trajectory
+
+
+def _planes(readouts: _Readouts, of: Callable[[int], np.ndarray]) -> Callable[[int], Slice] | None:
+    """Where slices are, by the head of a readout of each; None where the file does not say it."""
+    heads, encoding = readouts.heads, readouts.encoding
+    names, deep = ("read_dir", "phase_dir", "slice_dir"), encoding.matrix[2] > 1
+    known = {"position", *names} <= set(heads.dtype.names or ()) and min(encoding.spacing) > 0
+    if not known or not all(np.any(heads[name][of(0)[:1]]) for name in names):
+        return None
+
+    def plane(number: int) -> Slice:
+        head = heads[of(number // encoding.height if deep else number)[0]]
+        axes, centre = np.array([head[name] for name in names], float), np.array(head["position"], float)
+        rows, columns, across = encoding.spacing
+        if not deep:
+            return Slice(centre, axes, (rows, columns, across))
+        centre = centre + (number % encoding.height - encoding.height // 2) * rows * axes[0]
+        return Slice(centre, axes[[1, 2, 0]], (columns, across, rows))
+
+    return plane
+
+
+def _trim(heads: np.ndarray, lines: np.ndarray, name: str, origin: str) -> int:
+    """How many samples all readouts discard at one end."""
+    found = np.unique(_column(heads, name)[lines])
+    if len(found) > 1:
+        raise InputError(f"{origin} has readouts off the grid of different {name}, {found.tolist()}: this is not read.")
+    return int(found[0])
+
+
 def _series(origin: str, index: np.ndarray, series: np.ndarray, slices: int) -> str:
     """Which images of a slice there are."""
     names = _counters(index, *SERIES)
@@ -191,12 +272,14 @@ def _series(origin: str, index: np.ndarray, series: np.ndarray, slices: int) -> 
     return f"{origin} holds {counts}: {len(series)} series of {slices} slices, numbered one after another."
 
 
-def _noise_units(heads: np.ndarray, lines: np.ndarray, noise: np.ndarray) -> float:
-    """What a noise scan is to be multiplied by: √(its time per sample / that of the lines / averages of a line)."""
+def _noise_units(heads: np.ndarray, lines: np.ndarray, noise: np.ndarray, *, averaged: bool) -> float:
+    """What a noise scan is to be multiplied by: √(its time per sample / that of the lines / averages of a line), the last where
+    lines of one place are averaged.
+    """
     index = heads["idx"][lines]
     counters = ("slice", "kspace_encode_step_1", "kspace_encode_step_2", *SERIES)
     columns = [index[name] for name in _counters(index, *counters)]
-    ratio = float(np.mean(1 / np.unique(np.stack(columns), axis=1, return_counts=True)[1]))
+    ratio = float(np.mean(1 / np.unique(np.stack(columns), axis=1, return_counts=True)[1])) if averaged else 1.0
     if "sample_time_us" in (heads.dtype.names or ()):
         times = [float(np.median(heads["sample_time_us"][chosen])) for chosen in (noise, lines)]
         ratio *= times[0] / times[1] if min(times) > 0 else 1.0
@@ -250,12 +333,15 @@ def _header(file: Any, origin: str) -> Encoding:
     """What the header says."""
     try:
         encoding = _first_encoding(file["dataset/xml"])
-        if encoding is None or encoding.findtext("trajectory", "cartesian").strip() != "cartesian":
-            raise InputError(f"{origin} is not a Cartesian scan, and cannot be read.")
+        if encoding is None:
+            raise ValueError
         matrix = _sizes(encoding, "encodedSpace/matrixSize")
         limits = [encoding.findtext(f"encodingLimits/kspace_encoding_step_{axis}/center") for axis in (1, 2)]
         centres = [size // 2 if text is None else int(text) for text, size in zip(limits, matrix[1:], strict=True)]
         mode = encoding.findtext("parallelImaging/calibrationMode", "").strip()
-        return Encoding(matrix, _height(encoding), (centres[0], centres[1]), mode)
+        kind = encoding.findtext("trajectory", CARTESIAN).strip()
+        views = [float(encoding.findtext(f"encodedSpace/fieldOfView_mm/{axis}") or 0) for axis in "xyz"]
+        spacing = tuple(view / size for view, size in zip(views, matrix, strict=True))
+        return Encoding(matrix, _height(encoding), (centres[0], centres[1]), mode, kind, spacing)
     except (KeyError, ValueError, ElementTree.ParseError) as error:
         raise InputError(f"{origin} has no header that says its matrix: is it ISMRMRD?") from error

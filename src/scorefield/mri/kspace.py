@@ -10,6 +10,8 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.fourier import centred, centred_box
+from scorefield.mri.geometry import Slice
+from scorefield.mri.trajectory import Trajectory
 
 MOST_COILS = 256  # of any scanner: more of them are points of an image
 LEAST = 1e-12  # of the largest number of k-space, below which single precision has no room for squares
@@ -46,6 +48,8 @@ class KSpace:
         calibration: k-space of a slice that is for coil maps alone, (coils, height, width), 0 where there is none.
         labelled: the file says which of its axes are slices and coils.
         found_unit: finds `unit`.
+        plane: where a slice is in the patient, as far as the file says.
+        trajectory: where samples are that lie on no grid. k-space is (coils, samples, readouts) then, of an image of `size`.
     """
 
     origin: str
@@ -62,6 +66,8 @@ class KSpace:
     calibration: Callable[[int], np.ndarray] | None = None
     labelled: bool = False
     found_unit: Callable[[], float] | None = None
+    plane: Callable[[int], Slice] | None = None
+    trajectory: Trajectory | None = None
 
     @property
     def unit(self) -> float:
@@ -75,7 +81,10 @@ class KSpace:
     def layout(self) -> str:
         """Which axis was taken for what, in a line."""
         slices, coils, height, width = self.shape
-        return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
+        if self.trajectory is None:
+            return f"{self.origin}: slices {slices}, coils {coils}, height {height}, width {width}"
+        matrix = "×".join(map(str, self.trajectory.matrix))
+        return f"{self.origin}: slices {slices}, coils {coils}, {width} readouts of {height} samples off the grid, image {matrix}"
 
     def height(self, acquired: np.ndarray) -> int:
         """Of the image of a slice without readout oversampling, as far as the file says.
@@ -119,7 +128,8 @@ class KSpace:
             raise InputError(
                 f"Slice {number} of {self.origin} is 0 wherever its mask says that it was sampled: correct it."
             )
-        check_centred(kspace, f"Slice {number} of {self.origin}")
+        if self.trajectory is None:
+            check_centred(kspace, f"Slice {number} of {self.origin}")
         return kspace, mask
 
 

@@ -6,7 +6,7 @@ noise scan; or from k-space itself: from what neighbours do not predict, from th
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
@@ -37,7 +37,10 @@ OBJECT = 4.0  # times the median energy, that of noise is 1.4 at most in the mea
 
 
 def whitening_of(
-    scan: KSpace, slices: Iterable[tuple[np.ndarray, np.ndarray]], noise: float | None = None
+    scan: KSpace,
+    slices: Iterable[tuple[np.ndarray, np.ndarray]],
+    noise: float | None = None,
+    estimate: Callable[[Iterable[tuple[np.ndarray, np.ndarray]]], tuple[np.ndarray, str]] | None = None,
 ) -> tuple[np.ndarray, float, str]:
     """W of a whole scan, (coils, coils), see `whitening`; the standard deviation of the noise of W y; and a warning, or "".
 
@@ -45,11 +48,12 @@ def whitening_of(
         scan: its noise scan is used, if it has one.
         slices: as `noise_covariance` takes them; read where there is no noise scan.
         noise: the standard deviation per real component, if it is known: nothing is whitened then.
+        estimate: what finds the covariance in slices, and a warning; `noise_covariance` by default.
     """
     if noise is not None:
         return np.eye(scan.shape[1]), noise, ""
     known = None if scan.noise_scan is None else covariance_of(scan.noise_scan / scan.unit)
-    covariance, note = noise_covariance(slices) if known is None else (known, "")
+    covariance, note = (estimate or noise_covariance)(slices) if known is None else (known, "")
     return *whitening(covariance), note
 
 

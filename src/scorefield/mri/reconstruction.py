@@ -7,25 +7,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.lazy import require
 from scorefield.guidance import Method, Proximal
 from scorefield.jobs.options import Drawing
 from scorefield.model import Model
 from scorefield.mri.assembling import assemble
+from scorefield.mri.exporting import check_series, placed, write_dicom, write_nifti
 from scorefield.mri.files import open_kspace, read_maps
+from scorefield.mri.geometry import Slice, volume_affine
 from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, Posterior
 from scorefield.mri.scan_loading import Scans, sampling_of
-from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, run_job
+from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, log, option, positional
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
@@ -68,11 +71,14 @@ class Reconstruct(Drawing):
     Args:
         kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), or .cfl.
         out: file to write, .h5.
+        format: nifti or dicom to write the magnitude of the mean as NAME.nii.gz or as a series in the folder NAME-dicom besides,
+            where the slices are in the patient.
         n: members to draw for each slice.
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
         mask: use a part of k-space only: RandomLines, PoissonDisc, ..., or a file .npy.
-        acceleration: instead of --mask: random lines.
+        acceleration: instead of --mask: random lines; of readouts off the grid every R-th by its angle.
+        trajectory: where k-space off the grid (radial, spiral) was sampled, if the file does not say it.
         calibration: lines in the middle with --acceleration, a number or a share of all; by default 24, or where these were more
             than half of all that are used, 0.32/R of all.
         maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else by ESPIRiT.
@@ -87,12 +93,14 @@ class Reconstruct(Drawing):
 
     kspace: Path = positional()
     out: Path
+    format: Literal["hdf5", "nifti", "dicom"] = "hdf5"
     n: Count = option("-n", "--samples", default=8)
     seed: Seed = 0
     slices: str | None = None
     mask: Sampling | None = None
     acceleration: float | None = None
     calibration: int | float | None = None
+    trajectory: Path | None = None
     maps: Path | None = None
     cache: Path | None = None
     noise: Positive | None = None
@@ -111,7 +119,16 @@ class Reconstruct(Drawing):
         if self.bf16 and self.precision == FULL:
             raise InputError("--bf16 and --precision 32-true contradict each other: leave one of them out.")
         if self.out.suffix not in (".h5", ".hdf5"):
-            raise InputError(f"{self.out} is to be HDF5: give a name that ends in .h5.")
+            raise InputError(
+                f"{self.out} is to be HDF5: give a name that ends in .h5; --format nifti and dicom are written beside it."
+            )
+        if self.format == "dicom":
+            require("pydicom", "--format dicom", "mri")
+
+    @property
+    def exported(self) -> Path:
+        """Where images for other programs are written."""
+        return self.out.with_name(f"{self.out.stem}.nii.gz" if self.format == "nifti" else f"{self.out.stem}-dicom")
 
     @classmethod
     def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
@@ -131,20 +148,47 @@ class Reconstruct(Drawing):
         return found
 
     def run(self) -> dict[str, Any]:
-        kspace = open_kspace(self.kspace)
+        kspace = open_kspace(self.kspace, self.trajectory)
         log.info(kspace.layout)
         if kspace.note:
             log.warning(kspace.note)
         source = self._scans(kspace)
         job = Reconstruction(self, source, numbers_of(self.slices, len(kspace), kspace.origin))
+        slices = self._slices(job)
         run_job(job, unit="slice", title="reconstruct")
         log.info("images in %s, a picture beside it", self.out)
+        if slices:
+            self._export(slices)
         return json.loads(_attributes(self.out)["figures"])
+
+    def _slices(self, job: Reconstruction) -> list[Slice]:
+        """Where the slices are, if they are wanted for other programs; refused before the first one is computed."""
+        if self.format == "hdf5":
+            return []
+        plane = job.source.kspace.plane
+        slices = placed([None if plane is None else plane(number) for number in job.numbers], self.exported)
+        if self.format == "nifti":
+            volume_affine(slices, (1, 1))
+        else:
+            check_series(self.exported, digest(job.identity))
+        return slices
+
+    def _export(self, slices: Sequence[Slice]) -> None:
+        import h5py
+
+        with h5py.File(self.out, "r") as file:
+            images, job = np.asarray(file["magnitude"]), str(file.attrs[JOB])
+        if self.format == "nifti":
+            write_nifti(self.exported, images, slices, job)
+            log.info("the magnitude of the mean in %s", self.exported)
+        else:
+            write_dicom(self.exported, images, slices, job, f"posterior mean of {self.n} members")
 
     def _scans(self, kspace: KSpace) -> Scans:
         """The scans of a file as the arguments want them."""
         maps = None if self.maps is None else read_maps(self.maps)
-        sampling = sampling_of(self.mask, self.acceleration, kspace.shape[3], self.calibration)
+        width = None if kspace.trajectory is not None else kspace.shape[3]
+        sampling = sampling_of(self.mask, self.acceleration, width, self.calibration)
         return Scans(kspace, sampling, maps, self.cache, self.noise, self.coils, self.height, self.baselines)
 
     def table(self, found: Any) -> str:
@@ -213,7 +257,8 @@ class Reconstruction(Job):
         wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
         found = summary(unit * members) | {name.replace("-", "_"): unit * x for name, x in baselines.items()}
         self._say(slice_number, [*notes, wrong] if wrong else notes)
-        found |= {"chi_square": fit, "mask": scan.mask, "maps": scan.unit * scan.maps}
+        found |= {"chi_square": fit, "maps": scan.unit * scan.maps}
+        found |= {"mask": scan.mask} if scan.places is None else {"used": scan.mask, "places": scan.places}
         found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
         found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:

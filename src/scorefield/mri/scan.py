@@ -18,7 +18,16 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.model import Model
-from scorefield.operators import Sense, cg_sense, l1_wavelet, to_channels, to_complex, zero_filled
+from scorefield.operators import (
+    NonUniformSense,
+    ParallelImaging,
+    Sense,
+    cg_sense,
+    l1_wavelet,
+    to_channels,
+    to_complex,
+    zero_filled,
+)
 from scorefield.samplers import Sampler
 
 
@@ -53,12 +62,13 @@ class Scan:
     """One slice as it was measured, its noise white and equally strong in all coils.
 
     Args:
-        kspace: (coils, height, width), complex.
-        mask: where it was sampled, (height, width).
+        kspace: (coils, height, width), complex; off the grid (coils, samples, readouts).
+        mask: where it was sampled, (height, width); off the grid which samples are used, (samples, readouts).
         maps: coil sensitivities, (coils, height, width), Σ|S|² = 1 in the object, or less.
         noise: its standard deviation per real component.
         baselines: how the baselines are regularised.
-        unit: what k-space, maps and noise were divided by, for the sake of Σ|S|² <= 1.
+        unit: what k-space, maps and noise were divided by, for the sake of ‖A‖ <= 1.
+        places: where samples off the grid are, (samples, readouts, 2), in cycles per field of view.
     """
 
     kspace: Tensor
@@ -67,18 +77,23 @@ class Scan:
     noise: float
     baselines: Baselines = Baselines()
     unit: float = 1.0
+    places: Tensor | None = None
 
     def __post_init__(self) -> None:
-        if self.kspace.shape != self.maps.shape or self.kspace.shape[1:] != self.mask.shape:
+        on_grid = self.places is None
+        sizes_fit = self.kspace.shape == self.maps.shape if on_grid else len(self.kspace) == len(self.maps)
+        if not sizes_fit or self.kspace.shape[1:] != self.mask.shape:
             shapes = f"k-space {tuple(self.kspace.shape)}, maps {tuple(self.maps.shape)}, mask {tuple(self.mask.shape)}"
             raise InputError(f"{shapes} do not belong together: coils × height × width, and height × width.")
         if not self.noise > 0:
             raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}.")
 
     @cached_property
-    def operator(self) -> Sense:
+    def operator(self) -> ParallelImaging:
         """A."""
-        return Sense(self.maps, self.mask)
+        return (
+            Sense(self.maps, self.mask) if self.places is None else NonUniformSense(self.maps, self.places, self.mask)
+        )
 
     @cached_property
     def scale(self) -> float:
@@ -103,8 +118,7 @@ class Scan:
 
     def measurement_on(self, device: torch.device | str) -> Measurement:
         """`measurement` on a device: what many steps use is copied there once."""
-        operator = Sense(self.maps.to(device), self.mask.to(device))
-        return Measurement(operator, self.y(self.scale).to(device), self.noise / self.scale)
+        return Measurement(self.operator.to(device), self.y(self.scale).to(device), self.noise / self.scale)
 
     def baseline_images(self) -> dict[str, Tensor]:
         """The complex images (height, width) of the baselines by name."""
@@ -151,7 +165,7 @@ class Posterior:
             seed: of the draws.
             number: of the slice.
         """
-        model, grid = self.model, tuple(scan.mask.shape)
+        model, grid = self.model, tuple(scan.maps.shape[1:])
         guided = Guided(model.prior, scan.measurement_on(model.device), self.method)
         found = []
         for start in range(0, members, self.chunk):

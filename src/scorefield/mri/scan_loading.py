@@ -19,6 +19,7 @@ from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling, 
 from scorefield.mri.layout_checks import check_axes, check_shift
 from scorefield.mri.masks import (
     WHOLE,
+    EquispacedLines,
     Everything,
     RandomLines,
     Sampling,
@@ -26,10 +27,15 @@ from scorefield.mri.masks import (
     partial_fourier,
     share_of,
 )
-from scorefield.mri.noise import spread_slices, whitening_of
+from scorefield.mri.noise import noise_covariance, spread_slices, whitening_of
+from scorefield.mri.off_grid import by_angle, gridded_centre, readout_noise, share_of_cells
 from scorefield.mri.scan import Baselines, Scan
+from scorefield.mri.trajectory import Trajectory
 from scorefield.mri.tuning import tuned
+from scorefield.operators import NonUniformSense, cg_sense, largest_singular_value, to_complex
 
+REFERENCE = 15  # iterations of CG-SENSE, by which references off the grid are made
+STEPS, BOUND = 20, 1.03  # iterations for ‖A‖, and how far it may be above what they find
 MANY = 24  # lines of the middle of k-space: more add little to maps
 
 
@@ -63,7 +69,7 @@ class Scans:
             raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
         if self.noise is not None and not 0 < self.noise < np.inf:
             raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}: correct --noise.")
-        if self.height is not None and not 1 <= self.height <= self.kspace.shape[2]:
+        if self.height is not None and self.kspace.trajectory is None and not 1 <= self.height <= self.kspace.shape[2]:
             raise InputError(
                 f"k-space has {self.kspace.shape[2]} points along its height, and --height {self.height} is no part of them: "
                 f"give 1 to {self.kspace.shape[2]}."
@@ -91,6 +97,8 @@ class Scans:
 
     def _plain_scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:
         """`scan` with the baselines as they are given."""
+        if self.trajectory is not None:
+            return self._off_grid_scan(number, self.trajectory)
         kspace, acquired, mask = self._slice(number)
         notes = [note for note in (*self._doubts, partial_fourier(acquired)) if note]
         if self.height is None and len(mask) < self.kspace.shape[2]:
@@ -112,6 +120,34 @@ class Scans:
             reference = as_tensor(combine_by_maps(np.where(acquired, kspace, 0), best))
         return Scan(*parts, noise / largest, self.baselines, largest), reference, notes + ([why] if why else [])
 
+    def _off_grid_scan(self, number: int, trajectory: Trajectory) -> tuple[Scan, Tensor | None, list[str]]:
+        """`_plain_scan` of k-space off the grid. Of all of it, where that is whole, the reference is made by CG-SENSE."""
+        kspace, acquired, mask = self._slice(number)
+        places, matrix = trajectory.of(number), trajectory.matrix
+        whitening, noise, note = self._whitening
+        mixing, kspace = Mixing.of(kspace, mask, whitening, self.coils)
+        given = self._given(number, (self.kspace.shape[1], *matrix))
+
+        def scan(used: np.ndarray) -> Scan:
+            region = gridded_centre(kspace[:, used], places[used], matrix) if given is None else (kspace, used)
+            maps = as_tensor(mixing.maps(given, *region, noise, self.cache))
+            parts, where = as_tensor(kspace), torch.from_numpy(places)
+            shape = (2, *matrix)
+            largest = BOUND * largest_singular_value(NonUniformSense(maps, where, torch.from_numpy(used)), shape, STEPS)
+            units = parts / largest, torch.from_numpy(used), maps / largest, noise / largest
+            return Scan(*units, self.baselines, largest, where)
+
+        notes, reference = [note] if note else [], None
+        share, less = share_of_cells(places[acquired], matrix), mask.sum() < acquired.sum()
+        if share >= WHOLE and less:
+            whole = scan(acquired)
+            reference = to_complex(cg_sense(whole.operator, whole.y(1.0), iterations=REFERENCE))[0, 0]
+        elif less:
+            notes.append(
+                f"{share:.0%} of the cells of k-space hold a sample: without a whole reference nothing is compared."
+            )
+        return scan(mask), reference, notes
+
     def fingerprint(self, numbers: Sequence[int]) -> str:
         """A digest of all in the file, and in files of maps and masks, that decides what `scan` gives of some slices. The other
         fields of this object decide it, too, and are recorded as they are.
@@ -129,6 +165,8 @@ class Scans:
 
         add(self.kspace.noise_scan)
         add(self.sampling.content)
+        if self.trajectory is not None:
+            add(self.trajectory.places)
         for number in sorted({*numbers, *self._noisy, *self._telling}):
             try:
                 kspace, acquired = self.kspace.slice(number)
@@ -158,7 +196,8 @@ class Scans:
     def _slice(self, number: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """k-space of a slice without oversampling, where it was sampled, and what is used of that."""
         kspace, acquired = self.kspace.slice(number)
-        kspace, acquired = remove_oversampling(kspace, acquired, self._height(acquired))
+        if self.trajectory is None:
+            kspace, acquired = remove_oversampling(kspace, acquired, self._height(acquired))
         return kspace, acquired, acquired & self._used(kspace.shape[1:], number)
 
     def _used(self, grid: tuple[int, int], number: int) -> np.ndarray:
@@ -166,11 +205,19 @@ class Scans:
         lines, shape = self.sampling.content, self.kspace.shape
         if lines is not None and lines.shape == (shape[0], shape[3]) and shape[0] != shape[2]:
             return np.broadcast_to(lines[number] != 0, grid)
-        return self.sampling(grid, number)
+        used = self.sampling(grid, number)
+        if (
+            self.trajectory is not None and lines is None
+        ):  # an even part of the angles, in whichever order they were measured
+            used = used[:, np.argsort(by_angle(self.trajectory.of(number)))]
+        return used
 
     def _noisy_slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:
         """k-space of a slice with the air that oversampling has at the ends of its lines, and what is used of it."""
         kspace, _, mask = self._slice(number)
+        if self.trajectory is not None:
+            readouts = mask.all(0) if mask.all(0).any() else mask.any(0)
+            return kspace[..., readouts], self.trajectory.of(number)[:, readouts]
         return whole_readout(self.kspace, number, mask) or (kspace, mask)
 
     def _height(self, acquired: np.ndarray) -> int:
@@ -186,9 +233,15 @@ class Scans:
         return [] if known else spread_slices(len(self.kspace))
 
     @cached_property
+    def trajectory(self) -> Trajectory | None:
+        """Where samples off the grid are, in cycles per field of view of the image."""
+        found = self.kspace.trajectory
+        return found if found is None or self.height is None else found.on(self.height)
+
+    @cached_property
     def _doubts(self) -> tuple[str, ...]:
         """What may be wrong with the axes of the scan as a whole; an error where it is."""
-        return check_axes(self.kspace), check_shift(self.kspace)
+        return (check_axes(self.kspace), check_shift(self.kspace)) if self.trajectory is None else ()
 
     @cached_property
     def _whitening(self) -> tuple[np.ndarray, float, str]:
@@ -201,7 +254,10 @@ class Scans:
                 wrong = error
         if wrong is not None and not slices:
             raise wrong
-        return whitening_of(self.kspace, slices, None if self.noise is None else self.noise / self.kspace.unit)
+        estimate = noise_covariance if self.trajectory is None else readout_noise
+        return whitening_of(
+            self.kspace, slices, None if self.noise is None else self.noise / self.kspace.unit, estimate
+        )
 
     def _given(self, number: int, shape: tuple[int, ...]) -> np.ndarray | None:
         """Maps of the coils as they are, from outside or from the file; None where they are to be estimated."""
@@ -243,7 +299,7 @@ def _incomparable(acquired: np.ndarray, mask: np.ndarray) -> str:
 
 
 def sampling_of(
-    mask: Sampling | None, acceleration: float | None, width: int, calibration: int | float | None = None
+    mask: Sampling | None, acceleration: float | None, width: int | None, calibration: int | float | None = None
 ) -> Sampling:
     """The sampling that `--mask`, or `--acceleration` and `--calibration`, mean; all that was acquired by default.
 
@@ -253,7 +309,7 @@ def sampling_of(
     Args:
         mask: of one's own.
         acceleration: R.
-        width: lines of k-space.
+        width: lines of k-space; None off the grid, where every R-th readout by its angle is used.
         calibration: lines in the middle, a number or a share of all.
     """
     if mask is not None and acceleration is not None:
@@ -262,6 +318,12 @@ def sampling_of(
         if calibration is not None:
             raise InputError("--calibration is for --acceleration: add it, or leave --calibration out.")
         return mask or Everything()
+    if width is None:
+        if calibration is not None:
+            raise InputError(
+                "--calibration is for lines on a grid: leave it out, readouts off the grid meet in the middle."
+            )
+        return EquispacedLines(acceleration, 0)
     if calibration is None:
         check_acceleration(acceleration)
         few = max(round(0.32 * width / acceleration), LEAST_CALIBRATION)

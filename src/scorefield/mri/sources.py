@@ -47,7 +47,7 @@ class ScanSlices(FieldDataset):
     def __init__(self, files: list[Path], skip: int) -> None:
         self.paths = files
         scans = map(self.scan, range(len(files)))
-        found = [(scan.shape, scan.height(np.ones(scan.shape[2:], bool))) for scan in scans]
+        found = [(_on_grid(scan).shape, scan.height(np.ones(scan.shape[2:], bool))) for scan in scans]
         self.shapes, self.heights = [shape for shape, _ in found], [height for _, height in found]
         self.places = [
             (file, number) for file, shape in enumerate(self.shapes) for number in range(skip, shape[0] - skip)
@@ -84,6 +84,15 @@ class ScanSlices(FieldDataset):
 
     def __len__(self) -> int:
         return len(self.places)
+
+
+def _on_grid(scan: KSpace) -> KSpace:
+    """A scan, if it is on a grid."""
+    if scan.trajectory is not None:
+        raise InputError(
+            f"{scan.layout}: a prior is learned of images, or of k-space on a grid. `reconstruct` takes this file."
+        )
+    return scan
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +11,14 @@ from torch import Tensor
 
 from scorefield.foundation.random import Stream, seed_of
 from scorefield.mri.scan import Baselines, Scan
-from scorefield.operators import Sense, l1_wavelet
+from scorefield.operators import ParallelImaging, l1_wavelet
 from scorefield.operators.solve import conjugate_gradients
 
 DAMPINGS, ITERATIONS = (0.0, 1e-3, 1e-2), (5, 8, 12, 16, 20, 30, 40)
 WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)  # relative to the foreground
 PARTS = 10  # of k-space, which are held out in turn; for L1-wavelet, which takes longer, the first alone
+
+FEWER = 3  # of these for k-space off the grid, whose parts are alike and take longer
 
 
 def tuned(scan: Scan, given: Baselines) -> Baselines:
@@ -33,7 +35,8 @@ def tuned(scan: Scan, given: Baselines) -> Baselines:
         dampings = DAMPINGS if given.damping is None else (given.damping,)
         counts = ITERATIONS if given.iterations is None else (given.iterations,)
         errors = {(damping, count): 0.0 for damping in dampings for count in counts}
-        for part in (held_out(scan.mask > 0, fold) for fold in range(PARTS)):
+        parts = PARTS if scan.places is None else FEWER
+        for part in (held_out(scan.mask > 0, fold) for fold in range(parts)):
             for damping in dampings:
                 for count, error in _errors(scan, part, damping, counts).items():
                     errors[damping, count] += error
@@ -55,33 +58,34 @@ def held_out(mask: Tensor, fold: int) -> Tensor:
 
 def _errors(scan: Scan, part: Tensor, damping: float, counts: Sequence[int]) -> dict[int, float]:
     """The squared errors of CG-SENSE in a part that was held out, after each of some numbers of iterations of one run."""
-    known, unknown = _divided(scan, part)
-    y = scan.y(1.0)
-    wanted = torch.where(part, y, 0)
-    found = dict.fromkeys(counts, float(wanted.square().sum()))  # of no image, where none is found
+    known, y = scan.operator.restricted((scan.mask > 0) & ~part).balanced(scan.y(1.0))
+    unknown, wanted = scan.operator.restricted(part), torch.where(part, scan.y(1.0), 0)
+    error = _error(scan, unknown, wanted)
+    pulled = known.adjoint(y)
+    found, last = {}, torch.zeros_like(pulled)
 
     def seen(count: int, x: Tensor) -> None:
-        error = float((unknown(x) - wanted).square().sum())
-        found.update((later, error) for later in counts if later >= count)  # a run may converge before its last
+        nonlocal last
+        last = x
+        if count in counts:
+            found[count] = error(x)
 
     conjugate_gradients(
-        lambda x: known.normal(x) + damping * x, known.adjoint(y), iterations=max(counts), tolerance=0.0, seen=seen
+        lambda x: known.normal(x) + damping * x, pulled, iterations=max(counts), tolerance=0.0, seen=seen
     )
-    return found
+    rest = [count for count in counts if count not in found]  # which a run that converges does not reach
+    return found | dict.fromkeys(rest, error(last) if rest else 0.0)
 
 
 def _best_weight(scan: Scan, part: Tensor) -> float:
     """The weight of L1-wavelet with the least squared error in a part that was held out."""
-    known, unknown = _divided(scan, part)
+    known, unknown = scan.operator.restricted((scan.mask > 0) & ~part), scan.operator.restricted(part)
     y, scale = scan.y(1.0), scan.scale
-
-    def error(weight: float) -> float:
-        found = unknown(l1_wavelet(known, y, weight=weight * scale))
-        return float((found - torch.where(part, y, 0)).square().sum())
-
-    return min(WEIGHTS, key=error)
+    error = _error(scan, unknown, torch.where(part, y, 0))
+    return min(WEIGHTS, key=lambda weight: error(l1_wavelet(known, y, weight=weight * scale)))
 
 
-def _divided(scan: Scan, part: Tensor) -> tuple[Sense, Sense]:
-    """What measures all but a part, and that part."""
-    return Sense(scan.maps, (scan.mask > 0) & ~part), Sense(scan.maps, part)
+def _error(scan: Scan, unknown: ParallelImaging, wanted: Tensor) -> Callable[[Tensor], float]:
+    """The squared error of images in a part, samples counted by the area of k-space that they stand for."""
+    weight = scan.operator.compensation
+    return lambda x: float((weight * (unknown(x) - wanted).square()).sum())

@@ -1,4 +1,4 @@
-"""Slices of MR volumes in NIfTI files, as complex images: magnitude, with its phase where there is one."""
+"""Slices of MR volumes in NIfTI files or DICOM series, as complex images: magnitude, with its phase where there is one."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from scorefield.data.source import Source, Split, check_split
 from scorefield.data.statistics import robust_maximum
 from scorefield.foundation.errors import InputError, NothingHeldOutError
 from scorefield.foundation.fourier import fit_matrix
+from scorefield.mri.dicom import canonical, is_dicom
 
 SCALED = 1e-3  # of 1: if the robust maximum of every slice is as near, the slices were scaled before
 TWICE = (
@@ -24,14 +25,14 @@ TWICE = (
 
 @dataclass(frozen=True)
 class Volumes(Source):
-    """Slices of NIfTI volumes as complex fields: channel 0 is the real part, channel 1 the imaginary part.
+    """Slices of volumes as complex fields: channel 0 is the real part, channel 1 the imaginary part.
 
     Each slice is divided by the 99th percentile of its foreground (see `robust_maximum`), and cut or filled up with
     zeros to one size. Volumes are brought to the nearest canonical orientation first: axis 0 right, 1 anterior, 2 superior.
     A fourth axis (echoes, repetitions) gives as many volumes. Slices that are all but empty are left out.
 
     Args:
-        paths: files of magnitude.
+        paths: NIfTI files of magnitude; or folders of a DICOM series each, or of two that are parts of complex images.
         phases: a file of phase for each of them, or none: the phase is 0. In radians, or in any unit that `radians` knows.
         axes: the axes that are cut across: 2 gives axial slices, 1 coronal, 0 sagittal ones.
         matrix: (height, width) of the fields; 0 for as many as the largest slice has.
@@ -79,7 +80,14 @@ class Volumes(Source):
     def _volumes(self) -> Iterator[np.ndarray]:
         phases = self.phases or [None] * len(self.paths)
         for path, phase in zip(self.paths, phases, strict=True):
-            yield from read_volumes(Path(path), None if phase is None else Path(phase))
+            if not is_dicom(Path(path)):
+                yield from read_volumes(Path(path), None if phase is None else Path(phase))
+            elif phase is None:
+                yield from canonical(Path(path))
+            else:
+                raise InputError(
+                    f"{path} is a series of DICOM: put its phase, {phase}, into the same folder, without phases."
+                )
 
     def _slices(self, volume: np.ndarray, split: Split) -> Iterator[np.ndarray]:
         first, last = self.valid

@@ -8,14 +8,15 @@ from scorefield.foundation.fourier import to_channels, to_complex
 from scorefield.operators.blur import Blur, Boundary
 from scorefield.operators.cosine import CosineCoarsen, FourierCoarsen
 from scorefield.operators.function import as_operator
-from scorefield.operators.kspace import Coils, Fourier, Sense, cg_sense, l1_wavelet, zero_filled
+from scorefield.operators.kspace import Coils, Fourier, ParallelImaging, Sense, cg_sense, l1_wavelet, zero_filled
 from scorefield.operators.masks import Coarsen, Grey, Hole, Mask
+from scorefield.operators.nonuniform import NonUniformFourier, NonUniformSense
 from scorefield.operators.operator import Compose, Identity, LinearOperator, Scale
-from scorefield.operators.solve import conjugate_gradients, least_squares, project_range
+from scorefield.operators.solve import conjugate_gradients, largest_singular_value, least_squares, project_range
 
 __all__ = [
     "Blur", "Boundary", "Coarsen", "Coils", "Compose", "CosineCoarsen", "Fourier", "FourierCoarsen", "Grey",
-    "Hole", "Identity", "LinearOperator", "Mask", "Scale", "Sense", "as_operator", "cg_sense",
-    "conjugate_gradients", "l1_wavelet", "least_squares", "project_range", "to_channels", "to_complex",
-    "zero_filled",
+    "Hole", "Identity", "LinearOperator", "Mask", "NonUniformFourier", "NonUniformSense", "ParallelImaging", "Scale",
+    "Sense", "as_operator", "cg_sense", "conjugate_gradients", "l1_wavelet", "largest_singular_value", "least_squares",
+    "project_range", "to_channels", "to_complex", "zero_filled",
 ]  # fmt: skip

@@ -4,7 +4,9 @@ sensitivity of its own, in a part of k-space; with the reconstructions that know
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -61,8 +63,42 @@ class Coils(LinearOperator):
         return x + like(torch.where(inside, change, 0), x)
 
 
+class ParallelImaging(LinearOperator):
+    """What several coils see of one image in a part of k-space. Abstract: how k-space is sampled is left open.
+
+    Attributes:
+        maps: S, complex, (coils, *grid).
+        mask: which samples of k-space are used; y is (batch, 2 coils, *samples), and what it holds elsewhere is never read.
+    """
+
+    maps: Tensor
+    mask: Tensor
+
+    @property
+    def chosen(self) -> Tensor:
+        """Where k-space is sampled, as booleans."""
+        return self.mask > 0
+
+    @property
+    @abstractmethod
+    def compensation(self) -> Tensor:
+        """How much of k-space each sample stands for, in cells of the grid; it broadcasts against y."""
+
+    @abstractmethod
+    def balanced(self, y: Tensor) -> tuple[ParallelImaging, Tensor]:
+        """√W A and √W y, W proportional to `compensation`, singular values at most 1: least squares by it converge fast."""
+
+    @abstractmethod
+    def restricted(self, mask: Tensor) -> ParallelImaging:
+        """That of other samples of the same scan."""
+
+    @abstractmethod
+    def to(self, device: torch.device | str) -> ParallelImaging:
+        """The same on a device, so that nothing is copied there at each step."""
+
+
 @dataclass(frozen=True, eq=False)
-class Sense(LinearOperator):
+class Sense(ParallelImaging):
     """y = M F S x, the sampled k-space of every coil (Pruessmann et al. 2001): `Compose((Coils(S), Fourier(), Mask(M)))`, faster.
 
     With Σ_c |S_c|² <= 1 the singular values of A are at most 1. What y holds where M is 0 is never read.
@@ -97,9 +133,17 @@ class Sense(LinearOperator):
         object.__setattr__(self, "_shifted", (shifted, torch.fft.ifftshift(mask, axes)))
 
     @property
-    def chosen(self) -> Tensor:
-        """Where k-space is sampled, as booleans."""
-        return self.mask > 0
+    def compensation(self) -> Tensor:
+        return torch.ones((), device=self.maps.device)
+
+    def balanced(self, y: Tensor) -> tuple[Sense, Tensor]:
+        return self, y
+
+    def restricted(self, mask: Tensor) -> Sense:
+        return replace(self, mask=mask)
+
+    def to(self, device: torch.device | str) -> Sense:
+        return replace(self, maps=self.maps.to(device), mask=self.mask.to(device))
 
     def __call__(self, x: Tensor) -> Tensor:
         z = one_channel(x, self.maps)
@@ -107,11 +151,7 @@ class Sense(LinearOperator):
         return like(torch.where(self.chosen.to(z.device), coils, 0), x)
 
     def adjoint(self, y: Tensor) -> Tensor:
-        z = to_complex(y)
-        if z.shape[1] != len(self.maps):
-            raise InputError(
-                f"k-space of {z.shape[1]} coils does not go with maps of {len(self.maps)}: give those of the same scan."
-            )
+        z = of_all_coils(y, self.maps)
         coils = centred(torch.where(self.chosen.to(z.device), z, 0), range(2, z.ndim), inverse=True)
         return like((self.maps.to(z).conj() * coils).sum(1, keepdim=True), y)
 
@@ -138,6 +178,16 @@ def one_channel(x: Tensor, maps: Tensor) -> Tensor:
     return z
 
 
+def of_all_coils(y: Tensor, maps: Tensor) -> Tensor:
+    """y as one complex channel for each coil of maps, or InputError."""
+    z = to_complex(y)
+    if z.shape[1] != len(maps):
+        raise InputError(
+            f"k-space of {z.shape[1]} coils does not go with maps of {len(maps)}: give those of the same scan."
+        )
+    return z
+
+
 def check_maps(maps: Tensor) -> None:
     """Refuse what are no coil maps."""
     if maps.ndim < 2 or not maps.is_complex():
@@ -145,35 +195,46 @@ def check_maps(maps: Tensor) -> None:
 
 
 # -------------------------------------------------------------------------------------------------------- no prior
-def zero_filled(operator: Sense, y: Tensor) -> Tensor:
-    """A* y/Σ|S|², 0 where no coil sees: what was not sampled is taken for 0, and the coils are combined by their maps."""
-    weight = operator.maps.abs().square().sum(-3)
-    return operator.adjoint(y) / torch.where(weight > 0, weight, 1)
+def zero_filled(operator: ParallelImaging, y: Tensor) -> Tensor:
+    """A* W y/Σ|S|², 0 where no coil sees: what was not sampled is taken for 0, and the coils are combined by their maps.
+
+    W is 1 on a grid; elsewhere samples count by the part of k-space that each stands for.
+    """
+    weight = operator.maps.abs().square().sum(0)
+    return operator.adjoint(operator.compensation.to(y.real) * y) / torch.where(weight > 0, weight, 1)
 
 
-def cg_sense(operator: Sense, y: Tensor, *, damping: float = 0.0, iterations: int = 10) -> Tensor:
-    """argmin ‖A x − y‖² + damping ‖x‖² by so many conjugate gradients (Pruessmann et al. 2001).
+def cg_sense(operator: ParallelImaging, y: Tensor, *, damping: float = 0.0, iterations: int = 10) -> Tensor:
+    """argmin ‖√W (A x − y)‖² + damping ‖x‖² by so many conjugate gradients (Pruessmann et al. 2001), W 1 on a grid.
 
     Where the sampling is sparse, later iterations amplify the noise: both numbers regularise, and are to be chosen on other data.
     """
+    operator, y = operator.balanced(y)
     return least_squares(operator, y, damping=damping, iterations=iterations, tolerance=0.0)
 
 
-def l1_wavelet(operator: Sense, y: Tensor, *, weight: float, iterations: int = 60) -> Tensor:
-    """argmin ½‖A x − y‖² + weight ‖W x‖₁, W Daubechies' wavelets (Lustig et al. 2007), by sigpy, for one field of two channels.
+def l1_wavelet(operator: ParallelImaging, y: Tensor, *, weight: float, iterations: int = 60) -> Tensor:
+    """argmin ½‖√W (A x − y)‖² + weight ‖Ψ x‖₁, Ψ Daubechies' wavelets (Lustig et al. 2007) of sigpy, for one field of two
+    channels; W is 1 on a grid.
+
+    By accelerated proximal gradients with steps of 1: Σ|S|² must be at most 1.
 
     Args:
         operator: A.
-        y: k-space (1, 2 coils, height, width).
+        y: k-space (1, 2 coils, *samples).
         weight: in the units of x.
         iterations: of the accelerated proximal gradient method.
     """
-    app = require("sigpy.mri.app", "The L1-wavelet baseline", "mri")
-    grid = operator.maps.shape[1:]
-    mask = operator.chosen.expand(grid)
-    kspace = torch.where(mask, to_complex(y)[0], 0)
-    # A step of 1, since Σ|S|² <= 1: sigpy's own is random.
-    options = {"max_iter": iterations, "alpha": 1.0, "show_pbar": False}
-    solver = app.L1WaveletRecon(kspace.numpy(), operator.maps.numpy(), weight, weights=mask.float().numpy(), **options)
-    found = torch.from_numpy(solver.run()).to(operator.maps.dtype)
-    return to_channels(found[None, None])
+    sigpy = require("sigpy", "The L1-wavelet baseline", "mri")
+    wavelets = sigpy.linop.Wavelet(tuple(operator.maps.shape[1:]))
+    shrink = sigpy.prox.UnitaryTransform(sigpy.prox.L1Reg(wavelets.oshape, weight), wavelets)
+    operator, y = operator.balanced(y)
+    pulled = to_complex(operator.adjoint(y))
+    x = ahead = torch.zeros_like(pulled)
+    speed = 1.0
+    for _ in range(iterations):
+        moved = ahead - to_complex(operator.normal(ahead)) + pulled
+        found = torch.from_numpy(shrink(1.0, moved[0, 0].cpu().numpy())).to(pulled)[None, None]
+        before, speed = speed, (1 + math.sqrt(1 + 4 * speed**2)) / 2
+        x, ahead = found, found + (before - 1) / speed * (found - x)
+    return to_channels(x)

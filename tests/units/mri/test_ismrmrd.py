@@ -10,6 +10,7 @@ import pytest
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred
 from scorefield.mri.files import open_kspace
+from scorefield.mri.geometry import volume_affine
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.scan_loading import Scans
 
@@ -19,7 +20,7 @@ HEADER = """<?xml version="1.0"?><ismrmrdHeader xmlns="http://www.ismrm.org/ISMR
 <experimentalConditions><H1resonanceFrequency_Hz>63500000</H1resonanceFrequency_Hz></experimentalConditions>
 <encoding><encodedSpace>{encoded}</encodedSpace><reconSpace>{image}</reconSpace><encodingLimits>
 <kspace_encoding_step_1><minimum>0</minimum><maximum>{last}</maximum><center>{centre}</center></kspace_encoding_step_1>
-</encodingLimits><trajectory>cartesian</trajectory>{parallel}</encoding></ismrmrdHeader>"""
+</encodingLimits><trajectory>{kind}</trajectory>{parallel}</encoding></ismrmrdHeader>"""
 PARALLEL = (
     "<parallelImaging><accelerationFactor><kspace_encoding_step_1>2</kspace_encoding_step_1>"
     "<kspace_encoding_step_2>1</kspace_encoding_step_2></accelerationFactor>"
@@ -61,11 +62,15 @@ def lines(kspace: np.ndarray, *flags: int, only=range(WIDTH), **head: int) -> li
     ]
 
 
-def written(path: Path, readouts: list, *, encoded: str = "", image: str = "", mode: str = "") -> Path:
+def written(
+    path: Path, readouts: list, *, encoded: str = "", image: str = "", mode: str = "", kind: str = "cartesian"
+) -> Path:
     file = ismrmrd.Dataset(str(path), "dataset", create_if_needed=True)
     parallel = PARALLEL.format(mode) if mode else ""
     encoded = encoded or space(HEIGHT, WIDTH)
-    text = HEADER.format(encoded=encoded, image=image or encoded, last=WIDTH - 1, centre=WIDTH // 2, parallel=parallel)
+    text = HEADER.format(
+        encoded=encoded, image=image or encoded, last=WIDTH - 1, centre=WIDTH // 2, parallel=parallel, kind=kind
+    )
     file.write_xml_header(text.encode())
     for number in np.random.default_rng(1).permutation(len(readouts)):
         file.append_acquisition(readouts[number])
@@ -184,8 +189,33 @@ def test_oversampling_is_what_the_fields_of_view_say(encoded: str, image: str, k
     assert found.height(np.ones((HEIGHT, WIDTH), bool)) == kept
 
 
-def test_non_cartesian_scans_are_refused(tmp_path: Path) -> None:
+def test_slices_are_where_their_heads_say(tmp_path: Path) -> None:
+    """Twice oversampled along the readout: the pixel in the middle is at the position, rows grow along the readout."""
+    kspace, axes = kspace_of(), np.array([[0, 1, 0], [0, 0, -1], [-1, 0, 0]], float)
+    names = dict(zip(("read_dir", "phase_dir", "slice_dir"), map(tuple, axes), strict=True))
+    readouts = [
+        line(kspace[n, :, :, y], kspace_encode_step_1=y, slice=n, position=(10.0 - 4 * n, 20.0, 30.0), **names)
+        for n in range(2)
+        for y in range(WIDTH)
+    ]
+    path = written(
+        tmp_path / "k.h5",
+        readouts,
+        encoded=space(HEIGHT, WIDTH, view=320.0),
+        image=space(HEIGHT // 2, WIDTH, view=160.0),
+    )
+    scan = open_kspace(path)
+    affine = volume_affine([scan.plane(0), scan.plane(1)], (HEIGHT // 2, WIDTH))
+    np.testing.assert_allclose(affine @ [HEIGHT // 4, WIDTH // 2, 1, 1], [6, 20, 30, 1], atol=1e-5)
+    np.testing.assert_allclose(affine[:3, :3].T, axes * np.array([[320 / HEIGHT], [256 / WIDTH], [4]]), atol=1e-5)
+
+
+def test_scans_off_the_grid_without_their_places_are_refused(tmp_path: Path) -> None:
     samples = kspace_of()[0, :, :, 0]
     spoke = ismrmrd.Acquisition.from_array(samples, np.zeros((HEIGHT, 2), np.float32))
-    with pytest.raises(InputError, match="non-Cartesian"):
+    with pytest.raises(InputError, match="reaches 0"):
         open_kspace(written(tmp_path / "k.h5", [spoke]))
+    for kind, words in (("radial", "of trajectory radial"), ("epi", "of trajectory epi")):
+        path = written(tmp_path / f"{kind}.h5", lines(kspace_of(1)), kind=kind)
+        with pytest.raises(InputError, match=words):
+            open_kspace(path)

@@ -17,6 +17,7 @@ from scorefield.cli import main
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred, fit_matrix
 from scorefield.mri.coils import as_tensor, normalised
+from scorefield.mri.dicom import read_dicom
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import MaskFile, RandomLines
 from scorefield.mri.metrics import fastmri_figures
@@ -24,6 +25,7 @@ from scorefield.mri.reconstruction_report import figures, misfit, summary
 from scorefield.mri.scan import Scan
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
+from scorefield.operators import NonUniformFourier
 from scorefield.run.runner import Pieces
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -82,6 +84,44 @@ def refuse(capsys: pytest.CaptureFixture[str], arguments: list[str], *words: str
 def read(path: Path) -> dict[str, np.ndarray]:
     with h5py.File(path) as file:
         return {name: file[name][()] for name in file}
+
+
+@pytest.mark.parametrize("kind", ["nifti", "dicom"])
+def test_magnitudes_are_written_for_other_programs(kind, folder, tmp_path, capsys):
+    """Beside the file, and again only if they are others; that k-space of fastMRI's kind says no place is told."""
+    if kind == "dicom":
+        pytest.importorskip("pydicom")
+    out = tmp_path / "out.h5"
+    command = job(folder, out, "--slices", "0:2", "--format", kind, kspace="part.h5")
+    assert main(command) == 0 and main(command) == 0
+    assert "does not say where its slices are" in capsys.readouterr().err
+    right = np.moveaxis(read(out)["magnitude"], 0, -1)
+    if kind == "nifti":
+        np.testing.assert_allclose(nibabel.load(tmp_path / "out.nii.gz").get_fdata(), right, rtol=1e-6)
+    else:
+        found = read_dicom(tmp_path / "out-dicom")[0][0]
+        assert np.abs(found - right).max() < 1e-5 * right.max()
+        refuse(capsys, [*command, "--out", str(tmp_path / "out.hdf5"), "--seed", "9"], "out-dicom holds other files")
+
+
+def test_spokes_off_the_grid_are_reconstructed_like_lines(folder, tmp_path, capsys):
+    """Two slices of 60 spokes and a quarter of these, by the same command; and what does not go with them."""
+    angle, along = np.pi * np.arange(60) / 60, np.arange(80) / 80 - 0.5
+    places = along[:, None, None] * np.stack((np.sin(angle), np.cos(angle)), -1)
+    fourier = NonUniformFourier(torch.from_numpy(places.reshape(-1, 2) * GRID), GRID)
+    images = torch.from_numpy(np.stack([scan.maps * scan.image for scan in map(simulate, (image(), 2 * image()))]))
+    noise = np.random.default_rng(0).normal(size=(2, 2, 8, 80, 60))
+    kspace = fourier(images).numpy().reshape(2, 8, 80, 60) + noise[0] + 1j * noise[1]
+    np.savez(folder / "radial.npz", kspace=kspace.astype(np.complex64), trajectory=places, matrix=GRID)
+    out = tmp_path / "out.h5"
+    command = job(folder, out, "--acceleration", "4", kspace="radial.npz")
+    assert main(command) == 0
+    found = read(out)
+    assert found["members"].shape == (2, 2, *GRID) and found["places"].shape == (2, 80, 60, 2)
+    assert found["used"][0, 0].sum() == 15 and found["noise"] == pytest.approx(1, rel=0.1)
+    assert "CG-SENSE" in capsys.readouterr().out  # against a reference of all spokes
+    refuse(capsys, [*command, "--calibration", "8"], "--calibration")
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--trajectory", "none.npy", kspace="radial.npz"), "none.npy")
 
 
 def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, capsys):
