@@ -54,6 +54,7 @@ class Stream(IntEnum):
     CHANNEL = 305  # a channel of a radio link: (seed, split, index)
     POSTERIOR = 306  # a member of a reconstruction: (seed, slice, index)
     NOISE_PLOT = 307  # noise that is shown: (seed, index)
+    HELD_OUT = 308  # which samples of a slice are held out, and noise of their predictions: (0 or 1, slice)
 
 
 def sequence(*key: int) -> SeedSequence:

@@ -34,6 +34,13 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
     "target": ("the image that the file of k-space came with, magnitude", GRID, "of that file"),
     "chi_square": ("χ²/N of each member: about 1 where it explains k-space to its noise", "member", "1"),
     "mask": ("which points of k-space were used", GRID, "1"),
+    "held_out_mask": ("which points were acquired and not used, but predicted", GRID, "1"),
+    "held_out": (
+        f"share of held-out numbers in the members' {LEVEL:.0%} interval, least and most by chance, the factor on their spread "
+        f"that makes it {LEVEL:.0%}, and the one that std, interval and quantiles have; NaN where it says nothing",
+        "number",
+        "1",
+    ),
     "maps": (
         "sensitivities of the coils after whitening and compression, Σ|S|² = 1 of the coils before it",
         f"coil, {GRID}",
@@ -75,6 +82,11 @@ def assemble(
             references = {name: label for name, label in references.items() if name in arrays}
             found[str(number)] = figures(arrays) if "reference" in arrays else {}
             found[str(number)]["chi_square"] = float(arrays["chi_square"].mean())
+            if np.isfinite(arrays["held_out"][0]):
+                found[str(number)] |= {
+                    "held_out": float(arrays["held_out"][0]),
+                    "inflation": float(arrays["held_out"][3]),
+                }
             if number == held[len(held) // 2]:
                 draw_all(pictures, arrays)
         places = [numbers.index(number) for number in held]
