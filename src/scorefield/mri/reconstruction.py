@@ -31,8 +31,8 @@ from scorefield.run.verb import Between, Count, Positive, Seed, log, option, pos
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
 OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-LEAST, MOST = 0.005, 3.0  # σ/α at which members end and begin
-OWN = Sampler(20, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
+LEAST, MOST = 0.005, 1.0  # σ/α at which members end and begin
+OWN = Sampler(8, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
 
 
 def own_sampler(model: Model) -> Sampler:
