@@ -27,6 +27,7 @@ from scorefield.mri.scan import Scan
 from scorefield.operators import Sense, to_channels
 
 LEVEL = 0.9
+LOST = "of the held-out k-space"  # in every warning
 CENTRE = 24  # lines about the middle of k-space of which none is held out: maps and contrast come from there
 LEAST, MOST = 0.25, 8.0  # the inflations that are looked for
 MEMBERS = 4  # below which three of them would have to say how the fourth may be
@@ -61,7 +62,7 @@ class PredictiveCheck:
             return ""
         sure = "sure: is the prior of this anatomy and contrast?" if self.coverage < self.low else "unsure."
         return (
-            f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} of the held-out k-space, by chance {self.low:.0%} to "
+            f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {self.low:.0%} to "
             f"{self.high:.0%}. They are too {sure} Their spread times {self.inflation:.2f} is right (--inflate)."
         )
 

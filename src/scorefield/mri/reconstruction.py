@@ -21,7 +21,7 @@ from scorefield.mri.assembling import assemble
 from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
-from scorefield.mri.predictive_check import MEMBERS, held_out, predictive_check, without
+from scorefield.mri.predictive_check import LOST, MEMBERS, held_out, predictive_check, without
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, Posterior
@@ -220,16 +220,20 @@ class Reconstruction(Job):
         factor = check.inflation if how.inflate else 1.0
         found = summary(unit * members, factor)
         found |= {name.replace("-", "_"): unit * x for name, x in baselines.items()}
-        self._say(slice_number, [note for note in (*notes, wrong, check.warning) if note])
+        self._say(slice_number, [note for note in (*notes, wrong, self._first(check.warning)) if note])
         found |= {"chi_square": fit, "mask": used.mask, "maps": scan.unit * scan.maps, "held_out_mask": part}
         found |= {"held_out": torch.tensor((*check.numbers, factor), dtype=torch.float64)}
-        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
+        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * used.scale)}
         found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:
             found["reference"] = unit * reference
         if (target := self.source.target(slice_number)) is not None:
             found["target"] = torch.from_numpy(target)
         return {name: x.cpu().numpy() for name, x in found.items()}
+
+    def _first(self, warning: str) -> str:
+        """The warning of a slice, where none was given of another: their numbers differ, and the table has those of all."""
+        return "" if any(LOST in note for note in self.said) else warning
 
     def _say(self, number: int, notes: Sequence[str]) -> None:
         for note in notes:
