@@ -1,7 +1,6 @@
 """Reconstruct MNI152 from simulated k-space with a prior learned from colin27, beside baselines; and k-space of a real scan.
 
-    scorefield train brain-t1-small "--data.paths=[$SCOREFIELD_DATA/mri/colin27_t1_1mm.nii.gz]" --out RUN
-    python benchmarks/mri.py RUN --data $SCOREFIELD_DATA --out benchmarks/mri.json --slices 10 --masks 3
+    python benchmarks/mri.py brain-t1 --data $SCOREFIELD_DATA --out benchmarks/mri.json --slices 10 --masks 3
 
 Every cell, slice, mask and kind of maps is a row of the JSON file; what is there is not computed again, so that a longer table
 continues a shorter one. `--table` prints the rows as they are.
@@ -24,21 +23,24 @@ from torch import Tensor
 import scorefield
 from scorefield.data.nifti import read_nifti
 from scorefield.data.statistics import robust_maximum
+from scorefield.foundation.arithmetic import LOW, machine_of
 from scorefield.foundation.files import write_text
 from scorefield.foundation.fourier import fit_matrix
-from scorefield.guidance import DPS, Method, MomentMatching, NoisyLikelihood, PiGDM, Proximal
+from scorefield.guidance import DPS, Method, MomentMatching, NoisyLikelihood, PiGDM
 from scorefield.metrics.image import interval_coverage
 from scorefield.model import Model
 from scorefield.mri.coils import as_tensor, estimate_maps
 from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
+from scorefield.mri.predictive_check import held_out, inflated, predictive_check, without
+from scorefield.mri.reconstruction import OWN, OWN_METHOD
 from scorefield.mri.reconstruction_report import picture, summary
 from scorefield.mri.scan import Baselines, Posterior, Scan
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
-from scorefield.samplers import AnnealedLangevin, DPMSolverPP2M, EDMGrid, LogSNRGrid, NoPredictor, Sampler
+from scorefield.samplers import AnnealedLangevin, EDMGrid, LogSNRGrid, NoPredictor, Sampler
 
 GRID = (192, 224)
 KEPT_OUT = (104, 102, 106)  # slices of the slab of colin27, 100 to 107, that the recipe keeps out of training
@@ -47,8 +49,8 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "b": lambda seed: RandomLines(8.0, 0.04, seed),
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
-METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-SAMPLER = Sampler(20, DPMSolverPP2M(1.0), EDMGrid(ratio_min=0.005, ratio_max=3.0))  # as `scorefield reconstruct` has it
+METHOD, SAMPLER = OWN_METHOD, OWN  # as `scorefield reconstruct` has them
+HELD_OUT = 0.03
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, NoPredictor(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
 METHODS = (
@@ -106,24 +108,29 @@ def choose_baselines(data: Path, cell: str) -> tuple[Baselines, float]:
     return Baselines(damping, count, weight), sense[0.0, 40]
 
 
-def row_of(scan: Scan, truth: Tensor, members: Tensor, seconds: float) -> dict[str, float]:
-    """PSNR of everything, coverage, χ²/N and time of one reconstruction."""
-    inside = object_mask(truth)
+def row_of(scan: Scan, truth: Tensor, members: Tensor, seconds: float, number: int = 0) -> dict[str, float]:
+    """PSNR of everything, coverage, χ²/N and time of one reconstruction, and what the held-out samples say of it."""
+    inside, part = object_mask(truth), held_out(scan.mask, HELD_OUT, number)
     found = {name: masked_psnr(image.abs(), truth, inside) for name, image in scan.baseline_images().items()}
     found["mean"] = masked_psnr(members.mean(0).abs(), truth, inside)
     found["member"] = float(np.mean([masked_psnr(member.abs(), truth, inside) for member in members]))
-    found["coverage"] = interval_coverage(members.abs()[:, inside], truth[inside][None])
-    found["chi_square"] = float(scan.chi_square(members).mean())
+    check = predictive_check(scan, part, members, number)
+    for name, x in (("coverage", members), ("coverage inflated", inflated(members, check.inflation))):
+        found[name] = interval_coverage(x.abs()[:, inside], truth[inside][None])
+    found["chi_square"] = float(without(scan, part).chi_square(members).mean())
     found["seconds per member"] = seconds / len(members)
-    return found
+    return found | dict(zip(("held out", "low", "high", "inflation"), check.numbers, strict=True))
 
 
 def reconstruct(
     model: Model, scan: Scan, number: int, members: int, method: Method = METHOD, sampler: Sampler = SAMPLER
 ) -> tuple[Tensor, float]:
-    """Members and the seconds of the processor that they took."""
+    """Members, without the lines that are held out, and the seconds of the processor that they took."""
+    used = without(scan, held_out(scan.mask, HELD_OUT, number))
     started = time.process_time()
-    found = Posterior(model, method, sampler, min(members, 4), bf16=True).draw(scan, members, number=number)
+    found = Posterior(model, method, sampler, min(members, 4), bf16=model.drawn_in == LOW).draw(
+        used, members, number=number
+    )
     return found, time.process_time() - started
 
 
@@ -151,9 +158,9 @@ def main() -> None:
     parser.add_argument("--members", type=int, default=8)
     parser.add_argument("--cells", nargs="*", choices=CELLS, default=[*CELLS])
     parser.add_argument("--maps", nargs="*", choices=("true", "estimated"), default=["true", "estimated"])
-    parser.add_argument(
-        "--least", type=float, default=0.005, help="noise at which members end, that of the prior's data"
-    )
+    parser.add_argument("--least", type=float, default=SAMPLER.grid.ratio_min, help="noise at which members end")
+    parser.add_argument("--steps", type=int, default=SAMPLER.steps, help="evaluations per member")
+    parser.add_argument("--most", type=float, default=SAMPLER.grid.ratio_max, help="noise at which they begin")
     parser.add_argument("--spread", type=float, default=METHOD.spread, help="of `Proximal`")
     parser.add_argument(
         "--langevin", type=int, nargs="*", default=[], help="slices of cell a to draw by annealed Langevin"
@@ -182,8 +189,9 @@ def main() -> None:
 def compute(args: argparse.Namespace, rows: dict) -> None:
     """Fill in what the table lacks."""
     model = scorefield.load(args.run)
+    model.drawn_in = LOW if machine_of(model.device).bfloat16 else model.drawn_in
     volumes: dict[str, list[np.ndarray]] = {}
-    sampler = replace(SAMPLER, grid=EDMGrid(ratio_min=args.least, ratio_max=3.0))
+    sampler = replace(SAMPLER, steps=args.steps, grid=EDMGrid(ratio_min=args.least, ratio_max=args.most))
     method = replace(METHOD, spread=args.spread)
 
     def keep(name: str, row: dict) -> None:
@@ -211,9 +219,10 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         save(args.picture, scan, reconstruct(model, scan, PICTURED, args.members)[0], {"reference": truth})
     for volume, cell, number, mask, maps in jobs(args):
         name = f"{volume} {cell} slice {number} mask {mask} {maps} maps"
+        name += "" if args.steps == SAMPLER.steps else f", {args.steps} evaluations"
         if name not in rows and time.process_time() < 60 * args.minutes:
             scan, truth = case(volume, cell, number, mask, maps)
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, method, sampler)))
+            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, method, sampler), number))
     for number, other in product(args.methods, METHODS):
         name = f"{type(other).__name__} a slice {number}"
         if name not in rows:

@@ -29,6 +29,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its argu
   noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
   suggest RECIPE                which noise levels the spectrum of the data asks for, before training on functions
   recipes                       list the recipes that come with scorefield
+  models [NAME]                 list the models that come with scorefield, usable by name where a RUN is expected; the card of one
   demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
   compare SAMPLES REFERENCE     evaluate samples on disk against such a file, data or other samples
@@ -64,6 +65,7 @@ VERBS = {  # each a class of a room
     "noise-levels": ("jobs", "NoiseLevels"),
     "suggest": ("functions", "Suggest"),
     "recipes": ("jobs", "Recipes"),
+    "models": ("jobs", "Models"),
     "demo": ("jobs", "Demo"),
     "make-reference": ("jobs", "MakeReference"),
     "compare": ("jobs", "Compare"),

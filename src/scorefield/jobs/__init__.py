@@ -15,6 +15,7 @@ __getattr__, __dir__, HOMES = lazily(
         "evaluate": "Evaluate",
         "import_weights": "Import",
         "likelihood": "Likelihood",
+        "models": "Models",
         "noise_levels": "NoiseLevels",
         "report.page": "Report",
         "restore": "Restore",

@@ -59,7 +59,7 @@ class OnRun(Verb):
     """What works on a run.
 
     Args:
-        run: run folder or checkpoint file.
+        run: run folder, checkpoint file, or the name of a shipped model (scorefield models).
         step: of which checkpoint; the last one by default.
         best: instead of it, the checkpoint with the best recorded figure: loss (of validation), fid, ...; NAME:min or NAME:max
             for others.

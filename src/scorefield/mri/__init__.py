@@ -11,7 +11,8 @@ __getattr__, __dir__, LAZY = lazily(
     {
         "masks": "EquispacedLines Everything MaskFile PoissonDisc Radial RandomLines Sampling",
         "reconstruction": "Reconstruct",
-        "scan": "Baselines Scan draw",
+        "predictive_check": "PredictiveCheck predictive_check",
+        "scan": "Baselines Posterior Scan",
     },
 )
 __all__ = [  # noqa: PLE0604

@@ -36,6 +36,13 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
     "mask": ("which points of k-space were used", GRID, "1"),
     "used": ("which samples off the grid were used", "sample, readout", "1"),
     "places": ("where samples off the grid are", "sample, readout, axis", "cycles per field of view"),
+    "held_out_mask": ("which points were acquired and not used, but predicted", GRID, "1"),
+    "held_out": (
+        f"share of held-out numbers in the members' {LEVEL:.0%} interval, least and most by chance, the factor on their spread "
+        f"that makes it {LEVEL:.0%}, and the one that std, interval and quantiles have; NaN where it says nothing",
+        "number",
+        "1",
+    ),
     "maps": (
         "sensitivities of the coils after whitening and compression, Σ|S|² = 1 of the coils before it",
         f"coil, {GRID}",
@@ -77,6 +84,11 @@ def assemble(
             references = {name: label for name, label in references.items() if name in arrays}
             found[str(number)] = figures(arrays) if "reference" in arrays else {}
             found[str(number)]["chi_square"] = float(arrays["chi_square"].mean())
+            if np.isfinite(arrays["held_out"][0]):
+                found[str(number)] |= {
+                    "held_out": float(arrays["held_out"][0]),
+                    "inflation": float(arrays["held_out"][3]),
+                }
             if number == held[len(held) // 2]:
                 draw_all(pictures, arrays)
         places = [numbers.index(number) for number in held]

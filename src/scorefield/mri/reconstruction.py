@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -24,17 +24,18 @@ from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.geometry import Slice, volume_affine
 from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
+from scorefield.mri.predictive_check import LOST, MEMBERS, held_out, predictive_check, without
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, Posterior
 from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
-from scorefield.run.verb import Count, Positive, Seed, log, option, positional
+from scorefield.run.verb import Between, Count, Positive, Seed, log, option, positional
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
 OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-LEAST, MOST = 0.005, 3.0  # σ/α at which members end and begin
-OWN = Sampler(20, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
+LEAST, MOST = 0.005, 1.0  # σ/α at which members end and begin
+OWN = Sampler(8, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
 
 
 def own_sampler(model: Model) -> Sampler:
@@ -87,6 +88,9 @@ class Reconstruct(Drawing):
         coils: compress to so many.
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
+        held_out: share of the acquired samples that is not used but predicted, to tell whether the prior is right for the scan:
+            whole lines outside the calibration region. 0 uses all; so do fewer than 4 members.
+        inflate: widen (or narrow) std, interval and quantiles so that 90 % of what was held out lies in its interval.
         baselines: how the baselines are regularised; what is not given is chosen by what predicts held-out k-space best.
         bf16: the same as --precision bf16-mixed.
     """
@@ -107,6 +111,8 @@ class Reconstruct(Drawing):
     coils: Count | None = None
     height: int | None = None
     method: Method = OWN_METHOD
+    held_out: Annotated[float, Between(0.0, 0.25)] = 0.03
+    inflate: bool = False
     baselines: Baselines = Baselines()
     bf16: bool = False
 
@@ -122,6 +128,8 @@ class Reconstruct(Drawing):
             raise InputError(
                 f"{self.out} is to be HDF5: give a name that ends in .h5; --format nifti and dicom are written beside it."
             )
+        if self.inflate and (not self.held_out or self.n < MEMBERS):
+            raise InputError(f"--inflate goes by what is held out: give --held-out above 0 and -n {MEMBERS} or more.")
         if self.format == "dicom":
             require("pydicom", "--format dicom", "mri")
 
@@ -235,6 +243,7 @@ class Reconstruction(Job):
         facts = {"slices": list(self.numbers), "members": how.n, "seed": how.seed, "chunk": self.chunk}
         facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
+        facts |= {"held_out": how.held_out, "inflate": how.inflate}
         weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
         return facts | weights | decisive | {"measured": source.fingerprint(self.numbers)}
 
@@ -251,21 +260,35 @@ class Reconstruction(Job):
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
         posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
-        members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
+        checked = how.n >= MEMBERS and scan.places is None
+        part = held_out(scan.mask, how.held_out if checked else 0.0, slice_number)
+        used = without(scan, part)
+        members = posterior.draw(used, how.n, seed=how.seed, number=slice_number)
         baselines = scan.baseline_images()
-        fit = scan.chi_square(members)
+        fit, check = used.chi_square(members), predictive_check(scan, part, members, slice_number)
         wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
-        found = summary(unit * members) | {name.replace("-", "_"): unit * x for name, x in baselines.items()}
-        self._say(slice_number, [*notes, wrong] if wrong else notes)
+        factor = check.inflation if how.inflate else 1.0
+        found = summary(unit * members, factor)
+        found |= {name.replace("-", "_"): unit * x for name, x in baselines.items()}
+        self._say(slice_number, [note for note in (*notes, wrong, self._first(check.warning)) if note])
         found |= {"chi_square": fit, "maps": scan.unit * scan.maps}
-        found |= {"mask": scan.mask} if scan.places is None else {"used": scan.mask, "places": scan.places}
-        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
+        found |= (
+            {"used": scan.mask, "places": scan.places}
+            if scan.places is not None
+            else {"mask": used.mask, "held_out_mask": part}
+        )
+        found |= {"held_out": torch.tensor((*check.numbers, factor), dtype=torch.float64)}
+        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * used.scale)}
         found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:
             found["reference"] = unit * reference
         if (target := self.source.target(slice_number)) is not None:
             found["target"] = torch.from_numpy(target)
         return {name: x.cpu().numpy() for name, x in found.items()}
+
+    def _first(self, warning: str) -> str:
+        """The warning of a slice, where none was given of another: their numbers differ, and the table has those of all."""
+        return "" if any(LOST in note for note in self.said) else warning
 
     def _say(self, number: int, notes: Sequence[str]) -> None:
         for note in notes:

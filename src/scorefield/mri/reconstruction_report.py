@@ -16,6 +16,7 @@ from scorefield.foundation.files import replacing
 from scorefield.foundation.fourier import fit_matrix
 from scorefield.metrics.image import error_by_spread, interval_coverage, spread_of, student_interval
 from scorefield.mri.metrics import fastmri_figures, masked_psnr, nmse, object_mask, ssim
+from scorefield.mri.predictive_check import inflated
 
 LEVEL = 0.9
 QUANTILES = (0.05, 0.5, 0.95)
@@ -26,13 +27,18 @@ DIVERGED = 10  # times the χ² of CG-SENSE: it is the method that does not reac
 IMAGES = {"zero_filled": "zero-filled", "CG_SENSE": "CG-SENSE", "L1_wavelet": "L1-wavelet", "mean": "posterior mean"}
 
 
-def summary(members: Tensor) -> dict[str, Tensor]:
+def summary(members: Tensor, inflation: float = 1.0) -> dict[str, Tensor]:
     """Mean, its magnitude and phase, standard deviation, interval and quantiles of the magnitude, of complex members.
 
     A single member has no spread. The interval is mean ± q s √(1 + 1/n), q of Student's t, for any other n; quantiles are those
     of the members, from 19 on.
+
+    Args:
+        members: x_i.
+        inflation: κ; standard deviation, interval and quantiles are those of x̄ + κ (x_i − x̄).
     """
-    mean, size = members.mean(0), members.abs()
+    mean = members.mean(0)
+    size = inflated(members, inflation).abs()
     found = {"members": members, "mean": mean, "magnitude": mean.abs(), "phase": mean.angle()}
     if len(members) > 1:
         found["std"] = spread_of(size)[0]
@@ -80,9 +86,10 @@ def figures(found: Mapping[str, np.ndarray]) -> dict[str, float]:
     result = {label: masked_psnr(magnitude(name), truth, inside) for name, label in IMAGES.items()}
     mean = magnitude("magnitude")
     result |= {"SSIM": ssim(mean, truth, float(truth.max())), "NMSE": nmse(mean, truth)}
-    members = magnitude("members")
+    members = torch.from_numpy(found["members"])
     if len(members) >= FOR_COVERAGE:
-        result["coverage"] = interval_coverage(members[:, inside], truth[inside][None], LEVEL)
+        spread = inflated(members, float(found["held_out"][-1]) if "held_out" in found else 1.0).abs() / unit
+        result["coverage"] = interval_coverage(spread[:, inside], truth[inside][None], LEVEL)
     return result
 
 
@@ -159,7 +166,11 @@ def picture(path: Path, found: Mapping[str, np.ndarray]) -> None:
 def table(found: Mapping[str, Any], members: int) -> str:
     """The figures of all slices, averaged, and those of the volume, by what it is compared with."""
     slices, labels = found["slices"].values(), {"posterior mean": f"posterior mean ({members} members)"}
-    labels["chi_square"] = "χ²/N of a member"
+    labels |= {
+        "chi_square": "χ²/N of a member",
+        "held_out": "of held-out k-space covered",
+        "inflation": "inflation for 90 %",
+    }
     lines = []
     for name in dict.fromkeys(name for row in slices for name in row):
         values = [row[name] for row in slices if name in row and not math.isnan(row[name])]

@@ -12,6 +12,8 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.sde import SDE
 from scorefield.data.statistics import robust_maximum
 from scorefield.foundation.arithmetic import FULL, LOW, autocast_of
 from scorefield.foundation.errors import InputError
@@ -96,11 +98,15 @@ class Scan:
         )
 
     @cached_property
+    def linear(self) -> Tensor:
+        """The CG-SENSE image as a pair of channels, (1, 2, height, width)."""
+        damping, iterations, _ = self.baselines.settings
+        return cg_sense(self.operator, self.y(1.0), damping=damping, iterations=iterations)
+
+    @cached_property
     def scale(self) -> float:
         """What has to be 1 in model space: the robust maximum of the CG-SENSE image."""
-        damping, iterations, _ = self.baselines.settings
-        found = cg_sense(self.operator, self.y(1.0), damping=damping, iterations=iterations)
-        return robust_maximum(to_complex(found)[0, 0].numpy())
+        return robust_maximum(to_complex(self.linear)[0, 0].numpy())
 
     @cached_property
     def seen(self) -> Tensor:
@@ -122,10 +128,10 @@ class Scan:
 
     def baseline_images(self) -> dict[str, Tensor]:
         """The complex images (height, width) of the baselines by name."""
-        (damping, iterations, wavelet), y = self.baselines.settings, self.y(self.scale)
+        (*_, wavelet), y = self.baselines.settings, self.y(self.scale)
         found = {
             "zero-filled": zero_filled(self.operator, y),
-            "CG-SENSE": cg_sense(self.operator, y, damping=damping, iterations=iterations),
+            "CG-SENSE": self.linear / self.scale,
             "L1-wavelet": l1_wavelet(self.operator, y, weight=wavelet),
         }
         return {name: self.scale * to_complex(x)[0, 0] for name, x in found.items()}
@@ -140,6 +146,9 @@ class Scan:
 @dataclass(frozen=True, eq=False)
 class Posterior:
     """p(x | y) under a learned prior, and how it is drawn from.
+
+    Members start at the CG-SENSE image with the noise of the first level on it, instead of at noise alone. What y says is in it
+    already, so that the first level need not hide the image: few levels below σ/α = 1 do as well as many from 3 on.
 
     Args:
         model: the prior, of two channels.
@@ -166,17 +175,38 @@ class Posterior:
             number: of the slice.
         """
         model, grid = self.model, tuple(scan.maps.shape[1:])
-        guided = Guided(model.prior, scan.measurement_on(model.device), self.method)
+        linear = (scan.linear / scan.scale).to(model.device, model.precision)
+        guided = Recentred(Guided(model.prior, scan.measurement_on(model.device), self.method), linear)
         found = []
         for start in range(0, members, self.chunk):
             rows = range(start, start + self.chunk)  # full size, so that a member does not depend on how many there are
             generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
             with autocast_of(LOW if self.bf16 else FULL, model.device):
-                x = model.draw(generator, (2, *grid), sampler=self.sampler, denoiser=guided).x
-            x = to_complex(x)[: members - start, 0].cpu()
+                z = model.draw(generator, (2, *grid), sampler=self.sampler, denoiser=guided).z
+            x = to_complex(model.leave(z + linear, {}))[: members - start, 0].cpu()
             if not bool(torch.isfinite(torch.view_as_real(x)).all()):
                 raise InputError(
                     f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."
                 )
             found.append(scan.scale * x * scan.seen)
         return torch.cat(found)
+
+
+class Recentred:
+    """The denoiser of x − c, so that samplers, which start at noise about 0, start at noise about c: x̂(z_t + α c, t) − c.
+
+    Args:
+        denoiser: of x.
+        centre: c, of one field.
+    """
+
+    def __init__(self, denoiser: DenoiserProtocol, centre: Tensor) -> None:
+        self.denoiser, self.centre = denoiser, centre
+
+    @property
+    def sde(self) -> SDE:
+        return self.denoiser.sde
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        alpha, _ = self.sde.scales(t, x_t)
+        return self.denoiser(x_t + alpha.to(x_t) * self.centre, t, cond) - self.centre

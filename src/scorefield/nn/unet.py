@@ -16,7 +16,7 @@ from scorefield.nn.embedding import GaussianFourier, VectorEmbedding, embedded
 from scorefield.nn.layers import Convolution, linear
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.network import Network
-from scorefield.nn.resample import spread_patches
+from scorefield.nn.resample import gather_patches, spread_patches
 
 
 class Modulated(nn.Module):
@@ -41,7 +41,7 @@ class Modulated(nn.Module):
 class UNet(Network):
     """Levels of residual blocks without normalisation; skips and sizes change by sums, strided convolutions and patches.
 
-    A grid that is no multiple of 2^(levels - 1) is filled up with zeros at its far ends and cut back.
+    A grid that is no multiple of patch · 2^(levels - 1) is filled up with zeros at its far ends and cut back.
 
     Args:
         in_channels: channels of x.
@@ -54,6 +54,8 @@ class UNet(Network):
         fourier_scale: standard deviation of the frequencies in which the noise label is seen; for one such as log(σ)/4.
         vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: gains and shifts of every
             block follow both.
+        patch: the finest level is this many times coarser than the grid, and has the values of each patch of patch^spatial points
+            as its channels: most of a convolution's time goes where there are many points and few channels.
     """
 
     def __init__(
@@ -67,18 +69,19 @@ class UNet(Network):
         blocks: int = 1,
         fourier_scale: float = 0.5,
         vector: int = 0,
+        patch: int = 1,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
             raise InputError("UNet has no channels: give in_channels and out_channels, or data to take them from.")
-        if not multipliers or min((*multipliers, channels, blocks)) < 1 or spatial not in (1, 2, 3):
-            raise InputError("UNet needs channels, multipliers and blocks >= 1 and grids of 1, 2 or 3 axes.")
-        self.cond_channels, self.vector = cond_channels, vector
+        if not multipliers or min((*multipliers, channels, blocks, patch)) < 1 or spatial not in (1, 2, 3):
+            raise InputError("UNet needs channels, multipliers, blocks and patch >= 1 and grids of 1, 2 or 3 axes.")
+        self.cond_channels, self.vector, self.patch = cond_channels, vector, patch
         widths = [channels * multiplier for multiplier in multipliers]
         self.embedding = GaussianFourier(16, fourier_scale)
         size = 4 * channels
         self.embed = nn.Sequential(linear(32, size), nn.SiLU(), linear(size, size), nn.SiLU())
-        self.first = Convolution(spatial, in_channels + cond_channels, widths[0])
+        self.first = Convolution(spatial, patch**spatial * (in_channels + cond_channels), widths[0])
         steps = list(pairwise(widths))
 
         def level(width: int) -> nn.ModuleList:
@@ -88,7 +91,7 @@ class UNet(Network):
         self.coarsen = nn.ModuleList([Convolution(spatial, a, b, 2, stride=2, padding=0) for a, b in steps])
         self.refine = nn.ModuleList([Convolution(spatial, b, 2**spatial * a, 1) for a, b in steps])
         self.up = nn.ModuleList([level(width) for width in widths[:-1]])
-        self.last = Convolution(spatial, widths[0], out_channels, scale=0.0)
+        self.last = Convolution(spatial, widths[0], patch**spatial * out_channels, scale=0.0)
         self.vectors = VectorEmbedding(vector, size) if vector else None
 
     def forward(
@@ -114,11 +117,14 @@ class UNet(Network):
             h = skips.pop() + spread_patches(refine(h), 2)
             for block in cast(nn.ModuleList, blocks):
                 h = block(h, embedding)
-        return self.last(h)[(..., *(slice(size) for size in grid))].to(x.dtype)
+        found = self.last(h)
+        found = found if self.patch == 1 else spread_patches(found, self.patch)
+        return found[(..., *(slice(size) for size in grid))].to(x.dtype)
 
     def _arrange(self, x: Tensor) -> Tensor:
-        """Fill up to a size that halves at every level, channels innermost in memory."""
-        missing = [-size % 2 ** len(self.coarsen) for size in x.shape[2:]]
+        """Fill up to a size that halves at every level, patches as channels, which are innermost in memory."""
+        missing = [-size % (self.patch * 2 ** len(self.coarsen)) for size in x.shape[2:]]
         if any(missing):
             x = F.pad(x, [side for extra in reversed(missing) for side in (0, extra)])
+        x = x if self.patch == 1 else gather_patches(x, self.patch)
         return x.contiguous(memory_format=LAYOUTS[x.ndim]) if x.ndim in LAYOUTS else x

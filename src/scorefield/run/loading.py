@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from os import PathLike
@@ -20,6 +21,8 @@ from scorefield.nn.size import limited_to
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
 from scorefield.run.recipe import build, data_parser, model_parser, train_parser
+from scorefield.run.shipped import results_of, shipped_models, weights_of
+from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.plan import Plan
@@ -30,7 +33,7 @@ def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: 
     """The model of a run folder or a checkpoint, in eval mode, from that file alone.
 
     Args:
-        path: a run folder or a checkpoint file.
+        path: a run folder, a checkpoint file, or the name of a model that comes with scorefield.
         ema: the averaged weights, or the last ones.
         step: of which checkpoint; the last one by default.
         trust: your own packages that the configuration may name.
@@ -109,28 +112,46 @@ class LoadedCheckpoint:
 
 
 def open_checkpoint(path: Path, step: int | None = None) -> LoadedCheckpoint:
-    """Read and verify a checkpoint file, or that of a run folder."""
+    """Read and verify a checkpoint file, that of a run folder, or that of a model that comes with scorefield."""
     file = find_checkpoint(path, step)
-    return LoadedCheckpoint(file, checkpoints.read(file))
+    if weights_of(path) is not None and results_of(file) is None:
+        log.info("%s is your own, and not the model of that name that comes with scorefield", path)
+    found = LoadedCheckpoint(file, checkpoints.read(file))
+    if step is not None and results_of(file) is not None and found.checkpoint.facts["step"] != step:
+        raise InputError(f"{path} comes with scorefield as of step {found.checkpoint.facts['step']} alone, not {step}.")
+    return found
 
 
 def find_checkpoint(path: Path, step: int | None = None) -> Path:
-    """The file itself, or a run folder's checkpoint of a step, the last one by default."""
+    """The file itself, or a run folder's checkpoint of a step, the last one by default; or that of a model that comes with
+    scorefield, where there is nothing of its name in the working directory.
+    """
     if path.is_file():
         return path
+    shipped = weights_of(path)
+    if shipped is not None and not path.exists():
+        return shipped
     folder = path / "checkpoints"
     found = checkpoints.steps(folder)
     if not found:
-        raise InputError(
-            f"{path} holds no checkpoint: give a run folder that `scorefield train` wrote, or a checkpoint file."
-        )
+        close = difflib.get_close_matches(str(path), shipped_models(), n=1)
+        advice = "give a run folder that `scorefield train` wrote, a checkpoint file, or one of `scorefield models`."
+        if shipped is not None:
+            advice = "it hides the model of that name that comes with scorefield. Call from elsewhere, or rename it."
+        elif close and not path.exists():
+            advice = f"did you mean {close[0]}, which comes with scorefield?"
+        raise InputError(f"{path} holds no checkpoint: {advice}")
     if step is not None and step not in found:
         raise InputError(f"{path} has no checkpoint of step {step}: there are {', '.join(map(str, found))}.")
     return checkpoints.path_of(folder, found[-1] if step is None else step)
 
 
 def run_folder(checkpoint: Path) -> Path:
-    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints` or `best`."""
+    """The run folder of a checkpoint file: the folder it lies in, or the one above `checkpoints` or `best`. Of a model that comes
+    with scorefield, NAME-results in the working directory.
+    """
+    if (results := results_of(checkpoint)) is not None:
+        return results
     inside = checkpoint.absolute().parent.name in ("checkpoints", "best")
     return checkpoint.parent.parent if inside else checkpoint.parent
 

@@ -152,6 +152,23 @@ def test_fully_sampled_k_space_is_undersampled_and_compared(folder, tmp_path, ca
     assert out.with_suffix(".png").exists() and not out.with_name("out.h5.parts").exists()
 
 
+def test_some_lines_are_held_out_and_say_whether_the_members_spread_enough(folder, tmp_path, capsys):
+    mask = ["--mask", "RandomLines", "--mask.acceleration", "2", "--mask.calibration", "5", "--slices", "0", "-n", "4"]
+    assert main([*job(folder, tmp_path / "a.h5", *mask), "--inflate"]) == 0
+    assert "of held-out k-space covered" in capsys.readouterr().out
+    found, part = read(tmp_path / "a.h5"), read(tmp_path / "a.h5")["held_out_mask"][0]
+    coverage, low, high, inflation, applied = found["held_out"][0]
+    assert 0 <= coverage <= 1 and 0 <= low < high <= 1 and inflation == applied != 1
+    assert (part == part.any(0)).all() and part.any(0).sum() == 1 and not (found["mask"][0] & part).any()
+    members = found["members"][0]
+    wider = np.abs(members.mean(0) + inflation * (members - members.mean(0)))
+    np.testing.assert_allclose(found["std"][0], wider.std(0, ddof=1), rtol=1e-3, atol=1e-2)
+    assert main([*job(folder, tmp_path / "b.h5", *mask), "--held-out", "0"]) == 0
+    found = read(tmp_path / "b.h5")
+    assert np.isnan(found["held_out"][0, :3]).all() and found["held_out"][0, 3:].tolist() == [1, 1]
+    assert found["mask"][0].any(0).sum() == 18 and not found["held_out_mask"].any()
+
+
 def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys):
     np.save(tmp_path / "m.npy", RandomLines(3.0, 11)(GRID)[0])
     np.save(tmp_path / "wide.npy", np.ones(50))
@@ -356,6 +373,8 @@ def test_a_full_disk_is_one_line_and_the_job_goes_on_afterwards(folder, tmp_path
         (["--coils", "9"], ["compressed"]),
         (["--maps", "absent.npy"], ["no file absent.npy"]),
         (["-n", "0"], ["--samples is 0"]),
+        (["--held-out", "0.5"], ["--held-out is 0.5", "at most 0.25"]),
+        (["--inflate", "--held-out", "0"], ["--held-out above 0"]),
         (["--mask", "RandomLine"], ["RandomLine"]),
         (["--mask", "EquispacedLines", "--mask.calibration", "2"], ["too small", "maps"]),
         (["--method", "Proximal", "--method.spread", "-1"], ["spread"]),

@@ -1,0 +1,162 @@
+"""Is the prior right for this scan? What was measured and held out, against what the members predict of it.
+
+A few sampled lines (points, where sampling is not by lines) are not used. Under the right prior, y there and A x_i + n_i, of
+member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 % of the numbers y, however strong the
+noise. The share that it does hold is the coverage. What chance makes of it is found by holding each member against the others. A
+prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
+
+The factor κ on the members' deviations from their mean that makes the coverage 90 % is the inflation: x̄ + κ (x_i − x̄) spread
+as the held-out samples ask for.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from scorefield.foundation.fourier import centred_box
+from scorefield.foundation.random import Stream, seed_of
+from scorefield.metrics.image import interval_coverage
+from scorefield.mri.masks import calibration_box
+from scorefield.mri.scan import Scan
+from scorefield.operators import Sense, to_channels
+
+LEVEL = 0.9
+LOST = "of the held-out k-space"  # in every warning
+CENTRE = 24  # lines about the middle of k-space of which none is held out: maps and contrast come from there
+LEAST, MOST = 0.25, 8.0  # the inflations that are looked for
+MEMBERS = 4  # below which three of them would have to say how the fourth may be
+SURE = 0.99  # of the band that chance leaves to the coverage
+FEWEST = 16  # points at which the members' spread must be above the noise for coverage to say anything of the prior
+
+
+@dataclass(frozen=True)
+class PredictiveCheck:
+    """What held-out samples say about members.
+
+    Attributes:
+        coverage: the share of held-out numbers in the members' 90 % interval; NaN where it says nothing.
+        low: the least that chance makes of it under the right prior, in 99 % of cases.
+        high: the most.
+        inflation: κ, the factor on the members' spread by which the coverage is 90 %; 1 where it says nothing.
+    """
+
+    coverage: float = math.nan
+    low: float = math.nan
+    high: float = math.nan
+    inflation: float = 1.0
+
+    @property
+    def numbers(self) -> tuple[float, float, float, float]:
+        return self.coverage, self.low, self.high, self.inflation
+
+    @property
+    def warning(self) -> str:
+        """What is wrong; or nothing."""
+        if math.isnan(self.coverage) or self.low <= self.coverage <= self.high:
+            return ""
+        sure = "sure: is the prior of this anatomy and contrast?" if self.coverage < self.low else "unsure."
+        return (
+            f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {self.low:.0%} to "
+            f"{self.high:.0%}. They are too {sure} Their spread times {self.inflation:.2f} is right (--inflate)."
+        )
+
+
+def held_out(mask: Tensor, share: float, number: int = 0) -> Tensor:
+    """The part of a mask (height, width) that is not used: whole lines where it is of lines, else points.
+
+    They are drawn from the inner half of what is outside of the calibration region: further out noise decides what is measured.
+    Nothing is held out where that would be more than a quarter of what is there.
+
+    Args:
+        mask: where k-space was sampled.
+        share: of all that was sampled.
+        number: of the slice; each has other lines.
+    """
+    sampled = (mask > 0).numpy()
+    lines = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())][
+        :1
+    ]  # they run along it
+    every = sampled.any(lines[0]) if lines else sampled
+    size = [min(length, CENTRE) for axis, length in enumerate(calibration_box(sampled)) if axis not in lines]
+    free = every.copy()
+    free[centred_box(every.shape, size)] = False
+    middle = np.array([n // 2 for n in every.shape]).reshape(-1, *(1,) * every.ndim)
+    distance = ((np.indices(every.shape) - middle) ** 2).sum(0)[free]
+    places = np.flatnonzero(free)[np.argsort(distance, kind="stable")]
+    count = max(1, round(share * int(every.sum()))) if share > 0 else 0
+    chosen = np.zeros(every.shape, dtype=bool)
+    if 4 * count <= len(places):
+        rng = np.random.default_rng(seed_of(0, number, Stream.HELD_OUT))
+        chosen.flat[rng.permutation(places[: len(places) // 2])[:count]] = True
+    whole = np.expand_dims(chosen, lines[0]) if lines else chosen
+    return torch.from_numpy(sampled & whole)
+
+
+def without(scan: Scan, part: Tensor) -> Scan:
+    """The scan as if a part of it had not been sampled."""
+    return replace(scan, mask=(scan.mask > 0) & ~part) if bool(part.any()) else scan
+
+
+def predictive_check(scan: Scan, part: Tensor, members: Tensor, number: int = 0) -> PredictiveCheck:
+    """What the samples of a part that was held out say about members that were drawn without it.
+
+    Only points count at which the members spread more than the noise, on average over coils: elsewhere any prior is right.
+
+    Args:
+        scan: with all that was sampled.
+        part: what was held out, (height, width).
+        members: complex images (members, height, width) in the units of k-space.
+        number: of the slice; the noise n_i depends on it.
+    """
+    if len(members) < MEMBERS or not bool(part.any()):
+        return PredictiveCheck()
+    x = members.to(scan.maps.dtype)
+    predicted = Sense(scan.maps, part)(to_channels(x[:, None]))[:, :, part]
+    y = scan.y(1.0)[:, :, part]
+    telling = predicted.var(0).mean(0) > scan.noise**2
+    if int(telling.sum()) < FEWEST:
+        return PredictiveCheck()
+    predicted, y = predicted[..., telling].double().flatten(1), y[..., telling].double().flatten(1)
+    rng = np.random.default_rng(seed_of(1, number, Stream.HELD_OUT))
+    noise = scan.noise * torch.from_numpy(rng.standard_normal(tuple(predicted.shape)))
+    mean = predicted.mean(0)
+
+    def coverage(factor: float) -> float:
+        return interval_coverage(mean + factor * (predicted - mean) + noise, y, LEVEL)
+
+    drawn = predicted + noise
+    others = [[j for j in range(len(drawn)) if j != i] for i in range(len(drawn))]
+    low, high = band([interval_coverage(drawn[rest], drawn[i : i + 1], LEVEL) for i, rest in enumerate(others)])
+    return PredictiveCheck(coverage(1.0), low, high, inflation(coverage))
+
+
+def band(found: list[float]) -> tuple[float, float]:
+    """Where one more draw of a law lies in 99 % of cases, by a few: mean ± q s √(1 + 1/n), q of Student's t."""
+    from scipy.special import stdtrit
+
+    n, mean, spread = len(found), float(np.mean(found)), float(np.std(found, ddof=1))
+    reach = float(stdtrit(n - 1, (1 + SURE) / 2)) * math.sqrt(1 + 1 / n) * spread
+    return max(mean - reach, 0.0), min(mean + reach, 1.0)
+
+
+def inflation(coverage: Callable[[float], float]) -> float:
+    """κ at which a coverage that rises with it is 90 %, by bisection of log κ."""
+    low, high = math.log(LEAST), math.log(MOST)
+    for _ in range(20):
+        middle = (low + high) / 2
+        low, high = (middle, high) if coverage(math.exp(middle)) < LEVEL else (low, middle)
+    return math.exp((low + high) / 2)
+
+
+def inflated(members: Tensor, factor: float) -> Tensor:
+    """x̄ + κ (x_i − x̄)."""
+    if factor == 1:
+        return members
+    mean = members.mean(0, keepdim=True)
+    return mean + factor * (members - mean)
