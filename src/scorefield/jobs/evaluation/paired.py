@@ -66,10 +66,8 @@ def rank(count: int) -> int:
 
 def figures(parts: Sequence[Sums], count: int) -> dict[str, float | None]:
     """The figures of all batches, with the standard error of crps over fields."""
-    rows, (variance, error, inside, known) = (
-        torch.cat([part.fields for part in parts]),
-        sum(part.elements for part in parts),
-    )
+    rows = torch.cat([part.fields for part in parts])
+    variance, error, inside, known = torch.stack([part.elements for part in parts]).sum(0)
     crps, energy, relative = rows.mean(0).tolist()
     found: dict[str, float | None] = {
         "crps": crps,
