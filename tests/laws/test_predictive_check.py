@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -13,6 +14,7 @@ from scorefield.mri.coils import as_tensor
 from scorefield.mri.masks import PoissonDisc, RandomLines
 from scorefield.mri.predictive_check import PredictiveCheck, held_out, inflated, predictive_check, without
 from scorefield.mri.scan import Scan
+from scorefield.operators import to_complex
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 GRID, COILS, NOISE, MEMBERS = (16, 24), 2, 0.02, 8
@@ -92,6 +94,41 @@ def test_one_of_too_much_variance_is_said_to_be_too_unsure():
     assert (
         "too unsure" in PredictiveCheck(0.97, 0.85, 0.94, 0.5).warning and not PredictiveCheck(0.9, 0.85, 0.94).warning
     )
+
+
+def test_off_the_grid_whole_readouts_are_held_out_and_covered_by_the_right_prior():
+    root, maps, _ = pieces()
+    angles, reach = np.pi * np.arange(24) / 24, np.arange(-12, 12)[:, None]
+    places = torch.from_numpy(np.stack([reach * np.sin(angles) * 2 / 3, reach * np.cos(angles)], -1)).float()
+    coils, sampled = as_tensor(maps.astype(np.complex64)), torch.ones(places.shape[:2])
+    whole = Scan(torch.zeros(COILS, *sampled.shape, dtype=coils.dtype), sampled, coils, NOISE, places=places)
+    images = torch.eye(root.shape[0]).reshape(-1, 1, *GRID)
+    columns = to_complex(whole.operator(torch.cat((images, torch.zeros_like(images)), 1))).numpy()
+    found, narrow = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+
+        def normal(*shape: int, rng: np.random.Generator = rng) -> np.ndarray:
+            return rng.standard_normal(shape) + 1j * rng.standard_normal(shape)
+
+        part = held_out(sampled, 0.15, seed, on_grid=False)
+        assert bool((part == part.any(0)).all()) and int(part.any(0).sum()) == 4
+        kspace = np.tensordot(root @ normal(len(root)), columns, 1) + NOISE * normal(*columns.shape[1:])
+        scan = replace(whole, kspace=torch.from_numpy(kspace.astype(np.complex64)))
+        used = ~part.numpy()
+        a = np.moveaxis(columns[:, :, used], 0, 2).reshape(-1, len(root))
+        seen = a @ root
+        gain = root @ seen.conj().T @ np.linalg.inv(seen @ seen.conj().T + NOISE**2 * np.eye(len(a)))
+        members = []
+        for _ in range(MEMBERS):
+            x = root @ normal(len(root))
+            members.append(x + gain @ (kspace[:, used].reshape(-1) - a @ x - NOISE * normal(len(a))))
+        fields = as_tensor(np.stack(members).reshape(-1, *GRID).astype(np.complex64))
+        found.append(predictive_check(scan, part, fields))
+        narrow.append(predictive_check(scan, part, inflated(fields, 0.6)))
+    assert np.mean([check.coverage for check in found]) == pytest.approx(0.9, abs=0.03)
+    assert np.mean([check.inflation for check in found]) == pytest.approx(1.0, abs=0.15)
+    assert np.mean([check.coverage for check in narrow]) < 0.85
 
 
 def test_lines_are_held_out_as_lines_points_as_points_and_nothing_of_the_middle():

@@ -24,7 +24,7 @@ from scorefield.foundation.random import Stream, seed_of
 from scorefield.metrics.image import interval_coverage
 from scorefield.mri.masks import calibration_box
 from scorefield.mri.scan import Scan
-from scorefield.operators import Sense, to_channels
+from scorefield.operators import to_channels
 
 LEVEL = 0.9
 LOST = "of the held-out k-space"  # in every warning
@@ -67,35 +67,42 @@ class PredictiveCheck:
         )
 
 
-def held_out(mask: Tensor, share: float, number: int = 0) -> Tensor:
-    """The part of a mask (height, width) that is not used: whole lines where it is of lines, else points.
+def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = True) -> Tensor:
+    """The part of a mask that is not used: whole readouts off the grid, on it whole lines where it is of lines, else points.
 
-    They are drawn from the inner half of what is outside of the calibration region: further out noise decides what is measured.
+    On the grid they are drawn from the inner half of what is outside of the calibration region: further out noise decides what is
+    measured.
     Nothing is held out where that would be more than a quarter of what is there.
 
     Args:
-        mask: where k-space was sampled.
+        mask: where k-space was sampled, (height, width), or (samples, readouts) off the grid.
         share: of all that was sampled.
         number: of the slice; each has other lines.
+        on_grid: the mask is of points of the grid.
     """
     sampled = (mask > 0).numpy()
-    lines = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())][
-        :1
-    ]  # they run along it
+    along = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())]
+    lines = along[:1] if on_grid else [0]  # they run along it
     every = sampled.any(lines[0]) if lines else sampled
+    places = _inner(every, sampled, lines) if on_grid else np.flatnonzero(every)
+    count = max(1, round(share * int(every.sum()))) if share > 0 else 0
+    chosen = np.zeros(every.shape, dtype=np.bool_)
+    if 2 * count <= len(places):
+        rng = np.random.default_rng(seed_of(0, number, Stream.HELD_OUT))
+        np.put(chosen, rng.permutation(places)[:count], True)
+    whole = np.expand_dims(chosen, lines[0]) if lines else chosen
+    return torch.from_numpy(sampled & whole)
+
+
+def _inner(every: np.ndarray, sampled: np.ndarray, lines: list[int]) -> np.ndarray:
+    """The inner half of what lies outside of the calibration region, as numbers of lines or points."""
     size = [min(length, CENTRE) for axis, length in enumerate(calibration_box(sampled)) if axis not in lines]
     free = every.copy()
     free[centred_box(every.shape, size)] = False
     middle = np.array([n // 2 for n in every.shape]).reshape(-1, *(1,) * every.ndim)
     distance = ((np.indices(every.shape) - middle) ** 2).sum(0)[free]
     places = np.flatnonzero(free)[np.argsort(distance, kind="stable")]
-    count = max(1, round(share * int(every.sum()))) if share > 0 else 0
-    chosen = np.zeros(every.shape, dtype=bool)
-    if 4 * count <= len(places):
-        rng = np.random.default_rng(seed_of(0, number, Stream.HELD_OUT))
-        chosen.flat[rng.permutation(places[: len(places) // 2])[:count]] = True
-    whole = np.expand_dims(chosen, lines[0]) if lines else chosen
-    return torch.from_numpy(sampled & whole)
+    return places[: len(places) // 2]
 
 
 def without(scan: Scan, part: Tensor) -> Scan:
@@ -117,7 +124,7 @@ def predictive_check(scan: Scan, part: Tensor, members: Tensor, number: int = 0)
     if len(members) < MEMBERS or not bool(part.any()):
         return PredictiveCheck()
     x = members.to(scan.maps.dtype)
-    predicted = Sense(scan.maps, part)(to_channels(x[:, None]))[:, :, part]
+    predicted = replace(scan, mask=part).operator(to_channels(x[:, None]))[:, :, part]
     y = scan.y(1.0)[:, :, part]
     telling = predicted.var(0).mean(0) > scan.noise**2
     if int(telling.sum()) < FEWEST:

@@ -260,8 +260,8 @@ class Reconstruction(Job):
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
         posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
-        checked = how.n >= MEMBERS and scan.places is None
-        part = held_out(scan.mask, how.held_out if checked else 0.0, slice_number)
+        share, on_grid = how.held_out if how.n >= MEMBERS else 0.0, scan.places is None
+        part = held_out(scan.mask, share, slice_number, on_grid=on_grid)
         used = without(scan, part)
         members = posterior.draw(used, how.n, seed=how.seed, number=slice_number)
         baselines = scan.baseline_images()
@@ -272,11 +272,8 @@ class Reconstruction(Job):
         found |= {name.replace("-", "_"): unit * x for name, x in baselines.items()}
         self._say(slice_number, [note for note in (*notes, wrong, self._first(check.warning)) if note])
         found |= {"chi_square": fit, "maps": scan.unit * scan.maps}
-        found |= (
-            {"used": scan.mask, "places": scan.places}
-            if scan.places is not None
-            else {"mask": used.mask, "held_out_mask": part}
-        )
+        found |= {"mask" if on_grid else "used": used.mask, "held_out_mask" if on_grid else "held_out_samples": part}
+        found |= {} if scan.places is None else {"places": scan.places}
         found |= {"held_out": torch.tensor((*check.numbers, factor), dtype=torch.float64)}
         found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * used.scale)}
         found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
