@@ -735,4 +735,6 @@ def rain(folder: Path, units: str) -> Kind:
 def rain_as_an_amount(folder: Path) -> Kind:
     data = regular(name="pr")
     data["pr"].attrs = {"units": "mm"}
-    return Kind(alone(save(data, folder / "a.nc"), "pr", units="mm/day"), says="pr in mm is taken for what falls in 24 h")
+    return Kind(
+        alone(save(data, folder / "a.nc"), "pr", units="mm/day"), says="pr in mm is taken for what falls in 24 h"
+    )
