@@ -41,7 +41,8 @@ class DrawEnsemble(Drawing):
     """How ensembles of fine fields are drawn.
 
     Args:
-        members: how many draws for every time; 0 for one without a dimension of members, as of a deterministic run.
+        members: how many draws for every time.
+        single: one draw for every time and no dimension of members, as of a deterministic run.
         seed: member m at time t depends on the seed, m and t alone.
         tile: draw a large domain in tiles of this size; 0 for whole; by default of the size of training.
         margin: points at inner edges of tiles that are not used; a quarter of the size by default.
@@ -52,7 +53,8 @@ class DrawEnsemble(Drawing):
             does, where the predictors alone do not make them.
     """
 
-    members: CountOrZero = 10
+    members: Count = 10
+    single: bool = False
     seed: Seed = 0
     tile: CountOrZero | None = None
     margin: CountOrZero | None = None
@@ -156,7 +158,7 @@ class Downscale(DrawEnsemble):
             log.warning(
                 "%d times of %s are left out: the times before or after them are not there", given.left_out, predictors
             )
-        log.info("%d members of %d fields in %s", self.members, len(given), out)
+        log.info("%d members of %d fields in %s", 1 if self.single else self.members, len(given), out)
 
     @cached_property
     def template(self) -> Template:
@@ -189,8 +191,8 @@ class Downscale(DrawEnsemble):
             given, targets = self._drive(predictors, further), None
         if self.conserve != "no":
             check_conserved(given, self.template)
-        if given.drivers > 1 and not self.members:
-            raise InputError(f"{predictors} has {given.drivers} members: give --members 1 or more for each of them.")
+        if given.drivers > 1 and self.single:
+            raise InputError(f"{predictors} has {given.drivers} members, and a --single draw none: give --members 1.")
         if self.matched is not None and self.matched[1].shape != given.shape:
             raise InputError(f"The fields of --match {self.match} are of another region than those of {predictors}.")
         return given, targets
@@ -206,7 +208,7 @@ class Downscale(DrawEnsemble):
             model=self.model,
             given=given,
             known=given.known(self.template),
-            members=self.members,
+            members=0 if self.single else self.members,
             seed=self.seed,
             sampler=self.sampler_from(self.model.sampler),
             chunk=self.at_once(self.members * len(given), tile or given.shape),

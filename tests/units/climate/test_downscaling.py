@@ -519,3 +519,12 @@ def test_the_checkpoint_alone_is_enough(folder, run, prediction, tmp_path) -> No
     """The training data may be gone."""
     template = scorefield.load(run).template
     assert template.dtype == torch.uint8 and 5_000 < len(template) < 100_000
+
+
+def test_a_single_draw_has_no_members_and_a_driver_may_have_another_calendar(folder, fine, run, prediction) -> None:
+    standard = np.arange("2000-01-01", "2000-01-05", dtype="M8[D]").astype("M8[ns]")
+    given = coarse_file(fine, folder / "standard.nc", x=lambda d: d.assign_coords(time=standard))
+    assert main(call(run, given, folder / "one.nc", "--single", "--any-calendar", "--seed", "5")) == 0
+    with opened(folder / "one.nc") as found, opened(prediction) as drawn:
+        assert found.tas.dims == ("time", "lat", "lon") and found.time.dt.calendar == "proleptic_gregorian"
+        assert found.tas.shape == drawn.tas.shape[1:] and np.isfinite(found.tas.values[:, 4:]).all()
