@@ -48,10 +48,11 @@ def main() -> None:
     parser.add_argument("--run", type=Path)
     parser.add_argument("--volume", default="MNI152")
     parser.add_argument("--slices", type=int, nargs="+", default=[70, 90, 110])
+    parser.add_argument("--parts", type=int, nargs="+", default=[4, 8])
     parser.add_argument("--members", type=int, default=8)
     args = parser.parse_args()
     volume = slices_of(args.data, args.volume)
-    for part in (4, 8):
+    for part in args.parts:
         rows: list[dict[str, float]] = []
         for number in args.slices:
             simulation = simulate(volume[number], number=number)

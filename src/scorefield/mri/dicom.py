@@ -279,8 +279,8 @@ def _image(frame: Frame, pixels: dict[Path, np.ndarray], path: Path) -> np.ndarr
         try:
             pixels[frame.file] = np.asarray(read.pixel_array)
         except Exception as error:  # of a decoder that is missing, or of data that are not whole
-            syntax = getattr(read.file_meta, "TransferSyntaxUID", None)
-            packed = getattr(syntax, "is_compressed", False)
+            syntax = read.file_meta.TransferSyntaxUID
+            packed = syntax.is_compressed
             why = (
                 f"is compressed ({syntax.name}) and nothing here decodes it: decompress it (dcmdjpeg, gdcmconv -w)"
                 if packed

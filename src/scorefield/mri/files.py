@@ -15,8 +15,9 @@ from scorefield.mri.containers import CONTAINERS, names_in, read_named
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
 from scorefield.mri.kspace import KSpace, check_layout, check_maps, in_ordinary_units
 from scorefield.mri.trajectory import arranged, in_cycles
+from scorefield.mri.twix import read_twix
 
-KINDS = (".h5", ".hdf5", ".mrd", ".npy", *CONTAINERS, ".cfl")
+KINDS = (".h5", ".hdf5", ".mrd", ".npy", *CONTAINERS, ".cfl", ".dat")
 HDF5 = (".h5", ".hdf5", ".mrd")
 
 
@@ -34,7 +35,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def open_kspace(path: Path, trajectory: Path | None = None) -> KSpace:
-    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (`kspace`), or .cfl with its .hdr.
+    """The k-space in a file: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (`kspace`), .cfl with its .hdr, or .dat (twix).
 
     Args:
         path: the file.
@@ -86,13 +87,17 @@ def _open(path: Path) -> KSpace:
         return _array(ArrayFile(path).read("", "the path"), str(path))
     if path.suffix in HDF5:
         return _hdf5(path)
+    if path.suffix == ".dat":
+        return read_twix(path)
     if path.suffix in CONTAINERS:
         if "trajectory" in (names := names_in(path)):
             matrix = np.ravel(read_named(path, "matrix")).astype(int).tolist() if "matrix" in names else None
             pair = None if matrix is None else (matrix[0], matrix[-1])
             return off_grid(read_named(path, "kspace"), read_named(path, "trajectory"), pair, str(path))
         return _array(read_named(path, "kspace"), str(path))
-    raise InputError(f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat or .cfl.")
+    raise InputError(
+        f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat, .cfl or .dat."
+    )
 
 
 def _array(array: np.ndarray, origin: str) -> KSpace:

@@ -70,7 +70,7 @@ class Reconstruct(Drawing):
     """Reconstruct MR images from undersampled k-space: members of p(image | k-space), their mean and spread, and baselines.
 
     Args:
-        kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), or .cfl.
+        kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), .cfl, or .dat (twix).
         out: file to write, .h5.
         format: nifti or dicom to write the magnitude of the mean as NAME.nii.gz or as a series in the folder NAME-dicom besides,
             where the slices are in the patient.
