@@ -29,7 +29,7 @@ from scorefield.operators import Sense, to_channels
 LEVEL = 0.9
 LOST = "of the held-out k-space"  # in every warning
 CENTRE = 24  # lines about the middle of k-space of which none is held out: maps and contrast come from there
-LEAST, MOST = 0.25, 8.0  # the inflations that are looked for
+MOST = 8.0  # the largest inflation that is looked for
 MEMBERS = 4  # below which three of them would have to say how the fourth may be
 SURE = 0.99  # of the band that chance leaves to the coverage
 FEWEST = 16  # points at which the members' spread must be above the noise for coverage to say anything of the prior
@@ -43,7 +43,7 @@ class PredictiveCheck:
         coverage: the share of held-out numbers in the members' 90 % interval; NaN where it says nothing.
         low: the least that chance makes of it under the right prior, in 99 % of cases.
         high: the most.
-        inflation: κ, the factor on the members' spread by which the coverage is 90 %; 1 where it says nothing.
+        inflation: κ >= 1, the factor on the members' spread by which the coverage is 90 %; 1 where that is too large, or unknown.
     """
 
     coverage: float = math.nan
@@ -60,10 +60,13 @@ class PredictiveCheck:
         """What is wrong; or nothing."""
         if math.isnan(self.coverage) or self.low <= self.coverage <= self.high:
             return ""
-        sure = "sure: is the prior of this anatomy and contrast?" if self.coverage < self.low else "unsure."
+        chance = f"{self.low:.0%} to {self.high:.0%}"
+        found = f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {chance}."
+        if self.coverage > self.high:
+            return f"{found} They spread more than they have to."
         return (
-            f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {self.low:.0%} to "
-            f"{self.high:.0%}. They are too {sure} Their spread times {self.inflation:.2f} is right (--inflate)."
+            f"{found} They are too sure: is the prior of this anatomy and contrast? Their spread times "
+            f"{self.inflation:.2f} is right (--inflate)."
         )
 
 
@@ -146,8 +149,10 @@ def band(found: list[float]) -> tuple[float, float]:
 
 
 def inflation(coverage: Callable[[float], float]) -> float:
-    """κ at which a coverage that rises with it is 90 %, by bisection of log κ."""
-    low, high = math.log(LEAST), math.log(MOST)
+    """κ >= 1 at which a coverage that rises with it is 90 %, by bisection of log κ."""
+    if coverage(1.0) >= LEVEL:
+        return 1.0
+    low, high = 0.0, math.log(MOST)
     for _ in range(20):
         middle = (low + high) / 2
         low, high = (middle, high) if coverage(math.exp(middle)) < LEVEL else (low, middle)
