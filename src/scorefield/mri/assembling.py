@@ -34,7 +34,7 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
     "target": ("the image that the file of k-space came with, magnitude", GRID, "of that file"),
     "chi_square": ("χ²/N of each member: about 1 where it explains k-space to its noise", "member", "1"),
     "mask": ("which points of k-space were used", GRID, "1"),
-    "held_out_mask": ("which points were acquired and not used, but predicted", GRID, "1"),
+    "held_out_mask": ("which of these points other members had to predict", GRID, "1"),
     "held_out": (
         f"share of held-out numbers in the members' {LEVEL:.0%} interval, least and most by chance, the factor on their spread "
         f"that makes it {LEVEL:.0%}, and the one that std, interval and quantiles have; NaN where it says nothing",

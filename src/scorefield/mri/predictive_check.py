@@ -1,9 +1,9 @@
 """Is the prior right for this scan? What was measured and held out, against what the members predict of it.
 
-A few sampled lines (points, where sampling is not by lines) are not used. Under the right prior, y there and A x_i + n_i, of
-member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 % of the numbers y, however strong the
-noise. The share that it does hold is the coverage. What chance makes of it is found by holding each member against the others. A
-prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
+Some members are drawn without a few sampled lines (points, where sampling is not by lines). Under the right prior, y there and
+A x_i + n_i, of member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 % of the numbers y,
+however strong the noise. The share that it does hold is the coverage. What chance makes of it is found by holding each member against the
+others. A prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
 
 The factor κ on the members' deviations from their mean that makes the coverage 90 % is the inflation: x̄ + κ (x_i − x̄) spread
 as the held-out samples ask for.
@@ -30,6 +30,7 @@ LEVEL = 0.9
 LOST = "of the held-out k-space"  # in every warning
 CENTRE = 24  # lines about the middle of k-space of which none is held out: maps and contrast come from there
 MOST = 8.0  # the largest inflation that is looked for
+CHECKED = 8  # members that are drawn for it
 MEMBERS = 4  # below which three of them would have to say how the fourth may be
 SURE = 0.99  # of the band that chance leaves to the coverage
 FEWEST = 16  # points at which the members' spread must be above the noise for coverage to say anything of the prior
@@ -71,7 +72,7 @@ class PredictiveCheck:
 
 
 def held_out(mask: Tensor, share: float, number: int = 0) -> Tensor:
-    """The part of a mask (height, width) that is not used: whole lines where it is of lines, else points.
+    """The part of a mask (height, width) that is to be predicted: whole lines where it is of lines, else points.
 
     They are drawn from the inner half of what is outside of the calibration region: further out noise decides what is measured.
     Nothing is held out where that would be more than a quarter of what is there.
