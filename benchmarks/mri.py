@@ -33,7 +33,7 @@ from scorefield.mri.coils import as_tensor, estimate_maps
 from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
-from scorefield.mri.predictive_check import held_out, inflated, predictive_check, without
+from scorefield.mri.predictive_check import PredictiveCheck, held_out, inflated, without
 from scorefield.mri.reconstruction import OWN, OWN_METHOD
 from scorefield.mri.reconstruction_report import picture, summary
 from scorefield.mri.scan import Baselines, Posterior, Scan
@@ -50,7 +50,7 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
 METHOD, SAMPLER = OWN_METHOD, OWN  # as `scorefield reconstruct` has them
-HELD_OUT = 0.03
+HELD_OUT, NO_CHECK = 0.03, PredictiveCheck()
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, NoPredictor(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
 METHODS = (
@@ -108,16 +108,17 @@ def choose_baselines(data: Path, cell: str) -> tuple[Baselines, float]:
     return Baselines(damping, count, weight), sense[0.0, 40]
 
 
-def row_of(scan: Scan, truth: Tensor, members: Tensor, seconds: float, number: int = 0) -> dict[str, float]:
-    """PSNR of everything, coverage, χ²/N and time of one reconstruction, and what the held-out samples say of it."""
-    inside, part = object_mask(truth), held_out(scan.mask, HELD_OUT, number)
+def row_of(
+    scan: Scan, truth: Tensor, members: Tensor, seconds: float, check: PredictiveCheck = NO_CHECK
+) -> dict[str, float]:
+    """PSNR of everything, coverage, χ²/N and time of one reconstruction, and what held-out samples say of it."""
+    inside = object_mask(truth)
     found = {name: masked_psnr(image.abs(), truth, inside) for name, image in scan.baseline_images().items()}
     found["mean"] = masked_psnr(members.mean(0).abs(), truth, inside)
     found["member"] = float(np.mean([masked_psnr(member.abs(), truth, inside) for member in members]))
-    check = predictive_check(scan, part, members, number)
     for name, x in (("coverage", members), ("coverage inflated", inflated(members, check.inflation))):
         found[name] = interval_coverage(x.abs()[:, inside], truth[inside][None])
-    found["chi_square"] = float(without(scan, part).chi_square(members).mean())
+    found["chi_square"] = float(scan.chi_square(members).mean())
     found["seconds per member"] = seconds / len(members)
     return found | dict(zip(("held out", "low", "high", "inflation"), check.numbers, strict=True))
 
@@ -125,13 +126,17 @@ def row_of(scan: Scan, truth: Tensor, members: Tensor, seconds: float, number: i
 def reconstruct(
     model: Model, scan: Scan, number: int, members: int, method: Method = METHOD, sampler: Sampler = SAMPLER
 ) -> tuple[Tensor, float]:
-    """Members, without the lines that are held out, and the seconds of the processor that they took."""
-    used = without(scan, held_out(scan.mask, HELD_OUT, number))
+    """Members and the seconds of the processor that they took."""
     started = time.process_time()
-    found = Posterior(model, method, sampler, min(members, 4), bf16=model.drawn_in == LOW).draw(
-        used, members, number=number
-    )
+    posterior = Posterior(model, method, sampler, min(members, 4), bf16=model.drawn_in == LOW)
+    found = posterior.draw(scan, members, number=number)
     return found, time.process_time() - started
+
+
+def checked(model: Model, scan: Scan, number: int, members: int) -> PredictiveCheck:
+    """What held-out samples say of members that have not seen them."""
+    part = held_out(scan.mask, HELD_OUT, number)
+    return predictive_check(scan, part, reconstruct(model, without(scan, part), number, members)[0], number)
 
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, int, int, str]]:
@@ -159,6 +164,7 @@ def main() -> None:
     parser.add_argument("--cells", nargs="*", choices=CELLS, default=[*CELLS])
     parser.add_argument("--maps", nargs="*", choices=("true", "estimated"), default=["true", "estimated"])
     parser.add_argument("--least", type=float, default=SAMPLER.grid.ratio_min, help="noise at which members end")
+    parser.add_argument("--check", action="store_true", help="hold samples out of other members, and compare")
     parser.add_argument("--steps", type=int, default=SAMPLER.steps, help="evaluations per member")
     parser.add_argument("--most", type=float, default=SAMPLER.grid.ratio_max, help="noise at which they begin")
     parser.add_argument("--spread", type=float, default=METHOD.spread, help="of `Proximal`")
@@ -222,7 +228,9 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         name += "" if args.steps == SAMPLER.steps else f", {args.steps} evaluations"
         if name not in rows and time.process_time() < 60 * args.minutes:
             scan, truth = case(volume, cell, number, mask, maps)
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, method, sampler), number))
+            found = reconstruct(model, scan, number, args.members, method, sampler)
+            check = checked(model, scan, number, args.members) if args.check else NO_CHECK
+            keep(name, row_of(scan, truth, *found, check))
     for number, other in product(args.methods, METHODS):
         name = f"{type(other).__name__} a slice {number}"
         if name not in rows:
@@ -246,6 +254,8 @@ def real(model: Model, args: argparse.Namespace) -> dict:
     each = scan.chi_square(members)
     row = {"chi_square": float(each.mean()), "least": float(each.min()), "most": float(each.max())}
     row["CG-SENSE"] = float(scan.chi_square(scan.baseline_images()["CG-SENSE"][None]))
+    check = checked(model, scan, 0, args.members)
+    row |= dict(zip(("held out", "low", "high", "inflation"), check.numbers, strict=True))
     return row | {"seconds per member": seconds / len(members)}
 
 

@@ -74,7 +74,7 @@ def test_the_right_prior_covers_what_was_held_out_within_chance():
     found = [predictive_check(scan, part, x) for scan, part, x, _ in (drawn(1.0, seed) for seed in range(12))]
     assert sum(bool(check.warning) for check in found) <= 1
     assert np.mean([check.coverage for check in found]) == pytest.approx(0.9, abs=0.03)
-    assert np.mean([check.inflation for check in found]) == pytest.approx(1.0, abs=0.1)
+    assert np.mean([check.inflation for check in found]) == pytest.approx(1.0, abs=0.2)  # >= 1
 
 
 def test_a_prior_of_too_little_variance_is_warned_of_and_inflated_to_what_its_images_ask_for():
@@ -88,12 +88,10 @@ def test_a_prior_of_too_little_variance_is_warned_of_and_inflated_to_what_its_im
     assert np.mean(before) < 0.75 and 0.85 <= np.mean(after) <= 0.95
 
 
-def test_one_of_too_much_variance_is_said_to_be_too_unsure():
+def test_one_of_too_much_variance_is_said_to_spread_more_than_it_has_to():
     found = [predictive_check(scan, part, x) for scan, part, x, _ in (drawn(0.1, seed) for seed in range(4))]
-    assert np.mean([check.coverage for check in found]) > 0.95 and max(check.inflation for check in found) < 0.8
-    assert (
-        "too unsure" in PredictiveCheck(0.97, 0.85, 0.94, 0.5).warning and not PredictiveCheck(0.9, 0.85, 0.94).warning
-    )
+    assert np.mean([check.coverage for check in found]) > 0.95 and {check.inflation for check in found} == {1.0}
+    assert "more than" in PredictiveCheck(0.97, 0.85, 0.94).warning and not PredictiveCheck(0.9, 0.85, 0.94).warning
 
 
 def test_off_the_grid_whole_readouts_are_held_out_and_covered_by_the_right_prior():

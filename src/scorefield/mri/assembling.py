@@ -36,8 +36,8 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
     "mask": ("which points of k-space were used", GRID, "1"),
     "used": ("which samples off the grid were used", "sample, readout", "1"),
     "places": ("where samples off the grid are", "sample, readout, axis", "cycles per field of view"),
-    "held_out_mask": ("which points were acquired and not used, but predicted", GRID, "1"),
-    "held_out_samples": ("which samples off the grid were not used, but predicted", "sample, readout", "1"),
+    "held_out_samples": ("which of these samples other members had to predict", "sample, readout", "1"),
+    "held_out_mask": ("which of these points other members had to predict", GRID, "1"),
     "held_out": (
         f"share of held-out numbers in the members' {LEVEL:.0%} interval, least and most by chance, the factor on their spread "
         f"that makes it {LEVEL:.0%}, and the one that std, interval and quantiles have; NaN where it says nothing",

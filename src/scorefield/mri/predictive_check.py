@@ -1,9 +1,9 @@
 """Is the prior right for this scan? What was measured and held out, against what the members predict of it.
 
-A few sampled lines (points, where sampling is not by lines) are not used. Under the right prior, y there and A x_i + n_i, of
-member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 % of the numbers y, however strong the
-noise. The share that it does hold is the coverage. What chance makes of it is found by holding each member against the others. A
-prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
+Some members are drawn without a few sampled lines (readouts off the grid; points, where sampling is not by lines). Under the right
+prior, y there and A x_i + n_i, of member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 % of the
+numbers y, however strong the noise. The share that it does hold is the coverage. What chance makes of it is found by holding each
+member against the others. A prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
 
 The factor κ on the members' deviations from their mean that makes the coverage 90 % is the inflation: x̄ + κ (x_i − x̄) spread
 as the held-out samples ask for.
@@ -29,7 +29,8 @@ from scorefield.operators import to_channels
 LEVEL = 0.9
 LOST = "of the held-out k-space"  # in every warning
 CENTRE = 24  # lines about the middle of k-space of which none is held out: maps and contrast come from there
-LEAST, MOST = 0.25, 8.0  # the inflations that are looked for
+MOST = 8.0  # the largest inflation that is looked for
+CHECKED = 8  # members that are drawn for it
 MEMBERS = 4  # below which three of them would have to say how the fourth may be
 SURE = 0.99  # of the band that chance leaves to the coverage
 FEWEST = 16  # points at which the members' spread must be above the noise for coverage to say anything of the prior
@@ -43,7 +44,7 @@ class PredictiveCheck:
         coverage: the share of held-out numbers in the members' 90 % interval; NaN where it says nothing.
         low: the least that chance makes of it under the right prior, in 99 % of cases.
         high: the most.
-        inflation: κ, the factor on the members' spread by which the coverage is 90 %; 1 where it says nothing.
+        inflation: κ >= 1, the factor on the members' spread by which the coverage is 90 %; 1 where that is too large, or unknown.
     """
 
     coverage: float = math.nan
@@ -60,15 +61,18 @@ class PredictiveCheck:
         """What is wrong; or nothing."""
         if math.isnan(self.coverage) or self.low <= self.coverage <= self.high:
             return ""
-        sure = "sure: is the prior of this anatomy and contrast?" if self.coverage < self.low else "unsure."
+        chance = f"{self.low:.0%} to {self.high:.0%}"
+        found = f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {chance}."
+        if self.coverage > self.high:
+            return f"{found} They spread more than they have to."
         return (
-            f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {self.low:.0%} to "
-            f"{self.high:.0%}. They are too {sure} Their spread times {self.inflation:.2f} is right (--inflate)."
+            f"{found} They are too sure: is the prior of this anatomy and contrast? Their spread times "
+            f"{self.inflation:.2f} is right (--inflate)."
         )
 
 
 def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = True) -> Tensor:
-    """The part of a mask that is not used: whole readouts off the grid, on it whole lines where it is of lines, else points.
+    """The part of a mask to predict: whole readouts off the grid, on it whole lines where it is of lines, else points.
 
     On the grid they are drawn from the inner half of what is outside of the calibration region: further out noise decides what is
     measured.
@@ -83,7 +87,7 @@ def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = Tru
     sampled = (mask > 0).numpy()
     along = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())]
     lines = along[:1] if on_grid else [0]  # they run along it
-    every = sampled.any(lines[0]) if lines else sampled
+    every = np.asarray(sampled.any(lines[0]) if lines else sampled)
     places = _inner(every, sampled, lines) if on_grid else np.flatnonzero(every)
     count = max(1, round(share * int(every.sum()))) if share > 0 else 0
     chosen = np.zeros(every.shape, dtype=np.bool_)
@@ -153,8 +157,10 @@ def band(found: list[float]) -> tuple[float, float]:
 
 
 def inflation(coverage: Callable[[float], float]) -> float:
-    """κ at which a coverage that rises with it is 90 %, by bisection of log κ."""
-    low, high = math.log(LEAST), math.log(MOST)
+    """κ >= 1 at which a coverage that rises with it is 90 %, by bisection of log κ."""
+    if coverage(1.0) >= LEVEL:
+        return 1.0
+    low, high = 0.0, math.log(MOST)
     for _ in range(20):
         middle = (low + high) / 2
         low, high = (middle, high) if coverage(math.exp(middle)) < LEVEL else (low, middle)

@@ -24,7 +24,15 @@ from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.geometry import Slice, volume_affine
 from scorefield.mri.kspace import EmptySliceError, KSpace
 from scorefield.mri.masks import Sampling
-from scorefield.mri.predictive_check import LOST, MEMBERS, held_out, predictive_check, without
+from scorefield.mri.predictive_check import (
+    CHECKED,
+    LOST,
+    MEMBERS,
+    PredictiveCheck,
+    held_out,
+    predictive_check,
+    without,
+)
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, Posterior
@@ -88,9 +96,9 @@ class Reconstruct(Drawing):
         coils: compress to so many.
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
-        held_out: share of the acquired samples that is not used but predicted, to tell whether the prior is right for the scan:
-            whole lines outside the calibration region. 0 uses all; so do fewer than 4 members.
-        inflate: widen (or narrow) std, interval and quantiles so that 90 % of what was held out lies in its interval.
+        held_out: share of the acquired samples, whole lines, that up to 8 members more have to predict, to tell whether the
+            prior is right for the scan. 0 for no such check; there is none of fewer than 4 members.
+        inflate: widen std, interval and quantiles so that 90 % of what was held out lies in its interval.
         baselines: how the baselines are regularised; what is not given is chosen by what predicts held-out k-space best.
         bf16: the same as --precision bf16-mixed.
     """
@@ -260,22 +268,26 @@ class Reconstruction(Job):
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
         posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
-        share, on_grid = how.held_out if how.n >= MEMBERS else 0.0, scan.places is None
-        part = held_out(scan.mask, share, slice_number, on_grid=on_grid)
-        used = without(scan, part)
-        members = posterior.draw(used, how.n, seed=how.seed, number=slice_number)
+        members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
+        share, check = how.held_out if how.n >= MEMBERS else 0.0, PredictiveCheck()
+        part = held_out(scan.mask, share, slice_number, on_grid=scan.places is None)
+        if bool(part.any()):  # others that have not seen it: images without these lines would be worse
+            blind = posterior.draw(without(scan, part), min(how.n, CHECKED), seed=how.seed, number=slice_number)
+            check = predictive_check(scan, part, blind, slice_number)
         baselines = scan.baseline_images()
-        fit, check = used.chi_square(members), predictive_check(scan, part, members, slice_number)
+        fit = scan.chi_square(members)
         wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
         factor = check.inflation if how.inflate else 1.0
         found = summary(unit * members, factor)
         found |= {name.replace("-", "_"): unit * x for name, x in baselines.items()}
         self._say(slice_number, [note for note in (*notes, wrong, self._first(check.warning)) if note])
         found |= {"chi_square": fit, "maps": scan.unit * scan.maps}
-        found |= {"mask" if on_grid else "used": used.mask, "held_out_mask" if on_grid else "held_out_samples": part}
-        found |= {} if scan.places is None else {"places": scan.places}
+        if scan.places is None:
+            found |= {"mask": scan.mask, "held_out_mask": part}
+        else:
+            found |= {"used": scan.mask, "held_out_samples": part, "places": scan.places}
         found |= {"held_out": torch.tensor((*check.numbers, factor), dtype=torch.float64)}
-        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * used.scale)}
+        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
         found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
         if reference is not None:
             found["reference"] = unit * reference
