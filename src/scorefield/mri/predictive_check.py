@@ -1,8 +1,8 @@
 """Is the prior right for this scan? What was measured and held out, against what the members predict of it.
 
 Some members are drawn without a few sampled lines (readouts off the grid; points, where sampling is not by lines). Under the
-right prior, y there and A x_i + n_i, of member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 %
-of the numbers y, however strong the noise. The share that it does hold is the coverage. What chance makes of it is found by
+right prior, y there and A x_i + n_i, of member i and noise of its own, are draws of one law: the members' 90 % interval holds
+90 % of the numbers y, however strong the noise. The share that it does hold is the coverage. What chance makes of it is found by
 holding each member against the others. A prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what
 was used stays 1.
 
