@@ -41,8 +41,9 @@ def steps_of(given: EnsembleInput) -> np.ndarray:
         return np.zeros(len(at), np.int64)
     dates = np.array([found[i] for i in first])
     span = span_of(dates.astype("datetime64[us]") if type(found[0]).__module__ == "datetime" else dates)
-    if span < 3:
-        return np.array([date.year * (12 if span == 2 else 1) + (date.month if span == 2 else 0) for date in found])
+    counted = np.array([date.year * 12 + date.month if span == 2 else date.year for date in found])
+    if span < 3 and len(np.unique(counted)) == len(times):  # not of steps of four weeks
+        return counted
     apart = np.diff(times)
     step = int(apart.min())
     if (wrong := np.flatnonzero(apart % step)).size:

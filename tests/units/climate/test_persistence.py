@@ -93,11 +93,12 @@ Dated.__abstractmethods__ = frozenset()
 
 
 @pytest.mark.parametrize("calendar", ["standard", "360_day"])
-@pytest.mark.parametrize("freq", ["YS", "MS", "D", "6h", "14min"])
+@pytest.mark.parametrize("freq", ["YS", "MS", "D", "6h", "14min", "28D", "365D"])
 def test_steps_are_counted_by_the_calendar(calendar: str, freq: str) -> None:
     found = steps_of(Dated([*times(30, calendar, freq)]))
     assert (np.diff(found) == 1).all()
-    assert np.array_equal(steps_of(Dated([*times(30, calendar, freq)][11:])), found[11:])
+    if freq not in ("28D", "365D"):  # steps that are nearly those of a calendar are counted as the file's own
+        assert np.array_equal(steps_of(Dated([*times(30, calendar, freq)][11:])), found[11:])
 
 
 def test_a_single_time_has_no_step_and_a_hole_is_as_long_as_it_is() -> None:
