@@ -83,7 +83,8 @@ class Downscale(DrawEnsemble):
         most: with a split: at most so many of its fields, evenly spread.
         raw: write values in model space, too, as raw_NAME.
         conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
-        match: files of another driving model, whose moments at every point are replaced by those of the one trained on.
+        match: files of another driving model, whose moments at every point are replaced by those of the one trained on; --further
+            has to have their times, too.
     """
 
     predictors: str = positional()
