@@ -100,6 +100,8 @@ def test_single_and_double_precision_and_batches_agree():
     together = operator(x)
     torch.testing.assert_close(operator(x.float()).double(), together, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(operator(x[1:2]), together[1:2])
+    with torch.autocast("cpu", torch.bfloat16):  # about a network that is evaluated in it
+        torch.testing.assert_close(operator(x.float()).double(), together, atol=1e-5, rtol=1e-5)
 
 
 def spokes_of(size, count, samples):

@@ -221,10 +221,12 @@ def _kind(header: Any, component: Any, frame_type: Any) -> str:
     """Which part of complex images an image is: magnitude, if nothing is said."""
     if str(component) in NAMES:
         return NAMES[str(component)]
-    if GE_KIND in header and str(header[GE_KIND].value).strip("b'\\x0") in ("", "1", "2", "3"):
-        found = header[GE_KIND].value
-        number = int.from_bytes(found, "little") if isinstance(found, bytes) else int(found)
-        return "MPRI"[number] if 0 <= number < 4 else "M"
+    found = header[GE_KIND].value if GE_KIND in header else -1
+    number = (
+        int.from_bytes(found[:2], "little") if isinstance(found, bytes) else found if isinstance(found, int) else -1
+    )
+    if 0 <= number < len(KINDS):
+        return "MPRI"[number]
     words = [str(word) for word in (frame_type or header.get("ImageType") or [])][2:]
     return next((NAMES[word] for word in words if word in NAMES), "M")
 

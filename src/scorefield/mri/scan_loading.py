@@ -15,7 +15,7 @@ from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.mri.coils import LEAST_CALIBRATION, Mixing, as_tensor, combine_by_maps, strongest
-from scorefield.mri.kspace import EmptySliceError, KSpace, remove_oversampling, whole_readout
+from scorefield.mri.kspace import SMALLEST, EmptySliceError, KSpace, remove_oversampling, whole_readout
 from scorefield.mri.layout_checks import check_axes, check_shift
 from scorefield.mri.masks import (
     WHOLE,
@@ -34,6 +34,7 @@ from scorefield.mri.trajectory import Trajectory
 from scorefield.mri.tuning import tuned
 from scorefield.operators import NonUniformSense, cg_sense, largest_singular_value, to_complex
 
+WIDEST = 4  # times the field of view that k-space off the grid has by itself
 REFERENCE = 15  # iterations of CG-SENSE, by which references off the grid are made
 STEPS, BOUND = 20, 1.03  # iterations for ‖A‖, and how far it may be above what they find
 MANY = 24  # lines of the middle of k-space: more add little to maps
@@ -73,6 +74,17 @@ class Scans:
             raise InputError(
                 f"k-space has {self.kspace.shape[2]} points along its height, and --height {self.height} is no part of them: "
                 f"give 1 to {self.kspace.shape[2]}."
+            )
+
+        off_grid = self.kspace.trajectory
+        if (
+            off_grid is not None
+            and self.height is not None
+            and not SMALLEST <= self.height <= WIDEST * off_grid.matrix[0]
+        ):
+            raise InputError(
+                f"--height {self.height} is no field of view of an image of {off_grid.matrix[0]} rows: give {SMALLEST} to "
+                f"{WIDEST * off_grid.matrix[0]} of the same pixels."
             )
 
     def scan(self, number: int) -> tuple[Scan, Tensor | None, list[str]]:

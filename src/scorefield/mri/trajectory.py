@@ -135,6 +135,8 @@ def arranged(kspace: np.ndarray, k: np.ndarray, origin: str) -> tuple[np.ndarray
 
 def _in_a_plane(k: np.ndarray, origin: str) -> np.ndarray:
     """Places as (..., 2)."""
+    if k.dtype.kind == "c" and not np.imag(k).any():  # as BART has all numbers
+        k = np.real(k)
     if k.dtype.kind == "c":
         k = np.stack((np.real(k), np.imag(k)), axis=-1)
     k = np.squeeze(k) if k.ndim > 4 else k

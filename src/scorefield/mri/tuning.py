@@ -18,6 +18,7 @@ DAMPINGS, ITERATIONS = (0.0, 1e-3, 1e-2), (5, 8, 12, 16, 20, 30, 40)
 WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3)  # relative to the foreground
 PARTS = 10  # of k-space, which are held out in turn; for L1-wavelet, which takes longer, the first alone
 
+RINGS = 32  # of k-space, whose samples share its area
 FEWER = 3  # of these for k-space off the grid, whose parts are alike and take longer
 
 
@@ -87,5 +88,15 @@ def _best_weight(scan: Scan, part: Tensor) -> float:
 
 def _error(scan: Scan, unknown: ParallelImaging, wanted: Tensor) -> Callable[[Tensor], float]:
     """The squared error of images in a part, samples counted by the area of k-space that they stand for."""
-    weight = scan.operator.compensation
+    weight = torch.ones(()) if scan.places is None else _areas(scan.places, scan.maps.shape[1:])
     return lambda x: float((weight * (unknown(x) - wanted).square()).sum())
+
+
+def _areas(places: Tensor, grid: Sequence[int]) -> Tensor:
+    """The area of its ring about the middle of k-space that a sample stands for, (samples, readouts), up to a factor.
+
+    Of spokes it grows with the radius, also where they are further apart than density compensation reaches: there the noise lies.
+    """
+    radius = (places / (torch.tensor(grid) / 2)).norm(dim=-1)
+    ring = (radius * RINGS).long()
+    return ((ring + 0.5) / torch.bincount(ring.flatten())[ring]).to(torch.float32)

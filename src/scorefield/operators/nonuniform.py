@@ -290,5 +290,6 @@ def _transposed(matrix: Tensor) -> Tensor:
 def _times(matrix: Tensor, z: Tensor) -> Tensor:
     """A real sparse matrix (m, n) times complex z (batch, channels, n)."""
     columns = torch.view_as_real(z).permute(2, 0, 1, 3).flatten(1).contiguous()
-    found = (matrix @ columns).reshape(len(matrix), *z.shape[:2], 2)
+    with torch.autocast(z.device.type, enabled=False):  # a network may be evaluated in bfloat16, a transform not
+        found = (matrix @ columns).reshape(len(matrix), *z.shape[:2], 2)
     return torch.view_as_complex(found.permute(1, 2, 0, 3).contiguous())

@@ -113,6 +113,19 @@ def test_a_list_of_samples_and_a_file_of_places_beside(tmp_path):
     assert open_kspace(tmp_path / "k.npy", tmp_path / "places.npy").shape == (1, COILS, 1, 200)
 
 
+def test_the_files_of_bart(tmp_path):
+    """k-space (1, samples, spokes, coils) and places (3, samples, spokes), the first axis fastest."""
+    kspace = np.arange(COILS * SAMPLES * SPOKES).reshape(COILS, SAMPLES, SPOKES).astype(np.complex64)
+    places = spokes()
+    third = np.concatenate((places, 0 * places[..., :1]), -1)
+    for name, array in (("k", kspace.transpose(1, 2, 0)[None]), ("places", np.moveaxis(third, -1, 0))):
+        (tmp_path / f"{name}.hdr").write_text("# Dimensions\n" + " ".join(map(str, array.shape)) + "\n")
+        array.astype("<c8").flatten(order="F").tofile(tmp_path / f"{name}.cfl")
+    found = open_kspace(tmp_path / "k.cfl", tmp_path / "places.cfl")
+    np.testing.assert_array_equal(found.read(0), kspace)
+    np.testing.assert_allclose(found.trajectory.places, places, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("kspace", "places", "words"),
     [
@@ -198,6 +211,13 @@ def test_readouts_are_ordered_by_angle():
         last = places[-1, by_angle(places)]
         steps = np.mod(np.diff(np.arctan2(last[:, 1], last[:, 0])), turn)
         assert steps.max() < 2 * turn / places.shape[1] and steps.sum() < turn
+
+
+def test_a_field_of_view_that_is_none_is_refused(phantom, tmp_path):
+    kspace = open_kspace(stored(tmp_path, measured(phantom, spokes()), spokes()))
+    for height in (0, 1000):
+        with pytest.raises(InputError, match="16 to 192"):
+            Scans(kspace, height=height)
 
 
 def test_training_sources_say_what_the_file_is(phantom, tmp_path):
