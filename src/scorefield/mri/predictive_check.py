@@ -2,8 +2,8 @@
 
 Some members are drawn without a few sampled lines (points, where sampling is not by lines). Under the right prior, y there and
 A x_i + n_i, of member i and noise of its own, are draws of one law: the members' 90 % interval holds 90 % of the numbers y,
-however strong the noise. The share that it does hold is the coverage. What chance makes of it is found by holding each member against the
-others. A prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
+however strong the noise. The share that it does hold is the coverage. What chance makes of it is found by holding each member
+against the others. A prior of another anatomy or contrast is too sure: the coverage falls, while χ² of what was used stays 1.
 
 The factor κ on the members' deviations from their mean that makes the coverage 90 % is the inflation: x̄ + κ (x_i − x̄) spread
 as the held-out samples ask for.
@@ -83,12 +83,11 @@ def held_out(mask: Tensor, share: float, number: int = 0) -> Tensor:
         number: of the slice; each has other lines.
     """
     sampled = (mask > 0).numpy()
-    lines = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())][
-        :1
-    ]  # they run along it
-    every = sampled.any(lines[0]) if lines else sampled
+    along = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())]
+    lines = along[:1]  # the axis that they run along
+    every: np.ndarray = sampled.any(lines[0], keepdims=False) if lines else sampled
     size = [min(length, CENTRE) for axis, length in enumerate(calibration_box(sampled)) if axis not in lines]
-    free = every.copy()
+    free = np.array(every)
     free[centred_box(every.shape, size)] = False
     middle = np.array([n // 2 for n in every.shape]).reshape(-1, *(1,) * every.ndim)
     distance = ((np.indices(every.shape) - middle) ** 2).sum(0)[free]
