@@ -1,10 +1,15 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo models test test-slow lint clean
 
 demo: .venv/installed
 	$(BIN)/scorefield demo
+
+# the models that come with the package, from SCOREFIELD_DATA; cards are written by hand
+models: .venv/developed
+	$(BIN)/scorefield train brain-t1-small "--data.paths=[$(SCOREFIELD_DATA)/mri/colin27_t1_1mm.nii.gz]" --out runs/brain-t1
+	$(BIN)/python benchmarks/models.py runs/brain-t1 brain-t1
 
 # of every change: all but what is marked slow
 test: .venv/developed

@@ -33,7 +33,7 @@ from scorefield.mri.coils import as_tensor, estimate_maps
 from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
-from scorefield.mri.predictive_check import PredictiveCheck, held_out, inflated, without
+from scorefield.mri.predictive_check import PredictiveCheck, held_out, inflated, predictive_check, without
 from scorefield.mri.reconstruction import OWN, OWN_METHOD
 from scorefield.mri.reconstruction_report import picture, summary
 from scorefield.mri.scan import Baselines, Posterior, Scan

@@ -22,6 +22,7 @@ from scorefield.foundation.launch import place_here
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
+from scorefield.run.shipped import results_of
 from scorefield.run.verb import Count, CountOrZero, Verb, log, option, positional
 from scorefield.samplers import Corrector, Sampler, Step, TimeGrid
 
@@ -111,6 +112,11 @@ class OnRun(Verb):
         if given is not None:
             return given
         source, before = self.checkpoint.source(self.trust), self.checkpoint.manifest
+        absent = [str(path) for path in source.files_read() if not path.exists()]
+        if absent and results_of(self.checkpoint.path) is not None:
+            raise InputError(
+                f"{self.folder} comes without {brief(', '.join(absent))}, which it was trained on: give --data."
+            )
         if before is not None:
             for change in before.changes_of_files(**summary_of(source.files())):
                 log.warning("the data have changed since the run was trained on them: %s", change)

@@ -102,7 +102,7 @@ def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = Tru
 def _inner(every: np.ndarray, sampled: np.ndarray, lines: list[int]) -> np.ndarray:
     """The inner half of what lies outside of the calibration region, as numbers of lines or points."""
     size = [min(length, CENTRE) for axis, length in enumerate(calibration_box(sampled)) if axis not in lines]
-    free = every.copy()
+    free = np.array(every)
     free[centred_box(every.shape, size)] = False
     middle = np.array([n // 2 for n in every.shape]).reshape(-1, *(1,) * every.ndim)
     distance = ((np.indices(every.shape) - middle) ** 2).sum(0)[free]

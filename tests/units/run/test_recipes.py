@@ -54,6 +54,7 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"images": 28_513_923,
     r"fastmri-ncsnv2": 94_132_611,
     r"fastmri-ncsnpp-edm": 30_832_003,
+    r"brain-t1-small": 894_780,
     r"brain-.*": 1_455_523,
     r"channels-ncsnv2": 1_860_131,
 }

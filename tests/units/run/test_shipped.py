@@ -97,6 +97,15 @@ def test_a_name_or_a_step_that_there_is_not_is_refused(models):
         scorefield.jobs.Models(name="litle").run()
 
 
+def test_data_that_it_comes_without_are_asked_for(run, models):
+    opened = open_checkpoint(run).checkpoint
+    data = {"class_path": "scorefield.Arrays", "init_args": {"path": str(models / "gone.npy")}}
+    config = {**opened.facts["config"], "data": data}
+    pack(type(opened)(opened.tensors, {**opened.facts, "config": config}, ""), models / "other")
+    with pytest.raises(InputError, match=r"comes without gone.npy.* give --data"):
+        scorefield.jobs.Evaluate(run="other", loss="valid").run()
+
+
 @pytest.mark.parametrize("folder", shipped_models().values(), ids=shipped_models())
 def test_each_comes_with_its_configuration_and_a_card_of_all_that_one_has_to_know(folder, monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
