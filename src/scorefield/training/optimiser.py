@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch.nn import Parameter
@@ -72,10 +73,12 @@ class Optimiser(ABC):
     Attributes:
         lr: the peak learning rate.
         schedule: the factor on it.
+        needs_whole: it cannot work on shares of a weight.
     """
 
     lr: float
     schedule: LearningRate
+    needs_whole: ClassVar[bool] = False
 
     @abstractmethod
     def build(self, parameters: Iterable[Parameter], *, fused: bool) -> torch.optim.Optimizer: ...
@@ -136,6 +139,7 @@ class Muon(Optimiser):
     eps: float = 1e-8
     weight_decay: float = 0.0
     schedule: LearningRate = field(default_factory=lambda: Constant(warmup=100))
+    needs_whole = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.momentum < 1:

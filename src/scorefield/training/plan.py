@@ -94,6 +94,7 @@ class Plan:
         for wrong, what in (
             (self.compile, "train.compile"),
             (self.precision == "16-mixed", "train.precision=16-mixed"),
+            (self.optimiser.needs_whole, f"{type(self.optimiser).__name__}, which needs whole matrices"),
         ):
             if self.strategy == "fsdp" and wrong:
                 raise InputError(f"train.strategy=fsdp does not go with {what}: leave one of them out.")

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from scorefield.training import Muon
+from scorefield.foundation.errors import InputError
+from scorefield.losses import Denoising
+from scorefield.training import Muon, Trainer
 from scorefield.training.muon import orthogonalised
 
 
@@ -64,3 +66,8 @@ def test_a_step_that_is_left_out_changes_nothing() -> None:
     good = step(0.0)
     for old, new in zip(good, step(1.0), strict=True):
         torch.testing.assert_close(new, old, rtol=0, atol=0)
+
+
+def test_shares_of_matrices_are_refused() -> None:
+    with pytest.raises(InputError, match="whole matrices"):
+        Trainer(loss=Denoising(), optimiser=Muon(), strategy="fsdp")
