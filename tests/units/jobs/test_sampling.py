@@ -149,6 +149,7 @@ def test_processes_share_a_job_and_give_the_same_bytes(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("unchecked")
 def test_a_compiled_network_draws_the_same(run: Path, tmp_path: Path) -> None:
     """One size is compiled: chunks are whole, the last one, too."""
     plain = Sample(run=run, n=5, chunk=2, steps=2, out=tmp_path / "plain").run()
