@@ -150,7 +150,7 @@ def test_what_a_submission_must_not_be(root: Path, submission: Path, tmp_path: P
 @pytest.mark.slow
 def test_the_whole_road(tmp_path: Path, capsys) -> None:
     """From the archives to a submission that is accepted, on a projection, and with a calendar that training never saw."""
-    root = mlbench.make(tmp_path / "bench", ("ALPS", "SA"), n=2, size=8, coarse=16, periods=("end_century",))
+    root = mlbench.make(tmp_path / "bench", ("ALPS", "SA"), n=5, size=8, coarse=16, periods=("end_century",))
     small = {**NET, "channels": 8}
     changes = [f"--model.net.{name}={value}" for name, value in small.items()]
     changes += ["--train.steps=2", "--train.batch_size=4", "--train.accelerator=cpu", "--train.validate_on=2"]
@@ -170,7 +170,7 @@ def test_the_whole_road(tmp_path: Path, capsys) -> None:
     assert said.out.endswith("16 of 16 files are accepted\n")
     place = out / "SA_Domain/Emulator_hist_future/end_century/imperfect/Predictions_pr_tasmax_NorESM2-MM_2080-2099.nc"
     with xr.open_dataset(place) as data:
-        assert data.sizes == {"member": 10, "time": 4, "lat": 8, "lon": 8} and data.time.dt.calendar == "noleap"
+        assert data.sizes == {"member": 10, "time": 10, "lat": 8, "lon": 8} and data.time.dt.calendar == "noleap"
         assert data.pr.attrs["units"] == "mm/day" and data.tasmax.dtype == np.float32
     stored = yaml.safe_load((runs / "SA" / "ESD_pseudo_reality" / "config.yaml").read_text())["data"]["init_args"]
     assert stored["static"] is not None
