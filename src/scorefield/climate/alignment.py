@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scorefield.climate.accumulation import accumulation, rain_rate
-from scorefield.climate.files import NAMES, Layout, axes_of, bounds_name, mapping_name
+from scorefield.climate.files import (
+    NAMES,
+    Layout,
+    axes_of,
+    bounds_name,
+    check_filled,
+    library,
+    mapping_name,
+    packing_of,
+)
 from scorefield.climate.grid import (
     CURVILINEAR,
     GEOGRAPHIC,
@@ -113,7 +122,7 @@ def in_units_of(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
     Millimetres that fell from one time to the next are millimetres a day where it is known how far these are apart.
 
     Raises:
-        InputError: units of different quantities.
+        InputError: units of different quantities, or values that can only stand for unknown.
     """
     for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
         one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
@@ -128,9 +137,20 @@ def in_units_of(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
                 f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )
         log.info("%s of %s is converted from %s to %s", mine, roles[0], one, other)
-        values = pred[mine].astype("float64") * found[0] + found[1]
+        values = converted(pred[mine], found, f"{roles[0]}: {mine}")
         pred = pred.assign({str(mine): values.assign_attrs({**pred[mine].attrs, "units": other})})
     return pred
+
+
+def converted(variable: DataArray, change: tuple[float, float], what: str) -> DataArray:
+    """factor · x + summand in float64, lazily where x is in chunks. What can only stand for unknown is refused before."""
+    packing = packing_of(variable)
+
+    def convert(values: np.ndarray) -> np.ndarray:
+        check_filled(values, what, packing)
+        return values.astype(np.float64) * change[0] + change[1]
+
+    return library().apply_ufunc(convert, variable, dask="parallelized", output_dtypes=[np.float64])
 
 
 def grid_in(data: Dataset) -> Grid:

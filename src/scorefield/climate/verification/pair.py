@@ -25,7 +25,7 @@ from scorefield.climate.alignment import (
     single_member,
     with_grid,
 )
-from scorefield.climate.files import check_filled
+from scorefield.climate.files import check_filled, packing_of
 from scorefield.climate.times import Dates, dates_of
 from scorefield.data.precision import needed
 from scorefield.foundation.errors import InputError
@@ -64,8 +64,8 @@ class Pair:
     def at(self, name: str, **part: Any) -> tuple[np.ndarray, np.ndarray]:
         """The values of a variable in a part such as `time=slice(0, 8)`: members and truth, NaN where either is or no area is."""
         ours, theirs = (data[name].isel(**part).to_numpy() for data in (self.pred, self.truth))
-        check_filled(ours, f"the predictions: {name}")
-        check_filled(theirs, f"the truth: {name}")
+        check_filled(ours, f"the predictions: {name}", packing_of(self.pred[name]))
+        check_filled(theirs, f"the truth: {name}", packing_of(self.truth[name]))
         # Errors of a small spread about a large offset would be lost in float32.
         wide = any(needed(x.reshape(-1, 1, x.shape[-1]), name) == torch.float64 for x in (ours, theirs))
         ours, theirs = (x.astype(np.float64 if wide else np.float32) for x in (ours, theirs))
