@@ -22,7 +22,7 @@ NAMES = {
         SquaredExponential VonKarman White WhiteModes autoregressive
     """,
     "core.oracle": "Gaussian Mixture",
-    "core.residual": "ConditionalMean",
+    "core.residual": "ConditionalMean LinearMean",
     "core.schedule": "EDM VE VP Cosine LinearBeta Numerical Rectified Schedule SubVP Tabulated ddpm geometric",
     "core.sde": "SDE",
     "core.spectrum": "RadialSpectrum",
@@ -88,7 +88,7 @@ if TYPE_CHECKING:
         SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive,
     )
     from scorefield.core.oracle import Gaussian, Mixture
-    from scorefield.core.residual import ConditionalMean
+    from scorefield.core.residual import ConditionalMean, LinearMean
     from scorefield.core.schedule import (
         EDM, VE, VP, Cosine, LinearBeta, Numerical, Rectified, Schedule, SubVP, Tabulated, ddpm, geometric,
     )

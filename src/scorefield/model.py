@@ -17,7 +17,7 @@ from scorefield.core.denoiser import ONE_STEP, Condition, Denoiser, DenoiserProt
 from scorefield.core.residual import ConditionalMean
 from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
-from scorefield.data.batch import Batch, Conditions
+from scorefield.data.batch import Batch, Changed, Conditions
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser, VectorUnits
 from scorefield.foundation.arithmetic import FULL, at_once, autocast_of
@@ -332,7 +332,7 @@ class Model(nn.Module):
         if self.vectors is not None and not self.vectors.fitted:
             self.vectors.fit(batches)
         if self.mean is not None:
-            self.mean.fit(self._in_units(batch) for batch in batches)
+            self.mean.fit(Changed(batches, self._in_units))
 
     @torch.no_grad()
     def denoise(
