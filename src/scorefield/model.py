@@ -267,10 +267,15 @@ class Model(nn.Module):
         x = self.normaliser.inverse(z if self.mean is None else self.mean.add(z, cond))
         return x.to(torch.promote_types(z.dtype, self.normaliser.precision))
 
-    def prepare(self, batch: Batch) -> Batch:
-        """A batch in data units as the denoiser learns it: x and cond as they `enter`, y and the noise in the units of z."""
+    def prepare(self, batch: Batch, *, fitted: bool = False) -> Batch:
+        """A batch in data units as the denoiser learns it: x and cond as they `enter`, y and the noise in the units of z.
+
+        Args:
+            batch: in data units.
+            fitted: whether the model was fitted to these fields: then the mean is that of the others.
+        """
         inside = self._in_units(batch)
-        inside = inside if self.mean is None else self.mean.subtract(inside)
+        inside = inside if self.mean is None else self.mean.subtract(inside, fitted=fitted)
         return replace(inside, x=inside.x.to(self.precision))
 
     def _in_units(self, batch: Batch) -> Batch:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from torch import Tensor
 
-from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.denoiser import DenoiserProtocol, EDMPreconditioner
 from scorefield.core.residual import LinearMean
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
 from scorefield.data import Batch, Standardise
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
+from scorefield.losses.loss import Loss
 from scorefield.model import Model
 from scorefield.nn import UNet
+from scorefield.training.validation import losses_of
 
 N, GRID = 12, (6, 7)
 
@@ -102,14 +107,61 @@ def test_a_model_learns_its_mean_and_what_enters_leaves_as_it_was() -> None:
     model = made()
     model.fit(cut(x, c))
     z, cond = model.enter(Batch(x, {"field": c}))
-    assert float(z.std()) == pytest.approx(1, rel=0.02) and abs(float(z.mean())) < 1e-4
+    assert float(z.std()) == pytest.approx(1 - 1 / N, rel=0.02) and abs(float(z.mean())) < 1e-4  # 1 of fields left out
     torch.testing.assert_close(model.leave(z, cond), x, rtol=1e-5, atol=1e-2)
     assert model.mean is not None
     left = float((model.mean.residual.scale * model.normaliser.scale).mean())  # in data units
-    assert left == pytest.approx((1 - 1 / N) ** 0.5, rel=0.03)
+    assert left == pytest.approx((1 - 1 / N) ** -0.5, rel=0.03)
     new = made()
     new.mean.load_state_dict(model.mean.state_dict())  # type: ignore[union-attr]
     torch.testing.assert_close(new.mean(z, cond), model.mean(z, cond))  # type: ignore[misc]
+
+
+def test_what_is_left_of_a_field_of_the_fit_is_as_if_it_had_not_been_in_it() -> None:
+    """Without predictors m is the mean at each place, and the rest x_i − mean of the others, of the variance of new fields."""
+    x, nothing = draw(N, 1, 30, 40), torch.zeros(N, 1, 30, 40)
+    mask = draw(N, 1, 30, 40, seed=1) > -0.5
+    mean, batch = LinearMean(), Batch(x * mask, {"field": nothing}, mask=mask)
+    mean.fit([batch])
+    n = mask.sum(0)
+    others = ((x * mask).sum(0) - x) / (n - 1)
+    rest = mean.residual.inverse(mean.subtract(batch, fitted=True).x)
+    known = mask & (n > 1)
+    torch.testing.assert_close(rest[known], (x - others)[known], rtol=1e-4, atol=1e-4)
+    new = draw(200, 1, 30, 40, seed=2)
+    error = new - mean(new, {"field": nothing[:1].expand_as(new)})
+    assert float(rest[known].std()) == pytest.approx(float(error[:, n > 1].std()), rel=0.02)
+    assert float((mean.subtract(batch).x[known] / mean.subtract(batch, fitted=True).x[known]).max()) < 1
+
+
+class Entered(Loss):
+    """The mean of what a denoiser is taught."""
+
+    def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Tensor:
+        return batch.x.flatten(1).mean(1)
+
+
+def test_a_model_is_taught_by_fields_left_out_and_validated_by_new_ones() -> None:
+    c, x = draw(4, 1, 8, 8), draw(4, 1, 8, 8, seed=1)
+    net = UNet(1, 1, 1, channels=8, multipliers=(1,))
+    model = Model(
+        SDE(EDM()),
+        net,
+        EDMPreconditioner(),
+        Standardise(),
+        predictors=Standardise(),
+        mean=LinearMean(),
+        shape=(1, 8, 8),
+    )
+    batch = Batch(x, {"field": c}, key=torch.zeros(4, 2, dtype=torch.long))
+    model.fit([batch])
+    loss, found = Entered(), []
+    for training in (True, False):
+        model.denoiser.train(training)
+        found.append(losses_of(loss, model.denoiser, model, batch, seed=0, autocast=nullcontext()))
+    shift = float(model.mean.residual.shift)  # type: ignore[union-attr]
+    scale = float(model.mean.residual.scale)  # type: ignore[union-attr]
+    torch.testing.assert_close(found[0] * scale + shift, (found[1] * scale + shift) * 4 / 3, rtol=1e-4, atol=1e-4)
 
 
 def test_what_it_cannot_use_is_one_line() -> None:

@@ -46,17 +46,33 @@ class ConditionalMean(nn.Module, ABC):
         """Fit m, then the scale of what it leaves, to batches in model space, which can be gone through again."""
         with torch.no_grad():
             self.learn(batches)
-            rest = (Batch(batch.x - self(batch.x, batch.cond), mask=batch.mask) for batch in batches)
+            rest = (Batch(self._rest(batch, fitted=True), mask=batch.mask) for batch in batches)
             self.residual.fit(rest)
 
+    def left_out(self, x: Tensor) -> Tensor | float:
+        """By what the rest of a field is multiplied that m was fitted to, so that it is what an m without that field would leave.
+
+        1 where m is given. It broadcasts against x, of which only the shape is looked at.
+        """
+        return 1.0
+
+    def _rest(self, batch: Batch, *, fitted: bool) -> Tensor:
+        rest = batch.x - self(batch.x, batch.cond)
+        return rest * self.left_out(rest) if fitted else rest
+
     @torch.no_grad()
-    def subtract(self, batch: Batch) -> Batch:
-        """What is left of a batch in model space, and its noise in the same units."""
+    def subtract(self, batch: Batch, *, fitted: bool = False) -> Batch:
+        """What is left of a batch in model space, and its noise in the same units.
+
+        Args:
+            batch: in model space.
+            fitted: whether m was fitted to these fields, which the rest has to show as little as that of new ones.
+        """
         if batch.y is not None:
             raise InputError(
                 "A mean is subtracted from fields, not from what was measured of them: leave model.mean out."
             )
-        return replace(batch, x=batch.x - self(batch.x, batch.cond)).normalised(self.residual)
+        return replace(batch, x=self._rest(batch, fitted=fitted)).normalised(self.residual)
 
     @torch.no_grad()
     def add(self, rest: Tensor, cond: Condition) -> Tensor:
@@ -69,8 +85,8 @@ class LinearMean(precision.Learnt, ConditionalMean):
 
     c are the channels of cond["field"] at the place and, with a radius, at those around it, so that B is a filter; beyond an edge
     are the values of the edge. What a displaced or smooth predictor always gets wrong at a place is in a; all places share B
-    ("fixed effects"), so that some ten fields are enough. As the errors of a fit are smaller than those of what is new, by a
-    factor √((n − 1)/(n + 1)) for n fields, members drawn about it are a little too much alike where fields are few.
+    ("fixed effects"), so that some ten fields are enough. Of the fields of the fit a network learns n/(n − 1) times what is left,
+    n the number of fields known at a place: with B as it is, what would be left had a been found without the field.
 
     Args:
         radius: of the neighbourhood along each axis, in steps of `spacing`; 0 for the place alone.
@@ -83,13 +99,14 @@ class LinearMean(precision.Learnt, ConditionalMean):
 
     weight: Tensor
     intercept: Tensor
+    count: Tensor
 
     def __init__(self, radius: int = 0, spacing: int = 1, *, places: bool = True) -> None:
         super().__init__()
         if radius < 0 or spacing < 1:
             raise InputError(f"LinearMean needs radius >= 0 and spacing >= 1, not {radius} and {spacing}.")
         self.radius, self.spacing, self.places = radius, spacing, places
-        for name in ("weight", "intercept"):
+        for name in ("weight", "intercept", "count"):
             self.register_buffer(name, torch.empty(0))
 
     def learn(self, batches: Iterable[Batch]) -> None:
@@ -119,6 +136,11 @@ class LinearMean(precision.Learnt, ConditionalMean):
         kept = {"device": self.weight.device, "dtype": torch.float32}
         self.weight = slopes.to(**kept)
         self.intercept = (means[0, :, -1] - (slopes.reshape(shape) * means[0, :, :-1]).sum(1)).to(**kept)
+        self.count = sums[1][0, :, 0].to(**kept)
+
+    def left_out(self, x: Tensor) -> Tensor:
+        n = self.count.to(x)
+        return torch.where(n > 1, n / (n - 1), 1.0)
 
     def forward(self, x: Tensor, cond: Condition) -> Tensor:
         if not self.weight.numel():
