@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scorefield.climate.accumulation import accumulation, rain_rate
+from scorefield.climate.axes import POINTS
 from scorefield.climate.files import (
     NAMES,
     Layout,
@@ -48,9 +49,24 @@ ROLES = ("the predictions", "the truth")  # of two data sets, as messages call t
 TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
 
 
-def is_field(variable: DataArray) -> bool:
-    """Whether it has values on a grid, and is not the bounds of a coordinate."""
-    return variable.ndim >= 2 and variable.dtype.kind in "fiu" and not str(variable.name).endswith(("_bnds", "_bounds"))
+def fields_of(data: Dataset) -> list[str]:
+    """The variables with values on a grid at every time: no bounds or corners, no latitudes and longitudes of points, and beside
+    fields that change nothing that does not, such as orography.
+    """
+    attributes = ({**v.encoding, **v.attrs} for v in data.variables.values())
+    about = {str(value) for found in attributes for key in ("bounds", "grid_mapping") if (value := found.get(key))}
+    angles = {name for names in POINTS.values() for name in names}
+    found = {
+        str(name): set(v.dims) - set(MEMBERS)
+        for name, v in data.data_vars.items()
+        if v.ndim >= 2
+        and v.dtype.kind in "fiu"
+        and name not in about
+        and not str(name).endswith(("_bnds", "_bounds", "_vertices"))
+        and not (str(name).lower() in angles or str(v.attrs.get("units", "")).startswith(("degrees_", "degree_")))
+    }
+    most = max(map(len, found.values()), default=0)
+    return [name for name, dims in found.items() if len(dims) == most]
 
 
 def with_grid(data: Dataset, names: Iterable[str]) -> Dataset:
