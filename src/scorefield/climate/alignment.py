@@ -13,6 +13,7 @@ import numpy as np
 
 from scorefield.climate.accumulation import accumulation, rain_rate
 from scorefield.climate.axes import POINTS
+from scorefield.climate.carried import numbers_at
 from scorefield.climate.files import (
     NAMES,
     Layout,
@@ -317,7 +318,7 @@ def nearest(
 
 
 def same_times(pred: Dataset, truth: Dataset) -> Dataset:
-    """The truth at the times of the predictions.
+    """The truth at the times of the predictions; days and months belong together whatever the hour or the day of their stamp.
 
     Raises:
         InputError: it does not have all of them, or another calendar.
@@ -337,6 +338,9 @@ def same_times(pred: Dataset, truth: Dataset) -> Dataset:
         if index.has_duplicates:
             raise InputError(f"The {role} have the time {index[index.duplicated()][0]} more than once.")
     if not (known := ours.isin(theirs)).all():
+        if is_date(pred["time"]) and ((found := numbers_at(theirs.values, ours.values)) >= 0).all():
+            log.info("times are matched by their day or month: %s is that of %s", ours[0], theirs[found[0]])
+            return truth.isel(time=found).assign_coords(time=pred["time"])
         raise InputError(
             f"The truth lacks {int((~known).sum())} of the {len(ours)} times of the predictions, the first of them "
             f"{ours[~known][0]}; it reaches from {theirs[0]} to {theirs[-1]}."
