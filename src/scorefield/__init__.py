@@ -74,6 +74,7 @@ NAMES = {
         Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniformGrid
         WienerBeyond bits_per_dimension interpolate sample
     """,
+    "samplers.joint": "JointTimes",
     "samplers.tiled": "Tiled",
     "training": "Adam Constant CosineDecay LearningRate Muon Optimiser Trainer",
 }
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
         ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
         TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )
+    from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled
     from scorefield.training import Adam, Constant, CosineDecay, LearningRate, Muon, Optimiser, Trainer
 # fmt: on

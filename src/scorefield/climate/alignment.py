@@ -338,7 +338,7 @@ def same_times(pred: Dataset, truth: Dataset) -> Dataset:
         if index.has_duplicates:
             raise InputError(f"The {role} have the time {index[index.duplicated()][0]} more than once.")
     if not (known := ours.isin(theirs)).all():
-        if is_date(pred["time"]) and ((found := numbers_at(theirs.values, ours.values)) >= 0).all():
+        if is_date(pred["time"]) and ((found := numbers_at(np.asarray(theirs), np.asarray(ours))) >= 0).all():
             log.info("times are matched by their day or month: %s is that of %s", ours[0], theirs[found[0]])
             return truth.isel(time=found).assign_coords(time=pred["time"])
         raise InputError(

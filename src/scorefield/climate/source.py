@@ -23,7 +23,7 @@ from scorefield.climate.split import Division
 from scorefield.climate.template import template_bytes
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import TimeFeature
-from scorefield.climate.times import calendar_of, dates, usual_step
+from scorefield.climate.times import calendar_of, dates, irregular, usual_step
 from scorefield.data.inspect import written
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
@@ -74,6 +74,8 @@ class Climate(Source):
         memory: GiB that the fields may take; beyond it they are read when they are needed.
         further: more predictors by the name of their source, each with files, grid and regridding of its own; what has no time,
             such as a land mask, is taken at all times and kept in the checkpoint.
+        window: steps of time that follow one another and are learnt and drawn jointly, as channels: all variables of the first,
+            then of the next, from the predictors of all of them. The noise may go along them, by `AlongTime` of as many `times`.
     """
 
     targets: Variables
@@ -89,8 +91,11 @@ class Climate(Source):
     mask_channel: bool = False
     memory: float = 4.0
     further: dict[str, FurtherPredictors] | None = None
+    window: int = 1
 
     def __post_init__(self) -> None:
+        if self.window < 1 or (self.window > 1 and self.tiles is not None):
+            raise InputError("Climate needs window >= 1, and several steps of time at once go without tiles.")
         if self.coarsen < 1 or self.before < 0 or self.after < 0:
             raise InputError("Climate needs coarsen >= 1, before >= 0 and after >= 0.")
         if self.predictors is None and self.coarsen == 1 and (self.before or self.after):
@@ -124,6 +129,7 @@ class Climate(Source):
             about=summary_of,
             describe=partial(describe, self) if split == "train" else None,
             kept=self.memory * 2**30,
+            window=self.window,
         )
         if not len(fields):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
@@ -167,7 +173,8 @@ class Climate(Source):
 
     def assembled(self, sources: Sequence[Carried], static: tuple[tuple[str, ...], np.ndarray]) -> Predictors:
         """Predictors of any files that carry the variables."""
-        return Predictors(tuple(sources), self.before, self.after, static[1], static[0], tuple(self.features))
+        after = self.after + self.window - 1
+        return Predictors(tuple(sources), self.before, after, static[1], static[0], tuple(self.features))
 
     def static_on(self, domain: Grid) -> tuple[tuple[str, ...], np.ndarray]:
         """Names and values of the fields of `static`, on the grid of the targets."""
@@ -185,19 +192,30 @@ class Climate(Source):
                 grid, field = coarse, Conservative().between(grid, coarse)(field)
         return cube.names, regrid.between(grid, domain)(field)
 
+    def _followed(self, targets: Cube, chosen: np.ndarray, matching: np.ndarray) -> np.ndarray:
+        """Which fields begin a window of the split: the times after them belong to it, without a hole, and have predictors."""
+        n, found = len(targets.times), np.ones(len(chosen), bool)
+        even = np.tile(np.append(~irregular(targets.times), False), targets.members)
+        for step in range(1, self.window):
+            before = np.minimum(np.arange(len(chosen)) + step - 1, len(chosen) - 1)
+            after = np.minimum(before + 1, len(chosen) - 1)
+            found &= even[before] & chosen[after] & (matching[after] == matching[before] + 1)
+        return found & (np.arange(len(chosen)) % n + self.window <= n)
+
     def _places(
         self, targets: Cube, domain: Grid, predictors: Predictors | None, matching: np.ndarray, split: Split
     ) -> np.ndarray:
         """Number, first row and first column of every field of a split."""
         chosen = np.tile(self.division.times(targets.times, split), targets.members)
         numbers = np.flatnonzero(chosen)
+        if predictors is not None and (lacking := numbers[matching[numbers] < 0]).size:
+            first, ends = dates(targets.times)[lacking[0] % len(targets.times)], dates(predictors.cube.times)
+            raise InputError(
+                f"{predictors.cube.origin} goes from {ends[0]} to {ends[-1]} and lacks {len(lacking)} times of the targets, "
+                f"the first {first}: give predictors of all times, or choose others by division."
+            )
+        numbers = numbers[self._followed(targets, chosen, matching)[numbers]]
         if predictors is not None:
-            if (lacking := numbers[matching[numbers] < 0]).size:
-                first, ends = dates(targets.times)[lacking[0] % len(targets.times)], dates(predictors.cube.times)
-                raise InputError(
-                    f"{predictors.cube.origin} goes from {ends[0]} to {ends[-1]} and lacks {len(lacking)} times of the targets, "
-                    f"the first {first}: give predictors of all times, or choose others by division."
-                )
             numbers = numbers[predictors.complete(matching[numbers])]  # `summary_of` says how many are left out
             predictors.check_sources(matching[numbers])
         places = self.division.places(domain.shape, split)
@@ -238,7 +256,7 @@ def summary_of(fields: GriddedFields) -> tuple[str, ...]:
         found.append(
             f"{cut} of {len(targets)} fields are in no split: the times before or after them are not in the files"
         )
-    for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
+    for number, (name, channel) in enumerate(zip(fields.variables, targets.channels * fields.window, strict=True)):
         units = targets.attributes(channel[0]).get("units", "no units")
         known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
         found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
@@ -325,10 +343,13 @@ def describe(source: Climate, fields: GriddedFields) -> Tensor:
     reach, given, ever, gaps = surveyed(fields)
     whole = source.tiles is None
     ever = ever if whole else np.ones(fields.domain.shape, bool)
+    times = [reach[start :: len(targets.names)] for start in range(len(targets.names))]  # of each variable
+    reach = [[min(low for low, _ in one), max(high for _, high in one)] for one in times]
     facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
+    facts |= {"window": source.window} if source.window > 1 else {}
     required: dict[str, Any] = {"units": {}, "gaps": gaps}
     if predictors is not None:
         required["units"] = units_of(predictors.cube)
-        required["step"] = usual_step(predictors.cube.times) if source.before or source.after else None
+        required["step"] = usual_step(predictors.cube.times) if predictors.before or predictors.after else None
         required["ranges"] = dict(zip(predictors.names, given, strict=True))
     return template_bytes(targets, fields.domain, predictors, required, ever, facts)
