@@ -22,7 +22,7 @@ NAMES = {
         SquaredExponential VonKarman White WhiteModes autoregressive
     """,
     "core.oracle": "Gaussian Mixture",
-    "core.residual": "ConditionalMean",
+    "core.residual": "ConditionalMean LinearMean",
     "core.schedule": "EDM VE VP Cosine LinearBeta Numerical Rectified Schedule SubVP Tabulated ddpm geometric",
     "core.sde": "SDE",
     "core.spectrum": "RadialSpectrum",
@@ -74,6 +74,7 @@ NAMES = {
         Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniformGrid
         WienerBeyond bits_per_dimension interpolate sample
     """,
+    "samplers.joint": "JointTimes",
     "samplers.tiled": "Tiled",
     "training": "Adam Constant CosineDecay LearningRate Muon Optimiser Trainer",
 }
@@ -88,7 +89,7 @@ if TYPE_CHECKING:
         SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive,
     )
     from scorefield.core.oracle import Gaussian, Mixture
-    from scorefield.core.residual import ConditionalMean
+    from scorefield.core.residual import ConditionalMean, LinearMean
     from scorefield.core.schedule import (
         EDM, VE, VP, Cosine, LinearBeta, Numerical, Rectified, Schedule, SubVP, Tabulated, ddpm, geometric,
     )
@@ -143,6 +144,7 @@ if TYPE_CHECKING:
         ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
         TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )
+    from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled
     from scorefield.training import Adam, Constant, CosineDecay, LearningRate, Muon, Optimiser, Trainer
 # fmt: on

@@ -17,7 +17,7 @@ from scorefield.core.denoiser import ONE_STEP, Condition, Denoiser, DenoiserProt
 from scorefield.core.residual import ConditionalMean
 from scorefield.core.schedule import time_of_noise
 from scorefield.core.sde import SDE, expand_like
-from scorefield.data.batch import Batch, Conditions
+from scorefield.data.batch import Batch, Changed, Conditions
 from scorefield.data.manifest import Manifest
 from scorefield.data.normalise import Identity, Normaliser, VectorUnits
 from scorefield.foundation.arithmetic import FULL, at_once, autocast_of
@@ -267,10 +267,15 @@ class Model(nn.Module):
         x = self.normaliser.inverse(z if self.mean is None else self.mean.add(z, cond))
         return x.to(torch.promote_types(z.dtype, self.normaliser.precision))
 
-    def prepare(self, batch: Batch) -> Batch:
-        """A batch in data units as the denoiser learns it: x and cond as they `enter`, y and the noise in the units of z."""
+    def prepare(self, batch: Batch, *, fitted: bool = False) -> Batch:
+        """A batch in data units as the denoiser learns it: x and cond as they `enter`, y and the noise in the units of z.
+
+        Args:
+            batch: in data units.
+            fitted: whether the model was fitted to these fields: then the mean is that of the others.
+        """
         inside = self._in_units(batch)
-        inside = inside if self.mean is None else self.mean.subtract(inside)
+        inside = inside if self.mean is None else self.mean.subtract(inside, fitted=fitted)
         return replace(inside, x=inside.x.to(self.precision))
 
     def _in_units(self, batch: Batch) -> Batch:
@@ -332,7 +337,7 @@ class Model(nn.Module):
         if self.vectors is not None and not self.vectors.fitted:
             self.vectors.fit(batches)
         if self.mean is not None:
-            self.mean.fit(self._in_units(batch) for batch in batches)
+            self.mean.fit(Changed(batches, self._in_units))
 
     @torch.no_grad()
     def denoise(

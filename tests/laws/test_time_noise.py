@@ -19,6 +19,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.functions import Windows
 from scorefield.samplers import DPMSolverPP2M, Heun, Sampler, Step
+from scorefield.samplers.joint import JointTimes
 
 F64 = torch.float64
 SPACE = GaussianField(Matern(0.3, 1.0, nugget=1e-2), Neumann())
@@ -95,6 +96,41 @@ def test_a_process_in_time_and_space_is_drawn_jointly(noise: Noise, step: Step) 
     assert lag_one(x) == pytest.approx(0.8, abs=0.03)
     C, found = matrix_of(data.covariance, shape), torch.cov(x.flatten(1).T)
     assert (found - C).norm() < 0.1 * C.norm()
+
+
+@pytest.mark.parametrize(
+    ("window", "noise", "step"),
+    [
+        (3, AlongTime(SPACE, autoregressive(0.7), times=3), Heun()),
+        (5, AlongTime(SPACE, autoregressive(0.7), times=5), DPMSolverPP2M(eta=1.0)),
+        (7, SPACE, Heun()),
+    ],
+    ids=["3 along time", "5 along time", "7 independent"],
+)
+def test_a_long_series_is_drawn_by_windows(window: int, noise: Noise, step: Step) -> None:
+    """An AR(1) × field process of 40 times, two variables: its lag-1 correlation within 0.03, and its covariance in space."""
+    shape, times = (2 * window, 6), 40
+    data = AlongTime(SPACE, autoregressive(0.8), times=window)
+    joint = JointTimes(Exact(SDE(EDM(0.01, 40.0), noise), data, shape), window, times, chunk=5000)
+    x = Sampler(24, step)(joint, (250, 2 * times, 6), generator=keys(250), like=torch.empty(0, dtype=F64))
+    x = x.reshape(250, times, 2, 6)
+    assert lag_one(x[:, :, 0]) == pytest.approx(0.8, abs=0.03) and lag_one(x[:, :, 1]) == pytest.approx(0.8, abs=0.03)
+    space = matrix_of(SPACE.covariance, (1, 6))
+    found = torch.cov(x[:, ::4].flatten(0, 2).T)
+    assert (found - space).norm() < 0.07 * space.norm()
+    assert float((x[:, :, 0] * x[:, :, 1]).mean().abs()) < 0.05
+
+
+def test_series_and_windows_are_one_another() -> None:
+    joint = JointTimes(Exact(SDE(EDM()), White(), (6, 2)), 3, 5)
+    x = torch.arange(2 * 10 * 2.0).reshape(2, 10, 2)
+    windows = joint.windows(x)
+    torch.testing.assert_close(windows, torch.stack([x[b, 2 * s : 2 * s + 6] for b in range(2) for s in range(3)]))
+    torch.testing.assert_close(joint.series(windows), x)
+    one = JointTimes(joint.denoiser, 3, 3)
+    torch.testing.assert_close(one.series(one.windows(x[:, :6])), x[:, :6])
+    with pytest.raises(InputError, match="Series of 2 times have no window of 3"):
+        JointTimes(joint.denoiser, 3, 2)
 
 
 @pytest.mark.parametrize(

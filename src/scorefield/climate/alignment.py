@@ -12,7 +12,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from scorefield.climate.accumulation import accumulation, rain_rate
-from scorefield.climate.files import NAMES, Layout, axes_of, bounds_name, mapping_name
+from scorefield.climate.axes import POINTS
+from scorefield.climate.carried import numbers_at
+from scorefield.climate.files import (
+    NAMES,
+    Layout,
+    axes_of,
+    bounds_name,
+    check_filled,
+    library,
+    mapping_name,
+    packing_of,
+)
 from scorefield.climate.grid import (
     CURVILINEAR,
     GEOGRAPHIC,
@@ -39,9 +50,24 @@ ROLES = ("the predictions", "the truth")  # of two data sets, as messages call t
 TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
 
 
-def is_field(variable: DataArray) -> bool:
-    """Whether it has values on a grid, and is not the bounds of a coordinate."""
-    return variable.ndim >= 2 and variable.dtype.kind in "fiu" and not str(variable.name).endswith(("_bnds", "_bounds"))
+def fields_of(data: Dataset) -> list[str]:
+    """The variables with values on a grid at every time: no bounds or corners, no latitudes and longitudes of points, and beside
+    fields that change nothing that does not, such as orography.
+    """
+    attributes = ({**v.encoding, **v.attrs} for v in data.variables.values())
+    about = {str(value) for found in attributes for key in ("bounds", "grid_mapping") if (value := found.get(key))}
+    angles = {name for names in POINTS.values() for name in names}
+    found = {
+        str(name): set(v.dims) - set(MEMBERS)
+        for name, v in data.data_vars.items()
+        if v.ndim >= 2
+        and v.dtype.kind in "fiu"
+        and name not in about
+        and not str(name).endswith(("_bnds", "_bounds", "_vertices"))
+        and not (str(name).lower() in angles or str(v.attrs.get("units", "")).startswith(("degrees_", "degree_")))
+    }
+    most = max(map(len, found.values()), default=0)
+    return [name for name, dims in found.items() if len(dims) == most]
 
 
 def with_grid(data: Dataset, names: Iterable[str]) -> Dataset:
@@ -113,7 +139,7 @@ def in_units_of(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
     Millimetres that fell from one time to the next are millimetres a day where it is known how far these are apart.
 
     Raises:
-        InputError: units of different quantities.
+        InputError: units of different quantities, or values that can only stand for unknown.
     """
     for name, mine in zip(truth.data_vars, pred.data_vars, strict=True):
         one, other = pred[mine].attrs.get("units"), truth[name].attrs.get("units")
@@ -128,9 +154,20 @@ def in_units_of(pred: Dataset, truth: Dataset, roles: tuple[str, str] = ROLES) -
                 f"{name} is in {one} in {roles[0]} and in {other} in {roles[1]}: convert one of them first."
             )
         log.info("%s of %s is converted from %s to %s", mine, roles[0], one, other)
-        values = pred[mine].astype("float64") * found[0] + found[1]
+        values = converted(pred[mine], found, f"{roles[0]}: {mine}")
         pred = pred.assign({str(mine): values.assign_attrs({**pred[mine].attrs, "units": other})})
     return pred
+
+
+def converted(variable: DataArray, change: tuple[float, float], what: str) -> DataArray:
+    """factor · x + summand in float64, lazily where x is in chunks. What can only stand for unknown is refused before."""
+    packing = packing_of(variable)
+
+    def convert(values: np.ndarray) -> np.ndarray:
+        check_filled(values, what, packing)
+        return values.astype(np.float64) * change[0] + change[1]
+
+    return library().apply_ufunc(convert, variable, dask="parallelized", output_dtypes=[np.float64])
 
 
 def grid_in(data: Dataset) -> Grid:
@@ -281,7 +318,7 @@ def nearest(
 
 
 def same_times(pred: Dataset, truth: Dataset) -> Dataset:
-    """The truth at the times of the predictions.
+    """The truth at the times of the predictions; days and months belong together whatever the hour or the day of their stamp.
 
     Raises:
         InputError: it does not have all of them, or another calendar.
@@ -301,6 +338,9 @@ def same_times(pred: Dataset, truth: Dataset) -> Dataset:
         if index.has_duplicates:
             raise InputError(f"The {role} have the time {index[index.duplicated()][0]} more than once.")
     if not (known := ours.isin(theirs)).all():
+        if is_date(pred["time"]) and ((found := numbers_at(np.asarray(theirs), np.asarray(ours))) >= 0).all():
+            log.info("times are matched by their day or month: %s is that of %s", ours[0], theirs[found[0]])
+            return truth.isel(time=found).assign_coords(time=pred["time"])
         raise InputError(
             f"The truth lacks {int((~known).sum())} of the {len(ours)} times of the predictions, the first of them "
             f"{ours[~known][0]}; it reaches from {theirs[0]} to {theirs[-1]}."

@@ -13,12 +13,13 @@ import numpy as np
 import torch
 
 from scorefield.climate import Climate
-from scorefield.climate.ensembles import Conserve, Ensemble, FieldChunks
+from scorefield.climate.ensembles import Conserve, Ensemble, EvenChunks, FieldChunks
 from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
 from scorefield.climate.output import Placed, beyond, format_of, frame_of, limits_of, validate
 from scorefield.climate.persistence import check as check_persistence
-from scorefield.climate.predictors import EnsembleInput, drive, with_levels
+from scorefield.climate.predictors import Driving, EnsembleInput, drive, with_levels
+from scorefield.climate.series import Series, all_times
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
 from scorefield.climate.times import days_since_first
@@ -141,7 +142,8 @@ class Downscale(DrawEnsemble):
     def _write(self, predictors: str, further: Mapping[str, str], out: Path) -> None:
         """One file, all that can be refused refused before its first byte."""
         given, targets = self._input(predictors, further)
-        ensemble = self._ensemble(given)
+        ensemble = self._drawn(given)
+        given = ensemble.given
         checkpoint = self.checkpoint.checkpoint.sha256[:16]
         attributes = {"history": f"scorefield downscale, checkpoint {checkpoint}, seed {self.seed}"}
         duration = {} if targets is None or self.most is None else resolution(targets)
@@ -197,6 +199,20 @@ class Downscale(DrawEnsemble):
         if self.matched is not None and self.matched[1].shape != given.shape:
             raise InputError(f"The fields of --match {self.match} are of another region than those of {predictors}.")
         return given, targets
+
+    def _drawn(self, given: EnsembleInput) -> Ensemble | Series:
+        """Fields of single times, or series of which the model has learnt windows."""
+        window = self.template.facts.get("window", 1)
+        if window == 1:
+            return self._ensemble(given)
+        odd = {"--truth": self.truth, "--most": self.most, "--raw": self.raw, "--persistence": self.persistence}
+        odd |= {"--tile": self.tile, "--margin": self.margin, "--conserve": self.conserve != "no"}
+        if named := [name for name, value in odd.items() if value]:
+            raise InputError(
+                f"The model draws {window} times jointly, which does not go with {named[0]}: leave it out."
+            )
+        windows = cast(Driving, given)  # there are no tiles of several times
+        return Series(self._ensemble(all_times(windows, window)), windows, window)
 
     def _ensemble(self, given: EnsembleInput) -> Ensemble:
         grid = self.model.shape[1:]
@@ -256,7 +272,7 @@ def mirrored(predictors: str, out: Path) -> list[tuple[str, Path]]:
 
 
 @dataclass(frozen=True, eq=False)
-class Targets(FieldChunks):
+class Targets(EvenChunks):
     """The targets of a split as predictions of it are laid out, without members."""
 
     given: EnsembleInput

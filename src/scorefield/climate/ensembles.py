@@ -25,18 +25,16 @@ Conserve = Literal["no", "add", "multiply"]
 
 
 class FieldChunks(ABC):
-    """Fields for each time of some predictors, made in chunks of one size, each chunk the same whenever it is made.
+    """Fields for each time of some predictors, made in chunks, each chunk the same whenever it is made.
 
     Attributes:
         given: what the fields belong to.
         members: how many for each time; 0 for fields that are one for each and no ensemble.
-        chunk: fields made at once.
         raw: whether each variable is followed by itself in model space.
     """
 
     given: EnsembleInput
     members: int
-    chunk: int
     raw: bool
 
     @property
@@ -47,6 +45,25 @@ class FieldChunks(ABC):
     @abstractmethod
     def draw(self, start: int) -> np.ndarray:
         """The chunk that begins with a field, in data units, (fields, variables, rows, columns)."""
+
+    @property
+    @abstractmethod
+    def starts(self) -> range:
+        """The first field of each chunk, or its number."""
+
+    @abstractmethod
+    def fields(self, start: int) -> list[tuple[int, int]]:
+        """Member and time of each field of a chunk."""
+
+
+class EvenChunks(FieldChunks):
+    """Chunks of one size, of all members of a time, then those of the next.
+
+    Attributes:
+        chunk: fields made at once.
+    """
+
+    chunk: int
 
     @property
     def starts(self) -> range:
@@ -61,7 +78,7 @@ class FieldChunks(ABC):
 
 
 @dataclass(frozen=True, eq=False)
-class Ensemble(FieldChunks):
+class Ensemble(EvenChunks):
     """Members by times.
 
     Args:
@@ -98,11 +115,16 @@ class Ensemble(FieldChunks):
 
     @property
     def record(self) -> dict[str, Any]:
+        return self.facts | {"predictors": self.given.digest()}
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """What decides the values, beside the model and the predictors."""
         facts = {
             name: getattr(self, name) for name in ("members", "seed", "chunk", "margin", "conserve", "raw", "history")
         }
         facts |= {"persistence": self.persistence} if self.persistence else {}
-        return facts | {"sampler": repr(self.sampler), "tile": list(self.tile), "predictors": self.given.digest()}
+        return facts | {"sampler": repr(self.sampler), "tile": list(self.tile)}
 
     def check(self) -> None:
         """Refuse predictors of any time, or tiles, that cannot be used."""
@@ -145,7 +167,10 @@ class Ensemble(FieldChunks):
         return persistent(series, self.seed, self.persistence)
 
     def _condition(self, time: int) -> Tensor:
-        field = self.given.field(time)
+        return self.corrected(self.given.field(time))
+
+    def corrected(self, field: Tensor) -> Tensor:
+        """Predictors of another driving model as those of the one trained on."""
         return field if self.matched is None else self.matched(field[None])[0]
 
     def _denoiser(self) -> DenoiserProtocol:

@@ -49,6 +49,7 @@ class GriddedFields(FieldDataset):
         matching: the number of the predictors' field for every one of the targets'; the same by default.
         about: what to say of the fields, found when it is asked for.
         describe: their template, likewise.
+        window: times that follow one another in one field: x has all variables of the first, then of the next.
         kept: bytes that the fields may take in memory, where they are from the first use of several on.
     """
 
@@ -65,9 +66,10 @@ class GriddedFields(FieldDataset):
         about: Callable[[GriddedFields], tuple[str, ...]] | None = None,
         describe: Callable[[GriddedFields], Tensor] | None = None,
         kept: float = 0.0,
+        window: int = 1,
     ) -> None:
         self.targets, self.predictors, self.places = targets, predictors, places
-        self.size, self.domain, self.mask_channel = size, domain, mask_channel
+        self.size, self.domain, self.mask_channel, self.window = size, domain, mask_channel, window
         self.matching = np.arange(len(targets)) if matching is None else matching
         self.holes = False
         self._cache: tuple[Tensor, Tensor] | None = None
@@ -90,7 +92,7 @@ class GriddedFields(FieldDataset):
     @property
     def variables(self) -> tuple[str, ...]:
         """Names of the channels of x."""
-        return self.targets.names
+        return tuple(name + (f"+{step}" if step else "") for step in range(self.window) for name in self.targets.names)
 
     def __len__(self) -> int:
         return len(self.places)
@@ -191,8 +193,7 @@ class GriddedFields(FieldDataset):
 
     def _read(self, rows: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         number = int(self.places[rows[0], 0])
-        target = self.targets.read(number)
-        self._check_finite(number, target)
+        target = np.concatenate([self._target(number + step) for step in range(self.window)])
         given_number = self.given_number(number)
         window = None if self.predictors is None else self.predictors.window(given_number)
         found = []
@@ -204,14 +205,17 @@ class GriddedFields(FieldDataset):
             found.append((target[:, part[0], part[1]], given))
         return found
 
-    def _check_finite(self, number: int, target: np.ndarray) -> None:
-        for name, channel in zip(self.variables, target, strict=True):
+    def _target(self, number: int) -> np.ndarray:
+        """The targets of a time. InputError where they are infinite."""
+        target = self.targets.read(number)
+        for name, channel in zip(self.targets.names, target, strict=True):
             if infinite := int(np.isinf(channel).sum()):
                 date = dates(self.targets.times)[number % len(self.targets.times)]
                 raise InputError(
                     f"{self.targets.origin}: {name} is infinite at {infinite} points of {date}: make them NaN, for unknown, "
                     "or correct the file."
                 )
+        return target
 
     def _slices(self, place: Place) -> tuple[slice, slice]:
         return slice(place.row, place.row + self.size[0]), slice(place.column, place.column + self.size[1])

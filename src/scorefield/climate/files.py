@@ -267,10 +267,11 @@ class Cube:
         fill, change = self.variables.fill, self._changes.get(name)
         if fill is not None:
             values = np.where(np.isclose(values, fill, rtol=1e-6, atol=0), np.nan, values)
-        packing = self.dataset[name].encoding
-        scale, offset = float(packing.get("scale_factor", 1.0)), float(packing.get("add_offset", 0.0))
         check_filled(
-            values, f"{self.origin}: {name}", (scale, offset), "give fill: {} beside names, or correct the file"
+            values,
+            f"{self.origin}: {name}",
+            packing_of(self.dataset[name]),
+            "give fill: {} beside names, or correct the file",
         )
         if change is not None:
             values = values.astype(np.float64) * change[0] + change[1]
@@ -368,6 +369,12 @@ class Cube:
 
 def _is_nan(value: Any) -> bool:
     return isinstance(value, float | np.floating) and bool(np.isnan(value))
+
+
+def packing_of(variable: xr.DataArray) -> tuple[float, float]:
+    """Scale and offset by which the values of a file were stored."""
+    packing = variable.encoding
+    return float(packing.get("scale_factor", 1.0)), float(packing.get("add_offset", 0.0))
 
 
 def check_filled(

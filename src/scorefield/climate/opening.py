@@ -121,8 +121,11 @@ def _opened(name: str, *, lazily: bool) -> xr.Dataset:
             # Zarr itself fills with zeros where nobody says otherwise: they are values, such as no rain.
             zeros = [n for n, v in dataset.data_vars.items() if engine == "zarr" and v.encoding.get("_FillValue") == 0]
             if zeros:
-                plain = xarray.open_dataset(name, **options, use_zarr_fill_value_as_mask=False)
-                dataset = dataset.assign({n: plain[n] for n in zeros})
+                plain = xarray.open_dataset(name, **options, decode_cf=False)[zeros]
+                plain = plain.drop_vars(list(plain.coords))  # of times that are not decoded
+                for n in zeros:
+                    plain[n].attrs.pop("_FillValue", None)
+                dataset = dataset.assign(xarray.decode_cf(plain, decode_times=False, decode_coords=False).data_vars)
         except ValueError:  # times that it cannot decode
             raw = xarray.open_dataset(name, decode_times=False, **options)
             if not any(SINCE.match(str(variable.attrs.get("units", ""))) for variable in raw.variables.values()):

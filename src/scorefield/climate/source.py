@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,15 +19,14 @@ from scorefield.climate.grid import Grid, grid_of
 from scorefield.climate.opening import tell
 from scorefield.climate.regrid import Bilinear, Conservative, Regrid
 from scorefield.climate.split import Division
+from scorefield.climate.summary import summary_of
 from scorefield.climate.template import template_bytes
 from scorefield.climate.tiles import Tiles
 from scorefield.climate.time_features import TimeFeature
-from scorefield.climate.times import calendar_of, dates, usual_step
-from scorefield.data.inspect import written
+from scorefield.climate.times import dates, irregular, usual_step
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
 
-SUMMARISED = 256, 2**25  # fields of which statistics are given, and bytes of them
 SURVEYED = 2**26  # bytes of fields in memory while all are gone through
 
 
@@ -74,6 +72,8 @@ class Climate(Source):
         memory: GiB that the fields may take; beyond it they are read when they are needed.
         further: more predictors by the name of their source, each with files, grid and regridding of its own; what has no time,
             such as a land mask, is taken at all times and kept in the checkpoint.
+        window: steps of time that follow one another and are learnt and drawn jointly, as channels: all variables of the first,
+            then of the next, from the predictors of all of them. The noise may go along them, by `AlongTime` of as many `times`.
     """
 
     targets: Variables
@@ -89,8 +89,11 @@ class Climate(Source):
     mask_channel: bool = False
     memory: float = 4.0
     further: dict[str, FurtherPredictors] | None = None
+    window: int = 1
 
     def __post_init__(self) -> None:
+        if self.window < 1 or (self.window > 1 and self.tiles is not None):
+            raise InputError("Climate needs window >= 1, and several steps of time at once go without tiles.")
         if self.coarsen < 1 or self.before < 0 or self.after < 0:
             raise InputError("Climate needs coarsen >= 1, before >= 0 and after >= 0.")
         if self.predictors is None and self.coarsen == 1 and (self.before or self.after):
@@ -124,6 +127,7 @@ class Climate(Source):
             about=summary_of,
             describe=partial(describe, self) if split == "train" else None,
             kept=self.memory * 2**30,
+            window=self.window,
         )
         if not len(fields):
             raise InputError(f"No field of {targets.origin} belongs to the split {split}: correct division or tiles.")
@@ -167,7 +171,8 @@ class Climate(Source):
 
     def assembled(self, sources: Sequence[Carried], static: tuple[tuple[str, ...], np.ndarray]) -> Predictors:
         """Predictors of any files that carry the variables."""
-        return Predictors(tuple(sources), self.before, self.after, static[1], static[0], tuple(self.features))
+        after = self.after + self.window - 1
+        return Predictors(tuple(sources), self.before, after, static[1], static[0], tuple(self.features))
 
     def static_on(self, domain: Grid) -> tuple[tuple[str, ...], np.ndarray]:
         """Names and values of the fields of `static`, on the grid of the targets."""
@@ -185,19 +190,30 @@ class Climate(Source):
                 grid, field = coarse, Conservative().between(grid, coarse)(field)
         return cube.names, regrid.between(grid, domain)(field)
 
+    def _followed(self, targets: Cube, chosen: np.ndarray, matching: np.ndarray) -> np.ndarray:
+        """Which fields begin a window of the split: the times after them belong to it, without a hole, and have predictors."""
+        n, found = len(targets.times), np.ones(len(chosen), bool)
+        even = np.tile(np.append(~irregular(targets.times), False), targets.members)
+        for step in range(1, self.window):
+            before = np.minimum(np.arange(len(chosen)) + step - 1, len(chosen) - 1)
+            after = np.minimum(before + 1, len(chosen) - 1)
+            found &= even[before] & chosen[after] & (matching[after] == matching[before] + 1)
+        return found & (np.arange(len(chosen)) % n + self.window <= n)
+
     def _places(
         self, targets: Cube, domain: Grid, predictors: Predictors | None, matching: np.ndarray, split: Split
     ) -> np.ndarray:
         """Number, first row and first column of every field of a split."""
         chosen = np.tile(self.division.times(targets.times, split), targets.members)
         numbers = np.flatnonzero(chosen)
+        if predictors is not None and (lacking := numbers[matching[numbers] < 0]).size:
+            first, ends = dates(targets.times)[lacking[0] % len(targets.times)], dates(predictors.cube.times)
+            raise InputError(
+                f"{predictors.cube.origin} goes from {ends[0]} to {ends[-1]} and lacks {len(lacking)} times of the targets, "
+                f"the first {first}: give predictors of all times, or choose others by division."
+            )
+        numbers = numbers[self._followed(targets, chosen, matching)[numbers]]
         if predictors is not None:
-            if (lacking := numbers[matching[numbers] < 0]).size:
-                first, ends = dates(targets.times)[lacking[0] % len(targets.times)], dates(predictors.cube.times)
-                raise InputError(
-                    f"{predictors.cube.origin} goes from {ends[0]} to {ends[-1]} and lacks {len(lacking)} times of the targets, "
-                    f"the first {first}: give predictors of all times, or choose others by division."
-                )
             numbers = numbers[predictors.complete(matching[numbers])]  # `summary_of` says how many are left out
             predictors.check_sources(matching[numbers])
         places = self.division.places(domain.shape, split)
@@ -217,83 +233,6 @@ def grid_of_cube(cube: Cube) -> Grid:
     """The grid of a cube's variables."""
     found = grid_of(cube.dataset, cube.variables.names[0], cube.layouts[0])
     return found if cube.order is None else found.turned(*cube.order)
-
-
-def summary_of(fields: GriddedFields) -> tuple[str, ...]:
-    """What the files contain: variables with their units and ranges, dates and calendar, grids."""
-    targets, predictors = fields.targets, fields.predictors
-    count = min(SUMMARISED[0], max(2, SUMMARISED[1] * len(fields) // max(fields.bytes, 1)), len(fields))
-    chosen = fields.gather(torch.linspace(0, len(fields) - 1, count).long())
-    ends = [fields.place(i).number % len(targets.times) for i in (0, len(fields) - 1)]  # members follow each other
-    first, last = (dates(targets.times[i : i + 1])[0] for i in ends)
-    calendar = calendar_of(targets.dataset[targets.layout.time]) if targets.layout.time else "no calendar"
-    rows, columns = fields.domain.shape
-    given = fields.matching[fields.matching >= 0]
-    cut = 0 if predictors is None else int((~predictors.complete(given)).sum())
-    found = [
-        f"{first} to {last}, {calendar}; {targets.members} member{'s' * (targets.members > 1)}",
-        f"domain {rows} × {columns}, {fields.domain.kind}, steps {fields.domain.step[0]:.4g} and {fields.domain.step[1]:.4g}",
-    ]
-    if cut:
-        found.append(
-            f"{cut} of {len(targets)} fields are in no split: the times before or after them are not in the files"
-        )
-    for number, (name, channel) in enumerate(zip(fields.variables, targets.channels, strict=True)):
-        units = targets.attributes(channel[0]).get("units", "no units")
-        known = torch.ones_like(chosen.x[:, number]) > 0 if chosen.mask is None else chosen.mask[:, number]
-        found.append(f"target {name} in {units}: {_reach(chosen.x[:, number][known])}")
-        found.append(f"target {name} {_correlation_line(chosen.x[:, number], known)}")
-    for carried in () if predictors is None else predictors.sources:
-        sizes = f"{carried.grid.shape[0]} × {carried.grid.shape[1]}, {carried.grid.kind}"
-        found.append(f"predictors{f' {carried.name}' * bool(carried.name)}: {sizes}, {len(carried.cube.times)} times")
-    for number, name in enumerate(() if predictors is None else predictors.names):
-        values = chosen.cond["field"][:, number]
-        gaps = float(torch.isnan(values).float().mean())
-        found.append(f"predictor {name}: {_reach(values)}" + (f", {gaps:.1%} unknown" if gaps else ""))
-    return tuple(found)
-
-
-def _correlation_line(x: Tensor, known: Tensor) -> str:
-    length = correlation_length(x, known)
-    if length is None:
-        return (
-            f"is correlated over more than {min(x.shape[1:]) // 2} points: larger tiles would show more of its patterns"
-        )
-    return (
-        f"is correlated over {length} points (1/e): a model of tiles needs some {4 * length} points or more on a side"
-    )
-
-
-def correlation_length(x: Tensor, known: Tensor) -> int | None:
-    """The distance in points at which fields' correlation with themselves is below 1/e, along rows and columns together.
-
-    Args:
-        x: (fields, rows, columns).
-        known: where; likewise.
-
-    Returns:
-        None where it stays above to half the shorter side.
-    """
-    weight = known.double()
-    away = torch.where(known, x.double() - (x * weight).sum() / weight.sum().clamp(min=1), 0.0)
-    variance = away.square().sum() / weight.sum().clamp(min=1)
-    for distance in range(1, min(x.shape[1:]) // 2 + 1):
-        products, pairs = 0.0, 0.0
-        for axis in (1, 2):
-            n = x.shape[axis] - distance
-            products += float((away.narrow(axis, 0, n) * away.narrow(axis, distance, n)).sum())
-            pairs += float((weight.narrow(axis, 0, n) * weight.narrow(axis, distance, n)).sum())
-        if products <= float(variance) * pairs / math.e:
-            return distance
-    return None
-
-
-def _reach(values: Tensor) -> str:
-    known = values[values.isfinite()].double()
-    if not len(known):
-        return "unknown everywhere"
-    low, high, mean, std = (float(v) for v in (known.min(), known.max(), known.mean(), known.std(correction=0)))
-    return f"{written(low, std, 5)} to {written(high, std, 5)}, mean {written(mean, std, 5)}, std {std:.4g}"
 
 
 def surveyed(fields: GriddedFields) -> tuple[list[list[float]], list[list[float]], np.ndarray, bool]:
@@ -325,10 +264,13 @@ def describe(source: Climate, fields: GriddedFields) -> Tensor:
     reach, given, ever, gaps = surveyed(fields)
     whole = source.tiles is None
     ever = ever if whole else np.ones(fields.domain.shape, bool)
+    times = [reach[start :: len(targets.names)] for start in range(len(targets.names))]  # of each variable
+    reach = [[min(low for low, _ in one), max(high for _, high in one)] for one in times]
     facts = {"ranges": reach, "whole": whole, "size": list(fields.size), "members": targets.members}
+    facts |= {"window": source.window} if source.window > 1 else {}
     required: dict[str, Any] = {"units": {}, "gaps": gaps}
     if predictors is not None:
         required["units"] = units_of(predictors.cube)
-        required["step"] = usual_step(predictors.cube.times) if source.before or source.after else None
+        required["step"] = usual_step(predictors.cube.times) if predictors.before or predictors.after else None
         required["ranges"] = dict(zip(predictors.names, given, strict=True))
     return template_bytes(targets, fields.domain, predictors, required, ever, facts)

@@ -93,6 +93,21 @@ class Conditions:
                 yield Batch(x, mask=~torch.isnan(x), key=batch.key)
 
 
+class Changed:
+    """Batches as a function makes them of others, as often as they are asked for.
+
+    Args:
+        batches: those that they are made of.
+        change: makes them.
+    """
+
+    def __init__(self, batches: Iterable[Batch], change: Callable[[Batch], Batch]) -> None:
+        self.batches, self.change = batches, change
+
+    def __iter__(self) -> Iterator[Batch]:
+        return map(self.change, self.batches)
+
+
 def _factor(normaliser: Callable[[Tensor], Tensor], x: Tensor, *, shifted: bool) -> float:
     """s of a normaliser that maps x to s x, or, where it may be shifted, to s x + b."""
     zero = torch.zeros_like(x[:1], dtype=torch.float64)

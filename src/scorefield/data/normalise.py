@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,10 +14,10 @@ from scorefield.data.precision import of_offset
 from scorefield.data.statistics import Statistics, measure
 from scorefield.data.vectors import check_rows
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.precision import Precise
+from scorefield.foundation.precision import Learnt
 
 
-class Normaliser(Precise, ABC):
+class Normaliser(Learnt, ABC):
     """A map from data units to model space. What it has learnt are its buffers, which are empty until it is fitted.
 
     A new one takes the shape of its buffers from the checkpoint that is loaded into it: neither data nor the number of
@@ -42,26 +41,11 @@ class Normaliser(Precise, ABC):
         """log |det ∂forward/∂x| at x in data units, summed over all elements of each field."""
 
     @property
-    def fitted(self) -> bool:
-        """Whether it can be used."""
-        return all(buffer.numel() > 0 for buffer in self.buffers())
-
-    @property
     def precision(self) -> torch.dtype:
         """Of values in data units: float64 where float32 would round off what the model tells apart, a small spread about a large
         offset. Then `inverse` returns float64 whatever it is given.
         """
         return torch.float32
-
-    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self._buffers.items():
-            stored = state_dict.get(prefix + name)
-            if buffer is not None and stored is not None:
-                kept = (
-                    torch.promote_types(stored.dtype, buffer.dtype) if stored.dtype == torch.float64 else buffer.dtype
-                )
-                setattr(self, name, torch.empty_like(stored, dtype=kept, device=buffer.device))
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Affine(Normaliser):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -28,6 +29,25 @@ class Precise(nn.Module):
             return value.to(converted.device) if converted.dtype.itemsize < least else converted
 
         return super()._apply(precise, recurse)
+
+
+class Learnt(Precise):
+    """A module whose buffers are empty until they are learnt: one that is new takes their shapes from the checkpoint it loads."""
+
+    @property
+    def fitted(self) -> bool:
+        """Whether it can be used."""
+        return all(buffer.numel() > 0 for buffer in self.buffers())
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self._buffers.items():
+            stored = state_dict.get(prefix + name)
+            if buffer is not None and stored is not None:
+                kept = (
+                    torch.promote_types(stored.dtype, buffer.dtype) if stored.dtype == torch.float64 else buffer.dtype
+                )
+                setattr(self, name, torch.empty_like(stored, dtype=kept, device=buffer.device))
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def product(a: Tensor, b: Tensor) -> Tensor:

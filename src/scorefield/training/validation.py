@@ -37,6 +37,6 @@ def losses_of(
     if batch.key is None:
         raise ValueError("a training batch carries the key of each sample")
     generator = Generators((seed, *key, Stream.LOSS) for key in batch.key.tolist())
-    prepared = model.prepare(batch)
+    prepared = model.prepare(batch, fitted=model.denoiser.training)
     with autocast:
         return loss(denoiser, prepared, generator=generator)

@@ -232,6 +232,53 @@ def test_members_that_keep_the_driving_field_correlate_perfectly_with_it() -> No
     assert smooth.shape == (1, 6, 6, 8)
 
 
+FILLS = {"-9999": ({}, -9999.0), "1e20": ({}, 1e20), "packed": ({"dtype": "i2", "scale_factor": 0.01}, -327.68)}
+
+
+@pytest.mark.parametrize(
+    ("role", "units", "fill"),
+    [
+        ("train-coarse", "K", "-9999"),
+        ("train-fine", "degC", "1e20"),
+        ("test-coarse", "K", "packed"),
+        ("pred", "K", "-9999"),
+        ("pred", "degC", "packed"),
+    ],
+)
+def test_a_fill_value_that_no_file_names_is_refused_whatever_the_units(
+    role: str, units: str, fill: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is seen as it is stored: -9999 K is -10272.15 °C."""
+    encoding, value = FILLS[fill]
+    random = np.random.default_rng(0)
+    for name, size in (("train-coarse", 2), ("train-fine", 4), ("test-coarse", 2), ("test-fine", 4), ("pred", 4)):
+        axes = {
+            "time": xr.date_range("2001-01-01", periods=3),
+            **{a: (np.arange(size) + 0.5) * 8 / size for a in ("lat", "lon")},
+        }
+        values = (5 + random.normal(size=(3, size, size))).astype("f4")
+        if name == role:
+            values[1, 0, 1] = value
+        data = xr.Dataset({"tas": (("time", "lat", "lon"), values, {"units": units if name == role else "degC"})}, axes)
+        data.to_netcdf(tmp_path / f"{name}.nc", engine="h5netcdf", encoding={"tas": {"_FillValue": None, **encoding}})
+    paths = {
+        name: str(tmp_path / f"{name}.nc")
+        for name in ("train-coarse", "train-fine", "test-coarse", "pred", "test-fine")
+    }
+    learnt = ["--train-truth", paths["train-fine"], "--target", "tas"]
+    calls = [["baseline", "Bilinear", paths["test-coarse"], "--train-predictors", paths["train-coarse"], *learnt],
+             ["correct", paths["test-coarse"], "--train-samples", paths["train-coarse"], *learnt]]  # fmt: skip
+    if role == "pred":
+        calls = [["verify", paths["pred"], paths["test-fine"], "--replicates", "0"],
+                 ["verify", paths["test-fine"], paths["test-fine"], "--driving", paths["pred"], "--replicates", "0"]]  # fmt: skip
+    for words in calls:
+        assert main([*words, "--out", str(tmp_path / "out.nc")]) == 2
+        said = capsys.readouterr().err.splitlines()[-1]
+        assert "can only stand for unknown" in said and "tas is " in said, said
+        assert ("predictions" if words[1] == paths["pred"] else f"{role}.nc") in said
+        assert not (tmp_path / "out.nc").exists()
+
+
 @pytest.fixture(scope="module")
 def uneven(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Observations of 19×29 with a sea; predictors of 6×8 in °C with a second variable; members of 6×8."""

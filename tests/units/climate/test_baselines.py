@@ -21,6 +21,7 @@ from scorefield.climate.baselines import (
     Ridge,
     When,
 )
+from scorefield.climate.baselines.ridge import _solve
 from scorefield.climate.grid import Grid, edges_between
 from scorefield.climate.regrid import block_mean
 from scorefield.foundation.errors import InputError
@@ -77,6 +78,17 @@ def test_ridge_finds_what_is_linear_and_shrinks_what_is_not_there() -> None:
     np.testing.assert_allclose(
         Ridge().fit(constant, fine, WHEN).draw(constant, 1, 0, WHEN)[0].mean(), fine.mean(), atol=1e-3
     )
+
+
+@pytest.mark.parametrize("times", [5, 40])
+def test_ridge_minimises_the_penalised_squares_with_more_times_or_more_predictors(times: int) -> None:
+    """Where the gradient is zero: Xᵀ(Xβ − y) + λβ = 0 about the means."""
+    random = np.random.default_rng(2)
+    x, y = random.normal(size=(times, 12)), random.normal(size=(times, 7))
+    slope, intercept = np.split(_solve(x, y, 0.3), [-1])
+    rest = x @ slope + intercept - y
+    np.testing.assert_allclose((x - x.mean(0)).T @ rest + 0.3 * slope, 0, atol=1e-12)
+    np.testing.assert_allclose(rest.mean(0), 0, atol=1e-12)
 
 
 def test_the_errors_that_dress_ridge_are_those_of_days_it_has_not_seen() -> None:

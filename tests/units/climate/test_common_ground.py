@@ -34,6 +34,24 @@ def test_the_truth_itself_scores_zero_on_a_grid_in_metres() -> None:
         pair_up(truth, truth.assign_coords(x=truth["x"] + 360.0 * 12))
 
 
+@pytest.mark.parametrize(
+    ("freq", "ours", "theirs"), [("D", "2001-01-01T12", "2001-01-01"), ("MS", "2001-01-01", "2001-01-16")]
+)
+def test_days_and_months_are_the_same_whatever_they_are_stamped(freq: str, ours: str, theirs: str) -> None:
+    truth = on_a_plane()
+    first = xr.date_range("2001-01-01", periods=4, freq=freq)
+    stamped = [first + (np.datetime64(text, "h") - np.datetime64("2001-01-01", "h")) for text in (ours, theirs)]
+    pred, other = (truth.assign_coords(time=times) for times in stamped)
+    pair = pair_up(pred.isel(time=slice(1, 4)), other)
+    np.testing.assert_array_equal(pair.at("tas")[1], truth["tas"].values[1:])
+    np.testing.assert_array_equal(pair.truth["time"], stamped[0][1:])
+    with pytest.raises(InputError, match="The truth lacks"):
+        pair_up(pred, other.isel(time=slice(1, 4)))
+    hours = on_a_plane().assign_coords(time=xr.date_range("2001-01-01", periods=4, freq="6h"))
+    with pytest.raises(InputError, match="The truth lacks"):  # of four in a day nobody knows which
+        pair_up(truth.isel(time=[0]).assign_coords(time=[np.datetime64("2001-01-01T03", "ns")]), hours)
+
+
 def test_longitudes_are_turned_only_where_they_do_not_fit_as_they_are() -> None:
     around = np.array([-180.0, -90.0, 0.0, 90.0, 180.0])
     np.testing.assert_array_equal(nearest(around, around, "x", turning=True), np.arange(5))

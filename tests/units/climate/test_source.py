@@ -13,7 +13,8 @@ import yaml
 from scorefield.cli import main
 from scorefield.climate import Blocks, Climate, Cube, DayOfYear, HourOfDay, Nearest, Periods, Tiles, Variables, Years
 from scorefield.climate.fields import GriddedFields
-from scorefield.climate.source import correlation_length, grid_of_cube
+from scorefield.climate.source import grid_of_cube
+from scorefield.climate.summary import correlation_length
 from scorefield.climate.template import Template
 from scorefield.data import Loader
 from scorefield.foundation.errors import AbsentDataError, InputError

@@ -28,7 +28,7 @@ from scorefield.climate.baselines.further import beside, sources_of
 from scorefield.climate.baselines.grids import AnyGrids, Blocks, Grids
 from scorefield.climate.baselines.mapped import Dressed
 from scorefield.climate.baselines.quantiles import QuantileMap
-from scorefield.climate.files import digest_of, identity_of, open_dataset
+from scorefield.climate.files import check_filled, digest_of, identity_of, open_dataset, packing_of
 from scorefield.climate.output import NetCDF
 from scorefield.climate.source import FurtherPredictors
 from scorefield.climate.times import dates_of
@@ -245,6 +245,7 @@ def read(path: Path, names: Sequence[str], *, members: bool = False) -> Dataset:
         if data[name].dims[-2:] != data[names[0]].dims[-2:]:
             raise InputError(f"{path}: {name} is on another grid than {names[0]}: bring them onto one.")
     found = canonical(with_grid(data, names), str(path))
+    found.attrs["origin"] = str(path)
     found.attrs["axes"] = [d for d in data[names[0]].dims if d not in (*MEMBERS, *TIMES)][-2:]
     if members:
         found = found if "member" in found.dims else found.expand_dims("member")
@@ -253,9 +254,14 @@ def read(path: Path, names: Sequence[str], *, members: bool = False) -> Dataset:
 
 
 def values(data: Dataset, names: Sequence[str]) -> np.ndarray:
-    """All of some variables as float32, ([member,] time, variable, y, x), in their units. InputError where none is known."""
+    """All of some variables as float32, ([member,] time, variable, y, x), in their units.
+
+    Raises:
+        InputError: none is known, some are infinite, or some can only stand for unknown, and the file does not say so.
+    """
     found = [data[name].transpose(..., "y", "x").to_numpy().astype(np.float32) for name in names]
     for name, one in zip(names, found, strict=True):
+        check_filled(one, f"{data.attrs['origin']}: {name}", packing_of(data[name]))
         if np.isinf(one).any() or not np.isfinite(one).any():
             raise InputError(f"{name} has infinite values, or none that is a number: mask or replace them.")
     return np.stack(found, -3)

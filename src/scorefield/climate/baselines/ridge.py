@@ -87,8 +87,11 @@ def _solve(x: np.ndarray, y: np.ndarray, penalty: float) -> np.ndarray:
         if not times.any():
             continue
         mean_x, part = x[times].mean(0), y[np.ix_(times, points)]
-        centred = x[times] - mean_x
-        slope = np.linalg.solve(centred.T @ centred + penalty * np.eye(x.shape[1]), centred.T @ (part - part.mean(0)))
+        centred, rest = x[times] - mean_x, part - part.mean(0)
+        few = len(rest) < x.shape[1]  # (XᵀX + λ)⁻¹Xᵀ = Xᵀ(XXᵀ + λ)⁻¹: the smaller of the two is solved
+        gram = centred @ centred.T if few else centred.T @ centred
+        gram = gram + penalty * np.eye(len(gram))
+        slope = centred.T @ np.linalg.solve(gram, rest) if few else np.linalg.solve(gram, centred.T @ rest)
         found[:-1, points], found[-1, points] = slope, part.mean(0) - mean_x @ slope
     return found
 

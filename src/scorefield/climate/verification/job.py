@@ -20,7 +20,7 @@ from scorefield.climate.alignment import (
     single_member,
     with_grid,
 )
-from scorefield.climate.files import identity_of, open_dataset
+from scorefield.climate.files import check_filled, identity_of, open_dataset, packing_of
 from scorefield.climate.verification.driving import consistency
 from scorefield.climate.verification.pair import Pair, pair_up
 from scorefield.climate.verification.pictures import draw
@@ -169,7 +169,10 @@ def driven(pair: Pair, path: Path) -> dict[str, Any]:
     coarse = single_member(coarse, str(path))
     coarse = in_units_of(coarse, pair.truth[names], (str(path), "the truth"))
     coarse = coarse_boxes(coarse, pair.truth, (str(path), "the truth")).transpose("time", "y", "x", ...)
-    return {name: consistency(pair, name, coarse[name].to_numpy()) for name in names}
+    fields = {name: coarse[name].to_numpy() for name in names}
+    for name, one in fields.items():
+        check_filled(one, f"{path}: {name}", packing_of(coarse[name]))
+    return {name: consistency(pair, name, one) for name, one in fields.items()}
 
 
 def beside(pair: Pair, path: Path, truth: Path, variables: Mapping[str, str] | None) -> Pair:

@@ -16,16 +16,16 @@ import torch
 from scorefield.climate.accumulation import accumulation
 from scorefield.climate.alignment import (
     canonical,
+    fields_of,
     grid_in,
     in_units_of,
-    is_field,
     same_cases,
     same_grid,
     same_times,
     single_member,
     with_grid,
 )
-from scorefield.climate.files import check_filled
+from scorefield.climate.files import check_filled, packing_of
 from scorefield.climate.times import Dates, dates_of
 from scorefield.data.precision import needed
 from scorefield.foundation.errors import InputError
@@ -64,8 +64,13 @@ class Pair:
     def at(self, name: str, **part: Any) -> tuple[np.ndarray, np.ndarray]:
         """The values of a variable in a part such as `time=slice(0, 8)`: members and truth, NaN where either is or no area is."""
         ours, theirs = (data[name].isel(**part).to_numpy() for data in (self.pred, self.truth))
-        check_filled(ours, f"the predictions: {name}")
-        check_filled(theirs, f"the truth: {name}")
+        check_filled(ours, f"the predictions: {name}", packing_of(self.pred[name]))
+        check_filled(theirs, f"the truth: {name}", packing_of(self.truth[name]))
+        for values, role in ((ours, "the predictions"), (theirs, "the truth")):
+            if infinite := int(np.isinf(values).sum()):
+                raise InputError(
+                    f"{role}: {name} is infinite at {infinite} points: make them NaN, for unknown, or correct the file."
+                )
         # Errors of a small spread about a large offset would be lost in float32.
         wide = any(needed(x.reshape(-1, 1, x.shape[-1]), name) == torch.float64 for x in (ours, theirs))
         ours, theirs = (x.astype(np.float64 if wide else np.float32) for x in (ours, theirs))
@@ -117,6 +122,12 @@ def pair_up(
     ours = with_grid(pred, names).rename({k: v for k, v in names.items() if k != v})
     ours, theirs = canonical(ours, "predictions"), canonical(with_grid(truth, names.values()), "truth")
     theirs = single_member(theirs, "The truth")
+    for data, role in ((ours, "predictions"), (theirs, "truth")):
+        for name, value in data.data_vars.items():
+            if lacking := {"time", "y", "x"} - set(value.dims):
+                raise InputError(
+                    f"{name} of the {role} has no {min(lacking)}, which other variables have: leave it out by --variables."
+                )
     if "member" not in ours.dims:
         fields = max(1, VALUES // (ours.sizes["y"] * ours.sizes["x"]))
         ours = ours.chunk({"time": fields}).expand_dims("member")  # which would read what is not in chunks
@@ -131,8 +142,8 @@ def pair_up(
 
 def common(pred: Dataset, truth: Dataset) -> dict[str, str]:
     """The fields that both have, by the name in the predictions."""
-    names = {str(name): str(name).removeprefix("pred_") for name, value in pred.data_vars.items() if is_field(value)}
-    found = {ours: theirs for ours, theirs in names.items() if theirs in truth.data_vars and is_field(truth[theirs])}
+    names, there = {name: name.removeprefix("pred_") for name in fields_of(pred)}, fields_of(truth)
+    found = {ours: theirs for ours, theirs in names.items() if theirs in there}
     if not found:
         raise InputError(
             f"Predictions ({', '.join(map(str, pred.data_vars))}) and truth ({', '.join(map(str, truth.data_vars))}) have no "
