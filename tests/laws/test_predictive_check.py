@@ -140,3 +140,12 @@ def test_lines_are_held_out_as_lines_points_as_points_and_nothing_of_the_middle(
     assert bool((part == part.any(0)).all()) and bool((part != held_out(torch.from_numpy(lines), 0.05, 3)).any())
     for mask, share in ((lines, 0.0), (RandomLines(8.0, 24)((64, 200)), 0.5)):
         assert not held_out(torch.from_numpy(mask), share).any()
+
+
+def test_a_check_that_says_nothing_says_why():
+    scan, part, members, _ = drawn(1.0, 0)
+    loud = replace(scan, noise=100.0)
+    assert "at 0 of" in predictive_check(loud, part, members).warning
+    assert "of 3 members" in predictive_check(scan, part, members[:3]).warning
+    assert "too little was sampled" in predictive_check(scan, part & False, members).warning
+    assert not PredictiveCheck().warning and np.isnan(predictive_check(loud, part, members).coverage)

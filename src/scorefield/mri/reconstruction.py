@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
@@ -28,6 +29,7 @@ from scorefield.mri.predictive_check import (
     CHECKED,
     LOST,
     MEMBERS,
+    SILENT,
     PredictiveCheck,
     held_out,
     predictive_check,
@@ -35,7 +37,7 @@ from scorefield.mri.predictive_check import (
 )
 from scorefield.mri.reconstruction_report import misfit, summary
 from scorefield.mri.reconstruction_report import table as reconstruction_table
-from scorefield.mri.scan import Baselines, Posterior
+from scorefield.mri.scan import Baselines, Posterior, Scan
 from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Between, Count, Positive, Seed, log, option, positional
@@ -269,11 +271,7 @@ class Reconstruction(Job):
             return {"empty": np.array(True)}
         posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
         members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
-        share, check = how.held_out if how.n >= MEMBERS else 0.0, PredictiveCheck()
-        part = held_out(scan.mask, share, slice_number, on_grid=scan.places is None)
-        if bool(part.any()):  # others that have not seen it: images without these lines would be worse
-            blind = posterior.draw(without(scan, part), min(how.n, CHECKED), seed=how.seed, number=slice_number)
-            check = predictive_check(scan, part, blind, slice_number)
+        part, check = self._checked(posterior, scan, members, slice_number)
         baselines = scan.baseline_images()
         fit = scan.chi_square(members)
         wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
@@ -295,9 +293,22 @@ class Reconstruction(Job):
             found["target"] = torch.from_numpy(target)
         return {name: x.cpu().numpy() for name, x in found.items()}
 
+    def _checked(
+        self, posterior: Posterior, scan: Scan, members: Tensor, number: int
+    ) -> tuple[Tensor, PredictiveCheck]:
+        """What is held out of a slice, and what it says of the prior."""
+        how = self.how
+        share = how.held_out if how.n >= MEMBERS else 0.0
+        part = held_out(scan.mask, share, number, on_grid=scan.places is None)
+        if not how.held_out:
+            return part, PredictiveCheck()
+        if bool(part.any()):  # others that have not seen it: images without these lines would be worse
+            members = posterior.draw(without(scan, part), min(how.n, CHECKED), seed=how.seed, number=number)
+        return part, predictive_check(scan, part, members, number)
+
     def _first(self, warning: str) -> str:
-        """The warning of a slice, where none was given of another: their numbers differ, and the table has those of all."""
-        return "" if any(LOST in note for note in self.said) else warning
+        """The warning of a slice, where none like it was given of another: their numbers differ, and the table has those of all."""
+        return "" if any(kind in warning and kind in note for note in self.said for kind in (LOST, SILENT)) else warning
 
     def _say(self, number: int, notes: Sequence[str]) -> None:
         for note in notes:
