@@ -307,7 +307,7 @@ class Reconstruction(Job):
         return part, predictive_check(scan, part, members, number)
 
     def _first(self, warning: str) -> str:
-        """The warning of a slice, where none like it was given of another: their numbers differ, and the table has those of all."""
+        """The line of a slice, where none like it was said of another: numbers differ, and the table has those of all."""
         return "" if any(kind in warning and kind in note for note in self.said for kind in (LOST, SILENT)) else warning
 
     def _say(self, number: int, notes: Sequence[str]) -> None:
