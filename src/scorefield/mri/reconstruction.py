@@ -40,12 +40,13 @@ from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines, Posterior, Scan
 from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
-from scorefield.run.verb import Between, Count, Positive, Seed, log, option, positional
+from scorefield.run.verb import Between, Count, CountOrZero, Positive, Seed, log, option, positional
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
 OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-LEAST, MOST = 0.005, 1.0  # σ/α at which members end and begin
-OWN = Sampler(8, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
+LEAST, MOST = 0.005, 0.6  # σ/α at which members end and begin
+OWN = Sampler(4, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
+CENTRE = 24  # evaluations of all members together for the image that they are centred at
 
 
 def own_sampler(model: Model) -> Sampler:
@@ -98,6 +99,8 @@ class Reconstruct(Drawing):
         coils: compress to so many.
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
+        centre: evaluations, of all members together, for an image that members are centred at; 0 for members as they are drawn. By
+            default 24 with Proximal, and 0 with other methods.
         held_out: share of the acquired samples, whole lines, that up to 8 members more have to predict, to tell whether the
             prior is right for the scan. 0 for no such check; there is none of fewer than 4 members.
         inflate: widen std, interval and quantiles so that 90 % of what was held out lies in its interval.
@@ -121,6 +124,7 @@ class Reconstruct(Drawing):
     coils: Count | None = None
     height: int | None = None
     method: Method = OWN_METHOD
+    centre: CountOrZero | None = None
     held_out: Annotated[float, Between(0.0, 0.25)] = 0.03
     inflate: bool = False
     baselines: Baselines = Baselines()
@@ -247,11 +251,18 @@ class Reconstruction(Job):
         """How many members are drawn at once."""
         return min(self.how.at_once(self.how.n, self.how.model.shape[1:]), self.how.n)
 
+    @property
+    def centre(self) -> int:
+        """Evaluations for the image that members are centred at."""
+        own = CENTRE if self.how.method.settles else 0
+        return own if self.how.centre is None else self.how.centre
+
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         how, source = self.how, self.source
         facts = {"slices": list(self.numbers), "members": how.n, "seed": how.seed, "chunk": self.chunk}
         facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
+        facts["centre"] = self.centre
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
         facts |= {"held_out": how.held_out, "inflate": how.inflate}
         weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
@@ -269,7 +280,8 @@ class Reconstruction(Job):
         except EmptySliceError as error:
             self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
             return {"empty": np.array(True)}
-        posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
+        posterior = Posterior(how.model, how.method, self.sampler, self.chunk, centre=self.centre)
+        unit = self.source.kspace.unit
         members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
         part, check = self._checked(posterior, scan, members, slice_number)
         baselines = scan.baseline_images()

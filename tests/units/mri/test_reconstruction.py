@@ -70,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, scans: list[Simulation]) ->
 
 def job(folder: Path, out: Path, *more: str, kspace: str = "full.h5") -> list[str]:
     command = ["reconstruct", str(folder / "run"), str(folder / kspace), "--out", str(out), "-n", "2", "--steps", "3"]
+    command += ["--centre", "0"]  # which would draw eight members
     command += ["--baselines.damping", "0.001", "--baselines.iterations", "20", "--baselines.wavelet", "0.0005"]
     return [*command, "--cache", str(folder / "cache"), *more]
 
@@ -168,6 +169,16 @@ def test_some_lines_are_held_out_and_say_whether_the_members_spread_enough(folde
     np.testing.assert_array_equal(found["members"], members)  # which see all lines
     assert np.isnan(found["held_out"][0, :3]).all() and found["held_out"][0, 3:].tolist() == [1, 1]
     assert found["mask"][0].any(0).sum() == 18 and not found["held_out_mask"].any()
+
+
+def test_members_are_centred_at_an_image_of_their_own_unless_they_are_not_to_be(folder, tmp_path):
+    few = ["--acceleration", "2", "--calibration", "11", "--slices", "0", "--held-out", "0", "-n", "8"]
+    assert main(job(folder, tmp_path / "a.h5", *few, "--centre", "3")) == 0
+    assert main(job(folder, tmp_path / "b.h5", *few)) == 0
+    centred, plain = read(tmp_path / "a.h5"), read(tmp_path / "b.h5")
+    away = [x["members"][0] - x["mean"][0] for x in (centred, plain)]
+    np.testing.assert_allclose(away[0], away[1] * (8 / 7) ** 0.5, rtol=1e-3, atol=1e-3 * np.abs(away[1]).max())
+    assert np.abs(centred["mean"] - plain["mean"]).max() > 1e-3 * np.abs(plain["mean"]).max()
 
 
 def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys):
