@@ -33,10 +33,10 @@ from scorefield.mri.coils import as_tensor, estimate_maps
 from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
+from scorefield.mri.posterior import CENTRE, FEW, OWN, OWN_METHOD, Posterior
 from scorefield.mri.predictive_check import PredictiveCheck, held_out, inflated, predictive_check, without
-from scorefield.mri.reconstruction import CENTRE, OWN, OWN_METHOD
 from scorefield.mri.reconstruction_report import picture, summary
-from scorefield.mri.scan import Baselines, Posterior, Scan
+from scorefield.mri.scan import Baselines, Scan
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
@@ -49,7 +49,7 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "b": lambda seed: RandomLines(8.0, 0.04, seed),
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
-METHOD, SAMPLER = OWN_METHOD, OWN  # as `scorefield reconstruct` has them
+METHOD, SAMPLER = OWN_METHOD, FEW  # as `scorefield reconstruct` has them
 HELD_OUT, NO_CHECK = 0.03, PredictiveCheck()
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, NoPredictor(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
@@ -248,7 +248,12 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
         name = f"{type(other).__name__} a slice {number}"
         if name not in rows:
             scan, truth = case("MNI152", "a", number, 0, "true")
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, other)))
+            keep(
+                name,
+                row_of(
+                    scan, truth, *reconstruct(model, scan, number, args.members, other, FEW if other.settles else OWN)
+                ),
+            )
     for number in args.langevin:
         name = f"Langevin a slice {number}"
         if name not in rows:

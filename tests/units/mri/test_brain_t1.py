@@ -16,8 +16,8 @@ from scorefield.foundation.fourier import fit_matrix
 from scorefield.mri.coils import as_tensor
 from scorefield.mri.masks import PoissonDisc, RandomLines
 from scorefield.mri.metrics import masked_psnr, object_mask
-from scorefield.mri.reconstruction import CENTRE, OWN, OWN_METHOD
-from scorefield.mri.scan import Baselines, Posterior, Scan
+from scorefield.mri.posterior import CENTRE, FEW, OWN_METHOD, Posterior
+from scorefield.mri.scan import Baselines, Scan
 from scorefield.mri.simulated import simulate
 
 pytest.importorskip("sigpy")
@@ -41,7 +41,7 @@ def gain(folder: Path, cell: str, number: int, members: int) -> float:
     simulated = simulate(image / robust_maximum(image), seed=0, number=number)
     mask, truth = torch.from_numpy(sampling((192, 224), number)), torch.from_numpy(np.abs(simulated.image))
     scan = Scan(as_tensor(simulated.kspace), mask, as_tensor(simulated.maps), simulated.noise, baselines)
-    posterior = Posterior(scorefield.load("brain-t1"), OWN_METHOD, OWN, members, centre=CENTRE if members > 2 else 0)
+    posterior = Posterior(scorefield.load("brain-t1"), OWN_METHOD, FEW, members, centre=CENTRE if members > 2 else 0)
     found = posterior.draw(scan, members, number=number)
     inside, linear = object_mask(truth), torch.linalg.vector_norm(scan.linear[0], dim=0)
     return masked_psnr(found.mean(0).abs(), truth, inside) - masked_psnr(linear, truth, inside)
