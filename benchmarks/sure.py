@@ -102,7 +102,7 @@ def classical() -> dict[str, tuple[Callable[..., Tensor], list[tuple]]]:
 
     found: dict[str, tuple[Callable[..., Tensor], list[tuple]]] = {
         "total variation": (variation, [(w,) for w in (0.06, 0.08, 0.1, 0.12, 0.15)]),
-        "NL-means": (means, list(product((0.5, 0.7, 0.9), (3, 5), (7, 11)))),
+        "NL-means": (means, list(product((0.4, 0.5, 0.6, 0.8), (3, 5, 7), (7, 11)))),
     }
     try:
         from bm3d import bm3d
