@@ -33,10 +33,10 @@ from scorefield.mri.coils import as_tensor, estimate_maps
 from scorefield.mri.files import open_kspace
 from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
+from scorefield.mri.posterior import CENTRE, FEW, OWN, OWN_METHOD, Posterior
 from scorefield.mri.predictive_check import PredictiveCheck, held_out, inflated, predictive_check, without
-from scorefield.mri.reconstruction import OWN, OWN_METHOD
 from scorefield.mri.reconstruction_report import picture, summary
-from scorefield.mri.scan import Baselines, Posterior, Scan
+from scorefield.mri.scan import Baselines, Scan
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
 from scorefield.operators import cg_sense, l1_wavelet, to_complex
@@ -49,7 +49,7 @@ CELLS: dict[str, Callable[[int], Sampling]] = {
     "b": lambda seed: RandomLines(8.0, 0.04, seed),
     "c": lambda seed: PoissonDisc(8.0, (24, 24), seed),
 }
-METHOD, SAMPLER = OWN_METHOD, OWN  # as `scorefield reconstruct` has them
+METHOD, SAMPLER = OWN_METHOD, FEW  # as `scorefield reconstruct` has them
 HELD_OUT, NO_CHECK = 0.03, PredictiveCheck()
 # 250 levels of 8 steps, 2001 evaluations
 LANGEVIN = Sampler(250, NoPredictor(), LogSNRGrid(t_min=0.0), AnnealedLangevin(snr=0.3, repeats=8))
@@ -124,19 +124,30 @@ def row_of(
 
 
 def reconstruct(
-    model: Model, scan: Scan, number: int, members: int, method: Method = METHOD, sampler: Sampler = SAMPLER
+    model: Model,
+    scan: Scan,
+    number: int,
+    members: int,
+    method: Method = METHOD,
+    sampler: Sampler = SAMPLER,
+    centre: int | None = None,
 ) -> tuple[Tensor, float]:
     """Members and the seconds of the processor that they took."""
     started = time.process_time()
-    posterior = Posterior(model, method, sampler, min(members, 4), bf16=model.drawn_in == LOW)
+    own = CENTRE if method.settles else 0
+    evaluations = own if centre is None else centre
+    posterior = Posterior(model, method, sampler, min(members, 4), bf16=model.drawn_in == LOW, centre=evaluations)
     found = posterior.draw(scan, members, number=number)
     return found, time.process_time() - started
 
 
-def checked(model: Model, scan: Scan, number: int, members: int) -> PredictiveCheck:
+def checked(
+    model: Model, scan: Scan, number: int, members: int, sampler: Sampler = SAMPLER, centre: int | None = None
+) -> PredictiveCheck:
     """What held-out samples say of members that have not seen them."""
     part = held_out(scan.mask, HELD_OUT, number)
-    return predictive_check(scan, part, reconstruct(model, without(scan, part), number, members)[0], number)
+    blind = reconstruct(model, without(scan, part), number, members, METHOD, sampler, centre)[0]
+    return predictive_check(scan, part, blind, number)
 
 
 def jobs(args: argparse.Namespace) -> Iterator[tuple[str, str, int, int, str]]:
@@ -166,6 +177,7 @@ def main() -> None:
     parser.add_argument("--least", type=float, default=SAMPLER.grid.ratio_min, help="noise at which members end")
     parser.add_argument("--check", action="store_true", help="hold samples out of other members, and compare")
     parser.add_argument("--steps", type=int, default=SAMPLER.steps, help="evaluations per member")
+    parser.add_argument("--centre", type=int, default=CENTRE, help="evaluations for what members are centred at, or 0")
     parser.add_argument("--most", type=float, default=SAMPLER.grid.ratio_max, help="noise at which they begin")
     parser.add_argument("--spread", type=float, default=METHOD.spread, help="of `Proximal`")
     parser.add_argument(
@@ -226,16 +238,22 @@ def compute(args: argparse.Namespace, rows: dict) -> None:
     for volume, cell, number, mask, maps in jobs(args):
         name = f"{volume} {cell} slice {number} mask {mask} {maps} maps"
         name += "" if args.steps == SAMPLER.steps else f", {args.steps} evaluations"
+        name += "" if args.centre == CENTRE else f", centre {args.centre}"
         if name not in rows and time.process_time() < 60 * args.minutes:
             scan, truth = case(volume, cell, number, mask, maps)
-            found = reconstruct(model, scan, number, args.members, method, sampler)
-            check = checked(model, scan, number, args.members) if args.check else NO_CHECK
+            found = reconstruct(model, scan, number, args.members, method, sampler, args.centre)
+            check = checked(model, scan, number, args.members, sampler, args.centre) if args.check else NO_CHECK
             keep(name, row_of(scan, truth, *found, check))
     for number, other in product(args.methods, METHODS):
         name = f"{type(other).__name__} a slice {number}"
         if name not in rows:
             scan, truth = case("MNI152", "a", number, 0, "true")
-            keep(name, row_of(scan, truth, *reconstruct(model, scan, number, args.members, other)))
+            keep(
+                name,
+                row_of(
+                    scan, truth, *reconstruct(model, scan, number, args.members, other, FEW if other.settles else OWN)
+                ),
+            )
     for number in args.langevin:
         name = f"Langevin a slice {number}"
         if name not in rows:
@@ -271,12 +289,14 @@ def table(rows: dict) -> str:
     columns = [*BASELINES, "member", "mean", *gains, "coverage", "chi_square", "seconds per member"]
     lines = [f"| test | maps | n | {' | '.join(columns)} |", "| --- " * (len(columns) + 3) + "|"]
     for volume, cell, maps in product(("MNI152", "colin27", "brain7T"), CELLS, ("true", "estimated")):
-        found = [row for name, row in rows.items() if name.startswith(f"{volume} {cell} ") and f" {maps} " in name]
+        found = [
+            row for name, row in rows.items() if name.startswith(f"{volume} {cell} ") and name.endswith(f" {maps} maps")
+        ]
         found = [row | {gain: row["mean"] - row[gain.removeprefix("above ")] for gain in gains} for row in found]
         if found:
             words = [spread([row[column] for row in found]) for column in columns]
             lines.append(f"| {volume} ({cell}) | {maps} | {len(found)} | {' | '.join(words)} |")
-    others = [f"{name}: {row}" for name, row in rows.items() if not name.startswith(("MNI152", "colin27", "brain7T"))]
+    others = [f"{name}: {row}" for name, row in rows.items() if not name.endswith(" maps")]
     return "\n".join([*lines, "", *others])
 
 

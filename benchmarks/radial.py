@@ -9,18 +9,17 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 import scorefield
-from mri import METHOD, SAMPLER, slices_of
+from mri import CENTRE, METHOD, SAMPLER, slices_of
 from scorefield.metrics.image import interval_coverage
 from scorefield.mri.kspace import KSpace
 from scorefield.mri.metrics import masked_psnr, object_mask
-from scorefield.mri.scan import Posterior
+from scorefield.mri.posterior import Posterior
 from scorefield.mri.scan_loading import Scans
 from scorefield.mri.simulated import Simulation, simulate
 from scorefield.mri.trajectory import Trajectory
@@ -63,7 +62,7 @@ def main() -> None:
             row |= dict(zip(("damping", "iterations", "weight"), scan.baselines.settings, strict=True))
             row["noise/true"] = scan.noise * scan.unit / simulation.noise
             if args.run is not None:
-                posterior = Posterior(scorefield.load(args.run), METHOD, replace(SAMPLER), args.members)
+                posterior = Posterior(scorefield.load(args.run), METHOD, SAMPLER, args.members, centre=CENTRE)
                 members = posterior.draw(scan, args.members, number=number)
                 row["posterior mean"] = masked_psnr(members.mean(0).abs(), truth, inside)
                 row["coverage"] = interval_coverage(members.abs()[:, inside], truth[inside][None])

@@ -50,7 +50,8 @@ from scorefield.metrics.ensemble import fair_crps
 from scorefield.model import Model
 from scorefield.mri.coils import as_tensor
 from scorefield.mri.masks import RandomLines
-from scorefield.mri.scan import Posterior, Scan
+from scorefield.mri.posterior import Posterior
+from scorefield.mri.scan import Scan
 from scorefield.mri.simulated import simulate
 from scorefield.nn import NCSNpp
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, ProbabilityFlow, Sampler

@@ -1,6 +1,7 @@
 """Denoising learnt from noisy slices alone, beside the same network learnt from clean ones: benchmarks/sure.md.
 
     SCOREFIELD_DATA=... python benchmarks/sure.py --runs runs/sure [--seeds 3] [--steps 150]
+    SCOREFIELD_DATA=... python benchmarks/sure.py --classical [--run RUN]
 
 Trains by `scorefield train` what the folder of runs lacks (an interrupted call goes on), then denoises the slices of colin27 that
 both were kept from, with noise that neither has seen, σ = 0.1 of the 99th percentile of a slice's foreground.
@@ -13,8 +14,12 @@ import os
 import resource
 import subprocess
 import sys
+import time
+from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -65,13 +70,79 @@ def held_out() -> tuple[Tensor, Tensor]:
     return clean, clean + NOISE * white
 
 
+def tuning() -> tuple[Tensor, Tensor]:
+    """Two slices that runs are trained on, and their noisy measurements: what classical denoisers are tuned by."""
+    fields = Volumes([volume()], matrix=(192, 224), valid=(100, 108)).load("train")
+    clean = fields.gather(torch.tensor([40, 80])).x
+    return clean, clean + NOISE * Generators((5, i) for i in range(2)).randn(clean.shape, like=clean)
+
+
+def each_part(y: Tensor, denoise: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Real and imaginary part of each slice, denoised by themselves."""
+    return torch.from_numpy(np.stack([[denoise(part) for part in row] for row in y.double().numpy()])).float()
+
+
+def together(y: Tensor, denoise: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """Both parts of each slice as two colours, channels last."""
+    found = np.stack([denoise(row) for row in y.movedim(1, -1).double().numpy()])
+    return torch.from_numpy(found).float().movedim(-1, 1)
+
+
+def classical() -> dict[str, tuple[Callable[..., Tensor], list[tuple]]]:
+    """Denoisers that learn nothing, by scikit-image and, where it is installed, bm3d (non-commercial use); their settings."""
+    from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
+
+    def variation(y: Tensor, weight: float) -> Tensor:
+        keys = {"weight": weight, "eps": 1e-5, "max_num_iter": 500, "channel_axis": -1}
+        return together(y, lambda x: denoise_tv_chambolle(x, **keys))
+
+    def means(y: Tensor, h: float, patch: int, distance: int) -> Tensor:
+        keys = {"h": h * NOISE, "sigma": NOISE, "patch_size": patch, "patch_distance": distance, "channel_axis": -1}
+        return together(y, lambda x: denoise_nl_means(x, **keys))
+
+    found: dict[str, tuple[Callable[..., Tensor], list[tuple]]] = {
+        "total variation": (variation, [(w,) for w in (0.06, 0.08, 0.1, 0.12, 0.15)]),
+        "NL-means": (means, list(product((0.4, 0.5, 0.6, 0.8), (3, 5, 7), (7, 11)))),
+    }
+    try:
+        from bm3d import bm3d
+    except ImportError:
+        print("bm3d is not installed: left out")
+        return found
+    found["BM3D"] = (lambda y, f: each_part(y, lambda x: bm3d(x, f * NOISE)), [(f,) for f in (0.9, 1.0, 1.1, 1.2)])
+    return found
+
+
+def compare(run: Path | None) -> None:
+    """Print what classical denoisers, each as was best on two training slices, and a prior are worth on the held-out ones."""
+    (clean, noisy), (known, tried) = held_out(), tuning()
+    print(f"as measured: {decibels(noisy, clean).mean():.2f} dB")
+    for name, (denoise, settings) in classical().items():
+        worth = {chosen: float(decibels(denoise(tried, *chosen), known).mean()) for chosen in settings}
+        best = max(worth, key=worth.__getitem__)
+        started = time.process_time()
+        found = decibels(denoise(noisy, *best), clean)
+        seconds = (time.process_time() - started) / len(clean)
+        print(
+            f"{name} {best}: {found.mean():.2f} dB, the first four {found[:4].mean():.2f}; {seconds:.1f} s a slice",
+            flush=True,
+        )
+    if run is not None:
+        print(f"{run}: {decibels(loading.load(run).denoise(noisy, NOISE, chunk=4), clean).mean():.2f} dB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=Path, required=True)
+    parser.add_argument("--runs", type=Path, default=Path("runs/sure"))
+    parser.add_argument("--classical", action="store_true", help="classical denoisers instead")
+    parser.add_argument("--run", type=Path, help="a run to compare them with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
     asked = parser.parse_args()
     torch.set_num_threads(1)
+    if asked.classical:
+        compare(asked.run)
+        return
     clean, noisy = held_out()
     rows = [
         "| learnt from | "

@@ -46,7 +46,7 @@ NAMES = {
     """,
     "inverse": "InverseProblem posterior",
     "losses": """
-        CRPS GSURE SNR SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
+        CRPS GSURE SNR SSDU SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
         EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
         Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SquaredError
         Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
@@ -115,7 +115,7 @@ if TYPE_CHECKING:
     )
     from scorefield.inverse import InverseProblem, posterior
     from scorefield.losses import (
-        CRPS, GSURE, SNR, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
+        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
         Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower,
         SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,

@@ -11,8 +11,7 @@ from scorefield.core.oracle import Gaussian
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
 from scorefield.guidance import DPS, Guided, Measurement, MomentMatching, NoisyLikelihood, PiGDM, Proximal
-from scorefield.mri.reconstruction import OWN
-from scorefield.mri.scan import Recentred
+from scorefield.mri.posterior import OWN, Recentred
 from scorefield.operators import Sense, cg_sense, zero_filled
 
 GRID, NOISE, WHITE = (8, 10), 0.02, 0.35

@@ -31,6 +31,7 @@ from scorefield.losses.gsure import (
     input_of,
     ranged,
 )
+from scorefield.losses.splitting import SSDU
 from scorefield.operators import LinearOperator, to_channels, to_complex
 
 
@@ -219,6 +220,68 @@ def test_a_projection_that_is_not_found_is_refused(monkeypatch):
     with pytest.raises(InputError, match="norm measured"):
         GSURE(norm="projected")(denoiser, batch, generator=Quick(2))
     assert GSURE()(denoiser, batch, generator=Quick(2)).isfinite().all()
+
+
+@dataclass
+class Known:
+    """A denoiser with an answer of its own."""
+
+    answer: torch.Tensor
+    sde = SDE(EDM())
+
+    def __call__(self, x_t, t, cond=None):
+        return self.answer
+
+
+def test_the_mean_of_ssdu_is_the_error_in_the_part_that_was_held_out():
+    acquisition, loss = matrices(partial_isometries=False), None
+    batch, clean = measurements(acquisition)
+    denoiser, A = Denoiser(Waves(), SDE(VP()), EDMPreconditioner(0.5)), acquisition(batch)
+    for part in (0.2, 0.6):
+        loss = SSDU(acquisition, part)
+        m = loss.held_out(batch.y, Quick(2))
+        with torch.no_grad():
+            values = loss(denoiser, batch, generator=Quick(2))
+            h = input_of(denoiser, batch)[1](A.adjoint((1 - m) * batch.y))
+            seeing = input_of(denoiser, batch)[1](A.adjoint(batch.y))
+        count = m.sum(1).clamp(min=1)
+        assert float(m.mean()) == pytest.approx(part, abs=0.01)
+        assert mean_within(values - (m * (A(h) - clean)).square().sum(1) / count)
+        biased = ((m * (A(seeing) - batch.y)).square() - m * batch.noise[:, None] ** 2).sum(1) / count
+        assert not mean_within(
+            biased - (m * (A(seeing) - clean)).square().sum(1) / count, errors=10
+        )  # h has seen the noise
+
+
+def test_ssdu_is_least_for_the_mean_of_a_gaussian_given_what_was_kept():
+    """L(h + ε g) − L(h − ε g) = 4 ε E⟨m A g, m (A h − y)⟩/M vanishes for every g(v) where h = E[x | v], and not for others."""
+    acquisition = matrices(partial_isometries=False)
+    root = torch.randn(6, 6, dtype=F64, generator=torch.Generator().manual_seed(7)) / 2
+    batch, clean = measurements(acquisition)
+    x = (batch.x.flatten(1) @ root.T).reshape(batch.x.shape)
+    batch = replace(batch, x=x, y=acquisition(batch)(x) + batch.y - clean)
+    loss, A = SSDU(acquisition), acquisition(batch)
+    kept = (1 - loss.held_out(batch.y, Quick(2)))[:, :, None] * A.matrix
+    pulled = torch.einsum("bmd,bm->bd", kept, batch.y)
+    precision = torch.linalg.inv(root @ root.T) + kept.mT @ kept / batch.noise[:, None, None] ** 2
+    mean = torch.linalg.solve(precision, pulled / batch.noise[:, None] ** 2)
+
+    def slope(h, g):
+        both = [loss(Known((h + s * g).reshape(x.shape)), batch, generator=Quick(2)) for s in (0.1, -0.1)]
+        return both[0] - both[1]
+
+    for direction in (pulled, mean, mean.roll(1, 1), pulled.sin()):
+        assert mean_within(slope(mean, direction))
+    assert not mean_within(slope(0.9 * mean, mean), errors=10)
+    assert not mean_within(slope(pulled, pulled), errors=10)
+
+
+def test_coils_and_complex_parts_are_held_out_together():
+    y = torch.ones(3, 8, 5, 6)
+    m = SSDU().held_out(y, Quick(1))
+    assert m.shape == y.shape and bool((m == m[:, :1]).all()) and 0 < float(m.mean()) < 1
+    with pytest.raises(InputError, match="part in"):
+        SSDU(part=1.0)
 
 
 def test_what_is_missing_is_said():

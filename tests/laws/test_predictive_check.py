@@ -91,7 +91,10 @@ def test_a_prior_of_too_little_variance_is_warned_of_and_inflated_to_what_its_im
 def test_one_of_too_much_variance_is_said_to_spread_more_than_it_has_to():
     found = [predictive_check(scan, part, x) for scan, part, x, _ in (drawn(0.1, seed) for seed in range(4))]
     assert np.mean([check.coverage for check in found]) > 0.95 and {check.inflation for check in found} == {1.0}
-    assert "more than" in PredictiveCheck(0.97, 0.85, 0.94).warning and not PredictiveCheck(0.9, 0.85, 0.94).warning
+    assert all(check.narrower > 0.9 for check in found)
+    assert "more than" in PredictiveCheck(0.97, 0.85, 0.94, narrower=0.93).warning
+    assert not PredictiveCheck(0.97, 0.85, 0.94, narrower=0.88).warning  # a little more is no harm
+    assert not PredictiveCheck(0.9, 0.85, 0.94).warning
 
 
 def test_off_the_grid_whole_readouts_are_held_out_and_covered_by_the_right_prior():
@@ -140,3 +143,12 @@ def test_lines_are_held_out_as_lines_points_as_points_and_nothing_of_the_middle(
     assert bool((part == part.any(0)).all()) and bool((part != held_out(torch.from_numpy(lines), 0.05, 3)).any())
     for mask, share in ((lines, 0.0), (RandomLines(8.0, 24)((64, 200)), 0.5)):
         assert not held_out(torch.from_numpy(mask), share).any()
+
+
+def test_a_check_that_says_nothing_says_why():
+    scan, part, members, _ = drawn(1.0, 0)
+    loud = replace(scan, noise=100.0)
+    assert "at 0 of" in predictive_check(loud, part, members).warning
+    assert "of 3 members" in predictive_check(scan, part, members[:3]).warning
+    assert "too little was sampled" in predictive_check(scan, part & False, members).warning
+    assert not PredictiveCheck().warning and np.isnan(predictive_check(loud, part, members).coverage)

@@ -20,7 +20,8 @@ from scorefield.cli import main
 from scorefield.cli.parsing import parse
 from scorefield.data import Source
 from scorefield.guidance import DPS, MomentMatching, PiGDM
-from scorefield.mri.reconstruction import OWN_METHOD, Reconstruct
+from scorefield.mri.posterior import OWN_METHOD
+from scorefield.mri.reconstruction import Reconstruct
 from scorefield.run.configuration import Parser, find_recipe, read_recipe
 from scorefield.run.defaults import import_class
 from scorefield.training import checkpoint as checkpoints

@@ -164,6 +164,17 @@ class Volume:
         fields = to_channels(scaled).contiguous() if phased else scaled
         return cls(fields, torch.from_numpy(scale), numbers, volumes[0], magnitude)
 
+    def map_of(self, path: Path) -> Tensor:
+        """The noise of every point of the fields, (slices, 1, *grid), from a volume in the units of the file."""
+        found = _real(read_nifti(path), path)
+        if found.shape != self.values.shape or not (found > 0).all():
+            raise InputError(
+                f"{path} is {found.shape} from {found.min():.3g} to {found.max():.3g}: give a standard deviation > 0 for every "
+                f"point of {self.origin}, {self.values.shape}."
+            )
+        slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(found, 2, 0)[list(self.numbers)]))[:, None]
+        return slices / self.scale.reshape(-1, 1, 1, 1)
+
     def write(self, stem: Path, x: Tensor) -> list[Path]:
         """Write fields (slices, channels, *grid) in the file's units, NAME.nii.gz, and a phase in radians, NAME-phase.nii.gz."""
         found = x * self.scale.reshape(-1, 1, 1, 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -30,6 +31,7 @@ class Proximal(Method):
         tolerance: of the solver, relative.
     """
 
+    settles: ClassVar[bool] = True
     sigma_data: float = 1.0
     spread: float = 1.0
     iterations: int = 10

@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -78,7 +79,13 @@ class Measurement:
 
 
 class Method(ABC):
-    """A way to E[x | x_t, y]. It evaluates the denoiser once."""
+    """A way to E[x | x_t, y]. It evaluates the denoiser once.
+
+    Attributes:
+        settles: its x̂, taken for x_t again and again at falling levels and without noise, comes to rest near E[x | y].
+    """
+
+    settles: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(

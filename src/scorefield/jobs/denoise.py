@@ -9,11 +9,15 @@ from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from scorefield.core.schedule import time_of_noise
+from scorefield.core.sde import expand_like
+from scorefield.data.arrays import ArrayFile
 from scorefield.data.batch import Batch
+from scorefield.data.magnitude import background_noise, without_bias
 from scorefield.data.nifti import Volume
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.picture import save_panels
@@ -24,7 +28,9 @@ from scorefield.jobs.options import OnRun
 from scorefield.jobs.outputs import write_array
 from scorefield.model import Model
 from scorefield.run.runner import Job, Piece, Pieces, check_out, record_in, run_job
-from scorefield.run.verb import Count, Positive, positional
+from scorefield.run.verb import Count, Positive, log, positional
+
+DOUBTFUL = 1.5  # times the noise that fields themselves show, beyond which a given one is warned of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +41,11 @@ class Denoise(OnRun):
         files: images, .npy files of one field or several, or NIfTI volumes (axial slices).
         phases: NIfTI of the phase of each file, for models of complex images.
         noise: standard deviation in data units, per real component; by default estimated for each field.
+        noise_map: a file .npy (of NIfTI a volume) with that of every point of the grid, for one field or for each: fields are
+            divided by it, relative to its mean square, denoised, and multiplied again.
+        magnitudes_of: the files hold magnitudes of so many coils, root sum of squares; 1 for those of Rice's distribution. Their
+            noise is that of real and imaginary part, by default found in the background, and what it adds to the mean is taken
+            away.
         out: folder to write.
         chunk: fields at once.
     """
@@ -42,14 +53,27 @@ class Denoise(OnRun):
     files: tuple[Path, ...] = positional()
     phases: tuple[Path, ...] = ()
     noise: Positive | None = None
+    noise_map: Path | None = None
+    magnitudes_of: Count | None = None
     out: Path
     chunk: Count = 16
+
+    @property
+    def estimates(self) -> bool:
+        """Whether the noise is found in the fields."""
+        return self.noise is None and self.noise_map is None
 
     def check(self) -> None:
         check_out(self.out, folder=True)
         names = [name_of(path) for path in self.files]
         if twice := next((name for name in names if names.count(name) > 1), None):
             raise InputError(f"Two files are called {twice}: denoise them into folders of their own.")
+        if self.noise is not None and self.noise_map is not None:
+            raise InputError("--noise and --noise-map contradict each other: leave one of them out.")
+        if self.magnitudes_of is not None and (self.phases or self.noise_map is not None):
+            raise InputError(
+                "--magnitudes-of is for magnitudes alone, of one noise: leave out --phases and --noise-map."
+            )
         if self.phases and len(self.phases) != len(self.files):
             raise InputError(f"There are {len(self.files)} files and {len(self.phases)} of phase: give one for each.")
 
@@ -68,11 +92,33 @@ class Denoise(OnRun):
                 raise InputError(
                     f"{path} holds values that are not finite: correct them, a denoiser needs every value."
                 )
-            levels = estimate_noise(opened.fields) if self.noise is None else self.noise / opened.scale
+            relative, levels = self._noise_in(opened, path)
             if not bool((levels > 0).all()):
                 raise InputError(f"{path} holds a field in which no noise can be found: give --noise.")
             check_levels(self.model, opened.fields, levels)
-            yield Measured(name_of(path), opened, levels)
+            yield Measured(name_of(path), opened, levels, relative, self.magnitudes_of)
+
+    def _noise_in(self, opened: Array | Volume, path: Path) -> tuple[Tensor, Tensor]:
+        """The noise of every point relative to its mean square, 1 where it is even, and the root of that mean of each field."""
+        one = torch.ones(())
+        if self.noise_map is not None:
+            each = opened.map_of(self.noise_map)
+            levels = each.square().flatten(1).mean(1).sqrt()
+            return each / expand_like(levels, each), levels
+        if self.magnitudes_of is None:
+            found = estimate_noise(opened.fields)
+        else:
+            found = _of_magnitudes(opened, path, self.magnitudes_of, self.noise)
+        if self.noise is None:
+            return one, found
+        levels = self.noise / opened.scale
+        ratio = float((levels / found)[found > 0].median()) if bool((found > 0).any()) else 1.0
+        if not 1 / DOUBTFUL < ratio < DOUBTFUL:
+            log.warning(
+                "%s: --noise is %.2g times what its %s look like. What is less leaves noise, what is more takes detail away.",
+                path, ratio, "finest details" if self.magnitudes_of is None else "darkest pixels",
+            )  # fmt: skip
+        return one, levels
 
     def table(self, found: Any) -> str:
         """A line for each file."""
@@ -94,6 +140,16 @@ class Measured:
     name: str
     opened: Array | Volume
     levels: Tensor
+    relative: Tensor
+    magnitudes_of: int | None = None
+
+    def denoised(self, model: Model, chunk: int) -> Tensor:
+        """E[x | y], or of magnitudes the x whose mean they have."""
+        x = self.relative * model.denoise(self.opened.fields / self.relative, self.levels, chunk=chunk)
+        if self.magnitudes_of is None:
+            return x
+        rows = zip(x, self.levels.tolist(), strict=True)
+        return torch.stack([without_bias(row.clamp(min=0), level, self.magnitudes_of) for row, level in rows])
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,7 +166,14 @@ class Denoising(Job):
     @property
     def identity(self) -> dict[str, Any]:
         files = {part.name: sha256(part.opened.fields.numpy().tobytes()).hexdigest() for part in self.measured}
-        return self.how.provenance | {"files": files, "noise": self.how.noise, "chunk": self.how.chunk}
+        how = self.how
+        found = how.provenance | {"files": files, "noise": how.noise, "chunk": how.chunk}
+        if how.magnitudes_of is not None:
+            found |= {"magnitudes_of": how.magnitudes_of}
+        if how.noise_map is not None:
+            maps = [(part.relative * expand_like(part.levels, part.relative)).numpy() for part in self.measured]
+            found |= {"noise_maps": [sha256(values.tobytes()).hexdigest() for values in maps]}
+        return found
 
     @property
     def sizes(self) -> list[int]:
@@ -118,8 +181,7 @@ class Denoising(Job):
 
     def compute(self, number: int) -> Piece:
         part = self.measured[number]
-        x = self.how.model.denoise(part.opened.fields, part.levels, chunk=self.how.chunk)
-        return {"x": x.numpy()}
+        return {"x": part.denoised(self.how.model, self.how.chunk).numpy()}
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
         out.mkdir()
@@ -132,9 +194,22 @@ class Denoising(Job):
             facts = {"fields": len(y), "noise": levels.tolist(), "removed_over_noise": removed.tolist()}
             files[part.name] = facts | {"written": written}
         write_json(
-            out / "denoising.json", {"model": self.how.provenance, "estimated": self.how.noise is None, "files": files}
+            out / "denoising.json", {"model": self.how.provenance, "estimated": self.how.estimates, "files": files}
         )
         record_in(out, self.identity)
+
+
+def _of_magnitudes(opened: Array | Volume, path: Path, coils: int, noise: float | None) -> Tensor:
+    """σ of each field of magnitudes, by the background of all of them; that of `noise` where there is no background."""
+    fields = opened.fields
+    if fields.shape[1] != 1 or float(fields.min()) < 0:
+        raise InputError(f"{path} holds no magnitudes, which are of one channel and >= 0: leave out --magnitudes-of.")
+    try:
+        return background_noise(fields * expand_like(opened.scale, fields), coils) / opened.scale
+    except InputError as error:
+        if noise is None:
+            raise InputError(f"{path}: {error}") from error
+        return noise / opened.scale
 
 
 def check_levels(model: Model, y: Tensor, noise: Tensor) -> None:
@@ -170,6 +245,18 @@ class Array:
     @property
     def scale(self) -> Tensor:
         return torch.ones(len(self.fields))
+
+    def map_of(self, path: Path) -> Tensor:
+        """The noise of every point of the grid, (1 or fields, 1, *grid), from a file .npy."""
+        grid, found = tuple(self.fields.shape[2:]), np.asarray(ArrayFile(path).read("", "--noise-map"))
+        shapes = (grid, (len(self.fields), *grid))
+        if found.shape not in shapes or found.dtype.kind not in "iuf" or not (np.isfinite(found) & (found > 0)).all():
+            raise InputError(
+                f"{path} is to hold a standard deviation > 0 for every point, {shapes[0]} or {shapes[1]}; it is {found.dtype} "
+                f"{found.shape}, from {found.min():.3g} to {found.max():.3g}."
+            )
+        whole = torch.from_numpy(found.astype(np.float32)).reshape(-1, 1, *grid)
+        return whole.expand(len(self.fields), *whole.shape[1:])
 
     def write(self, stem: Path, x: Tensor) -> list[Path]:
         """Write them as .npy."""

@@ -6,6 +6,7 @@ from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinso
 from scorefield.losses.ensemble import CRPS, EnergyScore, EnsembleScore, Score
 from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
 from scorefield.losses.loss import Loss, Metric
+from scorefield.losses.splitting import SSDU
 from scorefield.losses.sure import SURE, Ambient, Sum, SUREScore
 from scorefield.losses.times import ImportanceSampled, LogNormal, TimeDistribution, UniformLevels, UniformTime
 from scorefield.losses.weights import (
@@ -23,7 +24,7 @@ from scorefield.losses.weights import (
 )
 
 __all__ = [
-    "CRPS", "GSURE", "SNR", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
+    "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
     "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
     "ImportanceSampledLikelihood", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
     "SampledKSpace", "Score", "ScorePower", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",

@@ -12,7 +12,8 @@ __getattr__, __dir__, LAZY = lazily(
         "masks": "EquispacedLines Everything MaskFile PoissonDisc Radial RandomLines Sampling",
         "reconstruction": "Reconstruct",
         "predictive_check": "PredictiveCheck predictive_check",
-        "scan": "Baselines Posterior Scan",
+        "posterior": "Posterior",
+        "scan": "Baselines Scan",
     },
 )
 __all__ = [  # noqa: PLE0604

@@ -47,7 +47,26 @@ def open_kspace(path: Path, trajectory: Path | None = None) -> KSpace:
 
 def _with_trajectory(path: Path, trajectory: Path) -> KSpace:
     """Arrays of k-space and of its places."""
-    return off_grid(_named(path, "kspace"), _named(trajectory, "trajectory"), None, str(path))
+    matrix = _matrix_in(path) or _matrix_in(trajectory)
+    return off_grid(_named(path, "kspace"), _named(trajectory, "trajectory"), matrix, str(path))
+
+
+def _matrix_in(path: Path) -> tuple[int, int] | None:
+    """The `matrix` of a file that holds several arrays, (height, width), or None."""
+    if path.suffix in CONTAINERS:
+        return _pair(read_named(path, "matrix"), path) if "matrix" in names_in(path) else None
+    if path.suffix not in HDF5:
+        return None
+    with _open_hdf5(path) as file:
+        return _pair(np.asarray(file["matrix"]), path) if "matrix" in file else None
+
+
+def _pair(numbers: np.ndarray, path: Path) -> tuple[int, int]:
+    """Height and width, of which one number is both."""
+    found = np.ravel(numbers)
+    if found.dtype.kind not in "iuf" or found.size not in (1, 2) or not (found >= 1).all() or (found % 1).any():
+        raise InputError(f"The matrix of {path} is {brief(found.tolist())}: give height and width in pixels.")
+    return int(found[0]), int(found[-1])
 
 
 def _named(path: Path, name: str) -> np.ndarray:
@@ -90,10 +109,9 @@ def _open(path: Path) -> KSpace:
     if path.suffix == ".dat":
         return read_twix(path)
     if path.suffix in CONTAINERS:
-        if "trajectory" in (names := names_in(path)):
-            matrix = np.ravel(read_named(path, "matrix")).astype(int).tolist() if "matrix" in names else None
-            pair = None if matrix is None else (matrix[0], matrix[-1])
-            return off_grid(read_named(path, "kspace"), read_named(path, "trajectory"), pair, str(path))
+        if "trajectory" in names_in(path):
+            places = read_named(path, "trajectory")
+            return off_grid(read_named(path, "kspace"), places, _matrix_in(path), str(path))
         return _array(read_named(path, "kspace"), str(path))
     raise InputError(
         f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat, .cfl or .dat."
@@ -111,7 +129,7 @@ def _array(array: np.ndarray, origin: str) -> KSpace:
 def _hdf5(path: Path) -> KSpace:
     file = _open_hdf5(path)
     if "kspace" in file and "trajectory" in file:
-        return off_grid(np.asarray(file["kspace"]), np.asarray(file["trajectory"]), None, str(path))
+        return off_grid(np.asarray(file["kspace"]), np.asarray(file["trajectory"]), _matrix_in(path), str(path))
     if "kspace" in file:
         return _fastmri(file, str(path))
     if "dataset/data" in file:

@@ -29,11 +29,14 @@ from scorefield.operators import to_channels
 
 LEVEL = 0.9
 LOST = "of the held-out k-space"  # in every warning
+SILENT = "held-out k-space says nothing of the prior"  # in every line that says why not
 CENTRE = 24  # lines about the middle of k-space of which none is held out: maps and contrast come from there
 MOST = 8.0  # the largest inflation that is looked for
 CHECKED = 8  # members that are drawn for it
 MEMBERS = 4  # below which three of them would have to say how the fourth may be
+NARROWER = 2 / 3  # of their spread, with which members that spread too much would still cover enough
 SURE = 0.99  # of the band that chance leaves to the coverage
+NOTHING = "too little was sampled outside of the calibration region to leave any of it out."
 FEWEST = 16  # points at which the members' spread must be above the noise for coverage to say anything of the prior
 
 
@@ -46,12 +49,16 @@ class PredictiveCheck:
         low: the least that chance makes of it under the right prior, in 99 % of cases.
         high: the most.
         inflation: κ >= 1, the factor on the members' spread by which the coverage is 90 %; 1 where that is too large, or unknown.
+        narrower: the coverage that two thirds of the members' spread would have.
+        silent: why it says nothing; "" where it says something, or none was wanted.
     """
 
     coverage: float = math.nan
     low: float = math.nan
     high: float = math.nan
     inflation: float = 1.0
+    narrower: float = math.nan
+    silent: str = ""
 
     @property
     def numbers(self) -> tuple[float, float, float, float]:
@@ -59,13 +66,16 @@ class PredictiveCheck:
 
     @property
     def warning(self) -> str:
-        """What is wrong; or nothing."""
-        if math.isnan(self.coverage) or self.low <= self.coverage <= self.high:
+        """What is wrong, or why nothing is known of it; or nothing."""
+        if self.silent:
+            return f"{SILENT}: {self.silent}"
+        wide = self.coverage > self.high and self.narrower > LEVEL
+        if not (self.coverage < self.low or wide):  # also of NaN
             return ""
         chance = f"{self.low:.0%} to {self.high:.0%}"
         found = f"the members' {LEVEL:.0%} interval holds {self.coverage:.0%} {LOST}, by chance {chance}."
-        if self.coverage > self.high:
-            return f"{found} They spread more than they have to."
+        if wide:
+            return f"{found} They spread more than they have to: two thirds of it would do."
         return (
             f"{found} They are too sure: is the prior of this anatomy and contrast? Their spread times "
             f"{self.inflation:.2f} is right (--inflate)."
@@ -126,14 +136,19 @@ def predictive_check(scan: Scan, part: Tensor, members: Tensor, number: int = 0)
         members: complex images (members, height, width) in the units of k-space.
         number: of the slice; the noise n_i depends on it.
     """
-    if len(members) < MEMBERS or not bool(part.any()):
-        return PredictiveCheck()
+    if len(members) < MEMBERS:
+        return PredictiveCheck(silent=f"of {len(members)} members; {MEMBERS} are needed (-n), 8 are better.")
+    if not bool(part.any()):
+        return PredictiveCheck(silent=NOTHING)
     x = members.to(scan.maps.dtype)
     predicted = replace(scan, mask=part).operator(to_channels(x[:, None]))[:, :, part]
     y = scan.y(1.0)[:, :, part]
     telling = predicted.var(0).mean(0) > scan.noise**2
-    if int(telling.sum()) < FEWEST:
-        return PredictiveCheck()
+    if (count := int(telling.sum())) < FEWEST:
+        return PredictiveCheck(
+            silent=f"at {count} of {telling.numel()} held-out points do the members spread more than the noise, and {FEWEST} are "
+            "needed. Noise decides what was measured there, and any prior is right."
+        )
     predicted, y = predicted[..., telling].double().flatten(1), y[..., telling].double().flatten(1)
     rng = np.random.default_rng(seed_of(1, number, Stream.HELD_OUT))
     noise = scan.noise * torch.from_numpy(rng.standard_normal(tuple(predicted.shape)))
@@ -145,7 +160,7 @@ def predictive_check(scan: Scan, part: Tensor, members: Tensor, number: int = 0)
     drawn = predicted + noise
     others = [[j for j in range(len(drawn)) if j != i] for i in range(len(drawn))]
     low, high = band([interval_coverage(drawn[rest], drawn[i : i + 1], LEVEL) for i, rest in enumerate(others)])
-    return PredictiveCheck(coverage(1.0), low, high, inflation(coverage))
+    return PredictiveCheck(coverage(1.0), low, high, inflation(coverage), coverage(NARROWER))
 
 
 def band(found: list[float]) -> tuple[float, float]:

@@ -3,55 +3,34 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import torch
 
 from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.lazy import require
-from scorefield.guidance import Method, Proximal
+from scorefield.guidance import Method
 from scorefield.jobs.options import Drawing
-from scorefield.model import Model
 from scorefield.mri.assembling import assemble
 from scorefield.mri.exporting import check_series, placed, write_dicom, write_nifti
 from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.geometry import Slice, volume_affine
-from scorefield.mri.kspace import EmptySliceError, KSpace
+from scorefield.mri.images import Images
+from scorefield.mri.kspace import KSpace
 from scorefield.mri.masks import Sampling
-from scorefield.mri.predictive_check import (
-    CHECKED,
-    LOST,
-    MEMBERS,
-    PredictiveCheck,
-    held_out,
-    predictive_check,
-    without,
-)
-from scorefield.mri.reconstruction_report import misfit, summary
+from scorefield.mri.posterior import CENTRE, OWN_METHOD, Posterior, own_sampler
+from scorefield.mri.predictive_check import MEMBERS
 from scorefield.mri.reconstruction_report import table as reconstruction_table
-from scorefield.mri.scan import Baselines, Posterior
+from scorefield.mri.scan import Baselines
 from scorefield.mri.scan_loading import Scans, sampling_of
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
-from scorefield.run.verb import Between, Count, Positive, Seed, log, option, positional
-from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
-
-OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
-LEAST, MOST = 0.005, 1.0  # σ/α at which members end and begin
-OWN = Sampler(8, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=MOST))
-
-
-def own_sampler(model: Model) -> Sampler:
-    """The default, which ends no lower than the model's own sampler: a prior from noisy images knows nothing of less noise."""
-    schedule, sampler = model.sde.schedule, model.sampler
-    last = sampler.grid(schedule, max(sampler.steps + (not sampler.denoise), 2))[-1:]
-    ratio = float(schedule.sigma(last) / schedule.alpha(last))
-    return replace(OWN, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=MOST))
+from scorefield.run.verb import Between, Count, CountOrZero, Positive, Seed, log, option, positional
+from scorefield.samplers import Sampler
 
 
 def numbers_of(text: str | None, count: int, origin: str) -> list[int]:
@@ -96,6 +75,12 @@ class Reconstruct(Drawing):
         coils: compress to so many.
         height: of the image, where the readout is oversampled.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
+        centre: evaluations, of all members together, for an image that members are centred at; 0 for members as they are drawn.
+            By default 24 with Proximal, and 0 with other methods.
+        volume: reconstruct slices, which follow one another without gaps, as one volume, by a prior of slices across several
+            axes. A prior of volumes or films, which looks at windows of its size, always does.
+        axes: across which a volume is cut for a prior of slices: 0 gives slices as they are measured, 1 cuts across their height,
+            2 across their width.
         held_out: share of the acquired samples, whole lines, that up to 8 members more have to predict, to tell whether the
             prior is right for the scan. 0 for no such check; there is none of fewer than 4 members.
         inflate: widen std, interval and quantiles so that 90 % of what was held out lies in its interval.
@@ -119,6 +104,9 @@ class Reconstruct(Drawing):
     coils: Count | None = None
     height: int | None = None
     method: Method = OWN_METHOD
+    centre: CountOrZero | None = None
+    volume: bool = False
+    axes: tuple[int, ...] = (0, 1, 2)
     held_out: Annotated[float, Between(0.0, 0.25)] = 0.03
     inflate: bool = False
     baselines: Baselines = Baselines()
@@ -138,6 +126,8 @@ class Reconstruct(Drawing):
             )
         if self.inflate and (not self.held_out or self.n < MEMBERS):
             raise InputError(f"--inflate goes by what is held out: give --held-out above 0 and -n {MEMBERS} or more.")
+        if self.volume and (not self.axes or sorted(set(self.axes) & {0, 1, 2}) != sorted(self.axes)):
+            raise InputError(f"--axes {list(self.axes)} cuts no volume: give 0, 1 or 2, or several of them, each once.")
         if self.format == "dicom":
             require("pydicom", "--format dicom", "mri")
 
@@ -224,12 +214,14 @@ class Reconstruction(Job):
     how: Reconstruct
     source: Scans
     numbers: Sequence[int]
-    said: set[str] = field(default_factory=set)  # notes, most of which are the same for many slices
 
     def __post_init__(self) -> None:
         shape = self.how.model.shape
         if shape and shape[0] != 2:
             raise InputError(f"The run draws fields of {shape[0]} channels: a prior of complex images has 2.")
+        gaps = self.together and list(self.numbers) != list(range(self.numbers[0], self.numbers[0] + len(self.numbers)))
+        if gaps:
+            raise InputError("The slices of a volume follow one another without gaps: give --slices such as 10:40.")
 
     @property
     def out(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -238,75 +230,62 @@ class Reconstruction(Job):
     @cached_property
     def sampler(self) -> Sampler:
         """How members are drawn."""
-        return self.how.sampler_from(own_sampler(self.how.model))
+        return self.how.sampler_from(own_sampler(self.how.model, self.centre))
 
     @property
     def chunk(self) -> int:
         """How many members are drawn at once."""
         return min(self.how.at_once(self.how.n, self.how.model.shape[1:]), self.how.n)
 
+    @property
+    def centre(self) -> int:
+        """Evaluations for the image that members are centred at."""
+        own = CENTRE if self.how.method.settles else 0
+        return own if self.how.centre is None else self.how.centre
+
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         how, source = self.how, self.source
         facts = {"slices": list(self.numbers), "members": how.n, "seed": how.seed, "chunk": self.chunk}
         facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
+        facts |= {"centre": self.centre, "volume": [self.together, list(how.axes)]}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
         facts |= {"held_out": how.held_out, "inflate": how.inflate}
         weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
         return facts | weights | decisive | {"measured": source.fingerprint(self.numbers)}
 
     @property
+    def together(self) -> bool:
+        """Whether slices are one volume."""
+        return self.how.volume or bool(self.window)
+
+    @property
+    def window(self) -> tuple[int, ...]:
+        """What a prior of volumes looks at, (slices, height, width); of one of slices ()."""
+        grid = tuple(self.how.model.shape[1:])
+        return grid if len(grid) == 3 else ()
+
+    @property
     def sizes(self) -> list[int]:
-        return [1] * len(self.numbers)
+        return [1] * (1 if self.together else len(self.numbers))
+
+    @cached_property
+    def images(self) -> Images:
+        how = self.how
+        posterior = Posterior(how.model, how.method, self.sampler, self.chunk, centre=self.centre)
+        return Images(posterior, self.source, how.n, how.seed, how.held_out, how.inflate, how.axes, self.window)
 
     def compute(self, number: int) -> Piece:
-        """Everything about one slice; of one that is all zeros no images."""
-        slice_number, how = self.numbers[number], self.how
-        try:
-            scan, reference, notes = self.source.scan(slice_number)
-        except EmptySliceError as error:
-            self._say(slice_number, [f"{error} Its images are 0, and it counts in no figure."])
-            return {"empty": np.array(True)}
-        posterior, unit = Posterior(how.model, how.method, self.sampler, self.chunk), self.source.kspace.unit
-        members = posterior.draw(scan, how.n, seed=how.seed, number=slice_number)
-        share, check = how.held_out if how.n >= MEMBERS else 0.0, PredictiveCheck()
-        part = held_out(scan.mask, share, slice_number, on_grid=scan.places is None)
-        if bool(part.any()):  # others that have not seen it: images without these lines would be worse
-            blind = posterior.draw(without(scan, part), min(how.n, CHECKED), seed=how.seed, number=slice_number)
-            check = predictive_check(scan, part, blind, slice_number)
-        baselines = scan.baseline_images()
-        fit = scan.chi_square(members)
-        wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
-        factor = check.inflation if how.inflate else 1.0
-        found = summary(unit * members, factor)
-        found |= {name.replace("-", "_"): unit * x for name, x in baselines.items()}
-        self._say(slice_number, [note for note in (*notes, wrong, self._first(check.warning)) if note])
-        found |= {"chi_square": fit, "maps": scan.unit * scan.maps}
-        if scan.places is None:
-            found |= {"mask": scan.mask, "held_out_mask": part}
-        else:
-            found |= {"used": scan.mask, "held_out_samples": part, "places": scan.places}
-        found |= {"held_out": torch.tensor((*check.numbers, factor), dtype=torch.float64)}
-        found |= {"noise": torch.tensor(unit * scan.unit * scan.noise), "scale": torch.tensor(unit * scan.scale)}
-        found["baselines"] = torch.tensor(scan.baselines.settings, dtype=torch.float64)
-        if reference is not None:
-            found["reference"] = unit * reference
-        if (target := self.source.target(slice_number)) is not None:
-            found["target"] = torch.from_numpy(target)
-        return {name: x.cpu().numpy() for name, x in found.items()}
-
-    def _first(self, warning: str) -> str:
-        """The warning of a slice, where none was given of another: their numbers differ, and the table has those of all."""
-        return "" if any(LOST in note for note in self.said) else warning
-
-    def _say(self, number: int, notes: Sequence[str]) -> None:
-        for note in notes:
-            if note not in self.said:
-                log.warning("slice %d: %s", number, note)
-        self.said.update(notes)
+        """Everything about one slice, or about all of them as one volume."""
+        return self.images.of_volume(self.numbers) if self.together else self.images.of_slice(self.numbers[number])
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
-        parts = dict(zip(self.numbers, pieces, strict=True))
+        parts: Mapping[int, Piece] = dict(zip(self.numbers, pieces, strict=False))
+        if self.together:
+            parts = {number: {} for number in self.numbers}
+            for name, values in pieces[0].items():
+                number, _, array = name.partition(".")
+                parts[int(number)] = {**parts[int(number)], array: values}
         assemble(self.identity, parts, out, target=self.source.kspace.target_name, pictures=self.out)
 
     def made_by(self) -> str | None:

@@ -1,4 +1,4 @@
-"""Images from undersampled k-space: draws of p(x | y) under a learned prior, and what the baselines make of the same y.
+"""One slice as it was measured, or several as a volume, and what the baselines make of it.
 
 Everything is computed in units in which the 99th percentile of the foreground is 1, as the prior was trained, and k-space has
 white noise; results are in the units of k-space again.
@@ -12,14 +12,10 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from scorefield.core.denoiser import Condition, DenoiserProtocol
-from scorefield.core.sde import SDE
+from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.statistics import robust_maximum
-from scorefield.foundation.arithmetic import FULL, LOW, autocast_of
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators, Stream
-from scorefield.guidance import Guided, Measurement, Method
-from scorefield.model import Model
+from scorefield.guidance import Measurement
 from scorefield.operators import (
     NonUniformSense,
     ParallelImaging,
@@ -30,7 +26,6 @@ from scorefield.operators import (
     to_complex,
     zero_filled,
 )
-from scorefield.samplers import Sampler
 
 
 @dataclass(frozen=True)
@@ -90,6 +85,15 @@ class Scan:
         if not self.noise > 0:
             raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}.")
 
+    @property
+    def grid(self) -> tuple[int, ...]:
+        """Of the image."""
+        return tuple(self.maps.shape[1:])
+
+    def prior_of(self, denoiser: DenoiserProtocol) -> DenoiserProtocol:
+        """The denoiser of its images: that of slices."""
+        return denoiser
+
     @cached_property
     def operator(self) -> ParallelImaging:
         """A."""
@@ -141,72 +145,3 @@ class Scan:
         residual = to_complex(self.operator(to_channels(images[:, None])) - self.y(1.0))
         count = 2 * len(self.kspace) * int((self.mask > 0).sum())
         return residual.abs().square().flatten(1).sum(1) / (self.noise**2 * count)
-
-
-@dataclass(frozen=True, eq=False)
-class Posterior:
-    """p(x | y) under a learned prior, and how it is drawn from.
-
-    Members start at the CG-SENSE image with the noise of the first level on it, instead of at noise alone. What y says is in it
-    already, so that the first level need not hide the image: few levels below σ/α = 1 do as well as many from 3 on.
-
-    Args:
-        model: the prior, of two channels.
-        method: how p(y | x_t) is approximated.
-        sampler: how to draw.
-        chunk: members drawn at once.
-        bf16: evaluate the network in bfloat16.
-    """
-
-    model: Model
-    method: Method
-    sampler: Sampler
-    chunk: int = 8
-    bf16: bool = False
-
-    @torch.no_grad()
-    def draw(self, scan: Scan, members: int, *, seed: int = 0, number: int = 0) -> Tensor:
-        """Complex members (members, height, width) in the units of k-space; member i depends on (seed, number, i) alone.
-
-        Args:
-            scan: y.
-            members: how many.
-            seed: of the draws.
-            number: of the slice.
-        """
-        model, grid = self.model, tuple(scan.maps.shape[1:])
-        linear = (scan.linear / scan.scale).to(model.device, model.precision)
-        guided = Recentred(Guided(model.prior, scan.measurement_on(model.device), self.method), linear)
-        found = []
-        for start in range(0, members, self.chunk):
-            rows = range(start, start + self.chunk)  # full size, so that a member does not depend on how many there are
-            generator = Generators((seed, number, index, Stream.POSTERIOR) for index in rows)
-            with autocast_of(LOW if self.bf16 else FULL, model.device):
-                z = model.draw(generator, (2, *grid), sampler=self.sampler, denoiser=guided).z
-            x = to_complex(model.leave(z + linear, {}))[: members - start, 0].cpu()
-            if not bool(torch.isfinite(torch.view_as_real(x)).all()):
-                raise InputError(
-                    f"Members {start} to {start + len(x) - 1} are not finite: take more --steps, or another --method."
-                )
-            found.append(scan.scale * x * scan.seen)
-        return torch.cat(found)
-
-
-class Recentred:
-    """The denoiser of x − c, so that samplers, which start at noise about 0, start at noise about c: x̂(z_t + α c, t) − c.
-
-    Args:
-        denoiser: of x.
-        centre: c, of one field.
-    """
-
-    def __init__(self, denoiser: DenoiserProtocol, centre: Tensor) -> None:
-        self.denoiser, self.centre = denoiser, centre
-
-    @property
-    def sde(self) -> SDE:
-        return self.denoiser.sde
-
-    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
-        alpha, _ = self.sde.scales(t, x_t)
-        return self.denoiser(x_t + alpha.to(x_t) * self.centre, t, cond) - self.centre

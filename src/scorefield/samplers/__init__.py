@@ -7,6 +7,7 @@ from scorefield.samplers.langevin import AnnealedLangevin, Corrector, Langevin, 
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension, interpolate
 from scorefield.samplers.loop import Sampler, sample
 from scorefield.samplers.probes import Exact, Normal, Probes, Rademacher, Sphere
+from scorefield.samplers.slices import Slicewise
 from scorefield.samplers.steps import (
     DDIM,
     Ancestral,
@@ -18,11 +19,12 @@ from scorefield.samplers.steps import (
     Step,
     StochasticHeun,
 )
+from scorefield.samplers.tiled import Tiled
 
 __all__ = [
     "DDIM", "Adaptive", "Ancestral", "AnnealedLangevin", "BandLimited", "Corrector", "DPMSolverPP2M", "EDMGrid",
     "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Langevin", "LogSNRGrid", "NCSNLangevin",
-    "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler", "Sphere",
-    "Step", "StochasticHeun", "TimeGrid", "TimeTable", "UniformGrid", "WienerBeyond", "bits_per_dimension",
-    "interpolate", "sample",
+    "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler", "Slicewise",
+    "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniformGrid", "WienerBeyond",
+    "bits_per_dimension", "interpolate", "sample",
 ]  # fmt: skip

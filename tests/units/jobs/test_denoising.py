@@ -10,6 +10,7 @@ from PIL import Image
 
 from scorefield import cli
 from scorefield.data import Noisy
+from scorefield.data.magnitude import without_bias
 from scorefield.data.noisy import estimate_noise
 from scorefield.data.single import read_fields
 from scorefield.datasets import Digits
@@ -154,3 +155,53 @@ def test_noise_is_estimated_from_fields_with_edges(data_folder: Path) -> None:
     white[..., :10] = 0  # a margin that was filled up
     torch.testing.assert_close(estimate_noise(white), torch.full((4,), 0.3), rtol=0.1, atol=0)
     assert estimate_noise(torch.zeros(1, 1, 8)).tolist() == [0]
+
+
+def test_magnitudes_lose_the_bias_of_their_noise(run: Path, tmp_path: Path, capsys) -> None:
+    """Their mean by the model, and then the x that has this mean; the noise from the dark part of the image."""
+    rng, x = np.random.default_rng(0), np.zeros((16, 8, 8))
+    x[:, 4:] = 15.0
+    y = np.abs(x + 3.0 * (rng.standard_normal(x.shape) + 1j * rng.standard_normal(x.shape))).astype(np.float32)
+    np.save(tmp_path / "m.npy", y)
+    call = ["denoise", str(run), str(tmp_path / "m.npy"), "--magnitudes-of", "1", "--out"]
+    assert cli.main([*call, str(tmp_path / "out")]) == 0
+    (level,) = set(json.loads((tmp_path / "out" / "denoising.json").read_text())["files"]["m"]["noise"])
+    assert level == pytest.approx(3.0, rel=0.2)
+    mean = loading.load(run).denoise(torch.from_numpy(y)[:, None], level).clamp(min=0)
+    np.testing.assert_allclose(np.load(tmp_path / "out" / "m.npy"), without_bias(mean, level).numpy(), atol=1e-3)
+    assert cli.main([*call, str(tmp_path / "b"), "--noise", "3"]) == 0
+    assert "times what" not in capsys.readouterr().err
+    assert cli.main([*call, str(tmp_path / "c"), "--noise", "9"]) == 0
+    assert "--noise is 3 times what its darkest pixels" in capsys.readouterr().err
+    np.save(tmp_path / "m.npy", y - 5)
+    assert cli.main([*call, str(tmp_path / "d")]) == 2 and "holds no magnitudes" in capsys.readouterr().err
+
+
+def test_noise_that_varies_over_the_field_is_made_even(run: Path, tmp_path: Path, capsys) -> None:
+    y = 3 * np.random.default_rng(0).standard_normal((5, 8, 8)).astype(np.float32)
+    even, uneven = np.full((8, 8), 3.0), 3.0 * np.linspace(0.5, 1.5, 64).reshape(8, 8)
+    for name, values in (
+        ("y", y),
+        ("even", even),
+        ("uneven", uneven),
+        ("each", np.stack([uneven] * 5)),
+        ("bad", even - 3),
+    ):
+        np.save(tmp_path / f"{name}.npy", values)
+
+    def denoised(out: str, *options: str) -> np.ndarray:
+        call = ["denoise", str(run), str(tmp_path / "y.npy"), "--out", str(tmp_path / out), *options]
+        assert cli.main(call) == 0
+        return np.load(tmp_path / out / "y.npy")
+
+    as_one = denoised("a", "--noise", "3")
+    np.testing.assert_allclose(denoised("b", "--noise-map", str(tmp_path / "even.npy")), as_one, atol=1e-4)
+    found = denoised("c", "--noise-map", str(tmp_path / "uneven.npy"))
+    np.testing.assert_allclose(denoised("d", "--noise-map", str(tmp_path / "each.npy")), found, atol=1e-4)
+    level = float(np.sqrt((uneven**2).mean()))
+    relative = torch.from_numpy((uneven / level).astype(np.float32))
+    expected = relative * loading.load(run).denoise(torch.from_numpy(y)[:, None] / relative, level)
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-3)
+    bad = ["denoise", str(run), str(tmp_path / "y.npy"), "--out", str(tmp_path / "e"), "--noise-map"]
+    assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2 and "standard deviation > 0" in capsys.readouterr().err
+    assert cli.main([*bad, str(tmp_path / "even.npy"), "--noise", "3"]) == 2 and not (tmp_path / "e").exists()

@@ -176,6 +176,34 @@ def test_ismrmrd_holds_trajectories(phantom, tmp_path):
     assert np.abs(found.noise_scan).max() == pytest.approx(np.abs(noise.data).max() / 2)
 
 
+@pytest.mark.parametrize("kind", ["npz", "h5", "mat", "apart"])
+def test_a_matrix_in_the_file_is_that_of_the_image(kind, tmp_path):
+    """Of a field of view that is not square only it can tell; with the trajectory in another file, too."""
+    import h5py
+    from scipy.io import savemat
+
+    places, size = spokes() / N, (N, N // 2)
+    kspace = np.ones((COILS, SAMPLES, SPOKES), np.complex64)
+    arrays = {"kspace": kspace, "trajectory": places, "matrix": np.array(size)}
+    path, beside = tmp_path / f"radial.{'npz' if kind == 'apart' else kind}", None
+    if kind == "h5":
+        with h5py.File(path, "w") as file:
+            file.update(arrays)
+    elif kind == "mat":
+        savemat(path, arrays)
+    elif kind == "npz":
+        np.savez(path, **arrays)
+    else:
+        beside = tmp_path / "places.npy"
+        np.save(beside, arrays.pop("trajectory"))
+        np.savez(path, **arrays)
+    assert open_kspace(path, beside).trajectory.matrix == size
+    if kind == "npz":
+        np.savez(path, **(arrays | {"matrix": np.array([N, 1.5])}))
+        with pytest.raises(InputError, match="height and width in pixels"):
+            open_kspace(path)
+
+
 # --------------------------------------------------------------------------------------------------------- to images
 @pytest.mark.parametrize("places", [spokes(), spiral()], ids=["radial", "spiral"])
 def test_images_noise_and_maps_are_right(places, phantom, tmp_path):

@@ -70,6 +70,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, scans: list[Simulation]) ->
 
 def job(folder: Path, out: Path, *more: str, kspace: str = "full.h5") -> list[str]:
     command = ["reconstruct", str(folder / "run"), str(folder / kspace), "--out", str(out), "-n", "2", "--steps", "3"]
+    command += ["--centre", "0"]  # which would draw eight members
     command += ["--baselines.damping", "0.001", "--baselines.iterations", "20", "--baselines.wavelet", "0.0005"]
     return [*command, "--cache", str(folder / "cache"), *more]
 
@@ -168,6 +169,17 @@ def test_some_lines_are_held_out_and_say_whether_the_members_spread_enough(folde
     np.testing.assert_array_equal(found["members"], members)  # which see all lines
     assert np.isnan(found["held_out"][0, :3]).all() and found["held_out"][0, 3:].tolist() == [1, 1]
     assert found["mask"][0].any(0).sum() == 18 and not found["held_out_mask"].any()
+
+
+def test_members_are_centred_at_an_image_of_their_own_unless_they_are_not_to_be(folder, tmp_path):
+    few = ["--acceleration", "2", "--calibration", "11", "--slices", "0", "--held-out", "0", "-n", "8"]
+    few += ["--grid", "EDMGrid", "--grid.ratio_min", "0.005", "--grid.ratio_max", "1"]
+    assert main(job(folder, tmp_path / "a.h5", *few, "--centre", "3")) == 0
+    assert main(job(folder, tmp_path / "b.h5", *few)) == 0
+    centred, plain = read(tmp_path / "a.h5"), read(tmp_path / "b.h5")
+    away = [x["members"][0] - x["mean"][0] for x in (centred, plain)]
+    np.testing.assert_allclose(away[0], away[1] * (8 / 7) ** 0.5, rtol=1e-3, atol=1e-3 * np.abs(away[1]).max())
+    assert np.abs(centred["mean"] - plain["mean"]).max() > 1e-3 * np.abs(plain["mean"]).max()
 
 
 def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys):
@@ -451,8 +463,7 @@ def test_chi_square_is_one_for_the_truth_and_the_scale_finds_the_image(scans):
 
 
 def test_a_member_depends_on_its_number_alone(folder, scans):
-    from scorefield.mri.reconstruction import OWN_METHOD
-    from scorefield.mri.scan import Posterior
+    from scorefield.mri.posterior import OWN_METHOD, Posterior
     from scorefield.samplers import DPMSolverPP2M, Sampler
 
     model, scan = scorefield.load(folder / "run"), scan_of(scans[0], RandomLines(2.0, 9)(GRID))
@@ -465,8 +476,7 @@ def test_a_member_depends_on_its_number_alone(folder, scans):
 
 
 def test_what_no_coil_sees_is_zero(folder, scans):
-    from scorefield.mri.reconstruction import OWN_METHOD
-    from scorefield.mri.scan import Posterior
+    from scorefield.mri.posterior import OWN_METHOD, Posterior
     from scorefield.samplers import DPMSolverPP2M, Sampler
 
     maps = scans[0].maps.copy()
@@ -578,12 +588,34 @@ def test_volumes_are_denoised_where_they_lie(folder, tmp_path, capsys):
 
 def test_members_end_no_lower_than_the_runs_own_samples(folder):
     """A prior that was learnt from noisy images knows nothing of what has less noise."""
-    from scorefield.mri.reconstruction import own_sampler
+    from scorefield.mri.posterior import own_sampler
     from scorefield.samplers import EDMGrid
 
     model = scorefield.load(folder / "run")
     for least, expected in ((None, 0.005), (0.002, 0.005), (0.1, 0.1)):
         model.sampler = replace(model.sampler, grid=EDMGrid(ratio_min=least), steps=5)
-        schedule, sampler = model.sde.schedule, own_sampler(model)
-        last = sampler.grid(schedule, sampler.steps)[-1:]
-        assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(expected, rel=1e-6)
+        for centre in (0, 24):
+            schedule, sampler = model.sde.schedule, own_sampler(model, centre)
+            last = sampler.grid(schedule, sampler.steps)[-1:]
+            assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_slices_are_reconstructed_as_one_volume(folder, tmp_path, capsys):
+    """Across the slices alone it is what slices one by one are, but for one scale; across several axes another image."""
+    few = ["--acceleration", "2", "--calibration", "11", "-n", "4", "--centre", "4"]
+    found = {}
+    for name, more in (("one", []), ("stack", ["--volume", "--axes", "0"]), ("all", ["--volume"])):
+        assert main(job(folder, tmp_path / f"{name}.h5", *few, *more)) == 0
+        found[name] = read(tmp_path / f"{name}.h5")
+    assert found["all"]["members"].shape == found["one"]["members"].shape == (2, 4, *GRID)
+    assert np.isfinite(found["all"]["mean"]).all() and np.isfinite(found["all"]["held_out"][:, 4]).all()
+    names = ("CG_SENSE", "mask", "held_out_mask", "reference", "maps")
+    for name in names:
+        np.testing.assert_array_equal(found["all"][name], found["one"][name])
+    means = {name: x["mean"] for name, x in found.items()}
+    assert (means["one"] != means["stack"]).any() and (means["all"] != means["stack"]).any()
+    (tmp_path / "all.h5").unlink()
+    capsys.readouterr()
+    refuse(capsys, job(folder, tmp_path / "all.h5", *few, "--volume", "--axes", "0,0"), "each once")
+    refuse(capsys, job(folder, tmp_path / "all.h5", *few, "--volume", "--slices", "1,0"), "follow one another")
+    assert not (tmp_path / "all.h5").exists()
