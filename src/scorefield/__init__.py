@@ -18,8 +18,8 @@ NAMES = {
         NoiseRatio OneStep Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
     """,
     "core.noise": """
-        AlongTime Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
-        SquaredExponential VonKarman White WhiteModes autoregressive
+        AlongTime Boundary Exponential Free GaussianField KernelField MaskedField Matern Neumann Noise Periodic
+        SpectralDensity SquaredExponential VonKarman White WhiteModes autoregressive runs_of
     """,
     "core.oracle": "Gaussian Mixture",
     "core.residual": "ConditionalMean",
@@ -84,8 +84,8 @@ if TYPE_CHECKING:
         NoiseRatio, OneStep, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
     )
     from scorefield.core.noise import (
-        AlongTime, Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
-        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive,
+        AlongTime, Boundary, Exponential, Free, GaussianField, KernelField, MaskedField, Matern, Neumann, Noise, Periodic,
+        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive, runs_of,
     )
     from scorefield.core.oracle import Gaussian, Mixture
     from scorefield.core.residual import ConditionalMean

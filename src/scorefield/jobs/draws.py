@@ -111,7 +111,8 @@ class Draws(Job):
     def compute(self, number: int) -> Piece:
         start, options = number * self.chunk, (self.seed, self.sampler, self.shape, self.condition, self.chunk)
         x = next(self.model.chunks([start], self.n, *options, denoiser=self.denoiser))
-        if not bool(torch.isfinite(x).all()):
+        inside = self.model.sde.noise.support(x.shape[2:])
+        if not bool((x if inside is None else x[..., inside]).isfinite().all()):
             raise InputError(
                 f"Samples {start} to {start + len(x) - 1} are not finite: take another --grid or --sampler, or more --steps."
             )
