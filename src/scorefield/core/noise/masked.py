@@ -71,8 +71,13 @@ class MaskedField(Noise):
                 raise InputError(f"MaskedField needs {name} > 0, not {value}.")
         self.on_torus().lengths(len(self.grid))
 
+    @property
+    def density(self) -> Matern:
+        """That of the field far from any coast."""
+        return Matern(self.length, 2 - len(self.grid) / 2)
+
     def on_torus(self) -> GaussianField:
-        return GaussianField(Matern(self.length, 2 - len(self.grid) / 2), domain=self.domain, variance=self.variance)
+        return GaussianField(self.density, domain=self.domain, variance=self.variance)
 
     def support(self, grid: Sequence[int] | Size) -> Tensor:
         return torch.from_numpy(_inside(self, tuple(grid)))
@@ -149,7 +154,7 @@ def _operator(noise: MaskedField, grid: tuple[int, ...]) -> _Operator:
 
     inside = _inside(noise, grid)
     lengths = noise.on_torus().lengths(len(grid))
-    kappa = noise.on_torus().density.kappa ** 2
+    kappa = noise.density.kappa**2
     slow = _slow_axis(grid, noise.periodic_axes)  # numbered first, so that A is tridiagonal in blocks along it
     number = np.full(inside.shape, -1)
     moved = np.moveaxis(number, slow, 0)
