@@ -29,7 +29,7 @@ NAMES = {
     "core.wiener": "Wiener",
     "data": """
         Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
-        HuggingFace Images Loader Measured Noisy Normaliser Sequential Source Square Standardise Tensors
+        HuggingFace Images Loader Measured Noisy Normaliser Sequential Simulations Source Square Standardise Tensors
         UnitRange
     """,
     "data.quantile": "QuantileNormal",
@@ -97,7 +97,7 @@ if TYPE_CHECKING:
     from scorefield.core.wiener import Wiener
     from scorefield.data import (
         Arrays, Augment, Batch, Centre, CentreCrop, Crop, Dequantise, Divide, DropLabel, FieldDataset, Flip,
-        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Source, Square,
+        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Simulations, Source, Square,
         Standardise, Tensors, UnitRange,
     )
     from scorefield.data.quantile import QuantileNormal

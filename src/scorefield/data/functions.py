@@ -24,7 +24,7 @@ IRREGULAR = 1e-2  # of a spacing, by which spacings may differ: coordinates are 
 
 @dataclass(frozen=True)
 class Functions(Source):
-    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5) or Zarr (.zarr, .zarr.zip) file.
+    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5), PyTorch (.pt), MATLAB (.mat) or Zarr (.zarr) file.
 
     A grid of n points of spacing h covers a domain of length n h: each point stands for a cell, so that a coarser and a finer
     grid of the same domain agree. Without coordinates, positions are (i + ½)/n. NaN is where functions are not known.
