@@ -51,7 +51,9 @@ def sums(members: Tensor, truth: Tensor) -> Sums:
     size = truth.where(known, 0.0).double().flatten(1).norm(dim=1)
     crps = fair_crps(members, truth).double().flatten(1).nanmean(1)
     energy = fair_energy_score(members, truth, weight)
-    relative = torch.where(size > 0, error.flatten(1).norm(dim=1) / size, torch.nan)  # of a field of zeros there is none
+    relative = torch.where(
+        size > 0, error.flatten(1).norm(dim=1) / size, torch.nan
+    )  # of a field of zeros there is none
     rows = torch.stack((crps, energy, relative), dim=1)
     variance = members.double().var(0) if count > 1 else torch.zeros_like(error)
     low, high = (members.kthvalue(k, dim=0).values for k in (rank(count), count + 1 - rank(count)))
