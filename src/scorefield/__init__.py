@@ -18,8 +18,8 @@ NAMES = {
         NoiseRatio OneStep Preconditioner ScalarPreconditioner ScorePrediction Times VelocityPrediction
     """,
     "core.noise": """
-        AlongTime Boundary Exponential Free GaussianField KernelField Matern Neumann Noise Periodic SpectralDensity
-        SquaredExponential VonKarman White WhiteModes autoregressive
+        AlongTime Boundary Exponential Free GaussianField KernelField MaskedField Matern Neumann Noise Periodic
+        SpectralDensity SquaredExponential VonKarman White WhiteModes autoregressive runs_of
     """,
     "core.oracle": "Gaussian Mixture",
     "core.residual": "ConditionalMean LinearMean",
@@ -29,7 +29,7 @@ NAMES = {
     "core.wiener": "Wiener",
     "data": """
         Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
-        HuggingFace Images Loader Measured Noisy Normaliser Sequential Source Square Standardise Tensors
+        HuggingFace Images Loader Measured Noisy Normaliser Sequential Simulations Source Square Standardise Tensors
         UnitRange
     """,
     "data.quantile": "QuantileNormal",
@@ -85,8 +85,8 @@ if TYPE_CHECKING:
         NoiseRatio, OneStep, Preconditioner, ScalarPreconditioner, ScorePrediction, Times, VelocityPrediction,
     )
     from scorefield.core.noise import (
-        AlongTime, Boundary, Exponential, Free, GaussianField, KernelField, Matern, Neumann, Noise, Periodic,
-        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive,
+        AlongTime, Boundary, Exponential, Free, GaussianField, KernelField, MaskedField, Matern, Neumann, Noise, Periodic,
+        SpectralDensity, SquaredExponential, VonKarman, White, WhiteModes, autoregressive, runs_of,
     )
     from scorefield.core.oracle import Gaussian, Mixture
     from scorefield.core.residual import ConditionalMean, LinearMean
@@ -98,7 +98,7 @@ if TYPE_CHECKING:
     from scorefield.core.wiener import Wiener
     from scorefield.data import (
         Arrays, Augment, Batch, Centre, CentreCrop, Crop, Dequantise, Divide, DropLabel, FieldDataset, Flip,
-        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Source, Square,
+        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Simulations, Source, Square,
         Standardise, Tensors, UnitRange,
     )
     from scorefield.data.quantile import QuantileNormal

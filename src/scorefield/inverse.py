@@ -71,10 +71,11 @@ def in_model_space(
     zero = torch.zeros(1, *(shape or model.shape), dtype=torch.float64)
     one, probe = zero + 1, torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     _, given = model.enter(Batch(zero, cond or {}))
-    shift, top, found = (model.leave(z.to(model.device), given) for z in (zero, one, probe))
+    inside = model.sde.noise.within
+    shift, top, found = (inside(model.leave(z.to(model.device), given)) for z in (zero, one, inside(probe)))
     scale = top - shift
     near = 1e-4 * float(scale.abs().max())
-    if not torch.allclose(found, shift + scale * probe.to(found), rtol=1e-4, atol=near):
+    if not torch.allclose(found, shift + scale * inside(probe).to(found), rtol=1e-4, atol=near):
         raise InputError(
             f"{type(model.normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
             "train with Standardise, UnitRange or Centre."

@@ -254,17 +254,22 @@ class Model(nn.Module):
     def enter(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
         """z and cond in model space, of x and cond in data units: the only way in, and `leave` the only way out.
 
-        z is x normalised, without the mean where the model has one, 0 where x is not known. Of cond, `field` is in the units of
-        its own normaliser and 0 where it is NaN, `vector` is standardised entry by entry and NaN where it is; anything else stays
-        as it is. Both are on the model's device and in its `precision`.
+        z is x normalised, without the mean where the model has one, 0 where x is not known or has no noise. Of cond, `field` is
+        in the units of its own normaliser and 0 where it is NaN, `vector` is standardised entry by entry and NaN where it is;
+        anything else stays as it is. Both are on the model's device and in its `precision`.
         """
         inside = self.prepare(batch)
         return inside.x, dict(inside.cond)
 
     def leave(self, z: Tensor, cond: Condition) -> Tensor:
-        """x in data units, of z and cond in model space, in float32 at least; in float64 where the units need it."""
+        """x in data units, of z and cond in model space, in float32 at least; in float64 where the units need it.
+
+        NaN where there is no noise, outside the region of a `MaskedField`: fields are not known there.
+        """
         z = z.to(self.device, torch.promote_types(z.dtype, self.precision))
         x = self.normaliser.inverse(z if self.mean is None else self.mean.add(z, cond))
+        if (inside := self.sde.noise.support(x.shape[2:])) is not None:
+            x = x.where(inside.to(x.device), math.nan)
         return x.to(torch.promote_types(z.dtype, self.normaliser.precision))
 
     def prepare(self, batch: Batch, *, fitted: bool = False) -> Batch:
@@ -276,7 +281,7 @@ class Model(nn.Module):
         """
         inside = self._in_units(batch)
         inside = inside if self.mean is None else self.mean.subtract(inside, fitted=fitted)
-        return replace(inside, x=inside.x.to(self.precision))
+        return replace(inside, x=self.sde.noise.within(inside.x.to(self.precision)))
 
     def _in_units(self, batch: Batch) -> Batch:
         """A batch in model space before the mean is subtracted."""
@@ -302,8 +307,10 @@ class Model(nn.Module):
         return {name: value.to(self.precision) if value.is_floating_point() else value for name, value in given.items()}
 
     def log_det(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, " batch"]:
-        """log |det ∂z/∂x| of the way in at x in data units, summed over all elements of each field."""
+        """log |det ∂z/∂x| of the way in at x in data units, summed over all elements of each field that have noise."""
         x = x.to(self.device, torch.promote_types(x.dtype, self.precision))
+        if (inside := self.sde.noise.support(x.shape[2:])) is not None:
+            x = x[..., inside.to(x.device)]
         found = self.normaliser.log_det(x)
         return found if self.mean is None else found + self.mean.residual.log_det(x)
 
@@ -329,7 +336,12 @@ class Model(nn.Module):
         return parts if self.vectors is None else [*parts, ("vector", self.vectors)]
 
     def fit(self, batches: Iterable[Batch]) -> None:
-        """Fit all that is to be fitted to training data, in data units: the units first, then what the mean leaves."""
+        """Fit all that is to be fitted to training data, in data units: the units first, then what the mean leaves.
+
+        Raises:
+            InputError: fields that are known where there is no noise.
+        """
+        self._check_region(next(iter(batches), None))
         if not has_learnt(self.normaliser):
             self.normaliser.fit(batches)
         if not has_learnt(self.predictors):
@@ -338,6 +350,17 @@ class Model(nn.Module):
             self.vectors.fit(batches)
         if self.mean is not None:
             self.mean.fit(Changed(batches, self._in_units))
+
+    def _check_region(self, batch: Batch | None) -> None:
+        """Refuse fields that are known where the noise is not."""
+        if batch is None or (inside := self.sde.noise.support(batch.x.shape[2:])) is None:
+            return
+        known = batch.x.isfinite() if batch.mask is None else batch.mask.bool().expand_as(batch.x)
+        if beyond := int((known & ~inside).flatten(2).any(2).sum()):
+            raise InputError(
+                f"{beyond} of the first {known.flatten(2)[:, :, 0].numel()} fields are known outside the region of the noise, "
+                "where nothing is drawn: set them to NaN there, or take a noise whose region holds them, by suggest --region."
+            )
 
     @torch.no_grad()
     def denoise(

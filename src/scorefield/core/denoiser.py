@@ -306,7 +306,7 @@ class OneStep(ScalarPreconditioner):
 
 # ----------------------------------------------------------------------------------------------------------- denoiser
 class Denoiser(nn.Module):
-    """x̂ = E[x | x_t] as c_skip x_t + c_out F(c_in x_t, c_noise).
+    """x̂ = E[x | x_t] as c_skip x_t + c_out F(c_in x_t, c_noise), 0 where there is no noise, as fields in model space are there.
 
     Args:
         net: the network F.
@@ -319,11 +319,11 @@ class Denoiser(nn.Module):
         self.net, self.sde, self.precondition = net, sde, precondition
 
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        return self.precondition.denoise(self.net, self.sde, x_t, t, cond)
+        return self.sde.noise.within(self.precondition.denoise(self.net, self.sde, x_t, t, cond))
 
     def score(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         """C ∇log p(x_t) = (α x̂ − x_t)/σ², without the cancellation of α x̂ and x_t where the noise is weak."""
-        return self.precondition.score(self.net, self.sde, x_t, t, cond)
+        return self.sde.noise.within(self.precondition.score(self.net, self.sde, x_t, t, cond))
 
 
 def evaluate(net: Network, x_t: Field, c: Coefficients, cond: Condition | None) -> Tensor:

@@ -59,7 +59,9 @@ class SDE:
         """log N(x; 0, σ(t)² C) in nats, with respect to Lebesgue measure on the grid's values."""
         variance = self.schedule.sigma(t) ** 2
         square = (x * self.noise.precision(x)).flatten(1).sum(1) / variance
-        return -0.5 * (square + self.noise.log_det(x) + x[0].numel() * (2 * math.pi * variance).log())
+        return -0.5 * (
+            square + self.noise.log_det(x) + self.noise.dimension(x.shape[1:]) * (2 * math.pi * variance).log()
+        )
 
     def transition(self, s: Time, t: Time) -> tuple[Time, Time]:
         """The forward kernel from s to t > s: x_t = a x_s + q ξ, a = α_t/α_s, q² = σ_t² − a² σ_s² = −σ_t² expm1(λ_t − λ_s).

@@ -11,10 +11,11 @@ from scorefield.data.images import Images
 from scorefield.data.loader import Loader, Sequential
 from scorefield.data.noisy import Measured, Noisy
 from scorefield.data.normalise import Centre, Divide, Identity, Normaliser, Standardise, UnitRange
+from scorefield.data.simulations import Simulations
 from scorefield.data.source import Source, Tensors, Wrapped
 
 __all__ = [
     "Arrays", "Augment", "Batch", "Centre", "CentreCrop", "Crop", "Dequantise", "Divide", "DropLabel",
     "FieldDataset", "Flip", "Functions", "HuggingFace", "Identity", "Images", "Loader", "Measured", "Noisy",
-    "Normaliser", "Sequential", "Source", "Square", "Standardise", "Tensors", "UnitRange", "Wrapped",
+    "Normaliser", "Sequential", "Simulations", "Source", "Square", "Standardise", "Tensors", "UnitRange", "Wrapped",
 ]  # fmt: skip

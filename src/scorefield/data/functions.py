@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from torch import Tensor
 from scorefield.data.arrays import LABELS
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset
+from scorefield.data.precision import spread_rows
 from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.data.stored import StoredFile, open_arrays
 from scorefield.foundation.errors import InputError
@@ -22,10 +24,10 @@ IRREGULAR = 1e-2  # of a spacing, by which spacings may differ: coordinates are 
 
 @dataclass(frozen=True)
 class Functions(Source):
-    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5) or Zarr (.zarr, .zarr.zip) file.
+    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5), PyTorch (.pt), MATLAB (.mat) or Zarr (.zarr) file.
 
     A grid of n points of spacing h covers a domain of length n h: each point stands for a cell, so that a coarser and a finer
-    grid of the same domain agree. Without coordinates, positions are (i + ½)/n.
+    grid of the same domain agree. Without coordinates, positions are (i + ½)/n. NaN is where functions are not known.
 
     Args:
         path: the file.
@@ -64,12 +66,21 @@ class Functions(Source):
         fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
         grid = tuple(fields[0].x.shape[1:])
         points = self._points(file, grid, path)
-        found = GivenFields(fields, self._conditions(file, fields, grid, path), points if self.append else None)
+        rows = fields.gather(torch.from_numpy(spread_rows(len(fields), math.prod(fields.array.shape[1:])))).x
+        gaps = float(rows.isnan().float().mean())
+        found = GivenFields(
+            fields, self._conditions(file, fields, grid, path), points if self.append else None, gaps > 0
+        )
         found.notes = tuple(
             f"{label} of {path} is not used: functions have no classes. Save fields with classes as .npz."
             for label in LABELS
             if label in file.names and label not in (name, self.given, *self.coordinates)
         )
+        if gaps:
+            found.notes += (
+                f"{100 * gaps:.2g} % of {name or 'the array'} of {path} is not known (NaN): where that is the same part of all, "
+                "take a MaskedField for the noise (scorefield suggest --region).",
+            )
         return found
 
     def _points(self, file: StoredFile, grid: tuple[int, ...], path: Path) -> Tensor:
@@ -108,10 +119,16 @@ class Functions(Source):
 
 
 class GivenFields(FieldDataset):
-    """Fields with what they are conditioned on: other fields, the positions of their points."""
+    """Fields with what they are conditioned on: other fields, the positions of their points; `gaps` where some are NaN."""
 
-    def __init__(self, fields: FieldDataset, given: FieldDataset | None, coordinates: Tensor | None) -> None:
-        self.fields, self.given, self.coordinates = fields, given, coordinates
+    def __init__(
+        self,
+        fields: FieldDataset,
+        given: FieldDataset | None = None,
+        coordinates: Tensor | None = None,
+        gaps: bool = False,
+    ) -> None:
+        self.fields, self.given, self.coordinates, self.gaps = fields, given, coordinates, gaps
         self.quantum, self.dtype, self.classes = fields.quantum, fields.dtype, fields.classes
 
     def __len__(self) -> int:
@@ -124,7 +141,7 @@ class GivenFields(FieldDataset):
             cond["field"] = self.given.gather(indices).x
         if self.coordinates is not None:
             cond["coords"] = self.coordinates.expand(len(indices), *self.coordinates.shape)
-        return replace(batch, cond=cond)
+        return replace(batch, cond=cond, mask=~batch.x.isnan() if self.gaps else None)
 
 
 def positions(grid: Sequence[int]) -> Tensor:

@@ -25,7 +25,13 @@ Split = Literal["train", "valid", "test"]  # few sources have a part to test on
 
 
 class Source(ABC):
-    """Where fields come from."""
+    """Where fields come from.
+
+    Attributes:
+        past: how many fields before it, as its condition, each field is given; 0 where that is something else.
+    """
+
+    past: int = 0
 
     @abstractmethod
     def load(self, split: Split) -> FieldDataset:

@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
+import torch
 
 from scorefield.data.arrays import ArrayFile
-from scorefield.data.fields import Stored
+from scorefield.data.fields import HALVES, Stored
+from scorefield.data.matlab import matlab_arrays
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 from scorefield.foundation.lazy import require
+from scorefield.foundation.limits import check_unpacked
+from scorefield.foundation.pickles import check_pickle
 
 HDF5 = (".h5", ".hdf5", ".hdf")
+TORCH = (".pt", ".pth")
 
 
 @runtime_checkable
@@ -29,9 +37,13 @@ class StoredFile(Protocol):
 
 
 def open_arrays(path: Path) -> StoredFile:
-    """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5) or Zarr file or folder (.zarr, .zarr.zip)."""
+    """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5), PyTorch (.pt, .pth), MATLAB (.mat) or Zarr file (.zarr, .zarr.zip)."""
     if path.suffix in HDF5:
         return HDF5File(path)
+    if path.suffix in TORCH:
+        return TorchFile(path)
+    if path.suffix == ".mat":
+        return MatlabFile(path)
     if path.suffix == ".zarr" or path.name.endswith(".zarr.zip"):
         return ZarrFile(path)
     return ArrayFile(path)
@@ -85,6 +97,58 @@ class HDF5Array:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_content": None}  # an open file does not travel to another process
+
+
+class TorchFile:
+    """The tensors of a dictionary, or the only tensor, of no name, in a file of `torch.save`; no code in it is run."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise AbsentDataError(f"There is no file {path}: correct the path.")
+        self.path = path
+        try:
+            check_torch(path)
+            content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+        except Exception as error:  # whatever a damaged file raises
+            raise InputError(
+                f"{path} is no file of tensors alone ({brief(error)}): save them by torch.save({{'x': x, 'y': y}}, path)."
+            ) from error
+        named = content if isinstance(content, Mapping) else {"": content}
+        self._tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+        if not self._tensors:
+            raise InputError(f"{path} holds no tensors: save them by torch.save({{'x': x, 'y': y}}, path).")
+        self.names = tuple(self._tensors)
+
+    def read(self, name: str, argument: str) -> Stored:
+        check_name(name, self.names, self.path, argument)
+        found = self._tensors[name].detach()
+        return (found.float() if found.dtype in HALVES else found).resolve_conj().resolve_neg().numpy()
+
+
+class MatlabFile:
+    """The arrays of numbers in a .mat file, with the axes that MATLAB shows."""
+
+    def __init__(self, path: Path) -> None:
+        if not path.is_file():
+            raise AbsentDataError(f"There is no file {path}: correct the path.")
+        self.path, self._arrays = path, matlab_arrays(path)
+        self.names = tuple(self._arrays)
+
+    def read(self, name: str, argument: str) -> Stored:
+        check_name(name, self.names, self.path, argument)
+        return self._arrays[name]()
+
+
+def check_torch(path: Path) -> None:
+    """Refuse a file of `torch.save` that claims more than it holds, or whose pickle is nested too deeply."""
+    with path.open("rb") as file:
+        if not zipfile.is_zipfile(file):
+            return  # as torch wrote before 1.6: read by weights_only alone
+        with zipfile.ZipFile(file) as archive:
+            check_unpacked(archive.infolist(), path.stat().st_size, "it", most=4)  # torch does not deflate
+            for member in archive.infolist():
+                if member.filename.endswith("data.pkl"):
+                    check_pickle(io.BytesIO(archive.read(member)))
 
 
 class ZarrFile:

@@ -47,7 +47,7 @@ class Stream(IntEnum):
     DROPOUT = 201  # (seed), with each sample's (index, epoch); of a user's own layers (seed, step, rank)
     RETURN = 203  # the seed of training after it went back: (seed, how often)
     WEIGHTS = 202  # the initial weights: (seed)
-    SAMPLE = 300  # a sample: (seed, index), (seed, member, key of the time)
+    SAMPLE = 300  # a sample: (seed, index), (seed, index, step of a rollout), (seed, member, key of the time)
     PROBE = 301  # probes of a likelihood: (0, index), (seed, index, repeat)
     DEGRADE = 302  # noise that is added before restoring: (seed, 0)
     NOISE = 303  # the noise of an example: (seed, split, index)

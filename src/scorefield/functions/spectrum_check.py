@@ -17,14 +17,15 @@ from jaxtyping import Bool, Float, Float64
 from torch import Size, Tensor
 
 from scorefield.core.denoiser import Condition
-from scorefield.core.noise import Noise
+from scorefield.core.noise import Noise, runs_of
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.core.spectrum import ROUNDING, RadialSpectrum, band_means, wavenumbers
+from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.jobs import resolution
 from scorefield.metrics.spectrum import tapered
-from scorefield.run.experiment import prepare
+from scorefield.run.experiment import data_of, prepare
 from scorefield.run.on_recipe import OnRecipe
 from scorefield.run.verb import Count, log, option
 from scorefield.samplers import Sampler
@@ -88,9 +89,14 @@ def bands_of(x: Float[Tensor, "batch channels *grid"], noise: Noise) -> Bands:
     """The spectra of fields in model space and of the noise, in the bands that the grid has whole.
 
     Under a noise without edges neither is diagonal in modes of the grid: then the data are tapered, as fields that are not
-    periodic have to be, and λ is that of the noise's density on a torus.
+    periodic have to be, and λ is that of the noise's density on a torus. On the region of a noise S/λ is
+    measured as the spectrum of whitened data, whose edge is nothing beside them, where S itself would be that of the edge.
     """
     torus, grid = noise.on_torus(), x.shape[2:]
+    if noise.support(grid) is not None:
+        white = torch.tensor(RadialSpectrum.measure(noise.whitened(x.double()), torus).bands, dtype=torch.float64)
+        variances = band_means(torus.eigenvalues(grid), wavenumbers(torus, grid), len(white))
+        return Bands(white * math.prod(grid) ** 2 / noise.dimension((1, *grid)) * variances, variances)
     data = RadialSpectrum.measure(x if torus is noise else tapered(x.double(), len(grid)), torus).bands
     return Bands(
         torch.tensor(data, dtype=torch.float64),
@@ -238,6 +244,32 @@ model:
       points: {points}"""
 
 
+def known_in_all(fields: FieldDataset, n: int) -> Bool[Tensor, "*grid"]:
+    """Where all of at most n fields are known. Raises InputError where that is everywhere, or nowhere."""
+    batch = fields.gather(resolution.spread(len(fields), n))
+    known = batch.x.isfinite() if batch.mask is None else batch.mask.bool().expand_as(batch.x)
+    found = known.flatten(0, 1).all(0)
+    if bool(found.all()) or not bool(found.any()):
+        where = "everywhere: they have no region of their own" if bool(found.all()) else "together nowhere"
+        raise InputError(f"The fields are known {where}; leave --region out.")
+    return found
+
+
+def region_recipe(known: Bool[Tensor, "*grid"]) -> str:
+    """A `MaskedField` for a region, as a part of a recipe, whose length is a fifth of the grid's longest side."""
+    return f"""\
+# goes after a recipe; the length is for you to choose, in units of the domain
+model:
+  sde:
+    noise:
+      class_path: scorefield.MaskedField
+      init_args:
+        grid: {list(known.shape)}
+        runs: {runs_of(known.numpy())}
+        length: 0.2
+        domain: {[n / max(known.shape) for n in known.shape]}"""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Suggest(OnRecipe):
     """Say which noise levels the spectrum of a recipe's data asks for, and what its sampler makes of it; exit code 2 and the band
@@ -246,12 +278,16 @@ class Suggest(OnRecipe):
     Args:
         n: at most so many fields of the training data.
         wiener: print Wiener's preconditioner for the data, as a part of a recipe.
+        region: print a noise for the part of the grid where all of the fields are known, as a part of a recipe.
     """
 
     n: Count = option("-n", "--number", default=512)
     wiener: bool = False
+    region: bool = False
 
     def run(self) -> Suggested:
+        if self.region:
+            return Suggested(region_recipe(known_in_all(data_of(self.settings).load("train"), self.n)))
         experiment = prepare(self.parser, self.settings)
         model, fields = experiment.model, experiment.train
         x, _ = model.enter(fields.gather(resolution.spread(len(fields), self.n)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from scorefield.foundation.errors import InputError
@@ -22,11 +22,13 @@ class CheckpointSpecification:
         schedule: the schedule.
         precondition: the preconditioner.
         levels: entries of the table, 0 where there is none.
+        model: of the model group, `noise`, `sampler` and `shape`, where a program has its own.
     """
 
     schedule: dict[str, Any]
     precondition: dict[str, Any]
     levels: int = 0
+    model: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def tabulated(

@@ -38,7 +38,8 @@ class Weights:
 def find(content: Any, origin: str) -> Weights:
     """The weights in what a checkpoint holds.
 
-    score_sde_pytorch, its rewrite and mlde: {model, ema: {shadow_params: [...]}, step, ...}. ncsnv2: [model, optimiser,
+    DiffusionOperators: {weights, ema_helper by name, last_epoch, metrics}. score_sde_pytorch, its rewrite and mlde:
+    {model, ema: {shadow_params: [...]}, step, ...}. ncsnv2: [model, optimiser,
     epoch, step, ema by name]. score-diffusion-training: {model_state, ema_state by name, config, ...}. Or weights alone.
 
     Raises:
@@ -71,6 +72,10 @@ def find(content: Any, origin: str) -> Weights:
         maps = _maps(extra, average, origin)
         step = step if isinstance(step, int) else 0
         return Weights(raw, averaged, step, images="location_params" not in content, maps=maps)
+    if isinstance(content, dict) and _is_weights(content.get("weights")):
+        raw, average, last = _named(content["weights"]), content.get("ema_helper"), content.get("last_epoch")
+        averaged = _by_name(raw, average, origin) if average else raw
+        return Weights(raw, averaged, last if isinstance(last, int) else 0, images=False)
     if _is_weights(content):
         raw = _named(content)
         return Weights(raw, raw)

@@ -17,7 +17,7 @@ from scorefield.run.verb import Verb, log
 
 READERS = (  # of files and folders by the ends of their names, in this order
     ("Arrays", (".npy", ".npz")),
-    ("Functions", (".h5", ".hdf5", ".hdf", ".zarr", ".zarr.zip")),
+    ("Functions", (".h5", ".hdf5", ".hdf", ".zarr", ".zarr.zip", ".pt", ".pth", ".mat")),
     ("Images", (".zip",)),
 )
 

@@ -84,7 +84,7 @@ def grid_of(shape: Sequence[int], resolution: int) -> list[int]:
 def log_noise(noise: Noise, x: Float[Tensor, "batch channels *grid"], sigma: float) -> Float[Tensor, " batch"]:
     """log N(x; 0, σ²C) in nats, on the grid of x."""
     square = (x * noise.precision(x)).double().flatten(1).sum(1) / sigma**2
-    return -0.5 * (square + noise.log_det(x.double()) + x[0].numel() * math.log(2 * math.pi * sigma**2))
+    return -0.5 * (square + noise.log_det(x.double()) + noise.dimension(x.shape[1:]) * math.log(2 * math.pi * sigma**2))
 
 
 def grids_of(noise: Noise, fields: FieldDataset, resolutions: Sequence[int]) -> list[FieldDataset]:

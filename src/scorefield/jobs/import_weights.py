@@ -8,6 +8,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from scorefield.data.batch import Conditions
 from scorefield.data.loader import Sequential
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import write_text
-from scorefield.interop import mlde, ncsnv2, pickles, score_sde, weights
+from scorefield.interop import diffusion_operators, mlde, ncsnv2, pickles, score_sde, weights
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
@@ -38,8 +39,9 @@ IMAGE_SCALE = 255.0  # our images count from 0 to 255, the original programs' fr
 
 @dataclass(frozen=True, kw_only=True)
 class Import(Verb):
-    """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2 or
-    score-diffusion-training. What it is follows from its weights and its configuration; nothing in it is executed.
+    """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2,
+    score-diffusion-training or DiffusionOperators. What it is follows from its weights and its configuration; nothing in it is
+    executed.
 
     Args:
         checkpoint: the file with the weights.
@@ -93,7 +95,7 @@ def converted(
     """
     found = weights.find(pickles.read_checkpoint(checkpoint), str(checkpoint))
     settings = _settings(found, checkpoint, config)
-    reader = ncsnv2 if "begin_conv.weight" in found.raw else score_sde
+    reader = reader_of(found)
     try:
         with limited_to(found.raw.values(), settings.origin):
             net, built = reader.network(settings, found.raw)
@@ -129,6 +131,13 @@ def converted(
         "imported": {"name": checkpoint.name, "sha256": sha256(checkpoint.read_bytes()).hexdigest()},
     }
     return tensors, facts
+
+
+def reader_of(found: Weights) -> ModuleType:
+    """The reader of such weights."""
+    if diffusion_operators.ours(found.raw):
+        return diffusion_operators
+    return ncsnv2 if "begin_conv.weight" in found.raw else score_sde
 
 
 def _located(described_net: dict[str, Any], net: Network, maps: Tensor) -> tuple[dict[str, Any], Network]:
@@ -178,13 +187,14 @@ def _model(settings: Settings, found: Weights, law: CheckpointSpecification, net
     inner = outer["net"]["init_args"] if net["class_path"].endswith("Affine") else outer
     size = settings.get("data.image_size")
     grid = [int(side) for side in size] if isinstance(size, list) else [int(size)] * 2 if size else []
+    own = law.model
     return {
-        "sde": {"schedule": law.schedule},
+        "sde": {"schedule": law.schedule} | ({"noise": own["noise"]} if "noise" in own else {}),
         "net": _plain(net),
         "precondition": law.precondition,
         "normaliser": _normaliser(settings, found),
-        "sampler": _sampler(settings, law),
-        "shape": [inner["out_channels"], *grid] if grid else [],
+        "sampler": own.get("sampler") or _sampler(settings, law),
+        "shape": own.get("shape") or ([inner["out_channels"], *grid] if grid else []),
     }
 
 

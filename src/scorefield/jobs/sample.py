@@ -16,6 +16,7 @@ from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
 from scorefield.jobs.pictures import trajectory
+from scorefield.jobs.rollout import Rollout
 from scorefield.jobs.vectors import Vector, vector_of
 from scorefield.model import Model
 from scorefield.run.runner import check_out, run_job
@@ -41,6 +42,7 @@ class Sample(Drawing):
             them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
         given: condition sample i on what goes with field i of this split of the data, train or valid; or on field i of a file, an
             image or .npy (fields, channels, *grid) in the units of the data; over again where there are fewer.
+        rollout: draw sequences of so many fields, each given those before it, of a run on `Forecasts`; with --given.
         png: a PNG for each sample instead of one array.
         range: with --png: the values of black and white; by default those of the images of training, 16 bits where these were.
         trajectory: draw some samples on their way from noise, too.
@@ -56,6 +58,7 @@ class Sample(Drawing):
     resolution: tuple[Count, ...] = ()
     beyond: Finer | None = None
     given: str | Path | None = None
+    rollout: Count | None = None
     png: bool = False
     range: tuple[float, float] | None = None
     trajectory: bool = False
@@ -64,6 +67,10 @@ class Sample(Drawing):
         check_out(self.out, folder=True)
         if self.range is not None and not self.png:
             raise InputError("--range is for pictures: add --png, or leave it out.")
+        if self.rollout is not None and (self.given is None or self.png or self.trajectory):
+            raise InputError(
+                "--rollout goes on from fields, into an array: add --given, and leave out --png and --trajectory."
+            )
         if self.beyond is not None and not self.resolution:
             raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if self.classifier is not None and self.label is None:
@@ -73,6 +80,14 @@ class Sample(Drawing):
 
     def run(self) -> Tensor | None:
         job = self.job()
+        if self.rollout is not None:
+            if self.checkpoint.source(self.trust).past * job.shape[0] != self.model.generative.net.cond_channels:
+                raise InputError(
+                    "--rollout is for a run on Forecasts, whose fields are given those before: leave it out."
+                )
+            run_job(Rollout(job, self.rollout), unit="sample", title="sequences")
+            log.info("%d sequences of %d fields in %s", self.n, self.rollout, self.out)
+            return read_samples(self.out)
         run_job(job, unit="sample", title="sample")
         if self.trajectory and is_first() and not (path := self.out / "trajectory.png").exists():
             trajectory(job.of_the_first(8), path)

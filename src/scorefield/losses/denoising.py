@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scorefield.core.denoiser import DenoiserProtocol
+from scorefield.core.noise import Noise
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
@@ -45,13 +46,21 @@ class Denoising(Loss):
         x_t, _ = denoiser.sde.perturb(batch.x, t, generator=generator)
         noise = denoiser.sde.noise
         norm = self.norm or (Mahalanobis() if noise.diagonal and batch.mask is None else SquaredError())
-        if batch.mask is not None and not norm.local:
+        if not norm.local and not known_all(batch, noise):
             raise InputError(
                 f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take SquaredError."
             )
         error = norm(denoiser(x_t, t, batch.cond) - batch.x, noise)
         reduce = mean_known if self.reduction == "mean" else half_sum_known
         return self.weight(schedule, t) * reduce(error, batch.mask)
+
+
+def known_all(batch: Batch, noise: Noise) -> bool:
+    """Whether every element that has noise is known."""
+    if batch.mask is None:
+        return True
+    inside = noise.support(batch.x.shape[2:])
+    return inside is not None and bool((batch.mask.bool() | ~inside.to(batch.x.device)).all())
 
 
 def half_sum_known(error: Float[Tensor, "batch *rest"], mask: Tensor | None) -> Float[Tensor, " batch"]:

@@ -49,7 +49,7 @@ class Phases(Comparison):
 @dataclass(frozen=True)
 class Spectra(Comparison):
     """Real fields on grids of one to three axes: the mean over bands of |ln of the ratio of mean powers|, the largest such, and
-    the Wasserstein distance of the values over their standard deviation.
+    the Wasserstein distance of the values over their standard deviation; where any is NaN, all have the mean of the data.
 
     Args:
         boundary: the modes: of the cosine series, of the Fourier series under a Hann window, or of periodic fields.
@@ -67,17 +67,18 @@ class Spectra(Comparison):
     def __call__(self, x: Tensor, data: Tensor) -> dict[str, float]:
         from scipy.stats import wasserstein_distance  # a second to load
 
+        x, data, values = _known(x, data)
         ours, theirs = self.spectrum(x).power, self.spectrum(data).power
         shared = min(ours.shape[1], theirs.shape[1])  # of two grids of one domain
         known = min(self.known or shared, shared)
         distance = band_distance(ours[:, :known], theirs[:, :known])
-        values = [part.flatten()[:: max(1, part.numel() // VALUES)].double().numpy() for part in (x, data)]
+        values = [part[:: max(1, part.numel() // VALUES)].double().numpy() for part in values]
         new = (ours[:, known:shared].mean(0) / theirs[:, known:shared].mean(0)).log()
         beyond = {"spectrum_new": float(new.mean())} if known < shared else {}
         return beyond | {
             "spectrum": float(distance.mean()),
             "spectrum_worst": float(distance.max()),
-            "values": float(wasserstein_distance(*values)) / (float(data.double().std()) or 1.0),
+            "values": float(wasserstein_distance(*values)) / (float(values[1].std(ddof=1)) or 1.0),
         }
 
     def spectrum(self, x: Tensor) -> Spectrum:
@@ -86,6 +87,23 @@ class Spectra(Comparison):
         if self.boundary == "cosine":
             return cosine_spectrum(fields, spacing)
         return radial_spectrum(fields, spacing, taper=self.boundary == "taper")
+
+
+def _known(x: Tensor, data: Tensor) -> tuple[Tensor, Tensor, tuple[Tensor, Tensor]]:
+    """Both with the mean of the data where any of them is NaN, and the values that are left.
+
+    The edge of what is known has a spectrum, too, and both have the same.
+    """
+    if bool(x.isfinite().all() and data.isfinite().all()):
+        return x, data, (x.flatten(), data.flatten())
+    if x.shape[2:] != data.shape[2:]:
+        raise InputError("Fields that are not known everywhere have spectra to compare on one grid alone.")
+    known = x.isfinite().all(0) & data.isfinite().all(0)
+    if not bool(known.flatten(1).any(1).all()):
+        raise InputError("No point is known in all fields, so that they have no spectra to compare.")
+    mean = torch.stack([part[:, inside].mean() for part, inside in zip(data.movedim(1, 0), known, strict=True)])
+    filled = [part.where(known, mean.reshape(-1, *(1,) * (x.ndim - 2))) for part in (x, data)]
+    return filled[0], filled[1], (x[:, known].flatten(), data[:, known].flatten())
 
 
 def floor(comparison: Comparison, data: Tensor, *, halves: int = HALVES, seed: int = 0) -> Mapping[str, float]:

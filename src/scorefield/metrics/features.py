@@ -65,6 +65,11 @@ class Pixels(Features):
         return None
 
 
+def known(x: Tensor) -> Tensor:
+    """x with 0 where it is NaN, not known: there fields of one region do not differ."""
+    return x.where(~x.isnan(), 0.0)
+
+
 class Projected(Features):
     """A random projection of the values to few dimensions, the same for the same seed and number of values.
 
@@ -72,7 +77,7 @@ class Projected(Features):
     signs (Charikar et al. 2002). The rows are thus orthonormal without any linear algebra that would differ between
     machines, and need no memory of (outputs, dim). A distance of features is about outputs/dim of that of the values,
     squared, and says nothing of what the rows do not see: compare figures of equal `hash` only. Up to `outputs` values
-    are left as they are.
+    are left as they are, and those that are not known, NaN, count as 0.
 
     Args:
         dim: the number of values of a field, all channels.
@@ -96,7 +101,7 @@ class Projected(Features):
         self.register_buffer("weight", weight)
 
     def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch dim"]:
-        values = x.flatten(1)
+        values = known(x).flatten(1)
         if values.shape[1] != self.dim:
             raise InputError(f"Fields of {values.shape[1]} values do not fit a projection of {self.dim} values.")
         return values.new_zeros(len(x), self.outputs).index_add_(1, self.group, values * self.weight)

@@ -72,6 +72,11 @@ def data_and_normaliser(settings: Namespace) -> tuple[FieldDataset, Normaliser]:
     return built.data.load("train"), built.normaliser
 
 
+def data_of(settings: Namespace) -> Source:
+    """The data that a recipe names."""
+    return build(data_parser(), Namespace(data=settings.data)).data
+
+
 def prepare(
     parser: Parser,
     settings: Namespace,
@@ -93,7 +98,7 @@ def prepare(
     groups = Namespace({name: settings[name] for name in configuration.GROUPS})
     if mean is not None:
         take_mean(groups, mean)
-    given: Source = source or build(data_parser(), Namespace(data=groups.data)).data
+    given = source or data_of(groups)
     train = given.load("train")
     try:
         valid = given.load("valid")

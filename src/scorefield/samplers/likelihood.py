@@ -96,9 +96,9 @@ class ProbabilityFlow:
 
         Drift and divergence share one evaluation of the denoiser: the divergence is a vector-Jacobian product of it.
         """
-        sde, dimension = denoiser.sde, x[0].numel()
+        sde, dimension = denoiser.sde, denoiser.sde.noise.dimension(x.shape[1:])
         t_min, t_max = self.ends(sde.schedule)
-        probes = self.probes(x.shape, generator=generator, like=x)
+        probes = torch.stack([sde.noise.within(z) for z in self.probes(x.shape, generator=generator, like=x)])
 
         def slope(rows: Tensor, phi: Tensor, state: State) -> State:
             v, divergence = with_divergence(denoiser, state[0], phi, of_rows(cond, rows), probes[:, rows])

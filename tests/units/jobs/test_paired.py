@@ -86,3 +86,14 @@ def test_what_cannot_be_compared_is_refused(run: Path, capsys: pytest.CaptureFix
     ):
         assert main([*words, *more]) == 2
         assert expected in capsys.readouterr().err
+
+
+def test_fields_that_are_unknown_or_zero_spoil_no_figure_of_the_others() -> None:
+    drawn = normal(5, 40, 1, 8, 4)
+    truth = drawn[0].clone()
+    expected = figures([sums(drawn[1:, 2:], truth[2:])], 4)
+    truth[0], truth[1] = torch.nan, 0
+    found = figures([sums(drawn[1:], truth)], 4)
+    assert found["relative_l2"] == pytest.approx(expected["relative_l2"])
+    for name in ("crps", "energy", "rmse", "crps_error"):
+        assert found[name] == pytest.approx(expected[name], rel=0.1), name

@@ -5,9 +5,11 @@ from scorefield.core.noise.boundary import Boundary, Free, Neumann, Periodic
 from scorefield.core.noise.density import Exponential, Matern, SpectralDensity, SquaredExponential, VonKarman
 from scorefield.core.noise.field import GaussianField
 from scorefield.core.noise.kernel import KernelField
+from scorefield.core.noise.masked import MaskedField, runs_of
 from scorefield.core.noise.noise import Noise, White, WhiteModes
 
 __all__ = [
-    "AlongTime", "Boundary", "Exponential", "Free", "GaussianField", "KernelField", "Matern", "Neumann", "Noise",
-    "Periodic", "SpectralDensity", "SquaredExponential", "VonKarman", "White", "WhiteModes", "autoregressive",
+    "AlongTime", "Boundary", "Exponential", "Free", "GaussianField", "KernelField", "MaskedField", "Matern",
+    "Neumann", "Noise", "Periodic", "SpectralDensity", "SquaredExponential", "VonKarman", "White", "WhiteModes",
+    "autoregressive", "runs_of",
 ]  # fmt: skip

@@ -88,8 +88,12 @@ class AlongTime(Noise):
 
     def log_det(self, x: Tensor) -> Tensor:
         (_, _, n, _), merged = self._apart(x.shape)
-        along = 2 * float(_factor(self.time, n).diagonal().log().sum()) * x[0].numel() / n
+        along = 2 * float(_factor(self.time, n).diagonal().log().sum()) * self.dimension(x.shape[1:]) / n
         return self.space.log_det(x.reshape(merged)) + along
+
+    def support(self, grid: Sequence[int] | Size) -> Tensor | None:
+        inside = self.space.support(grid if self.times else grid[1:])
+        return inside if inside is None or self.times else inside.expand(*grid)
 
     def limited(self, grid: Sequence[int] | Size) -> Noise:
         return AlongTime(self.space.limited(grid if self.times else grid[1:]), self.time, self.times)

@@ -33,6 +33,20 @@ class Noise(ABC):
         """Whether a draw is a function on a torus. White noise, as well in Fourier modes as in others, is on none."""
         return False
 
+    def support(self, grid: Sequence[int] | Size) -> Tensor | None:
+        """Where on a grid there is any noise, (*grid), as fields are known there alone; None for everywhere."""
+        return None
+
+    def within(self, x: Tensor) -> Tensor:
+        """x, 0 where there is no noise."""
+        inside = self.support(x.shape[2:])
+        return x if inside is None else x.where(inside.to(x.device), 0.0)
+
+    def dimension(self, shape: Sequence[int] | Size) -> int:
+        """How many elements of a field (channels, *grid) have noise."""
+        inside = self.support(shape[1:])
+        return math.prod(shape) if inside is None else shape[0] * int(inside.sum())
+
     @abstractmethod
     def sample(self, shape: Sequence[int] | Size, *, generator: Generators, like: Tensor) -> Tensor:
         """C^½ z of the full shape (batch, channels, *grid), z standard normal."""
@@ -48,6 +62,10 @@ class Noise(ABC):
     @abstractmethod
     def log_det(self, x: Tensor) -> Tensor:
         """log det C on the grid of x, over all elements of a field, one per field; `InputError` where C has no density."""
+
+    def whitened(self, x: Tensor) -> Tensor:
+        """W x, WᵀW = C⁻¹: white where x is noise; `InputError` where there is no such map of fields."""
+        raise InputError(f"{type(self).__name__} cannot be whitened: take a MaskedField.")
 
     def basis(self, rank: int) -> tuple[Boundary, tuple[float, ...]]:
         """The modes in which C is diagonal, and the lengths of the domain; `InputError` where there are none."""

@@ -15,6 +15,7 @@ from torch import Tensor
 from scorefield.data.arrays import Arrays
 from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, FieldDataset
+from scorefield.data.functions import GivenFields
 from scorefield.data.images import Images
 from scorefield.data.source import say_notes
 from scorefield.foundation.errors import InputError
@@ -169,19 +170,20 @@ class StatisticsFile(Job):
 
 
 def digest_of(fields: FieldDataset, batch: int = BATCH) -> str:
-    """SHA-256 of the values of all fields. InputError where some are not finite."""
+    """SHA-256 of the values of all fields. InputError where some that are known are not finite."""
     found = hashlib.sha256()
     for indices in torch.arange(len(fields)).split(batch):
-        x = fields.gather(indices).x
-        if not bool(x.isfinite().all()):
+        part = fields.gather(indices)
+        x, mask = part.x, part.mask
+        if not bool((x.isfinite() if mask is None else x.isfinite() | ~mask.bool()).all()):
             raise InputError("Some fields hold values that are not finite: leave them out, or correct them.")
         found.update(x.contiguous().numpy().data)
     return found.hexdigest()
 
 
 def in_memory(x: Tensor) -> FieldDataset:
-    """Fields (n, channels, *grid) of a tensor."""
-    return ArrayFields(x.numpy(), "first", origin="the samples")
+    """Fields (n, channels, *grid) of a tensor, not known where it is NaN."""
+    return GivenFields(ArrayFields(x.numpy(), "first", origin="the samples"), gaps=bool(x.isnan().any()))
 
 
 @dataclass(frozen=True)

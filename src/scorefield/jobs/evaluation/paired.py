@@ -51,7 +51,10 @@ def sums(members: Tensor, truth: Tensor) -> Sums:
     size = truth.where(known, 0.0).double().flatten(1).norm(dim=1)
     crps = fair_crps(members, truth).double().flatten(1).nanmean(1)
     energy = fair_energy_score(members, truth, weight)
-    rows = torch.stack((crps, energy, error.flatten(1).norm(dim=1) / size), dim=1)
+    relative = torch.where(
+        size > 0, error.flatten(1).norm(dim=1) / size, torch.nan
+    )  # of a field of zeros there is none
+    rows = torch.stack((crps, energy, relative), dim=1)
     variance = members.double().var(0) if count > 1 else torch.zeros_like(error)
     low, high = (members.kthvalue(k, dim=0).values for k in (rank(count), count + 1 - rank(count)))
     inside = (low <= truth) & (truth <= high) & known
@@ -68,7 +71,7 @@ def figures(parts: Sequence[Sums], count: int) -> dict[str, float | None]:
     """The figures of all batches, with the standard error of crps over fields."""
     rows = torch.cat([part.fields for part in parts])
     variance, error, inside, known = torch.stack([part.elements for part in parts]).sum(0)
-    crps, energy, relative = rows.mean(0).tolist()
+    crps, energy, relative = rows.nanmean(0).tolist()  # over fields of which anything is known
     found: dict[str, float | None] = {
         "crps": crps,
         "energy": energy,
@@ -77,13 +80,19 @@ def figures(parts: Sequence[Sums], count: int) -> dict[str, float | None]:
         "spread_skill": None,
         "interval": None,
         "nominal": None,
-        "crps_error": float(rows[:, 0].std() / math.sqrt(len(rows))) if len(rows) > 1 else None,
+        "crps_error": standard_error(rows[:, 0]),
     }
     if count > 1:
         skill = float(spread_skill(variance, error, count))
         found |= {"spread_skill": skill, "interval": float(inside / known)}
         found["nominal"] = (count + 1 - 2 * rank(count)) / (count + 1)
     return found
+
+
+def standard_error(values: Tensor) -> float | None:
+    """Of the mean of those that are known; None of fewer than two."""
+    known = values[values.isfinite()]
+    return float(known.std() / math.sqrt(len(known))) if len(known) > 1 else None
 
 
 @dataclass(frozen=True)

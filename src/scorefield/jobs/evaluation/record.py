@@ -15,6 +15,7 @@ from scorefield.foundation.files import strict
 from scorefield.foundation.locks import ChunkLocks
 from scorefield.jobs.evaluation.reference import Data, Reference
 from scorefield.metrics.coverage import class_coverage
+from scorefield.metrics.features import known
 from scorefield.metrics.figures import figures, summary
 from scorefield.metrics.frechet import note_on
 from scorefield.metrics.manifold import DENSITY_K, PRECISION_K
@@ -66,12 +67,13 @@ def compare(samples: Statistics, x: Tensor, reference: Reference, *, generated: 
 def compare_values(x: Tensor, data: Data, generated: bool) -> dict[str, float]:
     """The figures that need the values themselves."""
     n = min(len(x), len(data.train))
-    row: dict[str, float] = {"train_accuracy": two_sample_accuracy(data.train[:n], x[:n]).accuracy, "train_n": n}
+    x, train, valid = known(x), known(data.train), known(data.valid)
+    row: dict[str, float] = {"train_accuracy": two_sample_accuracy(train[:n], x[:n]).accuracy, "train_n": n}
     if generated:
-        m = min(len(x), len(data.valid))
-        row["held_out_accuracy"] = two_sample_accuracy(data.valid[:m], x[:m]).accuracy
+        m = min(len(x), len(valid))
+        row["held_out_accuracy"] = two_sample_accuracy(valid[:m], x[:m]).accuracy
         row["held_out_n"] = m
-        row["memorisation"] = memorisation_ratio(x, data.valid, data.train).mean
+        row["memorisation"] = memorisation_ratio(x, valid, train).mean
     if data.classifier is not None:
         coverage = class_coverage(data.classifier.predict(x), data.classes)
         row["classes"] = data.classes - len(coverage.missing)
