@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scorefield.core.denoiser import DenoiserProtocol
+from scorefield.core.noise import Noise
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
@@ -43,15 +44,21 @@ class Denoising(Loss):
         schedule = denoiser.sde.schedule
         t = self.time(generator.rand((len(batch),), like=batch.x), schedule)
         x_t, _ = denoiser.sde.perturb(batch.x, t, generator=generator)
-        noise = denoiser.sde.noise
-        norm = self.norm or (Mahalanobis() if noise.diagonal and batch.mask is None else SquaredError())
-        if batch.mask is not None and not norm.local:
-            raise InputError(
-                f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take SquaredError."
-            )
-        error = norm(denoiser(x_t, t, batch.cond) - batch.x, noise)
+        error = squared(denoiser(x_t, t, batch.cond) - batch.x, self.norm, denoiser.sde.noise, batch.mask)
         reduce = mean_known if self.reduction == "mean" else half_sum_known
         return self.weight(schedule, t) * reduce(error, batch.mask)
+
+
+def squared(
+    error: Float[Tensor, "batch *rest"], norm: Norm | None, noise: Noise, mask: Tensor | None
+) -> Float[Tensor, "batch *rest"]:
+    """The square of an error by a norm, or without one by that of the noise where it is diagonal and every element known."""
+    norm = norm or (Mahalanobis() if noise.diagonal and mask is None else SquaredError())
+    if mask is not None and not norm.local:
+        raise InputError(
+            f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take SquaredError."
+        )
+    return norm(error, noise)
 
 
 def half_sum_known(error: Float[Tensor, "batch *rest"], mask: Tensor | None) -> Float[Tensor, " batch"]:
