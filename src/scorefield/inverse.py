@@ -216,21 +216,49 @@ def weighed(
         InputError: as `posterior`, and a noise of 0.
     """
     posed = _pose(model, operator, y, noise, label, cond, shape, prior)
-    sampler = sampler or Sampler(max(18, model.sampler.steps), DPMSolverPP2M(eta=1.0))
     size = tuple(shape or model.shape)
-    run = Particles(method, particles, sampler, chunk=chunk or at_once(particles, size[1:], model.device))
-    given = model.given(posed.cond)
-    like = torch.empty(0, device=model.device, dtype=model.precision)
+    run = Particles(
+        method,
+        particles,
+        sampler or Sampler(max(18, model.sampler.steps), DPMSolverPP2M(eta=1.0)),
+        chunk=chunk or at_once(particles, size[1:], model.device),
+    )
+    return population(model, run, posed.measurement, noise, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+
+
+def population(
+    model: Model,
+    run: Particles,
+    measurement: Measurement,
+    noise: float,
+    *,
+    seed: int,
+    shape: Sequence[int],
+    cond: Condition | None = None,
+    prior: DenoiserProtocol | None = None,
+) -> Population:
+    """Particles of a measurement in model space, in data units.
+
+    Args:
+        model: p(x).
+        run: how.
+        measurement: from `in_model_space`.
+        noise: its standard deviation in data units.
+        seed: of all draws.
+        shape: (channels, *grid) of x.
+        cond: what the model is conditioned on, in data units, for one field.
+        prior: the denoiser of p(x), where it is not simply the model's own.
+    """
+    given, like = model.given(cond), torch.empty(0, device=model.device, dtype=model.precision)
     with autocast_of(model.drawn_in, model.device):
-        found = run(posed.prior, posed.measurement, size, seed=seed, like=like, cond=given or None)
-    each = {name: value.expand(particles, *value.shape[1:]) for name, value in given.items()}
-    known = posed.measurement.known.sum()
-    unit = noise / posed.measurement.noise  # of y in data units, in which a density is smaller
+        found = run(prior or model.prior, measurement, tuple(shape), seed=seed, like=like, cond=given or None)
+    each = {name: value.expand(run.count, *value.shape[1:]) for name, value in given.items()}
+    smaller = int(measurement.known.sum()) * math.log(noise / measurement.noise)  # of a density of y in data units
     return replace(
         found,
         x=model.leave(found.x, each).cpu(),
         log_weights=found.log_weights.cpu(),
-        log_evidence=found.log_evidence - float(known) * math.log(unit),
+        log_evidence=found.log_evidence - smaller,
     )
 
 
