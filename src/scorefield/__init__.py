@@ -48,7 +48,7 @@ NAMES = {
     "losses": """
         CRPS GSURE SNR SSDU SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
         EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
-        Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SquaredError
+        Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation SquaredError
         Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
@@ -70,7 +70,7 @@ NAMES = {
     "jobs.train": "recipe train",
     "samplers": """
         DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
-        Extrapolate Finer Heun Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
+        Extrapolate Finer Heun Jump Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
         Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniformGrid
         WienerBeyond bits_per_dimension interpolate sample
     """,
@@ -117,7 +117,7 @@ if TYPE_CHECKING:
     from scorefield.losses import (
         CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
-        Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower,
+        Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower, SelfDistillation,
         SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
@@ -140,7 +140,7 @@ if TYPE_CHECKING:
     from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
         DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid,
-        EulerMaruyama, Exact, Extrapolate, Finer, Heun, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
+        EulerMaruyama, Exact, Extrapolate, Finer, Heun, Jump, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
         ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
         TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -18,12 +18,14 @@ from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.data.batch import Batch
+from scorefield.foundation.arithmetic import at_once, autocast_of
 from scorefield.foundation.errors import InputError
-from scorefield.guidance import Guided, Measurement, Method, MomentMatching
+from scorefield.guidance import Guided, Measurement, Method, MomentMatching, PiGDM
 from scorefield.model import Model
 from scorefield.operators import Compose, LinearOperator, Scale, as_operator
 from scorefield.operators.function import Linear
-from scorefield.samplers import Sampler
+from scorefield.particles import Particles, Population
+from scorefield.samplers import DPMSolverPP2M, Sampler
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +127,40 @@ def posterior(
         InputError: y does not fit A or is not finite, more than one field, a class or a condition that the model does not
             know, a normaliser that is not affine.
     """
+    posed = _pose(model, operator, y, noise, label, cond, shape, prior)
+    guided = Guided(posed.prior, posed.measurement, method)
+    given = posed.cond
+    each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
+    return model.sample(
+        n,
+        seed=seed,
+        sampler=sampler,
+        shape=shape or None,
+        cond=each,
+        chunk=None if chunk is None else min(chunk, max(n, 1)),
+        denoiser=guided,
+    )
+
+
+@dataclass(frozen=True)
+class _Posed:
+    """An inverse problem in model space, with its conditions in data units."""
+
+    prior: DenoiserProtocol
+    measurement: Measurement
+    cond: dict[str, Tensor]
+
+
+def _pose(
+    model: Model,
+    operator: LinearOperator | Linear,
+    y: Tensor,
+    noise: float,
+    label: int | None,
+    cond: Condition | None,
+    shape: Sequence[int],
+    prior: DenoiserProtocol | None,
+) -> _Posed:
     if len(y) != 1 or any(len(value) != 1 for value in (cond or {}).values()):
         raise InputError("posterior takes what was measured of one field, and its conditions: give batches of 1.")
     if not 0 <= noise < math.inf:
@@ -136,16 +172,94 @@ def posterior(
     given = model.asked(given, 1, (shape or model.shape)[1:], prior)
     linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape or model.shape)
     measurement = in_model_space(model, InverseProblem(cast(LinearOperator, linear), y, noise), shape, given)
-    guided = Guided(prior or model.prior, measurement, method)
-    each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
-    return model.sample(
-        n,
-        seed=seed,
-        sampler=sampler,
-        shape=shape or None,
-        cond=each,
-        chunk=None if chunk is None else min(chunk, max(n, 1)),
-        denoiser=guided,
+    return _Posed(prior or model.prior, measurement, given)
+
+
+def weighed(
+    model: Model,
+    operator: LinearOperator | Linear,
+    y: Float[Tensor, "batch ..."],
+    noise: float,
+    *,
+    method: Method = PiGDM(),  # noqa: B008 - immutable
+    particles: int = 100,
+    seed: int = 0,
+    sampler: Sampler | None = None,
+    cond: Condition | None = None,
+    label: int | None = None,
+    shape: Sequence[int] = (),
+    chunk: int | None = None,
+    prior: DenoiserProtocol | None = None,
+) -> Population:
+    """Weighted particles of p(x | y), in data units, which are right whatever the method, and log p(y) with them.
+
+    The law is p(x | y) as the number of particles grows; `Population.drawn` makes draws of them. log p(y) is in nats, with
+    respect to Lebesgue measure of y in data units: of two models of the same data the one for which it is larger explains y
+    better, as soon as the difference exceeds what it varies by from seed to seed.
+
+    Args:
+        model: p(x).
+        operator: A, see `posterior`.
+        y: what was measured of one field, (1, channels, *grid); NaN where A hides it.
+        noise: its standard deviation, above 0.
+        method: what proposes.
+        particles: how many.
+        seed: of all draws.
+        sampler: its step is stochastic and evaluates once; by default DPM++ 2M SDE with as many steps as the model's own sampler
+            has, and 18 at least.
+        cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
+        label: the class, of a network with labels.
+        shape: (channels, *grid) of x, if not that of the training data.
+        chunk: how many are evaluated at once, by default as `Model.sample` has it.
+        prior: the denoiser of p(x), where it is not simply the model's own.
+
+    Raises:
+        InputError: as `posterior`, and a noise of 0.
+    """
+    posed = _pose(model, operator, y, noise, label, cond, shape, prior)
+    size = tuple(shape or model.shape)
+    run = Particles(
+        method,
+        particles,
+        sampler or Sampler(max(18, model.sampler.steps), DPMSolverPP2M(eta=1.0)),
+        chunk=chunk or at_once(particles, size[1:], model.device),
+    )
+    return population(model, run, posed.measurement, noise, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+
+
+def population(
+    model: Model,
+    run: Particles,
+    measurement: Measurement,
+    noise: float,
+    *,
+    seed: int,
+    shape: Sequence[int],
+    cond: Condition | None = None,
+    prior: DenoiserProtocol | None = None,
+) -> Population:
+    """Particles of a measurement in model space, in data units.
+
+    Args:
+        model: p(x).
+        run: how.
+        measurement: from `in_model_space`.
+        noise: its standard deviation in data units.
+        seed: of all draws.
+        shape: (channels, *grid) of x.
+        cond: what the model is conditioned on, in data units, for one field.
+        prior: the denoiser of p(x), where it is not simply the model's own.
+    """
+    given, like = model.given(cond), torch.empty(0, device=model.device, dtype=model.precision)
+    with autocast_of(model.drawn_in, model.device):
+        found = run(prior or model.prior, measurement, tuple(shape), seed=seed, like=like, cond=given or None)
+    each = {name: value.expand(run.count, *value.shape[1:]) for name, value in given.items()}
+    smaller = int(measurement.known.sum()) * math.log(noise / measurement.noise)  # of a density of y in data units
+    return replace(
+        found,
+        x=model.leave(found.x, each).cpu(),
+        log_weights=found.log_weights.cpu(),
+        log_evidence=found.log_evidence - smaller,
     )
 
 

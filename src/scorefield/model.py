@@ -248,7 +248,7 @@ class Model(nn.Module):
         times = torch.as_tensor(t, dtype=None if isinstance(t, Tensor) else torch.float64)
         if label is None and not bool(((times >= 0) & (times <= 1)).all()):
             raise InputError(f"score takes times t from 0 to 1, not {brief(times.tolist())}.")
-        return self.prior.score(self._own(x), times, self._given(cond))
+        return self.prior.score(self._own(x), times, self.given(cond))
 
     # ------------------------------------------------------------------------------------------ data units, model space
     def enter(self, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
@@ -287,7 +287,7 @@ class Model(nn.Module):
         """A batch in model space before the mean is subtracted."""
         batch = batch.to(self.device)
         x = batch.x.to(torch.promote_types(batch.x.dtype, self.precision))
-        return replace(batch, x=x, cond=self._given(batch.cond)).normalised(self.normaliser)
+        return replace(batch, x=x, cond=self.given(batch.cond)).normalised(self.normaliser)
 
     def taken(self, cond: Condition) -> dict[str, Tensor]:
         """Of what data come with, all but the fields, labels and vectors that the model takes none of."""
@@ -295,7 +295,7 @@ class Model(nn.Module):
         takes = {"field": net.cond_channels or self.mean is not None, "label": self.labels, "vector": self.vector}
         return {name: value for name, value in cond.items() if takes.get(name, True)}
 
-    def _given(self, cond: Condition | None) -> dict[str, Tensor]:
+    def given(self, cond: Condition | None) -> dict[str, Tensor]:
         """cond in data units as the network is given it."""
         given = dict(cond or {})
         if self.vectors is not None and "vector" in given:
@@ -420,7 +420,7 @@ class Model(nn.Module):
             denoiser: one to sample with instead of the model's own.
             callback: called with (level, t, x_t) at every level, in model space.
         """
-        given, like = self._given(cond), torch.empty(0, device=self.device, dtype=self.precision)
+        given, like = self.given(cond), torch.empty(0, device=self.device, dtype=self.precision)
         own, size = sampler or self.sampler, (len(generator), *shape)
         self.check_sampler(own)
         with autocast_of(self.drawn_in, self.device):
@@ -548,7 +548,7 @@ class Model(nn.Module):
             flow: the solver's tolerance and the ends.
             cond: what the model is conditioned on, in data units.
         """
-        given = self._given(self.asked(cond, len(latent), latent.shape[2:]))
+        given = self.given(self.asked(cond, len(latent), latent.shape[2:]))
         return self.leave(flow.decode(self.prior, temperature * self._own(latent), cond=given).x, given)
 
 

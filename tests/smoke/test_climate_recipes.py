@@ -16,7 +16,9 @@ from scorefield.run.configuration import find_recipe, read_recipe, recipes
 from weather import dataset, save, times
 
 NAMES = [
-    name for name, path in recipes().items() if read_recipe(path)["data"]["class_path"] == "scorefield.climate.Climate"
+    name
+    for name, path in recipes().items()
+    if read_recipe(path).get("data", {}).get("class_path") == "scorefield.climate.Climate"
 ]
 SMALL = {"channels": 8, "multipliers": [1, 2], "blocks": 1}
 SHORT = {"steps": 2, "batch_size": 4, "validate_on": 4, "accelerator": "cpu", "preview_every": 2, "checkpoint_every": 2}

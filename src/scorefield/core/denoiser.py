@@ -20,6 +20,9 @@ from scorefield.foundation.errors import InputError
 from scorefield.nn.network import Network
 
 Condition = Mapping[str, Tensor]
+UNTIL = (
+    "until"  # of s in a condition, (batch), with which a denoiser may give D(x_t; t, s): see scorefield.core.flow_map
+)
 
 
 class Coefficients(NamedTuple):
@@ -319,7 +322,18 @@ class Denoiser(nn.Module):
         self.net, self.sde, self.precondition = net, sde, precondition
 
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        return self.sde.noise.within(self.precondition.denoise(self.net, self.sde, x_t, t, cond))
+        found = self.precondition.denoise(self.net, self.sde, x_t, t, self._seen(x_t, t, cond))
+        return self.sde.noise.within(found)
+
+    def _seen(self, x_t: Tensor, t: Tensor, cond: Condition | None) -> Condition | None:
+        """For the network: the two ends of a jump as noise levels."""
+        if cond is None or UNTIL not in cond:
+            return cond
+        rest = {name: value for name, value in cond.items() if name != UNTIL}
+        if not self.net.jumps:
+            return rest
+        ends = (LogNoise()(self.sde.schedule, time.to(x_t.device)).expand(len(x_t)) for time in (t, cond[UNTIL]))
+        return {**rest, "jump": torch.stack(tuple(ends), dim=1)}
 
     def score(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         """C ∇log p(x_t) = (α x̂ − x_t)/σ², without the cancellation of α x̂ and x_t where the noise is weak."""

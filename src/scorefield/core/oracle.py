@@ -23,7 +23,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from scorefield.core.denoiser import Condition
+from scorefield.core.denoiser import UNTIL, Condition
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
@@ -32,7 +32,8 @@ from scorefield.foundation.random import Generators
 class Gaussian(nn.Module):
     """x ~ N(mean, S), S diagonal in the Fourier basis of a periodic grid, under noise that is so too.
 
-    With Λ = α²S + σ²C per mode: x̂ = mean + αSΛ⁻¹(x_t − α mean); the probability flow scales each mode by √(Λ_s/Λ_t).
+    With Λ = α²S + σ²C per mode: x̂ = mean + αSΛ⁻¹(x_t − α mean); the probability flow scales each mode by √(Λ_s/Λ_t). It knows
+    the second time of a flow map (scorefield.core.flow_map).
 
     Args:
         sde: the law of x_t; its noise must be stationary on the grid (white noise is).
@@ -78,7 +79,16 @@ class Gaussian(nn.Module):
     def forward(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         alpha_t, _ = self._scales(t)
         gain = torch.where(self.spectrum > 0, alpha_t * self.spectrum / self.variance(t), 0)  # 0/0 where σ = 0 as well
+        if cond is not None and UNTIL in cond:
+            gain = self._mean_gain(gain, t, cond[UNTIL])
         return self.mean + self._filter(x_t - alpha_t * self.mean, gain)
+
+    def _mean_gain(self, gain: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """Of D(x_t; t, s), whose jump is the flow: (√(Λ_s/Λ_t) − σ_s/σ_t)/(α_s − α_t σ_s/σ_t) per mode; of x̂ where s = t."""
+        (alpha_t, sigma_t), (alpha_s, sigma_s) = self._scales(t), self._scales(s)
+        ratio, flow = sigma_s / sigma_t, (self.variance(s) / self.variance(t)).sqrt()
+        far = (self.sde.schedule.log_snr(s) > self.sde.schedule.log_snr(t) + 1e-7).reshape(ratio.shape)
+        return torch.where(far, (flow - ratio) / (alpha_s - alpha_t * ratio), gain)
 
     def flow(self, x: Field, t: Time, s: Time) -> Field:
         """The exact probability flow from t to s."""

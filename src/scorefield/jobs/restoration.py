@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_json
 from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Method
-from scorefield.inverse import InverseProblem, in_model_space
+from scorefield.inverse import InverseProblem, in_model_space, population
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.outputs import write_array
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
 from scorefield.operators import LinearOperator
+from scorefield.particles import Particles
 from scorefield.run.runner import Job, Piece, Pieces, record_in
+from scorefield.run.verb import log
 
 LEVEL = 0.9
+FEW = 5.0  # effective particles
 
 
 def read_case(
@@ -109,7 +112,7 @@ class Restoration(Job):
         members = read_samples(out)
         mean, spread = members.mean(0, keepdim=True), spread_of(members)
         figures = {"samples": len(members), "noise": self.case.noise, "method": repr(self.method)}
-        figures |= _figures(members, self.case) | self._without_model()
+        figures |= _figures(members, self.case) | self._without_model() | _weights(pieces[0])
         known = [] if self.smooth is None else [("interpolation", self.smooth)]
         for name, value in (("observation", self.case.y), ("mean", mean), ("std", spread), *known):
             write_array(out / f"{name}.npy", value[0].shape, [value[0].numpy()])
@@ -143,6 +146,51 @@ def guided_draws(job: Draws, case: InverseProblem, method: Method, prior: Denois
     return replace(job, denoiser=Guided(prior or model.prior, measurement, method))
 
 
+@dataclass(frozen=True, eq=False)
+class WeighedDraws(Draws):
+    """Draws of p(x | y) from weighted particles, all in one piece.
+
+    Args:
+        case: y.
+        method: what proposes.
+        particles: how many.
+    """
+
+    case: InverseProblem | None = None
+    method: Method | None = None
+    particles: int = 0
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {**super().identity, "particles": self.particles}
+
+    @property
+    def sizes(self) -> list[int]:
+        return [self.n]
+
+    def compute(self, number: int) -> Piece:
+        assert self.case is not None and self.method is not None
+        run = Particles(self.method, self.particles, self.sampler, chunk=self.chunk)
+        measurement = in_model_space(self.model, self.case, self.shape)
+        cond = {name: value[:1] for name, value in self.condition.items()}
+        own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
+        found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
+        drawn = found.drawn(self.n, generator=Generators([(self.seed, 2)]))
+        even = min(found.effective)
+        if even < FEW:
+            log.warning(
+                f"Of {self.particles} particles no more than {even:.1f} counted at some level: their draws are alike. Take more "
+                "--particles, more --steps, or another --method."
+            )
+        return {"x": drawn.numpy(), "log_evidence": np.array(found.log_evidence), "effective": np.array(even)}
+
+
+def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int) -> Draws:
+    """The draws of p(x) as draws of p(x | y) by weighted particles."""
+    own = {part.name: getattr(job, part.name) for part in fields(job)}
+    return WeighedDraws(**own, case=case, method=method, particles=particles)
+
+
 def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
     """What the draws are worth, where the truth is known; without PSNR where it is constant."""
     if case.truth is None:
@@ -156,6 +204,11 @@ def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
         found["psnr_of_samples"] = psnr(drawn, truth, case.peak).tolist()
     coverage = interval_coverage(drawn, truth, LEVEL) if len(members) > 1 and bool(known.any()) else math.nan
     return found | {"interval": LEVEL, "coverage": None if math.isnan(coverage) else coverage}
+
+
+def _weights(piece: Piece) -> dict[str, float]:
+    """Of draws from particles: log p(y) in nats, and how few counted at the worst level."""
+    return {name: float(piece[name]) for name in ("log_evidence", "effective") if name in piece}
 
 
 def _pictures(folder: Path, members: Tensor, mean: Tensor, case: InverseProblem) -> None:

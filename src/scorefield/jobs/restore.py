@@ -14,7 +14,7 @@ from scorefield.guidance import Method, MomentMatching
 from scorefield.jobs.class_guidance import class_facts, class_of
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
-from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table
+from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table, weighed_draws
 from scorefield.jobs.tasks import TASKS
 from scorefield.jobs.vectors import Vector, vector_of
 from scorefield.operators import LinearOperator
@@ -82,6 +82,8 @@ class Restore(Restoring):
         task: how it was measured: inpaint, colourise, superres, deblur, or any LinearOperator.
         degrade: the image is the truth: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
+        particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes
+            a noise and a step that is stochastic and evaluates once. 0 takes the method as it is.
         peak: what PSNR is relative to, in data units; 255 for 8-bit images, for any others the range of the truth.
     """
 
@@ -89,6 +91,7 @@ class Restore(Restoring):
     task: LinearOperator
     degrade: bool = False
     method: Method = MomentMatching()
+    particles: int = 0
     peak: Positive | None = None
 
     def check(self) -> None:
@@ -97,6 +100,10 @@ class Restore(Restoring):
             raise InputError("--peak is for PSNR, which needs a truth: add --truth or --degrade, or leave it out.")
         if self.degrade and self.truth is not None:
             raise InputError("With --degrade the image itself is the truth: leave out --truth, or --degrade.")
+        if self.particles < 0 or (self.particles and not self.noise > 0):
+            raise InputError(
+                "--particles are weighed by the noise of the measurement: give at least 1, and --noise above 0."
+            )
 
     @classmethod
     def spelled_out(cls, arguments: Sequence[str]) -> list[str]:
@@ -121,5 +128,10 @@ class Restore(Restoring):
             self.task, self.image, model.shape, noise=self.noise, degrade=self.degrade, truth=self.truth, seed=self.seed
         )
         case = case if self.peak is None else replace(case, peak=self.peak)
-        draws = guided_draws(self.prior_draws(), case, self.method)
+        prior = self.prior_draws()
+        draws = (
+            weighed_draws(prior, case, self.method, self.particles)
+            if self.particles
+            else guided_draws(prior, case, self.method)
+        )
         return self.finish(Restoration(draws, case, self.method), "restore")

@@ -64,6 +64,12 @@ class Train(OnRecipe):
             raise InputError(
                 "train needs a recipe first: scorefield train RECIPE --out RUN (scorefield recipes lists them)."
             )
+        if self.init is None and self._own is None and not self._has_network:
+            raise InputError(f"{self.recipe} trains a run further, and has no network: give --init RUN.")
+
+    @property
+    def _has_network(self) -> bool:
+        return "net" in super().groups.get("model", {}) or any(word.startswith("--model") for word in self.words)
 
     @property
     def _own(self) -> Path | None:

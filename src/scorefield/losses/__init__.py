@@ -4,6 +4,7 @@ from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
 from scorefield.losses.ensemble import CRPS, EnergyScore, EnsembleScore, Score
+from scorefield.losses.flow_map import SelfDistillation
 from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
 from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.splitting import SSDU
@@ -27,6 +28,6 @@ __all__ = [
     "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
     "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
     "ImportanceSampledLikelihood", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
-    "SampledKSpace", "Score", "ScorePower", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",
+    "SampledKSpace", "Score", "ScorePower", "SelfDistillation", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",
     "UniformLevels", "UniformTime", "Unweighted", "Weight",
 ]  # fmt: skip

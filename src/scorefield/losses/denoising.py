@@ -44,13 +44,7 @@ class Denoising(Loss):
         schedule = denoiser.sde.schedule
         t = self.time(generator.rand((len(batch),), like=batch.x), schedule)
         x_t, _ = denoiser.sde.perturb(batch.x, t, generator=generator)
-        noise = denoiser.sde.noise
-        norm = self.norm or (Mahalanobis() if noise.diagonal and batch.mask is None else SquaredError())
-        if not norm.local and not known_all(batch, noise):
-            raise InputError(
-                f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take SquaredError."
-            )
-        error = norm(denoiser(x_t, t, batch.cond) - batch.x, noise)
+        error = squared(denoiser(x_t, t, batch.cond) - batch.x, self.norm, denoiser.sde.noise, batch)
         reduce = mean_known if self.reduction == "mean" else half_sum_known
         return self.weight(schedule, t) * reduce(error, batch.mask)
 
@@ -61,6 +55,18 @@ def known_all(batch: Batch, noise: Noise) -> bool:
         return True
     inside = noise.support(batch.x.shape[2:])
     return inside is not None and bool((batch.mask.bool() | ~inside.to(batch.x.device)).all())
+
+
+def squared(
+    error: Float[Tensor, "batch *rest"], norm: Norm | None, noise: Noise, batch: Batch
+) -> Float[Tensor, "batch *rest"]:
+    """The square of an error by a norm, or without one by that of the noise where it is diagonal and every element known."""
+    norm = norm or (Mahalanobis() if noise.diagonal and batch.mask is None else SquaredError())
+    if not norm.local and not known_all(batch, noise):
+        raise InputError(
+            f"The norm {type(norm).__name__} mixes the elements of a field, and some are unknown here: take SquaredError."
+        )
+    return norm(error, noise)
 
 
 def half_sum_known(error: Float[Tensor, "batch *rest"], mask: Tensor | None) -> Float[Tensor, " batch"]:

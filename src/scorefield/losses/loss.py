@@ -33,9 +33,11 @@ class Loss(ABC):
 
     Attributes:
         one_step: whether it teaches draws of one evaluation, and not a denoiser.
+        jumps: whether it teaches the two-time denoiser of a flow map, and not the denoiser alone.
     """
 
     one_step: bool = False
+    jumps: bool = False
 
     @property
     def figures(self) -> tuple[Metric, ...]:

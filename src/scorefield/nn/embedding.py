@@ -6,7 +6,7 @@ What the label is (t, σ, log σ, an index) is for the preconditioner to say.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -71,6 +71,40 @@ class VectorEmbedding(Precise):
             )
         null = vector.isnan().all(dim=1, keepdim=True)
         return torch.where(null, self.null, self.layers(torch.where(null, 0.0, vector)))
+
+
+class JumpEmbedding(Precise):
+    """What the end of a jump adds to the embedding of its start: W (h(l, m) − h(l, l)), h = silu(U features(l, m) + b).
+
+    Nothing where both are the same, m = l, whatever the weights: there a network is the denoiser. Nothing at all at first, W = 0,
+    so that any trained network can begin with it.
+
+    Args:
+        channels: length of the embedding.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.features = GaussianFourier(16, 0.5)
+        self.hidden = linear(2 * self.features.channels, channels)
+        self.out = nn.Linear(channels, channels, bias=False)
+        nn.init.zeros_(self.out.weight)
+
+    def forward(self, cond: Mapping[str, Tensor], batch: int) -> Float[Tensor, "batch channels"]:
+        """Of `cond["jump"]`, (batch, 2): a quarter of log(σ/α) where the jump starts, and where it ends."""
+        if "jump" not in cond:
+            return self.out.weight.new_zeros(batch, self.out.out_features)
+        start, end = (self.features(level) for level in cond["jump"].to(self.out.weight).unbind(1))
+        there, here = (F.silu(self.hidden(torch.cat((start, other), dim=1))) for other in (end, start))
+        return self.out(there - here)
+
+
+def summed(
+    parts: Iterable[VectorEmbedding | JumpEmbedding | None], cond: Mapping[str, Tensor] | None, batch: int
+) -> Float[Tensor, "batch channels"] | None:
+    """What all that is not the noise label adds to its embedding; None where there is nothing of the kind."""
+    found = [part(cond or {}, batch) for part in parts if part is not None]
+    return torch.stack(found).sum(0) if found else None
 
 
 def embedded(

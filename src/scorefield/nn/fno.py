@@ -34,6 +34,7 @@ class FNO(NeuralOperator):
         fourier_scale: of the embedding of the noise label, about the inverse of the difference that it should resolve.
         vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: like it, it scales and
             shifts in every layer.
+        jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
     """
 
     def __init__(
@@ -53,6 +54,7 @@ class FNO(NeuralOperator):
         domain: Sequence[float] | None = None,
         fourier_scale: float = 1.0,
         vector: int = 0,
+        jumps: bool = False,
     ) -> None:
         super().__init__(
             in_channels,
@@ -65,6 +67,7 @@ class FNO(NeuralOperator):
             domain,
             fourier_scale,
             vector,
+            jumps,
         )
         kept = mode_numbers(modes, fraction, spatial)
         if layers < 1:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, Sinusoidal, VectorEmbedding, embedded
+from scorefield.nn.embedding import GaussianFourier, JumpEmbedding, Sinusoidal, VectorEmbedding, embedded, summed
 from scorefield.nn.layers import (
     Attention,
     Convolution,
@@ -232,6 +232,7 @@ class NCSNpp(Network):
         gradient_checkpointing: compute blocks a second time for the gradient instead of storing what is inside.
         vector: entries of `cond["vector"]`, whose embedding is added to the noise's, and like it shifts the second normalisation
             of every block; it does not scale, as the published blocks do not.
+        jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
 
     Raises:
         InputError: if no channels are given, or the arguments contradict each other.
@@ -264,6 +265,7 @@ class NCSNpp(Network):
         group: int = 4,
         gradient_checkpointing: bool = False,
         vector: int = 0,
+        jumps: bool = False,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -279,7 +281,8 @@ class NCSNpp(Network):
                 f"A patch of {patch}^{spatial} points has {out_channels * values} values, but channels={channels}: "
                 f"noise in the others would stay in every sample; take channels >= {out_channels * values} or a smaller patch."
             )
-        self.spatial, self.cond_channels, self.labels, self.vector = spatial, cond_channels, labels, vector
+        self.spatial, self.cond_channels, self.labels = spatial, cond_channels, labels
+        self.vector, self.jumps = vector, jumps
         self.levels = len(multipliers)
         self.filter: Filter = filter
         self.combine: Literal["sum", "cat"] = combine
@@ -299,7 +302,7 @@ class NCSNpp(Network):
         self._residual = partial(
             ResidualBlock,
             spatial,
-            embedding=4 * channels if conditional or labels or vector else 0,
+            embedding=4 * channels if conditional or labels or vector or jumps else 0,
             dropout=dropout,
             filter=filter,
             rescale=skip_rescale,
@@ -321,6 +324,7 @@ class NCSNpp(Network):
         )
         del self._residual
         self.vectors = VectorEmbedding(vector, 4 * channels) if vector else None
+        self.jump = JumpEmbedding(4 * channels) if jumps else None
 
     def _stage(self, width: int, out: int, *, attend: bool = False) -> Stage:
         attention = (
@@ -425,9 +429,10 @@ class NCSNpp(Network):
                 given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
                 classes = self.classes(torch.where(given < 0, self.labels, given))
                 embedding = classes if embedding is None else embedding + classes
-            if self.vectors is not None:
-                vector = self.vectors(cond, len(label)).to(self.first.weight.dtype)
-                embedding = vector if embedding is None else embedding + vector
+            more = summed((self.vectors, self.jump), cond, len(label))
+            if more is not None:
+                more = more.to(self.first.weight.dtype)
+                embedding = more if embedding is None else embedding + more
             return None if embedding is None else F.silu(embedding)
 
     def _arrange(self, x: Tensor) -> Tensor:

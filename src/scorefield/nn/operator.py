@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Size, Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, VectorEmbedding, embedded
+from scorefield.nn.embedding import GaussianFourier, JumpEmbedding, VectorEmbedding, embedded, summed
 from scorefield.nn.layers import linear
 from scorefield.nn.network import Network, check_layer
 from scorefield.nn.spectral import MISSING, Factorisation, SpectralConvolution
@@ -111,6 +111,7 @@ class NeuralOperator(Network):
         domain: lengths of the domain, to be checked where `cond["coords"]` gives coordinates.
         fourier_scale: of the embedding of the noise label.
         vector: entries of `cond["vector"]`.
+        jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
     """
 
     project: nn.Module
@@ -127,6 +128,7 @@ class NeuralOperator(Network):
         domain: Sequence[float] | None,
         fourier_scale: float,
         vector: int,
+        jumps: bool,
     ) -> None:
         super().__init__()
         name = type(self).__name__
@@ -136,9 +138,10 @@ class NeuralOperator(Network):
             raise InputError(f"{name} needs channels >= 1 and 0 <= padding < 8, not {channels} and {padding:g}.")
         check_layer(channels)
         self.cond_channels, self.padding, self.coordinates, self.domain = cond_channels, padding, coordinates, domain
-        self.vector = vector
+        self.vector, self.jumps = vector, jumps
         self.level = NoiseLevel(4 * channels, fourier_scale)
         self.vectors = VectorEmbedding(vector, 4 * channels) if vector else None
+        self.jump = JumpEmbedding(4 * channels) if jumps else None
         self.lift = mixer(in_channels + cond_channels + (spatial if coordinates else 0), 2 * channels, channels)
 
     @abstractmethod
@@ -153,8 +156,8 @@ class NeuralOperator(Network):
     ) -> Float[Tensor, "batch out_channels *grid"]:
         seen = inputs(x, cond, self.cond_channels, self.coordinates, self.domain)
         with torch.autocast(label.device.type, enabled=False):
-            vector = None if self.vectors is None else self.vectors(cond or {}, len(x))
-        h = self.operate(pad(self.lift(seen), self.padding), self.level(label, vector))
+            more = summed((self.vectors, self.jump), cond, len(x))
+        h = self.operate(pad(self.lift(seen), self.padding), self.level(label, more))
         h = h[(..., *(slice(n) for n in x.shape[2:]))]
         return self.project(h.contiguous()).to(x.dtype)
 

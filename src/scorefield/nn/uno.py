@@ -36,6 +36,7 @@ class UNO(NeuralOperator):
         fourier_scale: of the embedding of the noise label.
         vector: entries of `cond["vector"]`, whose embedding joins the noise's before its activation: like it, it scales and
             shifts in every layer.
+        jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class UNO(NeuralOperator):
         domain: Sequence[float] | None = None,
         fourier_scale: float = 1.0,
         vector: int = 0,
+        jumps: bool = False,
     ) -> None:
         super().__init__(
             in_channels,
@@ -67,6 +69,7 @@ class UNO(NeuralOperator):
             domain,
             fourier_scale,
             vector,
+            jumps,
         )
         outermost = mode_numbers(modes, 1.0, spatial)
         largest = max(outermost)

@@ -19,7 +19,7 @@ class Wrapper(Network):
         super().__init__()
         self.net = net
         self.logits, self.labels, self.cond_channels = net.logits, net.labels, net.cond_channels
-        self.vector, self.label_range = net.vector, net.label_range
+        self.vector, self.jumps, self.label_range = net.vector, net.jumps, net.label_range
 
 
 class Affine(Wrapper):

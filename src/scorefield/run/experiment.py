@@ -50,6 +50,7 @@ BEGUN = re.compile(
 )
 UNUSABLE = ".unusable"  # what the name of a checkpoint ends in that was set aside
 STAND_INS = 9  # random fields where a dry run finds no data
+JUMP = "jump"  # the part of a network that a flow map has beside those of the denoiser it starts from
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
 
@@ -122,7 +123,9 @@ def prepare(
     for fields in (train, valid):
         fields.ready()  # settings are checked before all data are read
     if init is not None:
-        load_strictly(model.denoiser.net, init.checkpoint.group("net") | init.checkpoint.group("ema"), str(init.path))
+        new = {name: value for name, value in model.denoiser.net.state_dict().items() if JUMP in name.split(".")}
+        weights = new | init.checkpoint.group("net") | init.checkpoint.group("ema")
+        load_strictly(model.denoiser.net, weights, str(init.path))
         load_fixed(model, init.checkpoint, str(init.path))
     elif resume is None:
         if mean is not None:

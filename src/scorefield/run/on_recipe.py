@@ -88,7 +88,10 @@ def groups_from(init: Path, groups: dict[str, Any], words: Sequence[str], trust:
     """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
     opened = open_checkpoint(init)
     configuration.check_trust({"model": opened.config["model"]}, {"model": Model}, trust, str(opened.path))
-    groups = {**(groups or opened.config), "model": opened.config["model"]}
+    model = opened.config["model"]
+    if "net" not in groups.get("model", {}):  # a recipe for what is trained already says what it changes in it
+        model = configuration.fold(model, groups.get("model", {}))
+    groups = {"data": opened.config["data"], **(groups or opened.config), "model": model}
     if "data" not in groups and not any(word.split("=")[0] == "--data" for word in words):
         raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
     return {name: groups[name] for name in GROUPS if name in groups}

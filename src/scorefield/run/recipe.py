@@ -20,6 +20,7 @@ from scorefield.data.fields import FieldDataset
 from scorefield.data.normalise import Normaliser
 from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError
+from scorefield.losses.loss import Loss
 from scorefield.model import Model
 from scorefield.nn import (  # noqa: F401 - known to the parser by their short names
     FNO,
@@ -34,7 +35,7 @@ from scorefield.nn import (  # noqa: F401 - known to the parser by their short n
 )
 from scorefield.run import configuration
 from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
-from scorefield.run.defaults import named_in
+from scorefield.run.defaults import import_class, named_in
 from scorefield.training.trainer import Trainer
 
 log = logging.getLogger("scorefield")
@@ -201,6 +202,7 @@ def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
         log.warning("model.shape is that of the data, %s, not %s", groups.model.shape, given)
     _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
+    _fit_jumps(inner, import_class(groups.train.loss.class_path))
     if "spatial" in inner:
         axes = first.x.ndim - 1
         if inner.spatial not in (2, axes):  # 2 is what a network has where nothing is said
@@ -245,6 +247,16 @@ def _fit_conditions(nets: list[Namespace], first: Batch) -> None:
     for net in nets:
         if "maps" in net and not net.grid:
             net.grid = list(first.x.shape[1:])
+
+
+def _fit_jumps(inner: Namespace, loss: type[Loss]) -> None:
+    """Let a network learn where a jump ends, for a loss that teaches it."""
+    if loss.jumps and "jumps" not in inner:
+        raise InputError(
+            f"{loss.__name__} teaches a network where a jump ends, and this one cannot know it: take NCSNpp, UNet, FNO or UNO."
+        )
+    if loss.jumps:
+        inner.jumps = True
 
 
 def _refuse_vector(net: Namespace, entries: int) -> None:

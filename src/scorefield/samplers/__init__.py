@@ -3,6 +3,7 @@
 from scorefield.samplers.finer import BandLimited, Extrapolate, Finer, WienerBeyond
 from scorefield.samplers.flow import Adaptive
 from scorefield.samplers.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
+from scorefield.samplers.jump import Jump
 from scorefield.samplers.langevin import AnnealedLangevin, Corrector, Langevin, NCSNLangevin
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension, interpolate
 from scorefield.samplers.loop import Sampler, sample
@@ -23,7 +24,7 @@ from scorefield.samplers.tiled import Tiled
 
 __all__ = [
     "DDIM", "Adaptive", "Ancestral", "AnnealedLangevin", "BandLimited", "Corrector", "DPMSolverPP2M", "EDMGrid",
-    "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Langevin", "LogSNRGrid", "NCSNLangevin",
+    "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Jump", "Langevin", "LogSNRGrid", "NCSNLangevin",
     "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler", "Slicewise",
     "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniformGrid", "WienerBeyond",
     "bits_per_dimension", "interpolate", "sample",

@@ -41,7 +41,7 @@ def sample(
         predictor: the step between levels.
         corrector: a step that stays on a level, or none.
         correct_first: correct before predicting and before denoising, as Song's code does; his paper prints the reverse.
-        denoise: return x̂(x, t_min), at the cost of one evaluation, instead of x at t_min.
+        denoise: return x̂(x, t_min), or what else the predictor ends with, at the cost of one evaluation, instead of x at t_min.
         cond: what the model is conditioned on.
         generator: one stream of draws per sample.
         callback: called with (level, t, x_t) at every level.
@@ -61,7 +61,7 @@ def sample(
         callback(len(times) - 1, times[-1], x)
     if corrector is not None and correct_first and denoise:  # the denoising is the last prediction
         x = corrector(denoiser, x, times[-1], times[-1], cond, generator=generator)
-    return denoiser(x, times[-1], cond) if denoise else x
+    return predictor.finish(denoiser, x, times[-1], cond) if denoise else x
 
 
 @dataclass(frozen=True)

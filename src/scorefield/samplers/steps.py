@@ -39,6 +39,10 @@ class Step(ABC):
     ) -> tuple[Tensor, Memory]:
         """x_s and the memory for the next step."""
 
+    def finish(self, denoiser: DenoiserProtocol, x_t: Tensor, t: Tensor, cond: Cond) -> Tensor:
+        """What is made of x_t at the last level: x̂."""
+        return denoiser(x_t, t, cond)
+
 
 @dataclass(frozen=True)
 class EulerMaruyama(Step):

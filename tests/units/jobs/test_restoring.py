@@ -152,6 +152,22 @@ def test_what_is_known_is_kept_and_what_is_hidden_is_not_looked_at(run: Path, tm
     assert "psnr_of_mean" not in json.loads((tmp_path / "out0" / "restoring.json").read_text())
 
 
+def test_particles_are_weighed_and_what_they_say_of_the_measurement_is_told(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = ["--degrade", "--task", "inpaint", "--task.start", "[2,2]", "--task.size", "[3,3]"]
+    few = [*task, "--particles", "6", "--sampler", "Ancestral"]
+    words = job(run, tmp_path / "out", *few, "--noise", "2", "--method", "PiGDM")
+    assert main(words) == 0
+    figures = json.loads((tmp_path / "out/restoring.json").read_text())
+    assert np.isfinite(figures["log_evidence"]) and 1 <= figures["effective"] <= 6
+    assert np.isfinite(np.load(tmp_path / "out/samples.npy")).all()
+    assert main(words) == 0  # there already
+    refuse(capsys, [*words, "--particles", "7"], "particles")
+    refuse(capsys, job(run, tmp_path / "none", *few), "--noise above 0")
+    refuse(capsys, job(run, tmp_path / "none", *few, "--noise", "2", "--sampler", "Heun"), "take DPMSolverPP2M(eta=1)")
+
+
 def test_the_same_call_completes_a_job_and_another_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -1,0 +1,286 @@
+"""Draws of p(x | y) that are right: guided denoisers as proposals, corrected by weights (Wu et al. 2023; Doucet et al. 2001).
+
+A sampler's step makes of a denoiser a kernel x_s = m(x_t, x̂) + w ξ, ξ ~ N(0, C): p(x_s | x_t) by the prior's x̂, and q(x_s | x_t)
+by a guided x̂_y. N particles go by q, and carry the weights that lead to the law ∝ p(x_t, ..., x_0) p(y | x_0):
+
+    W_s = W_t · p(x_s | x_t)/q(x_s | x_t) · ψ_s(x_s)/ψ_t(x_t),
+
+with ψ_t for p(y | x_t), which decides only how much the weights vary, and ψ = p(y | x̂) at the end. Where they have become uneven,
+particles are drawn anew by them; the product of the mean weights is an estimate of p(y) without bias (Del Moral 2004). As N
+grows, all is exact for what the sampler's steps make of the prior; nothing depends on the method any more.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Size, Tensor
+
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.sde import SDE
+from scorefield.foundation.errors import InputError
+from scorefield.foundation.random import Generators
+from scorefield.guidance import Guided, Measurement, Method
+from scorefield.samplers import Sampler, Step
+
+EVEN = 0.5  # of N: with fewer effective particles they are drawn anew
+
+
+@dataclass(frozen=True)
+class Population:
+    """Weighted draws of p(x | y).
+
+    Attributes:
+        x: the fields, (particles, channels, *grid).
+        log_weights: of each, their exponentials add up to 1.
+        log_evidence: of p(y), in nats; its exponential has no bias.
+        effective: 1/Σ W² after each step, of N.
+    """
+
+    x: Float[Tensor, "particles channels *grid"]
+    log_weights: Float[Tensor, " particles"]
+    log_evidence: float
+    effective: tuple[float, ...]
+
+    def mean(self, values: Tensor) -> Tensor:
+        """The mean of what is known of each particle, (particles, *rest), by their weights."""
+        return torch.tensordot(self.log_weights.exp().to(values), values, dims=1)
+
+    def drawn(self, n: int, *, generator: Generators) -> Float[Tensor, "n channels *grid"]:
+        """n of the particles by their weights, without weights."""
+        return self.x[systematic(self.log_weights, n, generator)]
+
+
+@dataclass(frozen=True)
+class Particles:
+    """Draws of p(x | y) by N weighted particles, one evaluation of denoiser and method each at every level.
+
+    Args:
+        method: of the proposal.
+        count: N.
+        sampler: whose step is stochastic and evaluates the denoiser once: Ancestral, DDIM(eta > 0), DPMSolverPP2M(eta > 0),
+            EulerMaruyama, ReverseDiffusion.
+        sigma_data: standard deviation of the data in model space, for ψ: N(y; A x̂, noise² + ρ² A C Aᵀ), ρ as for `PiGDM`.
+        chunk: how many are evaluated at once; all where it is 0.
+    """
+
+    method: Method
+    count: int = 100
+    sampler: Sampler = Sampler()
+    sigma_data: float = 1.0
+    chunk: int = 0
+
+    def __post_init__(self) -> None:
+        if self.count < 1 or self.chunk < 0 or not self.sigma_data > 0:
+            raise InputError("Particles needs count >= 1, chunk >= 0 and sigma_data > 0.")
+        if self.sampler.corrector is not None:
+            raise InputError("Particles go by steps alone: leave the corrector out.")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        denoiser: DenoiserProtocol,
+        measurement: Measurement,
+        shape: Size | tuple[int, ...],
+        *,
+        seed: int,
+        like: Tensor,
+        cond: Condition | None = None,
+    ) -> Population:
+        """The particles, in model space.
+
+        Args:
+            denoiser: E[x | x_t] of the prior.
+            measurement: of one field, with noise.
+            shape: (channels, *grid) of x.
+            seed: of all draws.
+            like: their type and device.
+            cond: what the prior is conditioned on, for one field: (1, ...).
+
+        Raises:
+            InputError: no noise, several fields, or a step that has no such kernel.
+        """
+        if not measurement.noise > 0 or len(measurement.y) != 1:
+            raise InputError(
+                "Particles need what was measured of one field, and a noise > 0: weights compare likelihoods."
+            )
+        sde, step = denoiser.sde, self.sampler.step
+        own = Generators((seed, 0, index) for index in range(self.count))
+        again = Generators([(seed, 1)])
+        times = self.sampler.grid(sde.schedule, self.sampler.steps)
+        x = sde.prior((self.count, *shape), times[0], generator=own, like=like)
+        evaluate = _Evaluation(denoiser, measurement, self, cond)
+        here = evaluate(x, times[0])
+        weights, evidence, effective = here.potential, 0.0, []
+        memory: tuple[Any, Any, Any] = (None, None, None)
+        for level in range(len(times) - 1):
+            size = _effective(weights)
+            if size < EVEN * self.count:
+                evidence += float(weights.logsumexp(0)) - math.log(self.count)
+                chosen = systematic(weights, self.count, again)
+                x, here, weights = x[chosen], here.of(chosen), torch.zeros_like(weights)
+                memory = tuple(_rows(part, chosen) for part in memory)  # type: ignore[assignment]
+            kernel = _Kernel(sde, step, times[level], times[level + 1], own)
+            x, ratio, memory = kernel(x, here, memory)
+            there = evaluate(x, times[level + 1])
+            weights = weights + ratio + there.potential - here.potential
+            here = there
+            effective.append(_effective(weights))
+        weights = weights + _log_likelihood(measurement, here.prior) - here.potential
+        evidence += float(weights.logsumexp(0)) - math.log(self.count)
+        effective.append(_effective(weights))
+        return Population(here.prior, weights.log_softmax(0), evidence, tuple(effective))
+
+
+def systematic(log_weights: Tensor, n: int, generator: Generators) -> Tensor:
+    """Indices of n draws by weights, each as often as n times its weight but for rounding (Kitagawa 1996)."""
+    offset = generator.rand((1,), like=log_weights.double())
+    places = (torch.arange(n, dtype=torch.float64, device=offset.device) + offset) / n
+    return torch.searchsorted(log_weights.double().softmax(0).cumsum(0), places).clamp(max=len(log_weights) - 1)
+
+
+def _effective(log_weights: Tensor) -> float:
+    return float(1 / log_weights.softmax(0).square().sum())
+
+
+def _log_likelihood(measurement: Measurement, x: Tensor, variance: float | None = None) -> Tensor:
+    """log N(y; A x, variance) of what is known, by default with the variance of the noise; float64."""
+    variance = measurement.noise**2 if variance is None else variance
+    known = measurement.known.to(x.device)
+    square = torch.where(known, measurement.residual(x).double().square(), 0).flatten(1).sum(1)
+    return -0.5 * (square / variance + int(known.sum()) * math.log(2 * math.pi * variance))
+
+
+def _rows(memory: Any, chosen: Tensor) -> Any:
+    """Of what a multistep method remembers, the part of some particles."""
+    if isinstance(memory, tuple):
+        return tuple(_rows(part, chosen) for part in memory)
+    return memory[chosen] if isinstance(memory, Tensor) and memory.ndim else memory
+
+
+@dataclass(frozen=True)
+class _Level:
+    """What is known of the particles at a level: x̂, x̂_y and log ψ."""
+
+    prior: Tensor
+    guided: Tensor
+    potential: Tensor
+
+    def of(self, chosen: Tensor) -> _Level:
+        return replace(self, prior=self.prior[chosen], guided=self.guided[chosen], potential=self.potential[chosen])
+
+
+class _Heard:
+    """A denoiser that remembers what it answered last: a method evaluates it once."""
+
+    def __init__(self, denoiser: DenoiserProtocol) -> None:
+        self.denoiser, self.sde = denoiser, denoiser.sde
+        self.answers: list[Tensor] = []
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        found = self.denoiser(x_t, t, cond)
+        self.answers.append(found.detach())
+        return found
+
+
+class _Evaluation:
+    """x̂, x̂_y and ψ of particles, so many at once."""
+
+    def __init__(
+        self, denoiser: DenoiserProtocol, measurement: Measurement, particles: Particles, cond: Condition | None
+    ) -> None:
+        self.heard, self.measurement, self.cond = _Heard(denoiser), measurement, cond
+        self.guided = Guided(self.heard, measurement, particles.method)
+        self.chunk, self.sigma_data = particles.chunk or particles.count, particles.sigma_data
+        field = measurement.operator.adjoint(torch.zeros_like(measurement.y))
+        probes = denoiser.sde.noise.sample(
+            (16, *field.shape[1:]), generator=Generators((0, i) for i in range(16)), like=field
+        )
+        known = measurement.known
+        seen = torch.where(known, measurement.operator(probes), 0).double()
+        self.gain = float(seen.square().sum() / (16 * known.sum().clamp(min=1)))  # mean of the diagonal of A C Aᵀ
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> _Level:
+        parts = [self._part(part, t) for part in x_t.split(self.chunk)]
+        return _Level(*(torch.cat(found) for found in zip(*parts, strict=True)))
+
+    def _part(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        self.heard.answers.clear()
+        cond = (
+            None
+            if self.cond is None
+            else {name: value.expand(len(x_t), *value.shape[1:]) for name, value in self.cond.items()}
+        )
+        guided = self.guided(x_t, t, cond).detach()
+        (prior,) = self.heard.answers
+        alpha, sigma = (float(part) for part in self.heard.sde.schedule(t))
+        rho = (sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)
+        return prior, guided, _log_likelihood(self.measurement, prior, self.measurement.noise**2 + rho * self.gain)
+
+
+class _Given:
+    """A denoiser whose answer is known, and that counts how often it is asked."""
+
+    def __init__(self, sde: SDE, answer: Tensor) -> None:
+        self.sde, self.answer, self.asked = sde, answer, 0
+
+    def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        self.asked += 1
+        return self.answer
+
+
+class _Fixed(Generators):
+    """Hands out the same draw at every call, times a factor."""
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+
+    def randn(self, shape: Any, *, like: Tensor) -> Tensor:
+        probe = torch.randn(tuple(shape[1:]), generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        return (self.factor * probe).to(like).expand(tuple(shape)).clone()
+
+
+class _Kernel:
+    """x_s = m(x_t, x̂) + w ξ of a step from t to s."""
+
+    def __init__(self, sde: SDE, step: Step, t: Tensor, s: Tensor, generator: Generators) -> None:
+        self.sde, self.step, self.t, self.s, self.generator = sde, step, t, s, generator
+
+    def __call__(
+        self, x: Tensor, here: _Level, memory: tuple[Any, Any, Any]
+    ) -> tuple[Tensor, Tensor, tuple[Any, Any, Any]]:
+        """Particles at s by the guided x̂, log p(x_s | x_t)/q(x_s | x_t), and what the step remembers."""
+        none, zero = _Fixed(0.0), torch.zeros_like(x)
+        prior, first = self._made(here.prior, x, none, memory[0])
+        guided, second = self._made(here.guided, x, none, memory[1])
+        noise, third = self._made(zero, zero, self.generator, memory[2])
+        one = _Fixed(1.0)
+        unit = self.sde.noise.sample(x[:1].shape, generator=one, like=x)
+        first_one = _rows(memory[2], torch.tensor([0]))
+        made, _ = self._made(zero[:1], zero[:1], one, first_one)
+        width = float((made * unit).sum() / unit.square().sum())
+        if not width > 0:
+            raise InputError(
+                f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: take DPMSolverPP2M(eta=1) "
+                "or DDIM(eta=1)."
+            )
+        x_s = guided + noise
+        gap = ((guided - prior) / width).double()
+        # log N(x_s; m_p) − log N(x_s; m_q) = −⟨ξ + ½ gap, C⁻¹ gap⟩, without the difference of large squares
+        pulled = self.sde.noise.precision(gap)
+        ratio = -((noise.double() / width + 0.5 * gap) * pulled).flatten(1).sum(1)
+        return x_s, ratio, (first, second, third)
+
+    def _made(self, answer: Tensor, x: Tensor, generator: Generators, memory: Any) -> tuple[Tensor, Any]:
+        given = _Given(self.sde, answer)
+        made, memory = self.step(given, x, self.t, self.s, None, generator=generator, memory=memory)
+        if given.asked != 1:
+            raise InputError(
+                f"{type(self.step).__name__} evaluates the denoiser {given.asked} times a step, and particles need a kernel of "
+                "one: take DPMSolverPP2M(eta=1) or DDIM(eta=1)."
+            )
+        return made, memory

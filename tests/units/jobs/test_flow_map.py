@@ -1,0 +1,78 @@
+"""A flow map of a run: trained from it, drawn from in few evaluations, and still the denoiser that it was."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import scorefield
+import tiny
+from scorefield.cli import main
+
+SMALL = ["--train.steps", "4", "--train.batch_size", "8", "--train.validate_every", "4", "--train.validate_on", "8",
+         "--train.preview_every", "0", "--train.checkpoint_every", "2", "--train.accelerator", "cpu"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("flow-map")
+    tiny.train(folder, folder / "run", train__steps=4, train__preview_every=0)
+    assert main(["train", "flow-map", "--init", str(folder / "run"), "--out", str(folder / "map"), *SMALL]) == 0
+    return folder
+
+
+def test_it_keeps_the_model_and_the_data_of_its_run_and_draws_by_jumps(runs: Path, tmp_path: Path) -> None:
+    model, teacher = scorefield.load(runs / "map"), scorefield.load(runs / "run")
+    assert model.denoiser.net.jumps and not teacher.denoiser.net.jumps
+    assert model.denoiser.precondition == teacher.denoiser.precondition
+    assert isinstance(model.sampler.step, scorefield.Jump)
+    for steps in ("1", "3"):
+        out = tmp_path / steps
+        assert main(["sample", str(runs / "map"), "-n", "2", "--steps", steps, "--out", str(out)]) == 0
+        assert np.isfinite(np.load(out / "samples.npy")).all()
+
+
+def test_at_first_it_is_the_denoiser(runs: Path, tmp_path: Path) -> None:
+    words = [
+        "train",
+        "flow-map",
+        "--init",
+        str(runs / "run"),
+        "--out",
+        str(tmp_path / "map"),
+        *SMALL,
+        "--train.steps",
+        "1",
+    ]
+    assert main([*words, "--train.optimiser.lr", "1e-30", "--train.ema", "0.5"]) == 0
+    model, teacher = scorefield.load(tmp_path / "map"), scorefield.load(runs / "run")
+    x, t = torch.randn(2, 1, 8, 8), torch.tensor([0.2, 0.7])
+    with torch.no_grad():
+        torch.testing.assert_close(model.denoiser(x, t), teacher.denoiser(x, t), rtol=1e-5, atol=1e-6)
+
+
+def test_it_resumes_to_the_same_weights(runs: Path, tmp_path: Path) -> None:
+    whole = scorefield.load(runs / "map").denoiser.state_dict()
+    words = ["train", "flow-map", "--init", str(runs / "run"), "--out", str(tmp_path / "map"), *SMALL]
+    assert main(words) == 0
+    (tmp_path / "map/checkpoints/step-00000004.safetensors").unlink()
+    assert main(["train", "--out", str(tmp_path / "map"), "--resume"]) == 0
+    again = scorefield.load(tmp_path / "map").denoiser.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_a_network_that_cannot_know_where_a_jump_ends_is_refused(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    words = ["train", "digits", "--model.net", "scorefield.NCSNv2", "--train.loss", "scorefield.SelfDistillation"]
+    assert main([*words, "--out", str(tmp_path / "no")]) == 2
+    assert "where a jump ends" in capsys.readouterr().err
+    assert not (tmp_path / "no").exists()
+
+
+def test_a_recipe_without_a_network_asks_for_a_run(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(["train", "flow-map", "--out", str(tmp_path / "no")]) == 2
+    assert "--init RUN" in capsys.readouterr().err
