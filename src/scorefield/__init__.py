@@ -44,7 +44,7 @@ NAMES = {
         DPS Classified ClassifierFree Guided Measurement Method MomentMatching NoisyLikelihood PiGDM Proximal
         Replacement
     """,
-    "inverse": "InverseProblem posterior",
+    "inverse": "InverseProblem posterior weighed",
     "losses": """
         CRPS GSURE SNR SSDU SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
         EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
@@ -66,6 +66,7 @@ NAMES = {
         least_squares project_range to_channels
         to_complex zero_filled
     """,
+    "particles": "Particles Population",
     "run.loading": "load",
     "jobs.train": "recipe train",
     "samplers": """
@@ -113,7 +114,7 @@ if TYPE_CHECKING:
         DPS, Classified, ClassifierFree, Guided, Measurement, Method, MomentMatching, NoisyLikelihood, PiGDM,
         Proximal, Replacement,
     )
-    from scorefield.inverse import InverseProblem, posterior
+    from scorefield.inverse import InverseProblem, posterior, weighed
     from scorefield.losses import (
         CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
@@ -136,6 +137,7 @@ if TYPE_CHECKING:
         NonUniformFourier, NonUniformSense, Scale, Sense, as_operator, cg_sense, conjugate_gradients, l1_wavelet,
         least_squares, project_range, to_channels, to_complex, zero_filled,
     )
+    from scorefield.particles import Particles, Population
     from scorefield.run.loading import load
     from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
