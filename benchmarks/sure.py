@@ -92,17 +92,18 @@ def classical() -> dict[str, tuple[Callable[..., Tensor], list[tuple]]]:
     """Denoisers that learn nothing, by scikit-image and, where it is installed, bm3d (non-commercial use); their settings."""
     from skimage.restoration import denoise_nl_means, denoise_tv_chambolle
 
-    def variation(y: Tensor, weight: float) -> Tensor:
-        keys = {"weight": weight, "eps": 1e-5, "max_num_iter": 500, "channel_axis": -1}
-        return together(y, lambda x: denoise_tv_chambolle(x, **keys))
+    def variation(y: Tensor, joint: bool, weight: float) -> Tensor:
+        keys = {"weight": weight, "eps": 1e-5, "max_num_iter": 500, "channel_axis": -1 if joint else None}
+        return (together if joint else each_part)(y, lambda x: denoise_tv_chambolle(x, **keys))
 
-    def means(y: Tensor, h: float, patch: int, distance: int) -> Tensor:
-        keys = {"h": h * NOISE, "sigma": NOISE, "patch_size": patch, "patch_distance": distance, "channel_axis": -1}
-        return together(y, lambda x: denoise_nl_means(x, **keys))
+    def means(y: Tensor, joint: bool, h: float, patch: int, distance: int) -> Tensor:
+        keys = {"h": h * NOISE, "sigma": NOISE, "patch_size": patch, "patch_distance": distance}
+        keys["channel_axis"] = -1 if joint else None
+        return (together if joint else each_part)(y, lambda x: denoise_nl_means(x, **keys))
 
     found: dict[str, tuple[Callable[..., Tensor], list[tuple]]] = {
-        "total variation": (variation, [(w,) for w in (0.06, 0.08, 0.1, 0.12, 0.15)]),
-        "NL-means": (means, list(product((0.4, 0.5, 0.6, 0.8), (3, 5, 7), (7, 11)))),
+        "total variation": (variation, list(product((True, False), (0.08, 0.1, 0.12, 0.15)))),
+        "NL-means": (means, list(product((True, False), (0.4, 0.6, 0.8, 1.0), (3, 5), (7, 11)))),
     }
     try:
         from bm3d import bm3d

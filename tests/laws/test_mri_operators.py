@@ -130,6 +130,14 @@ def test_least_squares_is_the_pseudo_inverse_and_the_projection_onto_the_range()
     torch.testing.assert_close(damped.flatten(1), expected, atol=1e-8, rtol=1e-8)
 
 
+def test_conjugate_gradients_that_have_converged_stay_where_they_are():
+    """Of a projection, as one coil is, they converge at once; what is left is rounding outside of its range, without bound."""
+    sense = Sense(torch.ones(1, 48, 40, dtype=torch.complex64), columns((48, 40)))
+    y = sense(draw((2, 2, 48, 40)))
+    found = least_squares(sense, y, iterations=40, tolerance=0.0)
+    torch.testing.assert_close(found, sense.adjoint(y), rtol=1e-4, atol=1e-5)
+
+
 def test_conjugate_gradients_solve_each_sample_by_itself():
     diagonal = torch.linspace(1, 5, 6, dtype=torch.float64)
     b = draw((3, 6), dtype=torch.float64)

@@ -31,6 +31,10 @@ UNCERTAIN = (
     "the noise of undersampled k-space of few coils, without any background at the ends of whole lines, is uncertain: it may be "
     "several times less than was estimated. Give --noise, or a noise scan."
 )
+INDEPENDENT = (
+    "too few points tell how the noise of so many coils is correlated: it is taken to be independent between them, and as strong "
+    "in each as at the highest frequencies, several times too strong where an image reaches there. Give --noise, or a noise scan."
+)
 CONDITION = 1e-4  # smallest eigenvalue over the largest, below which a covariance is no noise of working coils
 EDGE = 1 / 16  # of the image, at either end of the readout, which is background
 OBJECT = 4.0  # times the median energy, that of noise is 1.4 at most in the mean, and of the edge of a head 15 and more
@@ -116,6 +120,9 @@ def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[n
     outer, note = outer_noise(samples, distance) if samples.shape[1] >= FEWEST * coils else (None, "")
     found = [*_mean(near), *([] if outer is None else [outer])]
     found += [one for one in _mean(background) if not found or _level(one) > EMPTY * min(map(_level, found))]
+    if not found and samples.shape[1] >= ENOUGH:
+        each = [outer_noise(samples[n : n + 1], distance)[0] for n in range(coils)]
+        return np.diag([float(one[0, 0].real) for one in each]), INDEPENDENT
     if not found:
         raise InputError(
             f"Only {samples.shape[1]} points of k-space lie beyond {RINGS[-1]:g} k_max, and no box of {AMPLE * coils * 8} about "

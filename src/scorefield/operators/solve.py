@@ -11,6 +11,8 @@ from torch import Tensor
 from scorefield.foundation.errors import InputError
 from scorefield.operators.operator import LinearOperator
 
+ROUNDING = 8  # times the precision of numbers, below which residuals hold nothing else
+
 
 def conjugate_gradients(
     matrix: Callable[[Tensor], Tensor],
@@ -22,7 +24,8 @@ def conjugate_gradients(
 ) -> Tensor:
     """x with M x = b, M symmetric and positive semi-definite, for each sample of a batch by itself (Hestenes and Stiefel 1952).
 
-    From x = 0, so that x lies in the range of M; a sample rests once ‖b − M x‖ <= tolerance ‖b‖.
+    From x = 0, so that x lies in the range of M; a sample rests once ‖b − M x‖ <= tolerance ‖b‖, or is rounding: what is left
+    lies outside of the range then, where steps have no bound.
 
     Args:
         matrix: v ↦ M v.
@@ -42,7 +45,7 @@ def conjugate_gradients(
 
     x, residual, direction = torch.zeros_like(b), b, b
     square = dot(b, b)
-    enough = tolerance**2 * square
+    enough = max(tolerance, ROUNDING * torch.finfo(b.dtype).eps) ** 2 * square
     for number in range(iterations):
         active = square > enough
         if not bool(active.any()):

@@ -118,3 +118,18 @@ def test_too_few_points_are_named():
     mask[26:38, 20:44:3] = True
     with pytest.raises(InputError, match="too few"):
         noise_covariance([(white((4, 64, 64)), mask)])
+
+
+@pytest.mark.parametrize("coils", [48, 64])
+def test_the_noise_of_more_coils_than_points_tell_is_taken_to_be_independent(coils: int) -> None:
+    """Of a quarter of 80 × 48 points of a smooth image, to a tenth; a few points in the middle are refused."""
+    y, x = np.meshgrid(np.linspace(-1, 1, 80), np.linspace(-1, 1, 48), indexing="ij")
+    scan = simulate(np.exp(-6 * (x**2 + y**2)), coils=coils)
+    mask = RandomLines(4.0, 6)((80, 48))
+    found, note = noise_covariance([(np.where(mask, scan.kspace, 0), mask)])
+    assert "independent" in note and (found == np.diag(np.diag(found))).all()
+    assert np.sqrt(np.diag(found).mean()) == pytest.approx(scan.noise, rel=0.1)
+    few = np.zeros((80, 48), bool)
+    few[36:44, 20:28] = True
+    with pytest.raises(InputError, match="too few to estimate"):
+        noise_covariance([(np.where(few, scan.kspace, 0), few)])
