@@ -1,6 +1,6 @@
 """Rollouts beside the sequences they go on from, by lead time: fair CRPS and RMSE, of persistence and climatology too; spectra.
 
-Writes what `sample --given start.npy --rollout N` needs, and reads what it drew: sample i + m · sequences is member m of sequence i.
+Writes what `sample --given start.npy --rollout N` needs, and reads what it drew: sample i + m · sequences is of sequence i.
 """
 
 from __future__ import annotations

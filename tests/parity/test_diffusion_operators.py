@@ -25,7 +25,7 @@ from scorefield.samplers import NCSNLangevin
 
 CONFIG = {
     "white_noise": False, "schedule": "geometric", "resolution": 18, "npad": 4, "epsilon": 6e-6, "sigma_1": 30.0,
-    "sigma_L": 0.01, "T": 3, "L": 20, "rbf_scale": 0.3, "rbf_eps": 0.1, "factorization": "tucker", "d_co_domain": 4,
+    "sigma_L": 0.01, "T": 3, "L": 8, "rbf_scale": 0.3, "rbf_eps": 0.1, "factorization": "tucker", "d_co_domain": 4,
     "mult_dims": [1, 2, 2, 3], "fmult": 0.5, "rank": 0.3, "groups": 0,
 }  # fmt: skip
 
