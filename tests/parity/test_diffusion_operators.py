@@ -21,11 +21,11 @@ from scorefield.core.noise import GaussianField
 from scorefield.interop.diffusion_operators import law
 from scorefield.interop.pickles import Settings
 from scorefield.run.recipe import build, recipe_parser
-from scorefield.samplers import NCSNLangevin
+from scorefield.samplers.langevin import VarianceLangevin
 
 CONFIG = {
     "white_noise": False, "schedule": "geometric", "resolution": 18, "npad": 4, "epsilon": 6e-6, "sigma_1": 30.0,
-    "sigma_L": 0.01, "T": 3, "L": 20, "rbf_scale": 0.3, "rbf_eps": 0.1, "factorization": "tucker", "d_co_domain": 4,
+    "sigma_L": 0.01, "T": 3, "L": 8, "rbf_scale": 0.3, "rbf_eps": 0.1, "factorization": "tucker", "d_co_domain": 4,
     "mult_dims": [1, 2, 2, 3], "fmult": 0.5, "rank": 0.3, "groups": 0,
 }  # fmt: skip
 
@@ -81,7 +81,7 @@ def test_the_run_draws_evaluates_and_goes_finer(golden: dict[str, Tensor], tmp_p
     assert main(written(tmp_path, golden, "tucker")) == 0
     model = scorefield.load(tmp_path / "tucker")
     corrector = model.sampler.corrector
-    assert isinstance(corrector, NCSNLangevin) and corrector.repeats == 3 and corrector.quiet_end
+    assert isinstance(corrector, VarianceLangevin) and corrector.repeats == 3 and corrector.quiet_end
     t = model.sde.schedule.time(torch.tensor([-torch.tensor(30.0).log(), -torch.tensor(0.01).log()]).double())
     zero = torch.zeros(())
     sizes = [float(corrector.size(model.sde, part, part, zero, zero)) for part in t]

@@ -76,12 +76,12 @@ def law(config: Settings, weights: Mapping[str, Tensor]) -> CheckpointSpecificat
     table = torch.linspace(low, high, levels, dtype=torch.float64)
     sigmas = (table.exp() if kind == "geometric" else table).sqrt().tolist()
     side = _points(config) - int(config.number("npad"))
-    steps = {"step": config.number("epsilon") / 2, "repeats": int(config.number("T")), "power": 4.0, "quiet_end": True}
+    steps = {"step": config.number("epsilon") / 2, "repeats": int(config.number("T")), "quiet_end": True}
     sampler = {
         "steps": levels - 1,
         "step": {"class_path": "scorefield.samplers.NoPredictor"},
         "grid": described("samplers.UniformGrid", t_min=0.0),
-        "corrector": described("samplers.NCSNLangevin", **steps),
+        "corrector": described("samplers.langevin.VarianceLangevin", **steps),
         "correct_first": False,
         "denoise": False,
     }

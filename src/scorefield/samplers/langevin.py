@@ -128,32 +128,56 @@ class AnnealedLangevin(LangevinCorrector):
 
 @dataclass(frozen=True)
 class NCSNLangevin(LangevinCorrector):
-    """ε = step (σ_t/σ(0))^p, σ(0) the smallest level (Song and Ermon 2019, 2020, algorithm 1: p = 2). Needs σ(0) > 0.
+    """ε = step σ_t²/σ(0)², σ(0) the smallest level (Song and Ermon 2019, algorithm 1; 2020, algorithm 1). Needs σ(0) > 0.
 
     It multiplies the variance of a mode by up to 1/(1 − step/(2 σ(0)²)), where the noise dominates. Under a field noise it is
     the sampler of Lim et al. (2023), x ← x + (e_j/2) score + √e_j ξ with e_j = e σ_j²/σ_L², with step = e/2.
 
     Args:
-        step: ε at the smallest level, below 2 σ(0)² (σ(0)/σ(1))^(p − 2); NCSNv2 has 6.2e-6 for CIFAR-10, where σ(0) = 0.01.
+        step: ε at the smallest level, below 2 σ(0)²; NCSNv2 has 6.2e-6 for CIFAR-10, where σ(0) = 0.01.
         repeats: steps per level, T; theirs is 5.
         quiet_end: no noise in the very last step, for samples that are not denoised at the end.
-        power: p. The code of Lim et al. (2023), which takes σ² for σ, has 4.
     """
 
     step: float = 6.2e-6
     repeats: int = 5
     quiet_end: bool = False
-    power: float = 2.0
 
     def __post_init__(self) -> None:
         _check_repeats(self)
 
     def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
         smallest = sde.schedule.sigma(torch.zeros_like(t))
-        rise = (sde.schedule.sigma(torch.ones_like(t)) / smallest) ** max(self.power - 2, 0)
-        if not 0 < self.step * rise < 2 * smallest**2:
-            reason = "σ(0) = 0" if smallest == 0 else f"it diverges unless 0 < step < {2 * smallest**2 / rise:.3g}"
+        if not 0 < self.step < 2 * smallest**2:
+            reason = "σ(0) = 0" if smallest == 0 else f"it diverges unless 0 < step < 2 σ(0)² = {2 * smallest**2:.3g}"
             raise InputError(
                 f"NCSNLangevin with step {self.step:g} is undefined here, as {reason}: take AnnealedLangevin, or change step."
             )
-        return self.step * (sde.schedule.sigma(t) / smallest) ** self.power
+        return self.step * (sde.schedule.sigma(t) / smallest) ** 2
+
+
+@dataclass(frozen=True)
+class VarianceLangevin(LangevinCorrector):
+    """ε = step (σ_t/σ(0))⁴, σ(0) the smallest level: `NCSNLangevin` with σ² for σ, as the code of Lim et al. (2023) has it.
+
+    Args:
+        step: ε at the smallest level, below 2 σ(0)⁴/σ(1)².
+        repeats: steps per level.
+        quiet_end: no noise in the very last step, for samples that are not denoised at the end.
+    """
+
+    step: float
+    repeats: int = 5
+    quiet_end: bool = False
+
+    def __post_init__(self) -> None:
+        _check_repeats(self)
+
+    def size(self, sde: SDE, t: Tensor, s: Tensor, score: Tensor, noise: Tensor) -> Tensor:
+        smallest, largest = (sde.schedule.sigma(torch.full_like(t, end)) for end in (0.0, 1.0))
+        if not 0 < self.step < 2 * smallest**4 / largest**2:
+            raise InputError(
+                f"VarianceLangevin with step {self.step:g} diverges: it needs 0 < step < 2 σ(0)⁴/σ(1)² = "
+                f"{2 * float(smallest**4 / largest**2):.3g}; take AnnealedLangevin, or change step."
+            )
+        return self.step * (sde.schedule.sigma(t) / smallest) ** 4

@@ -13,7 +13,11 @@ import torch
 
 from scorefield.cli import main
 from scorefield.core.noise import MaskedField, runs_of
+from scorefield.data import FieldDataset, Source, Tensors
+from scorefield.data.source import Split
+from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
+from scorefield.jobs.evaluation.reference import gather
 from scorefield.metrics.comparison import Spectra
 from scorefield.run.loading import load
 from scorefield.samplers.likelihood import ProbabilityFlow
@@ -123,3 +127,16 @@ def test_what_does_not_belong_together_is_refused(run: Path, folder: Path, capsy
         assert main(words) == 2
         assert expected in capsys.readouterr().err
     assert not Path("no").exists()
+
+
+class TwoGrids(Source):
+    """Training fields on one grid, held-out ones on a finer one, as neuraloperator's Darcy has them."""
+
+    def load(self, split: Split) -> FieldDataset:
+        points = 8 if split == "train" else 16
+        return Tensors(torch.randn(6, 1, points, points), valid=1).load("train")
+
+
+def test_splits_of_two_grids_are_refused_by_their_sizes(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"\(1, 8, 8\) and the held-out ones \(1, 16, 16\).*--members"):
+        gather(TwoGrids(), tmp_path, 4)

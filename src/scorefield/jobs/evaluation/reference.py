@@ -137,6 +137,12 @@ def gather(source: Source, folder: Path, limit: int, extract: Extractor | None =
     """
     train, valid = source.load("train"), source.load("valid")
     say_notes(train, valid)
+    shapes = [tuple(fields[0].x.shape) for fields in (train, valid)]
+    if shapes[0] != shapes[1]:
+        raise InputError(
+            f"The training fields are {shapes[0]} and the held-out ones {shapes[1]}: give --data of one grid, such as the "
+            "held-out ones alone, or compare draws with the fields they belong to, by --members."
+        )
     (x, labels), (held, held_labels) = read_at_most(train, limit), read_at_most(valid, limit)
     if len(x) < min(limit, len(train)):
         counts = (len(x), len(train), BYTES / 2**30)
