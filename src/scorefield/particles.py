@@ -23,7 +23,7 @@ from torch import Size, Tensor
 from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.samplers import Sampler, Step
 
@@ -109,8 +109,8 @@ class Particles:
                 "Particles need what was measured of one field, and a noise > 0: weights compare likelihoods."
             )
         sde, step = denoiser.sde, self.sampler.step
-        own = Generators((seed, 0, index) for index in range(self.count))
-        again = Generators([(seed, 1)])
+        own = Generators((seed, index, Stream.SAMPLE) for index in range(self.count))
+        again = Generators([(seed, 0, Stream.RESAMPLE)])
         times = self.sampler.grid(sde.schedule, self.sampler.steps)
         x = sde.prior((self.count, *shape), times[0], generator=own, like=like)
         evaluate = _Evaluation(denoiser, measurement, self, cond)

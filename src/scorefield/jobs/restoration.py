@@ -175,7 +175,7 @@ class WeighedDraws(Draws):
         cond = {name: value[:1] for name, value in self.condition.items()}
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
         found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
-        drawn = found.drawn(self.n, generator=Generators([(self.seed, 2)]))
+        drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLE)]))
         even = min(found.effective)
         if even < FEW:
             log.warning(

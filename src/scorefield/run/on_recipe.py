@@ -91,7 +91,8 @@ def groups_from(init: Path, groups: dict[str, Any], words: Sequence[str], trust:
     model = opened.config["model"]
     if "net" not in groups.get("model", {}):  # a recipe for what is trained already says what it changes in it
         model = configuration.fold(model, groups.get("model", {}))
-    groups = {"data": opened.config["data"], **(groups or opened.config), "model": model}
+    own = {name: opened.config[name] for name in ("data",) if name in opened.config}
+    groups = {**own, **(groups or opened.config), "model": model}
     if "data" not in groups and not any(word.split("=")[0] == "--data" for word in words):
         raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
     return {name: groups[name] for name in GROUPS if name in groups}
