@@ -32,12 +32,12 @@ METHODS: list[Method] = [DPS(), PiGDM(), MomentMatching()]
 SAMPLER = Sampler(40, DPMSolverPP2M(eta=1.0), EDMGrid(ratio_min=0.01))
 N = 4000  # draws of a method as it is
 NOTES = """\
-What is left of log p(y) at the smaller noise is the steps' own error: by moment matching and 4000 particles it is +0.19 with 40 steps,
-+0.08 with 80 and 0.00 with 160 (three seeds).
+What is left of log p(y) at the smaller noise is the steps' own error: by moment matching and 4000 particles it is +0.19 with 40
+steps, +0.08 with 80 and 0.00 with 160 (three seeds).
 
-On the digits (`train digits`, the lower half seen with a noise of 1 in 16, 18 steps) 1000 particles are too few: 4 to 30 of them count, and
-of a 9 that could be a 3 or a 5 two seeds say 0.93 and 0.40; the methods as they are say 0.62 to 0.65. More steps, not more
-particles, are what is wanted there; it was not measured further."""
+On the digits (`train digits`, the lower half seen with a noise of 1 in 16, 18 steps) 1000 particles are too few: 4 to 30 of them
+count, and of a 9 that could be a 3 or a 5 two seeds say 0.93 and 0.40; the methods as they are say 0.62 to 0.65. More steps, not
+more particles, are what is wanted there; it was not measured further."""
 Found = tuple[Tensor, float]  # weights of modes, log p(y)
 
 

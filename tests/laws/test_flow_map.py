@@ -105,12 +105,12 @@ class Integrated:
 
 def test_the_residual_vanishes_for_an_exact_map_of_a_law_with_two_humps() -> None:
     law = Mixture(SDE(EDM(0.01, 20.0)), torch.tensor([[[-1.0]], [[1.5]]]).double(), torch.tensor([0.05, 0.2]).double())
-    x = law.marginal((24, 1, 1), time(0.0), generator=keys(24, 3))
+    x = law.marginal((10, 1, 1), time(0.0), generator=keys(10, 3))
     loss = SelfDistillation(LogNormal(0.0, 1.0), EDMWeight(), denoising=0.2, to_data=0.4)
-    exact = loss(Integrated(law), Batch(x), generator=keys(24))  # type: ignore[arg-type]
-    plain = loss(law, Batch(x), generator=keys(24))
+    exact = loss(Integrated(law), Batch(x), generator=keys(10))  # type: ignore[arg-type]
+    plain = loss(law, Batch(x), generator=keys(10))
     jumps = exact < 1e-8
-    assert 12 <= int(jumps.sum()) <= 23  # the others learn the denoiser, whose loss is not 0
+    assert 5 <= int(jumps.sum()) <= 9  # the others learn the denoiser, whose loss is not 0
     assert float(plain[jumps].mean()) > 1e-3
     assert torch.equal(exact[~jumps], plain[~jumps])
 
