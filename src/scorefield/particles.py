@@ -77,8 +77,10 @@ class Particles:
     def __post_init__(self) -> None:
         if self.count < 1 or self.chunk < 0 or not self.sigma_data > 0:
             raise InputError("Particles needs count >= 1, chunk >= 0 and sigma_data > 0.")
-        if self.sampler.corrector is not None:
-            raise InputError("Particles go by steps alone: leave the corrector out.")
+        if self.sampler.corrector is not None or self.sampler.step.jumps:
+            raise InputError(
+                "Particles go by steps of the denoiser alone: leave the corrector out, and take another than Jump."
+            )
 
     @torch.no_grad()
     def __call__(

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.schedule import Schedule
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
@@ -122,6 +123,7 @@ class Guided:
         return self.denoiser.sde
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
+        refuse_jumps(cond)
         return self.method(self.denoiser, self.measurement, x_t, t, cond)
 
 

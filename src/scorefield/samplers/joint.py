@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.noise import AlongTime
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
@@ -62,6 +63,7 @@ class JointTimes:
         return torch.cat(parts, 1).flatten(1, 2)
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        refuse_jumps(cond)
         rows, given = self.windows(x_t), cond or {}
         t = t if t.ndim == 0 else t.repeat_interleave(len(rows) // len(x_t))
         found = []

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
 
@@ -41,6 +42,7 @@ class Slicewise:
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         if x_t.ndim != 5:
             raise InputError(f"A volume is (batch, channels, 3 axes), not {tuple(x_t.shape)}.")
+        refuse_jumps(cond)
         if cond:
             raise InputError("Slices of a volume are denoised without conditions.")
         return torch.stack([self._across(x_t, t, axis) for axis in self.axes]).mean(0)
