@@ -44,6 +44,6 @@ def refuse_jumps(cond: Condition | None) -> None:
     """Refuse a second time where only x̂ is changed or put together: by measurements, classifiers, windows and slices."""
     if cond is not None and UNTIL in cond:
         raise InputError(
-            "Jump follows a flow map of whole fields, which knows nothing of a measurement, a classifier or windows: take a sampler "
+            "Jump follows a flow map of whole fields, which knows nothing of a measurement, a classifier or windows: take a step "
             "of the denoiser, for instance --sampler DPMSolverPP2M --sampler.eta 1 --steps 18."
         )
