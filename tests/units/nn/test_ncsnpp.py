@@ -310,4 +310,5 @@ def test_a_single_sample_on_a_single_point_is_normalised_in_training() -> None:
     """As in the trial of precisions on a small grid whose coarsest level is one point."""
     norm = GroupNorm(4, activate=False, group=1).train()
     norm.bias.data = torch.arange(4.0)
-    assert torch.equal(norm(torch.randn(1, 4, 1, 1)), torch.arange(4.0).reshape(1, 4, 1, 1))
+    expected = torch.arange(4.0).reshape(1, 4, 1, 1)
+    torch.testing.assert_close(norm(torch.randn(1, 4, 1, 1)), expected, rtol=0, atol=1e-3)  # its rounding over √ε
