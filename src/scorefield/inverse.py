@@ -116,7 +116,7 @@ def posterior(
         method: how p(y | x_t) is approximated.
         n: how many.
         seed: of the draws.
-        sampler: another than the model's own.
+        sampler: another than the model's own, and for a flow map than DPM++ 2M SDE.
         cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
         label: the class, of a network with labels.
         shape: (channels, *grid) of x, if not that of the training data.
@@ -134,7 +134,7 @@ def posterior(
     return model.sample(
         n,
         seed=seed,
-        sampler=sampler,
+        sampler=sampler or model.stepwise,
         shape=shape or None,
         cond=each,
         chunk=None if chunk is None else min(chunk, max(n, 1)),
@@ -205,8 +205,7 @@ def weighed(
         method: what proposes.
         particles: how many.
         seed: of all draws.
-        sampler: its step is stochastic and evaluates once; by default DPM++ 2M SDE with as many steps as the model's own sampler
-            has, and 18 at least.
+        sampler: its step is stochastic and evaluates once; by default that of `particle_sampler`.
         cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
         label: the class, of a network with labels.
         shape: (channels, *grid) of x, if not that of the training data.
@@ -221,10 +220,16 @@ def weighed(
     run = Particles(
         method,
         particles,
-        sampler or Sampler(max(18, model.sampler.steps), DPMSolverPP2M(eta=1.0)),
+        sampler or particle_sampler(model),
         chunk=chunk or at_once(particles, size[1:], model.device),
     )
     return population(model, run, posed.measurement, noise, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+
+
+def particle_sampler(model: Model) -> Sampler:
+    """How particles are drawn where no other way is given: DPM++ 2M SDE on the levels of the model's own sampler, 18 at least."""
+    own = model.stepwise
+    return replace(own, steps=max(18, own.steps), step=DPMSolverPP2M(eta=1.0), corrector=None, denoise=True)
 
 
 def population(

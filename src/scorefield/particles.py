@@ -23,10 +23,11 @@ from torch import Size, Tensor
 from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators
+from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.samplers import Sampler, Step
 
+ADVICE = "take DPMSolverPP2M(eta=1) or DDIM(eta=1)"
 EVEN = 0.5  # of N: with fewer effective particles they are drawn anew
 
 
@@ -77,8 +78,10 @@ class Particles:
     def __post_init__(self) -> None:
         if self.count < 1 or self.chunk < 0 or not self.sigma_data > 0:
             raise InputError("Particles needs count >= 1, chunk >= 0 and sigma_data > 0.")
-        if self.sampler.corrector is not None:
-            raise InputError("Particles go by steps alone: leave the corrector out.")
+        if self.sampler.corrector is not None or not self.sampler.denoise:
+            raise InputError("Particles go by steps alone and end with x̂: leave out the corrector, and denoise=False.")
+        if self.sampler.step.jumps:
+            raise InputError(f"{type(self.sampler.step).__name__} goes by more than x̂: {ADVICE}.")
 
     @torch.no_grad()
     def __call__(
@@ -109,8 +112,8 @@ class Particles:
                 "Particles need what was measured of one field, and a noise > 0: weights compare likelihoods."
             )
         sde, step = denoiser.sde, self.sampler.step
-        own = Generators((seed, 0, index) for index in range(self.count))
-        again = Generators([(seed, 1)])
+        own = Generators((seed, index, Stream.PARTICLE) for index in range(self.count))
+        again = Generators([(seed, 0, Stream.RESAMPLED)])
         times = self.sampler.grid(sde.schedule, self.sampler.steps)
         x = sde.prior((self.count, *shape), times[0], generator=own, like=like)
         evaluate = _Evaluation(denoiser, measurement, self, cond)
@@ -265,8 +268,7 @@ class _Kernel:
         width = float((made * unit).sum() / unit.square().sum())
         if not width > 0:
             raise InputError(
-                f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: take DPMSolverPP2M(eta=1) "
-                "or DDIM(eta=1)."
+                f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: {ADVICE}."
             )
         x_s = guided + noise
         gap = ((guided - prior) / width).double()
@@ -281,6 +283,6 @@ class _Kernel:
         if given.asked != 1:
             raise InputError(
                 f"{type(self.step).__name__} evaluates the denoiser {given.asked} times a step, and particles need a kernel of "
-                "one: take DPMSolverPP2M(eta=1) or DDIM(eta=1)."
+                f"one: {ADVICE}."
             )
         return made, memory

@@ -154,15 +154,17 @@ class WeighedDraws(Draws):
         case: y.
         method: what proposes.
         particles: how many.
+        at_once: how many of them are evaluated at once.
     """
 
     case: InverseProblem | None = None
     method: Method | None = None
     particles: int = 0
+    at_once: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**super().identity, "particles": self.particles}
+        return {**super().identity, "particles": self.particles, "at_once": self.at_once}
 
     @property
     def sizes(self) -> list[int]:
@@ -170,12 +172,14 @@ class WeighedDraws(Draws):
 
     def compute(self, number: int) -> Piece:
         assert self.case is not None and self.method is not None
-        run = Particles(self.method, self.particles, self.sampler, chunk=self.chunk)
+        run = Particles(self.method, self.particles, self.sampler, chunk=self.at_once)
         measurement = in_model_space(self.model, self.case, self.shape)
         cond = {name: value[:1] for name, value in self.condition.items()}
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
         found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
-        drawn = found.drawn(self.n, generator=Generators([(self.seed, 2)]))
+        drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLED)]))
+        if not (self.is_finite(drawn) and math.isfinite(found.log_evidence)):
+            raise InputError("Particles are not finite: take another --grid or --sampler, or more --steps.")
         even = min(found.effective)
         if even < FEW:
             log.warning(
@@ -185,10 +189,10 @@ class WeighedDraws(Draws):
         return {"x": drawn.numpy(), "log_evidence": np.array(found.log_evidence), "effective": np.array(even)}
 
 
-def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int) -> Draws:
-    """The draws of p(x) as draws of p(x | y) by weighted particles."""
-    own = {part.name: getattr(job, part.name) for part in fields(job)}
-    return WeighedDraws(**own, case=case, method=method, particles=particles)
+def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int, at_once: int) -> Draws:
+    """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once."""
+    own = {part.name: getattr(job, part.name) for part in fields(job)} | {"chunk": job.n}
+    return WeighedDraws(**own, case=case, method=method, particles=particles, at_once=at_once)
 
 
 def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:

@@ -27,6 +27,7 @@ class Jump(Step):
     """
 
     renoise: float = 0.0
+    jumps = True
 
     def __post_init__(self) -> None:
         if not 0 <= self.renoise <= 1:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -23,7 +23,13 @@ Memory = Any  # whatever a multistep method hands to its next step; None at the 
 
 
 class Step(ABC):
-    """One step of a sampler."""
+    """One step of a sampler.
+
+    Attributes:
+        jumps: whether it goes by the two-time denoiser of a flow map, and not by x̂.
+    """
+
+    jumps: ClassVar[bool] = False
 
     @abstractmethod
     def __call__(
