@@ -73,7 +73,9 @@ def main() -> None:
     about = f"""\
 Methods on a law with three modes in four dimensions, two of them measured with noise, as they are and as proposals of weighted
 particles, beside closed forms. {SAMPLER.steps} steps of DPM++ 2M SDE, float64. An error is the largest of three weights, root
-mean square over {arguments.seeds} seeds; torch {torch.__version__}, one thread, `python benchmarks/posteriors.py`."""
+mean square over {arguments.seeds} seeds. What log p(y) is off by where the noise is 0.1 is the steps' own: 160 of them and 4000
+particles, by PiGDM, have +0.01, +0.01 and +0.04 with three seeds.
+torch {torch.__version__}, one thread, `python benchmarks/posteriors.py`."""
     lines = ["# Posteriors", "", *about.splitlines()]
     for noise in (0.5, 0.1):
         measurement = Measurement(Mask(seen), torch.tensor([[Y]], dtype=double), noise)

@@ -7,6 +7,7 @@ y − A b = (A s) z + n of z. All three are divided by the largest s: methods th
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,10 @@ from scorefield.operators import Compose, LinearOperator, Scale, as_operator
 from scorefield.operators.function import Linear
 from scorefield.particles import Particles, Population
 from scorefield.samplers import DPMSolverPP2M, Sampler
+
+log = logging.getLogger("scorefield")
+
+FEW = 5.0  # effective particles
 
 
 @dataclass(frozen=True, eq=False)
@@ -254,10 +259,20 @@ def population(
         shape: (channels, *grid) of x.
         cond: what the model is conditioned on, in data units, for one field.
         prior: the denoiser of p(x), where it is not simply the model's own.
+
+    Raises:
+        InputError: particles that are not finite. That few of them count is warned of.
     """
     given, like = model.given(cond), torch.empty(0, device=model.device, dtype=model.precision)
     with autocast_of(model.drawn_in, model.device):
         found = run(prior or model.prior, measurement, tuple(shape), seed=seed, like=like, cond=given or None)
+    if not math.isfinite(found.log_evidence):
+        raise InputError("Particles are not finite: take another grid or sampler, or more steps.")
+    if (even := min(found.effective)) < FEW:
+        log.warning(
+            f"Of {run.count} particles no more than {even:.1f} counted at some level: their draws are alike, and log p(y) is "
+            "uncertain by some nats. Take more particles, more steps, or another method."
+        )
     each = {name: value.expand(run.count, *value.shape[1:]) for name, value in given.items()}
     smaller = int(measurement.known.sum()) * math.log(noise / measurement.noise)  # of a density of y in data units
     return replace(

@@ -38,7 +38,7 @@ class Population:
     Attributes:
         x: the fields, (particles, channels, *grid).
         log_weights: of each, their exponentials add up to 1.
-        log_evidence: of p(y), in nats; its exponential has no bias.
+        log_evidence: of p(y), in nats; its exponential has no bias, for p(x) as the sampler's steps make it.
         effective: 1/Σ W² after each step, of N.
     """
 
@@ -65,7 +65,8 @@ class Particles:
         count: N.
         sampler: whose step is stochastic and evaluates the denoiser once: Ancestral, DDIM(eta > 0), DPMSolverPP2M(eta > 0),
             EulerMaruyama, ReverseDiffusion.
-        sigma_data: standard deviation of the data in model space, for ψ: N(y; A x̂, noise² + ρ² A C Aᵀ), ρ as for `PiGDM`.
+        sigma_data: standard deviation of the data in model space, for ψ: N(y; A x̂, noise² + ρ² m), ρ as for `PiGDM`, m the
+            mean of the diagonal of A C Aᵀ.
         chunk: how many are evaluated at once; all where it is 0.
     """
 

@@ -31,10 +31,8 @@ from scorefield.metrics.image import interval_coverage, psnr, spread_of
 from scorefield.operators import LinearOperator
 from scorefield.particles import Particles
 from scorefield.run.runner import Job, Piece, Pieces, record_in
-from scorefield.run.verb import log
 
 LEVEL = 0.9
-FEW = 5.0  # effective particles
 
 
 def read_case(
@@ -178,20 +176,14 @@ class WeighedDraws(Draws):
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
         found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
         drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLED)]))
-        if not (self.is_finite(drawn) and math.isfinite(found.log_evidence)):
-            raise InputError("Particles are not finite: take another --grid or --sampler, or more --steps.")
-        even = min(found.effective)
-        if even < FEW:
-            log.warning(
-                f"Of {self.particles} particles no more than {even:.1f} counted at some level: their draws are alike. Take more "
-                "--particles, more --steps, or another --method."
-            )
-        return {"x": drawn.numpy(), "log_evidence": np.array(found.log_evidence), "effective": np.array(even)}
+        told = {"log_evidence": np.array(found.log_evidence), "effective": np.array(min(found.effective))}
+        return {"x": drawn.numpy(), **told}
 
 
 def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int, at_once: int) -> Draws:
     """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once."""
-    own = {part.name: getattr(job, part.name) for part in fields(job)} | {"chunk": job.n}
+    own: dict[str, Any] = {part.name: getattr(job, part.name) for part in fields(job)}
+    own["chunk"] = job.n
     return WeighedDraws(**own, case=case, method=method, particles=particles, at_once=at_once)
 
 
