@@ -257,4 +257,8 @@ def table(figures: Mapping[str, Any], folder: Path) -> str:
         lines.append(f"  PSNR of interpolation  {figures['psnr_of_interpolation']:.2f} dB   (without a model)")
     if figures.get("coverage") is not None:
         lines.append(f"  {100 * LEVEL:.0f} % interval covers   {100 * figures['coverage']:.1f} % of what is uncertain")
+    if "log_evidence" in figures:
+        lines.append(
+            f"  log p(y) in nats       {figures['log_evidence']:.2f}   ({figures['effective']:.1f} effective particles)"
+        )
     return "\n".join(lines)

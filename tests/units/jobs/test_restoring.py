@@ -160,6 +160,7 @@ def test_particles_are_weighed_and_what_they_say_of_the_measurement_is_told(
     words = job(run, tmp_path / "out", *few, "--noise", "2", "--method", "PiGDM")
     assert main(words) == 0
     figures = json.loads((tmp_path / "out/restoring.json").read_text())
+    assert f"log p(y) in nats       {figures['log_evidence']:.2f}" in capsys.readouterr().out
     assert np.isfinite(figures["log_evidence"]) and 1 <= figures["effective"] <= 6
     assert np.isfinite(np.load(tmp_path / "out/samples.npy")).all()
     assert main(words) == 0  # there already
