@@ -7,6 +7,7 @@ y − A b = (A s) z + n of z. All three are divided by the largest s: methods th
 from __future__ import annotations
 
 import hashlib
+import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,10 @@ from scorefield.operators import Compose, LinearOperator, Scale, as_operator
 from scorefield.operators.function import Linear
 from scorefield.particles import Particles, Population
 from scorefield.samplers import DPMSolverPP2M, Sampler
+
+log = logging.getLogger("scorefield")
+
+FEW = 5.0  # effective particles
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +121,7 @@ def posterior(
         method: how p(y | x_t) is approximated.
         n: how many.
         seed: of the draws.
-        sampler: another than the model's own.
+        sampler: another than the model's own, and for a flow map than DPM++ 2M SDE.
         cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
         label: the class, of a network with labels.
         shape: (channels, *grid) of x, if not that of the training data.
@@ -134,7 +139,7 @@ def posterior(
     return model.sample(
         n,
         seed=seed,
-        sampler=sampler,
+        sampler=sampler or model.stepwise,
         shape=shape or None,
         cond=each,
         chunk=None if chunk is None else min(chunk, max(n, 1)),
@@ -205,8 +210,7 @@ def weighed(
         method: what proposes.
         particles: how many.
         seed: of all draws.
-        sampler: its step is stochastic and evaluates once; by default DPM++ 2M SDE with as many steps as the model's own sampler
-            has, and 18 at least.
+        sampler: its step is stochastic and evaluates once; by default that of `particle_sampler`.
         cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
         label: the class, of a network with labels.
         shape: (channels, *grid) of x, if not that of the training data.
@@ -221,10 +225,16 @@ def weighed(
     run = Particles(
         method,
         particles,
-        sampler or Sampler(max(18, model.sampler.steps), DPMSolverPP2M(eta=1.0)),
+        sampler or particle_sampler(model),
         chunk=chunk or at_once(particles, size[1:], model.device),
     )
     return population(model, run, posed.measurement, noise, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+
+
+def particle_sampler(model: Model) -> Sampler:
+    """How particles are drawn where no other way is given: DPM++ 2M SDE on the levels of the model's own sampler, 18 at least."""
+    own = model.stepwise
+    return replace(own, steps=max(18, own.steps), step=DPMSolverPP2M(eta=1.0), corrector=None, denoise=True)
 
 
 def population(
@@ -249,10 +259,20 @@ def population(
         shape: (channels, *grid) of x.
         cond: what the model is conditioned on, in data units, for one field.
         prior: the denoiser of p(x), where it is not simply the model's own.
+
+    Raises:
+        InputError: particles that are not finite. That few of them count is warned of.
     """
     given, like = model.given(cond), torch.empty(0, device=model.device, dtype=model.precision)
     with autocast_of(model.drawn_in, model.device):
         found = run(prior or model.prior, measurement, tuple(shape), seed=seed, like=like, cond=given or None)
+    if not math.isfinite(found.log_evidence):
+        raise InputError("Particles are not finite: take another grid or sampler, or more steps.")
+    if (even := min(found.effective)) < FEW:
+        log.warning(
+            f"Of {run.count} particles no more than {even:.1f} counted at some level: their draws are alike, and log p(y) is "
+            "uncertain by some nats. Take more particles, more steps, or another method."
+        )
     each = {name: value.expand(run.count, *value.shape[1:]) for name, value in given.items()}
     smaller = int(measurement.known.sum()) * math.log(noise / measurement.noise)  # of a density of y in data units
     return replace(

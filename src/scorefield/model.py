@@ -25,7 +25,7 @@ from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
 from scorefield.nn.network import Network
-from scorefield.samplers import Sampler
+from scorefield.samplers import DPMSolverPP2M, Sampler
 from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
 from scorefield.samplers.loop import Callback
 
@@ -153,6 +153,13 @@ class Model(nn.Module):
         if self.denoiser.precondition.one_step:
             raise InputError(ONE_STEP)
         return self.generative
+
+    @property
+    def stepwise(self) -> Sampler:
+        """How p(x | y) is drawn from where no other way is given: as p(x) is; of a flow map, which only its x̂ guides, in 18 steps
+        of DPM++ 2M SDE.
+        """
+        return Sampler(18, DPMSolverPP2M(eta=1.0)) if self.sampler.step.jumps else self.sampler
 
     def check_sampler(self, sampler: Sampler) -> None:
         """Raise InputError where the model draws in one step and the sampler takes more."""

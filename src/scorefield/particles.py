@@ -27,6 +27,7 @@ from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Measurement, Method
 from scorefield.samplers import Sampler, Step
 
+ADVICE = "take DPMSolverPP2M(eta=1) or DDIM(eta=1)"
 EVEN = 0.5  # of N: with fewer effective particles they are drawn anew
 
 
@@ -37,7 +38,7 @@ class Population:
     Attributes:
         x: the fields, (particles, channels, *grid).
         log_weights: of each, their exponentials add up to 1.
-        log_evidence: of p(y), in nats; its exponential has no bias.
+        log_evidence: of p(y), in nats; its exponential has no bias, for p(x) as the sampler's steps make it.
         effective: 1/Σ W² after each step, of N.
     """
 
@@ -64,7 +65,8 @@ class Particles:
         count: N.
         sampler: whose step is stochastic and evaluates the denoiser once: Ancestral, DDIM(eta > 0), DPMSolverPP2M(eta > 0),
             EulerMaruyama, ReverseDiffusion.
-        sigma_data: standard deviation of the data in model space, for ψ: N(y; A x̂, noise² + ρ² A C Aᵀ), ρ as for `PiGDM`.
+        sigma_data: standard deviation of the data in model space, for ψ: N(y; A x̂, noise² + ρ² m), ρ as for `PiGDM`, m the
+            mean of the diagonal of A C Aᵀ.
         chunk: how many are evaluated at once; all where it is 0.
     """
 
@@ -77,10 +79,10 @@ class Particles:
     def __post_init__(self) -> None:
         if self.count < 1 or self.chunk < 0 or not self.sigma_data > 0:
             raise InputError("Particles needs count >= 1, chunk >= 0 and sigma_data > 0.")
-        if self.sampler.corrector is not None or self.sampler.step.jumps:
-            raise InputError(
-                "Particles go by steps of the denoiser alone: leave the corrector out, and take another than Jump."
-            )
+        if self.sampler.corrector is not None or not self.sampler.denoise:
+            raise InputError("Particles go by steps alone and end with x̂: leave out the corrector, and denoise=False.")
+        if self.sampler.step.jumps:
+            raise InputError(f"{type(self.sampler.step).__name__} goes by more than x̂: {ADVICE}.")
 
     @torch.no_grad()
     def __call__(
@@ -111,8 +113,8 @@ class Particles:
                 "Particles need what was measured of one field, and a noise > 0: weights compare likelihoods."
             )
         sde, step = denoiser.sde, self.sampler.step
-        own = Generators((seed, index, Stream.SAMPLE) for index in range(self.count))
-        again = Generators([(seed, 0, Stream.RESAMPLE)])
+        own = Generators((seed, index, Stream.PARTICLE) for index in range(self.count))
+        again = Generators([(seed, 0, Stream.RESAMPLED)])
         times = self.sampler.grid(sde.schedule, self.sampler.steps)
         x = sde.prior((self.count, *shape), times[0], generator=own, like=like)
         evaluate = _Evaluation(denoiser, measurement, self, cond)
@@ -267,8 +269,7 @@ class _Kernel:
         width = float((made * unit).sum() / unit.square().sum())
         if not width > 0:
             raise InputError(
-                f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: take DPMSolverPP2M(eta=1) "
-                "or DDIM(eta=1)."
+                f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: {ADVICE}."
             )
         x_s = guided + noise
         gap = ((guided - prior) / width).double()
@@ -283,6 +284,6 @@ class _Kernel:
         if given.asked != 1:
             raise InputError(
                 f"{type(self.step).__name__} evaluates the denoiser {given.asked} times a step, and particles need a kernel of "
-                "one: take DPMSolverPP2M(eta=1) or DDIM(eta=1)."
+                f"one: {ADVICE}."
             )
         return made, memory

@@ -14,12 +14,15 @@ from scorefield.core.oracle import Gaussian, Mixture
 from scorefield.core.schedule import EDM, VP, Rectified
 from scorefield.core.sde import SDE
 from scorefield.data import Batch
+from scorefield.guidance import Guided, Measurement, MomentMatching
 from scorefield.losses import EDMWeight, LogNormal, SelfDistillation, UniformTime
 from scorefield.nn import FNO, UNO, NCSNpp, UNet
 from scorefield.nn.embedding import JumpEmbedding
 from scorefield.nn.network import Network
-from scorefield.samplers import DDIM, EDMGrid, Jump, Sampler
+from scorefield.operators import Blur
+from scorefield.samplers import DDIM, EDMGrid, Jump, Sampler, Slicewise
 from scorefield.samplers.flow import follow
+from scorefield.samplers.joint import JointTimes
 
 GRID = (16,)
 FIELD = GaussianField(Matern(0.3, 1.0, nugget=1e-3))
@@ -80,6 +83,28 @@ def test_who_knows_no_second_time_jumps_as_ddim() -> None:
     for steps in (1, 3):
         ends = [Sampler(steps, step, EDMGrid())(law, (4, 1, 1), generator=keys(4), like=x) for step in (Jump(), DDIM())]
         assert torch.equal(*ends)
+
+
+def test_a_measurement_guides_the_denoiser_wherever_a_jump_is_to_end() -> None:
+    """Tweedie's covariance is of E[x | x_t] alone."""
+    oracle, x = gaussian("VP", FIELD), normal(3, 1, *GRID)
+    guided = Guided(oracle, Measurement(Blur(0.2), normal(1, 1, *GRID), 0.3), MomentMatching(50, 1e-9))
+    assert torch.equal(mean_denoised(guided, x, time(0.8), time(0.0)), guided(x, time(0.8)))
+
+
+@pytest.mark.parametrize("stops", [0.3, [0.3, 0.6]], ids=["one time", "a time each"])
+def test_denoisers_that_cut_a_field_to_parts_say_to_each_where_a_jump_ends(stops: float | list[float]) -> None:
+    law, stop = Gaussian(SDE(VP()), spectrum((4, 4), 2.0, 0.5)), torch.tensor(stops, dtype=torch.float64)
+    start = torch.full_like(stop, 0.8)
+    volumes = normal(2, 1, 4, 4, 4)
+    slices = volumes.movedim(3, 1).flatten(0, 1)
+    found = mean_denoised(Slicewise(law, (1,), at_once=3), volumes, start, stop).movedim(3, 1).flatten(0, 1)
+    each = (time(0.8).expand(8), stop.expand(2).repeat_interleave(4))
+    torch.testing.assert_close(found, mean_denoised(law, slices, *each))
+    windows = JointTimes(law, 1, 4, chunk=3)
+    series = normal(2, 4, 4, 4)
+    found = mean_denoised(windows, series, start, stop).flatten(0, 1)[:, None]
+    torch.testing.assert_close(found, mean_denoised(law, series.flatten(0, 1)[:, None], *each))
 
 
 class Integrated:

@@ -11,6 +11,7 @@ from laws.cases import SCHEDULES, STOCHASTIC, Periodic, gaussian, keys, time
 from laws.posterior import Exact
 from laws.test_moments import errors as moment_errors
 from scorefield.core.denoiser import Denoiser
+from scorefield.core.flow_map import mean_denoised
 from scorefield.core.noise import Exponential, Free, GaussianField, KernelField, Matern, Neumann, White, WhiteModes
 from scorefield.core.noise import Periodic as Torus
 from scorefield.core.oracle import Gaussian
@@ -194,6 +195,10 @@ def test_beyond_the_band_wieners_filter_is_exact_and_within_it_the_network_is(no
     torch.testing.assert_close(WienerBeyond(SPECTRUM)(exact, (8, 8))(x_t, t), exact(x_t, t), rtol=1e-9, atol=1e-11)
     nothing = WienerBeyond(SPECTRUM)(Denoiser(Zero(), exact.sde, Wiener(SPECTRUM, 1)), (24, 24))
     torch.testing.assert_close(nothing(x_t, t), exact(x_t, t), rtol=1e-9, atol=1e-11)
+    for end in (0.0, 0.05, 0.1):  # of a flow map's jumps as well
+        s = torch.tensor([end, 0.3], dtype=F64)
+        jump = mean_denoised(WienerBeyond(SPECTRUM)(exact, (8, 8)), x_t, t, s)
+        torch.testing.assert_close(jump, mean_denoised(exact, x_t, t, s), rtol=1e-9, atol=1e-11)
     assert Extrapolate()(exact, (8, 8)) is exact
 
 

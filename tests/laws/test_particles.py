@@ -16,7 +16,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.guidance import DPS, Measurement, Method, MomentMatching, PiGDM
 from scorefield.operators import Blur, Mask
 from scorefield.particles import Particles, systematic
-from scorefield.samplers import DDIM, Ancestral, DPMSolverPP2M, EDMGrid, EulerMaruyama, Heun, Sampler, Step
+from scorefield.samplers import DDIM, Ancestral, DPMSolverPP2M, EDMGrid, EulerMaruyama, Heun, Jump, Sampler, Step
 
 DOUBLE = torch.float64
 FIELD = GaussianField(Matern(0.3, 1.0, nugget=1e-2))
@@ -123,6 +123,13 @@ def test_a_step_without_a_kernel_is_refused(step: Step) -> None:
     law, measurement = case(0.5)
     with pytest.raises(InputError, match="take DPMSolverPP2M"):
         Particles(PiGDM(), 4, Sampler(6, step))(law, measurement, (1, 4), seed=0, like=law.means)
+
+
+def test_what_is_not_of_steps_by_the_denoiser_alone_is_refused() -> None:
+    with pytest.raises(InputError, match="Jump goes by more than x̂: take DPMSolverPP2M"):
+        Particles(PiGDM(), 4, Sampler(6, Jump(1.0)))
+    with pytest.raises(InputError, match="denoise=False"):
+        Particles(PiGDM(), 4, Sampler(6, Ancestral(), denoise=False))
 
 
 def test_exact_measurements_are_refused_as_their_likelihood_cannot_be_weighed() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 import torch
 
@@ -23,7 +25,7 @@ from scorefield.guidance import (
     PiGDM,
     Proximal,
 )
-from scorefield.inverse import InverseProblem, in_model_space, posterior
+from scorefield.inverse import InverseProblem, in_model_space, posterior, weighed
 from scorefield.model import Model
 from scorefield.nn import UNet
 from scorefield.operators import Coarsen, Compose, Grey, Identity, Mask, as_operator
@@ -81,6 +83,20 @@ def test_a_normaliser_that_is_not_affine_is_refused() -> None:
 def test_one_measurement_is_taken_at_a_time() -> None:
     with pytest.raises(InputError, match="one field"):
         posterior(model(Standardise(), (1, 4)), Identity(), torch.ones(2, 1, 4))
+
+
+def test_particles_of_which_few_count_are_told_and_those_that_are_no_numbers_refused(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING, "scorefield")
+    normaliser = Standardise()
+    normaliser.scale, normaliser.shift = torch.ones(1), torch.zeros(1)
+    prior, y = model(normaliser, (1, 8)), torch.zeros(1, 1, 8)
+    weighed(prior, Identity(), y, 0.1, method=PiGDM(), particles=4)
+    assert "Of 4 particles no more than" in caplog.text
+    torch.nn.init.constant_(next(prior.denoiser.parameters()), torch.nan)
+    with pytest.raises(InputError, match="not finite"):
+        weighed(prior, Identity(), y, 0.1, method=PiGDM(), particles=4)
 
 
 @pytest.mark.parametrize("noise", [-1.0, float("inf"), float("nan")])

@@ -12,11 +12,14 @@ its jump is DDIM's step.
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from scorefield.core.denoiser import UNTIL, Condition, DenoiserProtocol
 from scorefield.core.schedule import Schedule
 from scorefield.core.sde import SDE, Field, Time
 from scorefield.foundation.errors import InputError
+
+Scales = tuple[Tensor, Tensor]  # α and σ
 
 
 def mean_denoised(denoiser: DenoiserProtocol, x_t: Field, t: Time, s: Time, cond: Condition | None = None) -> Field:
@@ -24,10 +27,28 @@ def mean_denoised(denoiser: DenoiserProtocol, x_t: Field, t: Time, s: Time, cond
     return denoiser(x_t, t, {**(cond or {}), UNTIL: s.expand(len(x_t))})
 
 
+def without_end(cond: Condition | None) -> Condition | None:
+    """A condition without the second time: a denoiser then answers with x̂ = E[x | x_t]."""
+    return None if cond is None else {name: value for name, value in cond.items() if name != UNTIL} or None
+
+
 def jumped(sde: SDE, mean: Field, x_t: Field, t: Time, s: Time) -> Field:
     """x_s = α_s D + σ_s (x_t − α_t D)/σ_t."""
     alpha_s, sigma_s = sde.scales(s, x_t)
     return alpha_s * mean + sigma_s * sde.epsilon(mean, x_t, t)
+
+
+def mean_gain(variance: tuple[Tensor, Tensor], start: Scales, stop: Scales) -> Tensor:
+    """Of D(x_t; t, s) for x ~ N(0, Λ): (√(Λ_s/Λ_t) − σ_s/σ_t)/(α_s − α_t σ_s/σ_t), no number for s = t.
+
+    Args:
+        variance: Λ_t and Λ_s.
+        start: α_t and σ_t.
+        stop: α_s and σ_s.
+    """
+    (alpha_t, sigma_t), (alpha_s, sigma_s) = start, stop
+    ratio = sigma_s / sigma_t
+    return ((variance[1] / variance[0]).sqrt() - ratio) / (alpha_s - alpha_t * ratio)
 
 
 def share(schedule: Schedule, t: Time, r: Time, s: Time) -> Time:
@@ -41,9 +62,9 @@ def share(schedule: Schedule, t: Time, r: Time, s: Time) -> Time:
 
 
 def refuse_jumps(cond: Condition | None) -> None:
-    """Refuse a second time where only x̂ is changed or put together: by measurements, classifiers, windows and slices."""
+    """Refuse a second time where only x̂ can be changed, as by a classifier."""
     if cond is not None and UNTIL in cond:
         raise InputError(
-            "Jump follows a flow map of whole fields, which knows nothing of a measurement, a classifier or windows: take a step "
-            "of the denoiser, for instance --sampler DPMSolverPP2M --sampler.eta 1 --steps 18."
+            "Jump follows a flow map, which a classifier of noised fields does not guide: take a step of the denoiser, for instance "
+            "--sampler DPMSolverPP2M --sampler.eta 1 --steps 18."
         )

@@ -24,6 +24,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.core.denoiser import UNTIL, Condition
+from scorefield.core.flow_map import mean_gain
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
@@ -84,11 +85,10 @@ class Gaussian(nn.Module):
         return self.mean + self._filter(x_t - alpha_t * self.mean, gain)
 
     def _mean_gain(self, gain: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """Of D(x_t; t, s), whose jump is the flow: (√(Λ_s/Λ_t) − σ_s/σ_t)/(α_s − α_t σ_s/σ_t) per mode; of x̂ where s = t."""
-        (alpha_t, sigma_t), (alpha_s, sigma_s) = self._scales(t), self._scales(s)
-        ratio, flow = sigma_s / sigma_t, (self.variance(s) / self.variance(t)).sqrt()
-        far = (self.sde.schedule.log_snr(s) > self.sde.schedule.log_snr(t) + 1e-7).reshape(ratio.shape)
-        return torch.where(far, (flow - ratio) / (alpha_s - alpha_t * ratio), gain)
+        """Of D(x_t; t, s), whose jump is the flow, per mode; of x̂ where s = t."""
+        start, stop = self._scales(t), self._scales(s)
+        far = (self.sde.schedule.log_snr(s) > self.sde.schedule.log_snr(t) + 1e-7).reshape(stop[0].shape)
+        return torch.where(far, mean_gain((self.variance(t), self.variance(s)), start, stop), gain)
 
     def flow(self, x: Field, t: Time, s: Time) -> Field:
         """The exact probability flow from t to s."""

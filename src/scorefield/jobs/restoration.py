@@ -31,10 +31,8 @@ from scorefield.metrics.image import interval_coverage, psnr, spread_of
 from scorefield.operators import LinearOperator
 from scorefield.particles import Particles
 from scorefield.run.runner import Job, Piece, Pieces, record_in
-from scorefield.run.verb import log
 
 LEVEL = 0.9
-FEW = 5.0  # effective particles
 
 
 def read_case(
@@ -154,15 +152,17 @@ class WeighedDraws(Draws):
         case: y.
         method: what proposes.
         particles: how many.
+        at_once: how many of them are evaluated at once.
     """
 
     case: InverseProblem | None = None
     method: Method | None = None
     particles: int = 0
+    at_once: int = 0
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**super().identity, "particles": self.particles}
+        return {**super().identity, "particles": self.particles, "at_once": self.at_once}
 
     @property
     def sizes(self) -> list[int]:
@@ -170,25 +170,21 @@ class WeighedDraws(Draws):
 
     def compute(self, number: int) -> Piece:
         assert self.case is not None and self.method is not None
-        run = Particles(self.method, self.particles, self.sampler, chunk=self.chunk)
+        run = Particles(self.method, self.particles, self.sampler, chunk=self.at_once)
         measurement = in_model_space(self.model, self.case, self.shape)
         cond = {name: value[:1] for name, value in self.condition.items()}
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
         found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
-        drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLE)]))
-        even = min(found.effective)
-        if even < FEW:
-            log.warning(
-                f"Of {self.particles} particles no more than {even:.1f} counted at some level: their draws are alike. Take more "
-                "--particles, more --steps, or another --method."
-            )
-        return {"x": drawn.numpy(), "log_evidence": np.array(found.log_evidence), "effective": np.array(even)}
+        drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLED)]))
+        told = {"log_evidence": np.array(found.log_evidence), "effective": np.array(min(found.effective))}
+        return {"x": drawn.numpy(), **told}
 
 
-def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int) -> Draws:
-    """The draws of p(x) as draws of p(x | y) by weighted particles."""
-    own = {part.name: getattr(job, part.name) for part in fields(job)}
-    return WeighedDraws(**own, case=case, method=method, particles=particles)
+def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int, at_once: int) -> Draws:
+    """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once."""
+    own: dict[str, Any] = {part.name: getattr(job, part.name) for part in fields(job)}
+    own["chunk"] = job.n
+    return WeighedDraws(**own, case=case, method=method, particles=particles, at_once=at_once)
 
 
 def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
@@ -261,4 +257,8 @@ def table(figures: Mapping[str, Any], folder: Path) -> str:
         lines.append(f"  PSNR of interpolation  {figures['psnr_of_interpolation']:.2f} dB   (without a model)")
     if figures.get("coverage") is not None:
         lines.append(f"  {100 * LEVEL:.0f} % interval covers   {100 * figures['coverage']:.1f} % of what is uncertain")
+    if "log_evidence" in figures:
+        lines.append(
+            f"  log p(y) in nats       {figures['log_evidence']:.2f}   ({figures['effective']:.1f} effective particles)"
+        )
     return "\n".join(lines)

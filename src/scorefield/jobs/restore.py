@@ -11,6 +11,7 @@ from typing import Any
 from scorefield.data.single import stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching
+from scorefield.inverse import particle_sampler
 from scorefield.jobs.class_guidance import class_facts, class_of
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
@@ -21,6 +22,7 @@ from scorefield.operators import LinearOperator
 from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Positive, Seed, option, positional
+from scorefield.samplers import Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,13 +50,15 @@ class Restoring(Drawing):
     def check(self) -> None:
         check_out(self.out, folder=True)
 
-    def prior_draws(self, grid: tuple[int, ...] = (), facts: dict[str, Any] | None = None) -> Draws:
-        """The draws of p(x) that are to be guided."""
+    def prior_draws(
+        self, grid: tuple[int, ...] = (), facts: dict[str, Any] | None = None, own: Sampler | None = None
+    ) -> Draws:
+        """The draws of p(x) that are to be guided, by the sampler `own` where nothing else is asked for."""
         label = class_of(self.model, self.label)
         return Draws(
             out=self.out,
             model=self.model,
-            sampler=self.sampler_from(self.model.sampler),
+            sampler=self.sampler_from(own or self.model.stepwise),
             n=self.n,
             seed=self.seed,
             chunk=min(self.at_once(self.n, grid or self.model.shape[1:]), self.n),
@@ -83,7 +87,7 @@ class Restore(Restoring):
         degrade: the image is the truth: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes
-            a noise and a step that is stochastic and evaluates once. 0 takes the method as it is.
+            a noise and a step that is stochastic and evaluates once, by default DPM++ 2M SDE. 0 takes the method as it is.
         peak: what PSNR is relative to, in data units; 255 for 8-bit images, for any others the range of the truth.
     """
 
@@ -128,9 +132,9 @@ class Restore(Restoring):
             self.task, self.image, model.shape, noise=self.noise, degrade=self.degrade, truth=self.truth, seed=self.seed
         )
         case = case if self.peak is None else replace(case, peak=self.peak)
-        prior = self.prior_draws()
+        prior = self.prior_draws(own=particle_sampler(model) if self.particles else None)
         draws = (
-            weighed_draws(prior, case, self.method, self.particles)
+            weighed_draws(prior, case, self.method, self.particles, self.at_once(self.particles, model.shape[1:]))
             if self.particles
             else guided_draws(prior, case, self.method)
         )

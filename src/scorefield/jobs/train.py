@@ -15,8 +15,9 @@ from scorefield.foundation.files import resolved
 from scorefield.model import Model
 from scorefield.run import configuration, experiment
 from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
+from scorefield.run.defaults import named_in
 from scorefield.run.loading import load, open_checkpoint
-from scorefield.run.on_recipe import OnRecipe, groups_from
+from scorefield.run.on_recipe import OnRecipe, further, groups_from
 from scorefield.run.recipe import annotated, configuration_of, recipe_parser
 from scorefield.run.verb import Verb, log, option
 from scorefield.training.dry_run import Cost
@@ -69,7 +70,7 @@ class Train(OnRecipe):
 
     @property
     def _has_network(self) -> bool:
-        return "net" in super().groups.get("model", {}) or any(word.startswith("--model") for word in self.words)
+        return "net" in super().groups.get("model", {}) or not {"model", "model.net"}.isdisjoint(named_in(self.words))
 
     @property
     def _own(self) -> Path | None:
@@ -87,6 +88,8 @@ class Train(OnRecipe):
 
     @cached_property
     def groups(self) -> dict[str, Any]:
+        if self._own is not None and self.recipe is not None and "net" not in super().groups.get("model", {}):
+            return further(configuration.read_recipe(self._own), super().groups)
         if self.init is None or self._own is not None:
             return super().groups
         return groups_from(self.init, {} if self.recipe is None else super().groups, self.words, self.trust)
@@ -96,9 +99,11 @@ class Train(OnRecipe):
         """The values of `groups`, each with the file or the run that gave it."""
         leaves = {} if self.path is None else configuration.recipe_leaves(self.path)
         if self.init is not None and self._own is None:
-            inherited = self.groups if self.path is None else {"model": self.groups["model"]}
-            leaves = {name: leaf for name, leaf in leaves.items() if name.split(".")[0] not in inherited}
-            leaves.update(leaves_in(with_origin(inherited, str(self.init))))
+            said = {name.split(".")[0] for name in leaves} - {"model"}
+            inherited = {name: value for name, value in self.groups.items() if name not in said}
+            if any(name.split(".")[:2] == ["model", "net"] for name in leaves):  # the run's own model is taken as it is
+                leaves = {name: leaf for name, leaf in leaves.items() if name.split(".")[0] != "model"}
+            leaves = dict(leaves_in(with_origin(inherited, str(self.init)))) | leaves
         return leaves
 
     def run(self) -> Model | Cost | str:

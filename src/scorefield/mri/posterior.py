@@ -38,7 +38,7 @@ def own_sampler(model: Model, centre: int) -> Sampler:
         model: the prior.
         centre: as of `Posterior`.
     """
-    schedule, sampler, (found, most) = model.sde.schedule, model.sampler, (FEW, CENTRED) if centre else (OWN, DRAWN)
+    schedule, sampler, (found, most) = model.sde.schedule, model.stepwise, (FEW, CENTRED) if centre else (OWN, DRAWN)
     last = sampler.grid(schedule, max(sampler.steps + (not sampler.denoise), 2))[-1:]
     ratio = float(schedule.sigma(last) / schedule.alpha(last))
     return replace(found, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=most))

@@ -11,6 +11,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError
 from scorefield.model import Model
 from scorefield.run import configuration
@@ -19,6 +20,7 @@ from scorefield.run.loading import open_checkpoint
 from scorefield.run.numbers import is_number
 from scorefield.run.recipe import recipe_parser
 from scorefield.run.verb import Verb, option, positional
+from scorefield.training.trainer import Trainer
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,15 +86,25 @@ class OnRecipe(Verb):
         return self.parser.read(self.words, self.parser.read_object(self.groups, str(self.path or "the recipe")))
 
 
+def further(stored: Mapping[str, Any], groups: Mapping[str, Any]) -> dict[str, Any]:
+    """The model of a run, and of the rest what a recipe says, or, where it says nothing, the run.
+
+    A recipe without a network is for what is trained already: what it says of the model changes that of the run.
+    """
+    model, changes = stored["model"], groups.get("model", {})
+    return {**(groups or stored), "model": model if "net" in changes else configuration.fold(model, changes)} | (
+        {"data": stored["data"]} if "data" in stored and "data" not in groups else {}
+    )
+
+
 def groups_from(init: Path, groups: dict[str, Any], words: Sequence[str], trust: Sequence[str]) -> dict[str, Any]:
-    """The model of a run with the data and the training of a recipe, or, where there is none, with its own."""
+    """The model of a run with the data and the training of a recipe, or, where there are none, with its own."""
     opened = open_checkpoint(init)
-    configuration.check_trust({"model": opened.config["model"]}, {"model": Model}, trust, str(opened.path))
-    model = opened.config["model"]
-    if "net" not in groups.get("model", {}):  # a recipe for what is trained already says what it changes in it
-        model = configuration.fold(model, groups.get("model", {}))
-    own = {name: opened.config[name] for name in ("data",) if name in opened.config}
-    groups = {**own, **(groups or opened.config), "model": model}
+    stored = opened.config
+    wanted = GROUPS if not groups else [name for name in ("model", "data") if name == "model" or name not in groups]
+    taken = {name: stored[name] for name in wanted if name in stored}
+    configuration.check_trust(taken, {"model": Model, "data": Source, "train": Trainer}, trust, str(opened.path))
+    groups = further(stored, groups)
     if "data" not in groups and not any(word.split("=")[0] == "--data" for word in words):
         raise InputError(f"{init} does not know the data that it was trained on: give some by --data.")
     return {name: groups[name] for name in GROUPS if name in groups}

@@ -13,7 +13,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.denoiser import UNTIL, Condition, DenoiserProtocol
+from scorefield.core.flow_map import Scales, mean_gain
 from scorefield.core.noise import Noise
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.core.spectrum import RadialSpectrum, wavenumbers
@@ -107,11 +108,23 @@ class _Beyond:
         noise = self.sde.noise
         basis, _ = noise.basis(x_t.ndim - 2)
         inside, data, values = _modes(self.spectrum, noise, self.trained, tuple(x_t.shape[2:]), x_t.device)
-        alpha, sigma = (expand_like(placed(v.double(), x_t.device), x_t) for v in self.sde.schedule(t.double()))
-        filtered = alpha * data / (alpha**2 * data + sigma**2 * values)
+        alpha, sigma = self._scales(t, x_t)
+        variance = alpha**2 * data + sigma**2 * values
+        filtered = alpha * data / variance
+        if cond is not None and UNTIL in cond:
+            s = cond[UNTIL]
+            ahead, low = self._scales(s, x_t)
+            jump = mean_gain((variance, ahead**2 * data + low**2 * values), (alpha, sigma), (ahead, low))
+            far = self.sde.schedule.log_snr(s.double()) > self.sde.schedule.log_snr(t.double()) + 1e-7
+            filtered = torch.where(expand_like(placed(far, x_t.device), x_t), jump, filtered)
         band = inside.to(x_t)
         within: Tensor = self.denoiser(basis.filter(x_t, band), t, cond)
         return basis.filter(within, band) + basis.filter(x_t, ((1 - inside) * filtered).to(x_t))
+
+    def _scales(self, t: Time, x: Field) -> Scales:
+        """α and σ in float64, shaped to broadcast against x."""
+        alpha, sigma = (expand_like(placed(v.double(), x.device), x) for v in self.sde.schedule(t.double()))
+        return alpha, sigma
 
 
 @lru_cache(maxsize=4)

@@ -26,7 +26,7 @@ class Step(ABC):
     """One step of a sampler.
 
     Attributes:
-        jumps: whether it is one of a flow map, which ends at the data from any level.
+        jumps: whether it goes by the two-time denoiser of a flow map, and not by x̂.
     """
 
     jumps: ClassVar[bool] = False

@@ -7,10 +7,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import scorefield
 import tiny
 from scorefield.cli import main
+from scorefield.inverse import particle_sampler, posterior
+from scorefield.operators import Coarsen
+from scorefield.samplers import DPMSolverPP2M, Sampler
+from scorefield.training import checkpoint as checkpoints
 
 SMALL = ["--train.steps", "4", "--train.batch_size", "8", "--train.validate_every", "4", "--train.validate_on", "8",
          "--train.preview_every", "0", "--train.checkpoint_every", "2", "--train.accelerator", "cpu"]  # fmt: skip
@@ -85,22 +90,59 @@ def test_another_step_has_levels_down_to_the_data_again(runs: Path, tmp_path: Pa
     assert np.array_equal(*(np.load(tmp_path / name / "samples.npy") for name in "ab"))
 
 
-def test_what_a_flow_map_cannot_be_guided_by_is_refused(
-    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_the_call_that_began_it_goes_on_with_it(runs: Path, tmp_path: Path) -> None:
+    whole = scorefield.load(runs / "map").denoiser.state_dict()
+    words = ["train", "flow-map", "--init", str(runs / "run"), "--out", str(tmp_path / "map"), *SMALL]
+    words += ["--resume", "--or-start"]
+    assert main(words) == 0
+    (tmp_path / "map/checkpoints/step-00000004.safetensors").unlink()
+    assert main(words) == 0
+    again = scorefield.load(tmp_path / "map").denoiser.state_dict()
+    assert all(torch.equal(whole[name], again[name]) for name in whole)
+
+
+def test_what_gave_each_value_is_told_of_recipe_and_run(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "flow-map", "--init", str(runs / "run"), "--print-config", "--origins"]) == 0
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    for value in (
+        "class_path: scorefield.Jump",
+        "renoise: 1.0",
+        "ratio_min: 0.3",
+        "class_path: scorefield.SelfDistillation",
+    ):
+        assert f"{value}  # flow-map.yaml" in lines
+    for value in ("class_path: scorefield.NCSNpp", "class_path: scorefield.Digits"):
+        assert f"{value}  # {runs / 'run'}" in lines
+    assert "jumps: true  # the data" in lines
+
+
+def test_a_sampler_without_a_corrector_is_what_is_left_of_one_with_it(
+    runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    np.save(tmp_path / "digit.npy", np.zeros((1, 8, 8), dtype=np.float32))
-    words = [
-        "restore",
-        str(runs / "map"),
-        str(tmp_path / "digit.npy"),
-        "-n",
-        "1",
-        "--task",
-        "superres",
-        "--task.factor",
-        "2",
-    ]
-    words += ["--degrade", "--noise", "1", "--out", str(tmp_path / "out")]
+    more = {"model__sampler__corrector": "scorefield.Langevin", "model__sampler__denoise": False}
+    tiny.train(tmp_path, tmp_path / "run", train__steps=1, train__preview_every=0, **more)
+    assert main(["train", "flow-map", "--init", str(tmp_path / "run"), "--print-config"]) == 0
+    sampler = yaml.safe_load(capsys.readouterr().out)["model"]["sampler"]
+    assert sampler["corrector"] is None and sampler["denoise"]
+
+
+@pytest.mark.parametrize("group", ["data", "train"])
+def test_a_run_names_no_code_that_is_not_trusted(
+    group: str, runs: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    found = checkpoints.read(runs / "run/checkpoints/step-00000004.safetensors")
+    code = {"class_path": "lab.Thing", "init_args": {}}
+    config = {**found.facts["config"], group: code if group == "data" else {"loss": code}}
+    checkpoints.write(tmp_path / "step-00000004.safetensors", found.tensors, {**found.facts, "config": config})
+    recipe = ["flow-map"] if group == "data" else []
+    words = ["train", *recipe, "--init", str(tmp_path / "step-00000004.safetensors"), "--print-config"]
     assert main(words) == 2
-    assert "--sampler DPMSolverPP2M" in capsys.readouterr().err
-    assert main([*words, "--sampler", "DDIM", "--steps", "2"]) == 0
+    assert "lab" in (told := capsys.readouterr().err) and "--trust" in told
+
+
+def test_a_posterior_is_drawn_by_steps_of_its_denoiser(runs: Path) -> None:
+    model = scorefield.load(runs / "map")
+    y, keep = torch.zeros(1, 1, 4, 4), {"noise": 1.0, "n": 2}
+    own = posterior(model, Coarsen(2), y, **keep)
+    assert torch.equal(own, posterior(model, Coarsen(2), y, sampler=Sampler(18, DPMSolverPP2M(eta=1.0)), **keep))
+    assert particle_sampler(model) == Sampler(18, DPMSolverPP2M(eta=1.0))

@@ -156,10 +156,11 @@ def test_particles_are_weighed_and_what_they_say_of_the_measurement_is_told(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = ["--degrade", "--task", "inpaint", "--task.start", "[2,2]", "--task.size", "[3,3]"]
-    few = [*task, "--particles", "6", "--sampler", "Ancestral"]
+    few = [*task, "--particles", "6", "--chunk", "2"]  # more draws than are evaluated at once
     words = job(run, tmp_path / "out", *few, "--noise", "2", "--method", "PiGDM")
     assert main(words) == 0
     figures = json.loads((tmp_path / "out/restoring.json").read_text())
+    assert f"log p(y) in nats       {figures['log_evidence']:.2f}" in capsys.readouterr().out
     assert np.isfinite(figures["log_evidence"]) and 1 <= figures["effective"] <= 6
     assert np.isfinite(np.load(tmp_path / "out/samples.npy")).all()
     assert main(words) == 0  # there already
