@@ -65,6 +65,6 @@ def refuse_jumps(cond: Condition | None) -> None:
     """Refuse a second time where only x̂ can be changed, as by a classifier."""
     if cond is not None and UNTIL in cond:
         raise InputError(
-            "Jump follows a flow map, which a classifier of noised fields does not guide: take a step of the denoiser, for instance "
+            "Jump follows a flow map, which a classifier of noised fields does not guide: take a step of the denoiser, as "
             "--sampler DPMSolverPP2M --sampler.eta 1 --steps 18."
         )
