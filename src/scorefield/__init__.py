@@ -41,8 +41,8 @@ NAMES = {
     "foundation.errors": "InputError",
     "foundation.random": "Generators",
     "guidance": """
-        DPS Classified ClassifierFree Guided Measurement Method MomentMatching NoisyLikelihood PiGDM Proximal
-        Replacement
+        DPS Autoguided Classified ClassifierFree Guided Measurement Method MomentMatching NoisyLikelihood PiGDM
+        Proximal Replacement
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
@@ -111,7 +111,7 @@ if TYPE_CHECKING:
     from scorefield.foundation.errors import InputError
     from scorefield.foundation.random import Generators
     from scorefield.guidance import (
-        DPS, Classified, ClassifierFree, Guided, Measurement, Method, MomentMatching, NoisyLikelihood, PiGDM,
+        DPS, Autoguided, Classified, ClassifierFree, Guided, Measurement, Method, MomentMatching, NoisyLikelihood, PiGDM,
         Proximal, Replacement,
     )
     from scorefield.inverse import InverseProblem, posterior, weighed

@@ -113,8 +113,8 @@ class Particles:
                 "Particles need what was measured of one field, and a noise > 0: weights compare likelihoods."
             )
         sde, step = denoiser.sde, self.sampler.step
-        own = Generators((seed, index, Stream.PARTICLE) for index in range(self.count))
-        again = Generators([(seed, 0, Stream.RESAMPLED)])
+        own = Generators((seed, index, Stream.SAMPLE) for index in range(self.count))
+        again = Generators([(seed, 0, Stream.RESAMPLE)])
         times = self.sampler.grid(sde.schedule, self.sampler.steps)
         x = sde.prior((self.count, *shape), times[0], generator=own, like=like)
         evaluate = _Evaluation(denoiser, measurement, self, cond)

@@ -14,15 +14,12 @@ from scorefield.core.oracle import Gaussian, Mixture
 from scorefield.core.schedule import EDM, VP, Rectified
 from scorefield.core.sde import SDE
 from scorefield.data import Batch
-from scorefield.guidance import Guided, Measurement, MomentMatching
 from scorefield.losses import EDMWeight, LogNormal, SelfDistillation, UniformTime
 from scorefield.nn import FNO, UNO, NCSNpp, UNet
 from scorefield.nn.embedding import JumpEmbedding
 from scorefield.nn.network import Network
-from scorefield.operators import Blur
-from scorefield.samplers import DDIM, EDMGrid, Jump, Sampler, Slicewise
+from scorefield.samplers import DDIM, EDMGrid, Jump, Sampler
 from scorefield.samplers.flow import follow
-from scorefield.samplers.joint import JointTimes
 
 GRID = (16,)
 FIELD = GaussianField(Matern(0.3, 1.0, nugget=1e-3))
@@ -85,28 +82,6 @@ def test_who_knows_no_second_time_jumps_as_ddim() -> None:
         assert torch.equal(*ends)
 
 
-def test_a_measurement_guides_the_denoiser_wherever_a_jump_is_to_end() -> None:
-    """Tweedie's covariance is of E[x | x_t] alone."""
-    oracle, x = gaussian("VP", FIELD), normal(3, 1, *GRID)
-    guided = Guided(oracle, Measurement(Blur(0.2), normal(1, 1, *GRID), 0.3), MomentMatching(50, 1e-9))
-    assert torch.equal(mean_denoised(guided, x, time(0.8), time(0.0)), guided(x, time(0.8)))
-
-
-@pytest.mark.parametrize("stops", [0.3, [0.3, 0.6]], ids=["one time", "a time each"])
-def test_denoisers_that_cut_a_field_to_parts_say_to_each_where_a_jump_ends(stops: float | list[float]) -> None:
-    law, stop = Gaussian(SDE(VP()), spectrum((4, 4), 2.0, 0.5)), torch.tensor(stops, dtype=torch.float64)
-    start = torch.full_like(stop, 0.8)
-    volumes = normal(2, 1, 4, 4, 4)
-    slices = volumes.movedim(3, 1).flatten(0, 1)
-    found = mean_denoised(Slicewise(law, (1,), at_once=3), volumes, start, stop).movedim(3, 1).flatten(0, 1)
-    each = (time(0.8).expand(8), stop.expand(2).repeat_interleave(4))
-    torch.testing.assert_close(found, mean_denoised(law, slices, *each))
-    windows = JointTimes(law, 1, 4, chunk=3)
-    series = normal(2, 4, 4, 4)
-    found = mean_denoised(windows, series, start, stop).flatten(0, 1)[:, None]
-    torch.testing.assert_close(found, mean_denoised(law, series.flatten(0, 1)[:, None], *each))
-
-
 class Integrated:
     """The exact D of any law by integrating its flow."""
 
@@ -130,12 +105,12 @@ class Integrated:
 
 def test_the_residual_vanishes_for_an_exact_map_of_a_law_with_two_humps() -> None:
     law = Mixture(SDE(EDM(0.01, 20.0)), torch.tensor([[[-1.0]], [[1.5]]]).double(), torch.tensor([0.05, 0.2]).double())
-    x = law.marginal((24, 1, 1), time(0.0), generator=keys(24, 3))
+    x = law.marginal((10, 1, 1), time(0.0), generator=keys(10, 3))
     loss = SelfDistillation(LogNormal(0.0, 1.0), EDMWeight(), denoising=0.2, to_data=0.4)
-    exact = loss(Integrated(law), Batch(x), generator=keys(24))  # type: ignore[arg-type]
-    plain = loss(law, Batch(x), generator=keys(24))
+    exact = loss(Integrated(law), Batch(x), generator=keys(10))  # type: ignore[arg-type]
+    plain = loss(law, Batch(x), generator=keys(10))
     jumps = exact < 1e-8
-    assert 12 <= int(jumps.sum()) <= 23  # the others learn the denoiser, whose loss is not 0
+    assert 5 <= int(jumps.sum()) <= 9  # the others learn the denoiser, whose loss is not 0
     assert float(plain[jumps].mean()) > 1e-3
     assert torch.equal(exact[~jumps], plain[~jumps])
 

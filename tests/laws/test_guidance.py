@@ -14,7 +14,18 @@ from scorefield.core.oracle import Gaussian
 from scorefield.core.schedule import EDM, VP, Rectified
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
-from scorefield.guidance import DPS, Classified, ClassifierFree, Guided, Measurement, MomentMatching, PiGDM, Replacement
+from scorefield.guidance import (
+    DPS,
+    Autoguided,
+    Classified,
+    ClassifierFree,
+    Guided,
+    Measurement,
+    MomentMatching,
+    PiGDM,
+    Replacement,
+    Within,
+)
 from scorefield.guidance.posterior import conjugate_residuals
 from scorefield.operators import Blur, Coarsen, Grey, Mask
 from scorefield.samplers import Heun, LogSNRGrid, UniformGrid, sample
@@ -323,6 +334,25 @@ def test_classifier_guidance_with_the_exact_classifier_is_the_denoiser_of_one_cl
         found = Classified(both, Exactly())(x_t, t, {"label": torch.full((3,), label)})
         torch.testing.assert_close(found, alone(x_t, t), rtol=1e-7, atol=1e-7)
     torch.testing.assert_close(Classified(both, Exactly())(x_t, t, {"label": torch.full((3,), -1)}), both(x_t, t))
+
+
+@pytest.mark.parametrize("name", ["VP", "EDM", "Rectified"])
+def test_guidance_away_from_a_weaker_model_leads_on_in_the_direction_of_the_better(name):
+    """w = 1 is the model, 0 the weaker one; and within an interval of noise alone."""
+    good, weak = mixture(SCHEDULES[name]), gaussian(SCHEDULES[name], "white", (3,))
+    t, x_t = torch.tensor([0.1, 0.4, 0.8], dtype=F64), draw((3, 1, 3))
+    for scale in (0.0, 1.0, 2.5):
+        found = Autoguided(good, weak, scale)(x_t, t)
+        torch.testing.assert_close(found, scale * good(x_t, t) + (1 - scale) * weak(x_t, t))
+    alpha, sigma = good.sde.schedule(t)
+    guided, ratio = Autoguided(good, weak, 2.5), sigma / alpha
+    middle = Within(guided, good, float(ratio[1]) * 0.9, float(ratio[1]) * 1.1)
+    found = middle(x_t, t)
+    assert torch.equal(found[::2], good(x_t, t)[::2]) and torch.equal(found[1], guided(x_t, t)[1])
+    for i in range(3):
+        assert torch.equal(middle(x_t, t[i]), (guided if i == 1 else good)(x_t, t[i]))
+    with pytest.raises(InputError, match="low <= high"):
+        Within(guided, good, 2.0, 1.0)
 
 
 def test_a_classifier_of_another_law_is_refused():

@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield.core.denoiser import UNTIL, Condition, DenoiserProtocol
 from scorefield.core.schedule import Schedule
 from scorefield.core.sde import SDE, Field, Time
+from scorefield.foundation.errors import InputError
 
 Scales = tuple[Tensor, Tensor]  # α and σ
 
@@ -24,11 +25,6 @@ Scales = tuple[Tensor, Tensor]  # α and σ
 def mean_denoised(denoiser: DenoiserProtocol, x_t: Field, t: Time, s: Time, cond: Condition | None = None) -> Field:
     """D(x_t; t, s), for a denoiser that knows a second time; x̂(x_t, t) for any other."""
     return denoiser(x_t, t, {**(cond or {}), UNTIL: s.expand(len(x_t))})
-
-
-def without_end(cond: Condition | None) -> Condition | None:
-    """A condition without the second time: a denoiser then answers with x̂ = E[x | x_t]."""
-    return None if cond is None else {name: value for name, value in cond.items() if name != UNTIL} or None
 
 
 def jumped(sde: SDE, mean: Field, x_t: Field, t: Time, s: Time) -> Field:
@@ -58,3 +54,12 @@ def share(schedule: Schedule, t: Time, r: Time, s: Time) -> Time:
     inverse_t, inverse_r, inverse_s = ((schedule.log_snr(time) / 2).exp() for time in (t, r, s))
     whole = inverse_s - inverse_t
     return torch.where(whole > 0, (inverse_r - inverse_t) / whole, 1.0).nan_to_num(1.0)  # ∞/∞ where r = s = 0
+
+
+def refuse_jumps(cond: Condition | None) -> None:
+    """Refuse a second time where only x̂ is changed or put together: by measurements, classifiers, windows and slices."""
+    if cond is not None and UNTIL in cond:
+        raise InputError(
+            "Jump follows a flow map of whole fields, which knows nothing of a measurement, a classifier or windows: take a step "
+            "of the denoiser, for instance --sampler DPMSolverPP2M --sampler.eta 1 --steps 18."
+        )

@@ -56,8 +56,7 @@ class Stream(IntEnum):
     POSTERIOR = 306  # a member of a reconstruction: (seed, slice, index)
     NOISE_PLOT = 307  # noise that is shown: (seed, index)
     PERSISTENT = 308  # what is new in a member at a step of time: (seed, member, step, ...)
-    PARTICLE = 310  # a weighted particle: (seed, index)
-    RESAMPLED = 311  # which of them go on, and which are drawn in the end: (seed, 0), (seed, 1)
+    RESAMPLE = 310  # which particles go on, and which are drawn at the end: (seed, 0 or 1)
     HELD_OUT = 309  # which samples of a slice are held out, and noise of their predictions: (0 or 1, slice)
 
 

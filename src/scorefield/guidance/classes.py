@@ -7,6 +7,7 @@ from torch import Tensor
 
 from scorefield.core.classifier import ClassifierProtocol
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
 from scorefield.guidance.measurement import gain, with_signal
@@ -68,6 +69,7 @@ class Classified:
         return self.denoiser.sde
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
+        refuse_jumps(cond)
         label = label_of(cond)
         near, s = with_signal(self.sde.schedule, x_t, t)
         with torch.enable_grad():

@@ -1,7 +1,6 @@
 """The law of guidance: with y = A x + n measured, x̂_y = E[x | x_t, y] = x̂ + (σ²/α) C ∇log p(y | x_t).
 
-It is again a denoiser of the same SDE, so that every sampler draws from p(x | y) with it. Methods differ in p(y | x_t). That
-law is of E[x | x_t] alone: of the two-time denoiser of a flow map x̂ is asked for, wherever a jump is to end.
+It is again a denoiser of the same SDE, so that every sampler draws from p(x | y) with it. Methods differ in p(y | x_t).
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
-from scorefield.core.flow_map import without_end
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.schedule import Schedule
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
@@ -124,7 +123,8 @@ class Guided:
         return self.denoiser.sde
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
-        return self.method(self.denoiser, self.measurement, x_t, t, without_end(cond))
+        refuse_jumps(cond)
+        return self.method(self.denoiser, self.measurement, x_t, t, cond)
 
 
 Linear = Callable[[Tensor], Tensor]

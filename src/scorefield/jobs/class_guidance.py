@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
 from scorefield.core.classifier import ClassifierProtocol
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.foundation.errors import InputError, brief
-from scorefield.guidance import Classified, ClassifierFree
+from scorefield.guidance import Autoguided, Classified, ClassifierFree, Within
 from scorefield.jobs.options import Label, Number, size_of
 from scorefield.model import Model
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
@@ -36,14 +36,62 @@ class Guidance:
     facts: Mapping[str, Any] = field(default_factory=dict)
 
 
-def guidance_of(model: Model, scale: float | None, classifier: Path | None, trust: Sequence[str]) -> Guidance:
-    """The guidance by a scale and a classifier's run, where either is given. InputError where they do not fit the model."""
-    if scale is None and classifier is None:
+def guidance_of(
+    model: Model,
+    scale: float | None,
+    classifier: Path | None,
+    trust: Sequence[str],
+    weak: Path | None = None,
+    within: tuple[float, float] | None = None,
+) -> Guidance:
+    """The guidance by a scale, a classifier's or a weaker model's run, where any is given.
+
+    Args:
+        model: what is guided.
+        scale: w.
+        classifier: run of a classifier that guides.
+        trust: own packages that the configurations of runs may name.
+        weak: run of a weaker model, from which guidance leads away.
+        within: the smallest and the largest σ/α at which it guides.
+
+    Raises:
+        InputError: they do not fit the model, or one another.
+    """
+    if scale is None and classifier is None and weak is None:
+        if within is not None:
+            raise InputError("--within is for guidance: add --guidance, --classifier or --weak, or leave it out.")
         return Guidance()
-    scale = 1.0 if scale is None else scale
-    if classifier is None:
+    if classifier is not None and weak is not None:
+        raise InputError("Either a classifier guides or a weaker model does: give --classifier or --weak.")
+    if weak is not None:
+        found = _away_from(model, weak, 2.0 if scale is None else scale, trust)
+    elif classifier is None:
         _check_null_class(model)
-        return Guidance(ClassifierFree(model.prior, scale), facts={"guidance": {"scale": scale}})
+        found = Guidance(ClassifierFree(model.prior, _plain(scale)), facts={"guidance": {"scale": _plain(scale)}})
+    else:
+        found = _by_classifier(model, classifier, _plain(scale), trust)
+    if within is None or found.denoiser is None:
+        return found
+    facts = {"guidance": {**found.facts["guidance"], "within": list(within)}}
+    return replace(found, denoiser=Within(found.denoiser, model.prior, *within), facts=facts)
+
+
+def _plain(scale: float | None) -> float:
+    return 1.0 if scale is None else scale
+
+
+def _away_from(model: Model, weak: Path, scale: float, trust: Sequence[str]) -> Guidance:
+    """Away from a weaker model of the same fields."""
+    opened = open_checkpoint(weak)
+    other = _of_the_same(opened, opened.model(ema=True, trust=trust).to(model.device), model)
+    if other.classes or other.labels != model.labels or other.vector != model.vector:
+        raise InputError(f"{opened.path} is given other classes or vectors than the model: take one trained as it was.")
+    facts = {"guidance": {"scale": scale, "weak": opened.provenance}}
+    return Guidance(Autoguided(model.prior, other.prior, scale), facts=facts)
+
+
+def _by_classifier(model: Model, classifier: Path, scale: float, trust: Sequence[str]) -> Guidance:
+    """Towards a class of a classifier."""
     opened = open_checkpoint(classifier)
     other = _fitting(opened, model, trust)
     guided = Classified(model.prior, cast(ClassifierProtocol, other.denoiser), scale)
@@ -154,9 +202,14 @@ def _fitting(opened: LoadedCheckpoint, model: Model, trust: Sequence[str]) -> Mo
     other = opened.model(ema=True, trust=trust).to(model.device)
     if not other.classes:
         raise InputError(f"{opened.path} makes fields and classifies none: give the run of a classifier.")
+    return _of_the_same(opened, other, model)
+
+
+def _of_the_same(opened: LoadedCheckpoint, other: Model, model: Model) -> Model:
+    """A model of the fields and in the units of another."""
     if tuple(other.shape) != tuple(model.shape):
         sizes = f"fields of {size_of(other.shape)}, and the model makes those of {size_of(model.shape)}"
-        raise InputError(f"{opened.path} classifies {sizes}.")
+        raise InputError(f"{opened.path} knows {sizes}.")
     own, its = model.normaliser.state_dict(), other.normaliser.state_dict()
     if own.keys() != its.keys() or any(not own[name].allclose(its[name]) for name in own):
         raise InputError(f"{opened.path} was trained on data in other units: train it on the data of the model.")

@@ -24,7 +24,7 @@ from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
 from scorefield.run.shipped import results_of
 from scorefield.run.verb import Count, CountOrZero, Verb, log, option, positional
-from scorefield.samplers import Corrector, Sampler, Step, TimeGrid
+from scorefield.samplers import Corrector, EDMGrid, Sampler, Step, TimeGrid
 
 Number = int | Literal["each"]
 Label = str | int  # the name of a class, its number, or "each"
@@ -228,6 +228,10 @@ class Drawing(OnRun):
             "correct_first": self.correct_first,
             "denoise": self.denoise,
         }
+        if self.sampler is not None and own.step.jumps and not self.sampler.jumps:
+            own = replace(
+                own, grid=EDMGrid()
+            )  # levels between jumps end far from the data, where other steps have to go
         found = replace(own, **{name: value for name, value in changes.items() if value is not None})
         self.model.check_sampler(found)
         return found

@@ -37,6 +37,8 @@ class Sample(Drawing):
         guidance: w: how much to stress the class of --label or the numbers of --vector, c, p(x | c)^w p(x)^(1-w); 1 is the plain
             law given c.
         classifier: run of a classifier of noised fields that guides instead of the network's own classes.
+        weak: run or earlier checkpoint of a weaker model of the same data, away from which --guidance leads; 2 by default.
+        within: the smallest and the largest noise σ/α, in model space, at which guidance acts.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
         beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
             them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
@@ -55,6 +57,8 @@ class Sample(Drawing):
     vector: Vector | None = None
     guidance: NonNegative | None = None
     classifier: Path | None = None
+    weak: Path | None = None
+    within: tuple[float, float] | None = None
     resolution: tuple[Count, ...] = ()
     beyond: Finer | None = None
     given: str | Path | None = None
@@ -75,7 +79,8 @@ class Sample(Drawing):
             raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if self.classifier is not None and self.label is None:
             raise InputError("A classifier guides towards a class: add --label, or leave --classifier out.")
-        if self.guidance is not None and self.label is None and self.vector is None and self.given is None:
+        asked = (self.label, self.vector, self.given, self.weak)
+        if self.guidance is not None and all(part is None for part in asked):
             raise InputError("Guidance stresses a class or a vector: add --label or --vector, or leave --guidance out.")
 
     def run(self) -> Tensor | None:
@@ -97,7 +102,7 @@ class Sample(Drawing):
     def job(self) -> Draws:
         """What is to be drawn, all that can be refused refused."""
         model, source = self.model, self.checkpoint
-        guidance = guidance_of(model, self.guidance, self.classifier, self.trust)
+        guidance = guidance_of(model, self.guidance, self.classifier, self.trust, self.weak, self.within)
         if self.given is not None and not model.generative.net.cond_channels and not model.vector:
             raise InputError(
                 "--given is for networks that are conditioned on fields or vectors, as this one is not: leave it out."

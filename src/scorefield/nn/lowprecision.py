@@ -45,7 +45,8 @@ def _dense(x: Tensor, like: Tensor | None = None) -> Tensor:
 def normalise(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, activate: bool) -> Tensor:
     """Group normalisation of x + shift in float32, then SiLU; `shift` is one value per sample and channel."""
     wide = torch.promote_types(x.dtype, torch.float32)
-    h = F.group_norm(_widened(x, shift, wide), groups, weight.to(wide), bias.to(wide), EPSILON)
+    # Not by `F`, which refuses a single value: it is its own mean, and what is left of it 0.
+    h = torch.group_norm(_widened(x, shift, wide), groups, weight.to(wide), bias.to(wide), EPSILON)
     return (F.silu(h) if activate else h).to(x.dtype)
 
 

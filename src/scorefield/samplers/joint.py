@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from scorefield.core.denoiser import UNTIL, Condition, DenoiserProtocol
+from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.noise import AlongTime
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
@@ -29,8 +30,7 @@ class JointTimes:
         times: n, at least `window`.
         chunk: windows that are evaluated at once.
 
-    The condition has a row for each of the n − window + 1 windows of a series, series by series; where a jump ends is one for
-    all windows of a series.
+    The condition has a row for each of the n − window + 1 windows of a series, series by series.
     """
 
     denoiser: DenoiserProtocol
@@ -63,11 +63,9 @@ class JointTimes:
         return torch.cat(parts, 1).flatten(1, 2)
 
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
+        refuse_jumps(cond)
         rows, given = self.windows(x_t), cond or {}
-        each = len(rows) // len(x_t)
-        t = t if t.ndim == 0 else t.repeat_interleave(each)
-        if UNTIL in given:
-            given = {**given, UNTIL: given[UNTIL].repeat_interleave(each)}
+        t = t if t.ndim == 0 else t.repeat_interleave(len(rows) // len(x_t))
         found = []
         for start in range(0, len(rows), self.chunk):
             part = slice(start, start + self.chunk)

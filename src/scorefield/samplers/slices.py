@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
-from scorefield.core.flow_map import without_end
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
 
@@ -42,19 +42,15 @@ class Slicewise:
     def __call__(self, x_t: Tensor, t: Tensor, cond: Condition | None = None) -> Tensor:
         if x_t.ndim != 5:
             raise InputError(f"A volume is (batch, channels, 3 axes), not {tuple(x_t.shape)}.")
-        if without_end(cond):
+        refuse_jumps(cond)
+        if cond:
             raise InputError("Slices of a volume are denoised without conditions.")
-        return torch.stack([self._across(x_t, t, cond or {}, axis) for axis in self.axes]).mean(0)
+        return torch.stack([self._across(x_t, t, axis) for axis in self.axes]).mean(0)
 
-    def _across(self, x_t: Tensor, t: Tensor, cond: Condition, axis: int) -> Tensor:
+    def _across(self, x_t: Tensor, t: Tensor, axis: int) -> Tensor:
         slices = x_t.movedim(2 + axis, 1)  # (batch, slices, channels, *grid)
         rows, levels = slices.flatten(0, 1), t.expand(len(x_t)).repeat_interleave(slices.shape[1])
-        given = {name: value.repeat_interleave(slices.shape[1]) for name, value in cond.items()}  # where a jump ends
-        found = []
-        for start in range(0, len(rows), self.at_once):
-            part = slice(start, start + self.at_once)
-            own = {name: value[part] for name, value in given.items()}
-            # A copy: a part of a tensor has another memory layout, and then sums in another order.
-            found.append(self.denoiser(rows[part].contiguous(), levels[part], own or None))
-        found = torch.cat(found)
+        pairs = zip(rows.split(self.at_once), levels.split(self.at_once), strict=True)
+        # A copy: a part of a tensor has another memory layout, and then sums in another order.
+        found = torch.cat([self.denoiser(row.contiguous(), level) for row, level in pairs])
         return found.unflatten(0, slices.shape[:2]).movedim(1, 2 + axis)

@@ -147,3 +147,21 @@ def test_without_a_class_nothing_is_drawn_where_none_was_ever_learnt(runs: Path)
     ):
         with pytest.raises(scorefield.InputError, match="never to do without"):
             call()
+
+
+def test_a_weaker_model_is_led_away_from_and_one_of_other_units_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.train(tmp_path, tmp_path / "run", train__steps=6, train__checkpoint_every=3, train__preview_every=0)
+    weak = str(tmp_path / "run/checkpoints/step-00000003.safetensors")
+    words = ["sample", str(tmp_path / "run"), "-n", "2", "--steps", "2"]
+    drawn = {}
+    for name, more in {"plain": [], "one": ["--weak", weak, "--guidance", "1"], "away": ["--weak", weak],
+                       "nowhere": ["--weak", weak, "--within", "[1000,2000]"]}.items():  # fmt: skip
+        assert main([*words, *more, "--out", str(tmp_path / name)]) == 0
+        drawn[name] = np.load(tmp_path / name / "samples.npy")
+    np.testing.assert_allclose(drawn["one"], drawn["plain"], atol=1e-3)
+    assert np.array_equal(drawn["nowhere"], drawn["plain"])
+    assert np.abs(drawn["away"] - drawn["plain"]).max() > 1e-3
+    assert main([*words, "--within", "[0,1]", "--out", str(tmp_path / "no")]) == 2
+    assert "--within is for guidance" in capsys.readouterr().err

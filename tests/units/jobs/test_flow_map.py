@@ -139,3 +139,31 @@ def test_a_posterior_is_drawn_by_steps_of_its_denoiser(runs: Path) -> None:
     own = posterior(model, Coarsen(2), y, **keep)
     assert torch.equal(own, posterior(model, Coarsen(2), y, sampler=Sampler(18, DPMSolverPP2M(eta=1.0)), **keep))
     assert particle_sampler(model) == Sampler(18, DPMSolverPP2M(eta=1.0))
+
+
+def test_another_step_has_levels_down_to_the_data_again(runs: Path, tmp_path: Path) -> None:
+    words = ["sample", str(runs / "map"), "-n", "1", "--steps", "3", "--sampler", "DDIM", "--out"]
+    assert main([*words, str(tmp_path / "a")]) == 0
+    assert main([*words, str(tmp_path / "b"), "--grid", "EDMGrid"]) == 0
+    assert np.array_equal(*(np.load(tmp_path / name / "samples.npy") for name in "ab"))
+
+
+def test_what_a_flow_map_cannot_be_guided_by_is_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "digit.npy", np.zeros((1, 8, 8), dtype=np.float32))
+    words = [
+        "restore",
+        str(runs / "map"),
+        str(tmp_path / "digit.npy"),
+        "-n",
+        "1",
+        "--task",
+        "superres",
+        "--task.factor",
+        "2",
+    ]
+    words += ["--degrade", "--noise", "1", "--out", str(tmp_path / "out")]
+    assert main([*words, "--sampler", "Jump"]) == 2
+    assert "--sampler DPMSolverPP2M" in capsys.readouterr().err
+    assert main([*words, "--steps", "2"]) == 0  # by a step of the denoiser

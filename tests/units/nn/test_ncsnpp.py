@@ -304,3 +304,10 @@ def test_a_first_level_too_narrow_for_its_patches_is_refused():
     with pytest.raises(InputError, match=r"48 values.*channels=32.*channels >= 48"):
         NCSNpp(3, 3, channels=32, multipliers=(1, 2), patch=4)
     assert NCSNpp(3, 3, channels=48, multipliers=(1, 2), patch=4).patch == 4
+
+
+def test_a_single_sample_on_a_single_point_is_normalised_in_training() -> None:
+    """As in the trial of precisions on a small grid whose coarsest level is one point."""
+    norm = GroupNorm(4, activate=False, group=1).train()
+    norm.bias.data = torch.arange(4.0)
+    assert torch.equal(norm(torch.randn(1, 4, 1, 1)), torch.arange(4.0).reshape(1, 4, 1, 1))
