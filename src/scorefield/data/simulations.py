@@ -31,8 +31,9 @@ class Simulations(Source):
     """Frames of simulations (channels, *grid), or whole simulations with their frames as channels, for `Windows`.
 
     Read are files of The Well (Ohana et al. 2024), t{0,1,2}_fields/NAME of (simulations, frames, *grid, components), and of
-    PDEBench (Takamoto et al. 2022): NAME of (simulations, frames, *grid[, components]), at most 3 of these, or a group for each simulation with `data` of
-    (frames, *grid, channels). Which of these, their own attributes say. Whole simulations are held out, never frames of one.
+    PDEBench (Takamoto et al. 2022): NAME of (simulations, frames, *grid), with up to 3 components in a further axis, or a group
+    for each simulation with `data` of (frames, *grid, channels). Which of these, their own attributes say. Whole simulations are
+    held out, never frames of one.
 
     Args:
         path: a file, or a folder of files, all of them read; one with folders train and valid or test has these as splits.
