@@ -259,10 +259,14 @@ class Array:
         """The noise of every point of the grid, (1 or fields, 1, *grid), from a file .npy."""
         grid, found = tuple(self.fields.shape[2:]), np.asarray(ArrayFile(path).read("", "--noise-map"))
         shapes = (grid, (len(self.fields), *grid))
-        if found.shape not in shapes or found.dtype.kind not in "iuf" or not (np.isfinite(found) & (found > 0)).all():
+        if found.shape not in shapes or found.dtype.kind not in "iuf":
             raise InputError(
-                f"{path} is to hold a standard deviation > 0 for every point, {shapes[0]} or {shapes[1]}; it is {found.dtype} "
-                f"{found.shape}, from {found.min():.3g} to {found.max():.3g}."
+                f"{path} is to hold a standard deviation for every point, {shapes[0]} or {shapes[1]}; it is {found.dtype} "
+                f"{found.shape}."
+            )
+        if not (np.isfinite(found) & (found > 0)).all():
+            raise InputError(
+                f"{path} is to hold standard deviations > 0; they go from {found.min():.3g} to {found.max():.3g}."
             )
         whole = torch.from_numpy(found.astype(np.float32)).reshape(-1, 1, *grid)
         return whole.expand(len(self.fields), *whole.shape[1:])

@@ -208,5 +208,9 @@ def test_noise_that_varies_over_the_field_is_made_even(run: Path, tmp_path: Path
     expected = relative * loading.load(run).denoise(torch.from_numpy(y)[:, None] / relative, level)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-3)
     bad = ["denoise", str(run), str(tmp_path / "y.npy"), "--out", str(tmp_path / "e"), "--noise-map"]
-    assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2 and "standard deviation > 0" in capsys.readouterr().err
+    assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2 and "standard deviations > 0" in capsys.readouterr().err
+    for values in (np.full((8, 8), "3"), np.ones((0, 8)), np.ones((8, 8)) * 1j):
+        np.save(tmp_path / "bad.npy", values)
+        assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2
+        assert "a standard deviation for every point" in capsys.readouterr().err
     assert cli.main([*bad, str(tmp_path / "even.npy"), "--noise", "3"]) == 2 and not (tmp_path / "e").exists()
