@@ -338,23 +338,25 @@ def same_times(pred: Dataset, truth: Dataset) -> Dataset:
     for index, role in ((ours, "predictions"), (theirs, "truth")):
         if index.has_duplicates:
             raise InputError(f"The {role} have the time {index[index.duplicated()][0]} more than once.")
+    stamped = np.asarray(theirs), np.asarray(ours)
+    apart = is_date(pred["time"]) and _months_and_days(*stamped)
     if not (known := ours.isin(theirs)).all():
-        if is_date(pred["time"]) and ((found := _by_date(np.asarray(theirs), np.asarray(ours))) >= 0).all():
+        if is_date(pred["time"]) and not apart and ((found := numbers_at(*stamped)) >= 0).all():
             log.info("times are matched by their day or month: %s is that of %s", ours[0], theirs[found[0]])
             return truth.isel(time=found).assign_coords(time=pred["time"])
         raise InputError(
             f"The truth lacks {int((~known).sum())} of the {len(ours)} times of the predictions, the first of them "
             f"{ours[~known][0]}; it reaches from {theirs[0]} to {theirs[-1]}."
         )
+    if apart:
+        log.warning("some files are of days and others of months or years: fields of one time are matched, not means")
     return truth.sel(time=pred["time"])
 
 
-def _by_date(times: np.ndarray, wanted: np.ndarray) -> np.ndarray:
-    """Where each wanted time is among some, -1 where it is not. A month is none of the days, that of its stamp neither."""
-    spans = [span_of(found) for found in (times, wanted) if len(found) > 1]
-    if DAY in spans and min(spans) < DAY:
-        return np.full(len(wanted), -1)
-    return numbers_at(times, wanted)
+def _months_and_days(*times: np.ndarray) -> bool:
+    """Whether some are of days and others of months or years, such as their means, whose stamp is that of one day."""
+    spans = [span_of(found) for found in times if len(found) > 1]
+    return DAY in spans and min(spans) < DAY
 
 
 def same_cases(pred: Dataset, truth: Dataset) -> None:

@@ -52,12 +52,15 @@ def test_days_and_months_are_the_same_whatever_they_are_stamped(freq: str, ours:
         pair_up(truth.isel(time=[0]).assign_coords(time=[np.datetime64("2001-01-01T03", "ns")]), hours)
 
 
-def test_months_are_none_of_the_days_that_they_are_stamped_with() -> None:
-    """A mean of a month stamped at noon of its middle is not the truth of that day."""
+def test_months_are_none_of_the_days_that_they_are_stamped_with(caplog: pytest.LogCaptureFixture) -> None:
+    """A mean of a month stamped at noon of its middle is not the truth of that day; where the stamps agree, that is said."""
     months = on_a_plane().assign_coords(time=xr.date_range("2001-01-15T12", periods=4, freq="30D"))
     days = on_a_plane(100).assign_coords(time=xr.date_range("2001-01-10", periods=100))
     with pytest.raises(InputError, match="The truth lacks 4 of the 4 times"):
         pair_up(months, days)
+    assert not caplog.records
+    pair_up(months.assign_coords(time=months["time"] - np.timedelta64(12, "h")), days)
+    assert "matched, not means" in caplog.text
 
 
 def test_fields_are_what_changes_with_time_whatever_its_units_and_levels() -> None:
