@@ -51,6 +51,16 @@ def test_what_is_linear_is_found(places: bool) -> None:
     )
 
 
+def test_the_units_of_predictors_change_nothing() -> None:
+    """Pascal beside kilograms in a kilogram, seven orders apart: what is predicted is the same."""
+    c, x, factor = draw(N, 3, *GRID), draw(N, 2, *GRID, seed=4), torch.tensor([1e4, 1.0, 1e-3]).reshape(3, 1, 1)
+    x = x + linear(draw(2, 3, seed=1), draw(2, 1, 1, seed=2), c)
+    one, other = LinearMean(), LinearMean()
+    one.learn(cut(x, c))
+    other.learn(cut(x, factor * c))
+    torch.testing.assert_close(other(x, {"field": factor * c}), one(x, {"field": c}), rtol=1e-4, atol=1e-4)
+
+
 @pytest.mark.parametrize("masked", [False, True])
 def test_what_is_left_is_orthogonal_to_the_predictors_at_known_places(masked: bool) -> None:
     """The normal equations: Σ r = 0 at every place, and Σ c r = 0, whatever x is; in batches as at once."""

@@ -7,7 +7,7 @@ from scorefield.data.magnitude import background_noise, expected_magnitude, unbi
 from scorefield.foundation.errors import InputError
 
 F64, DRAWS = torch.float64, 100_000
-every_number_of_coils = pytest.mark.parametrize("coils", [1, 4, 32])
+every_number_of_coils = pytest.mark.parametrize("coils", [1, 4, 32, 64, 100])
 
 
 def magnitudes(x, noise, coils, seed=0):
@@ -40,8 +40,18 @@ def test_the_second_moment_is_unbiased_and_the_first_is_the_formula(ratio, coils
 @every_number_of_coils
 def test_bias_is_taken_away_exactly_where_the_mean_is_known(coils):
     x = torch.linspace(0, 400, 2001, dtype=F64)
-    torch.testing.assert_close(without_bias(expected_magnitude(x, 1.5, coils), 1.5, coils), x, rtol=0, atol=5e-3)
+    accuracy = max(5e-3, 2e-3 * coils**0.5)  # of a table in steps of σ √L/100
+    torch.testing.assert_close(without_bias(expected_magnitude(x, 1.5, coils), 1.5, coils), x, rtol=0, atol=accuracy)
     assert float(without_bias(torch.zeros(1), 1.5, coils)) == 0
+
+
+@pytest.mark.parametrize("coils", [33, 128])
+def test_the_mean_of_many_coils_is_that_of_poisson_many_central_degrees(coils):
+    """M²/σ² is χ² with 2(L + j) degrees, j Poisson with mean x²/2σ²: the sum over j of their means."""
+    x, j = torch.linspace(0, 30, 31, dtype=F64), torch.arange(2000, dtype=F64)
+    weight = (torch.xlogy(j, x[:, None] ** 2 / 2) - x[:, None] ** 2 / 2 - torch.lgamma(j + 1)).exp()
+    means = 2**0.5 * (torch.lgamma(coils + j + 0.5) - torch.lgamma(coils + j)).exp()
+    torch.testing.assert_close(expected_magnitude(x, 1.0, coils), (weight * means).sum(1), rtol=0, atol=2e-5)
 
 
 @every_number_of_coils

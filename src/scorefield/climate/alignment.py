@@ -36,7 +36,7 @@ from scorefield.climate.grid import (
     spacing,
     unit_vectors,
 )
-from scorefield.climate.times import is_date
+from scorefield.climate.times import DAY, is_date, span_of
 from scorefield.climate.units import conversion, is_precipitation, same_units
 from scorefield.foundation.errors import InputError
 from scorefield.run.verb import log
@@ -47,27 +47,28 @@ if TYPE_CHECKING:
 MEMBERS, TIMES = NAMES["member"], NAMES["time"]
 STANDARD = {"lat": "latitude", "lon": "longitude", "rlat": "grid_latitude", "rlon": "grid_longitude"}
 ROLES = ("the predictions", "the truth")  # of two data sets, as messages call them
+ANGULAR = {f"degree{s}{_}{end}" for s in ("", "s") for _ in ("_", "") for end in ("north", "n", "east", "e")}
 TOLERANCE = 1e-3  # of the spacing: coordinates are often kept in single precision
 
 
 def fields_of(data: Dataset) -> list[str]:
-    """The variables with values on a grid at every time: no bounds or corners, no latitudes and longitudes of points, and beside
-    fields that change nothing that does not, such as orography.
+    """The variables with values on a grid: no bounds or corners, no latitudes and longitudes of points, and beside fields that
+    change with time nothing that does not, such as orography.
     """
     attributes = ({**v.encoding, **v.attrs} for v in data.variables.values())
     about = {str(value) for found in attributes for key in ("bounds", "grid_mapping") if (value := found.get(key))}
     angles = {name for names in POINTS.values() for name in names}
     found = {
-        str(name): set(v.dims) - set(MEMBERS)
+        str(name): v.dims
         for name, v in data.data_vars.items()
         if v.ndim >= 2
         and v.dtype.kind in "fiu"
         and name not in about
         and not str(name).endswith(("_bnds", "_bounds", "_vertices"))
-        and not (str(name).lower() in angles or str(v.attrs.get("units", "")).startswith(("degrees_", "degree_")))
+        and not (str(name).lower() in angles or str(v.attrs.get("units", "")).lower() in ANGULAR)
     }
-    most = max(map(len, found.values()), default=0)
-    return [name for name, dims in found.items() if len(dims) == most]
+    changing = [name for name, dims in found.items() if {str(dim).lower() for dim in dims} & set(TIMES)]
+    return changing or list(found)
 
 
 def with_grid(data: Dataset, names: Iterable[str]) -> Dataset:
@@ -337,15 +338,25 @@ def same_times(pred: Dataset, truth: Dataset) -> Dataset:
     for index, role in ((ours, "predictions"), (theirs, "truth")):
         if index.has_duplicates:
             raise InputError(f"The {role} have the time {index[index.duplicated()][0]} more than once.")
+    stamped = np.asarray(theirs), np.asarray(ours)
+    apart = is_date(pred["time"]) and _months_and_days(*stamped)
     if not (known := ours.isin(theirs)).all():
-        if is_date(pred["time"]) and ((found := numbers_at(np.asarray(theirs), np.asarray(ours))) >= 0).all():
+        if is_date(pred["time"]) and not apart and ((found := numbers_at(*stamped)) >= 0).all():
             log.info("times are matched by their day or month: %s is that of %s", ours[0], theirs[found[0]])
             return truth.isel(time=found).assign_coords(time=pred["time"])
         raise InputError(
             f"The truth lacks {int((~known).sum())} of the {len(ours)} times of the predictions, the first of them "
             f"{ours[~known][0]}; it reaches from {theirs[0]} to {theirs[-1]}."
         )
+    if apart:
+        log.warning("some files are of days and others of months or years: fields of one time are matched, not means")
     return truth.sel(time=pred["time"])
+
+
+def _months_and_days(*times: np.ndarray) -> bool:
+    """Whether some are of days and others of months or years, such as their means, whose stamp is that of one day."""
+    spans = [span_of(found) for found in times if len(found) > 1]
+    return DAY in spans and min(spans) < DAY
 
 
 def same_cases(pred: Dataset, truth: Dataset) -> None:

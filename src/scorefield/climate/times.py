@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 CALENDARS = {
     "gregorian": "standard", "proleptic_gregorian": "standard", "365_day": "noleap", "366_day": "all_leap",
 }  # fmt: skip
+DAY = 3  # parts of a date that tell days apart
 SEASONS = {"DJF": (12, 1, 2), "MAM": (3, 4, 5), "JJA": (6, 7, 8), "SON": (9, 10, 11)}
 
 
@@ -91,7 +92,7 @@ def stamps(times: np.ndarray) -> list[tuple[int, ...]]:
 def span_of(times: np.ndarray) -> int:
     """How many parts of a date tell fields apart: its year (1), its month (2) or its day (3) by the usual step; else all 6."""
     step = usual_step(times)
-    return 1 if 360 <= step <= 366 else 2 if 28 <= step <= 31 else 3 if abs(step - 1) < 1e-3 else 6
+    return 1 if 360 <= step <= 366 else 2 if 28 <= step <= 31 else DAY if abs(step - 1) < 1e-3 else 6
 
 
 def irregular(times: np.ndarray) -> np.ndarray:

@@ -128,10 +128,13 @@ class LinearMean(precision.Learnt, ConditionalMean):
             away = (both - means).where(known, 0).transpose(0, 1).movedim(2, 1).flatten(2)
             squares = squares + away @ away.mT
         assert isinstance(squares, Tensor)
+        scale = squares.diagonal(dim1=-2, dim2=-1).sqrt()
+        scale = torch.where(scale > 0, scale, 1.0)[..., None]  # so that no predictor is small for its unit
+        alike = squares / (scale * scale.mT)
         inverse = torch.linalg.pinv(
-            squares[:, :-1, :-1], rtol=1e-10, hermitian=True
-        )  # of predictors that say the same, half
-        slopes = (inverse @ squares[:, :-1, -1:])[..., 0]
+            alike[:, :-1, :-1], rtol=1e-10, hermitian=True
+        )  # where two say the same, half of each
+        slopes = (inverse @ alike[:, :-1, -1:] * scale[:, -1:] / scale[:, :-1])[..., 0]
         shape = slopes.shape + (1,) * (means.ndim - 3)
         kept = {"device": self.weight.device, "dtype": torch.float32}
         self.weight = slopes.to(**kept)

@@ -22,6 +22,7 @@ from scorefield.foundation.lazy import require
 from scorefield.foundation.limits import check_memory
 
 TENSORS = ("t0_fields", "t1_fields", "t2_fields")  # of The Well: numbers, vectors and matrices at every point
+COMPONENTS = 3  # at most as many entries of a last axis are components: no grid has so few points
 SPLITS = {"train": ("train",), "valid": ("valid", "val", "test"), "test": ("test",)}
 
 
@@ -30,8 +31,9 @@ class Simulations(Source):
     """Frames of simulations (channels, *grid), or whole simulations with their frames as channels, for `Windows`.
 
     Read are files of The Well (Ohana et al. 2024), t{0,1,2}_fields/NAME of (simulations, frames, *grid, components), and of
-    PDEBench (Takamoto et al. 2022): NAME of (simulations, frames, *grid), or a group for each simulation with `data` of
-    (frames, *grid, channels). Which of these, their own attributes say. Whole simulations are held out, never frames of one.
+    PDEBench (Takamoto et al. 2022): NAME of (simulations, frames, *grid), with up to 3 components in a further axis, or a group
+    for each simulation with `data` of (frames, *grid, channels). Which of these, their own attributes say. Whole simulations are
+    held out, never frames of one.
 
     Args:
         path: a file, or a folder of files, all of them read; one with folders train and valid or test has these as splits.
@@ -57,7 +59,7 @@ class Simulations(Source):
         check_split(split)
         path = Path(self.path)
         own = next((path / name for name in SPLITS[split] if (path / name).is_dir()), None)
-        if own is None and (path / "train").is_dir():
+        if own is None and any((path / name).is_dir() for names in SPLITS.values() for name in names):
             raise AbsentDataError(f"{path} has no folder for {split}: give one, called {' or '.join(SPLITS[split])}.")
         parts = [opened(file, self.fields) for file in files_in(own or path)]
         shapes = {(part.channels, part.frames, part.grid) for part in parts}
@@ -175,7 +177,8 @@ def _pdebench(file: Any, path: Path, fields: Sequence[str]) -> Part:
         raise InputError(f"{path} has no field {wrong[0]} but {', '.join(there) or 'none'}: correct fields.")
     if not names:
         raise InputError(f"{path} holds no simulations as The Well or PDEBench have them: take Functions, with key.")
-    return _joined(file, path, names, [0] * len(names), False)
+    ranks = [int(file[name].ndim > 3 and file[name].shape[-1] <= COMPONENTS) for name in names]
+    return _joined(file, path, names, ranks, False)
 
 
 def _joined(file: Any, path: Path, places: Sequence[str], ranks: Sequence[int], periodic: bool) -> Part:
@@ -195,6 +198,11 @@ class Frames(FieldDataset):
     """The frames of all parts, or their simulations."""
 
     def __init__(self, parts: Sequence[Part], every: int, whole: bool) -> None:
+        for array in (array for part in parts for array in part.arrays):
+            if np.dtype(array.dtype).kind not in "fiub":
+                raise InputError(
+                    f"{array.name} of {array.path} is {array.dtype}: save real numbers, each part as a field."
+                )
         self.parts, self.every, self.whole = parts, every, whole
         self.kept = -(-parts[0].frames // every)
         self.counts = [part.shape[0] for part in parts]
@@ -220,6 +228,10 @@ class Frames(FieldDataset):
                 first = frame * self.every
                 frames = slice(0, None, self.every) if self.whole else slice(first, first + 1)
                 rows = part.frame(simulation, frames).astype(self.precision)
+                if not np.isfinite(rows).all():
+                    raise InputError(
+                        f"{part.arrays[0].path}: simulation {simulation} is not finite from frame {first} on: leave it out."
+                    )
                 return rows[:, 0] if self.whole else rows[0]
             simulation -= count
         raise IndexError(index)

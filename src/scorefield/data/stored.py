@@ -114,9 +114,10 @@ class TorchFile:
                 f"{path} is no file of tensors alone ({brief(error)}): save them by torch.save({{'x': x, 'y': y}}, path)."
             ) from error
         named = content if isinstance(content, Mapping) else {"": content}
-        self._tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+        tensors = {str(name): value for name, value in named.items() if isinstance(value, torch.Tensor)}
+        self._tensors = {name: x for name, x in tensors.items() if x.layout == torch.strided and not x.is_quantized}
         if not self._tensors:
-            raise InputError(f"{path} holds no tensors: save them by torch.save({{'x': x, 'y': y}}, path).")
+            raise InputError(f"{path} holds no dense tensors: save them by torch.save({{'x': x, 'y': y}}, path).")
         self.names = tuple(self._tensors)
 
     def read(self, name: str, argument: str) -> Stored:

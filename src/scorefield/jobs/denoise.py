@@ -30,6 +30,7 @@ from scorefield.model import Model
 from scorefield.run.runner import Job, Piece, Pieces, check_out, record_in, run_job
 from scorefield.run.verb import Count, Positive, log, positional
 
+NO_BACKGROUND = 2.5  # times the noise of the finest details, where 1.6 is the most that noise alone makes of it
 DOUBTFUL = 1.5  # times the noise that fields themselves show, beyond which a given one is warned of
 
 
@@ -205,11 +206,19 @@ def _of_magnitudes(opened: Array | Volume, path: Path, coils: int, noise: float 
     if fields.shape[1] != 1 or float(fields.min()) < 0:
         raise InputError(f"{path} holds no magnitudes, which are of one channel and >= 0: leave out --magnitudes-of.")
     try:
-        return background_noise(fields * expand_like(opened.scale, fields), coils) / opened.scale
+        found = background_noise(fields * expand_like(opened.scale, fields), coils) / opened.scale
     except InputError as error:
         if noise is None:
             raise InputError(f"{path}: {error}") from error
         return noise / opened.scale
+    fine = estimate_noise(fields)
+    ratio = float((found / fine)[fine > 0].median()) if bool((fine > 0).any()) else 1.0
+    if noise is None and ratio > NO_BACKGROUND:
+        log.warning(
+            "%s: the darkest pixels look like noise %.2g times as strong as the finest details do. Either they are no background "
+            "of noise, or the image was smoothed or interpolated: compare with --noise.", path, ratio,
+        )  # fmt: skip
+    return found
 
 
 def check_levels(model: Model, y: Tensor, noise: Tensor) -> None:
@@ -250,10 +259,14 @@ class Array:
         """The noise of every point of the grid, (1 or fields, 1, *grid), from a file .npy."""
         grid, found = tuple(self.fields.shape[2:]), np.asarray(ArrayFile(path).read("", "--noise-map"))
         shapes = (grid, (len(self.fields), *grid))
-        if found.shape not in shapes or found.dtype.kind not in "iuf" or not (np.isfinite(found) & (found > 0)).all():
+        if found.shape not in shapes or found.dtype.kind not in "iuf":
             raise InputError(
-                f"{path} is to hold a standard deviation > 0 for every point, {shapes[0]} or {shapes[1]}; it is {found.dtype} "
-                f"{found.shape}, from {found.min():.3g} to {found.max():.3g}."
+                f"{path} is to hold a standard deviation for every point, {shapes[0]} or {shapes[1]}; it is {found.dtype} "
+                f"{found.shape}."
+            )
+        if not (np.isfinite(found) & (found > 0)).all():
+            raise InputError(
+                f"{path} is to hold standard deviations > 0; they go from {found.min():.3g} to {found.max():.3g}."
             )
         whole = torch.from_numpy(found.astype(np.float32)).reshape(-1, 1, *grid)
         return whole.expand(len(self.fields), *whole.shape[1:])

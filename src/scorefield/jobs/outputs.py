@@ -25,7 +25,7 @@ DEPTHS = {
 
 @dataclass(frozen=True)
 class Pixels:
-    """Grey or colour values of a picture: pixel = round((x − low) / (high − low) · white), cut to 0..white.
+    """Grey or colour values of a picture: pixel = round((x − low) / (high − low) · white), cut to 0..white; NaN is black.
 
     White is 255; 65535 where the range is wider than 255, as that of 16-bit images is.
 
@@ -54,7 +54,12 @@ class Pixels:
 
     def __call__(self, x: Tensor) -> np.ndarray:
         unit = (x.double() - self.low) / (self.high - self.low)
-        return (unit.clamp(0, 1) * self.white).round().numpy().astype(np.uint8 if self.white == 255 else np.uint16)
+        return (
+            (unit.nan_to_num(0).clamp(0, 1) * self.white)
+            .round()
+            .numpy()
+            .astype(np.uint8 if self.white == 255 else np.uint16)
+        )
 
     def inverse(self, pixels: Tensor) -> Tensor:
         """The values in data units that are shown by such pixels."""
@@ -72,7 +77,7 @@ class Pixels:
         """Refuse samples that contradict a range that was merely assumed."""
         if self.certain:
             return
-        low, high = (float(bound) for bound in x.aminmax())
+        low, high = (float(bound) for bound in x.nan_to_num(self.low).aminmax())
         slack = DOUBTFUL * (self.high - self.low)
         beyond = float(((x < self.low - slack) | (x > self.high + slack)).double().mean())
         least, most = max(low, self.low), min(high, self.high)

@@ -126,6 +126,8 @@ class Reconstruct(Drawing):
             )
         if self.inflate and (not self.held_out or self.n < MEMBERS):
             raise InputError(f"--inflate goes by what is held out: give --held-out above 0 and -n {MEMBERS} or more.")
+        if not self.volume and self.axes != (0, 1, 2):
+            raise InputError("--axes are those across which a volume is cut: add --volume, or leave them out.")
         if self.volume and (not self.axes or sorted(set(self.axes) & {0, 1, 2}) != sorted(self.axes)):
             raise InputError(f"--axes {list(self.axes)} cuts no volume: give 0, 1 or 2, or several of them, each once.")
         if self.format == "dicom":

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from scorefield.climate.alignment import nearest
+from scorefield.climate.alignment import fields_of, nearest
 from scorefield.climate.verification.job import limits
 from scorefield.climate.verification.pair import pair_up
 from scorefield.climate.verification.score import Options, score
@@ -50,6 +50,29 @@ def test_days_and_months_are_the_same_whatever_they_are_stamped(freq: str, ours:
     hours = on_a_plane().assign_coords(time=xr.date_range("2001-01-01", periods=4, freq="6h"))
     with pytest.raises(InputError, match="The truth lacks"):  # of four in a day nobody knows which
         pair_up(truth.isel(time=[0]).assign_coords(time=[np.datetime64("2001-01-01T03", "ns")]), hours)
+
+
+def test_months_are_none_of_the_days_that_they_are_stamped_with(caplog: pytest.LogCaptureFixture) -> None:
+    """A mean of a month stamped at noon of its middle is not the truth of that day; where the stamps agree, that is said."""
+    months = on_a_plane().assign_coords(time=xr.date_range("2001-01-15T12", periods=4, freq="30D"))
+    days = on_a_plane(100).assign_coords(time=xr.date_range("2001-01-10", periods=100))
+    with pytest.raises(InputError, match="The truth lacks 4 of the 4 times"):
+        pair_up(months, days)
+    assert not caplog.records
+    pair_up(months.assign_coords(time=months["time"] - np.timedelta64(12, "h")), days)
+    assert "matched, not means" in caplog.text
+
+
+def test_fields_are_what_changes_with_time_whatever_its_units_and_levels() -> None:
+    """Degrees Celsius are no latitudes, and a field on levels beside it takes no field away; orography is left out."""
+    truth = on_a_plane()
+    truth["tas"].attrs["units"] = "degree_Celsius"
+    levels = truth["tas"].expand_dims(plev=2).rename("ta")
+    beside = truth.assign(ta=levels, orog=truth["tas"][0].drop_vars("time").assign_attrs(units="m"))
+    assert list(pair_up(truth.copy(), beside).truth.data_vars) == ["tas"]
+    points = xr.full_like(truth["tas"], 50.0).assign_attrs(units="degrees_north")
+    assert fields_of(beside.assign(where=points)) == ["tas", "ta"]
+    assert fields_of(truth.isel(time=0)) == ["tas"]
 
 
 def test_longitudes_are_turned_only_where_they_do_not_fit_as_they_are() -> None:

@@ -82,6 +82,12 @@ def test_what_is_no_file_of_tensors_is_refused(tmp_path: Path, capsys: pytest.Ca
 
 
 # ----------------------------------------------------------------------------------------------------------- The Well
+def test_sparse_tensors_are_none_that_are_read(tmp_path: Path) -> None:
+    torch.save({"a": torch.eye(4).to_sparse()}, tmp_path / "sparse.pt")
+    with pytest.raises(InputError, match="holds no dense tensors"):
+        Functions(tmp_path / "sparse.pt").load("train")
+
+
 def well(path: Path, n: int = 3, frames: int = 4) -> dict[str, np.ndarray]:
     """A file of The Well: a scalar, a vector and a tensor that vary, a mask that does not, boundaries that meet."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -147,6 +153,39 @@ def test_pdebench_of_fields(tmp_path: Path) -> None:
         file["tensor"], file["nu"] = numbers(5, 1, 8, 8), numbers(5, 8, 8)
     fields, _ = all_of(Functions(tmp_path / "darcy.hdf5", "tensor", given="nu"))
     assert fields[0].cond["field"].shape == (1, 8, 8)
+
+
+def test_pdebench_of_velocities(tmp_path: Path) -> None:
+    """Incompressible flow has (n, frames, h, w, 2): two channels on a plane, not a block two cells thick."""
+    path, velocity, particles = tmp_path / "ns_incom.h5", numbers(3, 4, 8, 6, 2), numbers(3, 4, 8, 6, 1)
+    with h5py.File(path, "w") as file:
+        file["velocity"], file["particles"], file["force"] = velocity, particles, velocity[:, 0]
+    found = all_of(Simulations(path, ("velocity", "particles"), valid=1))[1]
+    both = np.moveaxis(np.concatenate((velocity, particles), -1), -1, 2)
+    assert found.shape == (8, 3, 8, 6)
+    assert {x.tobytes() for x in found} <= {x.tobytes() for x in both.reshape(-1, 3, 8, 6)}
+    with pytest.raises(InputError, match="name those by fields"):
+        Simulations(path).load("train")
+
+
+def test_what_simulations_are_not_is_refused(tmp_path: Path) -> None:
+    """No complex number is cut to its real part, no frame that diverged is learnt, no split reads another's folder."""
+    for name, x in (("complex", numbers(3, 4, 8) * 1j), ("diverged", np.where(numbers(3, 4, 8) > 2, np.nan, 1.0))):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["tensor"] = x
+    with pytest.raises(InputError, match=r"tensor of .*complex.h5 is complex"):
+        Simulations(tmp_path / "complex.h5").load("train")
+    assert (numbers(3, 4, 8) > 2).any()
+    with pytest.raises(InputError, match=r"diverged.h5: simulation \d is not finite from frame \d on"):
+        for split in ("train", "valid"):
+            all_of(Simulations(tmp_path / "diverged.h5"), split)
+    (tmp_path / "folder" / "valid").mkdir(parents=True)
+    for path in ("folder/a.h5", "folder/valid/b.h5"):
+        with h5py.File(tmp_path / path, "w") as file:
+            file["tensor"] = numbers(3, 4, 8)
+    with pytest.raises(InputError, match="has no folder for train"):
+        Simulations(tmp_path / "folder").load("train")
+    assert len(Simulations(tmp_path / "folder").load("valid")) == 12
 
 
 def test_pdebench_of_groups(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from scorefield.cli import main
 from scorefield.core.noise import MaskedField, runs_of
@@ -76,6 +77,15 @@ def test_samples_are_known_in_the_region_alone(run: Path, grid: tuple[int, int])
     sea = np.kron(SEA, np.ones([a // b for a, b in zip(grid, SEA.shape, strict=True)])).astype(bool)
     assert np.array_equal(np.isfinite(drawn), np.broadcast_to(sea, drawn.shape))
     assert 270 < np.nanmean(drawn) < 295
+
+
+@pytest.mark.filterwarnings("error")
+def test_pictures_are_black_outside_the_region(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["sample", "run", "-n", "1", "--png", "--range", "270", "290", "--out", "pictures"]) == 0
+    pictures = [np.asarray(Image.open(path)) for path in Path("pictures").rglob("*.png")]
+    (pixels,) = (pixels for pixels in pictures if pixels.shape == SEA.shape)
+    assert not pixels[~SEA].any() and pixels[SEA].any()
+    assert main(["sample", "run", "-n", "1", "--png", "--out", "no"]) == 2 and "--range" in capsys.readouterr().err
 
 
 def test_its_figures_are_of_what_is_known(run: Path) -> None:

@@ -170,9 +170,14 @@ def test_magnitudes_lose_the_bias_of_their_noise(run: Path, tmp_path: Path, caps
     mean = loading.load(run).denoise(torch.from_numpy(y)[:, None], level).clamp(min=0)
     np.testing.assert_allclose(np.load(tmp_path / "out" / "m.npy"), without_bias(mean, level).numpy(), atol=1e-3)
     assert cli.main([*call, str(tmp_path / "b"), "--noise", "3"]) == 0
-    assert "times what" not in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "times what" not in said and "darkest pixels look like noise" not in said
     assert cli.main([*call, str(tmp_path / "c"), "--noise", "9"]) == 0
     assert "--noise is 3 times what its darkest pixels" in capsys.readouterr().err
+    rising = np.linspace(4, 50, 64, dtype=np.float32).reshape(8, 8)  # spread as Rayleigh has it, without any noise
+    np.save(tmp_path / "m.npy", np.tile(rising, (16, 1, 1)))
+    assert cli.main([*call, str(tmp_path / "e")]) == 0
+    assert "darkest pixels look like noise" in capsys.readouterr().err
     np.save(tmp_path / "m.npy", y - 5)
     assert cli.main([*call, str(tmp_path / "d")]) == 2 and "holds no magnitudes" in capsys.readouterr().err
 
@@ -203,5 +208,9 @@ def test_noise_that_varies_over_the_field_is_made_even(run: Path, tmp_path: Path
     expected = relative * loading.load(run).denoise(torch.from_numpy(y)[:, None] / relative, level)
     np.testing.assert_allclose(found, expected.numpy(), atol=1e-3)
     bad = ["denoise", str(run), str(tmp_path / "y.npy"), "--out", str(tmp_path / "e"), "--noise-map"]
-    assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2 and "standard deviation > 0" in capsys.readouterr().err
+    assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2 and "standard deviations > 0" in capsys.readouterr().err
+    for values in (np.full((8, 8), "3"), np.ones((0, 8)), np.ones((8, 8)) * 1j):
+        np.save(tmp_path / "bad.npy", values)
+        assert cli.main([*bad, str(tmp_path / "bad.npy")]) == 2
+        assert "a standard deviation for every point" in capsys.readouterr().err
     assert cli.main([*bad, str(tmp_path / "even.npy"), "--noise", "3"]) == 2 and not (tmp_path / "e").exists()

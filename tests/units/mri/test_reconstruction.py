@@ -617,5 +617,6 @@ def test_slices_are_reconstructed_as_one_volume(folder, tmp_path, capsys):
     (tmp_path / "all.h5").unlink()
     capsys.readouterr()
     refuse(capsys, job(folder, tmp_path / "all.h5", *few, "--volume", "--axes", "0,0"), "each once")
+    refuse(capsys, job(folder, tmp_path / "all.h5", *few, "--axes", "0"), "add --volume")
     refuse(capsys, job(folder, tmp_path / "all.h5", *few, "--volume", "--slices", "1,0"), "follow one another")
     assert not (tmp_path / "all.h5").exists()
