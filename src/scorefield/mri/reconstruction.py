@@ -130,6 +130,10 @@ class Reconstruct(Drawing):
             raise InputError("--axes are those across which a volume is cut: add --volume, or leave them out.")
         if self.volume and (not self.axes or sorted(set(self.axes) & {0, 1, 2}) != sorted(self.axes)):
             raise InputError(f"--axes {list(self.axes)} cuts no volume: give 0, 1 or 2, or several of them, each once.")
+        if self.centre and not self.method.settles:
+            raise InputError(
+                f"--centre is for Proximal, whose image comes to rest: leave it out with {type(self.method).__name__}."
+            )
         if self.format == "dicom":
             require("pydicom", "--format dicom", "mri")
 
@@ -222,6 +226,8 @@ class Reconstruction(Job):
         if shape and shape[0] != 2:
             raise InputError(f"The run draws fields of {shape[0]} channels: a prior of complex images has 2.")
         gaps = self.together and list(self.numbers) != list(range(self.numbers[0], self.numbers[0] + len(self.numbers)))
+        if self.window and self.how.axes != (0, 1, 2):
+            raise InputError("The prior is one of volumes, which are not cut across axes: leave --axes out.")
         if gaps:
             raise InputError("The slices of a volume follow one another without gaps: give --slices such as 10:40.")
 

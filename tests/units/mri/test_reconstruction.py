@@ -122,6 +122,7 @@ def test_spokes_off_the_grid_are_reconstructed_like_lines(folder, tmp_path, caps
     assert found["used"][0, 0].sum() == 15 and found["noise"] == pytest.approx(1, rel=0.1)
     assert "CG-SENSE" in capsys.readouterr().out  # against a reference of all spokes
     refuse(capsys, [*command, "--calibration", "8"], "--calibration")
+    refuse(capsys, job(folder, tmp_path / "o.h5", "--method", "DPS", "--centre", "3"), "--centre is for Proximal")
     refuse(capsys, job(folder, tmp_path / "o.h5", "--trajectory", "none.npy", kspace="radial.npz"), "none.npy")
 
 
