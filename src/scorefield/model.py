@@ -162,10 +162,14 @@ class Model(nn.Module):
         return Sampler(18, DPMSolverPP2M(eta=1.0)) if self.sampler.step.jumps else self.sampler
 
     def check_sampler(self, sampler: Sampler) -> None:
-        """Raise InputError where the model draws in one step and the sampler takes more."""
+        """Raise InputError where the sampler takes more steps than the one in which the model draws, or jumps where it cannot."""
         once = sampler.steps == 1 and sampler.denoise and sampler.corrector is None
         if self.denoiser.precondition.one_step and not once:
             raise InputError(ONE_STEP)
+        if sampler.step.jumps and not self.denoiser.net.jumps:
+            raise InputError(
+                "Jump is for a flow map, which this model is not: scorefield train flow-map --init RUN makes one of it."
+            )
 
     def check_cond(self, cond: Condition | None, n: int | None = None) -> None:
         """Raise InputError where the network needs a field that `cond` lacks, knows no such class, or makes no fields.

@@ -138,6 +138,11 @@ def test_the_residual_vanishes_for_an_exact_map_of_a_law_with_two_humps() -> Non
     assert 5 <= int(jumps.sum()) <= 9  # the others learn the denoiser, whose loss is not 0
     assert float(plain[jumps].mean()) > 1e-3
     assert torch.equal(exact[~jumps], plain[~jumps])
+    (defect,) = loss.figures
+    for model, most in ((Integrated(law), 1e-4), (law, 1.0)):
+        error, power = defect(model, Batch(x), generator=keys(10))  # type: ignore[arg-type]
+        assert torch.equal(power > 0, jumps) and float((error.sum() / power.sum()).sqrt()) < most
+    assert float((error.sum() / power.sum()).sqrt()) > 0.02
 
 
 class Scaled(torch.nn.Module):

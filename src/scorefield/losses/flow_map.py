@@ -16,7 +16,7 @@ from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.losses.denoising import mean_known, squared
-from scorefield.losses.loss import Loss
+from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.times import TimeDistribution, UniformTime
 from scorefield.losses.weights import SNR, Norm, Weight
 
@@ -50,7 +50,19 @@ class SelfDistillation(Loss):
         if not (0 < self.denoising < 1 and 0 <= self.to_data <= 1 and self.reach > 0):
             raise InputError("SelfDistillation needs 0 < denoising < 1, 0 <= to_data <= 1 and reach > 0.")
 
+    @property
+    def figures(self) -> tuple[Metric, ...]:
+        return (SemigroupDefect(self),)
+
     def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
+        error, t, _ = self.residual(denoiser, batch, generator)
+        known = mean_known(squared(error, self.norm, denoiser.sde.noise, batch), batch.mask)
+        return self.weight(denoiser.sde.schedule, t) * known
+
+    def residual(
+        self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """D − D* of each sample, its t, and whether it jumps at all; x̂ − x where it does not."""
         schedule = denoiser.sde.schedule
         t = self.time(generator.rand((len(batch),), like=batch.x), schedule)
         s, r, jumps = self._ends(schedule, t, generator, batch.x)
@@ -61,8 +73,7 @@ class SelfDistillation(Loss):
             rest = mean_denoised(denoiser, x_r, r, s, batch.cond)
             part = expand_like(share(schedule, t, r, s), x_t)
             goal = torch.where(expand_like(jumps, x_t), part * first + (1 - part) * rest, batch.x)
-        error = mean_denoised(denoiser, x_t, t, torch.where(jumps, s, t), batch.cond) - goal
-        return self.weight(schedule, t) * mean_known(squared(error, self.norm, denoiser.sde.noise, batch), batch.mask)
+        return mean_denoised(denoiser, x_t, t, torch.where(jumps, s, t), batch.cond) - goal, t, jumps
 
     def _ends(
         self, schedule: Schedule, t: Tensor, generator: Generators, like: Tensor
@@ -77,3 +88,21 @@ class SelfDistillation(Loss):
         s = torch.where(kind < self.to_data, torch.zeros_like(t), schedule.time(-2 * end)).minimum(t)
         r = schedule.time(-2 * near).minimum(t).maximum(s)
         return s, r, kind >= 0
+
+
+@dataclass(frozen=True)
+class SemigroupDefect(Metric):
+    """√(mean (D − D*)² / mean x²) over the samples that jump: by how much jumps do not compose. 0 for the exact map.
+
+    Args:
+        loss: whose jumps.
+    """
+
+    loss: SelfDistillation
+    name = "defect"
+
+    def __call__(
+        self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
+    ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
+        error, _, jumps = self.loss.residual(denoiser, batch, generator)
+        return tuple(jumps * mean_known(part.square(), batch.mask) for part in (error, batch.x))  # type: ignore[return-value]

@@ -146,3 +146,11 @@ def test_a_posterior_is_drawn_by_steps_of_its_denoiser(runs: Path) -> None:
     own = posterior(model, Coarsen(2), y, **keep)
     assert torch.equal(own, posterior(model, Coarsen(2), y, sampler=Sampler(18, DPMSolverPP2M(eta=1.0)), **keep))
     assert particle_sampler(model) == Sampler(18, DPMSolverPP2M(eta=1.0))
+
+
+def test_how_far_jumps_compose_is_logged_and_only_a_flow_map_jumps(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "defect" in (runs / "map/logs/valid.csv").read_text().splitlines()[0]
+    assert main(["sample", str(runs / "run"), "-n", "1", "--sampler", "Jump", "--out", str(tmp_path / "no")]) == 2
+    assert "train flow-map --init RUN" in capsys.readouterr().err
