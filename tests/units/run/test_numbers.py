@@ -46,7 +46,7 @@ def test_a_gap_between_commas_is_no_number(word: str) -> None:
 @pytest.mark.parametrize("form", ["16,24", "[16,24]", "[16, 24]", "16 24", "16|24", "[16,|24]"])
 def test_every_option_of_several_numbers_takes_them_in_each_form(form: str) -> None:
     several = {verb: lists_of(verb) for verb in (Sample, Evaluate, Likelihood, Verify)}
-    assert {"--resolution", "--vector", "--range"} == several[Sample] and "--scales" in several[Verify]
+    assert {"--resolution", "--vector", "--range", "--within"} == several[Sample] and "--scales" in several[Verify]
     needed = {Sample: ["r", "--out", "o", "--png"], Evaluate: ["r"], Likelihood: ["r", "--out", "o"]}
     needed[Verify] = ["p", "t", "--out", "o"]
     for verb, names in several.items():
