@@ -203,7 +203,12 @@ def test_pdebench_of_groups(tmp_path: Path) -> None:
 
 def test_the_command_line_reads_them(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     well(tmp_path / "a.hdf5", n=5)
-    assert main(["check-data", "Simulations", "--data.path", str(tmp_path / "a.hdf5")]) == 0
+    assert (
+        main(
+            ["check-data", "Simulations", "--data.path", str(tmp_path / "a.hdf5"), "--preview", str(tmp_path / "p.png")]
+        )
+        == 0
+    )
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = np.arange(8.0)
     assert main(["check-data", "Simulations", "--data.path", str(tmp_path / "other.h5")]) == 2
