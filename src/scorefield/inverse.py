@@ -196,7 +196,7 @@ def weighed(
     chunk: int | None = None,
     prior: DenoiserProtocol | None = None,
 ) -> Population:
-    """Weighted particles of p(x | y), in data units, which are right whatever the method, and log p(y) with them.
+    """Weighted particles of p(x | y), in data units, which are right for any method, and log p(y) with them.
 
     The law is p(x | y) as the number of particles grows; `Population.drawn` makes draws of them. log p(y) is in nats, with
     respect to Lebesgue measure of y in data units: of two models of the same data the one for which it is larger explains y

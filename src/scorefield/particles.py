@@ -127,7 +127,8 @@ class Particles:
                 evidence += float(weights.logsumexp(0)) - math.log(self.count)
                 chosen = systematic(weights, self.count, again)
                 x, here, weights = x[chosen], here.of(chosen), torch.zeros_like(weights)
-                memory = tuple(_rows(part, chosen) for part in memory)  # type: ignore[assignment]
+                first, second, third = memory
+                memory = _rows(first, chosen), _rows(second, chosen), _rows(third, chosen)
             kernel = _Kernel(sde, step, times[level], times[level + 1], own)
             x, ratio, memory = kernel(x, here, memory)
             there = evaluate(x, times[level + 1])

@@ -1,4 +1,4 @@
-"""Particles: whatever method proposes, the law is p(x | y), and the evidence p(y)."""
+"""Particles: by any method that proposes, the law is p(x | y), and the evidence p(y)."""
 
 from __future__ import annotations
 

@@ -62,9 +62,9 @@ def share(schedule: Schedule, t: Time, r: Time, s: Time) -> Time:
 
 
 def refuse_jumps(cond: Condition | None) -> None:
-    """Refuse a second time where only x̂ can be changed, as by a classifier."""
+    """Refuse a second time where only x̂ can be changed, as by a classifier or a weaker model."""
     if cond is not None and UNTIL in cond:
         raise InputError(
-            "Jump follows a flow map, which a classifier of noised fields does not guide: take a step of the denoiser, as "
+            "Jump follows a flow map, which no classifier or weaker model guides: take a step of the denoiser, as "
             "--sampler DPMSolverPP2M --sampler.eta 1 --steps 18."
         )

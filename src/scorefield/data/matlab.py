@@ -47,7 +47,7 @@ def _matlab73(path: Path) -> Mapping[str, Reader]:
         return values.T
 
     with h5py.File(path, "r") as file:
-        numbers = [name for name in file if hasattr(file[name], "dtype") and file[name].dtype.kind in "fcViu"]
+        numbers = [name for name in file if isinstance(file[name], h5py.Dataset) and file[name].dtype.kind in "fcViu"]
     return {name: partial(read, name) for name in numbers}
 
 

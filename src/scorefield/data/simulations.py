@@ -162,7 +162,8 @@ def _text(value: Any) -> Any:
 
 def _pdebench(file: Any, path: Path, fields: Sequence[str]) -> Part:
     """Fields beside their coordinates; or a group for each simulation."""
-    groups = sorted(name for name in file if hasattr(file[name], "keys") and "data" in file[name])
+    h5py = require("h5py", f"{path} is HDF5", "functions")
+    groups = sorted(name for name in file if isinstance(file[name], h5py.Group) and "data" in file[name])
     if groups:
         if fields:
             raise InputError(f"{path} holds all channels of a simulation in one array: leave fields out.")
@@ -171,7 +172,7 @@ def _pdebench(file: Any, path: Path, fields: Sequence[str]) -> Part:
             raise InputError(f"{path} holds simulations of several shapes, or without (frames, *grid, channels).")
         frames, *grid, channels = arrays[0].shape
         return Part(arrays, (), True, (len(groups), frames, *grid), channels, False)
-    there = [name for name in file if hasattr(file[name], "shape") and file[name].ndim > 2]
+    there = [name for name in file if isinstance(file[name], h5py.Dataset) and file[name].ndim > 2]
     names = list(fields) or there
     if wrong := [name for name in names if name not in there]:
         raise InputError(f"{path} has no field {wrong[0]} but {', '.join(there) or 'none'}: correct fields.")

@@ -7,6 +7,7 @@ import math
 import torch
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.flow_map import refuse_jumps
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
 
@@ -15,7 +16,7 @@ class Autoguided:
     """x̂ = x̂_weak + w (x̂ − x̂_weak): on in the direction in which the model is better than a weaker one (Karras et al. 2024).
 
     The weaker model is of the same data and law: an earlier checkpoint, or a smaller network. Both are given the condition, so
-    that what is stressed is not the class but what training taught. Two evaluations.
+    that what is stressed is not the class but what training taught. Two evaluations. It guides x̂ and no jump of a flow map.
 
     Args:
         denoiser: the model.
@@ -38,6 +39,7 @@ class Autoguided:
         return self.denoiser.sde
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
+        refuse_jumps(cond)
         weak = self.weak(x_t, t, cond)
         return weak + self.scale * (self.denoiser(x_t, t, cond) - weak)
 

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast
 
+import torch
+
 from scorefield.core.classifier import ClassifierProtocol
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.foundation.errors import InputError, brief
@@ -86,6 +88,13 @@ def _away_from(model: Model, weak: Path, scale: float, trust: Sequence[str]) -> 
     other = _of_the_same(opened, opened.model(ema=True, trust=trust).to(model.device), model)
     if other.classes or other.labels != model.labels or other.vector != model.vector:
         raise InputError(f"{opened.path} is given other classes or vectors than the model: take one trained as it was.")
+    _, cond = _probe(model)
+    known = {name: value for name, value in cond.items() if value.is_floating_point()}
+    own, its = model.given(known), other.given(known)
+    if any(not own[name].double().allclose(its[name].double(), rtol=1e-4, atol=1e-4) for name in own):
+        raise InputError(
+            f"{opened.path} has its conditions in other units than the model: take one trained on its data."
+        )
     facts = {"guidance": {"scale": scale, "weak": opened.provenance}}
     return Guidance(Autoguided(model.prior, other.prior, scale), facts=facts)
 
@@ -210,7 +219,18 @@ def _of_the_same(opened: LoadedCheckpoint, other: Model, model: Model) -> Model:
     if tuple(other.shape) != tuple(model.shape):
         sizes = f"fields of {size_of(other.shape)}, and the model makes those of {size_of(model.shape)}"
         raise InputError(f"{opened.path} knows {sizes}.")
-    own, its = model.normaliser.state_dict(), other.normaliser.state_dict()
-    if own.keys() != its.keys() or any(not own[name].allclose(its[name]) for name in own):
+    z, cond = _probe(model)
+    own, its = (part.leave(z.to(part.precision), cond).double() for part in (model, other))  # by the mean, too
+    if not own.allclose(its, rtol=1e-4, atol=1e-4 * float(own.nan_to_num().abs().max()), equal_nan=True):
         raise InputError(f"{opened.path} was trained on data in other units: train it on the data of the model.")
     return other
+
+
+def _probe(model: Model) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+    """Fields and conditions such as the network takes, of which no number is special."""
+    z, cond = model.example(2)
+    drawn = torch.Generator().manual_seed(1)
+    return z, {
+        name: torch.randn(value.shape, generator=drawn).to(value) if value.is_floating_point() else value
+        for name, value in cond.items()
+    }

@@ -144,7 +144,7 @@ def guided_draws(job: Draws, case: InverseProblem, method: Method, prior: Denois
     return replace(job, denoiser=Guided(prior or model.prior, measurement, method))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class WeighedDraws(Draws):
     """Draws of p(x | y) from weighted particles, all in one piece.
 
@@ -155,10 +155,10 @@ class WeighedDraws(Draws):
         at_once: how many of them are evaluated at once.
     """
 
-    case: InverseProblem | None = None
-    method: Method | None = None
-    particles: int = 0
-    at_once: int = 0
+    case: InverseProblem
+    method: Method
+    particles: int
+    at_once: int
 
     @property
     def identity(self) -> dict[str, Any]:
@@ -169,7 +169,6 @@ class WeighedDraws(Draws):
         return [self.n]
 
     def compute(self, number: int) -> Piece:
-        assert self.case is not None and self.method is not None
         run = Particles(self.method, self.particles, self.sampler, chunk=self.at_once)
         measurement = in_model_space(self.model, self.case, self.shape)
         cond = {name: value[:1] for name, value in self.condition.items()}
@@ -182,6 +181,8 @@ class WeighedDraws(Draws):
 
 def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int, at_once: int) -> Draws:
     """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once."""
+    if job.label == "each":
+        raise InputError("Particles are those of one class: give a --label by its name or number, and not each.")
     own: dict[str, Any] = {part.name: getattr(job, part.name) for part in fields(job)}
     own["chunk"] = job.n
     return WeighedDraws(**own, case=case, method=method, particles=particles, at_once=at_once)

@@ -105,4 +105,4 @@ class SemigroupDefect(Metric):
         self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> tuple[Float[Tensor, " batch"], Float[Tensor, " batch"]]:
         error, _, jumps = self.loss.residual(denoiser, batch, generator)
-        return tuple(jumps * mean_known(part.square(), batch.mask) for part in (error, batch.x))  # type: ignore[return-value]
+        return jumps * mean_known(error.square(), batch.mask), jumps * mean_known(batch.x.square(), batch.mask)

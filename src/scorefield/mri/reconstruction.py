@@ -288,8 +288,9 @@ class Reconstruction(Job):
         return self.images.of_volume(self.numbers) if self.together else self.images.of_slice(self.numbers[number])
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
-        parts: Mapping[int, Piece] = dict(zip(self.numbers, pieces, strict=False))
-        if self.together:
+        if not self.together:
+            parts: Mapping[int, Piece] = dict(zip(self.numbers, pieces, strict=True))
+        else:
             parts = {number: {} for number in self.numbers}
             for name, values in pieces[0].items():
                 number, _, array = name.partition(".")

@@ -28,7 +28,13 @@ from scorefield.run.recipe import configuration_of, recipe_parser
 HERE = Path(__file__).parent
 RUNS = sorted(path.name for path in (HERE / "stored").iterdir())
 RECIPES = sorted(path for path in (HERE / "recipes").rglob("*.yaml"))
-CHEAPER = ("digits", "digits-classifier", "brain-t1-small", "t2m-edm", "precip-edm")  # which are of no paper, and were made so
+CHEAPER = (
+    "digits",
+    "digits-classifier",
+    "brain-t1-small",
+    "t2m-edm",
+    "precip-edm",
+)  # which are of no paper, and were made so
 SHIPPED = [path for path in RECIPES if path.parent.name == "shipped" and path.stem not in CHEAPER]
 CONFIGS = [HERE / "stored" / name / "config.yaml" for name in RUNS]
 DOWNLOADS = ("scorefield.CIFAR10", "scorefield.CelebA", "scorefield.LSUN")

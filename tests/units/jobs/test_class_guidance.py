@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ import torch
 import scorefield
 import tiny
 from scorefield.cli import main
+from scorefield.foundation.errors import InputError
+from scorefield.jobs.class_guidance import _of_the_same
 
 DROPPED = '[{"class_path": "scorefield.data.DropLabel"}]'
 CLASSIFIER = """
@@ -165,3 +168,25 @@ def test_a_weaker_model_is_led_away_from_and_one_of_other_units_refused(
     assert np.abs(drawn["away"] - drawn["plain"]).max() > 1e-3
     assert main([*words, "--within", "[0,1]", "--out", str(tmp_path / "no")]) == 2
     assert "--within is for guidance" in capsys.readouterr().err
+    tiny.train(tmp_path, tmp_path / "own", train__steps=2, train__preview_every=0, model__normaliser="UnitRange")
+    assert main([*words, "--weak", str(tmp_path / "own"), "--out", str(tmp_path / "no")]) == 2
+    assert "in other units" in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_weaker_model_takes_off_the_same_mean(tmp_path: Path) -> None:
+    """Of two runs alike but for their mean, one is no weaker model of the other."""
+    net = scorefield.NCSNpp(1, 1, cond_channels=1, channels=8, multipliers=(1,), blocks=1, attention=(), dropout=0.0)
+    z = torch.randn(40, 1, 8, 8)
+    models = []
+    for factor in (1.0, 1.0, 3.0):
+        model = scorefield.Model(
+            scorefield.SDE(scorefield.EDM()), net, scorefield.EDMPreconditioner(), scorefield.UnitRange(),
+            shape=(1, 8, 8), mean=scorefield.LinearMean(),
+        )  # fmt: skip
+        model.fit([scorefield.Batch(255 * (factor * z + 0.1 * z.roll(1, 0)), {"field": z})])
+        models.append(model)
+    opened = SimpleNamespace(path="run")
+    assert _of_the_same(opened, models[1], models[0]) is models[1]  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="other units"):
+        _of_the_same(opened, models[2], models[0])  # type: ignore[arg-type]

@@ -154,3 +154,21 @@ def test_how_far_jumps_compose_is_logged_and_only_a_flow_map_jumps(
     assert "defect" in (runs / "map/logs/valid.csv").read_text().splitlines()[0]
     assert main(["sample", str(runs / "run"), "-n", "1", "--sampler", "Jump", "--out", str(tmp_path / "no")]) == 2
     assert "train flow-map --init RUN" in capsys.readouterr().err
+
+
+def test_no_weaker_model_guides_a_jump(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [
+        "sample",
+        str(runs / "map"),
+        "-n",
+        "1",
+        "--steps",
+        "2",
+        "--weak",
+        str(runs / "run"),
+        "--out",
+        str(tmp_path / "s"),
+    ]
+    assert main(words) == 2
+    assert "weaker model" in capsys.readouterr().err
+    assert main([*words, "--sampler", "DDIM"]) == 0

@@ -169,6 +169,18 @@ def test_particles_are_weighed_and_what_they_say_of_the_measurement_is_told(
     refuse(capsys, job(run, tmp_path / "none", *few, "--noise", "2", "--sampler", "Heun"), "take DPMSolverPP2M(eta=1)")
 
 
+def test_particles_of_each_class_in_turn_are_refused_as_they_weigh_one_law(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tiny.train(tmp_path, tmp_path / "run", train__steps=2, train__preview_every=0, model__net__labels=10)
+    np.save(tmp_path / "digit.npy", Digits().load("valid")[0].x.numpy())
+    words = job(
+        tmp_path / "run", tmp_path / "out", "--degrade", "--task", "superres", "--task.factor", "2", "--noise", "2"
+    )
+    refuse(capsys, [*words, "--particles", "4", "--label", "each"], "not each")
+    assert main([*words, "--particles", "4", "--label", "3"]) == 0
+
+
 def test_the_same_call_completes_a_job_and_another_is_refused(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
