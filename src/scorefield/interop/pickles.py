@@ -76,7 +76,7 @@ def read_checkpoint(path: Path) -> Any:
             content = torch.load(path, map_location="cpu", weights_only=True)
         return plain(content, Budget("its content", VALUES))
     except Exception as error:  # whatever a damaged file raises
-        raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
+        raise InputError(f"{path} cannot be read safely: {failure(error)}.") from error
 
 
 def _check_pickles(path: Path) -> None:
@@ -94,7 +94,7 @@ def _check_pickles(path: Path) -> None:
                 check_pickle(io.BytesIO(archive.read(member)))
 
 
-def _reason(error: Exception) -> str:
+def failure(error: Exception) -> str:
     """What a pickle asks for, or what else is wrong with the file."""
     if isinstance(error, InputError):
         return str(error).rstrip(".")
@@ -135,7 +135,7 @@ def _unpickle(path: Path, data: bytes) -> Any:
     try:
         return plain(unpickle(data, PICKLED), Budget("its content"))
     except Exception as error:  # whatever a damaged file raises
-        raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
+        raise InputError(f"{path} cannot be read safely: {failure(error)}.") from error
 
 
 class _Loader(BoundedLoader):
@@ -191,7 +191,7 @@ def _parse(path: Path, text: str) -> Any:
             json.loads(text) if text.lstrip().startswith("{") else yaml.load(text, Loader=_Loader), Budget("it")
         )
     except InputError as error:
-        raise InputError(f"{path} cannot be read safely: {_reason(error)}.") from error
+        raise InputError(f"{path} cannot be read safely: {failure(error)}.") from error
     except (yaml.YAMLError, ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{path} is neither JSON nor YAML that can be read safely: {yaml_problem(error)}.") from error
 
@@ -215,13 +215,13 @@ def plain(value: Any, budget: Budget, depth: int = 0) -> Any:
     if isinstance(value, list | tuple | set):
         return [plain(entry, budget, depth + 1) for entry in value]
     if isinstance(value, Tensor):
-        return _stored(value)
+        return stored(value)
     if isinstance(value, int) and value.bit_length() > HUGE:
         raise InputError(f"a whole number of {value.bit_length()} bits is no setting")
     return value if isinstance(value, bool | int | float | str | type(None)) else None
 
 
-def _stored(tensor: Tensor) -> Tensor:
+def stored(tensor: Tensor) -> Tensor:
     """A tensor whose numbers are all in the file: a single one can be said to be as many as one likes."""
     whole = tensor.layout == torch.strided and tensor.device.type == "cpu" and not tensor.is_quantized
     if not whole or tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():

@@ -23,12 +23,14 @@ class CheckpointSpecification:
         precondition: the preconditioner.
         levels: entries of the table, 0 where there is none.
         model: of the model group, `noise`, `sampler` and `shape`, where a program has its own.
+        loss: to go on training with, where a program has its own.
     """
 
     schedule: dict[str, Any]
     precondition: dict[str, Any]
     levels: int = 0
     model: dict[str, Any] = field(default_factory=dict)
+    loss: dict[str, Any] | None = None
 
     @classmethod
     def tabulated(

@@ -19,7 +19,7 @@ from scorefield.data.batch import Conditions
 from scorefield.data.loader import Sequential
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import write_text
-from scorefield.interop import diffusion_operators, mlde, ncsnv2, pickles, score_sde, weights
+from scorefield.interop import diffusion_operators, edm, edm2, mlde, ncsnv2, pickles, score_sde, snapshots, weights
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
@@ -40,8 +40,8 @@ IMAGE_SCALE = 255.0  # our images count from 0 to 255, the original programs' fr
 @dataclass(frozen=True, kw_only=True)
 class Import(Verb):
     """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2,
-    score-diffusion-training or DiffusionOperators. What it is follows from its weights and its configuration; nothing in it is
-    executed.
+    score-diffusion-training, DiffusionOperators, EDM or EDM2. What it is follows from its weights and its configuration; nothing
+    in it is executed.
 
     Args:
         checkpoint: the file with the weights.
@@ -93,7 +93,7 @@ def converted(
     Raises:
         InputError: what cannot be read safely, does not fit together, or is not supported; the message says which.
     """
-    found = weights.find(pickles.read_checkpoint(checkpoint), str(checkpoint))
+    found = read(checkpoint)
     settings = _settings(found, checkpoint, config)
     reader = reader_of(found)
     try:
@@ -116,7 +116,7 @@ def converted(
     trained = [name for name, _ in built.named_parameters()]
     fitted = _fit_again(recipe, settings, data) if data is not None else {}
     tensors = {f"net.{name}": value.float() for name, value in raw.items()}
-    tensors |= {f"ema.{name}": averaged[name].float() for name in trained}
+    tensors |= {f"ema.{name}": averaged[name].float().clone() for name in trained}
     tensors |= {f"normaliser.{name}": value for name, value in _normaliser_buffers(settings, found).items()}
     tensors |= fitted
     recipe = renewed(recipe)
@@ -133,8 +133,17 @@ def converted(
     return tensors, facts
 
 
+def read(checkpoint: Path) -> Weights:
+    """The weights of a file, with its configuration where it holds one."""
+    if snapshots.is_snapshot(checkpoint):
+        return edm.found(snapshots.read_snapshot(checkpoint), str(checkpoint))
+    return weights.find(pickles.read_checkpoint(checkpoint), str(checkpoint))
+
+
 def reader_of(found: Weights) -> ModuleType:
     """The reader of such weights."""
+    if "edm" in found.config:
+        return edm2 if found.config["edm"]["kind"] == "Precond" else edm
     if diffusion_operators.ours(found.raw):
         return diffusion_operators
     return ncsnv2 if "begin_conv.weight" in found.raw else score_sde
@@ -284,7 +293,8 @@ def _train(settings: Settings, law: CheckpointSpecification) -> dict[str, Any]:
     average = settings.get("model.ema_rate", default=0.9999)
     clip = float(settings.get("optim.grad_clip", default=-1.0))
     return {
-        "loss": described("losses.Denoising", time=time, weight={"class_path": f"scorefield.losses.{weight}"}),
+        "loss": law.loss
+        or described("losses.Denoising", time=time, weight={"class_path": f"scorefield.losses.{weight}"}),
         "optimiser": described("training.Adam", **optimiser),
         "batch_size": int(settings.get("training.batch_size", default=128)),
         "ema": float(average),

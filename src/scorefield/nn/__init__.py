@@ -2,6 +2,7 @@
 
 from scorefield.nn.encoder import Encoder
 from scorefield.nn.fno import FNO
+from scorefield.nn.magnitude import MagnitudeUNet
 from scorefield.nn.ncsn import NCSN
 from scorefield.nn.ncsnpp import NCSNpp
 from scorefield.nn.ncsnv2 import NCSNv2
@@ -11,5 +12,6 @@ from scorefield.nn.uno import UNO
 from scorefield.nn.wrappers import Deterministic, LearnedPositionMaps
 
 __all__ = [
-    "FNO", "NCSN", "UNO", "Deterministic", "Encoder", "LearnedPositionMaps", "NCSNpp", "NCSNv2", "Network", "UNet",
+    "FNO", "NCSN", "UNO", "Deterministic", "Encoder", "LearnedPositionMaps", "MagnitudeUNet", "NCSNpp", "NCSNv2", "Network",
+    "UNet",
 ]  # fmt: skip

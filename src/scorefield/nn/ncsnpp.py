@@ -233,6 +233,8 @@ class NCSNpp(Network):
         vector: entries of `cond["vector"]`, whose embedding is added to the noise's, and like it shifts the second normalisation
             of every block; it does not scale, as the published blocks do not.
         jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
+        labels_first: whether the embedding of the class joins the features of the noise label, before the layers that mix
+            them (Karras et al. 2022), and not what these make of them.
 
     Raises:
         InputError: if no channels are given, or the arguments contradict each other.
@@ -266,6 +268,7 @@ class NCSNpp(Network):
         gradient_checkpointing: bool = False,
         vector: int = 0,
         jumps: bool = False,
+        labels_first: bool = False,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -297,7 +300,13 @@ class NCSNpp(Network):
             self.embed = nn.Sequential(
                 linear(self.embedding.channels, 4 * channels), nn.SiLU(), linear(4 * channels, 4 * channels)
             )
-        self.classes = nn.Embedding(labels + 1, 4 * channels) if labels else None  # the last row is the null class
+        if labels_first and not conditional:
+            raise InputError(
+                "labels_first needs conditional: there are no features of a noise label for the class to join."
+            )
+        self.labels_first = labels_first
+        width = self.embedding.channels if labels_first else 4 * channels
+        self.classes = nn.Embedding(labels + 1, width) if labels else None  # the last row is the null class
 
         self._residual = partial(
             ResidualBlock,
@@ -421,13 +430,15 @@ class NCSNpp(Network):
 
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor | None:
         """The activated embedding of noise label, class and vector, one for each sample."""
-        embedding = None
+        embedding = classes = None
         with torch.autocast(label.device.type, enabled=False):
-            if self.embed is not None:
-                embedding = embedded(self.embedding, self.embed, label)
             if self.classes is not None:
                 given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
                 classes = self.classes(torch.where(given < 0, self.labels, given))
+            if self.embed is not None:
+                first, classes = (classes, None) if self.labels_first else (None, classes)
+                embedding = embedded(self.embedding, self.embed, label, first=first)
+            if classes is not None:
                 embedding = classes if embedding is None else embedding + classes
             more = summed((self.vectors, self.jump), cond, len(label))
             if more is not None:
