@@ -14,6 +14,7 @@ from scorefield.core.oracle import Gaussian, Mixture
 from scorefield.core.schedule import EDM, VP, Rectified
 from scorefield.core.sde import SDE
 from scorefield.data import Batch
+from scorefield.foundation.random import Generators
 from scorefield.guidance import Guided, Measurement, MomentMatching
 from scorefield.losses import EDMWeight, LogNormal, SelfDistillation, UniformTime
 from scorefield.nn import FNO, UNO, NCSNpp, UNet
@@ -195,3 +196,16 @@ def test_networks_start_as_denoisers_and_stay_so_where_a_jump_ends_at_once(net: 
     torch.testing.assert_close(mean_denoised(model, x, t, t), plain)
     embedding.out.weight.data.zero_()
     torch.testing.assert_close(mean_denoised(model, x, t, s), plain)
+
+
+def test_every_jump_is_compared_with_two() -> None:
+    """r lies between s and t, at most `reach` from t, for jumps to the data and for others; a jump compared with itself is none."""
+    loss, schedule = SelfDistillation(denoising=0.25, reach=1.0), EDM()
+    t = torch.rand(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(min=0.01)
+    generator = Generators((0, i) for i in range(len(t)))
+    s, r, jumps = loss._ends(schedule, t, generator, torch.zeros(len(t), 1, dtype=torch.float64))
+    assert (jumps.double().mean() - 0.75).abs() < 0.05
+    assert ((s <= r) & (r < t)).all()
+    assert (s < r).double().mean() > 0.999
+    gap = (schedule.log_snr(r) - schedule.log_snr(t)) / 2
+    assert gap.max() <= 1.0 + 1e-9 and (gap.max() > 0.9)
