@@ -72,7 +72,7 @@ NAMES = {
     "samplers": """
         DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
         Extrapolate Finer Heun Jump Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
-        Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniformGrid
+        Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniPC UniformGrid
         WienerBeyond bits_per_dimension interpolate sample
     """,
     "samplers.joint": "JointTimes",
@@ -144,7 +144,7 @@ if TYPE_CHECKING:
         DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid,
         EulerMaruyama, Exact, Extrapolate, Finer, Heun, Jump, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
         ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
-        TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
+        TimeTable, UniPC, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )
     from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled

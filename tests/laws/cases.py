@@ -12,7 +12,16 @@ from scorefield.core.oracle import Gaussian, Mixture
 from scorefield.core.schedule import EDM, VE, VP, Cosine, Numerical, Rectified, SubVP, ddpm, geometric
 from scorefield.core.sde import SDE
 from scorefield.foundation.random import Generators
-from scorefield.samplers import DDIM, Ancestral, DPMSolverPP2M, EulerMaruyama, Heun, ReverseDiffusion, StochasticHeun
+from scorefield.samplers import (
+    DDIM,
+    Ancestral,
+    DPMSolverPP2M,
+    EulerMaruyama,
+    Heun,
+    ReverseDiffusion,
+    StochasticHeun,
+    UniPC,
+)
 
 
 class Quadratic(Numerical):
@@ -50,6 +59,10 @@ DETERMINISTIC = {  # the step and its order
     "Heun": (Heun(), 2),
     "StochasticHeun(0)": (StochasticHeun(churn=0.0), 2),
     "DPMSolverPP2M": (DPMSolverPP2M(), 2),
+    "UniPC": (UniPC(), 3),
+    "UniPC(1)": (UniPC(1), 2),
+    "UniPC(3)": (UniPC(3), 3),
+    "UniPC(2, False)": (UniPC(2, correct=False), 2),
 }
 STOCHASTIC = {  # steps of weak order one
     "EulerMaruyama": EulerMaruyama(),

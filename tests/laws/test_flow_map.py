@@ -199,7 +199,7 @@ def test_networks_start_as_denoisers_and_stay_so_where_a_jump_ends_at_once(net: 
 
 
 def test_every_jump_is_compared_with_two() -> None:
-    """r lies between s and t, at most `reach` from t, for jumps to the data and for others; a jump compared with itself is none."""
+    """r lies between s and t, at most `reach` from t, for jumps to the data and for others."""
     loss, schedule = SelfDistillation(denoising=0.25, reach=1.0), EDM()
     t = torch.rand(2000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).clamp(min=0.01)
     generator = Generators((0, i) for i in range(len(t)))

@@ -46,6 +46,7 @@ from scorefield.samplers import (
     Sampler,
     Step,
     StochasticHeun,
+    UniPC,
     WienerBeyond,
 )
 from scorefield.training.optimiser import Adam
@@ -137,6 +138,7 @@ DRAWN: dict[str, tuple[Step, Corrector | None]] = {
     "heun": (Heun(), None),
     "stochastic": (StochasticHeun(churn=0.2), None),
     "multistep": (DPMSolverPP2M(), None),
+    "predictor and corrector": (UniPC(), None),
     "ddim": (DDIM(), None),
     "ancestral": (Ancestral(), None),
     "euler": (EulerMaruyama(), None),

@@ -85,7 +85,9 @@ class SelfDistillation(Loss):
         end = floor + u * (start - floor)
         kind = (kind - self.denoising) / (1 - self.denoising)
         whole = start - end.where(kind >= self.to_data, floor)
-        near = start - v * whole.clamp(max=self.reach)  # between the two ends: a jump compared with itself teaches nothing
+        near = start - v * whole.clamp(
+            max=self.reach
+        )  # between the two ends: a jump compared with itself teaches nothing
         s = torch.where(kind < self.to_data, torch.zeros_like(t), schedule.time(-2 * end)).minimum(t)
         r = schedule.time(-2 * near).minimum(t).maximum(s)
         return s, r, kind >= 0

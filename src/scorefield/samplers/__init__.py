@@ -7,6 +7,7 @@ from scorefield.samplers.jump import Jump
 from scorefield.samplers.langevin import AnnealedLangevin, Corrector, Langevin, NCSNLangevin
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension, interpolate
 from scorefield.samplers.loop import Sampler, sample
+from scorefield.samplers.multistep import UniPC
 from scorefield.samplers.probes import Exact, Normal, Probes, Rademacher, Sphere
 from scorefield.samplers.slices import Slicewise
 from scorefield.samplers.steps import (
@@ -26,6 +27,6 @@ __all__ = [
     "DDIM", "Adaptive", "Ancestral", "AnnealedLangevin", "BandLimited", "Corrector", "DPMSolverPP2M", "EDMGrid",
     "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Jump", "Langevin", "LogSNRGrid", "NCSNLangevin",
     "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler", "Slicewise",
-    "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniformGrid", "WienerBeyond",
+    "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniPC", "UniformGrid", "WienerBeyond",
     "bits_per_dimension", "interpolate", "sample",
 ]  # fmt: skip
