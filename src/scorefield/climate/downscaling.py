@@ -18,11 +18,12 @@ from scorefield.climate.fields import GriddedFields
 from scorefield.climate.files import is_store
 from scorefield.climate.output import Placed, beyond, format_of, frame_of, limits_of, validate
 from scorefield.climate.persistence import check as check_persistence
-from scorefield.climate.predictors import Driving, EnsembleInput, drive, with_levels
+from scorefield.climate.predictors import Driving, EnsembleInput, drive, first_of, with_levels
 from scorefield.climate.series import Series, all_times
 from scorefield.climate.split_predictors import predictors_of_split
 from scorefield.climate.template import Template
 from scorefield.climate.times import days_since_first
+from scorefield.climate.trained_lines import elsewhere
 from scorefield.climate.units import same_units
 from scorefield.data.batch import Batch
 from scorefield.data.moments import Matched, matched_to
@@ -84,6 +85,8 @@ class Downscale(DrawEnsemble):
         most: with a split: at most so many of its fields, evenly spread.
         raw: write values in model space, too, as raw_NAME.
         conserve: make the means over the predictors' cells theirs: add what is missing, or multiply.
+        elsewhere: predictors of another region than that of training, of points as far apart: for a model of tiles, which knows
+            no places. Whether it holds there is not known.
         match: files of another driving model, whose moments at every point are replaced by those of the one trained on; --further
             has to have their times, too.
     """
@@ -96,6 +99,7 @@ class Downscale(DrawEnsemble):
     raw: bool = False
     conserve: Conserve = "no"
     match: str | None = None
+    elsewhere: bool = False
 
     def check(self) -> None:
         super().check()
@@ -104,6 +108,10 @@ class Downscale(DrawEnsemble):
                 raise InputError(f"{name} goes with train, valid or test for the predictors: leave it out.")
         if self.further and self.predictors in SPLITS:
             raise InputError(f"--further goes with files: {self.predictors} are of the run's own data. Leave it out.")
+        if self.elsewhere and self.predictors in SPLITS:
+            raise InputError(
+                f"--elsewhere goes with files: {self.predictors} are of the run's own region. Leave it out."
+            )
         if self.truth is not None and self.truth.resolve() == self.out.resolve():
             raise InputError(f"--truth and --out are one file, {self.out}: give another --truth.")
 
@@ -165,14 +173,23 @@ class Downscale(DrawEnsemble):
 
     @cached_property
     def template(self) -> Template:
-        """What the training data left in the checkpoint."""
+        """What the training data left in the checkpoint; for another region, with that in their place."""
+        if not self.elsewhere:
+            return self._trained
+        if self.model.mean is not None:
+            raise InputError("--elsewhere is for models that know no places, and this one has a mean: leave it out.")
+        first, _ = mirrored(self.predictors, self.out)[0]
+        return elsewhere(first_of(self.source, self._trained, first), self._trained)
+
+    @cached_property
+    def _trained(self) -> Template:
         return Template.read(self.model.template.cpu())
 
     @cached_property
     def source(self) -> Climate:
         """The training data; their files are needed for a split of theirs alone."""
         source = cast(Climate, self.checkpoint.source(self.trust))  # a model with a template was trained on them
-        return replace(source, targets=with_levels(source.targets, self.template.variables))
+        return replace(source, targets=with_levels(source.targets, self._trained.variables))
 
     @cached_property
     def matched(self) -> tuple[Matched, EnsembleInput] | None:

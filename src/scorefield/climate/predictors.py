@@ -277,9 +277,8 @@ def drive(
     """
     required, further = template.facts["predictors"], further or {}
     check_sources(template, further)
-    wanted = source.targets if source.predictors is None else source.predictors
     ranges = required.get("ranges", {})  # runs of before have none
-    cube = opened(with_levels(wanted, ranges), path, required["units"])
+    cube = first_of(source, template, path)
     check_times(cube, "" if any_calendar else template.facts["calendar"])
     step = usual_step(cube.times)
     if len(cube.times) > 1 and (trained := required.get("step")) and not 0.5 < step / trained < 1.5:
@@ -314,6 +313,13 @@ def drive(
     return Driving(
         predictors, rows, columns, part, numbers, *back, required["gaps"], ranges, left_out, drivers=cube.members
     )  # fmt: skip
+
+
+def first_of(source: Climate, template: Template, path: str) -> Cube:
+    """The first predictors, or targets where these are made of them, in the units of training."""
+    required = template.facts["predictors"]
+    wanted = source.targets if source.predictors is None else source.predictors
+    return opened(with_levels(wanted, required.get("ranges", {})), path, required["units"])
 
 
 def check_sources(template: Template, further: Mapping[str, str]) -> None:

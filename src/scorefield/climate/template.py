@@ -89,6 +89,22 @@ class Template:
         dataset.attrs = dict(self.facts["attrs"])
         return dataset
 
+    def elsewhere(self, coarse: Grid, factor: tuple[int, int]) -> Template:
+        """The same for another region: that under some predictors, whose cells have so many rows and columns of points each."""
+        y, x, mapping = self.facts["y"], self.facts["x"], self.facts["mapping"]
+        frame = library().Dataset(attrs=self.frame.attrs)
+        for name, edges, parts in ((y, coarse.y_edges, factor[0]), (x, coarse.x_edges, factor[1])):
+            numbers = np.arange((len(edges) - 1) * parts + 1) / parts
+            fine = np.interp(numbers, np.arange(len(edges)), edges)
+            frame.coords[name] = (name, (fine[1:] + fine[:-1]) / 2)
+            if name in self.frame.coords:
+                frame[name].attrs = {k: v for k, v in self.frame[name].attrs.items() if k != "bounds"}
+        frame[KNOWN] = ((y, x), np.ones((frame.sizes[y], frame.sizes[x]), np.int8))
+        if mapping:
+            frame[mapping] = self.frame[mapping]
+            frame[KNOWN].attrs["grid_mapping"] = mapping
+        return Template(frame, self.facts | {"driving": _lines(coarse)})
+
     @property
     def static(self) -> tuple[tuple[str, ...], np.ndarray]:
         """Names and values of the fields that do not change."""

@@ -14,6 +14,7 @@ from scorefield.climate.template import Template
 from scorefield.foundation.errors import InputError
 
 TOLERANCE = 1e-3  # of a step, by which positions of one grid may differ: files round
+ALIKE = 0.1  # by how much of itself the distance of points may differ in another region
 
 
 def on_trained_lines(cube: Cube, trained: Grid, coarsen: int, *, whole: bool) -> tuple[Cube, Regridder | None, Grid]:
@@ -45,9 +46,52 @@ def on_trained_lines(cube: Cube, trained: Grid, coarsen: int, *, whole: bool) ->
         axis, own, theirs = ("y", trained.y, given.y) if rows is None else ("x", trained.x, given.x)
         ends = [f"{len(line)} from {line[0]:.5g} to {line[-1]:.5g}" for line in (theirs, own)]
         what = f"along {axis} {ends[0]}, not {ends[1]}"
+    other = "" if whole else "; for another region, where the model knows no places, --elsewhere"
     raise InputError(
-        f"{cube.origin} is on another grid than the predictors of training: {what}. Regrid it, or cut it to that."
+        f"{cube.origin} is on another grid than the predictors of training: {what}. Regrid it, or cut it to that{other}."
     )
+
+
+def elsewhere(cube: Cube, template: Template) -> Template:
+    """The template of a model of tiles for the region under some predictors, which it was not trained in.
+
+    Raises:
+        InputError: the model knows places, or the predictors are not as far apart as those of training, or on another mapping.
+    """
+    fine, trained, given = template.grid, template.driving, grid_of_cube(cube)
+    knows = {
+        "whole fields": template.facts["whole"],
+        "static fields": template.facts["static"],
+        "further predictors": template.further,
+    }
+    if named := [name for name, there in knows.items() if there]:
+        raise InputError(f"--elsewhere is for models that know no places, and this one has {named[0]}: leave it out.")
+    if CURVILINEAR in (given.kind, trained.kind) or not given.shares_lines_with(trained):
+        raise InputError(
+            f"{cube.origin} is on a grid of {given.kind}, and that of training is {trained.kind}: regrid it."
+        )
+    for axis, found, known in zip("yx", given.step, trained.step, strict=True):
+        if abs(found / known - 1) > ALIKE:
+            raise InputError(
+                f"{cube.origin} has points {found:.4g} apart along {axis}, and the model was trained on {known:.4g}: "
+                "regrid it to that."
+            )
+    ratios = [coarse / step for coarse, step in zip(trained.step, fine.step, strict=True)]
+    starts = [
+        (coarse[0] - own[0]) / step
+        for coarse, own, step in zip(
+            (trained.y_edges, trained.x_edges), (fine.y_edges, fine.x_edges), fine.step, strict=True
+        )
+    ]
+    if any(abs(number - round(number)) > 10 * TOLERANCE for number in (*ratios, *starts)):
+        raise InputError(
+            "--elsewhere is for predictors whose cells hold whole points of the targets, as `coarsen` makes them."
+        )
+    rows, columns = (
+        np.arange(n)[:: 1 if _step(own) * _step(theirs) > 0 else -1]
+        for n, own, theirs in zip(given.shape, (trained.y, trained.x), (given.y, given.x), strict=True)
+    )
+    return template.elsewhere(given.turned(rows, columns), (round(ratios[0]), round(ratios[1])))
 
 
 def _places(given: Grid, trained: Grid, *, whole: bool) -> tuple[np.ndarray | None, np.ndarray | None]:

@@ -453,6 +453,15 @@ def test_the_files_of_a_folder_that_fail_are_named_and_the_others_go_on(folder, 
     assert (out / "2.nc").stat().st_mtime_ns == kept
 
 
+def test_a_model_that_knows_places_predicts_no_other_region(folder, fine, run, capsys) -> None:
+    given = coarse_file(fine, folder / "there.nc", change=lambda found: found.assign_coords(lon=found.lon + 10))
+    for words, said in ((["--elsewhere"], "this one has whole fields"), ([], "Regrid it, or cut it to that.")):
+        assert main(call(run, given, folder / "there_out.nc", *words)) == 2
+        assert said in capsys.readouterr().err
+    assert main(call(run, "valid", folder / "there_out.nc", "--elsewhere")) == 2
+    assert "of the run's own region" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     """A model of tiles predicts held-out tiles beside their truth, and any region of its raster in one piece."""
@@ -494,6 +503,21 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     with xr.open_dataset(out, engine="h5netcdf") as found:
         assert found.tas.shape == (1, 1, 32, 32)
         np.testing.assert_array_equal(found.lon, data.lon.values[8:40])
+    with xr.open_dataset(part, engine="h5netcdf") as near:
+        far = near.assign_coords(lon=near.lon + 31.7).isel(lat=slice(None, None, -1))
+        wide = near.assign_coords(lon=2 * near.lon)
+    moved, other = save(far, folder / "moved.nc"), folder / "moved_out.nc"
+    capsys.readouterr()
+    assert main(call(model, moved, other, members=1)) == 2
+    assert "--elsewhere" in capsys.readouterr().err
+    assert main(call(model, moved, other, "--elsewhere", members=1)) == 0
+    with xr.open_dataset(out, engine="h5netcdf") as here, xr.open_dataset(other, engine="h5netcdf") as there:
+        np.testing.assert_allclose(there.tas, here.tas, rtol=1e-5)  # as training's, whatever the direction of its rows
+        np.testing.assert_allclose(there.lon, here.lon.values + 31.7, atol=1e-6)
+        np.testing.assert_allclose(there.lat, here.lat, atol=1e-6)
+    check_conventions(other)
+    assert main(call(model, save(wide, folder / "wide_steps.nc"), folder / "wide_out.nc", "--elsewhere", members=1)) == 2
+    assert "apart along x" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("unchecked")
