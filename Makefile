@@ -10,6 +10,12 @@ demo: .venv/installed
 models: .venv/developed
 	$(BIN)/scorefield train brain-t1-small "--data.paths=[$(SCOREFIELD_DATA)/mri/colin27_t1_1mm.nii.gz]" --out runs/brain-t1
 	$(BIN)/python benchmarks/models.py runs/brain-t1 brain-t1
+	$(BIN)/scorefield train digits --out runs/digits
+	$(BIN)/python benchmarks/models.py runs/digits digits
+	$(BIN)/scorefield train mnist --data Arrays --data.path $(SCOREFIELD_DATA)/images/mnist_70k.npz --out runs/mnist
+	$(BIN)/python benchmarks/models.py runs/mnist mnist
+	$(BIN)/scorefield train precip-edm --out runs/rain
+	$(BIN)/python benchmarks/models.py runs/rain rain
 
 # of every change: all but what is marked slow
 test: .venv/developed

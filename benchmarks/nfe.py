@@ -1,6 +1,6 @@
 """Quality against network evaluations: the published predictor-corrector sampler beside faster ones, on one model of MNIST.
 
-    scorefield train benchmarks/mnist.yaml --data.path $SCOREFIELD_DATA/images/mnist_70k.npz --out runs/mnist
+    scorefield train mnist --data Arrays --data.path $SCOREFIELD_DATA/images/mnist_70k.npz --out runs/mnist
     python benchmarks/nfe.py runs/mnist --data $SCOREFIELD_DATA/images/mnist_70k.npz [--out benchmarks/nfe.md]
 
 Each cell is the Fréchet distance of 1000 samples to the 60 000 training images in the features of a small classifier of MNIST,
@@ -158,7 +158,7 @@ def main() -> None:
     facts = f"""\
 Fréchet distance of {N} samples to 60 000 training images of MNIST, mean ± standard deviation over {arguments.seeds} seeds, in the
 {len(reference.mean)} features of a classifier that is right for {100 * features.accuracy:.1f} % of the test images (sha256
-{features.hash[:16]}). n = {N} is biased upward, for all alike. One model for all: `benchmarks/mnist.yaml`,
+{features.hash[:16]}). n = {N} is biased upward, for all alike. One model for all: the recipe `mnist`,
 {sum(p.numel() for p in model.denoiser.parameters()):,} parameters, {counter.get_total_flops() / 1e6:.0f} MFLOP an evaluation; \
 VE law from 0.01 to 50, fast samplers on EDM's grid.
 `python benchmarks/nfe.py RUN --data mnist_70k.npz`; torch {torch.__version__}, {platform.machine()}, \
