@@ -40,7 +40,7 @@ from torch import Tensor
 
 from scorefield import load
 from scorefield.core.spectrum import RadialSpectrum
-from scorefield.data import Loader
+from scorefield.data import Batch, Loader
 from scorefield.data.fields import FieldDataset
 from scorefield.datasets import Interferograms, Terrain, Volcano
 from scorefield.foundation.cosine import resample

@@ -516,7 +516,9 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
         np.testing.assert_allclose(there.lon, here.lon.values + 31.7, atol=1e-6)
         np.testing.assert_allclose(there.lat, here.lat, atol=1e-6)
     check_conventions(other)
-    assert main(call(model, save(wide, folder / "wide_steps.nc"), folder / "wide_out.nc", "--elsewhere", members=1)) == 2
+    assert (
+        main(call(model, save(wide, folder / "wide_steps.nc"), folder / "wide_out.nc", "--elsewhere", members=1)) == 2
+    )
     assert "apart along x" in capsys.readouterr().err
 
 

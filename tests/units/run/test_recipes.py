@@ -51,6 +51,7 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"celeba-ncsn-124.*": 51_379_715,
     r"(cifar10|celeba)-ncsn(-5)?": 30_117_635,
     r"digits": 720_451,
+    r"mnist": 727_952,
     r"images": 28_513_923,
     r"fastmri-ncsnv2": 94_132_611,
     r"fastmri-ncsnpp-edm": 30_832_003,
@@ -59,7 +60,7 @@ PARAMETERS = {  # of networks for 3 channels; the first pattern that fits counts
     r"channels-ncsnv2": 1_860_131,
 }
 EVALUATIONS = {  # predictor + corrector + final denoising, which is the last of the predictor's where there is one
-    r"digits": 18,
+    r"digits|mnist": 18,
     r"cifar10-edm.*|images|fastmri-ncsnpp-edm|brain-.*": 2 * 18 - 1,
     r".*-(256|1024)-ncsnpp-ve": 2000 + 2000,
     r".*-ve(-discrete)?": 1000 + 1000,
@@ -72,7 +73,7 @@ EVALUATIONS = {  # predictor + corrector + final denoising, which is the last of
     r".*-ncsn(-5)?": 10 * 100 + 1,
 }
 SMALLEST = {
-    "NCSNpp": {"channels": 4, "blocks": 1},
+    "NCSNpp": {"channels": 4, "blocks": 1, "patch": 1},
     "NCSN": {"channels": 4},
     "NCSNv2": {"channels": 4},
     "UNet": {"channels": 4},
@@ -117,8 +118,11 @@ COUNTED: dict[str, int] = {}  # parameters, by the description of a network
 def test_a_network_is_the_published_one(name: str, unchecked: None) -> None:
     net = parsed(name).model.net
     if str(net) not in COUNTED:
+        planes = 3 if net.init_args.get("patch", 1) == 1 else 1  # of colour, but where patches are of grey images
         with torch.device("meta"):
-            whole = import_class(net.class_path)(**net.init_args.as_dict() | {"in_channels": 3, "out_channels": 3})
+            whole = import_class(net.class_path)(
+                **net.init_args.as_dict() | {"in_channels": planes, "out_channels": planes}
+            )
         COUNTED[str(net)] = sum(p.numel() for p in whole.parameters())
     assert COUNTED[str(net)] == published(PARAMETERS, name)
 
