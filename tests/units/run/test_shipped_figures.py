@@ -28,7 +28,7 @@ def test_digits_are_hardly_told_from_those_held_out() -> None:
 
 
 def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(data_folder: Path) -> None:
-    """It is about as sure of the likeliest class of a draw as of a picture's, and not of that of fields with the data's two moments."""
+    """Where it is sure of pictures, and less of fields with their two moments, it is more than a third as far up from these."""
     with np.load(data_folder / "images/mnist_70k.npz") as file:
         x, labels = (torch.from_numpy(file[name][:20000]) for name in ("x_train", "y_train"))
     x = x[:, None].float()
@@ -41,11 +41,12 @@ def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(data_folder: Pat
         assert shares is not None
         return shares.max(1)
 
-    found = likeliest(drawn)
+    found, pictures = likeliest(drawn), likeliest(x[:500]).values.mean()
     mixed = x[:4000].unflatten(0, (200, 20))
     gaussian = x.mean(0) + (mixed - x.mean(0)).sum(1) / 20**0.5  # sums of many digits
     assert len(found.indices.unique()) == 10
-    assert found.values.mean() > 0.6 > likeliest(gaussian).values.mean()
+    low = likeliest(gaussian).values.mean()
+    assert found.values.mean() - low > (pictures - low) / 3 > 0.05
 
 
 def test_rain_is_far_above_interpolation(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
