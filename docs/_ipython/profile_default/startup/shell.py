@@ -1,6 +1,7 @@
 """Commands in cells, as `!scorefield ...`: from the environment of the kernel, without a terminal, and an error where they fail."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,8 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 
 def _system(command: str) -> None:
-    done = subprocess.run(command, shell=True, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    print(done.stdout, end="")
+    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(re.sub(r"^[^\n]*\r|^\s*\n", "", done.stdout.decode(), flags=re.MULTILINE), end="")  # of a progress bar its end
     if done.returncode:
         raise RuntimeError(f"{command!r} ended with code {done.returncode}")
 
