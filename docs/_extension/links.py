@@ -10,6 +10,7 @@ from pathlib import Path
 DOCS = Path(__file__).parents[1]
 ROOT = DOCS.parent
 REPOSITORY = "https://github.com/scorefield/scorefield"
+FIRST = "benchmarks/README"
 GENERATED = ("verbs", "reference", "project", "benchmarks")  # folders of docs/, as in .gitignore
 FENCED = re.compile(r"(^(`{3,}|~{3,}).*?^\2$)", re.MULTILINE | re.DOTALL)
 LINK = re.compile(r"(\]\()([^)\s#]+)?(#[^)\s]*)?(\))")
@@ -25,8 +26,10 @@ def homes() -> dict[str, Path]:
 
 
 def pages() -> dict[str, str]:
-    """These pages, by their docnames."""
-    return {name: path.read_text(encoding="utf-8") for name, path in homes().items()}
+    """These pages, by their docnames; the first of the benchmarks leads to the others."""
+    found = {name: path.read_text(encoding="utf-8") for name, path in homes().items()}
+    others = [name.removeprefix("benchmarks/") for name in found if name.startswith("benchmarks/") and name != FIRST]
+    return found | {FIRST: "\n".join([found[FIRST], "```{toctree}", ":hidden:", "", *others, "```", ""])}
 
 
 def write(found: Mapping[str, str]) -> None:
