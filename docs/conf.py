@@ -25,7 +25,7 @@ extensions = [
 ]
 
 # text
-myst_enable_extensions = ["colon_fence", "deflist", "attrs_inline"]
+myst_enable_extensions = ["attrs_block", "attrs_inline"]
 myst_heading_anchors = 4
 default_role = "py:obj"  # names between backticks in docstrings; what is no public name stays as it is
 toc_object_entries = False

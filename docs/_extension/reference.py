@@ -94,5 +94,6 @@ def _directive(found: Any) -> str:
 def _summary(found: Any) -> str:
     """The first sentence of a docstring."""
     text = " ".join((inspect.getdoc(found) or "").partition("\n\n")[0].split())
-    first = re.split(r"(?<=[.:;])\s", text, maxsplit=1)[0].rstrip(".:;")
+    first = re.split(r"(?<!et al)[.:;](?=\s|$)", text, maxsplit=1)[0]
+    first = first if first.count("(") == first.count(")") else first.rpartition(" (")[0]  # a source is below, in full
     return first.replace("|", "\\|").replace("*", "\\*").replace("<", "&lt;")

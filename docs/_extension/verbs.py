@@ -58,7 +58,7 @@ def page(verb: str, room: str, name: str) -> str:
     text = [f"# scorefield {verb}", "", description(kind), "", "```text", *_wrapped(usage), "```", ""]
     for owner in sorted(groups, key=lambda owner: owner != name):
         title = "Arguments" if owner == name else f"Arguments it shares ({owner})"
-        text += [f"## {title}", "", "| argument | type | default | meaning |", "| --- | --- | --- | --- |", *groups[owner], ""]
+        text += [f"## {title}", "", "{.arguments}", "| argument | type | default | meaning |", "| --- | --- | --- | --- |", *groups[owner], ""]
     text += ["Every verb also has " + ", ".join(f"`{word}` ({meaning})" for word, (meaning, _) in VOLUME.items()) + ".", ""]
     if more := kind.more_help().strip("\n"):
         text += ["## Also in the help", "", "```text", more, "```", ""]
@@ -137,7 +137,7 @@ def _cell(text: str) -> str:
 
 
 def _wrapped(usage: str) -> Iterator[str]:
-    yield from textwrap.wrap(usage, 100, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
+    yield from textwrap.wrap(usage, 82, subsequent_indent="    ", break_long_words=False, break_on_hyphens=False)
 
 
 def _call(room: str, name: str, kind: type[Verb]) -> list[str]:
