@@ -18,6 +18,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", lambda *_: generate())
     app.connect("source-read", _read)
     app.connect("autodoc-process-docstring", reference.as_restructured_text)
+    app.connect("doctree-read", reference.with_colons)
     app.connect("build-finished", _finish)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
 

@@ -8,6 +8,8 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
+
 import scorefield as sf
 
 DOCS = Path(__file__).parents[1]
@@ -81,6 +83,12 @@ def as_restructured_text(_app: Any, _what: str, _name: str, _obj: Any, _options:
             lines[i] = "".join(part if part.startswith("`") else _escaped(part) for part in parts)
             if line.rstrip().endswith("::"):
                 literal = indent
+
+
+def with_colons(_app: Any, tree: nodes.document) -> None:
+    """A colon between an argument and what is said of it, where Sphinx has two dashes."""
+    for found in list(tree.findall(lambda node: isinstance(node, nodes.Text) and node.astext() == " -- ")):
+        found.parent.replace(found, nodes.Text(": "))
 
 
 def _escaped(text: str) -> str:

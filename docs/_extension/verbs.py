@@ -55,7 +55,7 @@ def page(verb: str, room: str, name: str) -> str:
         kind_of = "true or false" if plain is bool and field.default is True else type_of(hint)
         row = f"| {_names(field)} | {kind_of} | {_default(field)} | {_meaning(help_of.get(field.name, ''))} |"
         groups.setdefault(_owner(kind, field.name), []).append(row)
-    text = [f"# scorefield {verb}", "", description(kind), "", "```text", *_wrapped(usage), "```", ""]
+    text = [f"# scorefield {verb}", "", _meaning(description(kind)), "", "```text", *_wrapped(usage), "```", ""]
     for owner in sorted(groups, key=lambda owner: owner != name):
         title = "Arguments" if owner == name else f"Arguments it shares ({owner})"
         text += [f"## {title}", "", "{.arguments}", "| argument | type | default | meaning |", "| --- | --- | --- | --- |", *groups[owner], ""]
@@ -129,7 +129,7 @@ def _first(kind: type[Verb]) -> str:
 
 def _meaning(text: str) -> str:
     """A sentence for a cell of a table, options in it as code."""
-    return re.sub(r"(?<![\w`-])--[a-z][\w.-]*\w", r"`\g<0>`", _cell(text))
+    return re.sub(r"(?<![\w`-])--[a-zA-Z][\w.-]*\w", r"`\g<0>`", _cell(text))
 
 
 def _cell(text: str) -> str:
