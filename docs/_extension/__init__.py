@@ -1,4 +1,4 @@
-"""What the site has beyond Sphinx: pages made from the code, links that work on GitHub too, notebooks, a check of what was built."""
+"""What the site has beyond Sphinx: pages made from the code, links, notebooks, a check of what was built."""
 
 from __future__ import annotations
 

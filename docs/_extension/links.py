@@ -18,7 +18,9 @@ LINK = re.compile(r"(\]\()([^)\s#]+)?(#[^)\s]*)?(\))")
 
 def homes() -> dict[str, Path]:
     """The pages that are files of the repository beside docs/: docname and file."""
-    project = {name: ROOT / f"{name.upper()}.md" for name in ("contributing", "changelog", "security", "code_of_conduct")}
+    project = {
+        name: ROOT / f"{name.upper()}.md" for name in ("contributing", "changelog", "security", "code_of_conduct")
+    }
     benchmarks = {path.stem: path for path in sorted((ROOT / "benchmarks").glob("*.md"))}
     return {f"project/{name}": path for name, path in project.items()} | {
         f"benchmarks/{name}": path for name, path in benchmarks.items()
@@ -35,7 +37,7 @@ def pages() -> dict[str, str]:
 def write(found: Mapping[str, str]) -> None:
     """Write generated pages; one that is as it was keeps its time, so that Sphinx does not read it again."""
     for folder in GENERATED:
-        stale = {path for path in (DOCS / folder).glob("*.md")} - {DOCS / f"{name}.md" for name in found}
+        stale = set((DOCS / folder).glob("*.md")) - {DOCS / f"{name}.md" for name in found}
         for path in stale:
             path.unlink()
     for name, text in found.items():
@@ -68,6 +70,4 @@ def for_the_site(text: str, docname: str) -> str:
         return opening + target(path) + fragment + closing
 
     parts = FENCED.split(text)  # text, fence, its ticks, text, ...
-    return "".join(
-        LINK.sub(replaced, part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2
-    )
+    return "".join(LINK.sub(replaced, part) if i % 3 == 0 else part for i, part in enumerate(parts) if i % 3 != 2)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import re
 import textwrap
 from collections.abc import Iterator, Mapping
@@ -21,7 +22,10 @@ def pages() -> dict[str, str]:
     for room in DOMAINS:
         import_module(f"scorefield.{room}")
     found = {docname(verb): page(verb, *where) for verb, where in VERBS.items()}
-    rows = [f"| [`scorefield {verb}`]({docname(verb).removeprefix('verbs/')}.md) | {_first(class_of(*where))} |" for verb, where in VERBS.items()]
+    rows = [
+        f"| [`scorefield {verb}`]({docname(verb).removeprefix('verbs/')}.md) | {_first(class_of(*where))} |"
+        for verb, where in VERBS.items()
+    ]
     tree = ["```{toctree}", ":hidden:", *(name.removeprefix("verbs/") for name in found), "```"]
     head = (
         "# The command line\n\nA page for each verb: what it does, its arguments, their types and defaults. "
@@ -58,15 +62,26 @@ def page(verb: str, room: str, name: str) -> str:
     text = [f"# scorefield {verb}", "", _meaning(description(kind)), "", "```text", *_wrapped(usage), "```", ""]
     for owner in sorted(groups, key=lambda owner: owner != name):
         title = "Arguments" if owner == name else f"Arguments it shares ({owner})"
-        text += [f"## {title}", "", "{.arguments}", "| argument | type | default | meaning |", "| --- | --- | --- | --- |", *groups[owner], ""]
-    text += ["Every verb also has " + ", ".join(f"`{word}` ({meaning})" for word, (meaning, _) in VOLUME.items()) + ".", ""]
+        text += [
+            f"## {title}",
+            "",
+            "{.arguments}",
+            "| argument | type | default | meaning |",
+            "| --- | --- | --- | --- |",
+            *groups[owner],
+            "",
+        ]
+    text += [
+        "Every verb also has " + ", ".join(f"`{word}` ({meaning})" for word, (meaning, _) in VOLUME.items()) + ".",
+        "",
+    ]
     if more := kind.more_help().strip("\n"):
         text += ["## Also in the help", "", "```text", more, "```", ""]
     text += ["## In Python", "", "```python", "import scorefield as sf", "", *_call(room, name, kind), "```", ""]
     return "\n".join(text)
 
 
-def type_of(hint: Any) -> str:
+def type_of(hint: Any) -> str:  # noqa: PLR0911 - one for each kind of type
     """A type for people: the range of a number, the words that are allowed, the class whose name is given."""
     kind, inner = get_origin(hint), get_args(hint)
     if kind is Annotated:
@@ -80,7 +95,15 @@ def type_of(hint: Any) -> str:
         return ", ".join(f"`{word}`" for word in inner)
     if isinstance(kind, type) and issubclass(kind, Mapping):
         return f"names, each with {type_of(inner[1])}"
-    plain = {"bool": "switch", "int": "whole number", "float": "number", "str": "text", "Path": "path", "dict": "names and values", "Any": "value"}
+    plain = {
+        "bool": "switch",
+        "int": "whole number",
+        "float": "number",
+        "str": "text",
+        "Path": "path",
+        "dict": "names and values",
+        "Any": "value",
+    }
     name = getattr(kind or hint, "__name__", str(hint))
     if name in plain:
         return plain[name]
@@ -102,7 +125,7 @@ def _range(rule: Between) -> str:
 
 def _owner(kind: type[Verb], name: str) -> str:
     """The class that brings an argument: the verb itself or a group that several verbs share."""
-    return next(base.__name__ for base in reversed(kind.__mro__) if name in base.__dict__.get("__annotations__", {}))
+    return next(base.__name__ for base in reversed(kind.__mro__) if name in inspect.get_annotations(base))
 
 
 def _names(field: dataclasses.Field[Any]) -> str:

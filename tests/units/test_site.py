@@ -1,4 +1,4 @@
-"""The site: a page for each verb and name, commands that the command line knows, links that lead somewhere, tutorials that run."""
+"""The site: a page for each verb and name, commands that the command line knows, links that lead somewhere, pages that run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,13 @@ pytest.importorskip("sphinx", reason="the site is made by Sphinx: pip install 's
 checking, links, notebooks, reference, verbs = (
     importlib.import_module(f"_extension.{name}") for name in ("checking", "links", "notebooks", "reference", "verbs")
 )
-NOT_EXECUTED = ("-D", "nb_execution_mode=off", "-D", "suppress_warnings=myst-nb.lexer")  # what no kernel ran has no language
+NOT_EXECUTED = (
+    "-D",
+    "nb_execution_mode=off",
+    "-D",
+    "suppress_warnings=myst-nb.lexer",
+)  # what no kernel ran has no language
+LAUNCHED = r"(?:\S+=\S+ |torchrun .*-m |srun .*?|sbatch .*\"|exec )*scorefield ([a-z].*)"
 EXECUTED = sorted(
     path.relative_to(DOCS).as_posix()
     for path in (*DOCS.glob("*.md"), *(DOCS / "tutorials").glob("*.md"))
@@ -41,7 +47,9 @@ def test_every_verb_has_its_page_with_every_argument() -> None:
         page, kind = pages[verbs.docname(verb)], verbs.class_of(room, name)
         assert page.startswith(f"# scorefield {verb}\n") and f"sf.{room}.{name}(" in page
         assert f"]({verb.replace(' ', '-')}.md)" in pages["verbs/index"]
-        rows = {row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in page.splitlines() if row[:3] == "| `"}
+        rows = {
+            row.split(" | ")[0].removeprefix("| "): row.split(" | ") for row in page.splitlines() if row[:3] == "| `"
+        }
         assert len(rows) == len(list(arguments_of(kind)))
         for field, _ in arguments_of(kind):
             positional = field.metadata.get("positional")
@@ -71,10 +79,10 @@ def commands() -> Iterator[tuple[str, str]]:
     """The commands in the pages, each with the file that it is in."""
     for path in (ROOT / "README.md", *DOCS.glob("*.md"), *(DOCS / "tutorials").glob("*.md")):
         text = path.read_text(encoding="utf-8").replace("\\\n", " ").replace("\\|", "|")
-        code = re.findall(r"^(?:    |!)(.*)$|`([^`\n]+)`", text, re.MULTILINE)
+        code = re.findall(r"^(?:    |!|(?=scorefield |srun |exec ))(.*)$|`([^`\n]+)`", text, re.MULTILINE)
         for line in (indented or inline for indented, inline in code):
             for part in re.split(r"&&|\s#|;", line):
-                if found := re.match(r"(?:\S+=\S+ |torchrun .*-m |srun .*?|sbatch .*\"|exec )*scorefield ([a-z].*)", part.strip()):
+                if found := re.match(LAUNCHED, part.strip()):
                     yield path.name, found[1]
 
 
@@ -83,7 +91,9 @@ def test_the_commands_in_the_pages_are_known_to_the_command_line() -> None:
     for verb, where in VERBS.items():
         kind = verbs.class_of(*where)
         known[verb] = {*parser_of(kind, verb)._option_string_actions} - {"--help"}
-        known[verb] |= {"--model", "--data", "--train"} if issubclass(kind, OnRecipe) or verb == "mlbench train" else set()
+        known[verb] |= (
+            {"--model", "--data", "--train"} if issubclass(kind, OnRecipe) or verb == "mlbench train" else set()
+        )
     seen = set()
     for page, command in commands():
         words = command.split()
@@ -103,7 +113,9 @@ def test_links_work_on_github_and_on_the_site() -> None:
     assert of("[a](../mri.md#a) [b](https://x.y/z) [c](#c)") == "[a](../mri.md#a) [b](https://x.y/z) [c](#c)"
     assert of("[a](../../benchmarks/mri.md)") == "[a](../benchmarks/mri.md)"
     assert of("[a](../CHANGELOG.md)", "compatibility") == "[a](project/changelog.md)"
-    assert of("[a](docs/mri.md) [b](benchmarks/)", "project/contributing").startswith("[a](../mri.md) [b](https://github")
+    assert of("[a](docs/mri.md) [b](benchmarks/)", "project/contributing").startswith(
+        "[a](../mri.md) [b](https://github"
+    )
     assert of("[a](../benchmarks/mri.py)", "mri").endswith("/blob/main/benchmarks/mri.py)")
     assert of("```\n[a](absent.md)\n```") == "```\n[a](absent.md)\n```"
     with pytest.raises(ValueError, match="absent"):
@@ -116,7 +128,9 @@ def test_links_work_on_github_and_on_the_site() -> None:
 
 def test_dead_links_and_what_comes_from_elsewhere_are_found(tmp_path: Path) -> None:
     (tmp_path / "a.html").write_text('<p id="x"><a href="b.html#y">b</a><a href="#x">x</a><img src="i.png"></p>')
-    (tmp_path / "b.html").write_text('<a href="c.html">c</a><script src="https://x.y/z.js"></script><a href="https://x.y">')
+    (tmp_path / "b.html").write_text(
+        '<a href="c.html">c</a><script src="https://x.y/z.js"></script><a href="https://x.y">'
+    )
     assert sorted(checking.problems(tmp_path)) == [
         "a.html links to b.html#y, a page without this anchor",
         "a.html links to i.png, which is not there",
@@ -134,7 +148,9 @@ def test_tutorials_are_notebooks_for_colab() -> None:
         code = [cell.source for cell in made.cells if cell.cell_type == "code"]
         assert code[0].startswith("%pip install") and code[1:] == [cell.strip("\n") for cell in notebooks.cells(text)]
         assert len(code) == 1 + text.count("```{code-cell}") and not re.search(r"\]\((?!http)", str(made.cells))
-        assert f"]({path.name})" in index and f"{path.stem}.ipynb" in notebooks.with_links(text, f"tutorials/{path.stem}")
+        assert f"]({path.name})" in index and f"{path.stem}.ipynb" in notebooks.with_links(
+            text, f"tutorials/{path.stem}"
+        )
 
 
 @pytest.mark.slow
@@ -148,14 +164,18 @@ def test_a_page_runs_as_a_user_copies_it(page: str, tmp_path: Path, monkeypatch:
         monkeypatch.delenv(name, raising=False)
     code = [nbformat.v4.new_code_cell(cell) for cell in notebooks.cells((DOCS / page).read_text(encoding="utf-8"))]
     made = nbformat.v4.new_notebook(cells=code)
-    client.NotebookClient(made, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}).execute()
+    client.NotebookClient(
+        made, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
 
 
 @pytest.mark.slow
 def test_the_site_is_built_without_a_warning(tmp_path: Path) -> None:
     """Its cells are left out here: each page that has some is a test of its own."""
     builder = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", *NOT_EXECUTED]
-    done = subprocess.run([*builder, "-d", tmp_path / "trees", DOCS, tmp_path / "site"], capture_output=True, text=True)
+    done = subprocess.run(
+        [*builder, "-d", tmp_path / "trees", DOCS, tmp_path / "site"], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     site = tmp_path / "site"
     assert not list(checking.problems(site)) and (site / "tutorials" / "mri.ipynb").exists()

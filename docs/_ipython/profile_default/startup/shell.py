@@ -1,4 +1,4 @@
-"""Commands in cells, as `!scorefield ...`: from the environment of the kernel, without a terminal, and an error where they fail."""
+"""Commands in cells, `!scorefield ...`: of the kernel's environment, without a terminal, an error where they fail."""
 
 import os
 import re
@@ -10,10 +10,12 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 
 def _system(command: str) -> None:
-    done = subprocess.run(command, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    print(re.sub(r"^[^\n]*\r|^\s*\n", "", done.stdout.decode(), flags=re.MULTILINE), end="")  # of a progress bar its end
+    done = subprocess.run(command, check=False, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    print(
+        re.sub(r"^[^\n]*\r|^\s*\n", "", done.stdout.decode(), flags=re.MULTILINE), end=""
+    )  # of a progress bar its end
     if done.returncode:
         raise RuntimeError(f"{command!r} ended with code {done.returncode}")
 
 
-get_ipython().system = _system  # noqa: F821
+get_ipython().system = _system
