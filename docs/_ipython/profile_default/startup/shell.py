@@ -10,6 +10,7 @@ os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.envir
 
 
 def _system(command: str) -> None:
+    command = get_ipython().var_expand(command, depth=1)  # as IPython itself does
     done = subprocess.run(command, check=False, shell=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     print(
         re.sub(r"^[^\n]*\r|^\s*\n", "", done.stdout.decode(), flags=re.MULTILINE), end=""
