@@ -30,7 +30,6 @@ def cells(text: str) -> list[str]:
 def with_links(text: str, docname: str) -> str:
     """A tutorial with what opens it elsewhere below its title."""
     name = docname.removeprefix("tutorials/")
-    line = f"[Open in Colab]({COLAB}/tutorials/{name}.ipynb) · {{download}}`notebook <../_notebooks/{name}.ipynb>`"
     line = f"[Open in Colab]({COLAB}/tutorials/{name}.ipynb)"
     return text if name == "index" else re.sub(r"^(# .*)$", rf"\1\n\n{line}", text, count=1, flags=re.MULTILINE)
 
