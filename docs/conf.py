@@ -41,6 +41,7 @@ nb_execution_show_tb = True
 nb_merge_streams = True
 
 # the API
+autodoc_default_options = {"members": True, "show-inheritance": True}
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

@@ -11,10 +11,8 @@ from typing import Any
 from docutils import nodes
 
 import scorefield as sf
+from _extension.links import DOCS, REPOSITORY, ROOT
 
-DOCS = Path(__file__).parents[1]
-ROOT = DOCS.parent
-REPOSITORY = "https://github.com/scorefield/scorefield/blob/main"
 ROW = re.compile(r"^\| ([\w.]+) \| (`.*`) \|$")
 
 
@@ -68,11 +66,14 @@ def address_of(module: str, name: str) -> str | None:
         path = Path(inspect.getsourcefile(found) or "").resolve().relative_to(ROOT.resolve())
     except (TypeError, OSError, ValueError):
         return None
-    return f"{REPOSITORY}/{path.as_posix()}#L{start}-L{start + len(lines) - 1}"
+    return f"{REPOSITORY}/blob/main/{path.as_posix()}#L{start}-L{start + len(lines) - 1}"
 
 
-def as_restructured_text(_app: Any, _what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
+def as_restructured_text(_app: Any, what: str, _name: str, _obj: Any, _options: Any, lines: list[str]) -> None:
     """Docstrings are plain text with code between backticks: what only reStructuredText would take for markup is escaped."""
+    if what == "property" and lines and (kind := next((line for line in lines if line.startswith(":type: ")), "")):
+        lines.remove(kind)  # what was before a colon, and is no type
+        lines[0] = f"{kind.removeprefix(':type: ')}: {lines[0]}"
     literal = None  # the indentation of the line before an indented example
     for i, line in enumerate(lines):
         indent = len(line) - len(line.lstrip())

@@ -71,6 +71,9 @@ def test_every_public_name_has_its_page_once() -> None:
 def test_what_only_restructured_text_takes_for_markup_is_escaped() -> None:
     lines = ["A* A x of `A*x_`, |x| and x_", "in it::", "", "    a * b_", "", "x_t *kwargs"]
     reference.as_restructured_text(None, "", "", None, None, lines)
+    known = ["the network's own.", "", ":type: Of what is in model space"]
+    reference.as_restructured_text(None, "property", "", None, None, known)
+    assert known == ["Of what is in model space: the network's own.", ""]
     assert lines == [r"A\* A x of `A*x_`, \|x\| and x\_", "in it::", "", "    a * b_", "", r"x_t \*kwargs"]
 
 
