@@ -168,7 +168,7 @@ def test_a_page_runs_as_a_user_copies_it(page: str, tmp_path: Path, monkeypatch:
     code = [nbformat.v4.new_code_cell(cell) for cell in notebooks.cells((DOCS / page).read_text(encoding="utf-8"))]
     made = nbformat.v4.new_notebook(cells=code)
     client.NotebookClient(
-        made, timeout=900, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
+        made, timeout=None, kernel_name="python3", resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
 
 
