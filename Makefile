@@ -1,7 +1,7 @@
 PYTHON ?= python3.11
 BIN := .venv/bin
 
-.PHONY: demo models test test-slow lint clean
+.PHONY: demo docs models test test-slow lint clean
 
 demo: .venv/installed
 	$(BIN)/scorefield demo
@@ -16,6 +16,10 @@ models: .venv/developed
 	$(BIN)/python benchmarks/models.py runs/mnist mnist
 	$(BIN)/scorefield train precip-edm --out runs/rain
 	$(BIN)/python benchmarks/models.py runs/rain rain
+
+# the site, in build/docs: cells run once, as long as their text is the same (build/docs-cache); `make clean` forgets them
+docs: .venv/documented
+	$(BIN)/python -m sphinx -W --keep-going -q -b html -d build/doctrees docs build/docs
 
 # of every change: all but what is marked slow
 test: .venv/developed
@@ -40,5 +44,9 @@ lint: .venv/developed
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	touch $@
 
+.venv/documented: .venv/installed
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv build/docs build/docs-cache build/doctrees

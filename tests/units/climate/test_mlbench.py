@@ -91,6 +91,9 @@ def test_what_is_wrong_with_files_is_said_in_one_line_each(root: Path, tmp_path:
     assert "4 of its 4 days are not among those of ACCESS-CM2_1961-1980.nc" in lines[0]
     assert "static.nc: it is not there" in lines[1] and "no variable q_850" in lines[2]
     assert "another grid than the predictors of training: along y 4 from -39 to -33, not 4 from -40 to -34" in lines[3]
+    assert main(["mlbench", "prepare", str(other), "--orography", "--experiment", "Emulator_hist_future"]) == 2
+    said = capsys.readouterr().out
+    assert "3 of 7 files" not in said and "ESD_pseudo_reality" not in said and "4 of 7 files are accepted" in said
 
 
 def test_a_submission_is_accepted_and_packed(root: Path, submission: Path, tmp_path: Path, capsys) -> None:

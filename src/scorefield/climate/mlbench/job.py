@@ -95,7 +95,8 @@ class MLBenchPrepare(Judging, OnBenchmark):
         if self.out is not None and self.out.exists() and not self.out.is_dir():
             raise InputError(f"--out {self.out} is no folder: give a new one.")
         domains = domains_in(self.root, self.domain)
-        found = [one for domain in domains for one in of_benchmark(domain, orography=self.orography)]
+        wanted = self.experiment or tuple(EXPERIMENTS)
+        found = [one for domain in domains for one in of_benchmark(domain, wanted, orography=self.orography)]
         if self.out is not None and not any(one.problem for one in found):
             self.out.mkdir(parents=True, exist_ok=True)
             for domain, experiment in self.pairs(self.root):

@@ -51,16 +51,17 @@ def verdict(path: Path | str, check: Callable[[], object]) -> Verdict:
     return Verdict(str(path))
 
 
-def of_benchmark(domain: Domain, *, orography: bool) -> list[Verdict]:
+def of_benchmark(domain: Domain, experiments: Iterable[str] = tuple(EXPERIMENTS), *, orography: bool) -> list[Verdict]:
     """Of all files of a domain, those of training first.
 
     Args:
         domain: where they lie.
+        experiments: whose files of training are wanted.
         orography: whether the static file is needed.
     """
     found: list[Verdict] = []
     trained: list[Cube] = []
-    for experiment in EXPERIMENTS:
+    for experiment in experiments:
         try:
             files = domain.training(experiment)
         except InputError as error:
