@@ -1,4 +1,4 @@
-"""Films of moving slices, made of slices that are at rest: data for a prior over (time, height, width). The motion is synthetic."""
+"""Films of slices that move, made of slices at rest by synthetic motion: data for a prior over (time, height, width)."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Moving(Source):
 
     d(t, r) = Σ_k v_k sin(2π (t/P_k + φ_k)) exp(−|r − c_k|²/2ℓ_k²), v_k ~ N(0, strength²) along either axis, shortened where its
     steepest slope would be more than 0.6, P_k log-uniform, φ_k and c_k uniform, ℓ_k log-uniform from 1/12 to 1/4 of the shorter
-    side; f is 0 outside, and between
-    pixels that of its Fourier series on a grid twice as fine, with straight lines between these points. A batch has x (batch, 2, frames, height, width).
+    side. f is 0 outside, and between pixels that of its Fourier series on a grid twice as fine, with straight lines between
+    these points. A batch has x (batch, 2, frames, height, width).
 
     Args:
         source: of images, two channels each, such as `Volumes`.

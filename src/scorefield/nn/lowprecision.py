@@ -34,8 +34,8 @@ def few(x: Tensor) -> bool:
 
 
 def thin(x: Tensor, kernel: int) -> bool:
-    """Whether x has three axes of which one is shorter than the kernel: there oneDNN's gradient of the weight in bfloat16 may hold
-    what was in memory before (seen with 2 × 16 × 16 points and a kernel of 3).
+    """Whether x has three axes of which one is shorter than the kernel. There oneDNN's gradient of the weight in bfloat16 may
+    hold what was in memory before (seen with 2 × 16 × 16 points and a kernel of 3).
     """
     return x.ndim == 5 and min(x.shape[2:]) < kernel
 
