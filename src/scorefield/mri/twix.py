@@ -13,8 +13,9 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.lazy import require
+from scorefield.mri.encoding import Encoding, flag
 from scorefield.mri.kspace import KSpace
-from scorefield.mri.readouts import Encoding, flag, scan_of
+from scorefield.mri.readouts import scan_of
 
 FLAGS = {  # of twix, and the numbers of ISMRMRD's
     "NOISEADJSCAN": 19,
