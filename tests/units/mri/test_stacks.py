@@ -16,7 +16,8 @@ from scorefield.operators import NonUniformFourier
 
 ismrmrd = pytest.importorskip("ismrmrd")
 N, DEEP, COILS, SPOKES, SAMPLES = 24, 6, 2, 9, 32
-SPACE = f"<matrixSize><x>{N}</x><y>{N}</y><z>{DEEP}</z></matrixSize><fieldOfView_mm><x>240</x><y>240</y><z>18</z></fieldOfView_mm>"
+VIEW = "<fieldOfView_mm><x>240</x><y>240</y><z>18</z></fieldOfView_mm>"
+SPACE = f"<matrixSize><x>{N}</x><y>{N}</y><z>{DEEP}</z></matrixSize>{VIEW}"
 HEADER = (
     '<ismrmrdHeader xmlns="http://www.ismrm.org/ISMRMRD"><experimentalConditions><H1resonanceFrequency_Hz>1'
     f"</H1resonanceFrequency_Hz></experimentalConditions><encoding><encodedSpace>{SPACE}</encodedSpace><reconSpace>{SPACE}"
