@@ -139,6 +139,13 @@ def test_lines_are_held_out_as_lines_points_as_points_and_nothing_of_the_middle(
         assert (part <= mask).all() and part.sum() == pytest.approx(0.05 * mask.sum(), rel=0.25)
         y, x = (n // 2 for n in mask.shape)
         assert not part[y - 3 : y + 3, x - 3 : x + 3].any()
+    # Points are of every ring: as many of each quarter, outwards, of what lies outside of the calibration region
+    y, x = np.nonzero(points)
+    outside = np.maximum(np.abs(y - 20), np.abs(x - 24)) > 6
+    rings = np.hypot(y - 20, x - 24)[outside]
+    chosen = held_out(torch.from_numpy(points), 0.1, 2).numpy()[y, x][outside]
+    counts = np.histogram(rings[chosen], np.quantile(rings, [0, 0.25, 0.5, 0.75, 1]))[0]
+    assert counts.sum() == chosen.sum() and counts.max() - counts.min() <= 2 + 0.25 * counts.mean()
     part = held_out(torch.from_numpy(lines), 0.05, 2)
     assert bool((part == part.any(0)).all()) and bool((part != held_out(torch.from_numpy(lines), 0.05, 3)).any())
     for mask, share in ((lines, 0.0), (RandomLines(8.0, 24)((64, 200)), 0.5)):

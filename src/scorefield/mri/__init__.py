@@ -2,6 +2,7 @@
 
 from scorefield.foundation.lazy import lazily
 from scorefield.mri.augment import RandomCrop, RandomGain, RandomPhase
+from scorefield.mri.moving import Moving
 from scorefield.mri.simulated import Undersampled
 from scorefield.mri.sources import Combined, Scanned
 from scorefield.mri.volumes import Volumes
@@ -17,5 +18,5 @@ __getattr__, __dir__, LAZY = lazily(
     },
 )
 __all__ = [  # noqa: PLE0604
-    "Combined", "RandomCrop", "RandomGain", "RandomPhase", "Scanned", "Undersampled", "Volumes", *LAZY,
+    "Combined", "Moving", "RandomCrop", "RandomGain", "RandomPhase", "Scanned", "Undersampled", "Volumes", *LAZY,
 ]  # pyright: ignore[reportUnsupportedDunderAll]  # fmt: skip

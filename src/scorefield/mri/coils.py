@@ -19,6 +19,7 @@ from scorefield.foundation.files import replacing
 from scorefield.foundation.fourier import centred, centred_box, fit_matrix
 from scorefield.mri.kspace import KSpace, remove_oversampling
 from scorefield.mri.masks import calibration_box
+from scorefield.mri.noise import level, predicted_noise
 
 UNSEEN = 1e-3  # of the largest sensitivity, below which no coil sees a pixel
 SMOOTH = 24  # frequencies of a coil's image that are taken for its sensitivity
@@ -63,13 +64,17 @@ class Mixing:
         strong = compression(np.where(mask, white, 0), coils)
         return cls(strong @ whitening, back @ strong.conj().T), mix_coils(strong, white)
 
-    def calibration(self, scan: KSpace, number: int, height: int) -> tuple[np.ndarray, np.ndarray] | None:
+    def calibration(self, scan: KSpace, number: int, height: int, noise: float) -> tuple[np.ndarray, np.ndarray] | None:
         """The k-space of a slice that is for maps alone, in these combinations, and where it is; None where a scan has none.
+
+        Calibrations have a gain and bandwidth of their own. Where their noise is the stronger one, by what neighbouring points do
+        not predict, they are divided by as much: maps do not change with that, but noise would be taken for signal.
 
         Args:
             scan: the scan.
             number: of the slice.
             height: of the image without readout oversampling.
+            noise: of the scan in these combinations.
         """
         if scan.calibration is None:
             return None
@@ -78,7 +83,10 @@ class Mixing:
         if not mask.any():
             return None
         kspace, mask = remove_oversampling(kspace, mask, height)
-        return mix_coils(self.forward, kspace), mask
+        mixed = mix_coils(self.forward, kspace)
+        covariance = predicted_noise(mixed, mask)
+        louder = 1.0 if covariance is None else max(level(covariance) / noise, 1.0)
+        return (mixed / louder).astype(np.complex64), mask
 
     def maps(
         self, given: np.ndarray | None, kspace: np.ndarray, mask: np.ndarray, noise: float, cache: Path | None

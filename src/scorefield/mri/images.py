@@ -117,7 +117,8 @@ class Images:
         check = predictive_check(scan, part, blind, number) if self.share else PredictiveCheck()
         fit = scan.chi_square(members)
         baselines = scan.baseline_images()
-        wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])))
+        measured = len(scan.kspace) * float((scan.mask > 0).sum() / scan.seen.sum())
+        wrong = misfit(float(fit.mean()), float(scan.chi_square(baselines["CG-SENSE"][None])), measured)
         self._say(number, [note for note in (wrong, self._first(check.warning)) if note])
         factor, unit = check.inflation if self.inflate else 1.0, self.source.kspace.unit
         found = summary(unit * members, factor)

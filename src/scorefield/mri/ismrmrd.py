@@ -8,8 +8,9 @@ from xml.etree import ElementTree
 import numpy as np
 
 from scorefield.foundation.errors import InputError
+from scorefield.mri.encoding import CARTESIAN, Encoding
 from scorefield.mri.kspace import KSpace
-from scorefield.mri.readouts import CARTESIAN, Encoding, scan_of
+from scorefield.mri.readouts import scan_of
 
 
 def read_ismrmrd(file: Any, origin: str) -> KSpace:

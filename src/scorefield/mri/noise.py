@@ -119,7 +119,7 @@ def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[n
     coils = len(samples)
     outer, note = outer_noise(samples, distance) if samples.shape[1] >= FEWEST * coils else (None, "")
     found = [*_mean(near), *([] if outer is None else [outer])]
-    found += [one for one in _mean(background) if not found or _level(one) > EMPTY * min(map(_level, found))]
+    found += [one for one in _mean(background) if not found or level(one) > EMPTY * min(map(level, found))]
     if not found and samples.shape[1] >= ENOUGH:
         each = [outer_noise(samples[n : n + 1], distance)[0] for n in range(coils)]
         return np.diag([float(one[0, 0].real) for one in each]), INDEPENDENT
@@ -128,7 +128,7 @@ def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[n
             f"Only {samples.shape[1]} points of k-space lie beyond {RINGS[-1]:g} k_max, and no box of {AMPLE * coils * 8} about "
             f"its centre is sampled: too few to estimate the noise of {coils} coils. Give --noise, or a noise scan."
         )
-    best = min(found, key=_level)
+    best = min(found, key=level)
     if coils <= FEW and not any(one is not None for one in background):
         return best, UNCERTAIN
     return best, note if best is outer else ""
@@ -188,7 +188,7 @@ def _mean(estimates: list[np.ndarray | None]) -> list[np.ndarray]:
     return [np.mean(known, axis=0)] if known else []
 
 
-def _level(covariance: np.ndarray) -> float:
+def level(covariance: np.ndarray) -> float:
     """The geometric mean of standard deviations, det(C)^(1/2 coils); 0 where some coils are copies."""
     return float(np.exp(np.linalg.slogdet(covariance)[1] / (2 * len(covariance))))
 

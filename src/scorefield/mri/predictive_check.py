@@ -85,8 +85,9 @@ class PredictiveCheck:
 def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = True) -> Tensor:
     """The part of a mask to predict: whole readouts off the grid, on it whole lines where it is of lines, else points.
 
-    On the grid they are drawn from the inner half of what is outside of the calibration region: further out noise decides what is
-    measured.
+    Lines of the grid are drawn from the inner half of what is outside of the calibration region: further out noise decides what
+    is measured. Of points one is drawn from each of as many rings of equally many of them, from the calibration region to the
+    edge: members that are sure enough of what is coarse may be too sure of what is fine.
     Nothing is held out where that would be more than a quarter of what is there.
 
     Args:
@@ -99,25 +100,28 @@ def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = Tru
     along = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())]
     lines = along[:1] if on_grid else [0]  # they run along it
     every = np.asarray(sampled.any(lines[0]) if lines else sampled)
-    places = _inner(every, sampled, lines) if on_grid else np.flatnonzero(every)
+    places = _outside(every, sampled, lines) if on_grid else np.flatnonzero(every)
     count = max(1, round(share * int(every.sum()))) if share > 0 else 0
     chosen = np.zeros(every.shape, dtype=np.bool_)
-    if 2 * count <= len(places):
+    rings = on_grid and not lines
+    if (4 if rings else 2) * count <= len(places):
         rng = np.random.default_rng(seed_of(0, number, Stream.HELD_OUT))
-        np.put(chosen, rng.permutation(places)[:count], True)
+        strata = np.array_split(places, count) if rings else [places]
+        picked = [rng.permutation(part)[: count // len(strata)] for part in strata]
+        np.put(chosen, np.concatenate(picked), True)
     whole = np.expand_dims(chosen, lines[0]) if lines else chosen
     return torch.from_numpy(sampled & whole)
 
 
-def _inner(every: np.ndarray, sampled: np.ndarray, lines: list[int]) -> np.ndarray:
-    """The inner half of what lies outside of the calibration region, as numbers of lines or points."""
+def _outside(every: np.ndarray, sampled: np.ndarray, lines: list[int]) -> np.ndarray:
+    """What lies outside of the calibration region, as numbers of points, or of lines the inner half, outwards."""
     size = [min(length, CENTRE) for axis, length in enumerate(calibration_box(sampled)) if axis not in lines]
     free = np.array(every)
     free[centred_box(every.shape, size)] = False
     middle = np.array([n // 2 for n in every.shape]).reshape(-1, *(1,) * every.ndim)
     distance = ((np.indices(every.shape) - middle) ** 2).sum(0)[free]
     places = np.flatnonzero(free)[np.argsort(distance, kind="stable")]
-    return places[: len(places) // 2]
+    return places[: len(places) // 2] if lines else places
 
 
 def without(scan: Scan, part: Tensor) -> Scan:

@@ -28,6 +28,7 @@ from scorefield.mri.predictive_check import MEMBERS
 from scorefield.mri.reconstruction_report import table as reconstruction_table
 from scorefield.mri.scan import Baselines
 from scorefield.mri.scan_loading import Scans, sampling_of
+from scorefield.mri.series_geometry import series_planes
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Between, Count, CountOrZero, Positive, Seed, log, option, positional
 from scorefield.samplers import Sampler
@@ -61,6 +62,8 @@ class Reconstruct(Drawing):
         out: file to write, .h5.
         format: nifti or dicom to write the magnitude of the mean as NAME.nii.gz or as a series in the folder NAME-dicom besides,
             where the slices are in the patient.
+        geometry: with --format nifti or dicom, a DICOM series or NIfTI file of the same slices, for k-space that does not say
+            where they are; how they are turned is found by comparing images.
         n: members to draw for each slice.
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
@@ -91,6 +94,7 @@ class Reconstruct(Drawing):
     kspace: Path = positional()
     out: Path
     format: Literal["hdf5", "nifti", "dicom"] = "hdf5"
+    geometry: Path | None = None
     n: Count = option("-n", "--samples", default=8)
     seed: Seed = 0
     slices: str | None = None
@@ -134,6 +138,8 @@ class Reconstruct(Drawing):
             raise InputError(
                 f"--centre is for Proximal, whose image comes to rest: leave it out with {type(self.method).__name__}."
             )
+        if self.geometry is not None and self.format == "hdf5":
+            raise InputError("--geometry says where slices are: add --format nifti or --format dicom, or leave it out.")
         if self.format == "dicom":
             require("pydicom", "--format dicom", "mri")
 
@@ -177,7 +183,8 @@ class Reconstruct(Drawing):
         """Where the slices are, if they are wanted for other programs; refused before the first one is computed."""
         if self.format == "hdf5":
             return []
-        plane = job.source.kspace.plane
+        source, given = job.source, self.geometry
+        plane = source.kspace.plane if given is None else series_planes(given, source.kspace, source.height)
         slices = placed([None if plane is None else plane(number) for number in job.numbers], self.exported)
         if self.format == "nifti":
             volume_affine(slices, (1, 1))

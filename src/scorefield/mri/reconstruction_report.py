@@ -49,12 +49,13 @@ def summary(members: Tensor, inflation: float = 1.0) -> dict[str, Tensor]:
     return found
 
 
-def misfit(fit: float, linear: float) -> str:
+def misfit(fit: float, linear: float, measured: float = 1.0) -> str:
     """What may be wrong where the members explain k-space much worse or better than its noise allows; or nothing.
 
     Args:
         fit: χ²/N of the members.
         linear: χ²/N of CG-SENSE, which has no prior to be led astray by.
+        measured: numbers for each unknown one. Members of few coils, which measure less than there is to know, fit that closely.
     """
     if fit > MISFIT and fit > DIVERGED * linear:
         return (
@@ -66,7 +67,7 @@ def misfit(fit: float, linear: float) -> str:
             f"the members do not fit k-space: χ²/N is {fit:.3g}, about 1 where they do. Are the maps of this scan, its coils in "
             "the same order? Is --noise right?"
         )
-    if fit < OVERFIT:
+    if fit < OVERFIT * min(measured, 1.0):
         return (
             f"the members fit k-space better than their noise allows: χ²/N is {fit:.3g}. Either the noise is taken too strong "
             "(give --noise, or a noise scan), or k-space was filtered, or filled up with zeros."

@@ -122,7 +122,7 @@ class Scans:
         whitening, noise, note = self._whitening
         notes += [note] if note else []
         mixing, kspace = Mixing.of(kspace, mask, whitening, self.coils)
-        region = mixing.calibration(self.kspace, number, len(mask)) or (kspace, mask)
+        region = mixing.calibration(self.kspace, number, len(mask), noise) or (kspace, mask)
         maps = mixing.maps(given, *region, noise, self.cache)
         largest, why = strongest(maps), "" if self.kspace.target else _incomparable(acquired, mask)
         parts = as_tensor(kspace / largest), torch.from_numpy(mask), as_tensor(maps / largest)

@@ -237,7 +237,7 @@ class ScannedFields(ScanSlices):
         whitening, noise = self._whitening(file)
         mixing, kspace = Mixing.of(kspace, mask, whitening, source.coils)
         given = None if scan.maps is None or source.coils is not None else scan.maps(number)
-        region = mixing.calibration(scan, number, len(mask)) or (kspace, mask)
+        region = mixing.calibration(scan, number, len(mask), noise) or (kspace, mask)
         maps = mixing.maps(given, *region, noise, source.cache)
         largest = strongest(maps)
         kspace, maps, noise = np.where(mask, kspace / largest, 0), maps / largest, noise / largest

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ import numpy as np
 
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.lazy import require
+from scorefield.mri.encoding import Encoding, flag
 from scorefield.mri.kspace import KSpace
-from scorefield.mri.readouts import Encoding, flag, scan_of
+from scorefield.mri.readouts import scan_of
 
 FLAGS = {  # of twix, and the numbers of ISMRMRD's
     "NOISEADJSCAN": 19,
@@ -47,11 +49,12 @@ HEAD = np.dtype(
             for name in ("active_channels", "center_sample", "discard_pre", "discard_post", "trajectory_dimensions")
         ),
         ("sample_time_us", "f8"),
-        ("place", "f8", 3),
+        *((name, "f8", 3) for name in ("position", "read_dir", "phase_dir", "slice_dir")),
     ]
 )
 CARTESIAN = 1  # of ucTrajectory; 2 radial, 4 spiral, 8 blades
 MODES = {2: "embedded", 4: "separate"}  # of ucRefScanMode
+TILTED = 0.02  # by which a normal of the protocol may differ from that of the readouts
 
 
 def read_twix(path: Path) -> KSpace:
@@ -59,6 +62,9 @@ def read_twix(path: Path) -> KSpace:
 
     Lines that a scan left out (partial Fourier) follow from what was measured: the matrix reaches as far on either side of the
     central line as lines do on one. Slices are in the order of their positions.
+
+    Where they are follows from the position and quaternion in the head of each readout, whose rotation has the directions of
+    phase, readout and slice as columns (as siemens_to_ismrmrd takes it), and from the fields of view of the protocol.
 
     Raises:
         InputError: no file of twix; scans that are not Cartesian; echo-planar imaging, which needs regridding first.
@@ -95,7 +101,9 @@ def read_twix(path: Path) -> KSpace:
         raise InputError(
             f"{path} is off the grid (ucTrajectory {kind}), and holds no trajectory: write it as ISMRMRD with one."
         )
-    return scan_of(_encoding(heads[image], blocks, image, yaps), [_Record(block) for block in blocks], heads, str(path))
+    encoding = _encoding(heads[image], blocks, image, yaps)
+    found = scan_of(encoding, [_Record(block) for block in blocks], heads, str(path))
+    return replace(found, note=" ".join(note for note in (found.note, _tilt(heads[image], yaps, str(path))) if note))
 
 
 class _Record(Mapping):
@@ -124,7 +132,18 @@ def _head(block: Any, time: float) -> tuple:
     counters = tuple(int(getattr(header.Counter, name)) for name in COUNTERS.values())
     cut, place = header.CutOff, header.SliceData.SlicePos
     sizes = int(header.UsedChannels), int(header.CenterCol), int(cut.Pre), int(cut.Post), 0
-    return flags, counters, *sizes, time, (float(place.Sag), float(place.Cor), float(place.Tra))
+    phase, read, across = _rotation(np.array(header.SliceData.Quaternion, float)).T
+    return flags, counters, *sizes, time, (float(place.Sag), float(place.Cor), float(place.Tra)), read, phase, across
+
+
+def _rotation(quaternion: np.ndarray) -> np.ndarray:
+    """The rotation of a unit quaternion (w, x, y, z), v ↦ v + 2 w (u × v) + 2 u × (u × v) with u = (x, y, z); 0 of none."""
+    length = float(np.linalg.norm(quaternion))
+    if not 0.5 < length < 2:
+        return np.zeros((3, 3))
+    w, *u = quaternion / length
+    turn = np.cross(np.array(u), np.eye(3)).T
+    return np.eye(3) + 2 * w * turn + 2 * turn @ turn
 
 
 def _encoding(heads: np.ndarray, blocks: Sequence[Any], image: np.ndarray, yaps: Any) -> Encoding:
@@ -141,13 +160,41 @@ def _encoding(heads: np.ndarray, blocks: Sequence[Any], image: np.ndarray, yaps:
     base = int(_found(yaps, "sKSpace", "lBaseResolution") or readout // 2)
     mode = MODES.get(int(_found(yaps, "sPat", "ucRefScanMode") or 0), "")
     matrix = (readout, sizes[0], sizes[1])
-    return Encoding(matrix, min(base, readout), (centres[0], centres[1]), mode)
+    return Encoding(
+        matrix, min(base, readout), (centres[0], centres[1]), mode, spacing=_spacing(yaps, base, sizes[0], sizes[1])
+    )
+
+
+def _spacing(yaps: Any, base: int, lines: int, partitions: int) -> tuple[float, float, float]:
+    """Of the points of the image along readout, phase encoding and slice in mm, by the fields of view of the protocol; 0 where it
+    says none, or others for other slices.
+    """
+    slices = _found(yaps, "sSliceArray", "asSlice") or []
+    views = {
+        tuple(float(_found(one, name) or 0) for name in ("dReadoutFOV", "dPhaseFOV", "dThickness")) for one in slices
+    }
+    read, phase, across = views.pop() if len(views) == 1 else (0.0, 0.0, 0.0)
+    more = [1 + float(_found(yaps, "sKSpace", f"d{name}OversamplingForDialog") or 0) for name in ("Phase", "Slice")]
+    return read / base, phase * more[0] / lines, across * (more[1] / partitions if partitions > 1 else 1)
+
+
+def _tilt(heads: np.ndarray, yaps: Any, origin: str) -> str:
+    """What is to be said where the protocol has its slices in another direction than the heads of the readouts."""
+    first = (_found(yaps, "sSliceArray", "asSlice") or [{}])[0]
+    normal = np.array([float(_found(first, "sNormal", name) or 0) for name in ("dSag", "dCor", "dTra")])
+    across = heads["slice_dir"][0]
+    if not normal.any() or not across.any() or abs(abs(normal @ across) - np.linalg.norm(normal)) < TILTED:
+        return ""
+    return (
+        f"{origin}: its protocol has slices across {np.round(normal, 2).tolist()}, its readouts across "
+        f"{np.round(across, 2).tolist()} (left, posterior, superior): images are placed as the readouts say."
+    )
 
 
 def _sort_slices(heads: np.ndarray, image: np.ndarray) -> None:
     """Number slices along the direction in which they lie, upwards along its largest part; in one place they stay as they are."""
     numbers = np.unique(heads["idx"]["slice"][image])
-    places = np.array([heads["place"][image & (heads["idx"]["slice"] == n)][0] for n in numbers])
+    places = np.array([heads["position"][image & (heads["idx"]["slice"] == n)][0] for n in numbers])
     way = places[np.linalg.norm(places - places[0], axis=1).argmax()] - places[0]
     if len(numbers) < 2 or not way.any():
         return

@@ -66,8 +66,8 @@ class Convolution(nn.Module):
         initialise_(self.weight.movedim(-1, 1), scale)
 
     def forward(self, x: Float[Tensor, "batch in_channels *grid"]) -> Float[Tensor, "batch out_channels *size"]:
-        few = lowprecision.applies(x) and lowprecision.few(x)
-        if self.stride == 1 and (few or winograd.applies(x, self.weight)):
+        low = lowprecision.applies(x) and (lowprecision.few(x) or lowprecision.thin(x, self.weight.shape[1]))
+        if self.stride == 1 and (low or winograd.applies(x, self.weight)):
             return lowprecision.Convolve.apply(x, self.weight, self.bias, self.padding)
         return lowprecision.convolve(x, self.weight, self.bias, self.stride, self.padding)
 

@@ -33,6 +33,13 @@ def few(x: Tensor) -> bool:
     return x.numel() <= FEW * x.shape[1]
 
 
+def thin(x: Tensor, kernel: int) -> bool:
+    """Whether x has three axes of which one is shorter than the kernel. There oneDNN's gradient of the weight in bfloat16 may
+    hold what was in memory before (seen with 2 × 16 × 16 points and a kernel of 3).
+    """
+    return x.ndim == 5 and min(x.shape[2:]) < kernel
+
+
 def _dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     """The same values in one of the two layouts that a kernel knows, namely the one of `like`, or else of x."""
     layout = LAYOUTS.get(x.ndim, torch.contiguous_format)

@@ -143,11 +143,11 @@ def test_calibration_is_of_the_image_where_it_was_measured_with_it(mode: str, ap
     assert (found.calibration is None) is not apart
 
 
-@pytest.mark.parametrize("mode", ["separate", "embedded"])
-def test_separate_calibration_gives_the_maps_and_nothing_else(mode: str, tmp_path: Path) -> None:
-    """Of a scan of every other line, maps and images are those of the scan whose middle is known; of another contrast, too."""
+@pytest.mark.parametrize(("mode", "gain"), [("separate", 1), ("embedded", 1), ("separate", 30)])
+def test_separate_calibration_gives_the_maps_and_nothing_else(mode: str, gain: int, tmp_path: Path) -> None:
+    """Of a scan of every other line, maps and images are those of one whose middle is known; of another contrast or gain, too."""
     kspace = kspace_of(1)
-    alone = lines(kspace, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, only=range(4, 20), contrast=1)
+    alone = lines(gain * kspace, ismrmrd.ACQ_IS_PARALLEL_CALIBRATION, only=range(4, 20), contrast=1)
     path = written(tmp_path / "k.h5", lines(kspace, only=range(0, WIDTH, 2)) + alone, mode=mode)
     scan, _, _ = Scans(open_kspace(path), noise=0.01).scan(0)
     whole, _, _ = Scans(open_kspace(written(tmp_path / "w.h5", lines(kspace))), noise=0.01).scan(0)

@@ -439,6 +439,7 @@ def test_a_misfit_names_what_may_be_wrong():
     assert "--method" in misfit(50.0, 1.2) and "maps" not in misfit(50.0, 1.2)
     assert "maps" in misfit(50.0, 40.0) and "--method" not in misfit(50.0, 40.0)
     assert "--noise" in misfit(0.3, 0.2) and not misfit(1.0, 0.9) and not misfit(0.6, 0.3)
+    assert not misfit(0.4, 0.2, 0.5) and "--noise" in misfit(0.2, 0.1, 0.5) and "--noise" in misfit(0.5, 0.2, 9.0)
 
 
 def test_maps_of_any_units_are_normalised(scans):

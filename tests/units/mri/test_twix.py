@@ -7,9 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.spatial.transform import Rotation
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.fourier import centred
+from scorefield.mri.exporting import write_dicom, write_nifti
 from scorefield.mri.files import open_kspace
 
 twixtools = pytest.importorskip("twixtools")
@@ -30,14 +32,23 @@ def header(**protocol: object) -> np.ndarray:
 
 
 def block(
-    samples: np.ndarray, *flags: str, place: float = 0.0, centres: tuple[int, int] = (WIDTH // 2, 0), **counters: int
+    samples: np.ndarray,
+    *flags: str,
+    place: float | np.ndarray = 0.0,
+    turn: np.ndarray | None = None,
+    centres: tuple[int, int] = (WIDTH // 2, 0),
+    **counters: int,
 ):
-    """A readout (coils, samples)."""
+    """A readout (coils, samples); `place` of its slice along the axis to the head or as a point, `turn` its directions of phase,
+    readout and slice as columns."""
     found = twixtools.mdb.Mdb_local(np.ascontiguousarray(samples, np.complex64))
     for name, value in counters.items():
         setattr(found.mdh.Counter, name, value)
     found.mdh.CenterCol, (found.mdh.CenterLin, found.mdh.CenterPar) = samples.shape[1] // 2, centres
-    found.mdh.SliceData.SlicePos.Tra = place
+    position = found.mdh.SliceData.SlicePos
+    position.Sag, position.Cor, position.Tra = place if isinstance(place, np.ndarray) else (0.0, 0.0, place)
+    if turn is not None:
+        found.mdh.SliceData.Quaternion[:] = Rotation.from_matrix(turn).as_quat()[[3, 0, 1, 2]]
     for flag in flags:
         found.add_flag(flag)
     return found
@@ -125,6 +136,95 @@ def test_partitions_become_slices_across_the_readout(tmp_path):
     assert found.shape == (HEIGHT // 2, COILS, 16, 18)
     right = centred(whole, (1,), inverse=True)[:, HEIGHT // 4 : HEIGHT // 4 * 3]
     np.testing.assert_allclose(found.read(3), right[:, 3], atol=1e-5)
+
+
+def slices_at(**views: object) -> dict[str, object]:
+    """The lines of a protocol that say where its one group of slices is."""
+    return {f"sSliceArray__asSlice[0]__{name}": value for name, value in views.items()}
+
+
+TURN = Rotation.from_euler("xyz", [20, -35, 50], degrees=True).as_matrix()  # columns: phase, readout, slice
+CENTRE = np.array([12.0, -30.0, 7.5])
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_point_in_the_patient_is_where_the_affine_says(deep, tmp_path):
+    """k-space of a point by the phase of each sample, exp(−2πi k·(r − c)) with k along the directions of the gradients."""
+    phase, read, across = TURN.T
+    views = {"dReadoutFOV": 160.0, "dPhaseFOV": 110.0, "dThickness": 54.0}
+    lines, partitions, steps = (16, 18, 1.125) if deep else (WIDTH, 1, 1.2)
+    spacing = 160 / (HEIGHT // 2), 110 * (1 if deep else 1.2) / lines, 54 * (steps if deep else 1) / partitions
+    shift = (
+        3 * spacing[0],
+        -4 * spacing[1],
+        5 * spacing[2] if deep else 0,
+    )  # of the point, along readout, phase and slice
+    point = CENTRE + shift[0] * read + shift[1] * phase + shift[2] * across
+    k = [(np.arange(n) - n // 2) / (n * step) for n, step in zip((HEIGHT, lines, partitions), spacing, strict=True)]
+    wave = [np.exp(-2j * np.pi * along * offset) for along, offset in zip(k, shift, strict=True)]
+    kspace = np.einsum("i,j,k->ijk", *wave)[None] * np.arange(1, COILS + 1)[:, None, None, None]
+    kspace = kspace + 0.1 * np.random.default_rng(0).normal(size=kspace.shape)
+    readouts = [
+        block(kspace[:, :, y, z], Lin=y, Par=z, place=CENTRE, turn=TURN, centres=(lines // 2, partitions // 2))
+        for y in range(lines)
+        for z in range(partitions)
+    ]
+    more = {f"sKSpace__d{'Slice' if deep else 'Phase'}OversamplingForDialog": steps - 1}
+    scan = open_kspace(written(tmp_path / "x.dat", readouts, **slices_at(**views), **more))
+    images = []
+    for number in range(len(scan)):
+        image = np.abs(centred(scan.read(number)[0], (-2, -1), inverse=True))
+        images.append(image if deep else image[HEIGHT // 4 : HEIGHT // 4 * 3])
+    number, row, column = np.unravel_index(np.argmax(images), np.shape(images))
+    plane = scan.plane(int(number))
+    np.testing.assert_allclose((plane.affine(images[0].shape) @ [row, column, 0, 1])[:3], point, atol=1e-4)
+    held = plane.axes[[2, 0, 1]] if deep else plane.axes
+    np.testing.assert_allclose(held, [read, phase, across], atol=1e-6)
+    np.testing.assert_allclose(sorted(plane.spacing), sorted(spacing), rtol=1e-6)
+
+
+def test_slices_lie_along_their_normal_and_are_written_where_they_are(tmp_path):
+    """Three oblique slices, stored out of order, as NIfTI and DICOM, read by programs that are not ours."""
+    nibabel, pydicom = pytest.importorskip("nibabel"), pytest.importorskip("pydicom")
+    places = [CENTRE + 6 * n * TURN[:, 2] for n in range(3)]
+    readouts = [
+        block(kspace_of(1)[0, :, :, y], Lin=y, Sli=n, place=places[order], turn=TURN)
+        for n, order in enumerate((2, 0, 1))
+        for y in range(WIDTH)
+    ]
+    views = {"dReadoutFOV": 160.0, "dPhaseFOV": 120.0, "dThickness": 5.0, "sNormal__dTra": TURN[2, 2]}
+    views |= {"sNormal__dSag": TURN[0, 2], "sNormal__dCor": TURN[1, 2]}
+    scan = open_kspace(written(tmp_path / "x.dat", readouts, **slices_at(**views)))
+    assert not scan.note and scan.plane is not None
+    planes = [scan.plane(n) for n in range(3)]
+    np.testing.assert_allclose([plane.centre for plane in planes], places, atol=1e-5)
+    assert planes[0].spacing == pytest.approx((10.0, 5.0, 5.0))
+    images = np.random.default_rng(0).random((3, HEIGHT // 2, WIDTH))
+    write_nifti(tmp_path / "x.nii.gz", images, planes, "d")
+    affine = nibabel.load(tmp_path / "x.nii.gz").affine
+    middle = affine @ [HEIGHT // 4, WIDTH // 2, 1, 1]
+    np.testing.assert_allclose(middle[:3], np.diag([-1, -1, 1]) @ places[1], atol=1e-4)
+    np.testing.assert_allclose(affine[:3, 2], 6 * np.diag([-1, -1, 1]) @ TURN[:, 2], atol=1e-4)
+    write_dicom(tmp_path / "dicom", images, planes, "d", "x")
+    file = pydicom.dcmread(tmp_path / "dicom/0002.dcm")
+    along_row, along_column = np.reshape(file.ImageOrientationPatient, (2, 3)).astype(float)
+    pixel = np.array(file.PixelSpacing, float)
+    found = np.array(file.ImagePositionPatient, float) + HEIGHT // 4 * pixel[0] * along_column
+    np.testing.assert_allclose(found + WIDTH // 2 * pixel[1] * along_row, places[1], atol=1e-4)
+
+
+def test_where_slices_are_is_unknown_or_doubted_where_the_file_does_not_say_it_twice(tmp_path):
+    kspace, views = kspace_of(1), {"dReadoutFOV": 160.0, "dPhaseFOV": 120.0, "dThickness": 5.0}
+    for name, turn, more in (
+        ("no quaternion", None, slices_at(**views)),
+        ("no field of view", TURN, {}),
+        ("two of them", TURN, slices_at(**views) | {"sSliceArray__asSlice[1]__dReadoutFOV": 99.0}),
+    ):
+        path = written(tmp_path / f"{name}.dat", lines(kspace, turn=TURN if turn is not None else None), **more)
+        assert open_kspace(path).plane is None, name
+    tilted = slices_at(**views, sNormal__dTra=1.0)
+    path = written(tmp_path / "tilted.dat", lines(kspace, turn=TURN), **tilted)
+    assert "its protocol has slices across [0.0, 0.0, 1.0]" in open_kspace(path).note
 
 
 def test_what_is_not_read_is_named(tmp_path):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from scorefield.nn import lowprecision
+from scorefield.nn.layers import Convolution
 
 GRIDS = [(9,), (6, 4), (4, 2, 3)]
 
@@ -104,3 +105,18 @@ def test_second_derivatives(frozen):
     exact = twice(lowprecision.normalise, lambda *values: lowprecision.convolve(*values, 1, 1), torch.float64)
     for value, reference in zip(ours, exact, strict=True):
         assert (value.double() - reference.double()).norm() < 0.03 * reference.double().norm()
+
+
+@pytest.mark.parametrize("grid", [(2, 16, 16), (16, 2, 16), (16, 16, 2)])
+def test_weights_of_thin_volumes_get_no_gradient_from_what_was_in_memory(grid):
+    """Of 2 points along an axis and 16 along the others torch's own gradient may be numbers that lay there before."""
+    layer = Convolution(3, 64, 64)
+    x, cotangent = bits(4, 64, *grid), bits(4, 64, *grid, seed=1).detach()
+    exact = gradients(layer.double()(x.detach().double()), [layer.weight], cotangent)[0]
+    layer.float()
+    for _ in range(6):
+        junk = [torch.full((layer.weight.numel(),), 1e30) for _ in range(4)]
+        del junk
+        with torch.autocast("cpu", torch.bfloat16):
+            found = gradients(layer(x.contiguous(memory_format=torch.channels_last_3d)), [layer.weight], cotangent)[0]
+        assert_near([found], [exact])
