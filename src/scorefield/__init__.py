@@ -46,10 +46,10 @@ NAMES = {
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
-        CRPS GSURE SNR SSDU SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
-        EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
+        CRPS GSURE SNR SSDU SURE Acquisition Ambient Critic CrossEntropy Denoising Derivative EDMWeight
+        EnergyScore EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
         Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation SquaredError
-        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
+        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
     "metrics.features": "Features",
@@ -116,10 +116,10 @@ if TYPE_CHECKING:
     )
     from scorefield.inverse import InverseProblem, posterior, weighed
     from scorefield.losses import (
-        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
+        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, Critic, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
         Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower, SelfDistillation,
-        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,
+        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Wasserstein, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
     from scorefield.metrics.features import Features

@@ -10,6 +10,7 @@ from torch import Tensor
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.batch import Batch
 from scorefield.foundation.random import Generators
+from scorefield.nn.network import Network
 
 
 class Metric(ABC):
@@ -34,10 +35,24 @@ class Loss(ABC):
     Attributes:
         one_step: whether it teaches draws of one evaluation, and not a denoiser.
         jumps: whether it teaches the two-time denoiser of a flow map, and not the denoiser alone.
+        critic: a network of its own that is trained against the denoiser, by `adversary`; None without any.
+        rounds: steps of the critic before each step of the denoiser, among which a batch is shared out.
     """
 
     one_step: bool = False
     jumps: bool = False
+    critic: Network | None = None
+    rounds: int = 1
+
+    @property
+    def adversary(self) -> Loss:
+        """What the critic minimises; it changes no weight of the denoiser."""
+        return self
+
+    @property
+    def held_out(self) -> Loss:
+        """What held-out fields are judged by: the loss itself, unless its value means nothing without its critic."""
+        return self
 
     @property
     def figures(self) -> tuple[Metric, ...]:

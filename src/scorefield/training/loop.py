@@ -314,7 +314,7 @@ class Loop:
     def _validation_loss(self) -> float:
         total = torch.zeros(2, dtype=torch.float64)
         for batch, counts in self._held_out():
-            losses = self.state.loss(self.plan.loss, self.state.model.denoiser, batch)
+            losses = self.state.loss(self.plan.loss.held_out, self.state.model.denoiser, batch)
             if counts:
                 total += torch.tensor([float(losses.double().sum()), len(losses)])
         summed = self.state.over_all(total.to(self.fabric.device), "sum")
