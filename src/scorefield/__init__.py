@@ -70,7 +70,7 @@ NAMES = {
     "run.loading": "load",
     "jobs.train": "recipe train",
     "samplers": """
-        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
+        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Continued Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
         Extrapolate Finer Heun Jump Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
         Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniformGrid
         WienerBeyond bits_per_dimension interpolate sample
@@ -141,7 +141,7 @@ if TYPE_CHECKING:
     from scorefield.run.loading import load
     from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
-        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid,
+        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Continued, Corrector, DPMSolverPP2M, EDMGrid,
         EulerMaruyama, Exact, Extrapolate, Finer, Heun, Jump, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
         ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
         TimeTable, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,

@@ -82,8 +82,9 @@ class Evaluate(Drawing, ByFeatures):
         statistics: compare with this file of make-reference, not with data.
         comparison: figures of fields as such: Phases, Spectra.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
-        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
-            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+        beyond: on a finer grid, the modes that the training grid lacks: Continued (the default where the noise has
+            modes and nothing is given: the spectrum of the training data by each field's own power), WienerBeyond (the spectrum
+            alone), Extrapolate (what the network makes of them) or BandLimited (no noise in them).
     """
 
     n: AtLeastTwo = option("-n", "--number", default=1000)
@@ -262,7 +263,7 @@ class Evaluate(Drawing, ByFeatures):
         """How samples are drawn and what they are compared with, all that can be refused refused before the first sample."""
         model = self.model
         grid = resolution.grid_of(model.shape[1:], self.resolution)
-        beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"))
+        beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"), grid)
         cond = None
         if model.generative.net.cond_channels or (model.vector and self.vector is None):
             cond = resolution.conditions(self._source.load("valid"), self.n, grid)

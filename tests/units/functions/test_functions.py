@@ -14,7 +14,8 @@ import scorefield
 import tiny
 from laws.test_oracles import matrix
 from scorefield.cli import main
-from scorefield.core.noise import Exponential, GaussianField, Matern, Neumann, Periodic, White
+from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.noise import Exponential, Free, GaussianField, Matern, Neumann, Periodic, White
 from scorefield.core.oracle import Gaussian
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
@@ -24,7 +25,8 @@ from scorefield.jobs import densities
 from scorefield.jobs.resolution import fitted
 from scorefield.model import Model
 from scorefield.run import experiment as run
-from scorefield.samplers import BandLimited, WienerBeyond
+from scorefield.run.loading import open_checkpoint
+from scorefield.samplers import BandLimited, Continued, WienerBeyond
 
 pytest.importorskip("neuralop")
 RECIPE = """
@@ -207,5 +209,26 @@ def test_without_the_training_data_a_spectrum_has_to_be_given(model: Model) -> N
         raise AbsentDataError("There is no data.npy.")
 
     with pytest.raises(InputError, match=r"not at hand \(There is no data.npy\): give --beyond.spectrum"):
-        fitted(WienerBeyond(), model, load)
-    assert fitted(BandLimited(), model, load) == BandLimited()
+        fitted(WienerBeyond(), model, load, (16, 16))
+    assert fitted(BandLimited(), model, load, (16, 16)) == BandLimited()
+
+
+def test_the_default_beyond_the_training_grid(model: Model, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each field's own power where it can be known; the network's guess, and a warning, where the data are not at hand."""
+
+    def load() -> FieldDataset:
+        raise AbsentDataError("There is no data.npy.")
+
+    def data() -> FieldDataset:
+        return open_checkpoint(folder).source().load("train")
+
+    n = max(model.shape[1:])
+    assert isinstance(fitted(None, model, data, (2 * n, 2 * n)), Continued)
+    assert fitted(None, model, pytest.fail, (n, n)) is None
+    assert fitted(None, model, pytest.fail, (n // 2, n // 2)) is None
+    assert not caplog.records
+    assert fitted(None, model, load, (2 * n, 2 * n)) is None
+    assert "not at hand (There is no data.npy)" in caplog.text and "--beyond Extrapolate" in caplog.text
+    for noise in (White(), GaussianField(Matern(0.1), Free())):  # another process there, or in no modes
+        other = Model(SDE(EDM(), noise), model.denoiser.net, EDMPreconditioner(), model.normaliser, shape=model.shape)
+        assert fitted(None, other, pytest.fail, (2 * n, 2 * n)) is None
