@@ -44,7 +44,7 @@ class SuperResolve(Restoring):
             self.check_depth(path, stored_as(path))
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
-        beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"), grid)
+        beyond = resolution.fitted(self.beyond, model, lambda split: source.source(self.trust).load(split), grid)
         torus = model.sde.noise.periodic
         case = read_case(self.field, model.shape[0], grid, periodic=torus, noise=self.noise, truth=self.truth)
         method = self.method or usual(self.noise)

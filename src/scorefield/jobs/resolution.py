@@ -12,6 +12,7 @@ from torch import Tensor
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.fields import FieldDataset
 from scorefield.data.functions import on_grid
+from scorefield.data.source import Split
 from scorefield.foundation import cosine, fourier
 from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
@@ -22,13 +23,15 @@ MEASURED = 512  # training fields that a spectrum is measured on
 SAME = 1e-6  # of the noise's mean mode on two grids, where it is one process
 
 
-def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset], grid: Sequence[int]) -> Finer | None:
+def fitted(
+    beyond: Finer | None, model: Model, load: Callable[[Split], FieldDataset], grid: Sequence[int]
+) -> Finer | None:
     """A way beyond the band with what it has to know of the training data; the default where none is asked for, see `_default`.
 
     Args:
         beyond: the way, where one is asked for.
         model: whose normaliser and noise they are seen by.
-        load: the training data, called where they are needed.
+        load: the data of training, of which a split is read where it is needed.
         grid: that is drawn on.
 
     Raises:
@@ -37,7 +40,7 @@ def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset],
 
     def fields() -> Tensor:
         try:
-            train = load()
+            train = load("train")
         except InputError as error:
             raise InputError(
                 f"{type(beyond or Continued()).__name__} takes the spectrum from the training data, which are not at hand "

@@ -110,7 +110,7 @@ class Sample(Drawing):
             )
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
-        beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"), grid)
+        beyond = resolution.fitted(self.beyond, model, lambda split: source.source(self.trust).load(split), grid)
         cond, told = self._given(model, grid)
         facts = self.provenance | dict(guidance.facts)
         label = number_of(self.label, guidance.names) if guidance.names else label_of(model, self.label)

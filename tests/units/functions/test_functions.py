@@ -205,7 +205,7 @@ def test_the_modes_beyond_the_training_grid_are_treated_as_asked(folder: Path, t
 
 
 def test_without_the_training_data_a_spectrum_has_to_be_given(model: Model) -> None:
-    def load() -> FieldDataset:
+    def load(split: str) -> FieldDataset:
         raise AbsentDataError("There is no data.npy.")
 
     with pytest.raises(InputError, match=r"not at hand \(There is no data.npy\): give --beyond.spectrum"):
@@ -216,11 +216,11 @@ def test_without_the_training_data_a_spectrum_has_to_be_given(model: Model) -> N
 def test_the_default_beyond_the_training_grid(model: Model, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     """Each field's own power where it can be known; the network's guess, and a warning, where the data are not at hand."""
 
-    def load() -> FieldDataset:
+    def load(split: str) -> FieldDataset:
         raise AbsentDataError("There is no data.npy.")
 
-    def data() -> FieldDataset:
-        return open_checkpoint(folder).source().load("train")
+    def data(split: str) -> FieldDataset:
+        return open_checkpoint(folder).source().load(split)
 
     n = max(model.shape[1:])
     assert isinstance(fitted(None, model, data, (2 * n, 2 * n)), Continued)
