@@ -320,8 +320,9 @@ class State:
         stored = checkpoint.group("optimiser")
         if not stored and checkpoint.facts["step"]:
             raise InputError("The checkpoint holds no optimiser state: it is for sampling, not for resuming.")
+        parameters = dict(net.named_parameters())  # `get_parameter` does not find those of factorised weights
         for key, name, value in ((*full.split(".", 1), value) for full, value in stored.items()):
-            parameter = self.model.denoiser.net.get_parameter(name)
+            parameter = parameters[name]
             # In the parameter's memory layout: fused optimisers walk both by address.
             alike = value.shape == parameter.shape
             place = torch.empty_like(parameter) if alike else torch.empty_like(value)
@@ -334,9 +335,10 @@ class State:
                     "The checkpoint holds no critic: its run was trained by another loss. Give another --out."
                 )
             self.critic.load_state_dict(weights, strict=True)
+            parameters = dict(self.critic.named_parameters())
             for full, value in checkpoint.group("critic_optimiser").items():
                 key, name = full.split(".", 1)
-                parameter = self.critic.get_parameter(name)
+                parameter = parameters[name]
                 place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
                 self.critic_optimiser.state[parameter][key] = place.copy_(value)
         self._scaler.load_state_dict(checkpoint.facts["scaler"])
