@@ -20,7 +20,7 @@ from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.losses.ensemble import EnergyScore, EnsembleScore
-from scorefield.losses.loss import Loss
+from scorefield.losses.loss import Adversary, Loss
 from scorefield.nn.network import Network
 
 
@@ -38,7 +38,7 @@ class Wasserstein(Loss):
         rounds: steps of the critic for each of the generator.
     """
 
-    critic: Network  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+    critic: Network
     penalty: float = 10.0
     rounds: int = 4
     one_step = True
@@ -48,8 +48,8 @@ class Wasserstein(Loss):
             raise InputError(f"Wasserstein needs penalty > 0 and rounds >= 1, not {self.penalty:g} and {self.rounds}.")
 
     @property
-    def adversary(self) -> Loss:
-        return Critic(self.critic, self.penalty)
+    def adversary(self) -> Adversary:
+        return Critic(self.critic, self.penalty, self.rounds)
 
     @property
     def held_out(self) -> Loss:
@@ -63,17 +63,27 @@ class Wasserstein(Loss):
 
 
 @dataclass(frozen=True)
-class Critic(Loss):
+class Critic(Adversary):
     """D(X) − D(x) + λ (‖D'(u)‖ − 1)², u = εx + (1 − ε)X with ε uniform in (0, 1): what a critic minimises, X held fixed.
 
     Args:
         critic: F of D(u) = (1/|Ω|) ∫ F(u).
         penalty: λ.
+        rounds: steps before each step of the generator.
     """
 
-    critic: Network  # pyright: ignore[reportIncompatibleVariableOverride, reportGeneralTypeIssues]
+    critic: Network
     penalty: float = 10.0
+    rounds: int = 1
     one_step = True
+
+    @property
+    def network(self) -> Network:
+        return self.critic
+
+    @property
+    def steps(self) -> int:
+        return self.rounds
 
     def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         part = expand_like(generator.rand((len(batch),), like=batch.x), batch.x)

@@ -35,19 +35,15 @@ class Loss(ABC):
     Attributes:
         one_step: whether it teaches draws of one evaluation, and not a denoiser.
         jumps: whether it teaches the two-time denoiser of a flow map, and not the denoiser alone.
-        critic: a network of its own that is trained against the denoiser, by `adversary`; None without any.
-        rounds: steps of the critic before each step of the denoiser, among which a batch is shared out.
     """
 
     one_step: bool = False
     jumps: bool = False
-    critic: Network | None = None
-    rounds: int = 1
 
     @property
-    def adversary(self) -> Loss:
-        """What the critic minimises; it changes no weight of the denoiser."""
-        return self
+    def adversary(self) -> Adversary | None:
+        """What a network of the loss's own minimises, which is trained against the denoiser; None without any."""
+        return None
 
     @property
     def held_out(self) -> Loss:
@@ -63,3 +59,17 @@ class Loss(ABC):
     def __call__(
         self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> Float[Tensor, " batch"]: ...
+
+
+class Adversary(Loss):
+    """The loss of a critic, a network that is trained against the denoiser and changes no weight of it."""
+
+    @property
+    @abstractmethod
+    def network(self) -> Network:
+        """The critic."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps of the critic before each step of the denoiser, among which a batch is shared out."""

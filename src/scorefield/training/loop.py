@@ -141,7 +141,7 @@ class Loop:
         problems = []
         for step, (loss, norm, may_overflow) in enumerate(figures, first):
             sound = math.isfinite(loss) and (math.isfinite(norm) or bool(may_overflow))
-            if problem := self.health.check(loss, sound, has_scale=self.plan.loss.critic is None):
+            if problem := self.health.check(loss, sound, has_scale=self.plan.loss.adversary is None):
                 problems.append(f"Step {step}: {problem}")
             if sound:
                 self.loss_sum += loss

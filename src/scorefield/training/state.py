@@ -18,10 +18,9 @@ from scorefield.foundation.arithmetic import FULL, Choice, allow_tf32, autocast_
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.launch import started
 from scorefield.foundation.random import Generators, Stream, seed_of
-from scorefield.losses.loss import Loss
+from scorefield.losses.loss import Adversary, Loss
 from scorefield.model import Model
 from scorefield.nn.dropout import keyed_dropout, keyed_layers
-from scorefield.nn.network import Network
 from scorefield.training import sharding
 from scorefield.training.checkpoint import Checkpoint, all_finite
 from scorefield.training.ema import EMA
@@ -109,7 +108,7 @@ class State:
         ema: decay of the average of the weights.
         seed: of every draw.
         fabric: devices, processes and precision.
-        critic: a loss's own network, which is trained against the model by an optimiser like the model's.
+        adversary: what a network of the loss's own minimises, by an optimiser like the model's.
 
     Attributes:
         step: how many were made.
@@ -119,7 +118,13 @@ class State:
     """
 
     def __init__(
-        self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric, critic: Network | None = None
+        self,
+        model: Model,
+        optimiser: Optimiser,
+        ema: float,
+        seed: int,
+        fabric: Fabric,
+        adversary: Adversary | None = None,
     ) -> None:
         self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
         self.step, self.draws = 0, seed
@@ -133,7 +138,8 @@ class State:
             part.to(fabric.device)
         self.ema = EMA(model.denoiser.net, ema, sharded=self.sharded)
         self._dropouts = keyed_layers(model.denoiser.net)
-        self.critic, self.critic_optimiser = critic, None
+        self.adversary, self.critic_optimiser = adversary, None
+        self.critic = critic = None if adversary is None else adversary.network
         if critic is not None:
             critic.to(fabric.device)
             self.critic_optimiser = optimiser.build(critic.parameters(), fused=fused)
@@ -169,7 +175,7 @@ class State:
         # For layers of a user's own: those of this package draw by sample.
         torch.manual_seed(seed_of(self.draws, self.step, self.fabric.global_rank, Stream.DROPOUT))
         factor = self.plan.lr * self.plan.schedule(self.step, steps)
-        micro = self._oppose(batches, loss, clip, factor) if self.critic is not None else list(batches)
+        micro = list(batches) if self.adversary is None else self._oppose(batches, self.adversary, clip, factor)
         total = torch.zeros((), device=self.fabric.device)
         for position, batch in enumerate(micro):
             # A gradient that waits for those of other micro-batches is a whole one, which takes memory where it is to be shared.
@@ -188,19 +194,19 @@ class State:
         self.step += 1
         return total, norm
 
-    def _oppose(self, batches: Iterable[Batch], loss: Loss, clip: float | None, lr: float) -> list[Batch]:
+    def _oppose(self, batches: Iterable[Batch], adversary: Adversary, clip: float | None, lr: float) -> list[Batch]:
         """The steps of the critic before one of the model, each on a part of the batch. Returns the part that is left to that."""
-        assert self.critic is not None and self.critic_optimiser is not None
+        assert self.critic_optimiser is not None
         (batch,) = batches
-        parts = batch.split(len(batch) // loss.rounds)
-        weights, limit = list(self.critic.parameters()), float("inf") if clip is None else clip
+        parts = batch.split(len(batch) // adversary.steps)
+        weights, limit = list(adversary.network.parameters()), float("inf") if clip is None else clip
         for group in self.critic_optimiser.param_groups:
             group["lr"] = lr
         for weight in weights:
             weight.requires_grad_(True)
         for part in parts:
             with self.keyed(part):
-                self.fabric.backward(self.loss(loss.adversary, self.module, part, seed=self.draws).mean())
+                self.fabric.backward(self.loss(adversary, self.module, part, seed=self.draws).mean())
             sound = torch.nn.utils.clip_grad_norm_(weights, limit).isfinite()
             self._update(self.critic_optimiser, self.critic_optimiser, sound)
             self.critic_optimiser.zero_grad()

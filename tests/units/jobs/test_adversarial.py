@@ -11,6 +11,7 @@ import torch
 
 import tiny
 from scorefield.cli import main
+from scorefield.run.recipe import recipe_parser
 from scorefield.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -111,3 +112,19 @@ def test_a_run_of_another_loss_is_not_gone_on_with(
     capsys.readouterr()
     assert main(["train", recipe, "--out", other, "--resume"]) == 2
     assert "holds no critic" in capsys.readouterr().err.strip().splitlines()[-1]
+
+
+def test_classes_within_losses_are_known_by_their_short_names() -> None:
+    """In a recipe that names all of them so."""
+    parser = recipe_parser(data_required=False)
+    time = {"class_path": "LogNormal", "init_args": {"mean": -1.0}}
+    model = {
+        "sde": {"schedule": {"class_path": "EDM"}},
+        "net": {"class_path": "UNet", "init_args": {"channels": 4}},
+        "precondition": {"class_path": "EDMPreconditioner"},
+        "normaliser": {"class_path": "Standardise"},
+    }
+    train = {"loss": {"class_path": "Denoising", "init_args": {"time": time, "norm": {"class_path": "SquaredError"}}}}
+    data = {"class_path": "Arrays", "init_args": {"path": "x.npy"}}
+    found = parser.read_object({"model": model, "data": data, "train": train}, "test")
+    assert found.train.loss.init_args.time.class_path.endswith("LogNormal")
