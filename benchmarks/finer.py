@@ -2,6 +2,7 @@
 
     SCOREFIELD_DATA=... python benchmarks/finer.py terrain RUN [-n 48]      # RUN: `terrain-grf` with data.size 32
     python benchmarks/finer.py lognormal RUN                                # RUN: the lognormal cell of functions_gate.py
+    python benchmarks/finer.py terrain|lognormal RUN --sizes                # of the data alone: what the ways could be at best
 
 Figures are of the bands of training and of the new ones up to twice and up to four times them: of terrain the mean over bands of
 E ln P − E ln P_data, P of a patch in a band; of the lognormal field also of ln E P − ln E P_data, of 2048 other draws.
@@ -21,7 +22,7 @@ from torch import Tensor
 from scorefield import load
 from scorefield.core.noise import GaussianField, Matern
 from scorefield.core.noise.noise import Noise
-from scorefield.core.spectrum import band_means, wavenumbers
+from scorefield.core.spectrum import RadialSpectrum, band_means, wavenumbers
 from scorefield.datasets import Terrain
 from scorefield.foundation.random import Generators
 from scorefield.run.loading import open_checkpoint
@@ -50,6 +51,20 @@ def powers(x: Tensor, noise: Noise, bands: int) -> Tensor:
     return torch.stack([band_means(part, radii, bands) for part in modes])[:, 1:]
 
 
+def of_data(x: Tensor, noise: Noise, size: int) -> None:
+    """The spectrum of the data's own coarse fields continued, once for all and scaled by each field's power, beside theirs."""
+    basis, _ = noise.basis(2)
+    spectrum = RadialSpectrum.measure(basis.resample(x, (size, size)), noise)
+    radii, last = wavenumbers(noise, x.shape[2:]), len(spectrum.bands) - 1
+    modes = basis.transform(x.double()).abs().square()[:, 0] / spectrum(radii)
+    own = modes[:, (radii > last / 2**0.5) & (radii <= last)].mean(1, keepdim=True)
+    bands = torch.stack([band_means(part, radii, 4 * size // 2 - 1) for part in modes])
+    for name, scale in (("WienerBeyond", torch.ones_like(own)), ("Continued", own)):
+        parts = [(bands / scale)[:, first:end] for first, end in ((size // 2, size), (size, 2 * size - 2))]
+        row = [f"{-float(part.log().mean()):+.2f} / {-float(part.mean(0).log().mean()):+.2f}" for part in parts]
+        print("| data alone |", name, "|", " | ".join(row), "|", f"exponent {spectrum.exponent:.2f}", flush=True)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["terrain", "lognormal"])
@@ -62,6 +77,9 @@ def main() -> None:
     noise, last = model.sde.noise, model.shape[1] // 2
     train = open_checkpoint(arguments.run).source().load("train")
     fields = model.enter(train.gather(torch.arange(min(512, len(train)))))[0]
+    if not arguments.sizes:
+        of_data(truth(arguments.what), noise, model.shape[1])
+        return
     sampler, data = Sampler(arguments.steps, Heun(), EDMGrid()), powers(truth(arguments.what), noise, 4 * last)
     for size in arguments.sizes:
         for way in WAYS if size > model.shape[1] else WAYS[:1]:
