@@ -46,10 +46,10 @@ NAMES = {
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
-        CRPS GSURE SNR SSDU SURE Acquisition Ambient CrossEntropy Denoising Derivative EDMWeight EnergyScore
-        EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
+        CRPS GSURE SNR SSDU SURE Acquisition Ambient Critic CrossEntropy Denoising Derivative EDMWeight
+        EnergyScore EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
         Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation SquaredError
-        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Weight
+        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
     "metrics.features": "Features",
@@ -70,7 +70,7 @@ NAMES = {
     "run.loading": "load",
     "jobs.train": "recipe train",
     "samplers": """
-        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
+        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Continued Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
         Extrapolate Finer Heun Jump Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
         Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniPC UniformGrid
         WienerBeyond bits_per_dimension interpolate sample
@@ -116,10 +116,10 @@ if TYPE_CHECKING:
     )
     from scorefield.inverse import InverseProblem, posterior, weighed
     from scorefield.losses import (
-        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
+        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, Critic, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
         Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower, SelfDistillation,
-        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Weight,
+        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Wasserstein, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
     from scorefield.metrics.features import Features
@@ -141,7 +141,7 @@ if TYPE_CHECKING:
     from scorefield.run.loading import load
     from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
-        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Corrector, DPMSolverPP2M, EDMGrid,
+        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Continued, Corrector, DPMSolverPP2M, EDMGrid,
         EulerMaruyama, Exact, Extrapolate, Finer, Heun, Jump, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
         ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
         TimeTable, UniPC, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,

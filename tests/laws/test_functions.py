@@ -1,6 +1,7 @@
 """Functions: samplers under field noise, Wiener's filter, grids finer than that of training, and levels from spectra."""
 
 import math
+from dataclasses import dataclass
 from itertools import pairwise
 
 import pytest
@@ -28,6 +29,7 @@ from scorefield.operators import CosineCoarsen, FourierCoarsen
 from scorefield.samplers import (
     DDIM,
     BandLimited,
+    Continued,
     EDMGrid,
     Extrapolate,
     Heun,
@@ -243,6 +245,65 @@ def test_without_noise_beyond_the_band_there_is_nothing_there_and_the_band_is_as
     inside = (k[:, None] < 4) & (k < 4)
     ratio = (power[inside] / SPECTRUM(wavenumbers(NOISE, (16, 16)))[inside]).mean()
     assert float(ratio) == pytest.approx(1, abs=4 / math.sqrt(200 * 49) + 0.02)  # and the error of 32 steps
+
+
+@dataclass(frozen=True)
+class RoughAndSmooth:
+    """x = s g of a band, s one of two numbers for each field and g Gaussian of the spectrum S: by Bayes' rule, exact."""
+
+    sde: SDE
+    trained: tuple[int, ...]
+    scales: tuple[float, float] = (0.4, 1.5)
+
+    def __call__(self, x_t, t, cond=None):
+        inside, data, values = of_beyond(SPECTRUM, self.sde.noise, self.trained, tuple(x_t.shape[2:]), x_t.device)
+        alpha, sigma = (v.reshape(-1, 1, 1, 1) for v in self.sde.schedule(t))
+        power = self.sde.noise.basis(2)[0].transform(x_t).abs().square()
+        variances = [(alpha * s) ** 2 * data + sigma**2 * values for s in self.scales]
+        logs = [-(inside * (power / v + v.log())).sum((1, 2, 3)) / 2 for v in variances]
+        weights = torch.stack(logs).softmax(0)[..., None, None, None]
+        gains = [alpha * s**2 * data / v for s, v in zip(self.scales, variances, strict=True)]
+        return sum(w * self.sde.noise.basis(2)[0].filter(x_t, inside * g) for w, g in zip(weights, gains, strict=True))
+
+
+@pytest.mark.parametrize("way", [Continued, WienerBeyond])
+def test_a_rough_field_is_rough_beyond_the_band(way):
+    """Its new modes have the power that the end of its band has; those of Wiener's filter have the mean of all."""
+    grid, sde = (40, 40), SDE(EDM(0.005, 40.0), NOISE)
+    inside, data, _ = of_beyond(SPECTRUM, NOISE, (20, 20), grid, torch.device("cpu"))
+    whole = RadialSpectrum(
+        SPECTRUM(torch.arange(10, dtype=F64)).tolist(), SPECTRUM.exponent
+    )  # in all bands of training
+    sampler = Sampler(24, Heun(), EDMGrid())
+    denoiser = way(whole)(RoughAndSmooth(sde, (20, 20)), (20, 20))
+    x = sampler(denoiser, (24, 1, *grid), generator=keys(24), like=torch.empty(0, dtype=F64))
+    ratio = torch.fft.fftn(x, dim=(-2, -1), norm="forward").abs().square()[:, 0] / data
+    own, new = (ratio * inside).sum((1, 2)) / inside.sum(), (ratio * (1 - inside)).sum((1, 2)) / (1 - inside).sum()
+    assert own.min() < 0.3 and own.max() > 1.8  # both kinds
+    error = (new / own).log().abs().max()
+    assert error < 0.5 if way is Continued else error > 0.7
+
+
+def test_gaussian_fields_are_continued_as_by_wieners_filter():
+    """But for what the power of a few modes says of its mean."""
+    exact, t = oracle(NOISE, (96, 96)), torch.tensor([0.02, 0.3, 0.9], dtype=F64)
+    x_t = exact.marginal((3, 1, 96, 96), t, generator=keys(3))
+    spectrum = RadialSpectrum(SPECTRUM(torch.arange(17, dtype=F64)).tolist(), SPECTRUM.exponent)
+    power = Continued(spectrum)(exact, (32, 32))._power(
+        exact(x_t, t), *of_beyond(spectrum, NOISE, (32, 32), (96, 96), torch.device("cpu"))[:2], *_levels(exact, t)
+    )
+    assert bool(((power - 1).abs() < 4 * math.sqrt(1 / 380)).all())  # of 380 modes, half of them independent
+    found, wiener = (way(exact, (32, 32))(x_t, t) for way in (Continued(spectrum), WienerBeyond(spectrum)))
+    assert float((found - wiener).norm() / wiener.norm()) < 0.02
+    told = Continued(SPECTRUM)
+    assert told.fitted(pytest.fail, NOISE) is told
+    with pytest.raises(InputError, match="knows no spectrum"):
+        Continued()(exact, (8, 8))
+
+
+def _levels(law, t):
+    alpha, sigma = (v.reshape(-1, 1, 1, 1) for v in law.sde.schedule(t))
+    return alpha**2, sigma**2 * law.sde.noise.eigenvalues((96, 96))
 
 
 class InCosines:

@@ -61,6 +61,14 @@ class Batch:
         yield from (self.x, *self.cond.values(), *self.given.values())
         yield from (part for part in (self.y, self.mask, self.key, self.noise) if part is not None)
 
+    def split(self, size: int) -> list[Batch]:
+        """The same samples in batches of at most so many."""
+
+        def part(first: int) -> Batch:
+            return self.mapped(lambda tensor: tensor[first : first + size] if len(tensor) == len(self) else tensor)
+
+        return [part(first) for first in range(0, len(self), size)]
+
     def pin_memory(self) -> Batch:
         """The same batch in memory that a GPU copies from by itself; a `DataLoader` calls this."""
         return replace(self.mapped(Tensor.pin_memory), key=self.key)

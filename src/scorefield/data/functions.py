@@ -19,6 +19,7 @@ from scorefield.data.source import Source, Split, check_split, hold_out
 from scorefield.data.stored import StoredFile, open_arrays
 from scorefield.foundation.errors import InputError
 
+LOOKED_AT = 2**27  # values that are looked through for NaN when a file is opened; of a larger one, a sample of its rows
 IRREGULAR = 1e-2  # of a spacing, by which spacings may differ: coordinates are often stored in float32
 
 
@@ -40,6 +41,7 @@ class Functions(Source):
         held_out: a file with the held-out functions; without, some of those in `path` are held out.
         valid: how many are held out (integer) or which fraction (float).
         seed: draws which ones.
+        gaps: whether some functions are not known everywhere, for a file so large that only a part of it is looked through.
     """
 
     path: Path
@@ -52,6 +54,7 @@ class Functions(Source):
     held_out: Path | None = None
     valid: int | float = 0.1
     seed: int = 0
+    gaps: bool = False
 
     def load(self, split: Split) -> FieldDataset:
         check_split(split)
@@ -66,10 +69,9 @@ class Functions(Source):
         fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
         grid = tuple(fields[0].x.shape[1:])
         points = self._points(file, grid, path)
-        rows = fields.gather(torch.from_numpy(spread_rows(len(fields), math.prod(fields.array.shape[1:])))).x
-        gaps = float(rows.isnan().float().mean())
+        gaps = unknown(fields)
         found = GivenFields(
-            fields, self._conditions(file, fields, grid, path), points if self.append else None, gaps > 0
+            fields, self._conditions(file, fields, grid, path), points if self.append else None, self.gaps or gaps > 0
         )
         found.notes = tuple(
             f"{label} of {path} is not used: functions have no classes. Save fields with classes as .npz."
@@ -118,8 +120,20 @@ class Functions(Source):
         return found
 
 
+def unknown(fields: ArrayFields) -> float:
+    """The share of values that are NaN: of all where they can be looked through at once, else of a sample of the fields."""
+    each = math.prod(fields.array.shape[1:])
+    whole = len(fields) * each <= LOOKED_AT
+    rows = torch.arange(len(fields)) if whole else torch.from_numpy(spread_rows(len(fields), each))
+    counts = [int(fields.gather(part).x.isnan().sum()) for part in rows.split(max(1, 2**22 // each))]
+    return sum(counts) / max(1, len(rows) * each)
+
+
 class GivenFields(FieldDataset):
-    """Fields with what they are conditioned on: other fields, the positions of their points; `gaps` where some are NaN."""
+    """Fields with what they are conditioned on: other fields, the positions of their points; `gaps` where some are NaN.
+
+    One with NaN among fields without gaps raises InputError.
+    """
 
     def __init__(
         self,
@@ -137,6 +151,11 @@ class GivenFields(FieldDataset):
     def gather(self, indices: Tensor) -> Batch:
         batch = self.fields.gather(indices)
         cond = dict(batch.cond)
+        if not self.gaps and bool((holes := batch.x.isnan().flatten(1).any(1)).any()):
+            raise InputError(
+                f"Field {int(indices[holes][0])} has points that are not known (NaN), which a sample of the fields did not show: "
+                "add --data.gaps true."
+            )
         if self.given is not None:
             cond["field"] = self.given.gather(indices).x
         if self.coordinates is not None:

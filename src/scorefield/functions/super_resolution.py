@@ -27,8 +27,9 @@ class SuperResolve(Restoring):
     Args:
         field: the coarse function: .npy or image, in data units.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
-        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
-            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+        beyond: on a finer grid, the modes that the training grid lacks: Continued (the default where the noise has
+            modes and nothing is given: the spectrum of the training data by each field's own power), WienerBeyond (the spectrum
+            alone), Extrapolate (what the network makes of them) or BandLimited (no noise in them).
         method: Replacement, exact in the modes that are known, where there is no noise; MomentMatching with noise; PiGDM, DPS.
     """
 
@@ -43,7 +44,7 @@ class SuperResolve(Restoring):
             self.check_depth(path, stored_as(path))
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
-        beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
+        beyond = resolution.fitted(self.beyond, model, lambda split: source.source(self.trust).load(split), grid)
         torus = model.sde.noise.periodic
         case = read_case(self.field, model.shape[0], grid, periodic=torus, noise=self.noise, truth=self.truth)
         method = self.method or usual(self.noise)

@@ -82,8 +82,9 @@ class Evaluate(Drawing, ByFeatures):
         statistics: compare with this file of make-reference, not with data.
         comparison: figures of fields as such: Phases, Spectra.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
-        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
-            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+        beyond: on a finer grid, the modes that the training grid lacks: Continued (the default where the noise has
+            modes and nothing is given: the spectrum of the training data by each field's own power), WienerBeyond (the spectrum
+            alone), Extrapolate (what the network makes of them) or BandLimited (no noise in them).
     """
 
     n: AtLeastTwo = option("-n", "--number", default=1000)
@@ -116,7 +117,7 @@ class Evaluate(Drawing, ByFeatures):
             raise InputError(
                 "--reference counts fields of the data, for which --statistics stands: leave out one of them."
             )
-        if self.beyond is not None and not self.resolution:
+        if self.beyond is not None and not self.resolution and self.members is None:
             raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if self.statistics is not None and self.comparison is not None:
             raise InputError("--comparison compares fields with the data themselves: leave out --statistics.")
@@ -145,7 +146,6 @@ class Evaluate(Drawing, ByFeatures):
             "statistics",
             "comparison",
             "resolution",
-            "beyond",
         )
         for name in unpaired:
             if getattr(self, name):
@@ -186,7 +186,8 @@ class Evaluate(Drawing, ByFeatures):
                 raise InputError(
                     f"{run.folder}: its network is conditioned on nothing that the data have: leave --members out."
                 )
-            job = replace(run, n=n * members).draws(Setting(grid, None, paired.repeated(given, members)))
+            beyond = run.way_beyond(grid)
+            job = replace(run, n=n * members).draws(Setting(grid, beyond, paired.repeated(given, members)))
             draws[name] = replace(job, out=self.place / digest(job.identity)[:8] / "paired")
         record = paired.Paired(draws, fields, train, n, members).record() | {"model": dict(draws["draws"].facts)}
         record["evaluations_per_sample"] = count_evaluations(
@@ -194,6 +195,12 @@ class Evaluate(Drawing, ByFeatures):
         )
         write_json(run_folder(self.checkpoint.path) / "paired.json", record)
         return strict(record)
+
+    def way_beyond(self, grid: tuple[int, ...]) -> Finer | None:
+        """What becomes of modes that the training grid lacks."""
+        return resolution.fitted(
+            self.beyond, self.model, lambda split: self.checkpoint.source(self.trust).load(split), grid
+        )
 
     def _other(self, path: Path) -> Evaluate:
         """The last checkpoint of another run, drawn in the same way."""
@@ -262,7 +269,7 @@ class Evaluate(Drawing, ByFeatures):
         """How samples are drawn and what they are compared with, all that can be refused refused before the first sample."""
         model = self.model
         grid = resolution.grid_of(model.shape[1:], self.resolution)
-        beyond = resolution.fitted(self.beyond, model, lambda: self.checkpoint.source(self.trust).load("train"))
+        beyond = self.way_beyond(grid)
         cond = None
         if model.generative.net.cond_channels or (model.vector and self.vector is None):
             cond = resolution.conditions(self._source.load("valid"), self.n, grid)

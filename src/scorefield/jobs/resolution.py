@@ -12,38 +12,76 @@ from torch import Tensor
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.fields import FieldDataset
 from scorefield.data.functions import on_grid
+from scorefield.data.source import Split
 from scorefield.foundation import cosine, fourier
 from scorefield.foundation.errors import InputError, brief
 from scorefield.model import Model
 from scorefield.run.verb import log
-from scorefield.samplers import Finer
+from scorefield.samplers import Continued, Finer
 
 MEASURED = 512  # training fields that a spectrum is measured on
+SAME = 1e-6  # of the noise's mean mode on two grids, where it is one process
 
 
-def fitted(beyond: Finer | None, model: Model, load: Callable[[], FieldDataset]) -> Finer | None:
-    """A way beyond the band with what it has to know of the training data.
+def fitted(
+    beyond: Finer | None, model: Model, load: Callable[[Split], FieldDataset], grid: Sequence[int]
+) -> Finer | None:
+    """A way beyond the band with what it has to know of the training data; the default where none is asked for, see `_default`.
 
     Args:
         beyond: the way, where one is asked for.
         model: whose normaliser and noise they are seen by.
-        load: the training data, called where they are needed.
+        load: the data of training, of which a split is read where it is needed.
+        grid: that is drawn on.
 
     Raises:
-        InputError: they are needed and not at hand.
+        InputError: they are needed for what was asked for, and not at hand.
     """
 
     def fields() -> Tensor:
         try:
-            train = load()
+            train = load("train")
         except InputError as error:
             raise InputError(
-                f"WienerBeyond takes the spectrum from the training data, which are not at hand ({brief(error)}): give "
+                f"{type(beyond or Continued()).__name__} takes the spectrum from the training data, which are not at hand "
+                f"({brief(error)}): give "
                 '--beyond.spectrum \'{"exponent": ..., "bands": [...]}\', which `suggest --wiener` prints where they are.'
             ) from error
         return model.enter(train.gather(spread(len(train), MEASURED)))[0].cpu()
 
-    return None if beyond is None else beyond.fitted(fields, model.sde.noise)
+    if beyond is not None:
+        return beyond.fitted(fields, model.sde.noise)
+    return _default(model, fields, grid)
+
+
+def _default(model: Model, fields: Callable[[], Tensor], grid: Sequence[int]) -> Finer | None:
+    """`Continued` on a finer grid, where the noise is one process in modes of the grid and the new ones are the model's alone.
+
+    Else none: what fields are conditioned on may know their finer modes, a draw in one evaluation has no noise level to filter
+    by, and where the spectrum cannot be measured a warning says so.
+    """
+    trained, noise = model.shape[1:], model.sde.noise
+    denoiser = model.generative
+    if (
+        all(n <= m for n, m in zip(grid, trained, strict=True))
+        or denoiser.net.cond_channels
+        or denoiser.precondition.one_step
+    ):
+        return None
+    try:
+        before, now = (float(noise.eigenvalues(points).flatten()[0]) for points in (trained, grid))
+        noise.basis(len(grid))
+    except InputError:  # diagonal in no modes
+        return None
+    if abs(now / before - 1) > SAME:
+        return None
+    try:
+        return Continued().fitted(fields, noise)
+    except InputError as error:
+        log.warning(
+            f"the modes that the training grid lacked are the network's own guess (--beyond Extrapolate), for {brief(error)}"
+        )
+        return None
 
 
 def beyond_grid(beyond: Finer | None, model: Model, denoiser: DenoiserProtocol | None) -> DenoiserProtocol | None:

@@ -40,8 +40,9 @@ class Sample(Drawing):
         weak: run or earlier checkpoint of a weaker model of the same data, away from which --guidance leads; 2 by default.
         within: the smallest and the largest noise σ/α, in model space, at which guidance acts.
         resolution: points along the longest axis, or along each: the domain of training on another grid.
-        beyond: on a finer grid, the modes that the training grid lacks: Extrapolate (the default), BandLimited (no noise in
-            them) or WienerBeyond (Gaussian, by the spectrum of the training data or --beyond.spectrum).
+        beyond: on a finer grid, the modes that the training grid lacks: Continued (the default where the noise has
+            modes and nothing is given: the spectrum of the training data by each field's own power), WienerBeyond (the spectrum
+            alone), Extrapolate (what the network makes of them) or BandLimited (no noise in them).
         given: condition sample i on what goes with field i of this split of the data, train or valid; or on field i of a file, an
             image or .npy (fields, channels, *grid) in the units of the data; over again where there are fewer.
         rollout: draw sequences of so many fields, each given those before it, of a run on `Forecasts`; with --given.
@@ -109,7 +110,7 @@ class Sample(Drawing):
             )
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
-        beyond = resolution.fitted(self.beyond, model, lambda: source.source(self.trust).load("train"))
+        beyond = resolution.fitted(self.beyond, model, lambda split: source.source(self.trust).load(split), grid)
         cond, told = self._given(model, grid)
         facts = self.provenance | dict(guidance.facts)
         label = number_of(self.label, guidance.names) if guidance.names else label_of(model, self.label)

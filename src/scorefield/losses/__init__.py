@@ -1,5 +1,6 @@
 """Losses: (denoiser, batch, generator) -> one number per sample."""
 
+from scorefield.losses.adversarial import Critic, Wasserstein
 from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
@@ -25,9 +26,9 @@ from scorefield.losses.weights import (
 )
 
 __all__ = [
-    "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "Ambient", "CrossEntropy", "Denoising", "Derivative", "EDMWeight",
-    "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
+    "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "Ambient", "Critic", "CrossEntropy", "Denoising", "Derivative",
+    "EDMWeight", "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
     "ImportanceSampledLikelihood", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
     "SampledKSpace", "Score", "ScorePower", "SelfDistillation", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",
-    "UniformLevels", "UniformTime", "Unweighted", "Weight",
+    "UniformLevels", "UniformTime", "Unweighted", "Wasserstein", "Weight",
 ]  # fmt: skip

@@ -10,6 +10,7 @@ from torch import Tensor
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.batch import Batch
 from scorefield.foundation.random import Generators
+from scorefield.nn.network import Network
 
 
 class Metric(ABC):
@@ -40,6 +41,16 @@ class Loss(ABC):
     jumps: bool = False
 
     @property
+    def adversary(self) -> Adversary | None:
+        """What a network of the loss's own minimises, which is trained against the denoiser; None without any."""
+        return None
+
+    @property
+    def held_out(self) -> Loss:
+        """What held-out fields are judged by: the loss itself, unless its value means nothing without its critic."""
+        return self
+
+    @property
     def figures(self) -> tuple[Metric, ...]:
         """What else is worth knowing of held-out fields; nothing, unless a loss says so."""
         return ()
@@ -48,3 +59,17 @@ class Loss(ABC):
     def __call__(
         self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators
     ) -> Float[Tensor, " batch"]: ...
+
+
+class Adversary(Loss):
+    """The loss of a critic, a network that is trained against the denoiser and changes no weight of it."""
+
+    @property
+    @abstractmethod
+    def network(self) -> Network:
+        """The critic."""
+
+    @property
+    @abstractmethod
+    def steps(self) -> int:
+        """Steps of the critic before each step of the denoiser, among which a batch is shared out."""

@@ -117,8 +117,8 @@ def prepare(
     if built.train.loss.one_step != model.denoiser.precondition.one_step:
         raise InputError(
             f"train.loss {type(built.train.loss).__name__} and model.precondition "
-            f"{type(model.denoiser.precondition).__name__} do not go together: EnsembleScore teaches draws of one evaluation, "
-            "which OneStep makes; the other losses a denoiser, which it does not. Change one of them."
+            f"{type(model.denoiser.precondition).__name__} do not go together: EnsembleScore and Wasserstein teach draws of one "
+            "evaluation, which OneStep makes; the other losses a denoiser, which it does not. Change one of them."
         )
     for fields in (train, valid):
         fields.ready()  # settings are checked before all data are read

@@ -203,6 +203,7 @@ def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
     _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
     _fit_jumps(inner, import_class(groups.train.loss.class_path))
+    _fit_critic(groups.train.loss, first)
     if "spatial" in inner:
         axes = first.x.ndim - 1
         if inner.spatial not in (2, axes):  # 2 is what a network has where nothing is said
@@ -257,6 +258,19 @@ def _fit_jumps(inner: Namespace, loss: type[Loss]) -> None:
         )
     if loss.jumps:
         inner.jumps = True
+
+
+def _fit_critic(loss: Namespace, first: Batch) -> None:
+    """Write the channels and axes of a loss's own network, whose result is one number at each point."""
+    critic = loss.get("init_args", Namespace()).get("critic")
+    if critic is None:
+        return
+    arguments = critic.init_args
+    sizes = {"in_channels": first.x.shape[0], "out_channels": 1, "spatial": first.x.ndim - 1}
+    sizes["cond_channels"] = first.cond["field"].shape[0] if "field" in first.cond else 0
+    for name, size in sizes.items():
+        if name in arguments:
+            arguments[name] = size
 
 
 def _refuse_vector(net: Namespace, entries: int) -> None:

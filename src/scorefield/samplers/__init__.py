@@ -1,6 +1,6 @@
 """Samplers: a time grid, a step, perhaps a corrector; pure functions of (denoiser, x_t, t, s). Likelihoods by the same flow."""
 
-from scorefield.samplers.finer import BandLimited, Extrapolate, Finer, WienerBeyond
+from scorefield.samplers.finer import BandLimited, Continued, Extrapolate, Finer, WienerBeyond
 from scorefield.samplers.flow import Adaptive
 from scorefield.samplers.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
 from scorefield.samplers.jump import Jump
@@ -24,9 +24,9 @@ from scorefield.samplers.steps import (
 from scorefield.samplers.tiled import Tiled
 
 __all__ = [
-    "DDIM", "Adaptive", "Ancestral", "AnnealedLangevin", "BandLimited", "Corrector", "DPMSolverPP2M", "EDMGrid",
-    "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Jump", "Langevin", "LogSNRGrid", "NCSNLangevin",
-    "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler", "Slicewise",
-    "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniPC", "UniformGrid", "WienerBeyond",
-    "bits_per_dimension", "interpolate", "sample",
+    "DDIM", "Adaptive", "Ancestral", "AnnealedLangevin", "BandLimited", "Continued", "Corrector", "DPMSolverPP2M",
+    "EDMGrid", "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Jump", "Langevin", "LogSNRGrid",
+    "NCSNLangevin", "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler",
+    "Slicewise", "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniPC", "UniformGrid",
+    "WienerBeyond", "bits_per_dimension", "interpolate", "sample",
 ]  # fmt: skip

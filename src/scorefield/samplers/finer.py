@@ -1,6 +1,6 @@
 """Sampling on a grid finer than that of training: what becomes of the modes that no training field had.
 
-The three ways are denoisers that wrap a denoiser, so that every sampler takes them.
+The ways are denoisers that wrap a denoiser, so that every sampler takes them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,8 @@ from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.core.spectrum import RadialSpectrum, wavenumbers
 from scorefield.foundation.arithmetic import placed
 from scorefield.foundation.errors import InputError
+
+RANGE, HALVINGS = 8.0, 24  # of ln r, and of the interval that it is sought in
 
 
 class Finer(ABC):
@@ -82,6 +84,30 @@ class WienerBeyond(Finer):
 
 
 @dataclass(frozen=True)
+class Continued(Finer):
+    """As `WienerBeyond`, with the spectrum r S of each field and channel: r is its own power at the end of the band over S's.
+
+    Fields are rough and smooth, and a rough one is rough at finer scales as well: new modes of the mean spectrum have too much
+    power for most fields, and too little for a few. r solves r = mean (|x̂_k|² + V_k)/S_k over the modes of the last half octave,
+    x̂ the network's and V_k = r Sσ²λ/(α² r S + σ²λ) what is open there under r S: for Gaussian fields 1, within what so many
+    modes can tell. Held fixed in derivatives.
+
+    Args:
+        spectrum: S of the normalised data on the grid of training; by default measured there, by `fitted`.
+    """
+
+    spectrum: RadialSpectrum | None = None
+
+    def fitted(self, fields: Callable[[], Field], noise: Noise) -> Continued:
+        return self if self.spectrum is not None else Continued(RadialSpectrum.measure(fields(), noise))
+
+    def __call__(self, denoiser: DenoiserProtocol, trained: Sequence[int]) -> DenoiserProtocol:
+        if self.spectrum is None:
+            raise InputError("Continued knows no spectrum: give one, or call fitted with training fields first.")
+        return _Beyond(denoiser, tuple(trained), self.spectrum, own=True)
+
+
+@dataclass(frozen=True)
 class _Limited:
     """A denoiser under another law of the noise."""
 
@@ -94,11 +120,12 @@ class _Limited:
 
 @dataclass(frozen=True)
 class _Beyond:
-    """A denoiser within a band and Wiener's filter beyond."""
+    """A denoiser within a band and Wiener's filter beyond, where `own` by each field's own power at the end of the band."""
 
     denoiser: DenoiserProtocol
     trained: tuple[int, ...]
     spectrum: RadialSpectrum
+    own: bool = False
 
     @property
     def sde(self) -> SDE:
@@ -109,6 +136,10 @@ class _Beyond:
         basis, _ = noise.basis(x_t.ndim - 2)
         inside, data, values = _modes(self.spectrum, noise, self.trained, tuple(x_t.shape[2:]), x_t.device)
         alpha, sigma = self._scales(t, x_t)
+        band = inside.to(x_t)
+        within: Tensor = self.denoiser(basis.filter(x_t, band), t, cond)
+        if self.own:
+            data = data * self._power(within, inside, data, alpha**2, sigma**2 * values)
         variance = alpha**2 * data + sigma**2 * values
         filtered = alpha * data / variance
         if cond is not None and UNTIL in cond:
@@ -117,9 +148,25 @@ class _Beyond:
             jump = mean_gain((variance, ahead**2 * data + low**2 * values), (alpha, sigma), (ahead, low))
             far = self.sde.schedule.log_snr(s.double()) > self.sde.schedule.log_snr(t.double()) + 1e-7
             filtered = torch.where(expand_like(placed(far, x_t.device), x_t), jump, filtered)
-        band = inside.to(x_t)
-        within: Tensor = self.denoiser(basis.filter(x_t, band), t, cond)
         return basis.filter(within, band) + basis.filter(x_t, ((1 - inside) * filtered).to(x_t))
+
+    @torch.no_grad()
+    def _power(self, within: Field, inside: Tensor, data: Tensor, signal: Tensor, noise: Tensor) -> Tensor:
+        """r of each field and channel, (batch, channels, 1, ...): the root of r mean r/(r + σ²λ/α²S) = mean |x̂|²/S."""
+        rank = within.ndim - 2
+        radii = placed(wavenumbers(self.sde.noise, tuple(within.shape[2:])), within.device)
+        last = len(self.spectrum.bands) - 1
+        top = (inside == 1) & (radii > last / 2**0.5) & (radii <= last)
+        modes = self.sde.noise.basis(rank)[0].transform(within.double()).abs().square()
+        known = (modes / data)[..., top].mean(-1, keepdim=True)
+        open_ = (noise / (signal * data)).expand(len(within), 1, *within.shape[2:])[..., top]
+        low, high = (torch.full_like(known, end) for end in (-RANGE, RANGE))
+        for _ in range(HALVINGS):
+            middle = (low + high) / 2
+            r = middle.exp()
+            above = r * (r / (r + open_)).mean(-1, keepdim=True) > known
+            low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+        return ((low + high) / 2).exp().reshape(*known.shape[:2], *(1,) * rank)
 
     def _scales(self, t: Time, x: Field) -> Scales:
         """α and σ in float64, shaped to broadcast against x."""

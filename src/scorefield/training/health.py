@@ -43,18 +43,19 @@ class Health:
         self.recent: deque[float] = deque(maxlen=RECENT)
         self.start: float | None = None
 
-    def check(self, loss: float, sound: bool) -> str:
+    def check(self, loss: float, sound: bool, *, has_scale: bool = True) -> str:
         """What is wrong with a step; nothing where it is good.
 
         Args:
             loss: of the step.
             sound: whether loss and gradient were finite; else the step was left out.
+            has_scale: whether losses can be compared with those before: not what a critic that changes sees.
         """
         problem = ""
         if not sound:
             self.skipped += 1
             problem = "its loss or gradient is not finite"
-        elif self.start is not None and loss > self.start and loss > FAR * median(self.recent):
+        elif has_scale and self.start is not None and loss > self.start and loss > FAR * median(self.recent):
             problem = f"its loss is {loss:.3g}, the median of the last {len(self.recent)} is {median(self.recent):.3g}"
         if problem:
             self.in_a_row += 1

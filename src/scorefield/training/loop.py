@@ -141,7 +141,7 @@ class Loop:
         problems = []
         for step, (loss, norm, may_overflow) in enumerate(figures, first):
             sound = math.isfinite(loss) and (math.isfinite(norm) or bool(may_overflow))
-            if problem := self.health.check(loss, sound):
+            if problem := self.health.check(loss, sound, has_scale=self.plan.loss.adversary is None):
                 problems.append(f"Step {step}: {problem}")
             if sound:
                 self.loss_sum += loss
@@ -314,7 +314,7 @@ class Loop:
     def _validation_loss(self) -> float:
         total = torch.zeros(2, dtype=torch.float64)
         for batch, counts in self._held_out():
-            losses = self.state.loss(self.plan.loss, self.state.model.denoiser, batch)
+            losses = self.state.loss(self.plan.loss.held_out, self.state.model.denoiser, batch)
             if counts:
                 total += torch.tensor([float(losses.double().sum()), len(losses)])
         summed = self.state.over_all(total.to(self.fabric.device), "sum")

@@ -91,6 +91,8 @@ class Plan:
             raise InputError(f"train.clip must be positive, or null for no limit, not {self.clip}.")
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
+        if (adversary := self.loss.adversary) is not None:
+            self._check_critic(adversary.steps)
         for wrong, what in (
             (self.compile, "train.compile"),
             (self.precision == "16-mixed", "train.precision=16-mixed"),
@@ -98,6 +100,22 @@ class Plan:
         ):
             if self.strategy == "fsdp" and wrong:
                 raise InputError(f"train.strategy=fsdp does not go with {what}: leave one of them out.")
+
+    def _check_critic(self, rounds: int) -> None:
+        """Refuse what a critic's steps do not go with."""
+        name = type(self.loss).__name__
+        for wrong, what in (
+            (self.processes > 1, "several processes"),
+            (self.accumulate > 1, "train.accumulate"),
+            (self.precision == "16-mixed", "train.precision=16-mixed"),
+            (self.compile, "train.compile"),
+        ):
+            if wrong:
+                raise InputError(f"{name}, which trains a critic, does not go with {what}: leave that out.")
+        if self.batch_size % rounds:
+            raise InputError(
+                f"train.batch_size={self.batch_size} cannot be shared among {rounds} steps of the critic: give a multiple."
+            )
 
     @property
     def processes(self) -> int:

@@ -18,7 +18,7 @@ from scorefield.foundation.arithmetic import FULL, Choice, allow_tf32, autocast_
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.launch import started
 from scorefield.foundation.random import Generators, Stream, seed_of
-from scorefield.losses.loss import Loss
+from scorefield.losses.loss import Adversary, Loss
 from scorefield.model import Model
 from scorefield.nn.dropout import keyed_dropout, keyed_layers
 from scorefield.training import sharding
@@ -108,6 +108,7 @@ class State:
         ema: decay of the average of the weights.
         seed: of every draw.
         fabric: devices, processes and precision.
+        adversary: what a network of the loss's own minimises, by an optimiser like the model's.
 
     Attributes:
         step: how many were made.
@@ -116,7 +117,15 @@ class State:
         sharded: whether this process has but a share of the weights, so that all have to compute in step.
     """
 
-    def __init__(self, model: Model, optimiser: Optimiser, ema: float, seed: int, fabric: Fabric) -> None:
+    def __init__(
+        self,
+        model: Model,
+        optimiser: Optimiser,
+        ema: float,
+        seed: int,
+        fabric: Fabric,
+        adversary: Adversary | None = None,
+    ) -> None:
         self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
         self.step, self.draws = 0, seed
         self.precision: Choice | None = None
@@ -129,6 +138,12 @@ class State:
             part.to(fabric.device)
         self.ema = EMA(model.denoiser.net, ema, sharded=self.sharded)
         self._dropouts = keyed_layers(model.denoiser.net)
+        self.adversary, self.critic_optimiser = adversary, None
+        self.critic = critic = None if adversary is None else adversary.network
+        if critic is not None:
+            critic.to(fabric.device)
+            self.critic_optimiser = optimiser.build(critic.parameters(), fused=fused)
+            self._dropouts += keyed_layers(critic)
 
     @property
     def _scaler(self) -> Any:
@@ -159,7 +174,8 @@ class State:
         """
         # For layers of a user's own: those of this package draw by sample.
         torch.manual_seed(seed_of(self.draws, self.step, self.fabric.global_rank, Stream.DROPOUT))
-        micro = list(batches)
+        factor = self.plan.lr * self.plan.schedule(self.step, steps)
+        micro = list(batches) if self.adversary is None else self._oppose(batches, self.adversary, clip, factor)
         total = torch.zeros((), device=self.fabric.device)
         for position, batch in enumerate(micro):
             # A gradient that waits for those of other micro-batches is a whole one, which takes memory where it is to be shared.
@@ -171,12 +187,32 @@ class State:
             total += value.detach()
         norm = self._clip(clip)
         for group in self.optimiser.param_groups:
-            group["lr"] = self.plan.lr * self.plan.schedule(self.step, steps)
-        self._update(norm.isfinite())
+            group["lr"] = factor
+        self._update(self._optimiser, self.optimiser, norm.isfinite())
         self.optimiser.zero_grad()
         self.ema.update(self.step)
         self.step += 1
         return total, norm
+
+    def _oppose(self, batches: Iterable[Batch], adversary: Adversary, clip: float | None, lr: float) -> list[Batch]:
+        """The steps of the critic before one of the model, each on a part of the batch. Returns the part that is left to that."""
+        assert self.critic_optimiser is not None
+        (batch,) = batches
+        parts = batch.split(len(batch) // adversary.steps)
+        weights, limit = list(adversary.network.parameters()), float("inf") if clip is None else clip
+        for group in self.critic_optimiser.param_groups:
+            group["lr"] = lr
+        for weight in weights:
+            weight.requires_grad_(True)
+        for part in parts:
+            with self.keyed(part):
+                self.fabric.backward(self.loss(adversary, self.module, part, seed=self.draws).mean())
+            sound = torch.nn.utils.clip_grad_norm_(weights, limit).isfinite()
+            self._update(self.critic_optimiser, self.critic_optimiser, sound)
+            self.critic_optimiser.zero_grad()
+        for weight in weights:  # the model's step needs none of their gradients
+            weight.requires_grad_(False)
+        return parts[-1:]
 
     def over_all(self, number: Tensor, how: Literal["sum", "max"]) -> Tensor:
         """The sum or the largest of a tensor in all processes, which overwrites it; Fabric's waits at a barrier first."""
@@ -197,15 +233,15 @@ class State:
         assert batch.key is not None
         return keyed_dropout(self._dropouts, self.draws, batch.key, self.fabric.device)
 
-    def _update(self, sound: Tensor) -> None:
+    def _update(self, wrapped: Any, optimiser: torch.optim.Optimizer, sound: Tensor) -> None:
         """Change the weights if the step is sound. Where the optimiser can, the device itself decides, and nothing waits."""
         if self._scaler.precision == "16-mixed":
-            self._optimiser.step()  # which leaves out a gradient that is not finite, and scales the next ones down
-        elif getattr(self.optimiser, "_step_supports_amp_scaling", False):  # torch's name for what `found_inf` needs
-            self.optimiser.grad_scale, self.optimiser.found_inf = None, (~sound).float()  # type: ignore[attr-defined]
-            self._optimiser.step()
+            wrapped.step()  # which leaves out a gradient that is not finite, and scales the next ones down
+        elif getattr(optimiser, "_step_supports_amp_scaling", False):  # torch's name for what `found_inf` needs
+            optimiser.grad_scale, optimiser.found_inf = None, (~sound).float()  # type: ignore[attr-defined]
+            wrapped.step()
         elif bool(sound):
-            self._optimiser.step()
+            wrapped.step()
 
     def _clip(self, clip: float | None) -> Tensor:
         limit = float("inf") if clip is None else clip
@@ -250,6 +286,11 @@ class State:
         for name, parameter in self.model.denoiser.net.named_parameters():
             for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"optimiser.{key}.{name}"] = value
+        if self.critic is not None and self.critic_optimiser is not None:
+            tensors |= {f"critic.{name}": tensor for name, tensor in self.critic.state_dict().items()}
+            for name, parameter in self.critic.named_parameters():
+                for key, value in self.critic_optimiser.state.get(parameter, {}).items():
+                    tensors[f"critic_optimiser.{key}.{name}"] = value
         return tensors
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -285,13 +326,26 @@ class State:
         stored = checkpoint.group("optimiser")
         if not stored and checkpoint.facts["step"]:
             raise InputError("The checkpoint holds no optimiser state: it is for sampling, not for resuming.")
+        parameters = dict(net.named_parameters())  # `get_parameter` does not find those of factorised weights
         for key, name, value in ((*full.split(".", 1), value) for full, value in stored.items()):
-            parameter = self.model.denoiser.net.get_parameter(name)
+            parameter = parameters[name]
             # In the parameter's memory layout: fused optimisers walk both by address.
             alike = value.shape == parameter.shape
             place = torch.empty_like(parameter) if alike else torch.empty_like(value)
             self.optimiser.state[parameter][key] = place.copy_(
                 sharding.share_of(value, parameter) if alike and self.sharded else value
             )
+        if self.critic is not None and self.critic_optimiser is not None:
+            if not (weights := checkpoint.group("critic")):
+                raise InputError(
+                    "The checkpoint holds no critic: its run was trained by another loss. Give another --out."
+                )
+            self.critic.load_state_dict(weights, strict=True)
+            parameters = dict(self.critic.named_parameters())
+            for full, value in checkpoint.group("critic_optimiser").items():
+                key, name = full.split(".", 1)
+                parameter = parameters[name]
+                place = torch.empty_like(parameter) if value.shape == parameter.shape else torch.empty_like(value)
+                self.critic_optimiser.state[parameter][key] = place.copy_(value)
         self._scaler.load_state_dict(checkpoint.facts["scaler"])
         self.step = checkpoint.facts["step"]

@@ -45,7 +45,7 @@ class Trainer(Plan):
         """The devices and processes, started, with the model on them. InputError where they are not there."""
         fabric = launch(self.accelerator, self.devices, self.nodes, self.precision, self.strategy)
         net = model.denoiser.net
-        state = State(model, self.optimiser, self.ema, self.seed, fabric)
+        state = State(model, self.optimiser, self.ema, self.seed, fabric, self.loss.adversary)
         if self.compile:
             net.compile(dynamic=False)  # training has one shape
         return state

@@ -1,6 +1,7 @@
 """Functions: any file, any coordinates of a regular grid, and no others; conditions that belong to them."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -239,3 +240,22 @@ def test_windows_that_do_not_fit_are_refused():
 def test_labels_beside_functions_are_said_to_be_unused(tmp_path):
     np.savez(tmp_path / "a.npz", x=np.zeros((9, 5)), labels=np.arange(9))
     assert "labels of" in Functions(tmp_path / "a.npz").load("train").notes[0]
+
+
+def test_a_single_unknown_point_is_seen_and_none_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a small file at once; in a large one when its field is read, unless gaps are announced."""
+    x = np.zeros((300, 6, 6), np.float32)
+    x[211, 2, 3] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    source = Functions(tmp_path / "x.npy", valid=1)
+    assert source.load("train").gather(torch.arange(3)).mask is not None
+    monkeypatch.setattr("scorefield.data.functions.LOOKED_AT", 0)
+    monkeypatch.setattr("scorefield.data.functions.spread_rows", lambda count, each: np.arange(2))
+    fields = source.load("train")
+    assert fields.gather(torch.arange(3)).mask is None
+    with pytest.raises(InputError, match=r"Field 211 has points that are not known .*--data.gaps true"):
+        fields.gather(torch.arange(299))
+    mask = replace(source, gaps=True).load("train").gather(torch.arange(299)).mask
+    assert mask is not None and int((~mask).sum()) == 1

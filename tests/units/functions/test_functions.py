@@ -14,7 +14,8 @@ import scorefield
 import tiny
 from laws.test_oracles import matrix
 from scorefield.cli import main
-from scorefield.core.noise import Exponential, GaussianField, Matern, Neumann, Periodic, White
+from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.noise import Exponential, Free, GaussianField, Matern, Neumann, Periodic, White
 from scorefield.core.oracle import Gaussian
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
@@ -24,7 +25,8 @@ from scorefield.jobs import densities
 from scorefield.jobs.resolution import fitted
 from scorefield.model import Model
 from scorefield.run import experiment as run
-from scorefield.samplers import BandLimited, WienerBeyond
+from scorefield.run.loading import open_checkpoint
+from scorefield.samplers import BandLimited, Continued, WienerBeyond
 
 pytest.importorskip("neuralop")
 RECIPE = """
@@ -203,9 +205,47 @@ def test_the_modes_beyond_the_training_grid_are_treated_as_asked(folder: Path, t
 
 
 def test_without_the_training_data_a_spectrum_has_to_be_given(model: Model) -> None:
-    def load() -> FieldDataset:
+    def load(split: str) -> FieldDataset:
         raise AbsentDataError("There is no data.npy.")
 
     with pytest.raises(InputError, match=r"not at hand \(There is no data.npy\): give --beyond.spectrum"):
-        fitted(WienerBeyond(), model, load)
-    assert fitted(BandLimited(), model, load) == BandLimited()
+        fitted(WienerBeyond(), model, load, (16, 16))
+    assert fitted(BandLimited(), model, load, (16, 16)) == BandLimited()
+
+
+def test_the_default_beyond_the_training_grid(model: Model, folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Each field's own power where it can be known; the network's guess, and a warning, where the data are not at hand."""
+
+    def load(split: str) -> FieldDataset:
+        raise AbsentDataError("There is no data.npy.")
+
+    def data(split: str) -> FieldDataset:
+        return open_checkpoint(folder).source().load(split)
+
+    n = max(model.shape[1:])
+    assert isinstance(fitted(None, model, data, (2 * n, 2 * n)), Continued)
+    assert fitted(None, model, pytest.fail, (n, n)) is None
+    assert fitted(None, model, pytest.fail, (n // 2, n // 2)) is None
+    assert not caplog.records
+    assert fitted(None, model, load, (2 * n, 2 * n)) is None
+    assert "not at hand (There is no data.npy)" in caplog.text and "--beyond Extrapolate" in caplog.text
+    for noise in (White(), GaussianField(Matern(0.1), Free())):  # another process there, or in no modes
+        other = Model(SDE(EDM(), noise), model.denoiser.net, EDMPreconditioner(), model.normaliser, shape=model.shape)
+        assert fitted(None, other, pytest.fail, (2 * n, 2 * n)) is None
+
+
+def test_factorised_weights_are_resumed_bit_for_bit(tmp_path: Path) -> None:
+    """Those of a U-NO, whose parts torch does not find by their names."""
+    text = RECIPE.replace("class_path: FNO", "class_path: UNO").replace(
+        "layers: 2", "sizes: [4], factorisation: tucker"
+    )
+    short = {"train__validate_every": 0, "train__preview_every": 0, "train__checkpoint_every": 1}
+    path, found = tiny.recipe(tmp_path, text), []
+    run.train(*tiny.settings(path, train__steps=2, **short), tmp_path / "whole")
+    run.train(*tiny.settings(path, train__steps=1, **short), tmp_path / "parts")
+    run.train(*tiny.settings(path, train__steps=2, **short), tmp_path / "parts", resume=True)
+    for name in ("whole", "parts"):
+        found.append(open_checkpoint(tmp_path / name, 2).checkpoint.tensors)
+    assert any(name.endswith(".core") for name in found[0])
+    assert found[0].keys() == found[1].keys()
+    assert not [name for name, value in found[0].items() if not torch.equal(value, found[1][name])]

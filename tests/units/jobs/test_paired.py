@@ -77,6 +77,32 @@ def test_the_command_compares_draws_with_what_they_belong_to(run: Path, capsys: 
     assert "climatology" in capsys.readouterr().out
 
 
+def test_members_are_drawn_on_the_finer_grid_of_other_data(run: Path, tmp_path: Path) -> None:
+    """With or without a way for the modes that the training grid lacked, which changes them."""
+    draws, found = np.random.default_rng(1), {}
+    a = draws.normal(size=(12, 16, 16)).astype("f4")
+    np.savez(tmp_path / "fine.npz", a=a, u=2 * a + 3)
+    words = [
+        "evaluate",
+        str(run),
+        "-n",
+        "4",
+        "--members",
+        "2",
+        "--steps",
+        "2",
+        "--data",
+        "Functions",
+        "--data.valid",
+        "4",
+    ]
+    words += ["--data.path", str(tmp_path / "fine.npz"), "--data.key", "u", "--data.given", "a"]
+    for way in ([], ["--beyond", "Extrapolate"], ["--beyond", "WienerBeyond"]):
+        assert main([*words, *way]) == 0
+        found[" ".join(way)] = json.loads((run / "paired.json").read_text())["forecasts"]["draws"]["crps"]
+    assert found[""] == found["--beyond Extrapolate"] != found["--beyond WienerBeyond"]
+
+
 def test_what_cannot_be_compared_is_refused(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["evaluate", str(run), "-n", "6"]
     for more, expected in (

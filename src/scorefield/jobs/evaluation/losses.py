@@ -93,7 +93,7 @@ class Losses(Job):
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        made_by = {"loss": repr(self.plan.loss), "seed": self.plan.seed, "precision": self.plan.precision}
+        made_by = {"loss": repr(self.plan.loss.held_out), "seed": self.plan.seed, "precision": self.plan.precision}
         return self.facts_of_data | made_by | {"draws": self.draws, "chunk": self.chunk, "model": dict(self.facts)}
 
     @property
@@ -107,7 +107,7 @@ class Losses(Job):
         batch: Batch = fetch(self.fields, key, (), self.plan.seed)
         autocast = autocast_of(self.plan.precision, self.model.device)
         denoiser = self.model.denoiser
-        found = losses_of(self.plan.loss, denoiser, self.model, batch, seed=self.plan.seed, autocast=autocast)
+        found = losses_of(self.plan.loss.held_out, denoiser, self.model, batch, seed=self.plan.seed, autocast=autocast)
         return {"loss": found.double().cpu().numpy()}
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
