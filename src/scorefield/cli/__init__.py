@@ -34,6 +34,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its argu
   make-reference DATA --out F   write statistics of data, to evaluate against without the data
   compare SAMPLES REFERENCE     evaluate samples on disk against such a file, data or other samples
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
+  export RUN --out NET.pt2       the denoiser as a program for torch.export.load, or ONNX runtimes (.onnx), without scorefield
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
   downscale RUN PREDICTORS --members M --out FILE.nc
@@ -67,6 +68,7 @@ VERBS = {  # each a class of a room
     "recipes": ("jobs", "Recipes"),
     "models": ("jobs", "Models"),
     "demo": ("jobs", "Demo"),
+    "export": ("jobs", "Export"),
     "make-reference": ("jobs", "MakeReference"),
     "compare": ("jobs", "Compare"),
     "report": ("jobs", "Report"),
