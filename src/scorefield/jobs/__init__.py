@@ -14,6 +14,7 @@ __getattr__, __dir__, HOMES = lazily(
         "denoise": "Denoise",
         "evaluate": "Evaluate",
         "export": "Export",
+        "hub": "Pull Push",
         "import_weights": "Import",
         "likelihood": "Likelihood",
         "models": "Models",
