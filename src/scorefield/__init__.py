@@ -77,7 +77,7 @@ NAMES = {
     """,
     "samplers.joint": "JointTimes",
     "samplers.tiled": "Tiled",
-    "training": "Adam Constant CosineDecay LearningRate Muon Optimiser Trainer",
+    "training": "Adam Constant CosineDecay LearningRate Logger MLflow Muon Optimiser TensorBoard Trainer WandB",
 }
 if TYPE_CHECKING:
     from scorefield.core.classifier import Classifier
@@ -148,7 +148,9 @@ if TYPE_CHECKING:
     )
     from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled
-    from scorefield.training import Adam, Constant, CosineDecay, LearningRate, Muon, Optimiser, Trainer
+    from scorefield.training import (
+        Adam, Constant, CosineDecay, LearningRate, Logger, MLflow, Muon, Optimiser, TensorBoard, Trainer, WandB,
+    )
 # fmt: on
 
 ROOMS = (

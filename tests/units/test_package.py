@@ -37,6 +37,18 @@ def test_what_the_project_says_of_itself_agrees(project: dict) -> None:
     assert named == set(tried["python"]) and lowest[0] == min(tried["python"], key=lambda name: int(name.split(".")[1]))
 
 
+def test_the_recipe_of_conda_names_what_the_project_needs(project: dict) -> None:
+    """The same packages with the same lower bounds, and the same versions of Python."""
+    text = (ROOT / "conda" / "recipe.yaml").read_text(encoding="utf-8")
+    recipe = yaml.safe_load(text)
+    needed = {re.sub(r"\[.*?\]", "", name).replace(" ", "") for name in project["dependencies"]}
+    renamed = {"torch": "pytorch", "matplotlib": "matplotlib-base"}
+    expected = {re.sub(r"^[a-z-]+", lambda found: renamed.get(found[0], found[0]), name) for name in needed}
+    run = {name.replace(" ", "") for name in recipe["requirements"]["run"]} - {f"python{project['requires-python']}"}
+    assert run - {"docstring_parser", "typeshed-client"} == expected
+    assert recipe["context"]["version"] == project["version"] and recipe["about"]["license"] == project["license"]
+
+
 def test_the_law_of_the_guide_to_contributors_holds() -> None:
     (program,) = re.findall(
         r"```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), flags=re.DOTALL
@@ -66,9 +78,20 @@ def test_wheel_and_sdist_are_whole_and_work_on_their_own(project: dict, tmp_path
     venv.create(tmp_path / "own", with_pip=False)
     python = tmp_path / "own" / "bin" / "python"
     (packages,) = (tmp_path / "own" / "lib").glob("python*/site-packages")
-    with zipfile.ZipFile(wheel) as file:
-        file.extractall(packages)
-    (packages / "dependencies.pth").write_text(next(path for path in sys.path if path.endswith("site-packages")))
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(python),
+        "install",
+        "--quiet",
+        "--no-index",
+        "--no-deps",
+        str(wheel),
+    ]
+    subprocess.run(pip, check=True, capture_output=True)
+    (packages / "dependencies.pth").write_text("\n".join(path for path in sys.path if path.endswith("site-packages")))
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
     def call(*words: str) -> str:
@@ -78,6 +101,13 @@ def test_wheel_and_sdist_are_whole_and_work_on_their_own(project: dict, tmp_path
     assert call("-c", "import scorefield; print(scorefield.__file__)").startswith(str(packages))
     assert call("-m", "scorefield", "--version").split() == ["scorefield", project["version"]]
     assert "digits" in call("-m", "scorefield", "recipes")
+    program = [tmp_path / "own" / "bin" / "scorefield", "models"]  # which pip has made
+    listed = subprocess.run(program, cwd=tmp_path, env=environment, check=True, capture_output=True, text=True).stdout
+    shipped = {path.parent.name for path in (source / "src" / "scorefield" / "models").glob("*/model.safetensors")}
+    assert shipped <= set(listed.split())
+    call("-m", "scorefield", "sample", "brain-t1", "-n", "1", "--steps", "2", "--out", "brain")
+    assert len(list((tmp_path / "brain").glob("samples*"))) > 0
+    assert wheel.stat().st_size < 25e6 and sdist.stat().st_size < 25e6
     call("-m", "scorefield", "train", "digits", "--out", "run", "--train.steps", "2", "--train.preview_every", "9")
     call("-m", "scorefield", "sample", "run", "-n", "2", "--chunk", "2", "--steps", "2", "--out", "drawn")
     call("-m", "scorefield", "report", "run")

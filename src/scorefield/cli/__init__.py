@@ -18,41 +18,44 @@ from scorefield.foundation.signals import Stopped, Terminated, signals_interrupt
 
 USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its arguments)
 
-  train RECIPE --out RUN        train a score model; --resume goes on, --init RUN starts from another's weights,
-                                --dry-run estimates what it will cost
-  sample RUN -n N --out DIR     draw samples; a call that was interrupted goes on where it stopped, and several calls at
-                                once share the work; --resolution N draws functions on another grid
-  evaluate RUN                  compare samples with the data: distances, memorisation, coverage
-  import CHECKPOINT --out RUN   make a run of weights that another program trained; nothing in the file is executed
-  likelihood RUN --out FILE     log p of data under the model in nats, and in bits per dimension where data are quantised
-  check-data SOURCE             look at data before training: shape, range, NaN, scales, a picture
-  noise-levels RECIPE --out F   choose noise levels from data, and write the recipe with them
-  suggest RECIPE                which noise levels the spectrum of the data asks for, before training on functions
-  recipes                       list the recipes that come with scorefield
-  models [NAME]                 list the models that come with scorefield, usable by name where a RUN is expected; the card of one
-  demo                          train on handwritten digits, sample, evaluate: a few minutes on two cores
-  make-reference DATA --out F   write statistics of data, to evaluate against without the data
-  compare SAMPLES REFERENCE     evaluate samples on disk against such a file, data or other samples
-  report RUN                    one HTML page about a run: configuration, curves, samples, metrics
-  restore RUN IMAGE --task T --out DIR
-                                inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
-  downscale RUN PREDICTORS --members M --out FILE.nc
-                                an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
-  reconstruct RUN KSPACE --out FILE.h5
-                                MR images from undersampled k-space: members, mean, standard deviation, baselines, picture
-  superres RUN FILE --resolution N --out DIR
-                                draw functions on a fine grid that agree with a given one on a coarse grid
-  plot RUN --out DIR            noise, its covariance, an example under growing noise and samples, as PNG and PDF
-  denoise RUN FILE ... --out DIR
-                                take white noise out of fields: images or arrays, --noise known or estimated
-  verify PRED TRUTH --out DIR   score predictions of climate data: CRPS, spread, ranks, spectra, extremes, pictures
-  baseline NAME PREDICTORS --out FILE
-                                what a downscaling model has to beat: interpolation, ridge, BCSD, dressed or not
-  correct SAMPLES --out FILE    map the quantiles of predictions to the truth's in each grid box
-  mlbench prepare ROOT          CORDEX ML-Bench: check its files; train ROOT --out RUNS, predict RUNS ROOT --out SUBMISSION
-                                and validate SUBMISSION ROOT go the whole road by its names
+begin
+  demo                            train on handwritten digits, sample, evaluate: a few minutes on two cores
+  models [NAME]                   the models that come along or were pulled, each a RUN by its name; the card of one
+  recipes                         the recipes that come along
+  completion bash|zsh|fish        the script by which a shell completes all this
+look at data
+  check-data SOURCE               shape, range, NaN, scales, a picture
+  suggest RECIPE                  which noise levels the spectrum of functions asks for
+  noise-levels RECIPE --out F     choose noise levels from data, and write the recipe with them
+train
+  train RECIPE --out RUN          --resume goes on, --init RUN starts from another's weights, --dry-run tells the costs
+  import CHECKPOINT --out RUN     a run of weights that another program trained; nothing in the file is executed
+draw
+  sample RUN -n N --out DIR       goes on where it was stopped, and several calls at once share the work;
+                                  --resolution N draws functions on another grid
+judge
+  evaluate RUN                    compare samples with the data: distances, memorisation, coverage
+  report RUN                      one HTML page: configuration, curves, samples, metrics
+  likelihood RUN --out FILE       log p in nats, and bits per dimension where data are quantised
+  compare SAMPLES REFERENCE       samples on disk against data, other samples or statistics
+  make-reference DATA --out F     such statistics, to evaluate without the data
+  plot RUN --out DIR              noise, its covariance, growing noise and samples, as PNG and PDF
+restore
+  restore RUN IMAGE --task T --out DIR     inpaint, colourise, superres or deblur: samples, mean, spread, picture
+  denoise RUN FILE ... --out DIR           take white noise out of images or arrays, --noise known or estimated
+  superres RUN FILE --resolution N --out DIR    functions on a fine grid that agree with one on a coarse grid
+  reconstruct RUN KSPACE --out FILE.h5     MR images from undersampled k-space, beside classical ones
+climate
+  downscale RUN PREDICTORS --members M --out FILE.nc     an ensemble of fine fields for coarse ones, NetCDF or Zarr
+  verify PRED TRUTH --out DIR     CRPS, spread, ranks, spectra, extremes, pictures
+  baseline NAME PREDICTORS --out FILE      what a model has to beat: interpolation, ridge, BCSD, dressed or not
+  correct SAMPLES --out FILE      map the quantiles of predictions to the truth's in each grid box
+  mlbench prepare|train|predict|validate   CORDEX ML-Bench, from its archives to a submission
+pass on
+  export RUN --out NET.pt2        the denoiser as a program for torch, or ONNX runtimes (.onnx), without scorefield
+  push RUN OWNER/MODEL            weights and a card to the Hugging Face hub;  pull OWNER/MODEL  fetches them, as a RUN
 
-every verb: --quiet says nothing but warnings and errors; --verbose says the settings, and how long each piece of the work takes
+every verb: --quiet says nothing but warnings and errors; --verbose says the settings, and how long each piece takes
 """
 
 VERBS = {  # each a class of a room
@@ -66,7 +69,10 @@ VERBS = {  # each a class of a room
     "suggest": ("functions", "Suggest"),
     "recipes": ("jobs", "Recipes"),
     "models": ("jobs", "Models"),
+    "push": ("jobs", "Push"),
+    "pull": ("jobs", "Pull"),
     "demo": ("jobs", "Demo"),
+    "export": ("jobs", "Export"),
     "make-reference": ("jobs", "MakeReference"),
     "compare": ("jobs", "Compare"),
     "report": ("jobs", "Report"),
@@ -148,6 +154,11 @@ def _divide_threads() -> None:
 
 def _run(name: str, arguments: Sequence[str]) -> None:
     """Parse and run a verb, and print what it found."""
+    if name == "completion":
+        from scorefield.cli.completion import completion
+
+        print(completion(arguments, VERBS))
+        return
     if name not in VERBS:
         close = difflib.get_close_matches(name, VERBS, n=1)
         raise InputError(f"There is no verb {name}: {f'did you mean {close[0]}?' if close else ', '.join(VERBS)}")

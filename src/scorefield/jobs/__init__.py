@@ -13,6 +13,8 @@ __getattr__, __dir__, HOMES = lazily(
         "demo": "Demo",
         "denoise": "Denoise",
         "evaluate": "Evaluate",
+        "export": "Export",
+        "hub": "Pull Push",
         "import_weights": "Import",
         "likelihood": "Likelihood",
         "models": "Models",

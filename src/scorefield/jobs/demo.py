@@ -1,4 +1,4 @@
-"""A first run: handwritten digits, from training to figures and pictures."""
+"""A first run: handwritten digits, from training to figures, pictures and a report, whose path is the last line."""
 
 from __future__ import annotations
 
@@ -7,13 +7,18 @@ from pathlib import Path
 
 from scorefield.jobs import pictures
 from scorefield.jobs.evaluate import Evaluate
+from scorefield.jobs.report.page import Report
+from scorefield.jobs.sample import Sample
 from scorefield.jobs.train import Train
+from scorefield.run.shipped import shipped_models
 from scorefield.run.verb import Verb, log
+
+REAL = "mnist"  # a model that comes along, of larger pictures than what is trained in minutes
 
 
 @dataclass(frozen=True, kw_only=True)
 class Demo(Verb):
-    """Train on handwritten digits, sample and evaluate, into runs/demo.
+    """Train on handwritten digits, sample, evaluate and report, into runs/demo; nothing is opened.
 
     Args:
         out: run folder.
@@ -27,8 +32,12 @@ class Demo(Verb):
         evaluation = Evaluate(run=self.out)
         found = evaluation.table(evaluation.run())
         pictures.write_all(self.out)
-        log.info("pictures and metrics.json in %s", self.out)
-        return found
+        drawn = f"scorefield sample {self.out} -n 64 --out samples"
+        if REAL in shipped_models():
+            Sample(run=REAL, n=64, out=self.out / REAL).run()
+            log.info("beside them, drawn from the model %s that comes along: %s", REAL, self.out / REAL / "samples.png")
+        report = Report(run=self.out).run()
+        return f"{found}\n\nNext: {drawn}\nThe report, with pictures and figures: {report.absolute()}"
 
     def table(self, found: str) -> str:
         return found

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from scorefield.foundation.errors import InputError
-from scorefield.run.shipped import CARD, WEIGHTS, shipped_models, summary_of
+from scorefield.run.shipped import CARD, WEIGHTS, known_models, summary_of
 from scorefield.run.verb import Verb, positional
 
 
 @dataclass(frozen=True, kw_only=True)
 class Models(Verb):
-    """List the models that come with scorefield: each can be given by its name wherever a run is expected.
+    """List the models that come with scorefield, and those that were pulled: each can be given by its name wherever a run is.
 
     Args:
         name: show the card of this one: data, licence, figures, intended use and limits.
@@ -23,7 +23,7 @@ class Models(Verb):
 
     def run(self) -> dict[str, dict[str, Any]]:
         """Size in bytes, summary and card of each model."""
-        found = shipped_models()
+        found = known_models()
         if self.name is not None and self.name not in found:
             close = difflib.get_close_matches(self.name, found, n=1)
             raise InputError(

@@ -1,7 +1,7 @@
 """A run: the objects of one experiment, built from a recipe, and the folder in which it lives.
 
 config.yaml   the resolved configuration       checkpoints/  step-*.safetensors, each complete in itself
-logs/         train.csv, valid.csv, TensorBoard samples/      grids of samples during training
+logs/         train.csv, valid.csv, and others  samples/      grids of samples during training
 """
 
 from __future__ import annotations
@@ -40,12 +40,14 @@ from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.dry_run import Cost
+from scorefield.training.loggers import SERVICES
 from scorefield.training.loop import versions
 from scorefield.training.trainer import Trainer
 
 # What a training writes before its first checkpoint. Without any, it has nothing to lose, and a corrected call may begin anew.
 BEGUN = re.compile(
     r"(data\.json|config\.yaml|checkpoints|samples|logs)|logs/((train|valid)\.csv|events\.out\.tfevents\..*)"
+    rf"|{SERVICES}"
     r"|samples/step-\d+\.png|((checkpoints|samples|logs)/)?\..*\.partial"
 )
 UNUSABLE = ".unusable"  # what the name of a checkpoint ends in that was set aside

@@ -21,7 +21,7 @@ from scorefield.nn.size import limited_to
 from scorefield.run import configuration
 from scorefield.run.aliases import renewed
 from scorefield.run.recipe import build, data_parser, model_parser, train_parser
-from scorefield.run.shipped import results_of, shipped_models, weights_of
+from scorefield.run.shipped import known_models, results_of, weights_of
 from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
@@ -115,10 +115,10 @@ def open_checkpoint(path: Path, step: int | None = None) -> LoadedCheckpoint:
     """Read and verify a checkpoint file, that of a run folder, or that of a model that comes with scorefield."""
     file = find_checkpoint(path, step)
     if weights_of(path) is not None and results_of(file) is None:
-        log.info("%s is your own, and not the model of that name that comes with scorefield", path)
+        log.info("%s is your own, and not the model of that name that `scorefield models` lists", path)
     found = LoadedCheckpoint(file, checkpoints.read(file))
     if step is not None and results_of(file) is not None and found.checkpoint.facts["step"] != step:
-        raise InputError(f"{path} comes with scorefield as of step {found.checkpoint.facts['step']} alone, not {step}.")
+        raise InputError(f"{path} is there as of step {found.checkpoint.facts['step']} alone, not {step}.")
     return found
 
 
@@ -134,12 +134,12 @@ def find_checkpoint(path: Path, step: int | None = None) -> Path:
     folder = path / "checkpoints"
     found = checkpoints.steps(folder)
     if not found:
-        close = difflib.get_close_matches(str(path), shipped_models(), n=1)
+        close = difflib.get_close_matches(str(path), known_models(), n=1)
         advice = "give a run folder that `scorefield train` wrote, a checkpoint file, or one of `scorefield models`."
         if shipped is not None:
-            advice = "it hides the model of that name that comes with scorefield. Call from elsewhere, or rename it."
+            advice = "it hides the model of that name. Call from elsewhere, or rename it."
         elif close and not path.exists():
-            advice = f"did you mean {close[0]}, which comes with scorefield?"
+            advice = f"did you mean {close[0]}, one of `scorefield models`?"
         raise InputError(f"{path} holds no checkpoint: {advice}")
     if step is not None and step not in found:
         raise InputError(f"{path} has no checkpoint of step {step}: there are {', '.join(map(str, found))}.")

@@ -36,6 +36,7 @@ from scorefield.nn import (  # noqa: F401 - known to the parser by their short n
 from scorefield.run import configuration
 from scorefield.run.configuration import Leaf, Parser, leaves_in, with_origin
 from scorefield.run.defaults import import_class, named_in
+from scorefield.training.loggers import TensorBoard
 from scorefield.training.trainer import Trainer
 
 log = logging.getLogger("scorefield")
@@ -56,8 +57,7 @@ def recipe_parser(prog: str = "scorefield train", description: str = "", *, data
     parser = Parser.named(prog, description)
     parser.add_class_arguments(Model, "model")
     parser.add_subclass_arguments(Source, "data", required=data_required)
-    parser.add_class_arguments(Trainer, "train")
-    return parser
+    return _with_train(parser)
 
 
 def model_parser() -> Parser:
@@ -77,8 +77,7 @@ def data_parser() -> Parser:
 def train_parser() -> Parser:
     """The train group alone."""
     parser = Parser.named("train", "")
-    parser.add_class_arguments(Trainer, "train")
-    return parser
+    return _with_train(parser)
 
 
 def normaliser_parser() -> Parser:
@@ -86,6 +85,14 @@ def normaliser_parser() -> Parser:
     parser = Parser.named("model", "")
     parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
     parser.add_subclass_arguments(Normaliser, "predictors", required=True)
+    return parser
+
+
+def _with_train(parser: Parser) -> Parser:
+    parser.add_class_arguments(Trainer, "train")
+    parser.set_defaults(
+        {"train.loggers": [{"class_path": f"scorefield.{TensorBoard.__name__}"}]}
+    )  # objects cannot be written
     return parser
 
 

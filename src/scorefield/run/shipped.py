@@ -5,11 +5,13 @@
     NAME/card.md              data, licence, figures, intended use and limits; its first line says what it is
 
 There is no other list than that of the folders. Nothing is ever written there: what a job would put into its run folder goes to
-`NAME-results` in the working directory.
+`NAME-results` in the working directory. What was pulled from a hub lies in folders of the same kind, `OWNER/NAME`, in a place of
+the user's: SCOREFIELD_MODELS, or `scorefield/models` where the system keeps the data of programs.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -17,6 +19,7 @@ from typing import Any
 
 import torch
 import yaml
+from torch import Tensor
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_text
@@ -36,20 +39,37 @@ KNOWN = (
 
 def shipped_models() -> dict[str, Path]:
     """The folders of the models that come with the package, by name."""
-    folder = _folder()
-    return {path.parent.name: path.parent for path in sorted(folder.glob(f"*/{WEIGHTS}"))}
+    return {path.parent.name: path.parent for path in sorted(_folder().glob(f"*/{WEIGHTS}"))}
+
+
+def known_models() -> dict[str, Path]:
+    """The folders of the models that come with the package, and of those that were pulled, by name."""
+    pulled = sorted(path.parent for path in _pulled().glob(f"[!.]*/[!.]*/{WEIGHTS}"))
+    return shipped_models() | {f"{path.parent.name}/{path.name}": path for path in pulled}
+
+
+def place_of(name: str) -> Path:
+    """The folder of a model OWNER/NAME that is pulled."""
+    return _pulled().joinpath(*name.split("/"))
+
+
+def _pulled() -> Path:
+    if own := os.environ.get("SCOREFIELD_MODELS"):
+        return Path(own)
+    return Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share") / "scorefield" / "models"
 
 
 def weights_of(run: Path) -> Path | None:
-    """The checkpoint of the shipped model that a run names; None where there is none of that name."""
-    found = shipped_models().get(str(run))
+    """The checkpoint of the shipped or pulled model that a run names; None where there is none of that name."""
+    found = known_models().get(str(run))
     return None if found is None else found / WEIGHTS
 
 
 def results_of(checkpoint: Path) -> Path | None:
-    """Where results about a shipped model go: a folder in the working directory; None for any other checkpoint."""
+    """Where results about a shipped or pulled model go: a folder in the working directory; None for any other checkpoint."""
     folder = checkpoint.absolute().parent
-    return Path(f"{folder.name}-results") if folder.parent == _folder().absolute() else None
+    ours = folder.parent == _folder().absolute() or folder.parent.parent == _pulled().absolute()
+    return Path(f"{folder.name}-results") if ours else None
 
 
 def summary_of(card: Path) -> str:
@@ -65,27 +85,37 @@ def pack(checkpoint: Checkpoint, folder: Path) -> None:
         checkpoint: of the run.
         folder: of the model; its name is the model's.
     """
-    averaged = checkpoint.group("ema")
-    if not averaged:
+    if not checkpoint.group("ema"):
         raise InputError("The checkpoint has no averaged weights: train with train.ema.")
+    tensors, facts = packed(checkpoint, low=True)
+    write_text(folder / CONFIG, yaml.safe_dump(facts["config"], sort_keys=False))
+    checkpoints.write(folder / WEIGHTS, tensors, facts)
+
+
+def packed(checkpoint: Checkpoint, *, low: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """What a model is made of, without what only training needs: its averaged weights in the place of the last, and facts.
+
+    Args:
+        checkpoint: of the run.
+        low: keep matrices in bfloat16.
+    """
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.partition(".")[0] in KEPT}
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema.")}
-    tensors |= {f"net.{name}": tensor for name, tensor in averaged.items()}
-    low = {n: x.to(torch.bfloat16) if n.startswith("net.") and x.ndim > 1 else x for n, x in tensors.items()}
-    config = _anywhere(checkpoint.facts["config"])
-    facts = {name: checkpoint.facts[name] for name in KNOWN if name in checkpoint.facts} | {"config": config}
-    write_text(folder / CONFIG, yaml.safe_dump(config, sort_keys=False))
-    checkpoints.write(folder / WEIGHTS, low, facts)
+    tensors |= {f"net.{name}": tensor for name, tensor in checkpoint.group("ema").items()}
+    if low:
+        tensors = {n: x.to(torch.bfloat16) if n.startswith("net.") and x.ndim > 1 else x for n, x in tensors.items()}
+    facts = {name: checkpoint.facts[name] for name in KNOWN if name in checkpoint.facts}
+    return tensors, facts | {"config": anywhere(checkpoint.facts["config"])}
 
 
 def _folder() -> Path:
     return Path(str(files("scorefield") / "models"))
 
 
-def _anywhere(config: Any) -> Any:
+def anywhere(config: Any) -> Any:
     """A configuration in which files are named without the folders of the machine that they were on."""
     if isinstance(config, Mapping):
-        return {name: _anywhere(value) for name, value in config.items()}
+        return {name: anywhere(value) for name, value in config.items()}
     if isinstance(config, list):
-        return [_anywhere(value) for value in config]
+        return [anywhere(value) for value in config]
     return Path(config).name if isinstance(config, str) and Path(config).is_absolute() else config

@@ -1,15 +1,16 @@
-"""Logs of a run: CSV for people and plots, TensorBoard for watching. A resumed run goes on where its checkpoint stood."""
+"""Logs of a run: its tables, and what else it is watched by. A resumed run goes on where its checkpoint stood."""
 
 from __future__ import annotations
 
 import csv
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from scorefield.foundation.files import replacing
+from scorefield.training.loggers import Logger
 
 log = logging.getLogger("scorefield")
 
@@ -67,21 +68,28 @@ def _is_whole(row: Mapping[str, Any]) -> bool:
 
 
 class Log:
-    """`logs/train.csv`, `logs/valid.csv` and TensorBoard's event files of one run.
+    """`logs/train.csv`, `logs/valid.csv` and the other logs of one run.
 
     Args:
         folder: the run folder.
         start: the step at which the run begins.
         figures: further columns of the validation log.
+        loggers: further logs.
+        config: the resolved configuration, for them.
     """
 
-    def __init__(self, folder: Path, start: int, figures: tuple[str, ...] = ()) -> None:
-        from torch.utils.tensorboard import SummaryWriter  # slow to import, needed here alone
-
+    def __init__(
+        self,
+        folder: Path,
+        start: int,
+        figures: tuple[str, ...] = (),
+        loggers: Sequence[Logger] = (),
+        config: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
         columns = ("step", "samples", "loss", "gradient_norm", "learning_rate", "samples_per_second", "skipped")
         self._train = Table(folder / "logs" / "train.csv", columns, start, new={"skipped": "0"})
         self._valid = Table(folder / "logs" / "valid.csv", ("step", "samples", "loss", "loss_ema", *figures), start)
-        self._board = SummaryWriter(str(folder / "logs"), purge_step=start + 1)
+        self._others = [logger.open(folder, start, config) for logger in loggers]
 
     @property
     def validated(self) -> int:
@@ -94,13 +102,21 @@ class Log:
     def valid(self, row: Mapping[str, float | int]) -> None:
         self._write("valid", self._valid, row)
 
+    def picture(self, step: int, path: Path) -> None:
+        """A grid of samples that was drawn at a step."""
+        for writer in self._others:
+            writer.picture(step, path)
+
     def _write(self, group: str, table: Table, row: Mapping[str, float | int]) -> None:
         table.write(row)
         log.debug("%s: %s", group, ", ".join(f"{name} {value:.6g}" for name, value in row.items()))
-        for name, value in row.items():
-            if name not in ("step", "samples"):
-                self._board.add_scalar(f"{group}/{name}", value, row["step"])
+        values = {f"{group}/{name}": value for name, value in row.items() if name not in ("step", "samples")}
+        for writer in self._others:
+            writer.figures(int(row["step"]), values)
 
-    def close(self) -> None:
-        for part in (self._train, self._valid, self._board):
-            part.close()
+    def close(self, whole: bool) -> None:
+        """Of a run that is whole, or was stopped."""
+        self._train.close()
+        self._valid.close()
+        for writer in self._others:
+            writer.close(whole)

@@ -96,7 +96,7 @@ class Loop:
             raise
         finally:
             if self.log is not None:
-                self.log.close()
+                self.log.close(whole=self.state.step == self.plan.steps)
 
     def _train(self, loader: Loader) -> None:
         plan, state = self.plan, self.state
@@ -182,9 +182,13 @@ class Loop:
     def _open_log(self) -> None:
         """The logs as they were at this step."""
         if self.log is not None:
-            self.log.close()
-        if self.fabric.is_global_zero:
-            self.log = Log(self.folder, self.state.step, tuple(figure.name for figure in self.plan.loss.figures))
+            self.log.close(whole=False)
+            self.log = None
+        self._on_rank_zero(self._make_log)
+
+    def _make_log(self) -> None:
+        figures = tuple(figure.name for figure in self.plan.loss.figures)
+        self.log = Log(self.folder, self.state.step, figures, self.plan.loggers, self.config)
 
     def _catch_up(self) -> None:
         """Validate and draw what was due at the step of the checkpoint, where the run was stopped before it was done."""
@@ -384,6 +388,8 @@ class Loop:
 
     def _show(self, fields: Tensor) -> None:
         save_grid(self._picture(), fields)
+        if self.log is not None:
+            self.log.picture(self.state.step, self._picture())
         log.info("samples at step %d: %s", self.state.step, self._picture())
 
     def _picture(self) -> Path:

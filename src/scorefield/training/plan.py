@@ -11,6 +11,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.launch import started
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
+from scorefield.training.loggers import Logger, TensorBoard
 from scorefield.training.optimiser import Adam, Optimiser
 
 Strategy = Literal["auto", "ddp", "fsdp"]
@@ -48,6 +49,7 @@ class Plan:
         validate_on: at most so many validation fields.
         preview_every: steps between grids of samples; 0 for none.
         checkpoint_every: steps between checkpoints.
+        loggers: where figures, pictures and the configuration go beside logs/*.csv: TensorBoard, WandB, MLflow.
         keep: how many checkpoints to keep, beside the best one and the one that training would go back to.
     """
 
@@ -73,6 +75,7 @@ class Plan:
     preview_every: int = 5000
     checkpoint_every: int = 5000
     keep: int = 3
+    loggers: list[Logger] = field(default_factory=lambda: [TensorBoard()])
 
     def __post_init__(self) -> None:
         for name in COUNTS:

@@ -42,7 +42,9 @@ class Trainer(Plan):
 
     # ---------------------------------------------------------------------------------------------------------- public
     def launch(self, model: Model) -> State:
-        """The devices and processes, started, with the model on them. InputError where they are not there."""
+        """The devices and processes, started, with the model on them. InputError where they are not there, or a logger is not."""
+        for logger in self.loggers:
+            logger.check()
         fabric = launch(self.accelerator, self.devices, self.nodes, self.precision, self.strategy)
         net = model.denoiser.net
         state = State(model, self.optimiser, self.ema, self.seed, fabric, self.loss.adversary)

@@ -26,7 +26,7 @@ from scorefield.jobs.options import OnRun
 from scorefield.jobs.pictures import trajectory
 from scorefield.jobs.report.figures import describe, history, likelihood, measured, name_of
 from scorefield.jobs.report.parts import Picture, Row
-from scorefield.jobs.report.views import draw_curves, latest_samples, progress
+from scorefield.jobs.report.views import draw_curves, latest_samples, progress, scaled_samples
 from scorefield.jobs.vectors import vector_of
 from scorefield.run.checkpoint_choice import evaluations, losses
 from scorefield.run.loading import LoadedCheckpoint, run_folder
@@ -106,6 +106,7 @@ def content(opened: LoadedCheckpoint, folder: Path) -> dict[str, Any]:
         "tiles": tiles(opened, folder, records),
         "sections": [*sections, ("run", "The run"), ("configuration", "Configuration")],
         "latest": latest_samples(folder),
+        "scaled": scaled_samples(folder, channels_of(opened.config.get("data"))),
         "progress": progress(folder),
         "trajectory": trajectory,
         "evaluation": evaluation,
@@ -115,6 +116,17 @@ def content(opened: LoadedCheckpoint, folder: Path) -> dict[str, Any]:
         "details": details(opened),
         "configuration": [(name.capitalize(), _yaml(group)) for name, group in opened.config.items()],
     }
+
+
+def channels_of(data: Any) -> list[str]:
+    """The names of the channels, with their units, where the configuration of the data says them."""
+    given = data.get("init_args") if isinstance(data, Mapping) else None
+    targets = given.get("targets") if isinstance(given, Mapping) else None
+    names, units = (targets.get(key) for key in ("names", "units")) if isinstance(targets, Mapping) else (None, None)
+    if not isinstance(names, list):
+        return []
+    each = units if isinstance(units, Mapping) else dict.fromkeys(names, units or "")
+    return [f"{name} in {each[name]}" if each.get(name) else str(name) for name in names]
 
 
 def lead(config: Mapping[str, Any]) -> str:

@@ -66,7 +66,7 @@ class Picture:
         return self.width < SMALL
 
     @classmethod
-    def read(cls, path: Path, alt: str, caption: str) -> Picture | None:
+    def read(cls, path: Path | BytesIO, alt: str, caption: str) -> Picture | None:
         """A picture file; None where there is none that can be read."""
         try:
             with Image.open(path) as image:

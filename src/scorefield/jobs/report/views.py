@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from io import BytesIO
 from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from scorefield.jobs.report.parts import Curve, Picture
 from scorefield.jobs.report.plots import Line, curve_svg
@@ -10,6 +15,7 @@ from scorefield.run.checkpoint_choice import losses
 from scorefield.training.log import read_table
 
 SHOWN = 8  # pictures of training, at most
+SCALED = 4  # samples beside a scale
 
 
 def latest_samples(folder: Path) -> Picture | None:
@@ -18,6 +24,54 @@ def latest_samples(folder: Path) -> Picture | None:
     words = ("A grid of samples from the trained model.", "Samples of the model, drawn at random, none chosen.")
     pictures = (Picture.read(path, *words) for path in (folder / "samples.png", *reversed(found)))
     return next((picture for picture in pictures if picture is not None), None)
+
+
+def scaled_samples(folder: Path, names: Sequence[str] = ()) -> Picture | None:
+    """A few samples of the last evaluation with their values: curves on axes, other fields beside a bar for each channel.
+
+    Args:
+        folder: the run folder.
+        names: of the channels, where they are known.
+    """
+    found = sorted(folder.glob("evaluation/**/samples.npy"), key=lambda path: path.stat().st_mtime_ns)
+    try:
+        x = np.array(np.load(found[-1], mmap_mode="r")[:SCALED]) if found else np.empty(0)
+    except (OSError, ValueError):
+        return None
+    if x.ndim not in (3, 4, 5) or not np.isfinite(x).any():
+        return None
+    x = x[:, :, x.shape[2] // 2] if x.ndim == 5 else x
+    drawn = BytesIO()
+    _figure(x, names).savefig(drawn, format="png", dpi=110)
+    what = "with axes" if x.ndim == 3 else "with a colour bar for each channel"
+    caption = f"The first {len(x)} samples of the last evaluation {what}, in data units; axes count grid points."
+    return Picture.read(BytesIO(drawn.getvalue()), f"Samples {what}.", caption)
+
+
+def _figure(x: np.ndarray, names: Sequence[str]) -> Any:
+    """A row for each channel, a column for each sample."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    channels, n = min(x.shape[1], SHOWN), len(x)
+    named = names if len(names) == x.shape[1] else [f"channel {number}" for number in range(x.shape[1])]
+    figure = Figure(figsize=(2.1 * n + 1.2, 2.1 * channels + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(channels, n, squeeze=False, sharex=True, sharey="row" if x.ndim == 3 else True)
+    for number, (axes, name) in enumerate(zip(rows, named, strict=False)):
+        low, high = float(np.nanmin(x[:, number])), float(np.nanmax(x[:, number]))
+        for one, place in zip(x[:, number], axes, strict=True):
+            place.tick_params(labelsize=7)
+            if x.ndim == 3:
+                place.plot(one, linewidth=1)
+                axes[0].set_ylabel(name, fontsize=8)
+                continue
+            image = place.imshow(one, vmin=low, vmax=high, cmap="viridis", interpolation="nearest")
+            if place is axes[-1]:
+                bar = figure.colorbar(image, ax=list(axes))
+                bar.set_label(name if " in " in name else f"{name}, data units", fontsize=8)
+                bar.ax.tick_params(labelsize=7)
+    return figure
 
 
 def progress(folder: Path) -> list[Picture]:

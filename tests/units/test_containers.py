@@ -1,0 +1,98 @@
+"""The Dockerfiles: what they say holds for both, and the one for processors is built and run where podman is."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = ("cpu.Dockerfile", "cuda.Dockerfile")
+
+
+def instructions(name: str) -> list[str]:
+    """Of a Dockerfile, each as one line."""
+    text = (ROOT / "docker" / name).read_text(encoding="utf-8").replace("\\\n", " ")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_it_runs_as_a_user_under_tini_with_a_volume(name: str) -> None:
+    last = instructions(name)[-1 - [line.split()[0] for line in instructions(name)][::-1].index("FROM") :]
+    words = {line.split()[0]: line for line in last}
+    assert words["USER"] == "USER scorefield" and words["VOLUME"] == "VOLUME /work/runs"
+    assert words["ENTRYPOINT"] == 'ENTRYPOINT ["tini", "--", "scorefield"]'
+    places = [line.split()[0] for line in last]
+    assert places.index("USER") > places.index("RUN")  # nothing is installed by it, and nothing run by root
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_dependencies_are_a_layer_of_their_own(name: str) -> None:
+    lines = instructions(name)
+    installs = next(place for place, line in enumerate(lines) if "-r needed.txt" in line)
+    sources = next(place for place, line in enumerate(lines) if line.startswith("COPY src"))
+    assert installs < sources and "--no-deps" in lines[sources + 1]
+
+
+def test_what_is_copied_is_let_in() -> None:
+    let_in = set(re.findall(r"^!(.*)$", (ROOT / ".dockerignore").read_text(), flags=re.MULTILINE))
+    for name in FILES:
+        copied = {
+            word for line in instructions(name) if re.match(r"COPY (?!--from)", line) for word in line.split()[1:-1]
+        }
+        assert copied <= let_in
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_the_needed_are_what_the_project_says(name: str, tmp_path: Path) -> None:
+    """By the very program in the file."""
+    (line,) = (line for line in instructions(name) if "needed.txt" in line)
+    (program,) = re.findall(r'python -c "(.*?)" > needed', line)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    command = ["python3", "-c", program.replace("${EXTRAS}", "climate,mri")]
+    printed = subprocess.run(command, cwd=tmp_path, check=True, capture_output=True, text=True).stdout.splitlines()
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    assert printed == [*project["dependencies"], *extras["climate"], *extras["mri"]]
+
+
+@pytest.mark.slow
+def test_the_image_is_built_and_runs(tmp_path: Path) -> None:
+    """SCOREFIELD_BASE_IMAGE names a base of Debian with Python; SCOREFIELD_BUILD_OPTIONS is for podman, such as volumes with
+    wheels where no index can be reached.
+    """
+    builder, base = shutil.which("podman"), os.environ.get("SCOREFIELD_BASE_IMAGE")
+    if builder is None:
+        pytest.skip("there is no podman")
+    if base is None:
+        pytest.skip("SCOREFIELD_BASE_IMAGE is unset: the image that Dockerfiles begin with")
+    build = [
+        builder,
+        "build",
+        "-q",
+        "-f",
+        str(ROOT / "docker" / "cpu.Dockerfile"),
+        "-t",
+        "scorefield-test",
+        "--build-arg",
+    ]
+    network = ["--network=host", *os.environ.get("SCOREFIELD_BUILD_OPTIONS", "").split()]
+    subprocess.run([*build, f"BASE={base}", *network, str(ROOT)], check=True, timeout=3000)
+    (tmp_path / "runs").mkdir(mode=0o777)
+    (tmp_path / "runs").chmod(0o777)
+    run = [builder, "run", "--rm", "--network=none", "-v", f"{tmp_path / 'runs'}:/work/runs", "scorefield-test"]
+
+    def call(*words: str) -> str:
+        return subprocess.run([*run, *words], check=True, capture_output=True, text=True, timeout=1200).stdout
+
+    assert "brain-t1" in call("models")
+    call("train", "digits", "--out", "runs/digits", "--train.steps", "2", "--train.preview_every", "0")
+    call("sample", "runs/digits", "-n", "2", "--steps", "2", "--out", "runs/drawn")
+    assert (tmp_path / "runs" / "drawn" / "samples.npy").stat().st_size > 0
+    who = [*run[:-1], "--entrypoint", "id", "scorefield-test", "-u"]
+    assert subprocess.run(who, check=True, capture_output=True, text=True).stdout.strip() == "1000"
