@@ -41,8 +41,8 @@ NAMES = {
     "foundation.errors": "InputError",
     "foundation.random": "Generators",
     "guidance": """
-        DPS Autoguided Classified ClassifierFree Guided Measurement Method MomentMatching NoisyLikelihood PiGDM
-        Proximal Replacement
+        DPS Autoguided Classified ClassifierFree Guided LogLikelihood Measurement Method MomentMatching NoisyLikelihood
+        Observation PiGDM Poisson Proximal Replacement
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
@@ -61,9 +61,9 @@ NAMES = {
     "model": "Model",
     "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps NCSNpp NCSNv2 Network UNet",
     "operators": """
-        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask
-        NonUniformFourier NonUniformSense Scale Sense as_operator cg_sense conjugate_gradients l1_wavelet
-        least_squares project_range to_channels
+        Blur Coarsen Coils Compose CosineCoarsen Differentiable Fourier FourierCoarsen FourierMagnitude Grey Hole
+        LinearOperator Mask NonUniformFourier NonUniformSense Operator Saturated Scale Sense as_operator cg_sense
+        conjugate_gradients l1_wavelet least_squares project_range to_channels
         to_complex zero_filled
     """,
     "particles": "Particles Population",
@@ -111,8 +111,8 @@ if TYPE_CHECKING:
     from scorefield.foundation.errors import InputError
     from scorefield.foundation.random import Generators
     from scorefield.guidance import (
-        DPS, Autoguided, Classified, ClassifierFree, Guided, Measurement, Method, MomentMatching, NoisyLikelihood, PiGDM,
-        Proximal, Replacement,
+        DPS, Autoguided, Classified, ClassifierFree, Guided, LogLikelihood, Measurement, Method, MomentMatching,
+        NoisyLikelihood, Observation, PiGDM, Poisson, Proximal, Replacement,
     )
     from scorefield.inverse import InverseProblem, posterior, weighed
     from scorefield.losses import (
@@ -133,9 +133,9 @@ if TYPE_CHECKING:
         FNO, NCSN, UNO, Deterministic, Encoder, LearnedPositionMaps, NCSNpp, NCSNv2, Network, UNet,
     )
     from scorefield.operators import (
-        Blur, Coarsen, Coils, Compose, CosineCoarsen, Fourier, FourierCoarsen, Grey, Hole, LinearOperator, Mask,
-        NonUniformFourier, NonUniformSense, Scale, Sense, as_operator, cg_sense, conjugate_gradients, l1_wavelet,
-        least_squares, project_range, to_channels, to_complex, zero_filled,
+        Blur, Coarsen, Coils, Compose, CosineCoarsen, Differentiable, Fourier, FourierCoarsen, FourierMagnitude, Grey, Hole,
+        LinearOperator, Mask, NonUniformFourier, NonUniformSense, Operator, Saturated, Scale, Sense, as_operator, cg_sense,
+        conjugate_gradients, l1_wavelet, least_squares, project_range, to_channels, to_complex, zero_filled,
     )
     from scorefield.particles import Particles, Population
     from scorefield.run.loading import load

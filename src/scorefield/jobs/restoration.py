@@ -173,7 +173,7 @@ class WeighedDraws(Draws):
         measurement = in_model_space(self.model, self.case, self.shape)
         cond = {name: value[:1] for name, value in self.condition.items()}
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
-        found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
+        found = population(self.model, run, measurement, seed=self.seed, shape=self.shape, cond=own)
         drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLED)]))
         told = {"log_evidence": np.array(found.log_evidence), "effective": np.array(min(found.effective))}
         return {"x": drawn.numpy(), **told}
