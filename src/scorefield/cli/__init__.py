@@ -36,6 +36,8 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  evidence RUN ... MEASUREMENT --task T --noise S --out F
+                                compare priors by a measurement: log p(y) under each, with its spread
   downscale RUN PREDICTORS --members M --out FILE.nc
                                 an ensemble of fine fields for coarse ones, as CF NetCDF or Zarr
   reconstruct RUN KSPACE --out FILE.h5
@@ -71,6 +73,7 @@ VERBS = {  # each a class of a room
     "compare": ("jobs", "Compare"),
     "report": ("jobs", "Report"),
     "restore": ("jobs", "Restore"),
+    "evidence": ("jobs", "Evidence"),
     "downscale": ("climate", "Downscale"),
     "reconstruct": ("mri", "Reconstruct"),
     "superres": ("functions", "SuperResolve"),

@@ -13,6 +13,7 @@ __getattr__, __dir__, HOMES = lazily(
         "demo": "Demo",
         "denoise": "Denoise",
         "evaluate": "Evaluate",
+        "evidence": "Evidence",
         "import_weights": "Import",
         "likelihood": "Likelihood",
         "models": "Models",
