@@ -36,6 +36,9 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its argu
   report RUN                    one HTML page about a run: configuration, curves, samples, metrics
   restore RUN IMAGE --task T --out DIR
                                 inpaint, colourise, superres or deblur an image: samples, mean, standard deviation, picture
+  calibrate RUN --task T --out F
+                                check posteriors on known fields: ranks, coverage, reliability; keep a factor for restore
+                                --calibrated
   evidence RUN ... MEASUREMENT --task T --noise S --out F
                                 compare priors by a measurement: log p(y) under each, with its spread
   downscale RUN PREDICTORS --members M --out FILE.nc
@@ -74,6 +77,7 @@ VERBS = {  # each a class of a room
     "report": ("jobs", "Report"),
     "restore": ("jobs", "Restore"),
     "evidence": ("jobs", "Evidence"),
+    "calibrate": ("jobs", "Calibrate"),
     "downscale": ("climate", "Downscale"),
     "reconstruct": ("mri", "Reconstruct"),
     "superres": ("functions", "SuperResolve"),

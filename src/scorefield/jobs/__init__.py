@@ -8,6 +8,7 @@ from scorefield.foundation.lazy import lazily
 __getattr__, __dir__, HOMES = lazily(
     __name__,
     {
+        "calibrate": "Calibrate",
         "check_data": "CheckData",
         "compare": "Compare MakeReference",
         "demo": "Demo",

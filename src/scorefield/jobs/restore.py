@@ -12,6 +12,7 @@ from scorefield.data.single import stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching
 from scorefield.inverse import particle_sampler
+from scorefield.jobs.calibrations import factor_for, posterior_facts
 from scorefield.jobs.class_guidance import class_facts, class_of
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
@@ -88,6 +89,7 @@ class Restore(Restoring):
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes
             a noise and a step that is stochastic and evaluates once, by default DPM++ 2M SDE. 0 takes the method as it is.
+        calibrated: widen standard deviation and interval by the factor that scorefield calibrate found for this posterior.
         peak: what PSNR is relative to, in data units; 255 for 8-bit images, for any others the range of the truth.
     """
 
@@ -96,6 +98,7 @@ class Restore(Restoring):
     degrade: bool = False
     method: Method = MomentMatching()
     particles: int = 0
+    calibrated: bool = False
     peak: Positive | None = None
 
     def check(self) -> None:
@@ -138,4 +141,7 @@ class Restore(Restoring):
             if self.particles
             else guided_draws(prior, case, self.method)
         )
-        return self.finish(Restoration(draws, case, self.method), "restore")
+        factor = 1.0
+        if self.calibrated:
+            factor = factor_for(self.checkpoint.path, posterior_facts(prior, case, self.method, self.particles))
+        return self.finish(Restoration(draws, case, self.method, factor=factor), "restore")
