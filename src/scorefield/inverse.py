@@ -65,6 +65,32 @@ class InverseProblem:
         return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": noise}
 
 
+def units_of(model: Model, shape: Sequence[int] = (), cond: Condition | None = None) -> tuple[Tensor, Tensor]:
+    """s and b of x = s z + b, elementwise, (1, channels, *grid): data units of what is z in model space.
+
+    Args:
+        model: whose space it is.
+        shape: (channels, *grid) of the fields, if not that of the model's data.
+        cond: what the model is conditioned on, in data units, for one field.
+
+    Raises:
+        InputError: the normaliser is not affine.
+    """
+    zero = torch.zeros(1, *(shape or model.shape), dtype=torch.float64)
+    one, probe = zero + 1, torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    _, given = model.enter(Batch(zero, cond or {}))
+    inside = model.sde.noise.within
+    shift, top, found = (inside(model.leave(z.to(model.device), given)) for z in (zero, one, inside(probe)))
+    scale = top - shift
+    near = 1e-4 * float(scale.abs().max())
+    if not torch.allclose(found, shift + scale * inside(probe).to(found), rtol=1e-4, atol=near):
+        raise InputError(
+            f"{type(model.normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
+            "train with Standardise, UnitRange or Centre."
+        )
+    return scale, shift
+
+
 def in_model_space(
     model: Model, problem: InverseProblem | Observation, shape: Sequence[int] = (), cond: Condition | None = None
 ) -> Observation:
@@ -79,18 +105,7 @@ def in_model_space(
     Raises:
         InputError: the normaliser is not affine, or y is of another shape than what the operator measures.
     """
-    zero = torch.zeros(1, *(shape or model.shape), dtype=torch.float64)
-    one, probe = zero + 1, torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    _, given = model.enter(Batch(zero, cond or {}))
-    inside = model.sde.noise.within
-    shift, top, found = (inside(model.leave(z.to(model.device), given)) for z in (zero, one, inside(probe)))
-    scale = top - shift
-    near = 1e-4 * float(scale.abs().max())
-    if not torch.allclose(found, shift + scale * inside(probe).to(found), rtol=1e-4, atol=near):
-        raise InputError(
-            f"{type(model.normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
-            "train with Standardise, UnitRange or Centre."
-        )
+    scale, shift = units_of(model, shape, cond)
     if isinstance(problem, InverseProblem):
         measured = problem.operator(shift)
         if measured.shape != problem.y.shape:

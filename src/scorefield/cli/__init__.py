@@ -39,6 +39,7 @@ USAGE = """usage: scorefield VERB ...     (scorefield VERB --help lists its argu
   calibrate RUN --task T --out F
                                 check posteriors on known fields: ranks, coverage, reliability; keep a factor for restore
                                 --calibrated
+  complete RUN --out DIR        draw whole fields for those that are known in part, to train the next prior on
   evidence RUN ... MEASUREMENT --task T --noise S --out F
                                 compare priors by a measurement: log p(y) under each, with its spread
   downscale RUN PREDICTORS --members M --out FILE.nc
@@ -77,6 +78,7 @@ VERBS = {  # each a class of a room
     "report": ("jobs", "Report"),
     "restore": ("jobs", "Restore"),
     "evidence": ("jobs", "Evidence"),
+    "complete": ("jobs", "Complete"),
     "calibrate": ("jobs", "Calibrate"),
     "downscale": ("climate", "Downscale"),
     "reconstruct": ("mri", "Reconstruct"),

@@ -11,6 +11,7 @@ __getattr__, __dir__, HOMES = lazily(
         "calibrate": "Calibrate",
         "check_data": "CheckData",
         "compare": "Compare MakeReference",
+        "complete": "Complete",
         "demo": "Demo",
         "denoise": "Denoise",
         "evaluate": "Evaluate",

@@ -177,18 +177,30 @@ class WeighedDraws(Draws):
         measurement = in_model_space(self.model, self.case, self.shape)
         cond = {name: value[:1] for name, value in self.condition.items()}
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
-        found = population(self.model, run, measurement, seed=self.seed, shape=self.shape, cond=own)
+        found = population(
+            self.model, run, measurement, seed=self.seed, shape=self.shape, cond=own, prior=self.denoiser
+        )
         drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLED)]))
         told = {"log_evidence": np.array(found.log_evidence), "effective": np.array(min(found.effective))}
         return {"x": drawn.numpy(), **told}
 
 
-def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int, at_once: int) -> Draws:
-    """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once."""
+def weighed_draws(
+    job: Draws,
+    case: InverseProblem,
+    method: Method,
+    particles: int,
+    at_once: int,
+    prior: DenoiserProtocol | None = None,
+) -> WeighedDraws:
+    """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once; `prior` is the
+    denoiser of p(x), where it is not simply the model's own.
+    """
     if job.label == "each":
         raise InputError("Particles are those of one class: give a --label by its name or number, and not each.")
     own: dict[str, Any] = {part.name: getattr(job, part.name) for part in fields(job)}
     own["chunk"] = job.n
+    own["denoiser"] = prior or job.denoiser
     return WeighedDraws(**own, case=case, method=method, particles=particles, at_once=at_once)
 
 
