@@ -1,5 +1,7 @@
 """Four approximations of p(y | x_t), from a projection to the one that is exact for Gaussian data.
 
+Each docstring says where it is right; elsewhere it is an approximation of unknown error, which `scorefield.Particles` corrects.
+
 With r = y − A x̂ and Σ = Cov[x | x_t], all but the first give x̂ + c Σ A* u, u for (noise² I + A Σ A*)⁻¹ r and 0 <= c <= 1.
 """
 
@@ -73,6 +75,8 @@ class DPS(Gradient):
     estimate of its variance. The posterior is too narrow or too wide, depending on ζ. A long step does not fit all that was
     measured at once: it takes more steps than the others.
 
+    It is right nowhere, and serves everywhere: of any `Observation` it takes log p(y | x̂) and its gradient alone.
+
     Args:
         scale: ζ.
     """
@@ -91,7 +95,8 @@ class DPS(Gradient):
 class PiGDM(Gradient):
     """u = (noise² I + ρ² A C A*)⁻¹ r, ρ² = σ²σ_d²/(σ² + α²σ_d²): Cov[x | x_t] ≈ ρ² C (Song et al. 2023, ΠGDM).
 
-    Exact where the data are N(0, σ_d² C). Song et al. weight the gradient by ρ² instead of σ²/α: stable, but not exact.
+    Exact where the data are N(0, σ_d² C), A is linear and the noise Gaussian. Where A is not linear, or y are counts, it takes
+    the linearisation at x̂. Song et al. weight the gradient by ρ² instead of σ²/α: stable, but not exact.
     w = (noise² I + ρ² A* A C)⁻¹ A* r is found by conjugate residuals, in one iteration where A* A is a projection and C white.
 
     Args:
@@ -130,7 +135,8 @@ class PiGDM(Gradient):
 class MomentMatching(Gradient):
     """u = (noise² I + A Σ A*)⁻¹ r with the denoiser's own Σ = (σ²/α) J C (Rozet et al. 2024; Boys et al. 2024).
 
-    p(x | x_t) is taken to be Gaussian with its true mean and covariance: exact for Gaussian data, white or not. Every iteration
+    p(x | x_t) is taken to be Gaussian with its true mean and covariance: exact for Gaussian data, white or not,
+    linear A and Gaussian noise, of any covariance; of others it takes the linearisation at x̂. Every iteration
     of the solver, and one more, is a vector-Jacobian product, about two evaluations' cost; the denoiser itself is evaluated once.
     Where the noise is strong, σ² magnifies the errors of a network's Jacobian: more iterations than a few fit these.
 

@@ -31,6 +31,7 @@ from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, ru
 from scorefield.run.verb import Count, CountOrZero, NonNegative, Seed, log, option
 
 PARTS = Verdict.__dataclass_fields__
+MOST = 100.0  # a factor that says that the draws are good for nothing
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -195,6 +196,12 @@ def summary(every: Sequence[Verdict], n: int) -> dict[str, Any]:
     except InputError as error:
         log.warning("no factor: %s", error)
         factor = None
+    if factor is not None and factor > MOST:
+        log.warning(
+            f"no factor: intervals would have to be {factor:.3g} times as wide, as draws agree where the truth is another. Take "
+            "more particles, more steps, or another method."
+        )
+        factor = None
     ranks = torch.stack([one.ranks[0] for one in every]).sum(0)
     return {
         "fields": fields,
@@ -212,8 +219,10 @@ def summary(every: Sequence[Verdict], n: int) -> dict[str, Any]:
 def table(found: Mapping[str, Any]) -> str:
     """A few lines for people."""
 
-    def row(name: str, part: Mapping[str, float], scale: float = 1.0, unit: str = "") -> str:
-        value, low, high = (scale * part[key] for key in ("value", "low", "high"))
+    def row(name: str, part: Mapping[str, float | None], scale: float = 1.0, unit: str = "") -> str:
+        if part["value"] is None:
+            return f"  {name:34s}nothing is uncertain"
+        value, low, high = (scale * (part[key] or 0.0) for key in ("value", "low", "high"))
         mark = "" if low <= value <= high else "   beyond chance"
         return f"  {name:34s}{value:.3g}{unit}   by chance {low:.3g} to {high:.3g}{mark}"
 

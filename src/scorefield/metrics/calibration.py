@@ -63,8 +63,12 @@ def verdict(truth: Tensor, members: Tensor, *, level: float = 0.9, generator: to
     mean = (total - draws) / n  # of the others
     variance = ((square - draws.square()) - n * mean.square()).clamp(min=0) / (n - 1)
     std = variance.sqrt()
-    free = std > DETERMINED * std.flatten(1).amax(1).reshape(-1, *(1,) * truth.ndim)
-    score = (draws - mean).abs() / (half * std.clamp(min=torch.finfo(torch.float64).tiny))
+    away = (draws - mean).abs()
+    largest = torch.maximum(std, away).flatten(1).amax(1).reshape(-1, *(1,) * truth.ndim)
+    free = (
+        torch.maximum(std, away) > DETERMINED * largest
+    )  # where all agree, and the truth as well, nothing is uncertain
+    score = away / (half * std.clamp(min=1e-12 * largest.clamp(min=torch.finfo(torch.float32).tiny)))
     counts = free.flatten(1).sum(1)
     covered = ((score <= 1) & free).flatten(1).sum(1) / counts
     ranked = ranks(draws, generator)

@@ -106,3 +106,13 @@ def test_too_few_fields_promise_nothing() -> None:
     assert conformal_factor([torch.rand(5, dtype=torch.float64)] * 9) > 0
     with pytest.raises(InputError, match="at least 3 members"):
         verdict(torch.zeros(GRID), torch.zeros(2, *GRID), generator=torch.Generator())
+
+
+def test_what_all_agree_on_is_left_out_and_what_they_agree_on_wrongly_is_not() -> None:
+    x = smooth(6, 3)
+    x[:, :, :2] = 1.0  # measured without noise
+    one = verdict(x[0], x[1:], generator=torch.Generator().manual_seed(0))
+    assert len(one.score) == 24 and bool(one.inside[:, :2].isnan().all())
+    alike = x[1:2].expand(5, -1, -1, -1)
+    wrong = verdict(x[0], alike, generator=torch.Generator().manual_seed(0))
+    assert float(wrong.covered[0]) == 0 and conformal_factor([wrong.score] * 9) > 1e3
