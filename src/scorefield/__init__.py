@@ -12,6 +12,7 @@ from scorefield.foundation.lazy import lazily
 # Where each public name is at home, below `scorefield.`; stored configurations name classes by their public names.
 # fmt: off
 NAMES = {
+    "completion": "complete completed",
     "core.classifier": "Classifier",
     "core.denoiser": """
         DataPrediction Denoiser EDMPreconditioner EpsilonPrediction FlowPrediction Index Label LogNoise
@@ -80,6 +81,7 @@ NAMES = {
     "training": "Adam Constant CosineDecay LearningRate Muon Optimiser Trainer",
 }
 if TYPE_CHECKING:
+    from scorefield.completion import complete, completed
     from scorefield.core.classifier import Classifier
     from scorefield.core.denoiser import (
         DataPrediction, Denoiser, EDMPreconditioner, EpsilonPrediction, FlowPrediction, Index, Label, LogNoise,

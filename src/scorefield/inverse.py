@@ -46,23 +46,31 @@ class InverseProblem:
         truth: the field that was measured, where it is known; NaN where it is not.
         peak: its largest possible value, for PSNR.
         whole: whether values are 8-bit colours, so that results can be shown as such.
+        shape: (channels, *grid) of the field, where A is not linear and has no adjoint to tell it.
     """
 
-    operator: LinearOperator
+    operator: Operator
     y: Tensor
     noise: float | Tensor | Noise = 0.0
     truth: Tensor | None = None
     peak: float = 0.0
     whole: bool = False
+    shape: tuple[int, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
         """What decides the result: hashes of y and of what A does."""
-        shape = self.operator.adjoint(torch.zeros_like(self.y)).shape
+        linear = self.operator.linear
+        shape = self.linear.adjoint(torch.zeros_like(self.y)).shape if linear else (1, *self.shape)
         probe = torch.rand(shape, generator=torch.Generator().manual_seed(0))
         noise = _hash(self.noise) if isinstance(self.noise, Tensor) else self.noise
         noise = noise if isinstance(noise, float | int | str) else repr(noise)
         return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": noise}
+
+    @property
+    def linear(self) -> LinearOperator:
+        """A, where it is linear."""
+        return cast(LinearOperator, self.operator)
 
 
 def units_of(model: Model, shape: Sequence[int] = (), cond: Condition | None = None) -> tuple[Tensor, Tensor]:
@@ -212,7 +220,7 @@ def _observed(
     if y is None:
         raise InputError("Give y, what was measured.")
     if isinstance(operator, Operator) and not operator.linear:
-        return Measurement(operator, y, noise)
+        return InverseProblem(operator, y, noise, shape=tuple(shape))
     linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape)
     return InverseProblem(cast(LinearOperator, linear), y, noise)
 

@@ -118,4 +118,4 @@ def smoothest(case: InverseProblem) -> Tensor:
     Of the exact posterior, the mean of n draws has 1 + 1/n times the mean square error of the best estimate, which this is where
     nothing is known of the finer modes.
     """
-    return case.operator.project(case.operator.adjoint(case.y) * 0, case.y)
+    return case.linear.project(case.linear.adjoint(case.y) * 0, case.y)

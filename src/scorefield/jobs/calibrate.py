@@ -26,7 +26,7 @@ from scorefield.jobs.options import Drawing, check_shape
 from scorefield.jobs.restoration import LEVEL, guided_draws, weighed_draws
 from scorefield.jobs.restore import Restore
 from scorefield.metrics.calibration import Verdict, Within, by_chance, conformal_factor, rank_distance, verdict
-from scorefield.operators import LinearOperator
+from scorefield.operators import Operator
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, CountOrZero, NonNegative, Seed, log, option
 
@@ -40,7 +40,8 @@ class Calibrate(Drawing):
     leaves. The factor by which 90 % intervals hold 90 % of fields such as these is kept with the run, for restore --calibrated.
 
     Args:
-        task: how fields are measured: inpaint, colourise, superres, deblur, or any LinearOperator.
+        task: how fields are measured: inpaint, colourise, superres, deblur, or any Operator: a LinearOperator, Saturated,
+            FourierMagnitude, one of your own.
         noise: standard deviation of the noise, in data units.
         data: the fields; by default those that the run was trained on.
         split: train, valid, or test where the source has such a part.
@@ -52,7 +53,7 @@ class Calibrate(Drawing):
         out: JSON file to write.
     """
 
-    task: LinearOperator
+    task: Operator
     noise: NonNegative = 0.0
     data: Source | None = None
     split: Split = "valid"
@@ -132,7 +133,8 @@ class CalibrationFile(Job):
     @cached_property
     def how(self) -> dict[str, Any]:
         """What a factor holds for."""
-        problem = InverseProblem(self.verb.task, self.verb.task(torch.zeros(1, *self.draws.shape)), self.verb.noise)
+        y, shape = self.verb.task(torch.zeros(1, *self.draws.shape)), self.draws.shape
+        problem = InverseProblem(self.verb.task, y, self.verb.noise, shape=shape)
         return posterior_facts(self.draws, problem, self.verb.method, self.verb.particles)
 
     @cached_property
@@ -155,7 +157,7 @@ class CalibrationFile(Job):
         known = _whole(batch)
         y = verb.task(known)
         y = y + verb.noise * Generators([(verb.seed, index, Stream.CALIBRATED)]).randn(y.shape, like=y)
-        case = InverseProblem(verb.task, y, verb.noise)
+        case = InverseProblem(verb.task, y, verb.noise, shape=self.draws.shape)
         cond = {
             name: value.expand(verb.n, *value.shape[1:]) for name, value in self.draws.model.taken(batch.cond).items()
         }

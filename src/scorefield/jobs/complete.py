@@ -61,7 +61,8 @@ class Complete(Drawing):
         whole = self.out / "samples.npy"
         return (
             f"{found['fields']} fields, of which {found['known']:.1%} was known, drawn whole: {whole}\n"
-            f"  the next prior: scorefield train RECIPE --init {self.folder} --data Arrays --data.train {whole} ..."
+            f"  the next prior: scorefield train RECIPE --init {self.folder} --data Functions --data.path {whole} "
+            "--data.channel_axis first"
         )
 
 

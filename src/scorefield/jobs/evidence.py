@@ -20,7 +20,7 @@ from scorefield.inverse import particle_sampler
 from scorefield.jobs.options import Label
 from scorefield.jobs.restoration import WeighedDraws, read_case, weighed_draws
 from scorefield.jobs.restore import Restore
-from scorefield.operators import LinearOperator
+from scorefield.operators import Operator
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, Verb, option, positional
 from scorefield.samplers import Step
@@ -35,7 +35,8 @@ class Evidence(Verb):
     Args:
         runs: run folders, checkpoint files or names of shipped models, of fields of one shape.
         measurement: what was measured: image or .npy, in data units; NaN where it is hidden.
-        task: how: inpaint, colourise, superres, deblur, or any LinearOperator.
+        task: how: inpaint, colourise, superres, deblur, or any Operator: a LinearOperator, Saturated,
+            FourierMagnitude, one of your own.
         noise: standard deviation of its noise, in data units.
         degrade: the image is a whole field: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM or DPS, of the proposals.
@@ -54,7 +55,7 @@ class Evidence(Verb):
 
     runs: tuple[Path, ...] = positional()
     measurement: Path = positional()
-    task: LinearOperator
+    task: Operator
     noise: Positive
     degrade: bool = False
     method: Method = PiGDM()

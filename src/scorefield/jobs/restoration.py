@@ -28,7 +28,7 @@ from scorefield.inverse import InverseProblem, in_model_space, population
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.outputs import write_array
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
-from scorefield.operators import LinearOperator
+from scorefield.operators import Operator
 from scorefield.particles import Particles
 from scorefield.run.runner import Job, Piece, Pieces, record_in
 
@@ -36,7 +36,7 @@ LEVEL = 0.9
 
 
 def read_case(
-    operator: LinearOperator,
+    operator: Operator,
     image: Path,
     shape: Sequence[int],
     *,
@@ -68,7 +68,9 @@ def read_case(
     else:
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)
-    return InverseProblem(operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3)
+    return InverseProblem(
+        operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3, tuple(shape)
+    )
 
 
 @dataclass(frozen=True, eq=False)

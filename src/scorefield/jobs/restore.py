@@ -19,7 +19,7 @@ from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table, weighed_draws
 from scorefield.jobs.tasks import TASKS
 from scorefield.jobs.vectors import Vector, vector_of
-from scorefield.operators import LinearOperator
+from scorefield.operators import Operator
 from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Positive, Seed, option, positional
@@ -84,7 +84,8 @@ class Restore(Restoring):
 
     Args:
         image: the measured image, or .npy, in data units; NaN where it is hidden.
-        task: how it was measured: inpaint, colourise, superres, deblur, or any LinearOperator.
+        task: how it was measured: inpaint, colourise, superres, deblur, or any Operator: a LinearOperator, Saturated,
+            FourierMagnitude, one of your own.
         degrade: the image is the truth: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes
@@ -94,7 +95,7 @@ class Restore(Restoring):
     """
 
     image: Path = positional()
-    task: LinearOperator
+    task: Operator
     degrade: bool = False
     method: Method = MomentMatching()
     particles: int = 0

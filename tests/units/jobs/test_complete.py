@@ -34,7 +34,16 @@ def test_a_prior_of_incomplete_fields_draws_them_whole_and_the_next_one_trains_o
     assert len(rows) == 32  # what was known is there to the bit
     assert main(words) == 0  # there already
     next_one = ["train", "holes.yaml", "--init", "first", "--out", "second", "--train.steps", "2"]
-    data = ["--data", "Functions", "--data.path", "whole/samples.npy", "--data.valid", "8"]
+    data = [
+        "--data",
+        "Functions",
+        "--data.path",
+        "whole/samples.npy",
+        "--data.valid",
+        "8",
+        "--data.channel_axis",
+        "first",
+    ]
     assert main([*next_one, *data]) == 0
     capsys.readouterr()
     assert main([*words, "--seed", "1"]) == 2
