@@ -29,6 +29,7 @@ from scorefield.guidance.observation import Comparison, Movable
 from scorefield.samplers import Sampler, Step, sample
 
 ADVICE = "take DPMSolverPP2M(eta=1) or DDIM(eta=1)"
+DEFENSIVE = 0.1  # of the particles go by the step's own kernel, so that no weight is beyond 10 times what it gives
 EVEN = 0.5  # of N: with fewer effective particles they are drawn anew
 
 
@@ -65,6 +66,7 @@ class Particles:
     if x̂ were linear in z: narrower than the step's, which loses most particles where noise is small and values are many. That
     takes at most 2048 values, or an A C A* that is diagonal (masks, averages, Fourier samples of one coil). Others, nonlinear A
     and other likelihoods go by the method's kernel, and take more steps.
+    A tenth of the particles keep the step's kernel, by which weights stay bounded (Hesterberg 1995).
 
     Args:
         method: of the proposal.
@@ -345,10 +347,12 @@ class _Kernel:
         z, centre, start = compared.of(x), compared.of(guided), compared.of(prior)
         aim = start + variance * gain / (1 + spread) * (movable.y - here.z)
         drawn = (z - centre) / own.sqrt()
-        wanted = aim + variance.sqrt() * drawn
-        before = -0.5 * ((wanted - centre).square() / own + own.log())
-        after = -0.5 * (drawn.square() + variance.log())
-        return movable.lift((wanted - z) / movable.variances), (before - after).sum(1)
+        plain = self.generator.rand((len(z), 1), like=z) < DEFENSIVE
+        wanted = torch.where(plain, z, aim + variance.sqrt() * drawn)
+        before = -0.5 * ((wanted - centre).square() / own + own.log()).sum(1)
+        after = -0.5 * ((wanted - aim).square() / variance + variance.log()).sum(1)
+        both = torch.logaddexp(after + math.log(1 - DEFENSIVE), before + math.log(DEFENSIVE))
+        return movable.lift((wanted - z) / movable.variances), before - both
 
     def _made(self, answer: Tensor, x: Tensor, generator: Generators, memory: Any) -> tuple[Tensor, Any]:
         given = _Given(self.sde, answer)

@@ -18,13 +18,13 @@ from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 DOUBLE = torch.float64
-SAMPLER = Sampler(12, DPMSolverPP2M(), EDMGrid(ratio_min=0.01, ratio_max=40.0))
+SAMPLER = Sampler(20, DPMSolverPP2M(), EDMGrid(ratio_min=0.005, ratio_max=40.0))
 NOISE = 0.1
 
 
 def seen(fields: int) -> tuple[Gaussian, Tensor, Tensor]:
     """Gaussian fields of 8 points, each point hidden with probability 0.4 and seen with noise."""
-    law = Gaussian(SDE(SCHEDULES["EDM"]), spectrum((8,), 1.0, 1.0), mean=0.5)
+    law = Gaussian(SDE(SCHEDULES["EDM"]), spectrum((8,), 0.5, 1.0), mean=0.5)
     x = law.marginal((fields, 1, 8), time(0.0), generator=keys(fields, 1))
     known = torch.rand(x.shape, generator=torch.Generator().manual_seed(3), dtype=DOUBLE) > 0.4
     y = x + NOISE * torch.randn(x.shape, generator=torch.Generator().manual_seed(4), dtype=DOUBLE)
@@ -56,7 +56,7 @@ def iterated(fields: int, rounds: int) -> tuple[Gaussian, Gaussian]:
 
 
 def test_the_spectrum_of_gaussian_fields_is_found_though_none_is_whole() -> None:
-    law, found = iterated(400, 14)
+    law, found = iterated(400, 9)
     assert abs(float(found.mean) - 0.5) < 0.15
     assert float((found.spectrum / law.spectrum - 1).abs().max()) < 0.45
     assert float((found.spectrum / law.spectrum).log().mean().abs()) < 0.15
@@ -65,9 +65,9 @@ def test_the_spectrum_of_gaussian_fields_is_found_though_none_is_whole() -> None
 @pytest.mark.slow
 def test_it_is_found_to_within_the_error_of_so_many_fields() -> None:
     """Of 4000 fields with 60 % known: a mode that is seen whole would have a relative error of √(2/4000) = 2 %."""
-    law, found = iterated(4000, 25)
+    law, found = iterated(4000, 20)
     assert abs(float(found.mean) - 0.5) < 0.05
-    assert float((found.spectrum / law.spectrum - 1).abs().max()) < 0.1
+    assert float((found.spectrum / law.spectrum - 1).abs().max()) < 0.15
 
 
 def test_draws_of_incomplete_fields_have_the_law_of_whole_ones() -> None:

@@ -223,10 +223,10 @@ def table(found: Mapping[str, Any]) -> str:
 
     def row(name: str, part: Mapping[str, float | None], scale: float = 1.0, unit: str = "") -> str:
         if part["value"] is None:
-            return f"  {name:34s}nothing is uncertain"
+            return f"  {name:38s}nothing is uncertain"
         value, low, high = (scale * (part[key] or 0.0) for key in ("value", "low", "high"))
         mark = "" if low <= value <= high else "   beyond chance"
-        return f"  {name:34s}{value:.3g}{unit}   by chance {low:.3g} to {high:.3g}{mark}"
+        return f"  {name:38s}{value:.3g}{unit}   by chance {low:.3g} to {high:.3g}{mark}"
 
     lines = [f"{found['fields']} fields, {found['n']} draws of each"]
     lines.append(row(f"{found['interval']:.0%} interval covers", found["coverage"], 100, " %"))
