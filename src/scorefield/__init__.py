@@ -12,6 +12,7 @@ from scorefield.foundation.lazy import lazily
 # Where each public name is at home, below `scorefield.`; stored configurations name classes by their public names.
 # fmt: off
 NAMES = {
+    "completion": "complete completed",
     "core.classifier": "Classifier",
     "core.denoiser": """
         DataPrediction Denoiser EDMPreconditioner EpsilonPrediction FlowPrediction Index Label LogNoise
@@ -41,8 +42,8 @@ NAMES = {
     "foundation.errors": "InputError",
     "foundation.random": "Generators",
     "guidance": """
-        DPS Autoguided Classified ClassifierFree Guided Measurement Method MomentMatching NoisyLikelihood PiGDM
-        Proximal Replacement
+        DPS Autoguided Classified ClassifierFree Guided LogLikelihood Measurement Method MomentMatching NoisyLikelihood
+        Observation PiGDM Poisson Proximal Replacement
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
@@ -61,9 +62,9 @@ NAMES = {
     "model": "Model",
     "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps MagnitudeUNet NCSNpp NCSNv2 Network UNet",
     "operators": """
-        Blur Coarsen Coils Compose CosineCoarsen Fourier FourierCoarsen Grey Hole LinearOperator Mask
-        NonUniformFourier NonUniformSense Scale Sense as_operator cg_sense conjugate_gradients l1_wavelet
-        least_squares project_range to_channels
+        Blur Coarsen Coils Compose CosineCoarsen Differentiable Fourier FourierCoarsen FourierMagnitude Grey Hole
+        LinearOperator Mask NonUniformFourier NonUniformSense Operator Saturated Scale Sense as_operator cg_sense
+        conjugate_gradients l1_wavelet least_squares project_range to_channels
         to_complex zero_filled
     """,
     "particles": "Particles Population",
@@ -80,6 +81,7 @@ NAMES = {
     "training": "Adam Constant CosineDecay LearningRate Logger MLflow Muon Optimiser TensorBoard Trainer WandB",
 }
 if TYPE_CHECKING:
+    from scorefield.completion import complete, completed
     from scorefield.core.classifier import Classifier
     from scorefield.core.denoiser import (
         DataPrediction, Denoiser, EDMPreconditioner, EpsilonPrediction, FlowPrediction, Index, Label, LogNoise,
@@ -111,8 +113,8 @@ if TYPE_CHECKING:
     from scorefield.foundation.errors import InputError
     from scorefield.foundation.random import Generators
     from scorefield.guidance import (
-        DPS, Autoguided, Classified, ClassifierFree, Guided, Measurement, Method, MomentMatching, NoisyLikelihood, PiGDM,
-        Proximal, Replacement,
+        DPS, Autoguided, Classified, ClassifierFree, Guided, LogLikelihood, Measurement, Method, MomentMatching,
+        NoisyLikelihood, Observation, PiGDM, Poisson, Proximal, Replacement,
     )
     from scorefield.inverse import InverseProblem, posterior, weighed
     from scorefield.losses import (
@@ -133,9 +135,9 @@ if TYPE_CHECKING:
         FNO, NCSN, UNO, Deterministic, Encoder, LearnedPositionMaps, MagnitudeUNet, NCSNpp, NCSNv2, Network, UNet,
     )
     from scorefield.operators import (
-        Blur, Coarsen, Coils, Compose, CosineCoarsen, Fourier, FourierCoarsen, Grey, Hole, LinearOperator, Mask,
-        NonUniformFourier, NonUniformSense, Scale, Sense, as_operator, cg_sense, conjugate_gradients, l1_wavelet,
-        least_squares, project_range, to_channels, to_complex, zero_filled,
+        Blur, Coarsen, Coils, Compose, CosineCoarsen, Differentiable, Fourier, FourierCoarsen, FourierMagnitude, Grey, Hole,
+        LinearOperator, Mask, NonUniformFourier, NonUniformSense, Operator, Saturated, Scale, Sense, as_operator, cg_sense,
+        conjugate_gradients, l1_wavelet, least_squares, project_range, to_channels, to_complex, zero_filled,
     )
     from scorefield.particles import Particles, Population
     from scorefield.run.loading import load

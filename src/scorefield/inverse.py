@@ -1,4 +1,5 @@
-"""Inverse problems in data units: fields that explain a measurement y = A x + n under a model of x.
+"""Inverse problems in data units: fields that explain a measurement y = A x + n, or anything else that is known, under a model
+of x.
 
 A model works in units of its own, x = s z + b elementwise, b with the mean of its conditions. There, y is the measurement
 y − A b = (A s) z + n of z. All three are divided by the largest s: methods then see an A of the size that it has in data units.
@@ -18,12 +19,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
+from scorefield.core.noise import Noise
 from scorefield.data.batch import Batch
 from scorefield.foundation.arithmetic import at_once, autocast_of
 from scorefield.foundation.errors import InputError
-from scorefield.guidance import Guided, Measurement, Method, MomentMatching, PiGDM
+from scorefield.guidance import Guided, Measurement, Method, MomentMatching, Observation, PiGDM
 from scorefield.model import Model
-from scorefield.operators import Compose, LinearOperator, Scale, as_operator
+from scorefield.operators import LinearOperator, Operator, as_operator
 from scorefield.operators.function import Linear
 from scorefield.particles import Particles, Population
 from scorefield.samplers import DPMSolverPP2M, Sampler
@@ -40,40 +42,47 @@ class InverseProblem:
     Attributes:
         operator: A.
         y: what was measured, (1, channels, *grid).
-        noise: its standard deviation.
+        noise: its standard deviation, or what else `Measurement` takes.
         truth: the field that was measured, where it is known; NaN where it is not.
         peak: its largest possible value, for PSNR.
         whole: whether values are 8-bit colours, so that results can be shown as such.
+        shape: (channels, *grid) of the field, where A is not linear and has no adjoint to tell it.
     """
 
-    operator: LinearOperator
+    operator: Operator
     y: Tensor
-    noise: float = 0.0
+    noise: float | Tensor | Noise = 0.0
     truth: Tensor | None = None
     peak: float = 0.0
     whole: bool = False
+    shape: tuple[int, ...] = ()
 
     @property
     def facts(self) -> dict[str, Any]:
         """What decides the result: hashes of y and of what A does."""
-        shape = self.operator.adjoint(torch.zeros_like(self.y)).shape
+        linear = self.operator.linear
+        shape = self.linear.adjoint(torch.zeros_like(self.y)).shape if linear else (1, *self.shape)
         probe = torch.rand(shape, generator=torch.Generator().manual_seed(0))
-        return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": self.noise}
+        noise = _hash(self.noise) if isinstance(self.noise, Tensor) else self.noise
+        noise = noise if isinstance(noise, float | int | str) else repr(noise)
+        return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": noise}
+
+    @property
+    def linear(self) -> LinearOperator:
+        """A, where it is linear."""
+        return cast(LinearOperator, self.operator)
 
 
-def in_model_space(
-    model: Model, problem: InverseProblem, shape: Sequence[int] = (), cond: Condition | None = None
-) -> Measurement:
-    """A measurement of fields in data units as one of fields in model space, on the model's device.
+def units_of(model: Model, shape: Sequence[int] = (), cond: Condition | None = None) -> tuple[Tensor, Tensor]:
+    """s and b of x = s z + b, elementwise, (1, channels, *grid): data units of what is z in model space.
 
     Args:
         model: whose space it is.
-        problem: the measurement.
         shape: (channels, *grid) of the fields, if not that of the model's data.
         cond: what the model is conditioned on, in data units, for one field.
 
     Raises:
-        InputError: the normaliser is not affine, or y is of another shape than what the operator measures.
+        InputError: the normaliser is not affine.
     """
     zero = torch.zeros(1, *(shape or model.shape), dtype=torch.float64)
     one, probe = zero + 1, torch.randn(zero.shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
@@ -87,19 +96,38 @@ def in_model_space(
             f"{type(model.normaliser).__name__} is not affine, so that a linear measurement is none of normalised fields: "
             "train with Standardise, UnitRange or Centre."
         )
-    unit, measured = float(scale.abs().max()), problem.operator(shift)
-    if measured.shape != problem.y.shape:
-        shapes = f"{tuple(problem.y.shape)}, where the operator makes {tuple(measured.shape)} of a field"
-        raise InputError(f"y has the shape {shapes}: give y as it was measured, a batch of one.")
-    y = (problem.y.to(shift) - measured) / unit
-    return Measurement(Compose((Scale(scale / unit), problem.operator)), y.to(model.precision), problem.noise / unit)
+    return scale, shift
+
+
+def in_model_space(
+    model: Model, problem: InverseProblem | Observation, shape: Sequence[int] = (), cond: Condition | None = None
+) -> Observation:
+    """What is known of fields in data units as what is known of fields in model space, on the model's device.
+
+    Args:
+        model: whose space it is.
+        problem: the measurement, or what else is known.
+        shape: (channels, *grid) of the fields, if not that of the model's data.
+        cond: what the model is conditioned on, in data units, for one field.
+
+    Raises:
+        InputError: the normaliser is not affine, or y is of another shape than what the operator measures.
+    """
+    scale, shift = units_of(model, shape, cond)
+    if isinstance(problem, InverseProblem):
+        measured = problem.operator(shift)
+        if measured.shape != problem.y.shape:
+            shapes = f"{tuple(problem.y.shape)}, where the operator makes {tuple(measured.shape)} of a field"
+            raise InputError(f"y has the shape {shapes}: give y as it was measured, a batch of one.")
+        problem = Measurement(problem.operator, problem.y, problem.noise)
+    return problem.moved(scale, shift)
 
 
 def posterior(
     model: Model,
-    operator: LinearOperator | Linear,
-    y: Float[Tensor, "batch ..."],
-    noise: float = 0.0,
+    operator: Operator | Linear | Observation,
+    y: Float[Tensor, "batch ..."] | None = None,
+    noise: float | Tensor | Noise = 0.0,
     *,
     method: Method = MomentMatching(),  # noqa: B008 - immutable
     n: int = 8,
@@ -111,13 +139,15 @@ def posterior(
     chunk: int | None = None,
     prior: DenoiserProtocol | None = None,
 ) -> Float[Tensor, "n channels *grid"]:
-    """n draws of p(x | y) for y = A x + n, n ~ N(0, noise² I), all in data units. Draw i depends on (seed, i) alone.
+    """n draws of p(x | y) for y = A(x) + n, or whatever else is known of x, all in data units. Draw i depends on (seed, i) alone.
 
     Args:
         model: p(x).
-        operator: A, which maps fields in data units: an operator, or a function of tensors, see `as_operator`.
+        operator: A, which maps fields in data units: an operator, or a linear function of tensors, see `as_operator`; other
+            functions are `Differentiable(f)`. Or any `Observation` of such fields (`Poisson`, `LogLikelihood`), which needs no
+            y and noise.
         y: what was measured of one field, (1, channels, *grid); NaN where A hides it.
-        noise: its standard deviation.
+        noise: its standard deviation, one for each entry of y, or a `Noise` with a covariance, see `Measurement`.
         method: how p(y | x_t) is approximated.
         n: how many.
         seed: of the draws.
@@ -152,39 +182,54 @@ class _Posed:
     """An inverse problem in model space, with its conditions in data units."""
 
     prior: DenoiserProtocol
-    measurement: Measurement
+    measurement: Observation
     cond: dict[str, Tensor]
 
 
 def _pose(
     model: Model,
-    operator: LinearOperator | Linear,
-    y: Tensor,
-    noise: float,
+    operator: Operator | Linear | Observation,
+    y: Tensor | None,
+    noise: float | Tensor | Noise,
     label: int | None,
     cond: Condition | None,
     shape: Sequence[int],
     prior: DenoiserProtocol | None,
 ) -> _Posed:
-    if len(y) != 1 or any(len(value) != 1 for value in (cond or {}).values()):
+    if (y is not None and len(y) != 1) or any(len(value) != 1 for value in (cond or {}).values()):
         raise InputError("posterior takes what was measured of one field, and its conditions: give batches of 1.")
-    if not 0 <= noise < math.inf:
+    if isinstance(noise, float | int) and not 0 <= noise < math.inf:
         raise InputError(f"The noise of a measurement is a finite standard deviation of at least 0, not {noise}.")
     if label is not None and (isinstance(label, bool) or not 0 <= label < model.labels):
         known = f"0 to {model.labels - 1}" if model.labels else "none, the network knows no classes"
         raise InputError(f"There is no class {label}: give {known}.")
     given = dict(cond or {}) | ({} if label is None else {"label": torch.tensor([label])})
     given = model.asked(given, 1, (shape or model.shape)[1:], prior)
-    linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape or model.shape)
-    measurement = in_model_space(model, InverseProblem(cast(LinearOperator, linear), y, noise), shape, given)
-    return _Posed(prior or model.prior, measurement, given)
+    observed = _observed(operator, y, noise, shape or model.shape)
+    return _Posed(prior or model.prior, in_model_space(model, observed, shape, given), given)
+
+
+def _observed(
+    operator: Operator | Linear | Observation, y: Tensor | None, noise: float | Tensor | Noise, shape: Sequence[int]
+) -> Observation | InverseProblem:
+    """What is known of a field, in data units."""
+    if isinstance(operator, Observation):
+        if y is not None:
+            raise InputError("An Observation holds what was measured: leave out y and noise.")
+        return operator
+    if y is None:
+        raise InputError("Give y, what was measured.")
+    if isinstance(operator, Operator) and not operator.linear:
+        return InverseProblem(operator, y, noise, shape=tuple(shape))
+    linear = operator if hasattr(operator, "adjoint") else as_operator(operator, shape)
+    return InverseProblem(cast(LinearOperator, linear), y, noise)
 
 
 def weighed(
     model: Model,
-    operator: LinearOperator | Linear,
-    y: Float[Tensor, "batch ..."],
-    noise: float,
+    operator: Operator | Linear | Observation,
+    y: Float[Tensor, "batch ..."] | None = None,
+    noise: float | Tensor | Noise = 0.0,
     *,
     method: Method = PiGDM(),  # noqa: B008 - immutable
     particles: int = 100,
@@ -206,7 +251,7 @@ def weighed(
         model: p(x).
         operator: A, see `posterior`.
         y: what was measured of one field, (1, channels, *grid); NaN where A hides it.
-        noise: its standard deviation, above 0.
+        noise: see `posterior`; above 0.
         method: what proposes.
         particles: how many.
         seed: of all draws.
@@ -228,7 +273,7 @@ def weighed(
         sampler or particle_sampler(model),
         chunk=chunk or at_once(particles, size[1:], model.device),
     )
-    return population(model, run, posed.measurement, noise, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+    return population(model, run, posed.measurement, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
 
 
 def particle_sampler(model: Model) -> Sampler:
@@ -240,8 +285,7 @@ def particle_sampler(model: Model) -> Sampler:
 def population(
     model: Model,
     run: Particles,
-    measurement: Measurement,
-    noise: float,
+    measurement: Observation,
     *,
     seed: int,
     shape: Sequence[int],
@@ -254,7 +298,6 @@ def population(
         model: p(x).
         run: how.
         measurement: from `in_model_space`.
-        noise: its standard deviation in data units.
         seed: of all draws.
         shape: (channels, *grid) of x.
         cond: what the model is conditioned on, in data units, for one field.
@@ -274,13 +317,7 @@ def population(
             "uncertain by some nats. Take more particles, more steps, or another method."
         )
     each = {name: value.expand(run.count, *value.shape[1:]) for name, value in given.items()}
-    smaller = int(measurement.known.sum()) * math.log(noise / measurement.noise)  # of a density of y in data units
-    return replace(
-        found,
-        x=model.leave(found.x, each).cpu(),
-        log_weights=found.log_weights.cpu(),
-        log_evidence=found.log_evidence - smaller,
-    )
+    return replace(found, x=model.leave(found.x, each).cpu(), log_weights=found.log_weights.cpu())
 
 
 def _hash(x: Tensor) -> str:

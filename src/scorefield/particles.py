@@ -13,7 +13,7 @@ grows, all is exact for what the sampler's steps make of the prior; nothing depe
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,10 +24,12 @@ from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
-from scorefield.guidance import Guided, Measurement, Method
-from scorefield.samplers import Sampler, Step
+from scorefield.guidance import Guided, Method, Observation
+from scorefield.guidance.observation import Comparison, Movable
+from scorefield.samplers import Sampler, Step, sample
 
 ADVICE = "take DPMSolverPP2M(eta=1) or DDIM(eta=1)"
+DEFENSIVE = 0.1  # of the particles go by the step's own kernel, so that no weight is beyond 10 times what it gives
 EVEN = 0.5  # of N: with fewer effective particles they are drawn anew
 
 
@@ -60,25 +62,32 @@ class Population:
 class Particles:
     """Draws of p(x | y) by N weighted particles, one evaluation of denoiser and method each at every level.
 
+    Where y is linear in x with Gaussian noise, its coordinates z go by a kernel of their own, that of N(A m(x_t), w² D) · ψ_s
+    if x̂ were linear in z: narrower than the step's, which loses most particles where noise is small and values are many. That
+    takes at most 2048 values, or an A C A* that is diagonal (masks, averages, Fourier samples of one coil). Others, nonlinear A
+    and other likelihoods go by the method's kernel, and take more steps.
+    A tenth of the particles keep the step's kernel, by which weights stay bounded (Hesterberg 1995).
+
     Args:
         method: of the proposal.
         count: N.
         sampler: whose step is stochastic and evaluates the denoiser once: Ancestral, DDIM(eta > 0), DPMSolverPP2M(eta > 0),
             EulerMaruyama, ReverseDiffusion.
-        sigma_data: standard deviation of the data in model space, for ψ: N(y; A x̂, noise² + ρ² m), ρ as for `PiGDM`, m the
-            mean of the diagonal of A C Aᵀ.
+        pilot: draws of the prior, on the way of which it is seen how far x̂ is from x in each coordinate, r_t; ψ = p(y | x̂, r_t).
         chunk: how many are evaluated at once; all where it is 0.
+        narrow: z has the narrower kernel.
     """
 
     method: Method
     count: int = 100
     sampler: Sampler = Sampler()
-    sigma_data: float = 1.0
+    pilot: int = 64
     chunk: int = 0
+    narrow: bool = True
 
     def __post_init__(self) -> None:
-        if self.count < 1 or self.chunk < 0 or not self.sigma_data > 0:
-            raise InputError("Particles needs count >= 1, chunk >= 0 and sigma_data > 0.")
+        if self.count < 1 or self.chunk < 0 or self.pilot < 2:
+            raise InputError("Particles needs count >= 1, chunk >= 0 and pilot >= 2.")
         if self.sampler.corrector is not None or not self.sampler.denoise:
             raise InputError("Particles go by steps alone and end with x̂: leave out the corrector, and denoise=False.")
         if self.sampler.step.jumps:
@@ -88,7 +97,7 @@ class Particles:
     def __call__(
         self,
         denoiser: DenoiserProtocol,
-        measurement: Measurement,
+        measurement: Observation,
         shape: Size | tuple[int, ...],
         *,
         seed: int,
@@ -99,7 +108,7 @@ class Particles:
 
         Args:
             denoiser: E[x | x_t] of the prior.
-            measurement: of one field, with noise.
+            measurement: what is known of one field: a `Measurement` with noise, or any other `Observation`.
             shape: (channels, *grid) of x.
             seed: of all draws.
             like: their type and device.
@@ -108,17 +117,19 @@ class Particles:
         Raises:
             InputError: no noise, several fields, or a step that has no such kernel.
         """
-        if not measurement.noise > 0 or len(measurement.y) != 1:
+        if not measurement.weighable:
             raise InputError(
                 "Particles need what was measured of one field, and a noise > 0: weights compare likelihoods."
             )
         sde, step = denoiser.sde, self.sampler.step
+        times = self.sampler.grid(sde.schedule, self.sampler.steps)
+        compared = measurement.comparison(sde.noise, tuple(shape), like)
+        spreads = self._spreads(denoiser, compared, tuple(shape), times, seed, like, cond)
         own = Generators((seed, index, Stream.PARTICLE) for index in range(self.count))
         again = Generators([(seed, 0, Stream.RESAMPLED)])
-        times = self.sampler.grid(sde.schedule, self.sampler.steps)
         x = sde.prior((self.count, *shape), times[0], generator=own, like=like)
-        evaluate = _Evaluation(denoiser, measurement, self, cond)
-        here = evaluate(x, times[0])
+        evaluate = _Evaluation(denoiser, measurement, compared, self, cond)
+        here = evaluate(x, times[0], spreads[0])
         weights, evidence, effective = here.potential, 0.0, []
         memory: tuple[Any, Any, Any] = (None, None, None)
         for level in range(len(times) - 1):
@@ -130,15 +141,52 @@ class Particles:
                 first, second, third = memory
                 memory = _rows(first, chosen), _rows(second, chosen), _rows(third, chosen)
             kernel = _Kernel(sde, step, times[level], times[level + 1], own)
-            x, ratio, memory = kernel(x, here, memory)
-            there = evaluate(x, times[level + 1])
+            movable = compared.movable if self.narrow else None
+            x, ratio, memory = kernel(x, here, memory, compared, movable, spreads[level + 1])
+            there = evaluate(x, times[level + 1], spreads[level + 1])
             weights = weights + ratio + there.potential - here.potential
             here = there
             effective.append(_effective(weights))
-        weights = weights + _log_likelihood(measurement, here.prior) - here.potential
+        weights = weights + compared.density(here.z, torch.zeros_like(spreads[-1])) - here.potential
         evidence += float(weights.logsumexp(0)) - math.log(self.count)
         effective.append(_effective(weights))
         return Population(here.prior, weights.log_softmax(0), evidence, tuple(effective))
+
+    def _spreads(
+        self,
+        denoiser: DenoiserProtocol,
+        compared: Comparison,
+        shape: tuple[int, ...],
+        times: Tensor,
+        seed: int,
+        like: Tensor,
+        cond: Condition | None,
+    ) -> Tensor:
+        """r_t at each level, (levels, M), as draws of the prior have it: of how far x̂ was on their way from where they ended."""
+        chunk = min(self.chunk or self.pilot, self.pilot)
+        estimates: list[list[Tensor]] = [[] for _ in times]
+        ends = []
+        for start in range(0, self.pilot, chunk):
+            rows = range(start, min(start + chunk, self.pilot))
+            own = Generators((seed, index, Stream.PILOT) for index in rows)
+            heard = _Heard(denoiser)
+            given = _of_each(cond, len(rows))
+            x_1 = denoiser.sde.prior((len(rows), *shape), times[0], generator=own, like=like)
+            x = sample(heard, x_1, times, self.sampler.step, cond=given, generator=own)
+            if len(heard.answers) != len(times):
+                raise InputError(
+                    f"{type(self.sampler.step).__name__} evaluates the denoiser several times a step, and particles need a "
+                    f"kernel of one: {ADVICE}."
+                )
+            ends.append(compared.of(x))
+            for level, estimate in zip(estimates, heard.answers, strict=True):
+                level.append(compared.of(estimate))
+        z = torch.cat(ends)
+        found = torch.stack([compared.spread(z, torch.cat(level)) for level in estimates])
+        if len(found) > 1:  # the last x̂ is the end itself: it is as far as the one before, for its noise
+            ratio = denoiser.sde.schedule.log_snr(times[-2]) - denoiser.sde.schedule.log_snr(times[-1])
+            found[-1] = found[-2] * float(ratio.exp())
+        return found
 
 
 def systematic(log_weights: Tensor, n: int, generator: Generators) -> Tensor:
@@ -152,14 +200,6 @@ def _effective(log_weights: Tensor) -> float:
     return float(1 / log_weights.softmax(0).square().sum())
 
 
-def _log_likelihood(measurement: Measurement, x: Tensor, variance: float | None = None) -> Tensor:
-    """log N(y; A x, variance) of what is known, by default with the variance of the noise; float64."""
-    variance = measurement.noise**2 if variance is None else variance
-    known = measurement.known.to(x.device)
-    square = torch.where(known, measurement.residual(x).double().square(), 0).flatten(1).sum(1)
-    return -0.5 * (square / variance + int(known.sum()) * math.log(2 * math.pi * variance))
-
-
 def _rows(memory: Any, chosen: Tensor) -> Any:
     """Of what a multistep method remembers, the part of some particles."""
     if isinstance(memory, tuple):
@@ -167,20 +207,28 @@ def _rows(memory: Any, chosen: Tensor) -> Any:
     return memory[chosen] if isinstance(memory, Tensor) and memory.ndim else memory
 
 
+def _of_each(cond: Condition | None, count: int) -> Condition | None:
+    """What the prior is conditioned on for one field, for each of so many."""
+    if cond is None:
+        return None
+    return {name: value.expand(count, *value.shape[1:]) for name, value in cond.items()}
+
+
 @dataclass(frozen=True)
 class _Level:
-    """What is known of the particles at a level: x̂, x̂_y and log ψ."""
+    """What is known of the particles at a level: x̂, x̂_y, z of x̂, and log ψ."""
 
     prior: Tensor
     guided: Tensor
+    z: Tensor
     potential: Tensor
 
     def of(self, chosen: Tensor) -> _Level:
-        return replace(self, prior=self.prior[chosen], guided=self.guided[chosen], potential=self.potential[chosen])
+        return _Level(self.prior[chosen], self.guided[chosen], self.z[chosen], self.potential[chosen])
 
 
 class _Heard:
-    """A denoiser that remembers what it answered last: a method evaluates it once."""
+    """A denoiser that remembers what it answered: a method evaluates it once."""
 
     def __init__(self, denoiser: DenoiserProtocol) -> None:
         self.denoiser, self.sde = denoiser, denoiser.sde
@@ -196,35 +244,27 @@ class _Evaluation:
     """x̂, x̂_y and ψ of particles, so many at once."""
 
     def __init__(
-        self, denoiser: DenoiserProtocol, measurement: Measurement, particles: Particles, cond: Condition | None
+        self,
+        denoiser: DenoiserProtocol,
+        measurement: Observation,
+        compared: Comparison,
+        particles: Particles,
+        cond: Condition | None,
     ) -> None:
-        self.heard, self.measurement, self.cond = _Heard(denoiser), measurement, cond
+        self.heard, self.compared, self.cond = _Heard(denoiser), compared, cond
         self.guided = Guided(self.heard, measurement, particles.method)
-        self.chunk, self.sigma_data = particles.chunk or particles.count, particles.sigma_data
-        field = measurement.operator.adjoint(torch.zeros_like(measurement.y))
-        probes = denoiser.sde.noise.sample(
-            (16, *field.shape[1:]), generator=Generators((0, i) for i in range(16)), like=field
-        )
-        known = measurement.known
-        seen = torch.where(known, measurement.operator(probes), 0).double()
-        self.gain = float(seen.square().sum() / (16 * known.sum().clamp(min=1)))  # mean of the diagonal of A C Aᵀ
+        self.chunk = particles.chunk or particles.count
 
-    def __call__(self, x_t: Tensor, t: Tensor) -> _Level:
+    def __call__(self, x_t: Tensor, t: Tensor, spread: Tensor) -> _Level:
         parts = [self._part(part, t) for part in x_t.split(self.chunk)]
-        return _Level(*(torch.cat(found) for found in zip(*parts, strict=True)))
+        prior, guided, z = (torch.cat(found) for found in zip(*parts, strict=True))
+        return _Level(prior, guided, z, self.compared.density(z, spread))
 
     def _part(self, x_t: Tensor, t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         self.heard.answers.clear()
-        cond = (
-            None
-            if self.cond is None
-            else {name: value.expand(len(x_t), *value.shape[1:]) for name, value in self.cond.items()}
-        )
-        guided = self.guided(x_t, t, cond).detach()
+        guided = self.guided(x_t, t, _of_each(self.cond, len(x_t))).detach()
         (prior,) = self.heard.answers
-        alpha, sigma = (float(part) for part in self.heard.sde.schedule(t))
-        rho = (sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)
-        return prior, guided, _log_likelihood(self.measurement, prior, self.measurement.noise**2 + rho * self.gain)
+        return prior, guided, self.compared.of(prior)
 
 
 class _Given:
@@ -256,7 +296,13 @@ class _Kernel:
         self.sde, self.step, self.t, self.s, self.generator = sde, step, t, s, generator
 
     def __call__(
-        self, x: Tensor, here: _Level, memory: tuple[Any, Any, Any]
+        self,
+        x: Tensor,
+        here: _Level,
+        memory: tuple[Any, Any, Any],
+        compared: Comparison,
+        movable: Movable | None,
+        spread: Tensor,
     ) -> tuple[Tensor, Tensor, tuple[Any, Any, Any]]:
         """Particles at s by the guided x̂, log p(x_s | x_t)/q(x_s | x_t), and what the step remembers."""
         none, zero = _Fixed(0.0), torch.zeros_like(x)
@@ -272,12 +318,41 @@ class _Kernel:
             raise InputError(
                 f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: {ADVICE}."
             )
-        x_s = guided + noise
+        x_s, change = guided + noise, 0.0
+        if movable is not None:
+            moved, change = self._moved(x_s, guided, prior, here, width, compared, movable, spread)
+            noise, x_s = noise + moved, x_s + moved
         gap = ((guided - prior) / width).double()
         # log N(x_s; m_p) − log N(x_s; m_q) = −⟨ξ + ½ gap, C⁻¹ gap⟩, without the difference of large squares
         pulled = self.sde.noise.precision(gap)
         ratio = -((noise.double() / width + 0.5 * gap) * pulled).flatten(1).sum(1)
-        return x_s, ratio, (first, second, third)
+        return x_s, ratio + change, (first, second, third)
+
+    def _moved(
+        self,
+        x: Tensor,
+        guided: Tensor,
+        prior: Tensor,
+        here: _Level,
+        width: float,
+        compared: Comparison,
+        movable: Movable,
+        spread: Tensor,
+    ) -> tuple[Tensor, Tensor]:
+        """What moves z to the law N(z; A m, w² D) · N(y; ẑ + k (z − A m), 1 + r), and log of the old density over the new one."""
+        alpha, sigma = (float(part) for part in self.sde.schedule(self.s))
+        own = width**2 * movable.variances
+        gain = (alpha * spread / (sigma**2 * movable.variances)).clamp(max=1) if sigma > 0 else torch.zeros_like(spread)
+        variance = 1 / (1 / own + gain**2 / (1 + spread))
+        z, centre, start = compared.of(x), compared.of(guided), compared.of(prior)
+        aim = start + variance * gain / (1 + spread) * (movable.y - here.z)
+        drawn = (z - centre) / own.sqrt()
+        plain = self.generator.rand((len(z), 1), like=z) < DEFENSIVE
+        wanted = torch.where(plain, z, aim + variance.sqrt() * drawn)
+        before = -0.5 * ((wanted - centre).square() / own + own.log()).sum(1)
+        after = -0.5 * ((wanted - aim).square() / variance + variance.log()).sum(1)
+        both = torch.logaddexp(after + math.log(1 - DEFENSIVE), before + math.log(DEFENSIVE))
+        return movable.lift((wanted - z) / movable.variances), before - both
 
     def _made(self, answer: Tensor, x: Tensor, generator: Generators, memory: Any) -> tuple[Tensor, Any]:
         given = _Given(self.sde, answer)

@@ -42,6 +42,9 @@ judge
   plot RUN --out DIR              noise, its covariance, growing noise and samples, as PNG and PDF
 restore
   restore RUN IMAGE --task T --out DIR     inpaint, colourise, superres or deblur: samples, mean, spread, picture
+  calibrate RUN --task T --out F           check posteriors on known fields; keep a factor for restore --calibrated
+  evidence RUN ... Y --task T --noise S    compare priors by a measurement: log p(y) under each, with its spread
+  complete RUN --out DIR                   whole fields for those known in part, to train the next prior on
   denoise RUN FILE ... --out DIR           take white noise out of images or arrays, --noise known or estimated
   superres RUN FILE --resolution N --out DIR    functions on a fine grid that agree with one on a coarse grid
   reconstruct RUN KSPACE --out FILE.h5     MR images from undersampled k-space, beside classical ones
@@ -77,6 +80,9 @@ VERBS = {  # each a class of a room
     "compare": ("jobs", "Compare"),
     "report": ("jobs", "Report"),
     "restore": ("jobs", "Restore"),
+    "evidence": ("jobs", "Evidence"),
+    "complete": ("jobs", "Complete"),
+    "calibrate": ("jobs", "Calibrate"),
     "downscale": ("climate", "Downscale"),
     "reconstruct": ("mri", "Reconstruct"),
     "superres": ("functions", "SuperResolve"),

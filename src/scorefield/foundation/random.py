@@ -59,6 +59,9 @@ class Stream(IntEnum):
     PERSISTENT = 308  # what is new in a member at a step of time: (seed, member, step, ...)
     PARTICLE = 310  # a weighted particle: (seed, index)
     RESAMPLED = 311  # which of them go on, and which are drawn in the end: (seed, 0), (seed, 1)
+    PILOT = 312  # a draw of the prior before particles start: (seed, index)
+    CALIBRATED = 313  # noise and draws of a field that is known: (seed, index)
+    COMPLETED = 314  # a field that is known in part: (seed, index)
     HELD_OUT = 309  # which samples of a slice are held out, and noise of their predictions: (0 or 1, slice)
 
 

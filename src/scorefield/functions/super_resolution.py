@@ -11,12 +11,12 @@ from torch import Tensor
 from scorefield.data.single import read_array, read_field, stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching, Replacement
-from scorefield.inverse import InverseProblem
+from scorefield.inverse import InverseProblem, particle_sampler
 from scorefield.jobs import resolution
-from scorefield.jobs.restoration import Restoration, guided_draws
+from scorefield.jobs.restoration import Restoration, guided_draws, weighed_draws
 from scorefield.jobs.restore import Restoring
 from scorefield.operators import CosineCoarsen, FourierCoarsen
-from scorefield.run.verb import Count, positional
+from scorefield.run.verb import Count, CountOrZero, positional
 from scorefield.samplers import Finer
 
 
@@ -31,12 +31,20 @@ class SuperResolve(Restoring):
             modes and nothing is given: the spectrum of the training data by each field's own power), WienerBeyond (the spectrum
             alone), Extrapolate (what the network makes of them) or BandLimited (no noise in them).
         method: Replacement, exact in the modes that are known, where there is no noise; MomentMatching with noise; PiGDM, DPS.
+        particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes
+            a noise and a stochastic step of one evaluation, by default DPM++ 2M SDE.
     """
 
     field: Path = positional()
     resolution: tuple[Count, ...] = ()
     beyond: Finer | None = None
     method: Method | None = None
+    particles: CountOrZero = 0
+
+    def check(self) -> None:
+        super().check()
+        if self.particles and not self.noise > 0:
+            raise InputError("--particles are weighed by the noise of the measurement: give --noise above 0.")
 
     def run(self) -> dict[str, Any]:
         model, source = self.model, self.checkpoint
@@ -49,10 +57,13 @@ class SuperResolve(Restoring):
         case = read_case(self.field, model.shape[0], grid, periodic=torus, noise=self.noise, truth=self.truth)
         method = self.method or usual(self.noise)
         prior = None if beyond is None else resolution.beyond_grid(beyond, model, None)
-        draws = self.prior_draws(grid, {} if beyond is None else {"beyond": repr(beyond)})
-        return self.finish(
-            Restoration(guided_draws(draws, case, method, prior), case, method, smoothest(case)), "superres"
-        )
+        own = particle_sampler(model) if self.particles else None
+        draws = self.prior_draws(grid, {} if beyond is None else {"beyond": repr(beyond)}, own)
+        if self.particles:
+            posed = weighed_draws(draws, case, method, self.particles, self.at_once(self.particles, grid), prior)
+        else:
+            posed = guided_draws(draws, case, method, prior)
+        return self.finish(Restoration(posed, case, method, smoothest(case)), "superres")
 
 
 def usual(noise: float) -> Method:
@@ -108,4 +119,4 @@ def smoothest(case: InverseProblem) -> Tensor:
     Of the exact posterior, the mean of n draws has 1 + 1/n times the mean square error of the best estimate, which this is where
     nothing is known of the finer modes.
     """
-    return case.operator.project(case.operator.adjoint(case.y) * 0, case.y)
+    return case.linear.project(case.linear.adjoint(case.y) * 0, case.y)

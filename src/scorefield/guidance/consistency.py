@@ -10,7 +10,8 @@ from torch import Tensor
 from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.sde import expand_like
 from scorefield.foundation.errors import InputError
-from scorefield.guidance.measurement import Measurement, Method, with_signal
+from scorefield.guidance.measurement import Method, with_signal
+from scorefield.guidance.observation import Observation
 from scorefield.guidance.posterior import check_solver
 from scorefield.operators import conjugate_gradients
 
@@ -43,17 +44,18 @@ class Proximal(Method):
             raise InputError(f"Proximal needs sigma_data > 0 and spread > 0, not {self.sigma_data} and {self.spread}.")
 
     def __call__(
-        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Observation, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
+        operator, y, noise = measurement.plain("Proximal")
         denoised = denoiser(x_t, t, cond)
-        operator, (alpha, sigma) = measurement.operator, denoiser.sde.scales(t, denoised)
+        alpha, sigma = denoiser.sde.scales(t, denoised)
         variance = (self.spread * sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)
-        damping = (measurement.noise**2 / variance).to(denoised)
+        damping = (noise**2 / variance).to(denoised)
 
         def matrix(v: Tensor) -> Tensor:
             return operator.normal(v) + damping * v
 
-        residual = operator.adjoint(measurement.y.to(denoised)) - operator.normal(denoised)
+        residual = operator.adjoint(y.to(denoised)) - operator.normal(denoised)
         return denoised + conjugate_gradients(matrix, residual, iterations=self.iterations, tolerance=self.tolerance)
 
 
@@ -67,12 +69,12 @@ class NoisyLikelihood(Method):
     """
 
     def __call__(
-        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Observation, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
+        operator, y, noise = measurement.plain("NoisyLikelihood")
         x_t, t = with_signal(denoiser.sde.schedule, x_t, t)
         denoised = denoiser(x_t, t, cond)
         alpha, sigma = denoiser.sde.scales(t, x_t)
         inflated = expand_like((sigma / alpha) ** 2, x_t)
-        weight = (inflated / (measurement.noise**2 + inflated)).to(x_t)
-        residual = measurement.residual(x_t / alpha.to(x_t))
-        return denoised + weight * measurement.operator.adjoint(residual)
+        weight = (inflated / (noise**2 + inflated)).to(x_t)
+        return denoised + weight * operator.adjoint(y.to(x_t) - operator(x_t / alpha.to(x_t)))

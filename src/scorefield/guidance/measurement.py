@@ -10,74 +10,185 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.flow_map import without_end
+from scorefield.core.noise import Noise
 from scorefield.core.schedule import Schedule
 from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
-from scorefield.operators import LinearOperator
+from scorefield.guidance.coordinates import coordinates
+from scorefield.guidance.errors import Each, Errors, OfField, Part, Same
+from scorefield.guidance.observation import Comparison, Known, Local, Observation, damping, halved, linear_share
+from scorefield.operators import Compose, LinearOperator, Moved, Operator, Scale
 
 LEAST_SIGNAL = 1e-3  # α/σ below which x_t tells nothing of x: guidance divides by α and takes it no smaller
 
 
 @dataclass(frozen=True, eq=False)
-class Measurement:
-    """y = A x + n, n ~ N(0, noise² I), of one field (batch of 1) or of each field of a batch.
+class Measurement(Observation):
+    """y = A(x) + n, n ~ N(0, R), of one field (batch of 1) or of each field of a batch.
 
-    Entries of y that A leaves 0 whatever x is (a mask's hidden ones) are never read: they may hold anything, NaN too.
+    Entries of y that a linear A leaves 0 whatever x is (a mask's hidden ones), and those with a noise of ∞, are never read:
+    they may hold anything, NaN too.
 
     Args:
-        operator: A.
+        operator: A; a `LinearOperator` where it is linear.
         y: what was measured, (1 or batch, channels, *grid).
-        noise: its standard deviation in the units of y; 0 for an exact measurement.
+        noise: its standard deviation in the units of y, 0 for an exact measurement; one for each entry, (1 or batch, channels,
+            *grid) or what broadcasts to that, above 0; or any `Noise` on the grid of y, of which n is a draw.
+        unit: what y was divided by: log p(y) is the density of y times this.
 
     Raises:
         InputError: a negative noise, or values that are not finite where A does measure.
     """
 
-    operator: LinearOperator
+    operator: Operator
     y: Tensor
-    noise: float = 0.0
+    noise: float | Tensor | Noise = 0.0
+    unit: float = 1.0
     known: Tensor = field(init=False, repr=False)
     exact: bool = field(init=False, repr=False)
+    errors: Errors = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if not self.noise >= 0:
-            raise InputError(f"The noise of a measurement is a standard deviation >= 0, not {self.noise}.")
-        shape = self.operator.adjoint(torch.zeros_like(self.y)).shape
-        probe = 1 + torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.y)
-        known = self.operator(probe) != 0  # where no field gives anything but 0, a random one does not
-        if known.shape != self.y.shape:
-            raise InputError(
-                f"The measurement is {tuple(self.y.shape[1:])}, where its operator gives {tuple(known.shape[1:])}."
-            )
+        known = torch.ones_like(self.y, dtype=torch.bool)
+        probe = None
+        if self.operator.linear:
+            shape = self._linear.adjoint(torch.zeros_like(self.y)).shape
+            probe = 1 + torch.rand(shape, generator=torch.Generator().manual_seed(0)).to(self.y)
+            known = self.operator(probe) != 0  # where no field gives anything but 0, a random one does not
+            if known.shape != self.y.shape:
+                raise InputError(
+                    f"The measurement is {tuple(self.y.shape[1:])}, where its operator gives {tuple(known.shape[1:])}."
+                )
+        known, errors = self._errors(known)
         y = torch.where(known, self.y, 0)
         if not bool(y.isfinite().all()):
             raise InputError("The measurement holds NaN or infinite values: mask them out, they are not measured.")
+        exact = isinstance(self.noise, float | int) and self.noise == 0
         object.__setattr__(self, "known", known)
         object.__setattr__(self, "y", y)
-        object.__setattr__(self, "exact", self.noise == 0 and self._projects(probe))
+        object.__setattr__(self, "errors", errors)
+        object.__setattr__(self, "exact", exact and probe is not None and self._projects(probe))
+        if exact and probe is None:
+            raise InputError("A measurement by an A that is not linear needs a noise > 0: nothing projects on it.")
+
+    def _errors(self, known: Tensor) -> tuple[Tensor, Errors]:
+        """What is known, and the law of its noise."""
+        noise = self.noise
+        if isinstance(noise, Noise):
+            whole = bool(known.all())
+            return known, OfField(noise, self.y) if whole else Part(noise, known[:1])
+        if isinstance(noise, Tensor):
+            try:
+                each = noise.to(self.y).expand(self.y.shape)
+            except RuntimeError as error:
+                sizes = f"{tuple(noise.shape)}, where y is {tuple(self.y.shape)}"
+                raise InputError(
+                    f"The noise of the measurement has the shape {sizes}: give one for each entry."
+                ) from error
+            known = known & ~each.isinf()
+            if not bool((each[known] > 0).all()):
+                raise InputError("A noise for each entry is a standard deviation > 0, or ∞ where nothing is known.")
+            return known, Each(torch.where(known, each, 1).square(), known)
+        if not 0 <= noise < math.inf:
+            raise InputError(f"The noise of a measurement is a standard deviation >= 0, not {noise}.")
+        return known, Same(float(noise), int(known.sum()))
 
     def _projects(self, x: Tensor) -> bool:
         """Whether A has a projection."""
         try:
-            self.operator.project(x, self.y)
+            self._linear.project(x, self.y)
         except InputError:
             return False
         return True
 
+    @property
+    def _linear(self) -> LinearOperator:
+        return cast(LinearOperator, self.operator)
+
+    @property
+    def _hides(self) -> bool:
+        """Whether A gives values where nothing is known."""
+        return isinstance(self.noise, Tensor)
+
     def residual(self, x: Tensor) -> Tensor:
-        """y − A x."""
-        return self.y.to(x) - self.operator(x)
+        """y − A(x), 0 where nothing is known."""
+        found = self.y.to(x) - self.operator(x)
+        return torch.where(self.known.to(x.device), found, 0) if self._hides else found
+
+    def local(self, x: Tensor) -> Local:
+        jacobian = self.operator.jacobian(x)
+        near = Known(jacobian, self.known.to(x.device)) if self._hides else jacobian
+        errors = self.errors
+        normal = self._linear.normal if self.operator.linear and errors.variance is not None else None
+        return Local(near, self.residual(x), errors.covariance, errors.variance, normal)
+
+    def log_prob(self, x: Tensor) -> Tensor:
+        residual = self.residual(x).double()
+        if residual.shape[1:] != self.y.shape[1:]:
+            raise InputError(
+                f"The measurement is {tuple(self.y.shape[1:])}, where A gives {tuple(residual.shape[1:])}."
+            )
+        square = (residual * self.errors.precision(residual)).flatten(1).sum(1)
+        return -0.5 * (square + self.errors.log_det()) - self._constant
+
+    @property
+    def _constant(self) -> float:
+        return int(self.known.sum()) * (0.5 * math.log(2 * math.pi) + math.log(self.unit))
+
+    def gradient(self, x: Tensor) -> Tensor:
+        near = self.local(x)
+        residual, errors = near.residual, self.errors
+        if errors.variance is not None:  # which may be 0
+            known = self.known.to(residual).expand_as(residual).flatten(1).sum(1)
+            mean_square = residual.square().flatten(1).sum(1) / known.clamp(min=1)
+            variance = mean_square.clamp(min=max(errors.variance, torch.finfo(residual.dtype).tiny))
+            return near.jacobian.adjoint(residual / expand_like(variance, residual))
+        pull = errors.precision(residual)
+        return near.jacobian.adjoint(pull / damping(residual, pull, self.known.to(x.device)))
+
+    def share(self, x: Tensor, change: Tensor) -> Tensor:
+        white = self.errors.variance is not None
+        found = linear_share(self.local(x), change, (lambda v: v) if white else self.errors.precision)
+        return found if self.operator.linear else halved(self.log_prob, x, change, found)
+
+    def moved(self, scale: Tensor, shift: Tensor) -> Observation:
+        if not self.operator.linear or isinstance(self.noise, Noise):
+            if not self.operator.linear:
+                return Measurement(Moved(self.operator, scale, shift), self.y, self.noise, self.unit)
+            y = torch.where(self.known.to(shift.device), self.y.to(shift) - self._linear(shift), torch.nan)
+            return Measurement(Compose((Scale(scale), self._linear)), y.to(self.y.dtype), self.noise, self.unit)
+        unit = float(scale.abs().max())
+        y = torch.where(self.known.to(shift.device), (self.y.to(shift) - self._linear(shift)) / unit, torch.nan)
+        noise = cast(Tensor, self.noise) / unit
+        operator = Compose((Scale(scale / unit), self._linear))
+        return Measurement(operator, y.to(self.y.dtype), noise, self.unit * unit)
 
     def matched(self, x: Tensor) -> Tensor:
         """The field nearest to x with A x = y, where y is exact and A has a projection, as E[x | x_t, y] has it; elsewhere x."""
-        return self.operator.project(x, self.y.to(x)) if self.exact else x
+        return self._linear.project(x, self.y.to(x)) if self.exact else x
+
+    def plain(self, who: str) -> tuple[LinearOperator, Tensor, float]:
+        if not self.operator.linear or not isinstance(self.noise, float | int):
+            return super().plain(who)
+        return self._linear, self.y, float(self.noise)
+
+    @property
+    def weighable(self) -> bool:
+        return len(self.y) == 1 and self.errors.variance != 0
+
+    def comparison(self, noise: Noise, shape: tuple[int, ...], like: Tensor) -> Comparison:
+        if not self.weighable:
+            raise InputError(
+                "Particles need one field that was measured with a noise > 0: weights compare likelihoods."
+            )
+        return coordinates(self.operator, self.y, self.known, self.errors, self.unit, noise, like)
 
 
 class Method(ABC):
@@ -91,7 +202,7 @@ class Method(ABC):
 
     @abstractmethod
     def __call__(
-        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Observation, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor: ...
 
 
@@ -112,11 +223,11 @@ class Guided:
 
     Args:
         denoiser: E[x | x_t], itself perhaps guided.
-        measurement: y, and how it came about, in model space.
+        measurement: y, and how it came about, in model space: any `Observation`.
         method: how p(y | x_t) is approximated.
     """
 
-    def __init__(self, denoiser: DenoiserProtocol, measurement: Measurement, method: Method) -> None:
+    def __init__(self, denoiser: DenoiserProtocol, measurement: Observation, method: Method) -> None:
         self.denoiser, self.measurement, self.method = denoiser, measurement, method
 
     @property

@@ -1,5 +1,7 @@
 """Four approximations of p(y | x_t), from a projection to the one that is exact for Gaussian data.
 
+Each docstring says where it is right; elsewhere it is an approximation of unknown error, which `scorefield.Particles` corrects.
+
 With r = y − A x̂ and Σ = Cov[x | x_t], all but the first give x̂ + c Σ A* u, u for (noise² I + A Σ A*)⁻¹ r and 0 <= c <= 1.
 """
 
@@ -15,7 +17,8 @@ from torch import Tensor
 from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.sde import SDE, expand_like
 from scorefield.foundation.errors import InputError
-from scorefield.guidance.measurement import Linear, Measurement, Method, linearise
+from scorefield.guidance.measurement import Linear, Method, linearise
+from scorefield.guidance.observation import Observation
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,13 @@ class Replacement(Method):
     """
 
     def __call__(
-        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Observation, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
-        if measurement.noise:
+        operator, y, noise = measurement.plain("Replacement")
+        if noise:
             raise InputError("Replacement takes the measurement as exact: give noise 0, or take MomentMatching.")
         denoised = denoiser(x_t, t, cond)
-        return measurement.operator.project(denoised, measurement.y.to(denoised))
+        return operator.project(denoised, y.to(denoised))
 
 
 class Gradient(Method):
@@ -50,17 +54,16 @@ class Gradient(Method):
     """
 
     def __call__(
-        self, denoiser: DenoiserProtocol, measurement: Measurement, x_t: Tensor, t: Tensor, cond: Condition | None
+        self, denoiser: DenoiserProtocol, measurement: Observation, x_t: Tensor, t: Tensor, cond: Condition | None
     ) -> Tensor:
         denoised, covariance = linearise(denoiser, x_t, t, cond)
-        residual = measurement.residual(denoised)
-        change = covariance(self.pulled(measurement, residual, covariance, denoiser.sde, t))
-        share = along(residual, measurement.operator(change)).clamp(0, 1).flatten()
-        return measurement.matched(denoised + expand_like(share, change) * change)  # y may have other axes than x
+        change = covariance(self.pulled(measurement, denoised, covariance, denoiser.sde, t))
+        share = measurement.share(denoised, change).to(change)
+        return measurement.matched(denoised + expand_like(share, change) * change)
 
     @abstractmethod
-    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        """w, a field."""
+    def pulled(self, measurement: Observation, denoised: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+        """w, a field, for x̂ and its Σ."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +75,8 @@ class DPS(Gradient):
     estimate of its variance. The posterior is too narrow or too wide, depending on ζ. A long step does not fit all that was
     measured at once: it takes more steps than the others.
 
+    It is right nowhere, and serves everywhere: of any `Observation` it takes log p(y | x̂) and its gradient alone.
+
     Args:
         scale: ζ.
     """
@@ -82,18 +87,16 @@ class DPS(Gradient):
         if not self.scale > 0:
             raise InputError(f"DPS needs a scale > 0, not {self.scale}.")
 
-    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        known = measurement.known.to(residual).expand_as(residual).flatten(1).sum(1)
-        mean_square = residual.square().flatten(1).sum(1) / known.clamp(min=1)
-        variance = mean_square.clamp(min=max(measurement.noise**2, torch.finfo(residual.dtype).tiny))
-        return measurement.operator.adjoint(self.scale * residual / expand_like(variance, residual))
+    def pulled(self, measurement: Observation, denoised: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+        return self.scale * measurement.gradient(denoised)
 
 
 @dataclass(frozen=True)
 class PiGDM(Gradient):
     """u = (noise² I + ρ² A C A*)⁻¹ r, ρ² = σ²σ_d²/(σ² + α²σ_d²): Cov[x | x_t] ≈ ρ² C (Song et al. 2023, ΠGDM).
 
-    Exact where the data are N(0, σ_d² C). Song et al. weight the gradient by ρ² instead of σ²/α: stable, but not exact.
+    Exact where the data are N(0, σ_d² C), A is linear and the noise Gaussian. Where A is not linear, or y are counts, it takes
+    the linearisation at x̂. Song et al. weight the gradient by ρ² instead of σ²/α: stable, but not exact.
     w = (noise² I + ρ² A* A C)⁻¹ A* r is found by conjugate residuals, in one iteration where A* A is a projection and C white.
 
     Args:
@@ -111,23 +114,29 @@ class PiGDM(Gradient):
         if not self.sigma_data > 0:
             raise InputError(f"PiGDM needs sigma_data > 0, not {self.sigma_data}.")
 
-    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        operator = measurement.operator
-        field = operator.adjoint(residual)
-        alpha, sigma = sde.scales(t, field)
-        variance = ((sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)).to(residual)
+    def pulled(self, measurement: Observation, denoised: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+        near = measurement.local(denoised)
+        alpha, sigma = sde.scales(t, denoised)
+        variance = ((sigma * self.sigma_data) ** 2 / (sigma**2 + (alpha * self.sigma_data) ** 2)).to(denoised)
+        jacobian, normal, level = near.jacobian, near.normal, near.variance
+        if normal is not None and level is not None:
+            field = jacobian.adjoint(near.residual)
+            return conjugate_residuals(
+                lambda v: level * v + normal(variance * sde.noise.covariance(v)), field, self.iterations, self.tolerance
+            )
 
         def matrix(v: Tensor) -> Tensor:
-            return measurement.noise**2 * v + operator.normal(variance * sde.noise.covariance(v))
+            return near.covariance(v) + jacobian(variance * sde.noise.covariance(jacobian.adjoint(v)))
 
-        return conjugate_residuals(matrix, field, self.iterations, self.tolerance)
+        return jacobian.adjoint(conjugate_residuals(matrix, near.residual, self.iterations, self.tolerance))
 
 
 @dataclass(frozen=True)
 class MomentMatching(Gradient):
     """u = (noise² I + A Σ A*)⁻¹ r with the denoiser's own Σ = (σ²/α) J C (Rozet et al. 2024; Boys et al. 2024).
 
-    p(x | x_t) is taken to be Gaussian with its true mean and covariance: exact for Gaussian data, white or not. Every iteration
+    p(x | x_t) is taken to be Gaussian with its true mean and covariance: exact for Gaussian data, white or not,
+    linear A and Gaussian noise, of any covariance; of others it takes the linearisation at x̂. Every iteration
     of the solver, and one more, is a vector-Jacobian product, about two evaluations' cost; the denoiser itself is evaluated once.
     Where the noise is strong, σ² magnifies the errors of a network's Jacobian: more iterations than a few fit these.
 
@@ -142,13 +151,14 @@ class MomentMatching(Gradient):
     def __post_init__(self) -> None:
         check_solver("MomentMatching", self.iterations, self.tolerance)
 
-    def pulled(self, measurement: Measurement, residual: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
-        operator = measurement.operator
+    def pulled(self, measurement: Observation, denoised: Tensor, covariance: Linear, sde: SDE, t: Tensor) -> Tensor:
+        near = measurement.local(denoised)
+        jacobian = near.jacobian
 
         def matrix(v: Tensor) -> Tensor:
-            return measurement.noise**2 * v + operator(covariance(operator.adjoint(v)))
+            return near.covariance(v) + jacobian(covariance(jacobian.adjoint(v)))
 
-        return operator.adjoint(conjugate_residuals(matrix, residual, self.iterations, self.tolerance))
+        return jacobian.adjoint(conjugate_residuals(matrix, near.residual, self.iterations, self.tolerance))
 
 
 def check_solver(name: str, iterations: int, tolerance: float) -> None:

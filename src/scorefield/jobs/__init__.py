@@ -8,11 +8,14 @@ from scorefield.foundation.lazy import lazily
 __getattr__, __dir__, HOMES = lazily(
     __name__,
     {
+        "calibrate": "Calibrate",
         "check_data": "CheckData",
         "compare": "Compare MakeReference",
+        "complete": "Complete",
         "demo": "Demo",
         "denoise": "Denoise",
         "evaluate": "Evaluate",
+        "evidence": "Evidence",
         "export": "Export",
         "hub": "Pull Push",
         "import_weights": "Import",

@@ -28,7 +28,7 @@ from scorefield.inverse import InverseProblem, in_model_space, population
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.outputs import write_array
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
-from scorefield.operators import LinearOperator
+from scorefield.operators import Operator
 from scorefield.particles import Particles
 from scorefield.run.runner import Job, Piece, Pieces, record_in
 
@@ -36,7 +36,7 @@ LEVEL = 0.9
 
 
 def read_case(
-    operator: LinearOperator,
+    operator: Operator,
     image: Path,
     shape: Sequence[int],
     *,
@@ -68,7 +68,9 @@ def read_case(
     else:
         y = read_field(image, operator(torch.zeros(1, *shape)).shape[1:])
     stored = read_array(source or image)
-    return InverseProblem(operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3)
+    return InverseProblem(
+        operator, y, noise, known, peak_of(stored), stored.dtype == np.uint8 and len(shape) == 3, tuple(shape)
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,12 +82,14 @@ class Restoration(Job):
         case: what was measured.
         method: how p(y | x_t) is approximated.
         smooth: what is known without a model, where that is a field.
+        factor: by which standard deviation and interval are widened; the draws stay as they are.
     """
 
     draws: Draws
     case: InverseProblem
     method: Method
     smooth: Tensor | None = None
+    factor: float = 1.0
 
     @property
     def out(self) -> Path:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -93,7 +97,8 @@ class Restoration(Job):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**self.draws.identity, **self.case.facts, "method": repr(self.method)}
+        wider = {} if self.factor == 1 else {"factor": self.factor}
+        return {**self.draws.identity, **self.case.facts, "method": repr(self.method), **wider}
 
     @property
     def sizes(self) -> Sequence[int]:
@@ -108,9 +113,10 @@ class Restoration(Job):
     def assemble(self, pieces: Pieces, out: Path) -> None:
         self.draws.assemble(pieces, out)
         members = read_samples(out)
-        mean, spread = members.mean(0, keepdim=True), spread_of(members)
+        mean, spread = members.mean(0, keepdim=True), self.factor * spread_of(members)
         figures = {"samples": len(members), "noise": self.case.noise, "method": repr(self.method)}
-        figures |= _figures(members, self.case) | self._without_model() | _weights(pieces[0])
+        figures |= {} if self.factor == 1 else {"factor": self.factor}
+        figures |= _figures(members, self.case, self.factor) | self._without_model() | _weights(pieces[0])
         known = [] if self.smooth is None else [("interpolation", self.smooth)]
         for name, value in (("observation", self.case.y), ("mean", mean), ("std", spread), *known):
             write_array(out / f"{name}.npy", value[0].shape, [value[0].numpy()])
@@ -173,22 +179,34 @@ class WeighedDraws(Draws):
         measurement = in_model_space(self.model, self.case, self.shape)
         cond = {name: value[:1] for name, value in self.condition.items()}
         own = self.model.asked(cond, 1, self.shape[1:], self.denoiser)
-        found = population(self.model, run, measurement, self.case.noise, seed=self.seed, shape=self.shape, cond=own)
+        found = population(
+            self.model, run, measurement, seed=self.seed, shape=self.shape, cond=own, prior=self.denoiser
+        )
         drawn = found.drawn(self.n, generator=Generators([(self.seed, 1, Stream.RESAMPLED)]))
         told = {"log_evidence": np.array(found.log_evidence), "effective": np.array(min(found.effective))}
         return {"x": drawn.numpy(), **told}
 
 
-def weighed_draws(job: Draws, case: InverseProblem, method: Method, particles: int, at_once: int) -> Draws:
-    """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once."""
+def weighed_draws(
+    job: Draws,
+    case: InverseProblem,
+    method: Method,
+    particles: int,
+    at_once: int,
+    prior: DenoiserProtocol | None = None,
+) -> WeighedDraws:
+    """The draws of p(x) as draws of p(x | y) by weighted particles, of which so many are evaluated at once; `prior` is the
+    denoiser of p(x), where it is not simply the model's own.
+    """
     if job.label == "each":
         raise InputError("Particles are those of one class: give a --label by its name or number, and not each.")
     own: dict[str, Any] = {part.name: getattr(job, part.name) for part in fields(job)}
     own["chunk"] = job.n
+    own["denoiser"] = prior or job.denoiser
     return WeighedDraws(**own, case=case, method=method, particles=particles, at_once=at_once)
 
 
-def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
+def _figures(members: Tensor, case: InverseProblem, factor: float = 1.0) -> dict[str, Any]:
     """What the draws are worth, where the truth is known; without PSNR where it is constant."""
     if case.truth is None:
         return {}
@@ -199,7 +217,8 @@ def _figures(members: Tensor, case: InverseProblem) -> dict[str, Any]:
         found["peak"] = case.peak
         found["psnr_of_mean"] = float(psnr(drawn.mean(0, keepdim=True), truth, case.peak))
         found["psnr_of_samples"] = psnr(drawn, truth, case.peak).tolist()
-    coverage = interval_coverage(drawn, truth, LEVEL) if len(members) > 1 and bool(known.any()) else math.nan
+    wider = drawn.mean(0) + factor * (drawn - drawn.mean(0))
+    coverage = interval_coverage(wider, truth, LEVEL) if len(members) > 1 and bool(known.any()) else math.nan
     return found | {"interval": LEVEL, "coverage": None if math.isnan(coverage) else coverage}
 
 
@@ -258,6 +277,8 @@ def table(figures: Mapping[str, Any], folder: Path) -> str:
         lines.append(f"  PSNR of interpolation  {figures['psnr_of_interpolation']:.2f} dB   (without a model)")
     if figures.get("coverage") is not None:
         lines.append(f"  {100 * LEVEL:.0f} % interval covers   {100 * figures['coverage']:.1f} % of what is uncertain")
+    if "factor" in figures:
+        lines.append(f"  widened by calibration {figures['factor']:.3f} times: standard deviation and interval")
     if "log_evidence" in figures:
         lines.append(
             f"  log p(y) in nats       {figures['log_evidence']:.2f}   ({figures['effective']:.1f} effective particles)"

@@ -12,13 +12,14 @@ from scorefield.data.single import stored_as
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import Method, MomentMatching
 from scorefield.inverse import particle_sampler
+from scorefield.jobs.calibrations import factor_for, posterior_facts
 from scorefield.jobs.class_guidance import class_facts, class_of
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.restoration import Restoration, guided_draws, read_case, table, weighed_draws
 from scorefield.jobs.tasks import TASKS
 from scorefield.jobs.vectors import Vector, vector_of
-from scorefield.operators import LinearOperator
+from scorefield.operators import Operator
 from scorefield.run.messages import known_classes
 from scorefield.run.runner import check_out, run_job
 from scorefield.run.verb import Count, NonNegative, Positive, Seed, option, positional
@@ -83,19 +84,22 @@ class Restore(Restoring):
 
     Args:
         image: the measured image, or .npy, in data units; NaN where it is hidden.
-        task: how it was measured: inpaint, colourise, superres, deblur, or any LinearOperator.
+        task: how it was measured: inpaint, colourise, superres, deblur, or any Operator: a LinearOperator, Saturated,
+            FourierMagnitude, one of your own.
         degrade: the image is the truth: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes
             a noise and a step that is stochastic and evaluates once, by default DPM++ 2M SDE. 0 takes the method as it is.
+        calibrated: widen standard deviation and interval by the factor that scorefield calibrate found for this posterior.
         peak: what PSNR is relative to, in data units; 255 for 8-bit images, for any others the range of the truth.
     """
 
     image: Path = positional()
-    task: LinearOperator
+    task: Operator
     degrade: bool = False
     method: Method = MomentMatching()
     particles: int = 0
+    calibrated: bool = False
     peak: Positive | None = None
 
     def check(self) -> None:
@@ -138,4 +142,7 @@ class Restore(Restoring):
             if self.particles
             else guided_draws(prior, case, self.method)
         )
-        return self.finish(Restoration(draws, case, self.method), "restore")
+        factor = 1.0
+        if self.calibrated:
+            factor = factor_for(self.checkpoint.path, posterior_facts(prior, case, self.method, self.particles))
+        return self.finish(Restoration(draws, case, self.method, factor=factor), "restore")

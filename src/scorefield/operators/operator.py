@@ -2,28 +2,35 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from scorefield.foundation.errors import InputError
+from scorefield.operators.nonlinear import Operator
 
 
-class LinearOperator(ABC):
+class LinearOperator(Operator):
     """A linear map A from fields to measurements, which work on each field of a batch by itself.
 
     Attributes:
         shape: (channels, *grid) of x; needed where `adjoint` is to be derived.
     """
 
+    linear: ClassVar[bool] = True
     shape: Sequence[int] = ()
 
     @abstractmethod
     def __call__(self, x: Tensor) -> Tensor:
         """A x."""
+
+    def jacobian(self, x: Tensor) -> LinearOperator:
+        """A itself, at every x."""
+        return self
 
     def adjoint(self, y: Tensor) -> Tensor:
         """A* y: by default the vector-Jacobian product of A, which is the same at any x.

@@ -168,6 +168,11 @@ def test_super_resolution_agrees_with_what_is_known(run, tmp_path, capsys) -> No
         found.append(torch.from_numpy(np.load(tmp_path / name / "samples.npy")))
         torch.testing.assert_close(fourier.resample(found[-1], (6, 6)), coarse.expand(2, -1, -1, -1), atol=1e-4, rtol=0)
     assert found[0].shape == (2, 2, 24, 24) and not torch.allclose(*found)
+    weighed = [*call, "--particles", "4", "--steps", "3", "--resolution", "24"]
+    assert main([*weighed, "--noise", "0.5", "--method", "PiGDM", "--out", str(tmp_path / "weighed")]) == 0
+    assert np.load(tmp_path / "weighed/samples.npy").shape == (2, 2, 24, 24)
+    assert "log p(y) in nats" in capsys.readouterr().out
+    refused(capsys, [*weighed, "--out", str(tmp_path / "x")], "--noise above 0")
     refused(capsys, [*call, "--resolution", "4", "--out", str(tmp_path / "x")], "no finer grid")
     np.save(tmp_path / "other.npy", np.zeros((2, 6, 9), np.float32))
     refused(capsys, ["superres", str(run), str(tmp_path / "other.npy"), "--out", str(tmp_path / "x")], "domain")

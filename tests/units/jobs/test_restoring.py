@@ -169,6 +169,20 @@ def test_particles_are_weighed_and_what_they_say_of_the_measurement_is_told(
     refuse(capsys, job(run, tmp_path / "none", *few, "--noise", "2", "--sampler", "Heun"), "take DPMSolverPP2M(eta=1)")
 
 
+def test_a_measurement_that_is_not_linear_is_restored_and_a_method_for_linear_ones_refuses_it(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    task = ["--degrade", "--task", "Saturated", "--task.limit", "12"]
+    words = job(run, tmp_path / "out", *task, "--noise", "2", "--method", "DPS", "--particles", "4")
+    assert main(words) == 0
+    y = np.load(tmp_path / "out/observation.npy")
+    assert y.shape == (1, 8, 8) and np.load(tmp_path / "out/samples.npy").shape == (3, 1, 8, 8)
+    truth = np.load(run.parent / "digit.npy")
+    assert abs((y - 12 * np.tanh(truth / 12)).std() / 2 - 1) < 0.3
+    refuse(capsys, job(run, tmp_path / "none", *task, "--noise", "2", "--method", "Proximal"), "linear A", "DPS")
+    refuse(capsys, job(run, tmp_path / "none", *task), "needs a noise > 0")
+
+
 def test_particles_of_each_class_in_turn_are_refused_as_they_weigh_one_law(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
