@@ -112,7 +112,7 @@ def embedded(
     layers: nn.Sequential,
     label: Float[Tensor, " batch"],
     more: Float[Tensor, "batch channels"] | None = None,
-    first: Float[Tensor, "batch features"] | None = None,
+    early: Float[Tensor, "batch features"] | None = None,
 ) -> Float[Tensor, "batch channels"]:
     """What linear layers make of the features of a label, which keep its digits: half precision has too few for a phase.
 
@@ -121,10 +121,10 @@ def embedded(
         layers: the last one is an activation, where there is more.
         label: the label.
         more: what is added before that last layer, so that the activation mixes both.
-        first: what is added to the features.
+        early: what is added to the features.
     """
     h = features(label).to(next(layers.parameters()).dtype)
-    h = h if first is None else h + first.to(h)
+    h = h if early is None else h + early.to(h)
     if more is None:
         return layers(h)
     *first, last = layers

@@ -436,8 +436,8 @@ class NCSNpp(Network):
                 given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
                 classes = self.classes(torch.where(given < 0, self.labels, given))
             if self.embed is not None:
-                first, classes = (classes, None) if self.labels_first else (None, classes)
-                embedding = embedded(self.embedding, self.embed, label, first=first)
+                early, classes = (classes, None) if self.labels_first else (None, classes)
+                embedding = embedded(self.embedding, self.embed, label, early=early)
             if classes is not None:
                 embedding = classes if embedding is None else embedding + classes
             more = summed((self.vectors, self.jump), cond, len(label))
