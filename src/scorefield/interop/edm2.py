@@ -11,7 +11,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.interop.edm import attended, by_level, renamed, specification
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
-from scorefield.nn.magnitude import MagnitudeUNet
+from scorefield.nn.magnitude import Block, MagnitudeUNet
 from scorefield.nn.network import Network
 
 BLOCK = {
@@ -78,9 +78,7 @@ def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
     """
     names = dict(_names(net.levels, len(net.down)))  # type: ignore[arg-type]
     heads = {
-        f"{name}.query_key_value.weight": module.heads
-        for name, module in net.named_modules()
-        if getattr(module, "heads", 0)
+        f"{name}.query_key_value.weight": block.heads for name, block in net.named_modules() if type(block) is Block
     }
     return renamed(by_level(weights), names, net, heads)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._utils import _rebuild_tensor_v2
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.limits import Budget
@@ -56,7 +57,7 @@ def _storage(data: bytes) -> Any:
 
 
 def _tensor(storage: Any, offset: int, size: Any, stride: Any, *_: object) -> Tensor:
-    return stored(torch._utils._rebuild_tensor_v2(storage, offset, tuple(size), tuple(stride), False, OrderedDict()))
+    return stored(_rebuild_tensor_v2(storage, offset, tuple(size), tuple(stride), False, OrderedDict()))
 
 
 def _parameter(data: Tensor, *_: object) -> Tensor:
