@@ -11,7 +11,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.interop.edm import attended, by_level, renamed, specification
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
-from scorefield.nn.magnitude import Block, MagnitudeUNet
+from scorefield.nn.magnitude import MagnitudeUNet
 from scorefield.nn.network import Network
 
 BLOCK = {
@@ -77,9 +77,10 @@ def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
         InputError: if the two are not the same network.
     """
     names = dict(_names(net.levels, len(net.down)))  # type: ignore[arg-type]
-    heads = {
-        f"{name}.query_key_value.weight": block.heads for name, block in net.named_modules() if type(block) is Block
-    }
+    places = (
+        (part, index, block) for part in ("down", "middle", "up") for index, block in enumerate(getattr(net, part))
+    )
+    heads = {f"{part}.{index}.query_key_value.weight": block.heads for part, index, block in places if block.heads}
     return renamed(by_level(weights), names, net, heads)
 
 
