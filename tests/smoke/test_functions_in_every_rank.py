@@ -1,0 +1,81 @@
+"""Functions of one and of three axes go through every verb that functions of two do."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import tiny
+from scorefield.cli import main
+from scorefield.core.noise import GaussianField, Matern
+from scorefield.foundation.random import Generators
+
+pytest.importorskip("neuralop")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
+RECIPE = """
+base: [parts/functions.yaml]
+model:
+  sde:
+    schedule: {class_path: scorefield.EDM, init_args: {sigma_min: 0.002, sigma_max: 40.0}}
+    noise:
+      class_path: scorefield.GaussianField
+      init_args: {density: {class_path: scorefield.Matern, init_args: {length: 0.2, smoothness: 1.0}}}
+  net: {class_path: scorefield.UNO, init_args: {channels: 8, modes: 8, sizes: [4]}}
+  sampler: {steps: 4}
+data: {class_path: scorefield.data.Functions, init_args: {path: PATH, valid: 12}}
+train: {steps: 4, batch_size: 8, log_every: 1, validate_every: 4, validate_on: 4, preview_every: 4, checkpoint_every: 2}
+"""
+
+
+@pytest.mark.parametrize("rank", [1, 3])
+def test_every_verb_takes_functions_of(rank: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    n = {1: 16, 3: 8}[rank]
+    smooth, keys = GaussianField(Matern(0.4, 2.5)), Generators((0, i) for i in range(60))
+    x = smooth.sample((60, 1, *(n,) * rank), generator=keys, like=torch.empty(0)).exp().numpy()
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "field.npy", x[0])
+    recipe, run = str(tiny.recipe(tmp_path, RECIPE.replace("PATH", str(tmp_path / "x.npy")))), str(tmp_path / "run")
+    fine = ["--resolution", str(2 * n)]
+
+    def call(*words: str) -> str:
+        capsys.readouterr()
+        code = main([*words])
+        said = capsys.readouterr()
+        assert code == 0, (words, said.err[-400:])
+        return said.out + said.err
+
+    call("check-data", "Functions", "--data.path", str(tmp_path / "x.npy"))
+    call("suggest", recipe, "-n", "48")
+    call("train", recipe, "--out", run)
+    call("train", "--out", run, "--resume", "--train.steps", "6")
+    for name, more in (("same", []), ("fine", fine), ("limited", [*fine, "--beyond", "BandLimited"])):
+        call("sample", run, "-n", "3", "--out", str(tmp_path / name), *more)
+        drawn = np.load(tmp_path / name / "samples.npy")
+        assert drawn.shape == (3, 1, *((n if name == "same" else 2 * n),) * rank) and np.isfinite(drawn).all()
+    call("evaluate", run, "-n", "12", "--seeds", "1", "--comparison", "Spectra")
+    figures = json.loads((tmp_path / "run" / "evaluation" / "results.jsonl").read_text().splitlines()[-1])["figures"]
+    assert {"spectrum", "values"} <= figures.keys()
+    call("evaluate", run, "--loss", "valid", "-n", "4")
+    call(
+        "likelihood",
+        run,
+        "-n",
+        "2",
+        "--resolutions",
+        str(n // 2),
+        str(n),
+        "--out",
+        str(tmp_path / "l.json"),
+    )
+    call("plot", run, "--out", str(tmp_path / "pictures"))
+    call("superres", run, str(tmp_path / "field.npy"), *fine, "-n", "2", "--out", str(tmp_path / "superres"))
+    box = ["--task.start", str([2] * rank), "--task.size", str([3] * rank)]
+    call(
+        "restore", run, str(tmp_path / "field.npy"), "--task", "inpaint", *box, "-n", "2", "--out", str(tmp_path / "r")
+    )
+    call("compare", run, run)
+    call("report", run, "--out", str(tmp_path / "report.html"))
