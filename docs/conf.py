@@ -39,6 +39,7 @@ nb_execution_timeout = -1  # a slow machine is no error
 nb_execution_raise_on_error = True
 nb_execution_show_tb = True
 nb_merge_streams = True
+nb_code_prompt_show, nb_code_prompt_hide = "Show the code", "Hide the code"
 
 # the API
 autodoc_default_options = {"members": True, "show-inheritance": True}
