@@ -158,7 +158,7 @@ def test_the_documented_draw_needs_torch_alone_and_is_the_runs_own(
 ) -> None:
     """The code of the documentation, with the noise of the model's own draw."""
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    example = page.partition("## Elsewhere")[2].partition("```python\n")[2].partition("```")[0]
+    example = page.partition("## Elsewhere")[2].partition("```py\n")[2].partition("```")[0]
     model = tiny.train(tmp_path, tmp_path / "run", train__steps=4)
     model = sf.load(tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "net.pt2")]) == 0
