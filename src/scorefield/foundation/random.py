@@ -74,7 +74,7 @@ def sequence(*key: int) -> SeedSequence:
 
 def seed_of(*key: int) -> int:
     """The key as one number, for generators that take no other seed."""
-    return int(sequence(*key).generate_state(1, np.uint64)[0] >> 1)
+    return int(sequence(*key).generate_state(1, np.uint64)[0]) >> 1
 
 
 def odd_numbers(seed: int, key: Tensor, count: int) -> Tensor:

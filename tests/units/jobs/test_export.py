@@ -48,7 +48,7 @@ NETS = {  # the network, the fields, by what grids may differ, and whether ONNX 
         True,
     ),
     "ddpmpp": (lambda: sf.NCSNpp(**SMALL, multipliers=(1, 2), **DDPM), (1, 16, 16), 2, True),
-    "flow map": (lambda: sf.UNet(**SMALL, multipliers=(1,), jumps=True, labels=2), (1, 8, 8), 1, True),
+    "flow map": (lambda: sf.UNet(**SMALL, multipliers=(1,), jumps=True), (1, 8, 8), 1, True),
     "fno": (lambda: sf.FNO(**ONE, channels=16), (1, 16, 16), 2, False),
     "uno": (lambda: sf.UNO(**ONE, channels=16), (1, 32, 32), 0, False),
 }
@@ -76,18 +76,21 @@ def test_a_program_is_its_network(name: str, tmp_path: Path) -> None:
             export._write_onnx(program, tmp_path / "net.onnx", note)
 
 
-def test_conditions_are_in_data_units_and_count(tmp_path: Path) -> None:
+@pytest.mark.parametrize("labels", [0, pytest.param(3, marks=pytest.mark.slow)])
+def test_conditions_are_in_data_units_and_count(labels: int) -> None:
     """Against what `Model` itself makes of them; each condition changes the result."""
-    model = model_of(
-        sf.UNet(**{**SMALL, "channels": 4}, multipliers=(1,), cond_channels=1, labels=3, vector=2), (1, 8, 8)
-    )
+    given_to = {**SMALL, "channels": 4, "multipliers": (1,), "cond_channels": 1, "vector": 2}
+    net = sf.NCSNpp(**given_to, attention=(), labels=labels) if labels else sf.UNet(**given_to)
+    model = model_of(net, (1, 8, 8))
     program, _ = exported(model, fixed=True)
     x_t, t, *given = inputs_of(model, 2, (8, 8), 5)
-    cond = dict(zip(("label", "field", "vector"), given, strict=True))
+    names = list(export.names_of_inputs(model))
+    assert names == ["label"] * (labels > 0) + ["field", "vector"]
+    cond = dict(zip(names, given, strict=True))
     expected = model.denoiser(x_t, t, model.given(cond))
     compute = program.module()
     torch.testing.assert_close(compute(x_t, t, *given), expected, rtol=0, atol=1e-5)
-    other = (torch.full_like(given[0], -1), given[1] + 1, given[2] + 1)
+    other = [torch.full_like(one, -1) if name == "label" else one + 1 for name, one in cond.items()]
     for place, changed in enumerate(other):
         assert float((compute(x_t, t, *given[:place], changed, *given[place + 1 :]) - expected).abs().max()) > 1e-3
     torch.testing.assert_close(
@@ -158,7 +161,7 @@ def test_the_documented_draw_needs_torch_alone_and_is_the_runs_own(
 ) -> None:
     """The code of the documentation, with the noise of the model's own draw."""
     page = (Path(__file__).parents[3] / "docs" / "api.md").read_text(encoding="utf-8")
-    example = page.partition("## Elsewhere")[2].partition("```python\n")[2].partition("```")[0]
+    example = page.partition("## Elsewhere")[2].partition("```py\n")[2].partition("```")[0]
     model = tiny.train(tmp_path, tmp_path / "run", train__steps=4)
     model = sf.load(tmp_path / "run")
     assert main(["export", str(tmp_path / "run"), "--out", str(tmp_path / "net.pt2")]) == 0

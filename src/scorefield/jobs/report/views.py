@@ -35,7 +35,7 @@ def scaled_samples(folder: Path, names: Sequence[str] = ()) -> Picture | None:
     """
     found = sorted(folder.glob("evaluation/**/samples.npy"), key=lambda path: path.stat().st_mtime_ns)
     try:
-        x = np.array(np.load(found[-1], mmap_mode="r")[:SCALED]) if found else np.empty(0)
+        x: np.ndarray = np.array(np.load(found[-1], mmap_mode="r")[:SCALED]) if found else np.empty(0)
     except (OSError, ValueError):
         return None
     if x.ndim not in (3, 4, 5) or not np.isfinite(x).any():
