@@ -10,6 +10,7 @@ import torch
 from laws.cases import gaussian, keys, time
 from laws.posterior import Exact
 from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.noise import GaussianField, Matern
 from scorefield.core.oracle import Gaussian
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
@@ -18,17 +19,20 @@ from scorefield.foundation.errors import InputError
 from scorefield.guidance import (
     DPS,
     Guided,
+    LogLikelihood,
     Measurement,
     Method,
     MomentMatching,
     NoisyLikelihood,
+    Observation,
     PiGDM,
+    Poisson,
     Proximal,
 )
 from scorefield.inverse import InverseProblem, in_model_space, posterior, weighed
 from scorefield.model import Model
 from scorefield.nn import UNet
-from scorefield.operators import Coarsen, Compose, Grey, Identity, Mask, as_operator
+from scorefield.operators import Coarsen, Compose, Differentiable, Grey, Identity, Mask, Saturated, as_operator
 
 F64 = torch.float64
 
@@ -60,6 +64,34 @@ def test_a_measurement_in_data_units_is_used_as_such() -> None:
         exact = Exact(prior, Rescaled(), shape, 0.3)
         expected = exact.denoise(x_t, time(0.3), y - operator(shift.expand(1, *shape)))
         torch.testing.assert_close(found.double(), expected, atol=1e-3, rtol=0)  # of single precision at 280 ± 40
+
+
+STD = torch.tensor([0.3, 1.0, 2.0, torch.inf], dtype=F64)
+KNOWN: dict[str, Observation] = {
+    "one noise": Measurement(Coarsen(2), torch.full((1, 3, 2), 3.0, dtype=F64), 0.3),
+    "each": Measurement(Identity(), torch.full((1, 3, 4), 3.0, dtype=F64), STD),
+    "covariance": Measurement(
+        Identity(), torch.full((1, 3, 4), 3.0, dtype=F64), GaussianField(Matern(0.3, nugget=0.1))
+    ),
+    "nonlinear": Measurement(Saturated(5.0), torch.full((1, 3, 4), 3.0, dtype=F64), 0.3),
+    "counts": Poisson(Differentiable(lambda x: x.square()), torch.full((1, 3, 4), 3.0, dtype=F64), 2.0),
+    "any": LogLikelihood(lambda x: -x.abs().flatten(1).sum(1)),
+}
+
+
+@pytest.mark.parametrize("name", KNOWN)
+def test_what_is_known_in_data_units_is_known_in_model_space(name: str) -> None:
+    """The same density of y, whatever the units of z, and the same by the coordinates that particles compare."""
+    normaliser = Standardise()
+    normaliser.scale, normaliser.shift = torch.tensor([4.0, 2.0, 0.5]), torch.tensor([8.0, -1.0, 3.0])
+    prior, known = model(normaliser, (3, 4)), KNOWN[name]
+    z = torch.randn(5, 3, 4, dtype=F64, generator=torch.Generator().manual_seed(0))
+    inside = in_model_space(prior, known, (3, 4))
+    expected = known.log_prob(prior.leave(z, {}))
+    torch.testing.assert_close(inside.log_prob(z), expected, rtol=1e-5, atol=1e-4)
+    compared = inside.comparison(prior.sde.noise, (3, 4), z)
+    at = compared.of(z)
+    torch.testing.assert_close(compared.density(at, at.new_zeros(at.shape[1])), expected, rtol=1e-5, atol=1e-4)
 
 
 def test_a_normaliser_that_is_not_affine_is_refused() -> None:

@@ -168,7 +168,7 @@ class WeighedDraws(Draws):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**super().identity, "particles": self.particles, "at_once": self.at_once}
+        return {**super().identity, "particles": self.particles, "at_once": self.at_once, "kernel": "narrow"}
 
     @property
     def sizes(self) -> list[int]:
