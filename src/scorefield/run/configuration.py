@@ -105,6 +105,14 @@ class Parser(ArgumentParser):
             option = head if equals else found[-1] if found else ""
             if option in classes and value.endswith((".yaml", ".yml")):
                 value = json.dumps(class_from_file(value, option.removeprefix("--")))
+            elif (
+                option in classes and Path(value).suffix and Path(value).is_file()
+            ):  # which the parser would read as YAML
+                example = f" (--data Arrays --data.path {value})" if option == "--data" else ""
+                key = option.removeprefix("--")
+                raise InputError(
+                    f"{key}: {value} is a file, not a class: name the one that reads it{example}, or a YAML file that does."
+                )
             found.append(f"{head}{equals}{value}" if equals else value if not head else word)
         return found
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from often import each
@@ -17,6 +18,7 @@ from scorefield.run.recipe import recipe_parser
 
 OUT = "--out x"
 CALLS = {  # what the line has to have
+    "train digits --data fields.npy --out x": ["data: fields.npy is a file", "--data Arrays --data.path fields.npy"],
     "check-data nothere/": ["nothere/", "no file or folder"],
     "check-data nothere.npy": ["nothere.npy", "no file or folder"],
     "check-data nothere[1].npy": ["nothere[1].npy", "no file or folder"],
@@ -72,6 +74,7 @@ CALLS = {  # what the line has to have
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
+    np.save(tmp_path / "fields.npy", np.zeros(3))
     (tmp_path / "notes.yaml").write_text("train: {steps: 3}\n")
     (tmp_path / "digits-data.yaml").write_text("class_path: scorefield.datasets.Digits\ninit_args: {valid: 300}\n")
     (tmp_path / "mine.yaml").write_text("base: digits\ndata: {init_args: {valid: 200}}\n")
