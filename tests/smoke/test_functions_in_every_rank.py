@@ -77,5 +77,4 @@ def test_every_verb_takes_functions_of(rank: int, tmp_path: Path, capsys: pytest
     call(
         "restore", run, str(tmp_path / "field.npy"), "--task", "inpaint", *box, "-n", "2", "--out", str(tmp_path / "r")
     )
-    call("compare", run, run)
     call("report", run, "--out", str(tmp_path / "report.html"))
