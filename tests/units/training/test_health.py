@@ -91,7 +91,7 @@ def test_an_optimiser_that_cannot_leave_out_a_step_by_itself_is_not_called(tmp_p
     state = experiment.trainer.launch(experiment.model)
     state.optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
     weights = {name: tensor.clone() for name, tensor in state.tensors().items() if name.startswith("net.")}
-    state._update(torch.tensor(False))
+    state._update(state._optimiser, state.optimiser, torch.tensor(False))
     assert all(torch.equal(tensor, weights[name]) for name, tensor in state.tensors().items() if name in weights)
 
 
