@@ -34,7 +34,7 @@ class Demo(Verb):
         pictures.write_all(self.out)
         drawn = f"scorefield sample {self.out} -n 64 --out samples"
         if REAL in shipped_models():
-            Sample(run=REAL, n=64, out=self.out / REAL).run()
+            Sample(run=Path(REAL), n=64, out=self.out / REAL).run()
             log.info("beside them, drawn from the model %s that comes along: %s", REAL, self.out / REAL / "samples.png")
         report = Report(run=self.out).run()
         return f"{found}\n\nNext: {drawn}\nThe report, with pictures and figures: {report.absolute()}"
