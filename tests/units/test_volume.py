@@ -32,7 +32,7 @@ def said(capsys: pytest.CaptureFixture[str], *words: str, code: int = 0) -> tupl
 def test_quiet_draws_and_says_nothing(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["sample", str(run), "-n", "4", "--steps", "1"]
     loud = said(capsys, *words, "--out", str(tmp_path / "a"))
-    assert "4 samples in" in loud[1] and "sample: 100%" in loud[1]
+    assert "4 samples in" in loud[1] and "sample: 4/4" in loud[1]
     assert said(capsys, *words, "--out", str(tmp_path / "b"), "--quiet") == ("", "")
     assert (tmp_path / "b" / "samples.npy").read_bytes() == (tmp_path / "a" / "samples.npy").read_bytes()
     assert "4 samples in" in said(capsys, *words, "--out", str(tmp_path / "c"))[1]  # nothing of it stays
