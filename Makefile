@@ -16,6 +16,8 @@ models: .venv/developed
 	$(BIN)/python benchmarks/models.py runs/mnist mnist
 	$(BIN)/scorefield train precip-edm --out runs/rain
 	$(BIN)/python benchmarks/models.py runs/rain rain
+	$(BIN)/scorefield train terrain-small --data.path $(SCOREFIELD_DATA)/functions/srtm3_volcano_tiles_dev8.npz --out runs/terrain
+	$(BIN)/python benchmarks/models.py runs/terrain terrain
 
 # the site, in build/docs: cells run once, as long as their text is the same (build/docs-cache); `make clean` forgets them
 docs: .venv/documented
