@@ -68,6 +68,9 @@ def test_a_factor_is_found_kept_and_applied_to_the_same_posterior_alone(
     refused(capsys, [*restore, "--method", "DPS", "--out", str(tmp_path / "none")], "differs in method")
     refused(capsys, [*words[:-1], str(tmp_path / "x.json"), "--fields", "100000"], "--fields")
     refused(capsys, [*words[:-1], str(tmp_path / "x.json"), "-n", "2"], "below 3")
+    for broken, said in (("[]", "no calibrations"), ('{"a": 1}', "no calibrations"), ("{", "no JSON")):
+        (run / "calibrations.json").write_text(broken)
+        refused(capsys, [*restore, "--out", str(tmp_path / "none")], said)
     assert not (tmp_path / "none").exists() and not (tmp_path / "x.json").exists()
 
 
