@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -72,6 +73,18 @@ class FieldDataset(Dataset[Batch], ABC):
 
     def ready(self) -> None:
         """Read what is to stay in memory, where that is put off: before others read on from copies of it."""
+
+    def content(self, indices: Tensor, chunk: int = 256) -> str:
+        """SHA-256 of the fields at some indices and all that is with them, so many read at once."""
+        found = hashlib.sha256()
+
+        def taken_in(tensor: Tensor) -> Tensor:
+            found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
+            return tensor
+
+        for part in indices.split(chunk):
+            self.gather(part).mapped(taken_in)
+        return found.hexdigest()
 
     def __getitem__(self, index: int) -> Batch:
         """One field, without a batch dimension."""

@@ -145,7 +145,8 @@ class CalibrationFile(Job):
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return {**self.how, **self.facts, "seed": self.verb.seed, "indices": self.indices.tolist()}
+        content = {"indices": self.indices.tolist(), "data_sha256": self.fields.content(self.indices)}
+        return {**self.how, **self.facts, "seed": self.verb.seed, **content}
 
     @property
     def sizes(self) -> list[int]:

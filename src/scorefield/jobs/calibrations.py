@@ -81,6 +81,9 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise InputError(f"{path} is no JSON: delete it, and calibrate again.") from error
+    if not isinstance(found, dict) or not all(isinstance(one, dict) and "factor" in one for one in found.values()):
+        raise InputError(f"{path} holds no calibrations: delete it, and calibrate again.")
+    return found

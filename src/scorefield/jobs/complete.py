@@ -95,15 +95,15 @@ class Completion(Job):
             total += len(part) if batch.mask is None else batch.mask.bool().expand(batch.x.shape).sum(0)
         return total
 
-    @property
-    def identity(self) -> dict[str, Any]:
+    @cached_property
+    def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
         verb = self.verb
         found = {"noise": verb.noise, "method": repr(verb.method), "seed": verb.seed, "chunk": self.chunk}
         return {
             **self.facts,
             **found,
             "sampler": repr(self.sampler),
-            "shown": self.shown.sum().item(),
+            "data_sha256": self.fields.content(torch.arange(len(self.fields))),
             "n": len(self.fields),
         }
 

@@ -166,12 +166,19 @@ class EvidenceFile(Job):
 
 
 def mean_of(logs: Sequence[float]) -> tuple[float, float | None]:
-    """The log of the mean of estimates that are given by their logs, which has no bias itself, and its standard error."""
+    """The log of the mean of estimates that are given by their logs, which has no bias itself, and its standard error.
+
+    That of the mean is at most 1 of it, whatever the estimates are, where one is far above the others: estimates that differ by
+    more than a nat are uncertain by as much as they differ.
+    """
     values = np.asarray(logs, np.float64)
     top = values.max()
     ratios = np.exp(values - top)
-    error = None if len(values) < 2 else float(ratios.std(ddof=1) / ratios.mean() / math.sqrt(len(values)))
-    return float(top + math.log(ratios.mean())), error
+    log = float(top + math.log(ratios.mean()))
+    if len(values) < 2:
+        return log, None
+    apart = float(values.std(ddof=1))
+    return log, apart if apart > 1 else float(ratios.std(ddof=1) / ratios.mean() / math.sqrt(len(values)))
 
 
 def table(found: Mapping[str, Any]) -> str:

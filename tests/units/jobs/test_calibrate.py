@@ -55,10 +55,22 @@ def test_a_factor_is_found_kept_and_applied_to_the_same_posterior_alone(
     spreads = (np.load(tmp_path / name / "std.npy") for name in ("wide", "plain"))
     np.testing.assert_allclose(next(spreads), found["factor"] * next(spreads), rtol=1e-5)
 
+    data = ["--data", "Arrays", "--data.path", str(tmp_path / "own.npy"), "--data.channel_axis", "none"]
+    fields = np.concatenate([Digits().load("valid")[i].x.numpy() for i in range(20)])
+    np.save(tmp_path / "own.npy", fields)
+    words = [*words[:-1], str(tmp_path / "own.json"), *data, "--split", "train"]
+    assert main(words) == 0
+    np.save(tmp_path / "own.npy", 16 - fields)  # other fields under the same name
+    refused(capsys, words, "another --out")
+    words = words[: words.index("--data")]
+
     refused(capsys, [*restore, "--noise", "3", "--out", str(tmp_path / "none")], "differs in noise")
     refused(capsys, [*restore, "--method", "DPS", "--out", str(tmp_path / "none")], "differs in method")
     refused(capsys, [*words[:-1], str(tmp_path / "x.json"), "--fields", "100000"], "--fields")
     refused(capsys, [*words[:-1], str(tmp_path / "x.json"), "-n", "2"], "below 3")
+    for broken, said in (("[]", "no calibrations"), ('{"a": 1}', "no calibrations"), ("{", "no JSON")):
+        (run / "calibrations.json").write_text(broken)
+        refused(capsys, [*restore, "--out", str(tmp_path / "none")], said)
     assert not (tmp_path / "none").exists() and not (tmp_path / "x.json").exists()
 
 

@@ -48,6 +48,9 @@ def test_a_prior_of_incomplete_fields_draws_them_whole_and_the_next_one_trains_o
     capsys.readouterr()
     assert main([*words, "--seed", "1"]) == 2
     assert "another --out" in capsys.readouterr().err
+    np.savez("holes.npz", u=np.where(known, 16 - x, np.nan).astype("f4"))  # other fields under the same name
+    assert main(words) == 2
+    assert "another --out" in capsys.readouterr().err
     known[:, 2, 3] = False
     np.savez("holes.npz", u=np.where(known, x, np.nan).astype("f4"))
     assert main(["complete", "first", "--steps", "3", "--out", "none"]) == 2

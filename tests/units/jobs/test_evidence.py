@@ -12,7 +12,7 @@ import pytest
 import tiny
 from scorefield.cli import main
 from scorefield.datasets import Digits
-from scorefield.jobs.evidence import mean_of, table
+from scorefield.jobs.evidence import SURE, mean_of, table
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -23,6 +23,25 @@ def test_the_mean_of_estimates_and_its_error_are_those_of_their_exponentials() -
     assert log == pytest.approx(math.log(values.mean()) - 900)
     assert error == pytest.approx(values.std(ddof=1) / values.mean() / 2)
     assert mean_of([3.0]) == (3.0, None)
+
+
+def test_estimates_of_which_one_is_far_above_the_others_do_not_seem_certain() -> None:
+    rows = []
+    for run, values in (("a", [-1516.0, -2834.0, -2587.0, -2346.0]), ("b", [-1530.0, -2100.0, -2700.0, -2500.0])):
+        log, error = mean_of(values)
+        assert error == pytest.approx(np.std(values, ddof=1))  # and not 1, the most that the mean's own says
+        rows.append({"run": run, "log_evidence": log, "standard_error": error, "effective": 1.0})
+    assert "not decided: by 14.00 ±" in table({"priors": rows})
+
+
+def test_of_estimates_drawn_again_and_again_a_prior_seldom_beats_itself() -> None:
+    generator = np.random.default_rng(0)
+    for spread in (0.3, 0.8, 1.5, 5.0, 50.0):  # of log p(y): of estimates without bias, with skew
+        wrong = 0
+        for _ in range(400):
+            (first, one), (second, other) = (mean_of(spread * generator.standard_normal(4)) for _ in "ab")
+            wrong += abs(first - second) > SURE * math.hypot(one or math.inf, other or math.inf)
+        assert wrong / 400 < 0.12  # four estimates each: Student's t of six degrees of freedom, 0.09 beyond 2
 
 
 def test_a_verdict_is_given_where_the_difference_is_beyond_its_error() -> None:

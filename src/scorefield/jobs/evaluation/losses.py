@@ -8,7 +8,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -86,10 +85,8 @@ class Losses(Job):
     @cached_property
     def facts_of_data(self) -> dict[str, Any]:
         """Which fields they are."""
-        found = sha256()
-        for part in self.indices.split(self.chunk):
-            self.fields.gather(part).mapped(lambda tensor: _taken_in(found, tensor))
-        return {"split": self.split, "n": len(self.indices), "of": len(self.fields), "data_sha256": found.hexdigest()}
+        content = self.fields.content(self.indices, self.chunk)
+        return {"split": self.split, "n": len(self.indices), "of": len(self.fields), "data_sha256": content}
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -117,12 +114,6 @@ class Losses(Job):
         figure = summary([float(value) for value in each.mean(1)]) | {"standard_error": error}
         record = self.identity | {"figures": {f"{self.split}_loss": figure}, "seeds": list(range(self.draws))}
         write_json(out, record | {"versions": versions(), JOB: digest(self.identity)})
-
-
-def _taken_in(found: Any, tensor: Tensor) -> Tensor:
-    """The same tensor, its bytes taken into a digest."""
-    found.update(tensor.contiguous().view(-1).view(torch.uint8).numpy().data)
-    return tensor
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
