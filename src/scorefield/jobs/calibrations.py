@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
+from scorefield.foundation.locks import ChunkLocks
 from scorefield.guidance import Method
 from scorefield.inverse import InverseProblem
 from scorefield.jobs.draws import Draws
@@ -50,10 +52,13 @@ def key_of(how: Mapping[str, Any]) -> str:
 def keep(checkpoint: Path, how: Mapping[str, Any], found: Mapping[str, Any]) -> Path:
     """Add a calibration to those of a run, in the place of one of the same posterior."""
     path = place_of(checkpoint)
-    every = _read(path)
-    every[key_of(how)] = {**{name: how.get(name) for name in DECISIVE}, **found}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, every)
+    with (
+        closing(ChunkLocks(path.with_name(f".{NAME}.lock"))) as locks,
+        locks.hold(0, wait=True),
+    ):  # others may add theirs
+        every = _read(path)
+        every[key_of(how)] = {**{name: how.get(name) for name in DECISIVE}, **found}
+        write_json(path, every)
     return path
 
 

@@ -118,7 +118,8 @@ COUNTED: dict[str, int] = {}  # parameters, by the description of a network
 def test_a_network_is_the_published_one(name: str, unchecked: None) -> None:
     net = parsed(name).model.net
     if str(net) not in COUNTED:
-        planes = 3 if net.init_args.get("patch", 1) == 1 else 1  # of colour, but where patches are of grey images
+        values = net.init_args.get("patch", 1) ** 2
+        planes = 3 if values == 1 or 3 * values <= net.init_args.channels else 1  # colours need as many channels
         with torch.device("meta"):
             whole = import_class(net.class_path)(
                 **net.init_args.as_dict() | {"in_channels": planes, "out_channels": planes}
