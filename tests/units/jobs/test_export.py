@@ -66,8 +66,9 @@ def test_a_program_is_its_network(name: str, tmp_path: Path) -> None:
     note = described(model, found)
     compute = export._write_torch(program, tmp_path / "net.pt2", note)
     assert largest_error(model, compute, found) < 1e-5
-    with pytest.raises(AssertionError, match="Guard"):  # never wrong in silence
-        compute(inputs_of(model, 2, [size + 1 for size in shape[1:]] if stride != 1 else [1] * len(shape[1:])))
+    if stride != 1:  # never wrong in silence on grids that it does not take
+        with pytest.raises(AssertionError, match="Guard"):
+            compute(inputs_of(model, 2, [size + 1 for size in shape[1:]]))
     if known:
         pytest.importorskip("onnxruntime", reason="onnxruntime is not installed: pip install 'scorefield[onnx]'")
         assert largest_error(model, export._write_onnx(program, tmp_path / "net.onnx", note), found) < 1e-5
