@@ -66,13 +66,15 @@ class Export(OnRun):
             program, stride = exported(model, fixed=self.fixed_size)
             note = {**described(model, stride), "checkpoint": self.provenance, "versions": versions()}
             with replacing(self.out) as temporary:
-                compute = (_write_onnx if self.out.suffix == ".onnx" else _write_torch)(program, temporary, note)
-                note["error"] = error = largest_error(model, compute, stride)
+                write = _write_onnx if self.out.suffix == ".onnx" else _write_torch
+                error = largest_error(model, write(program, temporary, note), stride)
                 if not error <= PARITY:
                     raise InputError(
                         f"What was exported is off by {error:.2g} of the largest value, more than {PARITY:g}: it is not written. "
                         f"Try {' or '.join(end for end in ENDS if end != self.out.suffix)}."
                     )
+                note["error"] = error
+                write(program, temporary, note)
         grids = (
             f"grids of {size_of(model.shape[1:])}"
             + f", or of sizes that differ from these by multiples of {stride}" * (stride > 0)
@@ -119,7 +121,7 @@ class Exported(nn.Module):
             cond["field"] = self.predictors(cond["field"]).nan_to_num(0.0, 0.0, 0.0)
         if "vector" in cond and self.vectors is not None:
             cond["vector"] = self.vectors(cond["vector"].double()).to(x_t.dtype)
-        return self.denoiser(x_t, t, cond or None)
+        return self.denoiser(x_t, t, cond or None).to(x_t.dtype)
 
 
 def names_of_inputs(model: Model) -> Iterator[str]:
