@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     import xarray as xr
 
 FAR = 5.0  # ranges of training by which predictors may go beyond them: other units go further
+NEGATIVE = (
+    0.005  # of the largest value in training: by rounding, quantities that are never negative may be so far below 0
+)
 MINUTES_OF_DAY = 1440
 LARGEST = 10.0  # ratio by which `rescaled` multiplies: a trace in a dry cell must not become a downpour at one point
 
@@ -176,6 +179,11 @@ class Driving(EnsembleInput):
         low, high = self.ranges.get(name, (-np.inf, np.inf))
         slack = FAR * ((high - low) or max(abs(high), 1.0))
         known = values[np.isfinite(values)]
+        if low == 0 and len(known) and known.min() < -NEGATIVE * high:  # as of rain
+            raise InputError(
+                f"{self._origin(name)}: {name} has a value of {known.min():.5g} around {self.date(position)}, and had "
+                "none below 0 in training: check it."
+            )
         far = known[(known < low - slack) | (known > high + slack)]
         if len(far):
             raise InputError(

@@ -103,7 +103,7 @@ class Template:
         if mapping:
             frame[mapping] = self.frame[mapping]
             frame[KNOWN].attrs["grid_mapping"] = mapping
-        return Template(frame, self.facts | {"driving": _lines(coarse)})
+        return Template(frame, self.facts | {"driving": _lines(coarse), "attrs": {}})
 
     @property
     def static(self) -> tuple[tuple[str, ...], np.ndarray]:

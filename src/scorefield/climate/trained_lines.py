@@ -70,7 +70,9 @@ def elsewhere(cube: Cube, template: Template) -> Template:
         raise InputError(
             f"{cube.origin} is on a grid of {given.kind}, and that of training is {trained.kind}: regrid it."
         )
-    for axis, found, known in zip("yx", given.step, trained.step, strict=True):
+    for axis, line, known in zip("yx", (given.y, given.x), trained.step, strict=True):
+        steps = np.abs(np.diff(line)) if len(line) > 1 else np.array([known])
+        found = float(steps[np.abs(steps / known - 1).argmax()])  # the one that differs most
         if abs(found / known - 1) > ALIKE:
             raise InputError(
                 f"{cube.origin} has points {found:.4g} apart along {axis}, and the model was trained on {known:.4g}: "

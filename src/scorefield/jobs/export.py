@@ -67,7 +67,12 @@ class Export(OnRun):
             note = {**described(model, stride), "checkpoint": self.provenance, "versions": versions()}
             with replacing(self.out) as temporary:
                 write = _write_onnx if self.out.suffix == ".onnx" else _write_torch
-                error = largest_error(model, write(program, temporary, note), stride)
+                try:
+                    error = largest_error(model, write(program, temporary, note), stride)
+                except (AssertionError, RuntimeError) as refused:
+                    raise InputError(
+                        f"What was exported does not take what it should ({brief(refused)}): it is not written. Try --fixed-size."
+                    ) from refused
                 if not error <= PARITY:
                     raise InputError(
                         f"What was exported is off by {error:.2g} of the largest value, more than {PARITY:g}: it is not written. "
@@ -178,9 +183,10 @@ def exported(model: Model, *, fixed: bool) -> tuple[Any, int]:
 
 
 def _takes(program: Any, model: Model, more: int) -> bool:
-    """Whether a program computes on grids that are larger by so much: it guards what it was made for."""
+    """Whether a program computes one field, and two, on grids that are larger by so much: it guards what it was made for."""
     try:
-        program.module()(*inputs_of(model, 2, [size + more for size in model.shape[1:]]))
+        for n in (1, 2):
+            program.module()(*inputs_of(model, n, [size + more for size in model.shape[1:]]))
     except (AssertionError, RuntimeError):
         return False
     return True

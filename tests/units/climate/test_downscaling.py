@@ -506,6 +506,7 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
     with xr.open_dataset(part, engine="h5netcdf") as near:
         far = near.assign_coords(lon=near.lon + 31.7).isel(lat=slice(None, None, -1))
         wide = near.assign_coords(lon=2 * near.lon)
+        bent = near.assign_coords(lon=near.lon + 0.3 * np.diff(near.lon)[0] * np.sin(np.arange(8)))
     moved, other = save(far, folder / "moved.nc"), folder / "moved_out.nc"
     capsys.readouterr()
     assert main(call(model, moved, other, members=1)) == 2
@@ -515,10 +516,13 @@ def test_tiles_their_truth_and_a_region_that_is_larger(folder, capsys) -> None:
         np.testing.assert_allclose(there.tas, here.tas, rtol=1e-5)  # as training's, whatever the direction of its rows
         np.testing.assert_allclose(there.lon, here.lon.values + 31.7, atol=1e-6)
         np.testing.assert_allclose(there.lat, here.lat, atol=1e-6)
+        assert not {"title", "institution", "source"} & set(there.attrs)  # which are of the region of training
     check_conventions(other)
     assert (
         main(call(model, save(wide, folder / "wide_steps.nc"), folder / "wide_out.nc", "--elsewhere", members=1)) == 2
     )
+    assert "apart along x" in capsys.readouterr().err
+    assert main(call(model, save(bent, folder / "bent.nc"), folder / "bent_out.nc", "--elsewhere", members=1)) == 2
     assert "apart along x" in capsys.readouterr().err
 
 

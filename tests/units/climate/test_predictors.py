@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,17 @@ def test_what_a_model_never_saw_is_refused_by_name(folder) -> None:
     ):
         with pytest.raises(InputError, match=told):
             opened(folder, given, same)
+
+
+def test_what_was_never_negative_is_not_taken_negative(folder) -> None:
+    rain = coarse(dataset(20))
+    rain["tas"] = (rain.tas - rain.tas.min()).assign_attrs(units="K")
+    for value, refused in ((-3.0, True), (-1e-3, False)):  # a fault, and rounding
+        given = rain.copy(deep=True)
+        given["tas"][1, 1, 1] = value
+        driving, _ = opened(folder, given, rain)
+        with pytest.raises(InputError, match="tas has a value of -3 .* none below 0 in") if refused else nullcontext():
+            driving.field(1)
 
 
 def test_windows_have_no_holes(folder) -> None:

@@ -48,6 +48,7 @@ NETS = {  # the network, the fields, by what grids may differ, and whether ONNX 
         2,
         True,
     ),
+    "patches": (lambda: sf.NCSNpp(**SMALL, multipliers=(1, 2), patch=2, attention=()), (1, 16, 16), 0, True),
     "ddpmpp": (lambda: sf.NCSNpp(**SMALL, multipliers=(1, 2), **DDPM), (1, 16, 16), 2, True),
     "flow map": (lambda: sf.UNet(**SMALL, multipliers=(1,), jumps=True), (1, 8, 8), 1, True),
     "fno": (lambda: sf.FNO(**ONE, channels=16), (1, 16, 16), 2, False),
