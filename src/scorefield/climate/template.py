@@ -103,7 +103,9 @@ class Template:
         if mapping:
             frame[mapping] = self.frame[mapping]
             frame[KNOWN].attrs["grid_mapping"] = mapping
-        return Template(frame, self.facts | {"driving": _lines(coarse), "attrs": {}})
+        learnt = f"a model of another region: {self.facts['attrs'].get('title', 'without a title')}"
+        attributes = {"title": "Draws for a region that the model was not trained in", "source": learnt}
+        return Template(frame, self.facts | {"driving": _lines(coarse), "attrs": attributes})
 
     @property
     def static(self) -> tuple[tuple[str, ...], np.ndarray]:
