@@ -28,13 +28,14 @@ def test_digits_are_hardly_told_from_those_held_out() -> None:
     assert found.accuracy < 0.63
 
 
-def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(data_folder: Path) -> None:
+@pytest.mark.parametrize("name", ["mnist", "mnist-few"])
+def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(name: str, data_folder: Path) -> None:
     """Where it is sure of pictures, and less of fields with their two moments, it is more than a third as far up from these."""
     with np.load(data_folder / "images/mnist_70k.npz") as file:
         x, labels = (torch.from_numpy(file[name][:20000]) for name in ("x_train", "y_train"))
     x = x[:, None].float()
     classifier = train_classifier((x, labels.long()), classes=10, steps=300)
-    drawn = scorefield.load("mnist").sample(200, seed=0)
+    drawn = scorefield.load(name).sample(200, seed=0)
 
     def likeliest(images: torch.Tensor) -> Any:
         with torch.no_grad():
