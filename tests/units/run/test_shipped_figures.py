@@ -28,9 +28,9 @@ def test_digits_are_hardly_told_from_those_held_out() -> None:
     assert found.accuracy < 0.63
 
 
-@pytest.mark.parametrize("name", ["mnist", "mnist-few"])
-def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(name: str, data_folder: Path) -> None:
-    """Where it is sure of pictures, and less of fields with their two moments, it is more than a third as far up from these."""
+@pytest.mark.parametrize(("name", "share"), [("mnist", 1 / 3), ("mnist-few", 1 / 5)])
+def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(name: str, share: float, data_folder: Path) -> None:
+    """Where it is sure of pictures, and less of fields with their two moments, it is a share as far up from these."""
     with np.load(data_folder / "images/mnist_70k.npz") as file:
         x, labels = (torch.from_numpy(file[name][:20000]) for name in ("x_train", "y_train"))
     x = x[:, None].float()
@@ -48,7 +48,7 @@ def test_a_classifier_of_mnist_sees_all_digits_in_what_is_drawn(name: str, data_
     gaussian = x.mean(0) + (mixed - x.mean(0)).sum(1) / 20**0.5  # sums of many digits
     assert len(found.indices.unique()) == 10
     low = likeliest(gaussian).values.mean()
-    assert found.values.mean() - low > (pictures - low) / 3 > 0.05
+    assert found.values.mean() - low > share * (pictures - low) > 0.05
 
 
 def test_rain_is_far_above_interpolation(data_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
