@@ -108,9 +108,10 @@ def test_from_pure_noise_to_pure_data(name, step):
             error(10)
     else:
         coarse, fine = error(50), error(200)
-        assert fine < 0.1 and fine < max(
-            coarse / 4**0.7, 3e-4
-        )  # of high order, steps that grow without bound set a floor
+        floor = (
+            3e-4 if step == "UniPC" else 0.0
+        )  # extrapolation over steps that grow without bound, which Nichol's ends do
+        assert fine < 0.1 and fine < max(coarse / 4**0.7, floor)
 
 
 @pytest.mark.parametrize("name", ["Cosine", "Rectified"])
