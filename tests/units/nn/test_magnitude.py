@@ -1,4 +1,4 @@
-"""The magnitude-preserving network: any grid, weights of unit magnitude in training, classes that count and none that does not."""
+"""The magnitude-preserving network: any grid, weights of unit magnitude in training, classes that count."""
 
 from __future__ import annotations
 
@@ -9,14 +9,6 @@ from scorefield.nn import MagnitudeUNet
 
 SHAPE = {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (1,), "head": 8}
 SMALL = {"in_channels": 1, "out_channels": 1, **SHAPE}
-    "in_channels": 1,
-    "out_channels": 1,
-    "channels": 8,
-    "multipliers": (1, 2),
-    "blocks": 1,
-    "attention": (1,),
-    "head": 8,
-}
 
 
 def awake(**more: object) -> MagnitudeUNet:
