@@ -1,6 +1,6 @@
-"""MNIST digits whose lower half is hidden: of which class are the completions, and how often?
+"""MNIST digits whose lower half is hidden: how often the completions are of which class.
 
-    python benchmarks/completions.py MNIST.npz [--digits 4] [--reference 1000] [--out completions.md]
+    python benchmarks/completions.py MNIST.npz [--digits 3] [--reference 800] [--out completions.md]
 
 The prior is the model `mnist` that is shipped. Frequencies of classes are compared with a long run of particles, and with a
 network that was trained to tell the class from noisy upper halves, which knows the data and not the prior.
@@ -50,11 +50,44 @@ def classifier(images: Tensor, labels: Tensor, seed: int) -> Callable[[Tensor], 
     return lambda x: torch.cat([net(part).softmax(1) for part in x.split(500)])
 
 
+class Hidden:
+    """One digit of which the upper half was measured."""
+
+    def __init__(self, model: sf.Model, y: Tensor, judge: Callable[[Tensor], Tensor]) -> None:
+        seen = torch.zeros(1, 28, 28)
+        seen[:, :ROWS] = 1
+        self.model, self.mask, self.judge = model, sf.Mask(seen), judge
+        self.y = torch.where(seen.bool(), y, torch.nan)
+
+    def drawn(self, method: sf.Method, n: int, steps: int, seed: int) -> tuple[Frequencies, float]:
+        """Of n draws by a method as it is."""
+        how = {"method": method, "seed": seed, "sampler": self.sampler(steps), "chunk": 100}
+        return self.frequencies(sf.posterior(self.model, self.mask, self.y, NOISE, n=n, **how)), float(n)
+
+    def weighed(self, count: int, steps: int, seed: int) -> tuple[Frequencies, float]:
+        """Of so many particles by PiGDM, and how many of them counted where the fewest did."""
+        how = {"method": sf.PiGDM(), "seed": seed, "sampler": self.sampler(steps), "chunk": 100}
+        run = sf.weighed(self.model, self.mask, self.y, NOISE, particles=count, **how)
+        return self.frequencies(run.x, run.log_weights.exp()), min(run.effective)
+
+    def sampler(self, steps: int) -> sf.Sampler:
+        return sf.Sampler(steps, sf.DPMSolverPP2M(eta=1.0), self.model.sampler.grid)
+
+    def frequencies(self, x: Tensor, weights: Tensor | None = None) -> Frequencies:
+        classes = nn.functional.one_hot(self.judge(x / 255).argmax(1), 10).double()
+        return classes.mean(0) if weights is None else weights.double() @ classes
+
+
+def apart(one: Frequencies, other: Frequencies) -> float:
+    """Total variation, 0 to 1."""
+    return float((one - other).abs().sum()) / 2
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", type=Path)
-    parser.add_argument("--digits", type=int, default=4)
-    parser.add_argument("--reference", type=int, default=1000, help="particles of the long run")
+    parser.add_argument("--digits", type=int, default=3)
+    parser.add_argument("--reference", type=int, default=800, help="particles of the long run")
     parser.add_argument("--draws", type=int, default=200, help="of a method as it is")
     parser.add_argument("--seeds", type=int, default=2)
     parser.add_argument("--out", type=Path, default=None)
@@ -62,75 +95,43 @@ def main() -> None:
     with np.load(given.data) as found:
         train, labels = torch.from_numpy(found["x_train"])[:, None] / 255, torch.from_numpy(found["y_train"]).long()
         held = torch.from_numpy(found["x_test"])[:, None].float()
-    model = sf.load("mnist")
-    whole = classifier(train, labels, 0)
-    half = classifier(train[..., :ROWS, :], labels, 1)
-    seen = torch.zeros(1, 28, 28)
-    seen[:, :ROWS] = 1
+    model, judge = sf.load("mnist"), classifier(train, labels, 0)
     y = held + NOISE * torch.from_numpy(np.random.default_rng(0).standard_normal(held.shape)).float()
-    told = half(y[..., :ROWS, :] / 255)
-    chosen = torch.nonzero(told.max(1).values < LIKELY)[: given.digits, 0].tolist()
-    steps = sf.DPMSolverPP2M(eta=1.0)
-    rows: dict[str, list[tuple[float, float, float, float]]] = {}
-    pairs: list[str] = []
-
-    def frequencies(x: Tensor, weights: Tensor | None = None) -> Frequencies:
-        classes = nn.functional.one_hot(whole(x / 255).argmax(1), 10).double()
-        return classes.mean(0) if weights is None else weights.double() @ classes
-
-    def weighed(y: Tensor, method: sf.Method, count: int, seed: int, steps_: int) -> tuple[Frequencies, float]:
-        sampler = sf.Sampler(steps_, steps, model.sampler.grid)
-        run = sf.weighed(
-            model, sf.Mask(seen), y, NOISE, method=method, particles=count, seed=seed, sampler=sampler, chunk=100
+    told = classifier(train[..., :ROWS, :], labels, 1)(y[..., :ROWS, :] / 255)
+    ways: dict[str, Callable[[Hidden, int], tuple[Frequencies, float]]] = {}
+    for method in (sf.DPS(), sf.PiGDM(), sf.MomentMatching()):
+        name = f"{type(method).__name__}, {given.draws} draws, 18 steps"
+        ways[name] = lambda case, seed, method=method: case.drawn(method, given.draws, 18, seed)
+    for count, steps in ((20, 18), (100, 18), (100, 40), (400, 40)):
+        name = f"{count} particles by PiGDM, {steps} steps"
+        ways[name] = lambda case, seed, count=count, steps=steps: case.weighed(count, steps, seed)
+    digits, rows = [], {name: [] for name in ways}
+    for index in torch.nonzero(told.max(1).values < LIKELY)[: given.digits, 0].tolist():
+        case = Hidden(model, y[index : index + 1], judge)
+        (first, fewest), (second, fewer) = (case.weighed(given.reference, 60, 10 + seed) for seed in range(2))
+        reference = (first + second) / 2
+        cells = (
+            str(index),
+            shown(told[index]),
+            shown(reference),
+            f"{apart(first, second):.2f}",
+            f"{min(fewest, fewer):.0f}",
         )
-        return frequencies(run.x, run.log_weights.exp()), min(run.effective)
-
-    for index in chosen:
-        measured = torch.where(seen.bool(), y[index : index + 1], torch.nan)
-        long = [weighed(measured, sf.PiGDM(), given.reference, 10 + seed, 60) for seed in range(2)]
-        reference = (long[0][0] + long[1][0]) / 2
-        spread = float((long[0][0] - long[1][0]).abs().sum()) / 2
-        pairs.append(f"| {index} | {shown(told[index])} | {shown(reference)} | {spread:.2f} | {min(long[0][1], long[1][1]):.0f} |")
-        print(pairs[-1], flush=True)
-
-        def compare(
-            name: str,
-            run: Callable[[int], tuple[Frequencies, float]],
-            index: int = index,
-            reference: Frequencies = reference,
-        ) -> None:
+        digits.append(f"| {' | '.join(cells)} |")
+        print(digits[-1], flush=True)
+        for name, way in ways.items():
             for seed in range(given.seeds):
                 started = time.process_time()
-                found, effective = run(seed)
+                frequencies, effective = way(case, seed)
                 seconds = time.process_time() - started
-                off = float((found - reference).abs().sum()) / 2, float((found - told[index]).abs().sum()) / 2
-                rows.setdefault(name, []).append((*off, effective, seconds))
+                rows[name].append((apart(frequencies, reference), apart(frequencies, told[index]), effective, seconds))
             print(name, [round(value, 3) for value in np.mean(rows[name], 0)], flush=True)
-
-        for method in (sf.DPS(), sf.PiGDM(), sf.MomentMatching()):
-
-            def plain(seed: int, method: sf.Method = method, y: Tensor = measured) -> tuple[Frequencies, float]:
-                sampler = sf.Sampler(18, steps, model.sampler.grid)
-                x = sf.posterior(
-                    model, sf.Mask(seen), y, NOISE, method=method, n=given.draws, seed=seed, sampler=sampler, chunk=100
-                )
-                return frequencies(x), float(given.draws)
-
-            compare(f"{type(method).__name__}, {given.draws} draws, 18 steps", plain)
-        for count, many in ((20, 18), (100, 18), (100, 40), (400, 40)):
-
-            def particles(
-                seed: int, count: int = count, many: int = many, y: Tensor = measured
-            ) -> tuple[Frequencies, float]:
-                return weighed(y, sf.PiGDM(), count, seed, many)
-
-            compare(f"{count} particles by PiGDM, {many} steps", particles)
     lines = ["| held-out digit | classes by its upper half | by the long run | two of these apart | fewest effective |"]
-    lines += ["| --- | --- | --- | --- | --- |", *pairs, ""]
+    lines += ["| --- | --- | --- | --- | --- |", *digits, ""]
     lines += ["| | from the long run | from the data's | fewest effective | CPU s |", "| --- | --- | --- | --- | --- |"]
     for name, values in rows.items():
-        reference_off, data_off, effective, seconds = np.mean(values, 0)
-        lines.append(f"| {name} | {reference_off:.2f} | {data_off:.2f} | {effective:.0f} | {seconds:.1f} |")
+        off, data_off, effective, seconds = np.mean(values, 0)
+        lines.append(f"| {name} | {off:.2f} | {data_off:.2f} | {effective:.0f} | {seconds:.1f} |")
     text = "\n".join(lines) + "\n"
     print(text)
     if given.out is not None:

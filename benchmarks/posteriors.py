@@ -120,7 +120,11 @@ torch {torch.__version__}, one thread, `python benchmarks/posteriors.py`."""
         measurement = Measurement(Mask(seen), torch.tensor([[[*measured, 0.0, 0.0]]], dtype=double), noise)
         truth = exact(law, measured, noise)
         shown = " / ".join(f"{value:.3f}" for value in truth[0].tolist())
-        lines += ["", f"## y = ({measured[0]}, {measured[1]}), noise {noise}: exact weights {shown}, log p(y) = {truth[1]:.3f}", ""]
+        lines += [
+            "",
+            f"## y = ({measured[0]}, {measured[1]}), noise {noise}: exact weights {shown}, log p(y) = {truth[1]:.3f}",
+            "",
+        ]
         lines += ["| | weights of modes | error | log p(y) − exact | CPU s |", "| --- | --- | --- | --- | --- |"]
         for method in METHODS:
             name = type(method).__name__

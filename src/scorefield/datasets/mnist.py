@@ -79,6 +79,10 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
 
 def _find(path: Path, part: str, kind: str) -> Path:
     """A file of the data, by the names under which it is published."""
+    if path.is_file():
+        raise InputError(
+            f"{path} is a file, and MNIST is a folder of {part}-{kind}.gz: of an archive of arrays, --data Arrays."
+        )
     if not path.is_dir():
         raise AbsentDataError(f"There is no folder {path}: give the one with {part}-{kind}.gz.")
     names = [f"{part}{mark}{kind}{packed}" for packed in ("", ".gz") for mark in ("-", ".")]

@@ -74,8 +74,9 @@ def factor_for(checkpoint: Path, how: Mapping[str, Any]) -> float:
         return float(found["factor"])
     if not every:
         raise InputError(f"{path} is not there: scorefield calibrate RUN with the same task, noise and -n comes first.")
-    near = next(iter(every.values()))
-    differ = [name for name in DECISIVE if near.get(name) != json.loads(json.dumps(how.get(name), default=str))]
+    asked = json.loads(json.dumps({name: how.get(name) for name in DECISIVE}, default=str))
+    differences = ([name for name in DECISIVE if one.get(name) != asked[name]] for one in every.values())
+    differ = min(differences, key=len)
     raise InputError(
         f"{path} has no calibration of this posterior, and one that differs in {', '.join(differ)}: calibrate "
         "with the same task, noise, method, steps and -n."

@@ -240,6 +240,9 @@ def test_mnist(tmp_path: Path, form: str) -> None:
         source.load("test")
     with pytest.raises(AbsentDataError, match="no folder"):
         MNIST(tmp_path / "gone").load("train")
+    (tmp_path / "mnist.npz").write_bytes(b"")
+    with pytest.raises(InputError, match="--data Arrays"):
+        MNIST(tmp_path / "mnist.npz").load("train")
 
 
 # ----------------------------------------------------------------------------------------------------------------- CelebA

@@ -64,7 +64,9 @@ def test_a_factor_is_found_kept_and_applied_to_the_same_posterior_alone(
     refused(capsys, words, "another --out")
     words = words[: words.index("--data")]
 
-    refused(capsys, [*restore, "--noise", "3", "--out", str(tmp_path / "none")], "differs in noise")
+    far = {"far": {**next(iter(kept.values())), "noise": "9", "method": "another", "n": 5}}
+    (run / "calibrations.json").write_text(json.dumps({**far, **json.loads((run / "calibrations.json").read_text())}))
+    refused(capsys, [*restore, "--noise", "3", "--out", str(tmp_path / "none")], "differs in noise:")
     refused(capsys, [*restore, "--method", "DPS", "--out", str(tmp_path / "none")], "differs in method")
     refused(capsys, [*words[:-1], str(tmp_path / "x.json"), "--fields", "100000"], "--fields")
     refused(capsys, [*words[:-1], str(tmp_path / "x.json"), "-n", "2"], "below 3")
