@@ -30,6 +30,7 @@ myst_heading_anchors = 4
 default_role = "py:obj"  # names between backticks in docstrings; what is no public name stays as it is
 toc_object_entries = False
 smartquotes = False  # two dashes begin an option
+suppress_warnings = ["misc.highlighting_failure"]  # a shell's command over several lines is no Python, and readable so
 
 # executed cells: once, as long as their text is the same
 nb_execution_mode = "cache"
