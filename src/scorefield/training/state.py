@@ -131,6 +131,7 @@ class State:
         self.precision: Choice | None = None
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
         self.module: Any = fabric.setup(model.denoiser)
+        vars(self.module)["sde"] = model.denoiser.sde  # from Python 3.12 on a protocol does not ask __getattr__
         self.sharded = fabric.world_size > 1 and sharding.is_sharded(model.denoiser.net)
         self.optimiser = optimiser.build(model.denoiser.parameters(), fused=fused)
         self._optimiser: Any = fabric.setup_optimizers(self.optimiser)
