@@ -23,7 +23,7 @@ from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
 from scorefield.run.shipped import results_of
-from scorefield.run.verb import Count, CountOrZero, Verb, log, option, positional
+from scorefield.run.verb import Count, CountOrZero, Positive, Verb, log, option, positional
 from scorefield.samplers import Corrector, EDMGrid, Sampler, Step, TimeGrid
 
 Number = int | Literal["each"]
@@ -65,6 +65,8 @@ class OnRun(Verb):
         best: instead of it, the checkpoint with the best recorded figure: loss (of validation), fid, ...; NAME:min or NAME:max
             for others.
         ema: use the averaged weights.
+        ema_width: an average of another width: its standard deviation over time, in parts of the training, as 0.1; of a run that
+            tracked some (train.ema_widths).
         trust: your own packages that the run's configuration may name.
         device: where to compute: cpu, cuda, cuda:1, mps.
     """
@@ -74,6 +76,7 @@ class OnRun(Verb):
     step: CountOrZero | None = None
     best: str | None = None
     ema: bool = True
+    ema_width: Positive | None = None
     trust: tuple[str, ...] = option(repeat=True, default=())
     device: Device = "cpu"
 
@@ -92,7 +95,7 @@ class OnRun(Verb):
     @cached_property
     def checkpoint(self) -> LoadedCheckpoint:
         """The checkpoint, read and verified."""
-        step = self.step if self.best is None else best_step(self.folder, self.best, self.ema)
+        step = self.step if self.best is None else best_step(self.folder, self.best, self.ema, self.ema_width)
         found = open_checkpoint(self.folder, step)
         log.debug(
             "checkpoint: %s of step %s, weights %s",
@@ -105,7 +108,9 @@ class OnRun(Verb):
     @cached_property
     def model(self) -> Model:
         """Its model on the device."""
-        return self.checkpoint.model(ema=self.ema, trust=self.trust).to(own_device(self.device))
+        return self.checkpoint.model(ema=self.ema, ema_width=self.ema_width, trust=self.trust).to(
+            own_device(self.device)
+        )
 
     def source(self, given: Source | None) -> Source:
         """The data that are given, or those of training; that the files of these have changed since is said."""
@@ -138,7 +143,12 @@ class OnRun(Verb):
     @property
     def provenance(self) -> dict[str, Any]:
         """Which weights these are, for the identity of a job."""
-        return self.checkpoint.provenance | {"ema": self.ema}
+        return self.checkpoint.provenance | self.averaging
+
+    @property
+    def averaging(self) -> dict[str, Any]:
+        """Which average of the weights."""
+        return {"ema": self.ema} | ({} if self.ema_width is None else {"ema_width": self.ema_width})
 
 
 @dataclass(frozen=True, kw_only=True)
