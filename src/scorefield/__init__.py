@@ -78,6 +78,7 @@ NAMES = {
     """,
     "samplers.joint": "JointTimes",
     "samplers.tiled": "Tiled",
+    "samplers.tuned": "CorrectedMultistep",
     "training": "Adam Constant CosineDecay LearningRate Logger MLflow Muon Optimiser TensorBoard Trainer WandB",
 }
 if TYPE_CHECKING:
@@ -150,6 +151,7 @@ if TYPE_CHECKING:
     )
     from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled
+    from scorefield.samplers.tuned import CorrectedMultistep
     from scorefield.training import (
         Adam, Constant, CosineDecay, LearningRate, Logger, MLflow, Muon, Optimiser, TensorBoard, Trainer, WandB,
     )

@@ -33,6 +33,7 @@ train
 draw
   sample RUN -n N --out DIR       goes on where it was stopped, and several calls at once share the work;
                                   --resolution N draws functions on another grid
+  tune-sampler RUN --steps 6      fit the levels of a few steps to the run, for sample --steps 6 --tuned
 judge
   evaluate RUN                    compare samples with the data: distances, memorisation, coverage
   report RUN                      one HTML page: configuration, curves, samples, metrics
@@ -64,6 +65,7 @@ every verb: --quiet says nothing but warnings and errors; --verbose says the set
 VERBS = {  # each a class of a room
     "train": ("jobs", "Train"),
     "sample": ("jobs", "Sample"),
+    "tune-sampler": ("jobs", "TuneSampler"),
     "evaluate": ("jobs", "Evaluate"),
     "import": ("jobs", "Import"),
     "likelihood": ("jobs", "Likelihood"),

@@ -19,6 +19,7 @@ from scorefield.data.source import Source
 from scorefield.foundation.arithmetic import FULL, LOW, Choice, Seconds, allow_tf32, at_once, choose, machine_of, timed
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.launch import place_here
+from scorefield.jobs import tuned_samplers
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
@@ -162,6 +163,7 @@ class Drawing(OnRun):
         corrector: a step that stays on its level: Langevin.
         correct_first: correct before predicting, or after.
         denoise: end with the denoised field.
+        tuned: the sampler that scorefield tune-sampler fitted to the run for as many --steps.
         chunk: samples computed at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
         precision: of the network; auto: bf16-mixed where the run was not trained in float32 by its own wish, this machine has
             instructions for it and a short trial finds it faster, else 32-true.
@@ -174,6 +176,7 @@ class Drawing(OnRun):
     corrector: Corrector | None = None
     correct_first: bool | None = None
     denoise: bool | None = None
+    tuned: bool = False
     chunk: Count | None = None
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     compile: bool = False
@@ -228,6 +231,8 @@ class Drawing(OnRun):
 
     def sampler_from(self, own: Sampler) -> Sampler:
         """A sampler with what the arguments change."""
+        if self.tuned:
+            return self._tuned()
         if self.correct_first is not None and self.corrector is None and own.corrector is None:
             raise InputError("--correct-first is for a --corrector: add one, or leave it out.")
         changes = {
@@ -245,6 +250,15 @@ class Drawing(OnRun):
         found = replace(own, **{name: value for name, value in changes.items() if value is not None})
         self.model.check_sampler(found)
         return found
+
+    def _tuned(self) -> Sampler:
+        """The sampler that was fitted to the run."""
+        others = (self.sampler, self.grid, self.corrector, self.correct_first, self.denoise)
+        if self.steps is None or any(other is not None for other in others):
+            raise InputError(
+                "--tuned is a sampler with its grid: give --steps and none of the others, or leave it out."
+            )
+        return tuned_samplers.read(self.checkpoint.path, self.provenance, self.steps)
 
 
 def check_shape(shape: Sequence[int], model: Model) -> None:
