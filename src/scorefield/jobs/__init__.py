@@ -26,6 +26,7 @@ __getattr__, __dir__, HOMES = lazily(
         "restore": "Restore",
         "sample": "Sample",
         "train": "Recipes Train",
+        "tune_likelihood": "TuneLikelihood",
         "tune_sampler": "TuneSampler",
     },
 )
