@@ -49,8 +49,8 @@ NAMES = {
     "losses": """
         CRPS GSURE SNR SSDU SURE Acquisition Ambient Critic CrossEntropy Denoising Derivative EDMWeight
         EnergyScore EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
-        JumpScore Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation SquaredError
-        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
+        JumpScore Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation
+        SquaredError Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
     "metrics.features": "Features",
@@ -121,8 +121,9 @@ if TYPE_CHECKING:
     from scorefield.losses import (
         CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, Critic, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
-        JumpScore, Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower, SelfDistillation,
-        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Wasserstein, Weight,
+        JumpScore, Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower,
+        SelfDistillation, SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime,
+        Unweighted, Wasserstein, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
     from scorefield.metrics.features import Features

@@ -19,6 +19,8 @@ from scorefield.losses.ensemble import EnergyScore, Score, fair
 from scorefield.losses.flow_map import SelfDistillation
 from scorefield.losses.loss import Loss, Metric
 
+DEFAULT = (EnergyScore(), EnergyScore(8), EnergyScore(4))
+
 
 @dataclass(frozen=True)
 class JumpScore(Loss):
@@ -37,14 +39,14 @@ class JumpScore(Loss):
     """
 
     distillation: SelfDistillation = field(default_factory=SelfDistillation)
-    scores: Sequence[Score] = field(default_factory=lambda: [EnergyScore(), EnergyScore(8), EnergyScore(4)])
+    scores: Sequence[Score] | None = None
     factor: float = 1.0
     levels: Sequence[float] = (1.0,)
     members: int = 2
     jumps = True
 
     def __post_init__(self) -> None:
-        if not self.scores or self.members < 2 or not self.factor > 0:
+        if (self.scores is not None and not self.scores) or self.members < 2 or not self.factor > 0:
             raise InputError("JumpScore needs at least one score, members >= 2 and factor > 0.")
         if not self.levels or not all(level > 0 for level in self.levels):
             raise InputError(f"JumpScore needs levels above 0, not {list(self.levels)}.")
@@ -62,7 +64,8 @@ class JumpScore(Loss):
         known = torch.ones_like(batch.x) if batch.mask is None else batch.mask.expand_as(batch.x).to(batch.x)
         draws = [self.draw(denoiser, batch, generator) for _ in range(self.members)]
         errors = [(x - batch.x).where(known > 0, 0) for x in draws]
-        return fair(self.scores, [self.factor] * len(self.scores), errors, known)
+        scores = DEFAULT if self.scores is None else self.scores
+        return fair(scores, [self.factor] * len(scores), errors, known)
 
     def draw(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> Tensor:
         """A draw for each sample of a batch, given what goes with it."""
