@@ -75,7 +75,7 @@ def test_evaluations_of_another_average_of_the_weights_do_not_count(folder: Path
     record(folder, "evaluation/c/metrics.json", 20, {"fréchet": 0.1}, model=other)
     assert choose("frechet") == (30, [])
     assert best_step(folder, "frechet", True, 0.1) == 20
-    with pytest.raises(InputError, match="no figures|has a recorded"):
+    with pytest.raises(InputError, match=r"no figures|has a recorded"):
         best_step(folder, "frechet", True, 0.05)
 
 
