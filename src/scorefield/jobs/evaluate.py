@@ -164,7 +164,7 @@ class Evaluate(Drawing, ByFeatures):
         while each:  # a model is in memory as long as its checkpoint is evaluated
             records.append(each.pop(0).measured(setting, reference))
             add_line(folder / "evaluation" / "results.jsonl", records[-1])
-        keep_best(folder, self.ema)
+        keep_best(folder, self.ema, self.ema_width)
         if self.checkpoints:
             write_text(folder / "metrics-by-step.csv", by_step(records))
             return records
@@ -224,7 +224,7 @@ class Evaluate(Drawing, ByFeatures):
 
     def _losses(self, split: Split, fields: FieldDataset) -> Losses:
         """The loss of the checkpoint, all that can be refused refused."""
-        plan, facts = self.checkpoint.plan(self.trust), self.checkpoint.provenance | {"ema": self.ema}
+        plan, facts = self.checkpoint.plan(self.trust), self.checkpoint.provenance | self.averaging
         if plan.precision == "auto":
             chosen = Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
             able = machine_of(self.model.device).bfloat16

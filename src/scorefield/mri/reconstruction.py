@@ -266,7 +266,7 @@ class Reconstruction(Job):
         facts |= {"centre": self.centre, "volume": [self.together, list(how.axes)]}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
         facts |= {"held_out": how.held_out, "inflate": how.inflate}
-        weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
+        weights = how.checkpoint.provenance | how.averaging  # as jobs begun before say it
         return facts | weights | decisive | {"measured": source.fingerprint(self.numbers)}
 
     @property

@@ -26,6 +26,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
+from scorefield.training import snapshots
 from scorefield.training.health import RETURNS, Health, Stretch
 from scorefield.training.log import Log, read_table
 from scorefield.training.plan import Plan
@@ -84,6 +85,7 @@ class Loop:
         try:
             while True:
                 self._open_log()
+                self._on_rank_zero(lambda: snapshots.drop_after(self.folder, self.state.step))
                 try:
                     self._catch_up()
                     self._train(loader())
@@ -104,6 +106,8 @@ class Loop:
         with self._bar() as bar:
             while state.step < plan.steps:
                 self._step(batches, bar)
+                if plan.ema_widths and plan.keeps_averages(state.step):
+                    self._keep_averages()
                 if self._due(plan.checkpoint_every):
                     self._save()
                 if self.fabric.world_size == 1 or state.step % AGREED == 0 or state.step == plan.steps:
@@ -284,6 +288,17 @@ class Loop:
         folder = self.folder / "checkpoints"
         checkpoints.write(checkpoints.path_of(folder, self.state.step), tensors, facts)
         checkpoints.prune(folder, self.plan.keep, self.plan.checkpoint_every, self.health.good)
+
+    def _keep_averages(self) -> None:
+        """A snapshot of the averages by powers of time, of which others are made after training."""
+        whole = self.state.whole(self.state.averages())
+        self._on_rank_zero(lambda: snapshots.write(self.folder, self.state.step, self.plan.ema_widths, whole))
+        if self.state.step == self.plan.steps and self.fabric.is_global_zero:
+            log.info(
+                "averages of the weights kept in %s: %.3g MB",
+                self.folder / "averages",
+                snapshots.size(self.folder) / 1e6,
+            )
 
     @torch.no_grad()
     def _validate(self) -> None:
