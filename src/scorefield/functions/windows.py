@@ -28,7 +28,8 @@ class Windows(Source):
         factor: by which the coarse grid has fewer points along each axis.
         periodic: the fields are functions on a torus: coarse ones have Fourier modes instead of cosines.
         together: all 2k + 1 fields of the window jointly, as channels, p(u_{t−k}, ..., u_{t+k} | y_{t−k}, ..., y_{t+k}); a noise
-            for them is `scorefield.AlongTime`.
+            for them is `scorefield.AlongTime`. A run on them draws longer sequences: `sample RUN --joint 40`. A network without
+            `cond_channels` learns p(u_{t−k}, ..., u_{t+k}), given nothing.
     """
 
     sequences: Source
@@ -40,6 +41,10 @@ class Windows(Source):
     def __post_init__(self) -> None:
         if self.radius < 0 or self.factor < 1:
             raise InputError(f"Windows needs radius >= 0 and factor >= 1, not {self.radius} and {self.factor}.")
+
+    @property
+    def window(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 2 * self.radius + 1 if self.together else 0
 
     def files_read(self) -> list[Path]:
         return self.sequences.files_read()

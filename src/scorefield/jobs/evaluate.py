@@ -29,6 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
@@ -177,7 +178,7 @@ class Evaluate(Drawing, ByFeatures):
         say_notes(fields)
         n, runs = min(self.n, len(fields)), {"draws": self} | {str(path): self._other(path) for path in self.against}
         grid = tuple(fields[0].x.shape[1:])
-        cond = resolution.conditions(fields, n, grid)
+        cond = resolution.conditions(fields, torch.arange(n), grid)
         draws = {}
         for name, run in runs.items():
             given = run.model.taken(cond)
@@ -272,7 +273,7 @@ class Evaluate(Drawing, ByFeatures):
         beyond = self.way_beyond(grid)
         cond = None
         if model.generative.net.cond_channels or (model.vector and self.vector is None):
-            cond = resolution.conditions(self._source.load("valid"), self.n, grid)
+            cond = resolution.conditions(self._source.load("valid"), torch.arange(self.n), grid)
         setting = Setting(grid, beyond, cond)
         reference = self._reference(self.draws(setting).shape)
         resolution.warn_of_mesh(model, grid)
