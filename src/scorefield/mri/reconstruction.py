@@ -15,13 +15,14 @@ from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.lazy import require
 from scorefield.guidance import Method
+from scorefield.inverse import particle_sampler
 from scorefield.jobs.options import Drawing
 from scorefield.mri.assembling import assemble
 from scorefield.mri.exporting import check_series, placed, write_dicom, write_nifti
 from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.geometry import Slice, volume_affine
 from scorefield.mri.images import Images
-from scorefield.mri.kspace import KSpace
+from scorefield.mri.kspace import KSpace, numbers_of
 from scorefield.mri.masks import Sampling
 from scorefield.mri.posterior import CENTRE, OWN_METHOD, Posterior, own_sampler
 from scorefield.mri.predictive_check import MEMBERS
@@ -32,25 +33,6 @@ from scorefield.mri.series_geometry import series_planes
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Between, Count, CountOrZero, Positive, Seed, log, option, positional
 from scorefield.samplers import Sampler
-
-
-def numbers_of(text: str | None, count: int, origin: str) -> list[int]:
-    """`12`, `4:9` or `3,5,8`, or several of these such as `0:7,8:20`, as numbers of slices; all of them by default."""
-    if text is None:
-        return list(range(count))
-    numbers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, colon, last = part.partition(":")
-            numbers += range(int(first), int(last)) if colon else [int(first)]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise InputError(f"--slices {text} names no slices: give 12, 4:9, 3,5,8 or 0:7,8:20.")
-    numbers = list(dict.fromkeys(numbers))
-    if wrong := [number for number in numbers if not 0 <= number < count]:
-        raise InputError(f"{origin} has slices 0 to {count - 1}, no {wrong[0]}.")
-    return numbers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +62,9 @@ class Reconstruct(Drawing):
         method: Proximal, PiGDM, DPS, MomentMatching, ...
         centre: evaluations, of all members together, for an image that members are centred at; 0 for members as they are drawn.
             By default 24 with Proximal, and 0 with other methods.
+        particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(k-space); it
+            takes a step that is stochastic and evaluates once, by default DPM++ 2M SDE from noise on. For small problems: of
+            k-space of several thousand numbers hardly any particle counts, which is told. 0 takes the method as it is.
         volume: reconstruct slices, which follow one another without gaps, as one volume, by a prior of slices across several
             axes. A prior of volumes or films, which looks at windows of its size, always does.
         axes: across which a volume is cut for a prior of slices: 0 gives slices as they are measured, 1 cuts across their height,
@@ -109,6 +94,7 @@ class Reconstruct(Drawing):
     height: int | None = None
     method: Method = OWN_METHOD
     centre: CountOrZero | None = None
+    particles: CountOrZero = 0
     volume: bool = False
     axes: tuple[int, ...] = (0, 1, 2)
     held_out: Annotated[float, Between(0.0, 0.25)] = 0.03
@@ -137,6 +123,10 @@ class Reconstruct(Drawing):
         if self.centre and not self.method.settles:
             raise InputError(
                 f"--centre is for Proximal, whose image comes to rest: leave it out with {type(self.method).__name__}."
+            )
+        if self.centre and self.particles:
+            raise InputError(
+                "--particles are weighed as they are drawn, about no centre: leave out --centre, or --particles."
             )
         if self.geometry is not None and self.format == "hdf5":
             raise InputError("--geometry says where slices are: add --format nifti or --format dicom, or leave it out.")
@@ -235,6 +225,7 @@ class Reconstruction(Job):
         gaps = self.together and list(self.numbers) != list(range(self.numbers[0], self.numbers[0] + len(self.numbers)))
         if self.window and self.how.axes != (0, 1, 2):
             raise InputError("The prior is one of volumes, which are not cut across axes: leave --axes out.")
+        _ = self.posterior  # what is wrong with particles is said before anything is drawn
         if gaps:
             raise InputError("The slices of a volume follow one another without gaps: give --slices such as 10:40.")
 
@@ -245,17 +236,19 @@ class Reconstruction(Job):
     @cached_property
     def sampler(self) -> Sampler:
         """How members are drawn."""
-        return self.how.sampler_from(own_sampler(self.how.model, self.centre))
+        how = self.how
+        return how.sampler_from(particle_sampler(how.model) if how.particles else own_sampler(how.model, self.centre))
 
     @property
     def chunk(self) -> int:
-        """How many members are drawn at once."""
-        return min(self.how.at_once(self.how.n, self.how.model.shape[1:]), self.how.n)
+        """How many members are drawn at once, or particles evaluated."""
+        count = self.how.particles or self.how.n
+        return min(self.how.at_once(count, self.how.model.shape[1:]), count)
 
     @property
     def centre(self) -> int:
         """Evaluations for the image that members are centred at."""
-        own = CENTRE if self.how.method.settles else 0
+        own = CENTRE if self.how.method.settles and not self.how.particles else 0
         return own if self.how.centre is None else self.how.centre
 
     @cached_property
@@ -265,6 +258,7 @@ class Reconstruction(Job):
         facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
         facts |= {"centre": self.centre, "volume": [self.together, list(how.axes)]}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
+        facts |= {"particles": how.particles} if how.particles else {}
         facts |= {"held_out": how.held_out, "inflate": how.inflate}
         weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
         return facts | weights | decisive | {"measured": source.fingerprint(self.numbers)}
@@ -285,10 +279,14 @@ class Reconstruction(Job):
         return [1] * (1 if self.together else len(self.numbers))
 
     @cached_property
+    def posterior(self) -> Posterior:
+        how = self.how
+        return Posterior(how.model, how.method, self.sampler, self.chunk, centre=self.centre, particles=how.particles)
+
+    @cached_property
     def images(self) -> Images:
         how = self.how
-        posterior = Posterior(how.model, how.method, self.sampler, self.chunk, centre=self.centre)
-        return Images(posterior, self.source, how.n, how.seed, how.held_out, how.inflate, how.axes, self.window)
+        return Images(self.posterior, self.source, how.n, how.seed, how.held_out, how.inflate, how.axes, self.window)
 
     def compute(self, number: int) -> Piece:
         """Everything about one slice, or about all of them as one volume."""
