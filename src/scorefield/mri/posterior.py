@@ -31,6 +31,7 @@ OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 LEAST, DRAWN, CENTRED = 0.005, 1.0, 0.6  # σ/α at which members end; at which they begin, and those that are centred
 OWN = Sampler(8, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=DRAWN))
 FEW = Sampler(4, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=CENTRED))
+OF_VOLUMES = 8  # steps of centred members under a prior of volumes or films, which by 4 spread too little
 CENTRE = 24  # evaluations of all members together for the image that they are centred at
 
 
@@ -44,7 +45,8 @@ def own_sampler(model: Model, centre: int) -> Sampler:
     schedule, sampler, (found, most) = model.sde.schedule, model.stepwise, (FEW, CENTRED) if centre else (OWN, DRAWN)
     last = sampler.grid(schedule, max(sampler.steps + (not sampler.denoise), 2))[-1:]
     ratio = float(schedule.sigma(last) / schedule.alpha(last))
-    return replace(found, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=most))
+    steps = max(found.steps, OF_VOLUMES) if len(model.shape) == 4 else found.steps  # (2, slices, height, width)
+    return replace(found, steps=steps, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=most))
 
 
 BEGIN, END = 0.3, 0.01  # σ/α at which a settled image begins and ends

@@ -42,26 +42,29 @@ class Reconstruct(Drawing):
     Args:
         kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), .cfl, or .dat (twix).
         out: file to write, .h5.
-        format: nifti or dicom to write the magnitude of the mean as NAME.nii.gz or as a series in the folder NAME-dicom besides,
-            where the slices are in the patient.
+        format: hdf5 alone; or besides, for other programs, the magnitude of the mean where the slices are in the patient: nifti
+            writes NAME.nii.gz, dicom a series in the folder NAME-dicom.
         geometry: with --format nifti or dicom, a DICOM series or NIfTI file of the same slices, for k-space that does not say
             where they are; how they are turned is found by comparing images.
         n: members to draw for each slice.
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
-        mask: use a part of k-space only: RandomLines, PoissonDisc, ..., or a file .npy.
-        acceleration: instead of --mask: random lines; of readouts off the grid every R-th by its angle.
+        mask: of fully sampled k-space use a part only, and compare with the whole: RandomLines, PoissonDisc, ..., or a file .npy.
+            k-space that was undersampled needs none.
+        acceleration: instead of --mask: random lines at this R; of readouts off the grid every R-th by its angle.
         trajectory: where k-space off the grid (radial, spiral) was sampled, if the file does not say it.
         calibration: lines in the middle with --acceleration, a number or a share of all; by default 24, or where these were more
             than half of all that are used, 0.32/R of all.
-        maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else by ESPIRiT.
+        maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else those of the file, or by ESPIRiT from its middle lines.
         cache: folder in which estimated maps are kept.
-        noise: its standard deviation per real component; else it is estimated.
-        coils: compress to so many.
-        height: of the image, where the readout is oversampled.
+        noise: standard deviation of the noise of k-space per real component, equal and independent in all coils; else it is
+            estimated, and made so.
+        coils: compress to so many virtual coils.
+        height: of the image in points, where the readout is oversampled and the file does not say so.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
         centre: evaluations, of all members together, for an image that members are centred at; 0 for members as they are drawn.
-            By default 24 with Proximal, and 0 with other methods.
+            By default 24 with Proximal, with 4 --steps a member (8 under a prior of volumes or films), and 0 with other methods,
+            with 8.
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(k-space); it
             takes a step that is stochastic and evaluates once, by default DPM++ 2M SDE from noise on. For small problems: of
             k-space of several thousand numbers hardly any particle counts, which is told. 0 takes the method as it is.

@@ -644,6 +644,8 @@ def test_members_end_no_lower_than_the_runs_own_samples(folder):
             schedule, sampler = model.sde.schedule, own_sampler(model, centre)
             last = sampler.grid(schedule, sampler.steps)[-1:]
             assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(expected, rel=1e-6)
+    flat, model.shape = own_sampler(model, 24), (2, 4, 40, 40)
+    assert (flat.steps, own_sampler(model, 24).steps, own_sampler(model, 0).steps) == (4, 8, 8)  # of volumes and films
 
 
 def test_slices_are_reconstructed_as_one_volume(folder, tmp_path, capsys):
