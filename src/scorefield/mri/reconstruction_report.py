@@ -171,6 +171,8 @@ def table(found: Mapping[str, Any], members: int) -> str:
         "chi_square": "χ²/N of a member",
         "held_out": "of held-out k-space covered",
         "inflation": "inflation for 90 %",
+        "log_evidence": "log p(k-space) in nats",
+        "effective": "effective particles",
     }
     lines = []
     for name in dict.fromkeys(name for row in slices for name in row):
