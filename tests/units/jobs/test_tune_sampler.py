@@ -65,3 +65,13 @@ def test_what_does_not_go_together_is_refused(run: Path, record: dict[str, objec
     (damaged / "tuned" / "steps-4.json").write_text('{"times": 3}')
     with pytest.raises(InputError, match="holds no tuned sampler"):
         Sample(run=damaged, n=1, steps=4, tuned=True, out=tmp_path / "no").run()
+
+
+@pytest.mark.slow
+def test_a_shipped_model_is_tuned_into_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = TuneSampler(run="digits", steps=5).run()
+    assert found["error"] < 0.9 * found["untuned"]
+    assert (tmp_path / "digits-results" / "tuned" / "steps-5.json").is_file()
+    tuned = Sample(run="digits", n=4, steps=5, tuned=True, out=tmp_path / "drawn").run()
+    assert tuned.shape == (4, 1, 8, 8)
