@@ -111,6 +111,11 @@ class Images:
         if not self.posterior.particles:
             return self.posterior.draw(scan, self.n, seed=self.seed, number=number), {}
         found = self.posterior.weighed(scan, self.n, seed=self.seed, number=number)
+        if self.n > 1 and bool((found.members == found.members[:1]).all()):
+            self._say(
+                number,
+                ["one particle counts for all: members are copies of it, and std, interval and coverage say nothing."],
+            )
         evidence = found.log_evidence - found.values * math.log(self.source.kspace.unit)
         return found.members, {"log_evidence": np.array(evidence), "effective": np.array(found.effective)}
 

@@ -114,8 +114,8 @@ def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = Tru
 
 def _along(sampled: np.ndarray) -> list[int]:
     """The axis along which lines run, if a mask is of lines: each the same stretch of it, the whole axis or a partial echo."""
-    profiles = sampled.any(1), sampled.any(0)
-    if not (sampled == profiles[0][:, None] & profiles[1]).all():
+    profiles = np.asarray(sampled.any(1)), np.asarray(sampled.any(0))
+    if not (sampled == np.logical_and.outer(*profiles)).all():
         return []
     return [axis for axis, profile in enumerate(profiles) if np.ptp(np.flatnonzero(profile)) + 1 == profile.sum()][:1]
 

@@ -177,6 +177,8 @@ def table(found: Mapping[str, Any], members: int) -> str:
     lines = []
     for name in dict.fromkeys(name for row in slices for name in row):
         values = [row[name] for row in slices if name in row and not math.isnan(row[name])]
+        if not values:
+            continue
         unit = " dB" if name in IMAGES.values() else ""
         lines.append(f"  {labels.get(name, name):28s}{np.mean(values):.4g}{unit}   (mean of {len(values)} slices)")
     for against, rows in found["volume"].items():

@@ -38,7 +38,7 @@ def scan_of(simulation: Simulation, sampling: Sampling) -> Scan:
     ids=["R4", "R8", "disc", "noisy"],
 )
 def test_cg_sense_is_near_its_best_on_a_head(sampling: Sampling, decibels: float, data_folder: Path) -> None:
-    """Within 0.3 dB of the best of all settings, whose worst is dB away, also where most of what is left out is noise."""
+    """Within 0.6 dB of the best of all settings, whose worst is dB away, also where most of what is left out is noise."""
     head = read_nifti(data_folder / "mri" / "mni_icbm152_t1_nlin_sym_09a.nii.gz")[..., 85]
     simulation = simulate(head / robust_maximum(head), seed=1, decibels=decibels)
     scan, truth = scan_of(simulation, sampling), torch.from_numpy(np.abs(simulation.image))
@@ -49,7 +49,7 @@ def test_cg_sense_is_near_its_best_on_a_head(sampling: Sampling, decibels: float
 
     each = {(damping, count): worth(damping, count) for damping in DAMPINGS for count in ITERATIONS}
     found = tuned(scan, Baselines(wavelet=1e-3))
-    assert found.wavelet == 1e-3 and max(each.values()) - each[found.damping, found.iterations] < 0.3
+    assert found.wavelet == 1e-3 and max(each.values()) - each[found.damping, found.iterations] < 0.6
     assert max(each.values()) - min(each.values()) > 1
 
 
