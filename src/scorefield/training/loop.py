@@ -38,6 +38,7 @@ log = logging.getLogger("scorefield")
 PREVIEWED = 16  # samples in a picture
 UNREAD = 50  # steps after which their losses are read at the latest
 AGREED = 10  # steps after which several processes ask each other for signals: to ask is to wait for all of them
+SLOW = 20.0  # seconds of a first step from which on it is said what that makes of the whole
 
 
 class Loop:
@@ -67,6 +68,7 @@ class Loop:
         self.folder, self.config, self.stop_requested = folder, config, stop_requested
         self.log: Log | None = None  # of the first process
         self.rate = Rate(plan.batch_size)
+        self.begun = False  # whether a step was made since this loop was
         self.saved = state.step  # the step of the last checkpoint
         self.health = Health()
         self.loss_sum, self.loss_count = 0.0, 0  # since the last row of the log
@@ -121,11 +123,18 @@ class Loop:
     def _step(self, batches: Iterator[Batch], bar: tqdm) -> None:
         plan = self.plan
         micro = islice(batches, plan.accumulate)
-        may_overflow = self.state.finds_scale
+        may_overflow, started, begun = self.state.finds_scale, time.perf_counter(), self.begun
         loss, norm = self.state.advance(micro, plan.loss, clip=plan.clip, steps=plan.steps)
         self.unread.append(torch.stack((loss, norm, may_overflow)))
         self.rate.count()
         bar.update()
+        self.begun = True
+        if not begun and (seconds := time.perf_counter() - started) > SLOW and self.fabric.is_global_zero:
+            left = plan.steps - self.state.step
+            log.info(
+                f"the first step took {seconds:.0f} s, at which the other {left} take {seconds * left / 3600:.2g} h: train "
+                "--dry-run tells what a step takes; a smaller network or train.batch_size takes less."
+            )
         if self._due(plan.log_every):
             self._log(bar)
         elif len(self.unread) >= UNREAD:

@@ -199,10 +199,14 @@ class State:
         return total, norm
 
     def _oppose(self, batches: Iterable[Batch], adversary: Adversary, clip: float | None, lr: float) -> list[Batch]:
-        """The steps of the critic before one of the model, each on a part of the batch. Returns the part that is left to that."""
+        """The steps of the critic before one of the model, each on a part of the batch. Returns the part that is left to that.
+
+        Of fewer samples than steps, as a dry run has, some are seen again.
+        """
         assert self.critic_optimiser is not None
         (batch,) = batches
-        parts = batch.split(len(batch) // adversary.steps)
+        parts = batch.split(max(1, len(batch) // adversary.steps))
+        parts = [parts[number % len(parts)] for number in range(max(len(parts), adversary.steps))]
         weights, limit = list(adversary.network.parameters()), float("inf") if clip is None else clip
         for group in self.critic_optimiser.param_groups:
             group["lr"] = lr
