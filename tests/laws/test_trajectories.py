@@ -96,7 +96,7 @@ def test_the_command_line_composes_sequences(tmp_path: Path, capsys: pytest.Capt
     from scorefield.run.loading import open_checkpoint
 
     fields = open_checkpoint(Path(run)).source().load("valid")  # windows 0 and 2 have the times 0 to 4
-    first = [fields.gather(torch.arange(4) * fields.places + start).cond["field"] for start in (0, 2)]
+    first = [fields.gather(torch.arange(4) * fields.windows_each + start).cond["field"] for start in (0, 2)]
     np.save(tmp_path / "coarse.npy", torch.cat((first[0], first[1][:, 1:]), 1).numpy())
     assert main([*words, "--given", str(tmp_path / "coarse.npy"), "--out", str(tmp_path / "file")]) == 0
     np.testing.assert_allclose(np.load(tmp_path / "file/samples.npy"), held, atol=1e-4)

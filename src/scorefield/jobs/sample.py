@@ -220,15 +220,15 @@ class Sample(Drawing):
             return lambda rows: {}, None, 0
         if split in ("train", "valid"):
             fields = source.load(split)
-            if fields.places < len(each):
-                most = fields.places + window - 1
+            if fields.windows_each < len(each):
+                most = fields.windows_each + window - 1
                 raise InputError(
                     f"The sequences of {split} have {most} fields, not {times}: give --joint {most} at most."
                 )
-            sequences = len(fields) // fields.places
+            sequences = len(fields) // fields.windows_each
 
             def of_data(rows: Tensor) -> dict[str, Tensor]:
-                starts = (rows % sequences) * fields.places
+                starts = (rows % sequences) * fields.windows_each
                 return resolution.conditions(fields, (starts[:, None] + each).flatten(), grid)
 
             return of_data, split, min(self.n, sequences)
