@@ -49,8 +49,8 @@ NAMES = {
     "losses": """
         CRPS GSURE SNR SSDU SURE Acquisition Ambient Critic CrossEntropy Denoising Derivative EDMWeight
         EnergyScore EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
-        Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation SquaredError
-        Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
+        JumpScore Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation
+        SquaredError Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
     "metrics.features": "Features",
@@ -78,6 +78,7 @@ NAMES = {
     """,
     "samplers.joint": "JointTimes",
     "samplers.tiled": "Tiled",
+    "samplers.tuned": "CorrectedMultistep",
     "training": "Adam Constant CosineDecay LearningRate Logger MLflow Muon Optimiser TensorBoard Trainer WandB",
 }
 if TYPE_CHECKING:
@@ -120,8 +121,9 @@ if TYPE_CHECKING:
     from scorefield.losses import (
         CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, Critic, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
         EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
-        Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower, SelfDistillation,
-        SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime, Unweighted, Wasserstein, Weight,
+        JumpScore, Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower,
+        SelfDistillation, SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime,
+        Unweighted, Wasserstein, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
     from scorefield.metrics.features import Features
@@ -150,6 +152,7 @@ if TYPE_CHECKING:
     )
     from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled
+    from scorefield.samplers.tuned import CorrectedMultistep
     from scorefield.training import (
         Adam, Constant, CosineDecay, LearningRate, Logger, MLflow, Muon, Optimiser, TensorBoard, Trainer, WandB,
     )

@@ -26,6 +26,7 @@ from scorefield.foundation.precision import wide
 from scorefield.foundation.random import Generators, Stream
 from scorefield.nn.network import Network
 from scorefield.samplers import DPMSolverPP2M, Sampler
+from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.samplers.likelihood import Likelihood, ProbabilityFlow
 from scorefield.samplers.loop import Callback
 
@@ -513,7 +514,7 @@ class Model(nn.Module):
         x: Float[Tensor, "batch channels *grid"],
         *,
         generator: Generators | None = None,
-        flow: ProbabilityFlow = ProbabilityFlow(),  # noqa: B008 - immutable
+        flow: ProbabilityFlow | LearnedLikelihood = ProbabilityFlow(),  # noqa: B008 - immutable
         cond: Condition | None = None,
     ) -> Likelihood:
         """log p(x) in nats, the latent and the evaluations for each x, a batch in data units.
@@ -524,7 +525,7 @@ class Model(nn.Module):
         Args:
             x: fields in data units.
             generator: one stream of probes per field; by default the probes of field i depend on i alone.
-            flow: the solver's tolerance, the probes, the ends.
+            flow: the solver's tolerance, the probes, the ends; or a path and a head that were fitted to the model.
             cond: what the model is conditioned on, in data units.
         """
         z, given = self._whole(x, cond)

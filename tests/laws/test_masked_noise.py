@@ -255,3 +255,14 @@ def test_whitened_noise_is_white_and_its_bands_are_those_of_the_data() -> None:
     )
     relative = (steep / levels**2).log()[1:]
     assert float(steep[0] / steep[-1]) > 100 and float(relative.max() - relative.min()) < 1.6
+
+
+@pytest.mark.parametrize("grid", [(7, 5), (8, 6), (1, 4), (2, 2)])
+def test_on_a_torus_each_cell_has_the_variance(grid: tuple[int, int]) -> None:
+    """Of an odd and an even ring of rows, with a hole: the diagonal of the covariance."""
+    known = np.ones(grid, bool)
+    known[:1, :1] = False
+    noise = masked(known, 0.3, variance=2.0, periodic_axes=(0, 1))
+    one = torch.eye(known.size, dtype=torch.float64).reshape(-1, 1, *grid)
+    found = noise.covariance(one).flatten(1).diagonal()[torch.from_numpy(known.flatten())]
+    torch.testing.assert_close(found, torch.full_like(found, 2.0))

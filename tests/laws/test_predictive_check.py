@@ -148,7 +148,11 @@ def test_lines_are_held_out_as_lines_points_as_points_and_nothing_of_the_middle(
     assert counts.sum() == chosen.sum() and counts.max() - counts.min() <= 2 + 0.25 * counts.mean()
     part = held_out(torch.from_numpy(lines), 0.05, 2)
     assert bool((part == part.any(0)).all()) and bool((part != held_out(torch.from_numpy(lines), 0.05, 3)).any())
-    for mask, share in ((lines, 0.0), (RandomLines(8.0, 24)((64, 200)), 0.5)):
+    echo = lines.copy()
+    echo[:20] = False  # a partial echo is one of lines as well
+    part = held_out(torch.from_numpy(echo), 0.05, 2).numpy()
+    assert part.any() and ((part == part.any(0)) | ~echo).all()
+    for mask, share in ((lines, 0.0), (points, 0.0), (RandomLines(8.0, 24)((64, 200)), 0.5)):
         assert not held_out(torch.from_numpy(mask), share).any()
 
 

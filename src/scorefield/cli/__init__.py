@@ -33,10 +33,12 @@ train
 draw
   sample RUN -n N --out DIR       goes on where it was stopped, and several calls at once share the work;
                                   --resolution N draws functions on another grid
+  tune-sampler RUN --steps 6      fit the levels of a few steps to the run, for sample --steps 6 --tuned
 judge
   evaluate RUN                    compare samples with the data: distances, memorisation, coverage
   report RUN                      one HTML page: configuration, curves, samples, metrics
   likelihood RUN --out FILE       log p in nats, and bits per dimension where data are quantised
+  tune-likelihood RUN             fit a small network to the run's flow, for likelihood --evaluations 8
   compare SAMPLES REFERENCE       samples on disk against data, other samples or statistics
   make-reference DATA --out F     such statistics, to evaluate without the data
   plot RUN --out DIR              noise, its covariance, growing noise and samples, as PNG and PDF
@@ -64,6 +66,8 @@ every verb: --quiet says nothing but warnings and errors; --verbose says the set
 VERBS = {  # each a class of a room
     "train": ("jobs", "Train"),
     "sample": ("jobs", "Sample"),
+    "tune-sampler": ("jobs", "TuneSampler"),
+    "tune-likelihood": ("jobs", "TuneLikelihood"),
     "evaluate": ("jobs", "Evaluate"),
     "import": ("jobs", "Import"),
     "likelihood": ("jobs", "Likelihood"),

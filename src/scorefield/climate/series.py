@@ -11,10 +11,9 @@ import torch
 
 from scorefield.climate.ensembles import Ensemble, FieldChunks
 from scorefield.climate.predictors import Driving, EnsembleInput
-from scorefield.data.batch import Batch
-from scorefield.foundation.arithmetic import autocast_of
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs.trajectories import draw_together
 from scorefield.samplers.joint import JointTimes
 
 
@@ -85,17 +84,9 @@ class Series(FieldChunks):
         member, number = divmod(start, len(self._runs))
         windows, times = self._runs[number]
         fields = torch.stack([each.corrected(self.windows.field(position)) for position in windows])
-        shape = (model.shape[0], *self.given.shape)
-        # Conditions as the network takes them; there is nothing to enter but them.
-        _, cond = model.enter(Batch(torch.zeros(len(windows), *shape), {"field": fields}))
         joint = JointTimes(model.generative, self.window, len(times), each.chunk)
-        model.check_sampler(each.sampler)
         generator = Generators([(each.seed, member, *self.given.key(times[0]), Stream.SAMPLE)])
-        size = (1, shape[0] // self.window * len(times), *shape[1:])
-        like = torch.empty(0, device=model.device, dtype=model.precision)
-        with autocast_of(model.drawn_in, model.device):
-            z = each.sampler(joint, size, generator=generator, like=like, cond=cond)
-        x = joint.series(model.leave(joint.windows(z), cond)).unflatten(1, (len(times), -1))[0].cpu()
+        x = draw_together(model, joint, generator, self.given.shape, each.sampler, {"field": fields})[0]
         found = x.to(torch.float64 if model.normaliser.precision == torch.float64 else torch.float32).numpy()
         if np.isnan(found[..., each.known]).any():
             raise InputError(

@@ -39,6 +39,7 @@ class FieldDataset(Dataset[Batch], ABC):
         notes: what is odd about the data, one line each, for who looks at them first.
         metadata: what the files say about themselves, one line each.
         periodic: what the fields are conditioned on are functions on a torus.
+        windows_each: how many windows of each sequence follow one another, where fields are windows.
         files: the files that they come from, where that is known.
         left_out: how many fields were to be read and cannot be, by the reason.
         labels: the class of each field, (n) int64, where that is known without reading them.
@@ -52,6 +53,7 @@ class FieldDataset(Dataset[Batch], ABC):
     notes: tuple[str, ...] = ()
     metadata: tuple[str, ...] = ()
     periodic: bool = False
+    windows_each: int = 0
     files: FileList | None = None
     left_out: Mapping[str, int] = MappingProxyType({})
     labels: Tensor | None = None

@@ -74,7 +74,7 @@ class Functions(Source):
             fields, self._conditions(file, fields, grid, path), points if self.append else None, self.gaps or gaps > 0
         )
         found.notes = tuple(
-            f"{label} of {path} is not used: functions have no classes. Save fields with classes as .npz."
+            f"{label} of {path} is not used: give it as `key` or `given` where it is fields; functions have no classes."
             for label in LABELS
             if label in file.names and label not in (name, self.given, *self.coordinates)
         )

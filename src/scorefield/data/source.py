@@ -29,9 +29,11 @@ class Source(ABC):
 
     Attributes:
         past: how many fields before it, as its condition, each field is given; 0 where that is something else.
+        window: how many times of a sequence each field has as its channels; 0 where these are something else.
     """
 
     past: int = 0
+    window: int = 0
 
     @abstractmethod
     def load(self, split: Split) -> FieldDataset:

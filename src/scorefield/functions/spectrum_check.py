@@ -36,15 +36,22 @@ NO_MEAN = 1e-4  # of the power of band 1, below which band 0 is what is left of 
 
 
 class Bands(NamedTuple):
-    """S_k and λ_k, means over the modes of the bands 0, 1, ... of their wavenumber, in periods per longest side."""
+    """S_k and λ_k, means over the modes of the bands 0, 1, ... of their wavenumber, in periods per longest side.
+
+    Attributes:
+        data: S.
+        noise: λ.
+        before: the largest power that the data had before a mean was subtracted, beside which they were rounded.
+    """
 
     data: Float64[Tensor, " bands"]
     noise: Float64[Tensor, " bands"]
+    before: float = 0.0
 
     @property
     def kept(self) -> Bool[Tensor, " bands"]:
         """Where the data have anything but rounding: a flow without a mean, or without its last modes, has none to be found."""
-        found = self.data > ROUNDING * self.data.max()
+        found = self.data > ROUNDING * self.data.max().clamp(min=self.before)
         if len(found) > 1:
             found[0] &= self.data[0] > NO_MEAN * self.data[1]
         return found
@@ -179,7 +186,7 @@ class _Surrogate:
 
     def __call__(self, x_t: Field, t: Time, cond: Condition | None = None) -> Field:
         alpha, sigma = (expand_like(scale.double(), x_t) for scale in self.sde.schedule(t.double()))
-        data, noise = self.bands
+        data, noise, _ = self.bands
         return alpha * data / (alpha**2 * data + sigma**2 * noise) * x_t
 
 
@@ -290,13 +297,17 @@ class Suggest(OnRecipe):
             return Suggested(region_recipe(known_in_all(data_of(self.settings).load("train"), self.n)))
         experiment = prepare(self.parser, self.settings)
         model, fields = experiment.model, experiment.train
-        x, _ = model.enter(fields.gather(resolution.spread(len(fields), self.n)))
+        batch = fields.gather(resolution.spread(len(fields), self.n))
+        x, _ = model.enter(batch)
         if self.wiener:
             spectrum = RadialSpectrum.measure(x, model.sde.noise)
             if spectrum.warning:
                 log.warning(spectrum.warning)
             return Suggested(wiener_recipe(spectrum, x[0, 0].numel()))
         bands = bands_of(x, model.sde.noise)
+        if model.mean is not None:
+            whole = model.normaliser(batch.x.to(x)) / expand_like(model.mean.residual.scale.to(x), x[0])
+            bands = bands._replace(before=float(bands_of(whole, model.sde.noise).data.max()))
         found = suggest(bands)
         error = torch.where(bands.kept, spectrum_error(bands, model.sde, model.sampler), torch.nan)
         mean, worst = float(error.abs().nanmean()), float(error[bands.kept].abs().max())

@@ -28,7 +28,8 @@ class Windows(Source):
         factor: by which the coarse grid has fewer points along each axis.
         periodic: the fields are functions on a torus: coarse ones have Fourier modes instead of cosines.
         together: all 2k + 1 fields of the window jointly, as channels, p(u_{t−k}, ..., u_{t+k} | y_{t−k}, ..., y_{t+k}); a noise
-            for them is `scorefield.AlongTime`.
+            for them is `scorefield.AlongTime`. A run on them draws longer sequences: `sample RUN --joint 40`. A network without
+            `cond_channels` learns p(u_{t−k}, ..., u_{t+k}), given nothing.
     """
 
     sequences: Source
@@ -40,6 +41,10 @@ class Windows(Source):
     def __post_init__(self) -> None:
         if self.radius < 0 or self.factor < 1:
             raise InputError(f"Windows needs radius >= 0 and factor >= 1, not {self.radius} and {self.factor}.")
+
+    @property
+    def window(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return 2 * self.radius + 1 if self.together else 0
 
     def files_read(self) -> list[Path]:
         return self.sequences.files_read()
@@ -60,13 +65,13 @@ class WindowFields(FieldDataset):
             raise InputError(f"Sequences of {frames} fields hold no window of {self.width}: give a smaller radius.")
         if min(grid) < factor:
             raise InputError(f"The grid {tuple(grid)} cannot be coarsened by {factor}: give a smaller factor.")
-        self.sequences, self.radius, self.places = sequences, radius, frames - self.width + 1
+        self.sequences, self.radius, self.windows_each = sequences, radius, frames - self.width + 1
         self.coarse = tuple(max(1, points // factor) for points in grid)
         self.periodic, self.together = periodic, together
         self.quantum, self.dtype = sequences.quantum, sequences.dtype
 
     def __len__(self) -> int:
-        return len(self.sequences) * self.places
+        return len(self.sequences) * self.windows_each
 
     def gather(self, indices: Tensor) -> Batch:
         window, smooth = self._windows(indices)
@@ -82,8 +87,8 @@ class WindowFields(FieldDataset):
         return window if self.together else window[:, self.radius : self.radius + 1]
 
     def _windows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        whole = self.sequences.gather(indices // self.places).x
-        at = (indices % self.places)[:, None] + torch.arange(self.width)
+        whole = self.sequences.gather(indices // self.windows_each).x
+        at = (indices % self.windows_each)[:, None] + torch.arange(self.width)
         window = whole[torch.arange(len(indices))[:, None], at]
         resample = fourier.resample if self.periodic else cosine.resample
         return window, resample(resample(window, self.coarse), window.shape[2:])

@@ -26,6 +26,8 @@ __getattr__, __dir__, HOMES = lazily(
         "restore": "Restore",
         "sample": "Sample",
         "train": "Recipes Train",
+        "tune_likelihood": "TuneLikelihood",
+        "tune_sampler": "TuneSampler",
     },
 )
 __all__ = [*HOMES]  # pyright: ignore[reportUnsupportedDunderAll]  # noqa: PLE0604

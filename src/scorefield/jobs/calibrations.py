@@ -19,6 +19,7 @@ from scorefield.run.shipped import results_of
 
 NAME = "calibrations.json"
 DECISIVE = ("operator", "noise", "method", "sampler", "particles", "n", "model")  # of how is drawn
+WEIGHTS = ("weights", "ema", "ema_width", "precision")  # of a job's identity, what says which weights draw
 
 
 def place_of(checkpoint: Path) -> Path:
@@ -40,7 +41,7 @@ def posterior_facts(draws: Draws, case: InverseProblem, method: Method, particle
         "sampler": repr(draws.sampler),
         "particles": particles,
         "n": draws.n,
-        "model": {name: str(value) for name, value in draws.facts.items() if name in ("weights", "ema", "precision")},
+        "model": {name: str(value) for name, value in draws.facts.items() if name in WEIGHTS},
     }
 
 

@@ -22,6 +22,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.foundation.errors import InputError
 from scorefield.model import Model
+from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.samplers.likelihood import ProbabilityFlow
 
 NOTE = (
@@ -97,13 +98,13 @@ def grids_of(noise: Noise, fields: FieldDataset, resolutions: Sequence[int]) -> 
     return [Resampled(fields, boundary, grid) for grid in grids]
 
 
-def level(model: Model, flow: ProbabilityFlow) -> float:
+def level(model: Model, flow: ProbabilityFlow | LearnedLikelihood) -> float:
     """σ/α where data are taken."""
     t_min, _ = flow.ends(model.sde.schedule)
     return float(model.sde.schedule.sigma(t_min) / model.sde.schedule.alpha(t_min))
 
 
-def log_reference(model: Model, flow: ProbabilityFlow, x: Tensor) -> Float[Tensor, " batch"]:
+def log_reference(model: Model, flow: ProbabilityFlow | LearnedLikelihood, x: Tensor) -> Float[Tensor, " batch"]:
     """log N(z; 0, σ²C) of fields x in data units, as a density of x."""
     z, _ = model.enter(Batch(x))
     return log_noise(model.sde.noise, z, level(model, flow)).cpu() + model.log_det(x).double().cpu()

@@ -29,6 +29,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 from torch import Tensor
 
 from scorefield.data.fields import FieldDataset
@@ -164,7 +165,7 @@ class Evaluate(Drawing, ByFeatures):
         while each:  # a model is in memory as long as its checkpoint is evaluated
             records.append(each.pop(0).measured(setting, reference))
             add_line(folder / "evaluation" / "results.jsonl", records[-1])
-        keep_best(folder, self.ema)
+        keep_best(folder, self.ema, self.ema_width)
         if self.checkpoints:
             write_text(folder / "metrics-by-step.csv", by_step(records))
             return records
@@ -177,7 +178,7 @@ class Evaluate(Drawing, ByFeatures):
         say_notes(fields)
         n, runs = min(self.n, len(fields)), {"draws": self} | {str(path): self._other(path) for path in self.against}
         grid = tuple(fields[0].x.shape[1:])
-        cond = resolution.conditions(fields, n, grid)
+        cond = resolution.conditions(fields, torch.arange(n), grid)
         draws = {}
         for name, run in runs.items():
             given = run.model.taken(cond)
@@ -224,7 +225,7 @@ class Evaluate(Drawing, ByFeatures):
 
     def _losses(self, split: Split, fields: FieldDataset) -> Losses:
         """The loss of the checkpoint, all that can be refused refused."""
-        plan, facts = self.checkpoint.plan(self.trust), self.checkpoint.provenance | {"ema": self.ema}
+        plan, facts = self.checkpoint.plan(self.trust), self.checkpoint.provenance | self.averaging
         if plan.precision == "auto":
             chosen = Choice.read(self.checkpoint.checkpoint.facts.get("precision"))
             able = machine_of(self.model.device).bfloat16
@@ -272,7 +273,7 @@ class Evaluate(Drawing, ByFeatures):
         beyond = self.way_beyond(grid)
         cond = None
         if model.generative.net.cond_channels or (model.vector and self.vector is None):
-            cond = resolution.conditions(self._source.load("valid"), self.n, grid)
+            cond = resolution.conditions(self._source.load("valid"), torch.arange(self.n), grid)
         setting = Setting(grid, beyond, cond)
         reference = self._reference(self.draws(setting).shape)
         resolution.warn_of_mesh(model, grid)

@@ -59,9 +59,10 @@ class Push(OnRun):
         """Where it is now, of which commit, and the digest of its weights."""
         api, hub = hub_api("push")
         opened, page = self.checkpoint, self._page()
+        average = None if self.ema_width is None else opened.weights(self.ema, self.ema_width)
         with TemporaryDirectory() as folder:
             file = Path(folder) / WEIGHTS
-            checkpoints.write(file, *packed(opened.checkpoint, low=False))
+            checkpoints.write(file, *packed(opened.checkpoint, low=False, average=average))
             LoadedCheckpoint(file, checkpoints.read(file)).model(ema=True, trust=self.trust)  # as it will be read
             files = [hub.CommitOperationAdd(WEIGHTS, str(file)), hub.CommitOperationAdd(PAGE, page.encode())]
             with refusals(f"push to {self.name}"):

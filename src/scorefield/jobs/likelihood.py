@@ -25,12 +25,13 @@ from scorefield.foundation.arithmetic import at_once
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream
-from scorefield.jobs import densities
+from scorefield.jobs import densities, likelihood_heads
 from scorefield.jobs.class_guidance import class_facts, class_number
 from scorefield.jobs.options import Label, OnRun, check_shape
 from scorefield.model import Model
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, option
+from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension
 from scorefield.samplers.probes import Probes, Rademacher
 from scorefield.training.loop import versions
@@ -48,6 +49,8 @@ class Likelihood(OnRun):
         repeats: draws of probes and of dequantisation for each field.
         probes: Rademacher, Normal, Sphere or Exact.
         tolerance: of a step of the solver, in nats per dimension too.
+        evaluations: by the path and the head that scorefield tune-likelihood fitted to the run for as many; nothing is
+            drawn then but the dequantisation.
         seed: the draws for field i depend on (seed, i, repeat) alone.
         chunk: fields computed at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
         resolutions: of functions, under field noise: the densities on these grids, points along the first axis.
@@ -61,6 +64,7 @@ class Likelihood(OnRun):
     repeats: Count = 5
     probes: Probes = field(default_factory=Rademacher)
     tolerance: Positive = 1e-5
+    evaluations: Count | None = None
     seed: Seed = 0
     chunk: Count | None = None
     resolutions: tuple[Count, ...] = ()
@@ -68,6 +72,8 @@ class Likelihood(OnRun):
 
     def check(self) -> None:
         check_out(self.out)
+        if self.evaluations is not None and self.resolutions:
+            raise InputError("--evaluations is for the grid of training: leave out --resolutions.")
 
     def run(self) -> dict[str, Any]:
         run_job(self._job(), unit="field", title="likelihood")
@@ -83,7 +89,10 @@ class Likelihood(OnRun):
             number = class_number(self.model, self.label)
             fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)
         grids = densities.grids_of(self.model.sde.noise, fields, self.resolutions) if self.resolutions else [fields]
-        flow = ProbabilityFlow(self.tolerance, self.probes)
+        flow: ProbabilityFlow | LearnedLikelihood = ProbabilityFlow(self.tolerance, self.probes)
+        if self.evaluations is not None:
+            flow = likelihood_heads.read(self.checkpoint.path, self.provenance, self.model.shape, self.evaluations)
+            flow.head.to(self.model.device)
         count = self.chunk or at_once(self.n, self.model.shape[1:], self.model.device)
         measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, count) for on in grids]
         measured[0].check()
@@ -140,7 +149,7 @@ class Densities:
     fields: FieldDataset
     n: int
     repeats: int
-    flow: ProbabilityFlow
+    flow: ProbabilityFlow | LearnedLikelihood
     seed: int = 0
     chunk: int = 64
 

@@ -19,11 +19,12 @@ from scorefield.data.source import Source
 from scorefield.foundation.arithmetic import FULL, LOW, Choice, Seconds, allow_tf32, at_once, choose, machine_of, timed
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.launch import place_here
+from scorefield.jobs import tuned_samplers
 from scorefield.model import Model
 from scorefield.run.checkpoint_choice import best_step
 from scorefield.run.loading import LoadedCheckpoint, open_checkpoint
 from scorefield.run.shipped import results_of
-from scorefield.run.verb import Count, CountOrZero, Verb, log, option, positional
+from scorefield.run.verb import Count, CountOrZero, Positive, Verb, log, option, positional
 from scorefield.samplers import Corrector, EDMGrid, Sampler, Step, TimeGrid
 
 Number = int | Literal["each"]
@@ -65,6 +66,8 @@ class OnRun(Verb):
         best: instead of it, the checkpoint with the best recorded figure: loss (of validation), fid, ...; NAME:min or NAME:max
             for others.
         ema: use the averaged weights.
+        ema_width: an average of another width: its standard deviation over time, in parts of the training, as 0.1; of a run that
+            tracked some (train.ema_widths).
         trust: your own packages that the run's configuration may name.
         device: where to compute: cpu, cuda, cuda:1, mps.
     """
@@ -74,6 +77,7 @@ class OnRun(Verb):
     step: CountOrZero | None = None
     best: str | None = None
     ema: bool = True
+    ema_width: Positive | None = None
     trust: tuple[str, ...] = option(repeat=True, default=())
     device: Device = "cpu"
 
@@ -92,7 +96,7 @@ class OnRun(Verb):
     @cached_property
     def checkpoint(self) -> LoadedCheckpoint:
         """The checkpoint, read and verified."""
-        step = self.step if self.best is None else best_step(self.folder, self.best, self.ema)
+        step = self.step if self.best is None else best_step(self.folder, self.best, self.ema, self.ema_width)
         found = open_checkpoint(self.folder, step)
         log.debug(
             "checkpoint: %s of step %s, weights %s",
@@ -105,7 +109,9 @@ class OnRun(Verb):
     @cached_property
     def model(self) -> Model:
         """Its model on the device."""
-        return self.checkpoint.model(ema=self.ema, trust=self.trust).to(own_device(self.device))
+        return self.checkpoint.model(ema=self.ema, ema_width=self.ema_width, trust=self.trust).to(
+            own_device(self.device)
+        )
 
     def source(self, given: Source | None) -> Source:
         """The data that are given, or those of training; that the files of these have changed since is said."""
@@ -138,7 +144,12 @@ class OnRun(Verb):
     @property
     def provenance(self) -> dict[str, Any]:
         """Which weights these are, for the identity of a job."""
-        return self.checkpoint.provenance | {"ema": self.ema}
+        return self.checkpoint.provenance | self.averaging
+
+    @property
+    def averaging(self) -> dict[str, Any]:
+        """Which average of the weights."""
+        return {"ema": self.ema} | ({} if self.ema_width is None else {"ema_width": self.ema_width})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,6 +163,7 @@ class Drawing(OnRun):
         corrector: a step that stays on its level: Langevin.
         correct_first: correct before predicting, or after.
         denoise: end with the denoised field.
+        tuned: the sampler that scorefield tune-sampler fitted to the run for as many --steps.
         chunk: samples computed at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
         precision: of the network; auto: bf16-mixed where the run was not trained in float32 by its own wish, this machine has
             instructions for it and a short trial finds it faster, else 32-true.
@@ -164,6 +176,7 @@ class Drawing(OnRun):
     corrector: Corrector | None = None
     correct_first: bool | None = None
     denoise: bool | None = None
+    tuned: bool = False
     chunk: Count | None = None
     precision: Literal["auto", "32-true", "bf16-mixed"] = "auto"
     compile: bool = False
@@ -218,6 +231,8 @@ class Drawing(OnRun):
 
     def sampler_from(self, own: Sampler) -> Sampler:
         """A sampler with what the arguments change."""
+        if self.tuned:
+            return self._tuned()
         if self.correct_first is not None and self.corrector is None and own.corrector is None:
             raise InputError("--correct-first is for a --corrector: add one, or leave it out.")
         changes = {
@@ -235,6 +250,15 @@ class Drawing(OnRun):
         found = replace(own, **{name: value for name, value in changes.items() if value is not None})
         self.model.check_sampler(found)
         return found
+
+    def _tuned(self) -> Sampler:
+        """The sampler that was fitted to the run."""
+        others = (self.sampler, self.grid, self.corrector, self.correct_first, self.denoise)
+        if self.steps is None or any(other is not None for other in others):
+            raise InputError(
+                "--tuned is a sampler with its grid: give --steps and none of the others, or leave it out."
+            )
+        return tuned_samplers.read(self.checkpoint.path, self.provenance, self.steps)
 
 
 def check_shape(shape: Sequence[int], model: Model) -> None:

@@ -100,6 +100,21 @@ def write_array(path: Path, shape: Sequence[int], parts: Iterable[np.ndarray]) -
             file.write(np.ascontiguousarray(part).data)
 
 
+def write_times(path: Path, times: Sequence[int], n: int, sequences: int) -> None:
+    """Which time each field of n sequences is of, and which of some given ones each goes on from or is given, as a .npz.
+
+    Args:
+        path: the file: `time` (times), in steps of the data; `sequence` and `member` (n), of samples (n, times, ...).
+        times: of the fields, 0 the first that is given.
+        n: how many sequences.
+        sequences: how many were given; 0 where all are members of one.
+    """
+    rows = np.arange(n)
+    given = max(sequences, 1)
+    with path.open("wb") as file:
+        np.savez(file, time=np.array(times), sequence=rows % given, member=rows // given)
+
+
 def write_pictures(folder: Path, n: int, parts: Iterable[np.ndarray], pixels: Pixels) -> None:
     """Write `000000.png` and so on, one for each of n samples, which come in parts (count, channels, height, width)."""
     folder.mkdir()

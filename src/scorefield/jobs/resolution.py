@@ -146,13 +146,18 @@ def warn_of_mesh(model: Model, grid: Sequence[int]) -> None:
         )
 
 
-def conditions(fields: FieldDataset, n: int, grid: Sequence[int]) -> dict[str, Tensor]:
-    """What n samples are conditioned on: sample i on what goes with field i, over again where there are fewer, on a grid.
+def conditions(fields: FieldDataset, rows: Tensor, grid: Sequence[int]) -> dict[str, Tensor]:
+    """What samples are conditioned on: sample i on what goes with field i, over again where there are fewer, on a grid.
+
+    Args:
+        fields: those it goes with.
+        rows: i of each.
+        grid: points along each axis.
 
     Conditioning fields are taken for functions with no more modes than their grid has points, which is exact for the windows of
     `scorefield.functions.Windows`.
     """
-    batch = fields.gather(torch.arange(n) % len(fields))
+    batch = fields.gather(rows % len(fields))
     cond = dict(batch.cond)
     if "field" in cond:
         resample = fourier.resample if fields.periodic else cosine.resample

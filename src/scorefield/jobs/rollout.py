@@ -14,13 +14,14 @@ from scorefield.data.picture import save_grid
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs.draws import PICTURED, Draws
-from scorefield.jobs.outputs import write_array
+from scorefield.jobs.outputs import write_array, write_times
 from scorefield.run.runner import Job, Piece, Pieces, record_in
 
 
 @dataclass(frozen=True, eq=False)
 class Rollout(Job):
-    """n sequences (steps, channels, *grid) in data units: `samples.npy`, a picture of the first members' last fields, `job.json`.
+    """n sequences (steps, channels, *grid) in data units: `samples.npy`, the lead times in `times.npz`, a picture of the first
+    members' last fields, `job.json`.
 
     Field k of sequence i depends on (seed, i, k) and on what it is given: the last fields of `draws.cond`, followed by those
     drawn so far. The first field is that of `draws` itself.
@@ -28,10 +29,12 @@ class Rollout(Job):
     Args:
         draws: those of the first field.
         steps: fields in a sequence.
+        sequences: how many different ones they go on from.
     """
 
     draws: Draws
     steps: int
+    sequences: int = 0
 
     def __post_init__(self) -> None:
         given = self.draws.condition
@@ -74,6 +77,7 @@ class Rollout(Job):
         out.mkdir()
         chunks = (piece["x"] for piece in pieces)
         write_array(out / "samples.npy", (self.draws.n, self.steps, *self.draws.shape), chunks)
+        write_times(out / "times.npz", range(1, self.steps + 1), self.draws.n, self.sequences)
         save_grid(out / "samples.png", self.draws.first(pieces, PICTURED)[:, -1])
         record_in(out, self.identity)
 

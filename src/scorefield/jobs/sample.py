@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from scorefield.data.single import read_fields
+from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.launch import is_first
+from scorefield.guidance import Method, MomentMatching
 from scorefield.jobs import resolution
 from scorefield.jobs.class_guidance import class_facts, guidance_of, label_of, number_of
 from scorefield.jobs.draws import Draws, read_samples
@@ -17,6 +21,7 @@ from scorefield.jobs.options import Drawing, Label
 from scorefield.jobs.outputs import Pixels
 from scorefield.jobs.pictures import trajectory
 from scorefield.jobs.rollout import Rollout
+from scorefield.jobs.trajectories import Observed, Trajectories
 from scorefield.jobs.vectors import Vector, vector_of
 from scorefield.model import Model
 from scorefield.run.runner import check_out, run_job
@@ -46,6 +51,11 @@ class Sample(Drawing):
         given: condition sample i on what goes with field i of this split of the data, train or valid; or on field i of a file, an
             image or .npy (fields, channels, *grid) in the units of the data; over again where there are fewer.
         rollout: draw sequences of so many fields, each given those before it, of a run on `Forecasts`; with --given.
+        joint: draw sequences of so many fields, all together, of a run on `Windows` with `together`; with --given the fields that
+            windows are given go with the first held-out sequences, or a file has them, (sequences, fields, *grid).
+        observed: with --joint: what is known of every sequence, a .npy (fields, *grid) in data units, NaN where nothing is.
+        noise: standard deviation of --observed.
+        method: how p(y | x_t) is approximated, with --observed.
         png: a PNG for each sample instead of one array.
         range: with --png: the values of black and white; by default those of the images of training, 16 bits where these were.
         trajectory: draw some samples on their way from noise, too.
@@ -64,6 +74,10 @@ class Sample(Drawing):
     beyond: Finer | None = None
     given: str | Path | None = None
     rollout: Count | None = None
+    joint: Count | None = None
+    observed: Path | None = None
+    noise: float | None = None
+    method: Method = MomentMatching()
     png: bool = False
     range: tuple[float, float] | None = None
     trajectory: bool = False
@@ -76,6 +90,17 @@ class Sample(Drawing):
             raise InputError(
                 "--rollout goes on from fields, into an array: add --given, and leave out --png and --trajectory."
             )
+        if self.joint is not None:
+            others = (self.rollout, self.label, self.vector, self.guidance, self.classifier, self.weak)
+            if self.png or self.trajectory or any(other is not None for other in others):
+                raise InputError(
+                    "--joint draws sequences into an array, by the model alone: leave out --rollout, --png, --trajectory, "
+                    "--label, --vector, --guidance, --classifier and --weak."
+                )
+        elif self.observed is not None or self.noise is not None:
+            raise InputError("--observed and --noise are for sequences that are drawn together: add --joint.")
+        if self.noise is not None and self.observed is None:
+            raise InputError("--noise is that of --observed: add it, or leave --noise out.")
         if self.beyond is not None and not self.resolution:
             raise InputError("--beyond is for a finer grid: add --resolution, or leave it out.")
         if self.classifier is not None and self.label is None:
@@ -85,13 +110,17 @@ class Sample(Drawing):
             raise InputError("Guidance stresses a class or a vector: add --label or --vector, or leave --guidance out.")
 
     def run(self) -> Tensor | None:
+        if self.joint is not None:
+            run_job(self._trajectories(self.joint), unit="sample", title="sequences")
+            log.info("%d sequences of %d fields in %s", self.n, self.joint, self.out)
+            return read_samples(self.out)
         job = self.job()
         if self.rollout is not None:
             if self.checkpoint.source(self.trust).past * job.shape[0] != self.model.generative.net.cond_channels:
                 raise InputError(
                     "--rollout is for a run on Forecasts, whose fields are given those before: leave it out."
                 )
-            run_job(Rollout(job, self.rollout), unit="sample", title="sequences")
+            run_job(Rollout(job, self.rollout, self._known), unit="sample", title="sequences")
             log.info("%d sequences of %d fields in %s", self.n, self.rollout, self.out)
             return read_samples(self.out)
         run_job(job, unit="sample", title="sample")
@@ -100,8 +129,12 @@ class Sample(Drawing):
         log.info("%d samples in %s", self.n, self.out)
         return None if self.png else read_samples(self.out)
 
-    def job(self) -> Draws:
-        """What is to be drawn, all that can be refused refused."""
+    def job(self, given: tuple[dict[str, Tensor] | None, str | None] | None = None) -> Draws:
+        """What is to be drawn, all that can be refused refused.
+
+        Args:
+            given: what samples are conditioned on, and how that is said; by default what --given says.
+        """
         model, source = self.model, self.checkpoint
         guidance = guidance_of(model, self.guidance, self.classifier, self.trust, self.weak, self.within)
         if self.given is not None and not model.generative.net.cond_channels and not model.vector:
@@ -111,7 +144,7 @@ class Sample(Drawing):
         grid = resolution.grid_of(model.shape[1:], self.resolution)
         resolution.warn_of_mesh(model, grid)
         beyond = resolution.fitted(self.beyond, model, lambda split: source.source(self.trust).load(split), grid)
-        cond, told = self._given(model, grid)
+        cond, told = given or self._given(model, grid)
         facts = self.provenance | dict(guidance.facts)
         label = number_of(self.label, guidance.names) if guidance.names else label_of(model, self.label)
         facts |= class_facts(label, model.class_names or guidance.names)
@@ -138,16 +171,76 @@ class Sample(Drawing):
         if self.given is None:
             return None, None
         if (split := str(self.given)) in ("train", "valid"):
-            return resolution.conditions(self.checkpoint.source(self.trust).load(split), self.n, grid), split
+            fields = self.checkpoint.source(self.trust).load(split)
+            return resolution.conditions(fields, torch.arange(self.n), grid), split
         channels = model.generative.net.cond_channels
         if not channels:
             raise InputError(
                 f"--given {brief(split)} is a file of fields, of which the network takes none: give --vector."
             )
-        fields = read_fields(Path(split), (channels, *model.shape[1:]))
+        return self._from_file(model, channels, self.n, grid)
+
+    def _from_file(
+        self, model: Model, channels: int, n: int, grid: tuple[int, ...]
+    ) -> tuple[dict[str, Tensor], str | None]:
+        fields = read_fields(Path(str(self.given)), (channels, *model.shape[1:]))
         return resolution.given_by(
-            fields, self.n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train")
+            fields, n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train")
         )
+
+    @property
+    def _known(self) -> int:
+        """How many fields --given has, n of them at most."""
+        if (split := str(self.given)) in ("train", "valid"):
+            return min(self.n, len(self.checkpoint.source(self.trust).load(split)))
+        shape = (self.model.generative.net.cond_channels, *self.model.shape[1:])
+        return min(self.n, len(read_fields(Path(split), shape)))
+
+    def _trajectories(self, times: int) -> Trajectories:
+        """Sequences drawn together, all that can be refused refused."""
+        model, source = self.model, self.checkpoint.source(self.trust)
+        window = source.window
+        if not window or model.shape[0] % window:
+            raise InputError("--joint is for a run on Windows with `together`, of several times at once: leave it out.")
+        grid, observed = resolution.grid_of(model.shape[1:], self.resolution), None
+        if self.observed is not None:
+            shape = (model.shape[0] // window, *grid)
+            observed = Observed.read(self.observed, shape, times, self.noise, self.method)
+        given, told, sequences = self._windows(model, source, times, grid)
+        first = dict(given(torch.zeros(1, dtype=torch.int64)))
+        return Trajectories(self.job((first or None, told)), window, times, given, sequences, observed)
+
+    def _windows(
+        self, model: Model, source: Source, times: int, grid: tuple[int, ...]
+    ) -> tuple[Callable[[Tensor], dict[str, Tensor]], str | None, int]:
+        """What the windows of some sequences are given, how the identity says it, and how many sequences that is of."""
+        window, split = source.window, str(self.given)
+        each = torch.arange(max(times - window + 1, 1))
+        if self.given is None:
+            return lambda rows: {}, None, 0
+        if split in ("train", "valid"):
+            fields = source.load(split)
+            if fields.windows_each < len(each):
+                most = fields.windows_each + window - 1
+                raise InputError(
+                    f"The sequences of {split} have {most} fields, not {times}: give --joint {most} at most."
+                )
+            sequences = len(fields) // fields.windows_each
+
+            def of_data(rows: Tensor) -> dict[str, Tensor]:
+                starts = (rows % sequences) * fields.windows_each
+                return resolution.conditions(fields, (starts[:, None] + each).flatten(), grid)
+
+            return of_data, split, min(self.n, sequences)
+        if model.generative.net.cond_channels != window:
+            raise InputError("--joint takes a file of one field for each time: give train or valid instead.")
+        cond, content = self._from_file(model, times, self.n, grid)
+        x, sequences = cond["field"], min(self.n, len(read_fields(Path(split), (times, *model.shape[1:]))))
+
+        def of_file(rows: Tensor) -> dict[str, Tensor]:
+            return {"field": x[rows % sequences].unfold(1, window, 1).movedim(-1, 2).flatten(0, 1)}
+
+        return of_file, content, sequences
 
     def _pixels(self) -> Pixels | None:
         if not self.png:

@@ -7,6 +7,7 @@ from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinso
 from scorefield.losses.ensemble import CRPS, EnergyScore, EnsembleScore, Score
 from scorefield.losses.flow_map import SelfDistillation
 from scorefield.losses.gsure import GSURE, Acquisition, SampledKSpace, SupervisedGSURE
+from scorefield.losses.jump_score import JumpScore
 from scorefield.losses.loss import Loss, Metric
 from scorefield.losses.splitting import SSDU
 from scorefield.losses.sure import SURE, Ambient, Sum, SUREScore
@@ -28,7 +29,7 @@ from scorefield.losses.weights import (
 __all__ = [
     "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "Ambient", "Critic", "CrossEntropy", "Denoising", "Derivative",
     "EDMWeight", "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
-    "ImportanceSampledLikelihood", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
+    "ImportanceSampledLikelihood", "JumpScore", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
     "SampledKSpace", "Score", "ScorePower", "SelfDistillation", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",
     "UniformLevels", "UniformTime", "Unweighted", "Wasserstein", "Weight",
 ]  # fmt: skip

@@ -128,12 +128,25 @@ class EnsembleScore(Loss):
         for _ in range(self.members):  # in turn: the zeros of dropout belong to the samples of a batch
             noise = denoiser.sde.prior(batch.x.shape, t, generator=generator, like=batch.x)
             errors.append((denoiser(noise, t, batch.cond) - batch.x).where(known > 0, 0))
-        pairs = [first - second for first, second in combinations(errors, 2)]
-        z, count = torch.stack([*errors, *pairs]), self.members
-        share = torch.cat((z.new_full((count,), 1 / count), z.new_full((len(pairs),), -1 / (count * (count - 1)))))
-        factors = self.factors or [1.0] * len(self.scores)
-        found = [f * score.distance(z, known.expand_as(z)) for f, score in zip(factors, self.scores, strict=True)]
-        return (share[:, None] * torch.stack(found).sum(0)).sum(0)
+        return fair(self.scores, self.factors or [1.0] * len(self.scores), errors, known)
+
+
+def fair(
+    scores: Sequence[Score], factors: Sequence[float], errors: Sequence[Tensor], known: Tensor
+) -> Float[Tensor, " batch"]:
+    """Σ_k λ_k S_k, unbiased, by the differences of independent draws from the truth.
+
+    Args:
+        scores: the S_k.
+        factors: the λ_k.
+        errors: of each draw, 0 where the truth is not known.
+        known: 1 where it is.
+    """
+    pairs = [first - second for first, second in combinations(errors, 2)]
+    z, count = torch.stack([*errors, *pairs]), len(errors)
+    share = torch.cat((z.new_full((count,), 1 / count), z.new_full((len(pairs),), -1 / (count * (count - 1)))))
+    found = [f * score.distance(z, known.expand_as(z)) for f, score in zip(factors, scores, strict=True)]
+    return (share[:, None] * torch.stack(found).sum(0)).sum(0)
 
 
 def boxes(x: Float[Tensor, "*rest"], size: int, rank: int) -> Float[Tensor, "*places points"]:

@@ -33,6 +33,12 @@ DESCRIPTIONS = {  # what it is, its axes after that of slices, its units
     "reference": ("Σ s̄_c x_c/Σ|s_c|² of all of k-space, complex", GRID, UNITS),
     "target": ("the image that the file of k-space came with, magnitude", GRID, "of that file"),
     "chi_square": ("χ²/N of each member: about 1 where it explains k-space to its noise", "member", "1"),
+    "log_evidence": (
+        "log p(k-space), of white k-space in its units; of a volume that of all its slices, at each",
+        "",
+        "nats",
+    ),
+    "effective": ("of the weighted particles how many counted at the worst level", "", "1"),
     "mask": ("which points of k-space were used", GRID, "1"),
     "used": ("which samples off the grid were used", "sample, readout", "1"),
     "places": ("where samples off the grid are", "sample, readout, axis", "cycles per field of view"),
@@ -90,6 +96,8 @@ def assemble(
                     "held_out": float(arrays["held_out"][0]),
                     "inflation": float(arrays["held_out"][3]),
                 }
+            for name in ("log_evidence", "effective"):
+                found[str(number)] |= {name: float(arrays[name])} if name in arrays else {}
             if number == held[len(held) // 2]:
                 draw_all(pictures, arrays)
         places = [numbers.index(number) for number in held]
@@ -105,7 +113,7 @@ def _store(file: Any, arrays: Mapping[str, np.ndarray], place: int, count: int) 
     """The arrays of a slice at its place; what no slice fills is 0, of χ² NaN."""
     for name, values in arrays.items():
         if name not in file:
-            empty = np.nan if name == "chi_square" else None
+            empty = np.nan if name in ("chi_square", "log_evidence", "effective") else None
             data = file.create_dataset(name, (count, *values.shape), values.dtype, fillvalue=empty)
             _describe(data, *DESCRIPTIONS[name])
         file[name][place] = values

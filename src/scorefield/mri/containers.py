@@ -13,6 +13,7 @@ from scorefield.data.matlab import Reader, matlab_arrays
 from scorefield.foundation.errors import AbsentDataError, InputError, brief
 
 CONTAINERS = (".npz", ".mat")
+OTHERS = ("maps", "mask", "trajectory", "matrix")  # what lies beside k-space by names of its own
 
 
 def read_named(path: Path, name: str) -> np.ndarray:
@@ -32,10 +33,11 @@ def read_named(path: Path, name: str) -> np.ndarray:
     found = _npz(path) if path.suffix == ".npz" else matlab_arrays(path)
     if name in found:
         return found[name]()
-    arrays = {key: read() for key, read in found.items()}
+    arrays = {key: read() for key, read in found.items() if key not in OTHERS}
     likely = [key for key, array in arrays.items() if array.dtype.kind == "c" and array.ndim >= 3]
     if len(likely) != 1:
-        what = f"several: {', '.join(likely)}" if likely else f"none, but {', '.join(arrays) or 'nothing'}"
+        rest = ", ".join(found) or "no array of numbers at its top level, such as in a structure"
+        what = f"several: {', '.join(likely)}" if likely else f"none, but {rest}"
         raise InputError(f"{path} is to hold one array of {name}, and holds {brief(what)}: call it {name}.")
     return arrays[likely[0]]
 

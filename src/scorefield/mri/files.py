@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,7 @@ def _open(path: Path) -> KSpace:
         if "trajectory" in names_in(path):
             places = read_named(path, "trajectory")
             return off_grid(read_named(path, "kspace"), places, _matrix_in(path), str(path))
-        return _array(read_named(path, "kspace"), str(path))
+        return _container(path)
     raise InputError(
         f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat, .cfl or .dat."
     )
@@ -124,6 +125,30 @@ def _array(array: np.ndarray, origin: str) -> KSpace:
     array = array[None] if guessed else array
     shape = check_layout(array.shape, array.dtype, origin)
     return KSpace(origin, shape, lambda number: array[number], guessed=guessed)
+
+
+def _container(path: Path) -> KSpace:
+    """k-space with the mask and the maps that lie beside it, as in fastMRI's layout."""
+    found, names = _array(read_named(path, "kspace"), str(path)), names_in(path)
+    mask = _mask(np.squeeze(read_named(path, "mask")), found.shape, str(path)) if "mask" in names else None
+    if "maps" not in names:
+        return replace(found, mask=mask)
+    maps = read_named(path, "maps")
+    maps = maps[None] if maps.ndim == 3 else maps
+    if maps.shape not in (found.shape, (1, *found.shape[1:])):
+        raise InputError(f"The maps of {path} are {maps.shape}, where k-space is {found.shape}.")
+    check_maps(maps.shape, maps.dtype, str(path))
+    return replace(found, mask=mask, maps=lambda number: maps[number if len(maps) > 1 else 0].astype(np.complex64))
+
+
+def _mask(values: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
+    """Where k-space of a shape was sampled: of columns, points, or either of each slice."""
+    mask = values != 0
+    if mask.shape == (shape[0], shape[3]) and mask.shape != shape[2:]:
+        return mask[:, None]  # lines of each slice
+    if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:], (shape[0], *shape[2:])):
+        raise InputError(f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan.")
+    return mask
 
 
 def _hdf5(path: Path) -> KSpace:
@@ -149,15 +174,7 @@ def _fastmri(file: Any, origin: str) -> KSpace:
     single = data.ndim == 3
     full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
     shape = check_layout(full, data.dtype, origin)
-    mask = None
-    if "mask" in file:
-        mask = np.asarray(file["mask"]) != 0
-        if mask.shape == (shape[0], shape[3]) and mask.shape != shape[2:]:
-            mask = mask[:, None]  # lines of each slice
-        elif mask.shape not in ((shape[3],), (1, shape[3]), shape[2:], (shape[0], *shape[2:])):
-            raise InputError(
-                f"The mask of {origin} is {mask.shape}, where k-space is {shape[2:]}: it is of another scan."
-            )
+    mask = _mask(np.asarray(file["mask"]), shape, origin) if "mask" in file else None
     maps = None
     if "maps" in file:
         if file["maps"].shape != shape:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -63,10 +64,10 @@ class Images:
         if prepared is None:
             return EMPTY
         scan, reference = prepared
-        members, part = self._members(scan, number), self._held_out(scan, number)
+        (members, weights), part = self._members(scan, number), self._held_out(scan, number)
         # Others that have not seen it: images without these lines would be worse
         blind = self._blind(without(scan, part), number) if bool(part.any()) else members
-        return self._piece(number, scan, reference, members, part, blind)
+        return {**self._piece(number, scan, reference, members, part, blind), **weights}
 
     def of_volume(self, numbers: Sequence[int]) -> Piece:
         """Everything about all slices that hold anything, NUMBER.NAME for each array."""
@@ -79,13 +80,14 @@ class Images:
             )
         order = sorted(held)
         whole = VolumeScan([held[number][0] for number in order], self.axes, self.window)
-        members = self._members(whole, first)
+        members, weights = self._members(whole, first)
         parts = [self._held_out(held[number][0], number) for number in order]
         blind = self._blind(whole.without(parts), first) if any(bool(part.any()) for part in parts) else members
         arrays: dict[str, np.ndarray] = {}
         for place, number in enumerate(order):
             scan, reference = held[number]
             piece = self._piece(number, scan, reference, members[:, place], parts[place], blind[:, place])
+            piece = {**piece, **weights}
             arrays |= {f"{number}.{name}": values for name, values in piece.items()}
         return arrays | {f"{number}.{name}": x for number in set(prepared) - set(held) for name, x in EMPTY.items()}
 
@@ -104,8 +106,18 @@ class Images:
         share = self.share if self.n >= MEMBERS else 0.0
         return held_out(scan.mask, share, number, on_grid=scan.places is None)
 
-    def _members(self, scan: Scan | VolumeScan, number: int) -> Tensor:
-        return self.posterior.draw(scan, self.n, seed=self.seed, number=number)
+    def _members(self, scan: Scan | VolumeScan, number: int) -> tuple[Tensor, Piece]:
+        """Members, and of weighted particles what their weights say."""
+        if not self.posterior.particles:
+            return self.posterior.draw(scan, self.n, seed=self.seed, number=number), {}
+        found = self.posterior.weighed(scan, self.n, seed=self.seed, number=number)
+        if self.n > 1 and bool((found.members == found.members[:1]).all()):
+            self._say(
+                number,
+                ["one particle counts for all: members are copies of it, and std, interval and coverage say nothing."],
+            )
+        evidence = found.log_evidence - found.values * math.log(self.source.kspace.unit)
+        return found.members, {"log_evidence": np.array(evidence), "effective": np.array(found.effective)}
 
     def _blind(self, scan: Scan | VolumeScan, number: int) -> Tensor:
         return self.posterior.draw(scan, min(self.n, CHECKED), seed=self.seed, number=number)

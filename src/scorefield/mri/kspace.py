@@ -259,3 +259,22 @@ def check_centred(kspace: np.ndarray, origin: str) -> None:
             f"{origin} is strongest at {peak}, where k-space is at {middle}: is it images? Give their Fourier transform, "
             "with frequency 0 at n // 2."
         )
+
+
+def numbers_of(text: str | None, count: int, origin: str) -> list[int]:
+    """`12`, `4:9` or `3,5,8`, or several of these such as `0:7,8:20`, as numbers of slices; all of them by default."""
+    if text is None:
+        return list(range(count))
+    numbers: list[int] = []
+    try:
+        for part in text.split(","):
+            first, colon, last = part.partition(":")
+            numbers += range(int(first), int(last)) if colon else [int(first)]
+    except ValueError:
+        numbers = []
+    if not numbers:
+        raise InputError(f"--slices {text} names no slices: give 12, 4:9, 3,5,8 or 0:7,8:20.")
+    numbers = list(dict.fromkeys(numbers))
+    if wrong := [number for number in numbers if not 0 <= number < count]:
+        raise InputError(f"{origin} has slices 0 to {count - 1}, no {wrong[0]}.")
+    return numbers

@@ -126,7 +126,8 @@ def noise_covariance(slices: Iterable[tuple[np.ndarray, np.ndarray]]) -> tuple[n
     if not found:
         raise InputError(
             f"Only {samples.shape[1]} points of k-space lie beyond {RINGS[-1]:g} k_max, and no box of {AMPLE * coils * 8} about "
-            f"its centre is sampled: too few to estimate the noise of {coils} coils. Give --noise, or a noise scan."
+            f"its centre is sampled: too few to estimate the noise of {coils} coils. Give --noise, or a noise scan; "
+            "images are no k-space."
         )
     best = min(found, key=level)
     if coils <= FEW and not any(one is not None for one in background):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,18 +17,21 @@ from scorefield.core.denoiser import Condition, DenoiserProtocol
 from scorefield.core.sde import SDE, expand_like
 from scorefield.foundation.arithmetic import FULL, LOW, autocast_of
 from scorefield.foundation.errors import InputError
-from scorefield.foundation.random import Generators, Stream
+from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.guidance import Guided, Method, Proximal
+from scorefield.inverse import population
 from scorefield.model import Model
 from scorefield.mri.scan import Scan
 from scorefield.mri.volume_scan import VolumeScan
 from scorefield.operators import to_complex
+from scorefield.particles import Particles
 from scorefield.samplers import DPMSolverPP2M, EDMGrid, Sampler
 
 OWN_METHOD = Proximal(sigma_data=0.35, spread=1.5, iterations=30)
 LEAST, DRAWN, CENTRED = 0.005, 1.0, 0.6  # σ/α at which members end; at which they begin, and those that are centred
 OWN = Sampler(8, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=DRAWN))
 FEW = Sampler(4, DPMSolverPP2M(1.0), EDMGrid(ratio_min=LEAST, ratio_max=CENTRED))
+OF_VOLUMES = 8  # steps of centred members under a prior of volumes or films, which by 4 spread too little
 CENTRE = 24  # evaluations of all members together for the image that they are centred at
 
 
@@ -41,11 +45,28 @@ def own_sampler(model: Model, centre: int) -> Sampler:
     schedule, sampler, (found, most) = model.sde.schedule, model.stepwise, (FEW, CENTRED) if centre else (OWN, DRAWN)
     last = sampler.grid(schedule, max(sampler.steps + (not sampler.denoise), 2))[-1:]
     ratio = float(schedule.sigma(last) / schedule.alpha(last))
-    return replace(found, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=most))
+    steps = max(found.steps, OF_VOLUMES) if len(model.shape) == 4 else found.steps  # (2, slices, height, width)
+    return replace(found, steps=steps, grid=EDMGrid(ratio_min=max(LEAST, ratio), ratio_max=most))
 
 
 BEGIN, END = 0.3, 0.01  # σ/α at which a settled image begins and ends
 PILOT = 8  # members whose mean is moved to the settled image
+
+
+class Weighed(NamedTuple):
+    """Members drawn from weighted particles.
+
+    Attributes:
+        members: complex images (members, *grid) in the units of k-space.
+        log_evidence: log p(y) in nats, y white k-space as it was measured, in its units.
+        effective: how many particles counted at the worst level.
+        values: how many real numbers y has.
+    """
+
+    members: Tensor
+    log_evidence: float
+    effective: float
+    values: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,6 +89,7 @@ class Posterior:
         chunk: members drawn at once.
         bf16: evaluate the network in bfloat16.
         centre: evaluations, of all members together, by which c is found; 0 for members as the sampler draws them.
+        particles: draw members by so many weighted particles instead, which start at noise, by a stochastic step.
     """
 
     model: Model
@@ -76,6 +98,18 @@ class Posterior:
     chunk: int = 8
     bf16: bool = False
     centre: int = 0
+    particles: int = 0
+
+    def __post_init__(self) -> None:
+        if self.particles and self.centre:
+            raise InputError("Particles are weighed as they are drawn, about no centre: leave one of them out.")
+        if self.particles:
+            _ = self.correction
+
+    @property
+    def correction(self) -> Particles:
+        """How particles are drawn, of which `chunk` are evaluated at once."""
+        return Particles(self.method, self.particles, self.sampler, chunk=self.chunk)
 
     @torch.no_grad()
     def draw(self, scan: Scan | VolumeScan, members: int, *, seed: int = 0, number: int = 0) -> Tensor:
@@ -87,12 +121,33 @@ class Posterior:
             seed: of the draws.
             number: of the slice.
         """
+        if self.particles:
+            return self.weighed(scan, members, seed=seed, number=number).members
         if not self.centre:
             return self._drawn(scan, members, seed, number)
         found = self._drawn(scan, max(members, PILOT), seed, number)
         factor = torch.full((len(found),), (PILOT / (PILOT + 1)) ** 0.5)
         factor[:PILOT] = (PILOT / (PILOT - 1)) ** 0.5
         return (self.settled(scan) + expand_like(factor, found) * (found - found[:PILOT].mean(0)))[:members]
+
+    @torch.no_grad()
+    def weighed(self, scan: Scan | VolumeScan, members: int, *, seed: int = 0, number: int = 0) -> Weighed:
+        """Members from weighted particles, which are right for any method as their number grows, and log p(y).
+
+        Args:
+            scan: y.
+            members: how many are drawn of the particles, by their weights.
+            seed: of all draws, with the number of the slice.
+            number: of the slice.
+        """
+        model, own = self.model, seed_of(seed, number, Stream.POSTERIOR)
+        measurement = scan.measurement_on(model.device)
+        found = population(
+            model, self.correction, measurement, seed=own, shape=(2, *scan.grid), prior=scan.prior_of(model.prior)
+        )
+        drawn = found.drawn(members, generator=Generators([(own, 1, Stream.RESAMPLED)]))
+        images = scan.scale * to_complex(drawn)[:, 0].cpu() * scan.seen
+        return Weighed(images, found.log_evidence, min(found.effective), int(measurement.known.sum()))
 
     @torch.no_grad()
     def settled(self, scan: Scan | VolumeScan) -> Tensor:

@@ -97,20 +97,27 @@ def held_out(mask: Tensor, share: float, number: int = 0, *, on_grid: bool = Tru
         on_grid: the mask is of points of the grid.
     """
     sampled = (mask > 0).numpy()
-    along = [axis for axis in (0, 1) if bool((sampled == sampled.any(axis, keepdims=True)).all())]
-    lines = along[:1] if on_grid else [0]  # they run along it
+    lines = _along(sampled) if on_grid else [0]  # they run along it
     every = np.asarray(sampled.any(lines[0]) if lines else sampled)
     places = _outside(every, sampled, lines) if on_grid else np.flatnonzero(every)
     count = max(1, round(share * int(every.sum()))) if share > 0 else 0
     chosen = np.zeros(every.shape, dtype=np.bool_)
     rings = on_grid and not lines
-    if (4 if rings else 2) * count <= len(places):
+    if count and (4 if rings else 2) * count <= len(places):
         rng = np.random.default_rng(seed_of(0, number, Stream.HELD_OUT))
         strata = np.array_split(places, count) if rings else [places]
         picked = [rng.permutation(part)[: count // len(strata)] for part in strata]
         np.put(chosen, np.concatenate(picked), True)
     whole = np.expand_dims(chosen, lines[0]) if lines else chosen
     return torch.from_numpy(sampled & whole)
+
+
+def _along(sampled: np.ndarray) -> list[int]:
+    """The axis along which lines run, if a mask is of lines: each the same stretch of it, the whole axis or a partial echo."""
+    profiles = np.asarray(sampled.any(1)), np.asarray(sampled.any(0))
+    if not (sampled == np.logical_and.outer(*profiles)).all():
+        return []
+    return [axis for axis, profile in enumerate(profiles) if np.ptp(np.flatnonzero(profile)) + 1 == profile.sum()][:1]
 
 
 def _outside(every: np.ndarray, sampled: np.ndarray, lines: list[int]) -> np.ndarray:

@@ -15,13 +15,14 @@ from scorefield.foundation.arithmetic import FULL, LOW
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.lazy import require
 from scorefield.guidance import Method
+from scorefield.inverse import particle_sampler
 from scorefield.jobs.options import Drawing
 from scorefield.mri.assembling import assemble
 from scorefield.mri.exporting import check_series, placed, write_dicom, write_nifti
 from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.geometry import Slice, volume_affine
 from scorefield.mri.images import Images
-from scorefield.mri.kspace import KSpace
+from scorefield.mri.kspace import KSpace, numbers_of
 from scorefield.mri.masks import Sampling
 from scorefield.mri.posterior import CENTRE, OWN_METHOD, Posterior, own_sampler
 from scorefield.mri.predictive_check import MEMBERS
@@ -34,25 +35,6 @@ from scorefield.run.verb import Between, Count, CountOrZero, Positive, Seed, log
 from scorefield.samplers import Sampler
 
 
-def numbers_of(text: str | None, count: int, origin: str) -> list[int]:
-    """`12`, `4:9` or `3,5,8`, or several of these such as `0:7,8:20`, as numbers of slices; all of them by default."""
-    if text is None:
-        return list(range(count))
-    numbers: list[int] = []
-    try:
-        for part in text.split(","):
-            first, colon, last = part.partition(":")
-            numbers += range(int(first), int(last)) if colon else [int(first)]
-    except ValueError:
-        numbers = []
-    if not numbers:
-        raise InputError(f"--slices {text} names no slices: give 12, 4:9, 3,5,8 or 0:7,8:20.")
-    numbers = list(dict.fromkeys(numbers))
-    if wrong := [number for number in numbers if not 0 <= number < count]:
-        raise InputError(f"{origin} has slices 0 to {count - 1}, no {wrong[0]}.")
-    return numbers
-
-
 @dataclass(frozen=True, kw_only=True)
 class Reconstruct(Drawing):
     """Reconstruct MR images from undersampled k-space: members of p(image | k-space), their mean and spread, and baselines.
@@ -60,26 +42,32 @@ class Reconstruct(Drawing):
     Args:
         kspace: k-space: .h5 (fastMRI or ISMRMRD), .npy, .npz or .mat (kspace), .cfl, or .dat (twix).
         out: file to write, .h5.
-        format: nifti or dicom to write the magnitude of the mean as NAME.nii.gz or as a series in the folder NAME-dicom besides,
-            where the slices are in the patient.
+        format: hdf5 alone; or besides, for other programs, the magnitude of the mean where the slices are in the patient: nifti
+            writes NAME.nii.gz, dicom a series in the folder NAME-dicom.
         geometry: with --format nifti or dicom, a DICOM series or NIfTI file of the same slices, for k-space that does not say
             where they are; how they are turned is found by comparing images.
         n: members to draw for each slice.
         seed: member i of slice s depends on (seed, s, i) alone.
         slices: which: 12, 4:9, 3,5,8 or 0:7,8:20; all by default.
-        mask: use a part of k-space only: RandomLines, PoissonDisc, ..., or a file .npy.
-        acceleration: instead of --mask: random lines; of readouts off the grid every R-th by its angle.
+        mask: of fully sampled k-space use a part only, and compare with the whole: RandomLines, PoissonDisc, ..., or a file .npy.
+            k-space that was undersampled needs none.
+        acceleration: instead of --mask: random lines at this R; of readouts off the grid every R-th by its angle.
         trajectory: where k-space off the grid (radial, spiral) was sampled, if the file does not say it.
         calibration: lines in the middle with --acceleration, a number or a share of all; by default 24, or where these were more
             than half of all that are used, 0.32/R of all.
-        maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else by ESPIRiT.
+        maps: coil maps: .npy, .h5, .npz or .mat (maps), or .cfl; else those of the file, or by ESPIRiT from its middle lines.
         cache: folder in which estimated maps are kept.
-        noise: its standard deviation per real component; else it is estimated.
-        coils: compress to so many.
-        height: of the image, where the readout is oversampled.
+        noise: standard deviation of the noise of k-space per real component, equal and independent in all coils; else it is
+            estimated, and made so.
+        coils: compress to so many virtual coils.
+        height: of the image in points, where the readout is oversampled and the file does not say so.
         method: Proximal, PiGDM, DPS, MomentMatching, ...
         centre: evaluations, of all members together, for an image that members are centred at; 0 for members as they are drawn.
-            By default 24 with Proximal, and 0 with other methods.
+            By default 24 with Proximal, with 4 --steps a member (8 under a prior of volumes or films), and 0 with other methods,
+            with 8.
+        particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(k-space); it
+            takes a step that is stochastic and evaluates once, by default DPM++ 2M SDE from noise on. For small problems: of
+            k-space of several thousand numbers hardly any particle counts, which is told. 0 takes the method as it is.
         volume: reconstruct slices, which follow one another without gaps, as one volume, by a prior of slices across several
             axes. A prior of volumes or films, which looks at windows of its size, always does.
         axes: across which a volume is cut for a prior of slices: 0 gives slices as they are measured, 1 cuts across their height,
@@ -109,6 +97,7 @@ class Reconstruct(Drawing):
     height: int | None = None
     method: Method = OWN_METHOD
     centre: CountOrZero | None = None
+    particles: CountOrZero = 0
     volume: bool = False
     axes: tuple[int, ...] = (0, 1, 2)
     held_out: Annotated[float, Between(0.0, 0.25)] = 0.03
@@ -137,6 +126,10 @@ class Reconstruct(Drawing):
         if self.centre and not self.method.settles:
             raise InputError(
                 f"--centre is for Proximal, whose image comes to rest: leave it out with {type(self.method).__name__}."
+            )
+        if self.centre and self.particles:
+            raise InputError(
+                "--particles are weighed as they are drawn, about no centre: leave out --centre, or --particles."
             )
         if self.geometry is not None and self.format == "hdf5":
             raise InputError("--geometry says where slices are: add --format nifti or --format dicom, or leave it out.")
@@ -235,6 +228,7 @@ class Reconstruction(Job):
         gaps = self.together and list(self.numbers) != list(range(self.numbers[0], self.numbers[0] + len(self.numbers)))
         if self.window and self.how.axes != (0, 1, 2):
             raise InputError("The prior is one of volumes, which are not cut across axes: leave --axes out.")
+        _ = self.posterior  # what is wrong with particles is said before anything is drawn
         if gaps:
             raise InputError("The slices of a volume follow one another without gaps: give --slices such as 10:40.")
 
@@ -245,17 +239,19 @@ class Reconstruction(Job):
     @cached_property
     def sampler(self) -> Sampler:
         """How members are drawn."""
-        return self.how.sampler_from(own_sampler(self.how.model, self.centre))
+        how = self.how
+        return how.sampler_from(particle_sampler(how.model) if how.particles else own_sampler(how.model, self.centre))
 
     @property
     def chunk(self) -> int:
-        """How many members are drawn at once."""
-        return min(self.how.at_once(self.how.n, self.how.model.shape[1:]), self.how.n)
+        """How many members are drawn at once, or particles evaluated."""
+        count = self.how.particles or self.how.n
+        return min(self.how.at_once(count, self.how.model.shape[1:]), count)
 
     @property
     def centre(self) -> int:
         """Evaluations for the image that members are centred at."""
-        own = CENTRE if self.how.method.settles else 0
+        own = CENTRE if self.how.method.settles and not self.how.particles else 0
         return own if self.how.centre is None else self.how.centre
 
     @cached_property
@@ -265,8 +261,9 @@ class Reconstruction(Job):
         facts |= {"method": repr(how.method), "sampler": repr(self.sampler), "bf16": how.model.drawn_in == LOW}
         facts |= {"centre": self.centre, "volume": [self.together, list(how.axes)]}
         decisive = {name: repr(getattr(source, name)) for name in ("sampling", "noise", "coils", "height", "baselines")}
+        facts |= {"particles": how.particles} if how.particles else {}
         facts |= {"held_out": how.held_out, "inflate": how.inflate}
-        weights = how.checkpoint.provenance | {"ema": how.ema}  # as jobs begun before say it
+        weights = how.checkpoint.provenance | how.averaging  # as jobs begun before say it
         return facts | weights | decisive | {"measured": source.fingerprint(self.numbers)}
 
     @property
@@ -285,10 +282,14 @@ class Reconstruction(Job):
         return [1] * (1 if self.together else len(self.numbers))
 
     @cached_property
+    def posterior(self) -> Posterior:
+        how = self.how
+        return Posterior(how.model, how.method, self.sampler, self.chunk, centre=self.centre, particles=how.particles)
+
+    @cached_property
     def images(self) -> Images:
         how = self.how
-        posterior = Posterior(how.model, how.method, self.sampler, self.chunk, centre=self.centre)
-        return Images(posterior, self.source, how.n, how.seed, how.held_out, how.inflate, how.axes, self.window)
+        return Images(self.posterior, self.source, how.n, how.seed, how.held_out, how.inflate, how.axes, self.window)
 
     def compute(self, number: int) -> Piece:
         """Everything about one slice, or about all of them as one volume."""

@@ -171,10 +171,14 @@ def table(found: Mapping[str, Any], members: int) -> str:
         "chi_square": "χ²/N of a member",
         "held_out": "of held-out k-space covered",
         "inflation": "inflation for 90 %",
+        "log_evidence": "log p(k-space) in nats",
+        "effective": "effective particles",
     }
     lines = []
     for name in dict.fromkeys(name for row in slices for name in row):
         values = [row[name] for row in slices if name in row and not math.isnan(row[name])]
+        if not values:
+            continue
         unit = " dB" if name in IMAGES.values() else ""
         lines.append(f"  {labels.get(name, name):28s}{np.mean(values):.4g}{unit}   (mean of {len(values)} slices)")
     for against, rows in found["volume"].items():

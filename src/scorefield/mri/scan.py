@@ -128,7 +128,8 @@ class Scan:
 
     def measurement_on(self, device: torch.device | str) -> Measurement:
         """`measurement` on a device: what many steps use is copied there once."""
-        return Measurement(self.operator.to(device), self.y(self.scale).to(device), self.noise / self.scale)
+        y, unit = self.y(self.scale).to(device), self.scale * self.unit
+        return Measurement(self.operator.to(device), y, self.noise / self.scale, unit)
 
     def baseline_images(self) -> dict[str, Tensor]:
         """The complex images (height, width) of the baselines by name."""

@@ -72,15 +72,19 @@ def read_twix(path: Path) -> KSpace:
     twix = require("twixtools", "Siemens' .dat", "mri")
     try:
         with contextlib.redirect_stdout(io.StringIO()):  # which it fills
-            scans = twix.read_twix(str(path), parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False)
+            scans = twix.read_twix(
+                str(path), parse_pmu=False, parse_geometry=False, verbose=False, keep_syncdata=False, keep_acqend=True
+            )
     except Exception as error:  # of files of another kind almost any
         raise InputError(f"{path} cannot be read as Siemens' raw data ({brief(error)}): is it complete?") from error
-    if not scans or not scans[-1]["mdb"]:
+    found = [[block for block in scan["mdb"] if not block.is_flag_set("ACQEND")] for scan in scans]
+    if not found or not found[-1]:
         raise InputError(f"{path} holds no readouts: is it Siemens' raw data?")
+    cut = len(found[-1]) == len(scans[-1]["mdb"])  # without the block that ends a measurement
     blocks, times = [], []
     for number, scan in enumerate(scans):
         last = number == len(scans) - 1
-        chosen = [block for block in scan["mdb"] if last or block.is_flag_set("NOISEADJSCAN")]
+        chosen = [block for block in found[number] if last or block.is_flag_set("NOISEADJSCAN")]
         blocks += chosen
         times += [_dwell(scan)] * len(chosen)
     heads = np.array([_head(block, time) for block, time in zip(blocks, times, strict=True)], dtype=HEAD)
@@ -102,8 +106,13 @@ def read_twix(path: Path) -> KSpace:
             f"{path} is off the grid (ucTrajectory {kind}), and holds no trajectory: write it as ISMRMRD with one."
         )
     encoding = _encoding(heads[image], blocks, image, yaps)
-    found = scan_of(encoding, [_Record(block) for block in blocks], heads, str(path))
-    return replace(found, note=" ".join(note for note in (found.note, _tilt(heads[image], yaps, str(path))) if note))
+    kspace = scan_of(encoding, [_Record(block) for block in blocks], heads, str(path))
+    short = (
+        f"{path} ends after {int(image.sum())} lines without the mark of its end: was it copied whole?" if cut else ""
+    )
+    return replace(
+        kspace, note=" ".join(note for note in (short, kspace.note, _tilt(heads[image], yaps, str(path))) if note)
+    )
 
 
 class _Record(Mapping):

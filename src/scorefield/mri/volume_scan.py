@@ -104,7 +104,14 @@ class VolumeScan:
         """y = A x + n in model units, on a device."""
         operator = Stacked([scan.operator.to(device) for scan in self.slices], self.factors)
         y = torch.stack([f * scan.y(self.scale) for f, scan in zip(self.factors, self.slices, strict=True)], 2)
-        return Measurement(operator, y.to(device), self.noise / self.scale)
+        return Measurement(operator, y.to(device), self.noise / self.scale, self._unit)
+
+    @property
+    def _unit(self) -> float:
+        """What y was divided by: of slices that differ in it the geometric mean over samples, for the density of all."""
+        counts = torch.tensor([float((scan.mask > 0).sum()) for scan in self.slices], dtype=torch.float64)
+        units = torch.tensor([scan.unit for scan in self.slices], dtype=torch.float64) / self.factors
+        return self.scale * float(((units.log() * counts).sum() / counts.sum()).exp())
 
     def prior_of(self, denoiser: DenoiserProtocol) -> DenoiserProtocol:
         """The denoiser of volumes: by slices, or by windows that overlap by half where the volume is larger."""

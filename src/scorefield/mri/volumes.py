@@ -54,6 +54,8 @@ class Volumes(Source):
                 f"valid={list(self.valid)} holds out no slices: give the first and the one after the last."
             )
         slices = [image for volume in self._volumes() for image in self._slices(volume, split)]
+        if not slices and self.valid[0] == self.valid[1]:
+            raise InputError(f"{self.paths[0]} holds no slice that is not all but empty: give other paths.")
         if not slices:
             raise InputError(f"valid={self.valid} leaves no {split} slices that hold anything: give others.")
         largest = tuple(max(image.shape[axis] for image in slices) for axis in (0, 1))

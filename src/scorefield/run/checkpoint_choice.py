@@ -28,9 +28,9 @@ LOW = (
 SHORT = {"fid": "frechet", "kid": "kernel", "is": "inception_score"}
 
 
-def best_step(path: Path, best: str, ema: bool) -> int:
+def best_step(path: Path, best: str, ema: bool, ema_width: float | None = None) -> int:
     """The step of the checkpoint with the best recorded figure, see `shortfall_of`. InputError where none is recorded."""
-    figures = recorded(path, best.partition(":")[0], ema)
+    figures = recorded(path, best.partition(":")[0], ema, ema_width)
     found = checkpoints.steps(path / "checkpoints")
     if not (present := figures.keys() & set(found)):
         raise InputError(
@@ -44,11 +44,11 @@ def best_step(path: Path, best: str, ema: bool) -> int:
     return step
 
 
-def keep_best(path: Path, ema: bool) -> None:
+def keep_best(path: Path, ema: bool, ema_width: float | None = None) -> None:
     """Keep the best checkpoint of a run by each recorded figure, as `best/NAME.safetensors`, where nothing prunes it."""
     found = set(checkpoints.steps(path / "checkpoints"))
     for name in names(path):
-        figures = recorded(path, name, ema)
+        figures = recorded(path, name, ema, ema_width)
         if name not in (*HIGH, *LOW, *BALANCED) or not figures:
             continue
         shortfall = shortfall_of(name)
@@ -72,9 +72,9 @@ def shortfall_of(best: str) -> Callable[[float], float]:
     raise InputError(f"Is more or less of {name} better? Give --best {name}:min or --best {name}:max.")
 
 
-def recorded(path: Path, name: str, ema: bool) -> dict[int, float]:
-    """The values of a figure by step, of weights that are averaged or not; those of evaluations only as far as they can be
-    compared with the newest one: the same n, sampler, class and reference.
+def recorded(path: Path, name: str, ema: bool, ema_width: float | None = None) -> dict[int, float]:
+    """The values of a figure by step, of weights that are averaged or not, or with a width; those of evaluations only as far as
+    they can be compared with the newest one: the same n, sampler, class and reference.
     """
     if plain(name) == LOSS:
         column = "loss_ema" if ema else "loss"
@@ -82,7 +82,7 @@ def recorded(path: Path, name: str, ema: bool) -> dict[int, float]:
     found = [
         (record, figure["mean"])
         for record in evaluations(path)
-        if record["model"].get("ema", True) == ema
+        if record["model"].get("ema", True) == ema and record["model"].get("ema_width") == ema_width
         for key, figure in record["figures"].items()
         if plain(key) == plain(name) and isinstance(figure, Mapping) and isinstance(figure.get("mean"), float | int)
     ]
@@ -134,7 +134,7 @@ def conditions(record: Mapping[str, Any]) -> str:
     reference = record.get("reference")
     drawn = record["model"] if isinstance(record.get("model"), Mapping) else {}
     compared = [record.get(name) for name in ("n", "sampler", "label", "vector")]
-    compared += [drawn.get(name) for name in ("resolution", "beyond")]
+    compared += [drawn.get(name) for name in ("resolution", "beyond", "ema_width")]
     return json.dumps([*compared, reference.get("moments_sha256") if isinstance(reference, Mapping) else reference])
 
 

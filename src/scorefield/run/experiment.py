@@ -46,9 +46,9 @@ from scorefield.training.trainer import Trainer
 
 # What a training writes before its first checkpoint. Without any, it has nothing to lose, and a corrected call may begin anew.
 BEGUN = re.compile(
-    r"(data\.json|config\.yaml|checkpoints|samples|logs)|logs/((train|valid)\.csv|events\.out\.tfevents\..*)"
+    r"(data\.json|config\.yaml|checkpoints|samples|logs|averages)|averages/step-\d+\.safetensors|logs/((train|valid)\.csv|events\.out\.tfevents\..*)"
     rf"|{SERVICES}"
-    r"|samples/step-\d+\.png|((checkpoints|samples|logs)/)?\..*\.partial"
+    r"|samples/step-\d+\.png|((checkpoints|samples|logs|averages)/)?\..*\.partial"
 )
 UNUSABLE = ".unusable"  # what the name of a checkpoint ends in that was set aside
 STAND_INS = 9  # random fields where a dry run finds no data
@@ -245,7 +245,7 @@ def remove_leftovers(folder: Path) -> None:
     if _is_only_begun(folder):
         for path in (folder / "data.json", *(folder / "samples").glob("step-*.png")):
             path.unlink(missing_ok=True)
-    for place in ("checkpoints", "logs", "samples"):
+    for place in ("checkpoints", "logs", "samples", "averages"):
         for path in (folder / place).glob(".*.partial"):
             path.unlink(missing_ok=True)
     for path in (*folder.glob(".config.yaml.*.partial"), *(folder / "best").glob(".*.partial")):

@@ -26,16 +26,25 @@ from scorefield.run.verb import log
 from scorefield.training import checkpoint as checkpoints
 from scorefield.training.checkpoint import Checkpoint
 from scorefield.training.plan import Plan
+from scorefield.training.snapshots import averaged
 from scorefield.training.trainer import Trainer
 
 
-def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: Sequence[str] = ()) -> Model:
+def load(
+    path: str | Path,
+    ema: bool = True,
+    *,
+    step: int | None = None,
+    ema_width: float | None = None,
+    trust: Sequence[str] = (),
+) -> Model:
     """The model of a run folder or a checkpoint, in eval mode, from that file alone.
 
     Args:
         path: a run folder, a checkpoint file, or the name of a model that comes with scorefield.
         ema: the averaged weights, or the last ones.
         step: of which checkpoint; the last one by default.
+        ema_width: instead, the weights averaged by powers of time with this width, of a run that tracked such averages.
         trust: your own packages that the configuration may name.
 
     Raises:
@@ -43,7 +52,7 @@ def load(path: str | Path, ema: bool = True, *, step: int | None = None, trust: 
     """
     if not isinstance(path, str | PathLike):
         raise InputError(f"The run is {brief(repr(path))}: give the path of a run folder, or of a checkpoint file.")
-    return open_checkpoint(Path(path), step).model(ema=ema, trust=trust)
+    return open_checkpoint(Path(path), step).model(ema=ema, ema_width=ema_width, trust=trust)
 
 
 @dataclass(frozen=True)
@@ -70,7 +79,16 @@ class LoadedCheckpoint:
         """Which weights these are."""
         return {"checkpoint": self.path.name, "step": self.checkpoint.facts["step"], "weights": self.checkpoint.sha256}
 
-    def model(self, *, ema: bool, trust: Sequence[str] = ()) -> Model:
+    def weights(self, ema: bool, ema_width: float | None = None) -> dict[str, Tensor]:
+        """The network's: the last, their average, or an average of another width, see `scorefield.training.snapshots`."""
+        if ema_width is None:
+            return self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
+        if not ema:
+            raise InputError("An average of a width is wanted, and no average: leave --ema-width out, or --ema true.")
+        average = averaged(run_folder(self.path), self.checkpoint, ema_width, str(self.path))
+        return self.checkpoint.group("net") | average
+
+    def model(self, *, ema: bool, ema_width: float | None = None, trust: Sequence[str] = ()) -> Model:
         """The model with its weights."""
         stored = {"model": self.config["model"]}
         configuration.check_trust(stored, {"model": Model, "data": Source}, trust, str(self.path))
@@ -78,7 +96,7 @@ class LoadedCheckpoint:
         settings = parser.read_object(stored, str(self.path))
         with limited_to(self.checkpoint.tensors.values(), str(self.path)):
             model: Model = build(parser, settings).model
-        weights = self.checkpoint.group("net") | (self.checkpoint.group("ema") if ema else {})
+        weights = self.weights(ema, ema_width)
         if not checkpoints.all_finite(weights.values()):
             raise InputError(f"{self.path} holds weights that are not finite: take an earlier checkpoint.")
         load_strictly(model.denoiser.net, weights, str(self.path))

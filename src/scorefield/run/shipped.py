@@ -92,16 +92,19 @@ def pack(checkpoint: Checkpoint, folder: Path) -> None:
     checkpoints.write(folder / WEIGHTS, tensors, facts)
 
 
-def packed(checkpoint: Checkpoint, *, low: bool) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def packed(
+    checkpoint: Checkpoint, *, low: bool, average: Mapping[str, Tensor] | None = None
+) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What a model is made of, without what only training needs: its averaged weights in the place of the last, and facts.
 
     Args:
         checkpoint: of the run.
         low: keep matrices in bfloat16.
+        average: other weights than those that are averaged exponentially.
     """
     tensors = {name: tensor for name, tensor in checkpoint.tensors.items() if name.partition(".")[0] in KEPT}
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("ema.")}
-    tensors |= {f"net.{name}": tensor for name, tensor in checkpoint.group("ema").items()}
+    tensors |= {f"net.{name}": tensor for name, tensor in (average or checkpoint.group("ema")).items()}
     if low:
         tensors = {n: x.to(torch.bfloat16) if n.startswith("net.") and x.ndim > 1 else x for n, x in tensors.items()}
     facts = {name: checkpoint.facts[name] for name in KNOWN if name in checkpoint.facts}

@@ -1,8 +1,8 @@
 """Checkpoints: one safetensors file with everything a run needs, written so that a good one is never lost.
 
-Tensors are named `net.*` and `ema.*` (the network's own names), `normaliser.*` and `optimiser.<state>.<parameter>`; the file's
-metadata hold JSON. The file is written under a temporary name, flushed to the disk, and only then given its own; its digest is
-checked when it is read. Nothing in it is ever executed.
+Tensors are named `net.*`, `ema.*` and `ema-WIDTH.*` (the network's own names), `normaliser.*` and
+`optimiser.<state>.<parameter>`; the file's metadata hold JSON. The file is written under a temporary name, flushed to the disk,
+and only then given its own; its digest is checked when it is read. Nothing in it is ever executed.
 """
 
 from __future__ import annotations
@@ -53,6 +53,11 @@ def digest(tensors: Mapping[str, Tensor], facts: str) -> str:
         if tensor.numel():
             total.update(tensor.reshape(-1).view(torch.uint8).numpy())  # type: ignore[arg-type] - bytes, uncopied
     return total.hexdigest()
+
+
+def group_of(width: float) -> str:
+    """The group of the average by powers of time of a width."""
+    return f"ema-{width:g}"
 
 
 def path_of(folder: Path, step: int) -> Path:

@@ -26,6 +26,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.signals import Stopped
 from scorefield.training import checkpoint as checkpoints
+from scorefield.training import snapshots
 from scorefield.training.health import RETURNS, Health, Stretch
 from scorefield.training.log import Log, read_table
 from scorefield.training.plan import Plan
@@ -37,6 +38,7 @@ log = logging.getLogger("scorefield")
 PREVIEWED = 16  # samples in a picture
 UNREAD = 50  # steps after which their losses are read at the latest
 AGREED = 10  # steps after which several processes ask each other for signals: to ask is to wait for all of them
+SLOW = 20.0  # seconds of a first step from which on it is said what that makes of the whole
 
 
 class Loop:
@@ -66,6 +68,7 @@ class Loop:
         self.folder, self.config, self.stop_requested = folder, config, stop_requested
         self.log: Log | None = None  # of the first process
         self.rate = Rate(plan.batch_size)
+        self.begun = False  # whether a step was made since this loop was
         self.saved = state.step  # the step of the last checkpoint
         self.health = Health()
         self.loss_sum, self.loss_count = 0.0, 0  # since the last row of the log
@@ -84,6 +87,7 @@ class Loop:
         try:
             while True:
                 self._open_log()
+                self._on_rank_zero(lambda: snapshots.drop_after(self.folder, self.state.step))
                 try:
                     self._catch_up()
                     self._train(loader())
@@ -104,6 +108,8 @@ class Loop:
         with self._bar() as bar:
             while state.step < plan.steps:
                 self._step(batches, bar)
+                if plan.ema_widths and plan.keeps_averages(state.step):
+                    self._keep_averages()
                 if self._due(plan.checkpoint_every):
                     self._save()
                 if self.fabric.world_size == 1 or state.step % AGREED == 0 or state.step == plan.steps:
@@ -117,11 +123,18 @@ class Loop:
     def _step(self, batches: Iterator[Batch], bar: tqdm) -> None:
         plan = self.plan
         micro = islice(batches, plan.accumulate)
-        may_overflow = self.state.finds_scale
+        may_overflow, started, begun = self.state.finds_scale, time.perf_counter(), self.begun
         loss, norm = self.state.advance(micro, plan.loss, clip=plan.clip, steps=plan.steps)
         self.unread.append(torch.stack((loss, norm, may_overflow)))
         self.rate.count()
         bar.update()
+        self.begun = True
+        if not begun and (seconds := time.perf_counter() - started) > SLOW and self.fabric.is_global_zero:
+            left = plan.steps - self.state.step
+            log.info(
+                f"the first step took {seconds:.0f} s, at which the other {left} take {seconds * left / 3600:.2g} h: train "
+                "--dry-run tells what a step takes; a smaller network or train.batch_size takes less."
+            )
         if self._due(plan.log_every):
             self._log(bar)
         elif len(self.unread) >= UNREAD:
@@ -284,6 +297,17 @@ class Loop:
         folder = self.folder / "checkpoints"
         checkpoints.write(checkpoints.path_of(folder, self.state.step), tensors, facts)
         checkpoints.prune(folder, self.plan.keep, self.plan.checkpoint_every, self.health.good)
+
+    def _keep_averages(self) -> None:
+        """A snapshot of the averages by powers of time, of which others are made after training."""
+        whole = self.state.whole(self.state.averages())
+        self._on_rank_zero(lambda: snapshots.write(self.folder, self.state.step, self.plan.ema_widths, whole))
+        if self.state.step == self.plan.steps and self.fabric.is_global_zero:
+            log.info(
+                "averages of the weights kept in %s: %.3g MB",
+                self.folder / "averages",
+                snapshots.size(self.folder) / 1e6,
+            )
 
     @torch.no_grad()
     def _validate(self) -> None:

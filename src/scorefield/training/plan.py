@@ -13,10 +13,11 @@ from scorefield.losses.denoising import Denoising
 from scorefield.losses.loss import Loss
 from scorefield.training.loggers import Logger, TensorBoard
 from scorefield.training.optimiser import Adam, Optimiser
+from scorefield.training.profiles import exponent
 
 Strategy = Literal["auto", "ddp", "fsdp"]
 COUNTS = (
-    *("steps", "batch_size", "accumulate", "devices", "nodes", "keep"),
+    *("steps", "batch_size", "accumulate", "devices", "nodes", "keep", "ema_snapshots"),
     *("log_every", "validate_on", "checkpoint_every"),
 )
 
@@ -32,6 +33,9 @@ class Plan:
         batch_size: samples per optimiser step, over all processes and micro-batches.
         accumulate: micro-batches per optimiser step on each process; saves memory.
         ema: decay of the average of the weights; 0 for none.
+        ema_widths: of averages by powers of time that are tracked beside it, as [0.05, 0.1]: of them any width can be made after
+            training (--ema-width).
+        ema_snapshots: how many times in a run they are kept for that, in half precision.
         clip: largest norm of the gradient; null for no limit.
         augment: random changes of each training sample, in order.
         precision: of the network's arithmetic; auto: bf16-mixed where the machine has instructions for it and a short trial finds
@@ -59,6 +63,8 @@ class Plan:
     batch_size: int = 128
     accumulate: int = 1
     ema: float = 0.9999
+    ema_widths: list[float] = field(default_factory=list)
+    ema_snapshots: int = 8
     clip: float | None = 1.0
     augment: list[Augment] = field(default_factory=list)
     precision: Precision = FULL
@@ -94,6 +100,10 @@ class Plan:
             raise InputError(f"train.clip must be positive, or null for no limit, not {self.clip}.")
         if not 0 <= self.ema < 1:
             raise InputError(f"train.ema must lie in [0, 1), not {self.ema}.")
+        if len({f"{width:g}" for width in self.ema_widths}) < len(self.ema_widths):
+            raise InputError(f"train.ema_widths has a width twice: {self.ema_widths}.")
+        for width in self.ema_widths:
+            exponent(width)
         if (adversary := self.loss.adversary) is not None:
             self._check_critic(adversary.steps)
         for wrong, what in (
@@ -103,6 +113,10 @@ class Plan:
         ):
             if self.strategy == "fsdp" and wrong:
                 raise InputError(f"train.strategy=fsdp does not go with {what}: leave one of them out.")
+
+    def keeps_averages(self, step: int) -> bool:
+        """Whether averages are kept at a step: at `ema_snapshots` of the run, evenly spaced, the last one too."""
+        return step * self.ema_snapshots // self.steps > (step - 1) * self.ema_snapshots // self.steps
 
     def _check_critic(self, rounds: int) -> None:
         """Refuse what a critic's steps do not go with."""

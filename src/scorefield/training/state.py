@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,8 +22,8 @@ from scorefield.losses.loss import Adversary, Loss
 from scorefield.model import Model
 from scorefield.nn.dropout import keyed_dropout, keyed_layers
 from scorefield.training import sharding
-from scorefield.training.checkpoint import Checkpoint, all_finite
-from scorefield.training.ema import EMA
+from scorefield.training.checkpoint import Checkpoint, all_finite, group_of
+from scorefield.training.ema import EMA, PowerEMA
 from scorefield.training.optimiser import Optimiser
 from scorefield.training.plan import Strategy
 from scorefield.training.validation import losses_of
@@ -109,6 +109,7 @@ class State:
         seed: of every draw.
         fabric: devices, processes and precision.
         adversary: what a network of the loss's own minimises, by an optimiser like the model's.
+        widths: of averages by powers of time that are tracked beside `ema`.
 
     Attributes:
         step: how many were made.
@@ -125,6 +126,7 @@ class State:
         seed: int,
         fabric: Fabric,
         adversary: Adversary | None = None,
+        widths: Sequence[float] = (),
     ) -> None:
         self.model, self.plan, self.seed, self.fabric = model, optimiser, seed, fabric
         self.step, self.draws = 0, seed
@@ -138,6 +140,7 @@ class State:
         for _, part in model.fixed():
             part.to(fabric.device)
         self.ema = EMA(model.denoiser.net, ema, sharded=self.sharded)
+        self.powers = [PowerEMA(model.denoiser.net, width, sharded=self.sharded) for width in widths]
         self._dropouts = keyed_layers(model.denoiser.net)
         self.adversary, self.critic_optimiser = adversary, None
         self.critic = critic = None if adversary is None else adversary.network
@@ -191,15 +194,20 @@ class State:
             group["lr"] = factor
         self._update(self._optimiser, self.optimiser, norm.isfinite())
         self.optimiser.zero_grad()
-        self.ema.update(self.step)
+        for average in (self.ema, *self.powers):
+            average.update(self.step)
         self.step += 1
         return total, norm
 
     def _oppose(self, batches: Iterable[Batch], adversary: Adversary, clip: float | None, lr: float) -> list[Batch]:
-        """The steps of the critic before one of the model, each on a part of the batch. Returns the part that is left to that."""
+        """The steps of the critic before one of the model, each on a part of the batch. Returns the part that is left to that.
+
+        Of fewer samples than steps, as a dry run has, some are seen again.
+        """
         assert self.critic_optimiser is not None
         (batch,) = batches
-        parts = batch.split(len(batch) // adversary.steps)
+        parts = batch.split(max(1, len(batch) // adversary.steps))
+        parts = [parts[number % len(parts)] for number in range(max(len(parts), adversary.steps))]
         weights, limit = list(adversary.network.parameters()), float("inf") if clip is None else clip
         for group in self.critic_optimiser.param_groups:
             group["lr"] = lr
@@ -279,7 +287,7 @@ class State:
     def tensors(self) -> dict[str, Tensor]:
         """All tensors by name, without the prefixes of wrappers; of those that are shared, the share of this process."""
         tensors = {f"net.{name}": tensor for name, tensor in self.model.denoiser.net.state_dict().items()}
-        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()}
+        tensors |= {f"ema.{name}": tensor for name, tensor in self.ema.average.items()} | self.averages()
         for group, part in self.model.fixed():
             tensors |= {f"{group}.{name}": tensor for name, tensor in part.state_dict().items()}
         if self.model.template.numel():
@@ -293,6 +301,12 @@ class State:
                 for key, value in self.critic_optimiser.state.get(parameter, {}).items():
                     tensors[f"critic_optimiser.{key}.{name}"] = value
         return tensors
+
+    def averages(self) -> dict[str, Tensor]:
+        """The averages by powers of time, by names that tell their widths."""
+        return {
+            f"{group_of(power.width)}.{name}": tensor for power in self.powers for name, tensor in power.average.items()
+        }
 
     def whole(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """All of what `tensors` gave, on the first process; nothing on the others, which send their shares, one by one."""
@@ -311,7 +325,8 @@ class State:
         """What else there is to know, in JSON's types."""
         data = {} if self.model.manifest is None else {"data": self.model.manifest.record()}
         choice = {} if self.precision is None else {"precision": self.precision.facts()}
-        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()} | choice | data
+        widths = {"widths": [power.width for power in self.powers]} if self.powers else {}
+        return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()} | widths | choice | data
 
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""
@@ -324,6 +339,13 @@ class State:
             part.load_state_dict(checkpoint.group(group), strict=True)
         self.model.template = checkpoint.group("data").get("template", self.model.template)
         self.ema.load(checkpoint.group("ema"))
+        for power in self.powers:
+            if not (average := checkpoint.group(group_of(power.width))):
+                raise InputError(
+                    f"The run has not tracked an average of width {power.width:g} since it began: leave it out of "
+                    "train.ema_widths, or give another --out."
+                )
+            power.load(average)
         stored = checkpoint.group("optimiser")
         if not stored and checkpoint.facts["step"]:
             raise InputError("The checkpoint holds no optimiser state: it is for sampling, not for resuming.")

@@ -47,7 +47,7 @@ class Trainer(Plan):
             logger.check()
         fabric = launch(self.accelerator, self.devices, self.nodes, self.precision, self.strategy)
         net = model.denoiser.net
-        state = State(model, self.optimiser, self.ema, self.seed, fabric, self.loss.adversary)
+        state = State(model, self.optimiser, self.ema, self.seed, fabric, self.loss.adversary, self.ema_widths)
         if self.compile:
             net.compile(dynamic=False)  # training has one shape
         return state

@@ -128,3 +128,20 @@ def test_classes_within_losses_are_known_by_their_short_names() -> None:
     data = {"class_path": "Arrays", "init_args": {"path": "x.npy"}}
     found = parser.read_object({"model": model, "data": data, "train": train}, "test")
     assert found.train.loss.init_args.time.class_path.endswith("LogNormal")
+
+
+def test_a_dry_run_tells_what_a_step_of_both_takes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its smaller batches have fewer fields than the critic has steps, and are seen again."""
+    assert main(["train", str(tiny.recipe(tmp_path, RECIPE)), "--out", str(tmp_path / "run"), "--dry-run"]) == 0
+    assert "seconds per step" in capsys.readouterr().out and not (tmp_path / "run").exists()
+
+
+def test_a_slow_first_step_tells_what_the_whole_takes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = str(tiny.recipe(tmp_path, RECIPE))
+    assert main(["train", recipe, "--out", str(tmp_path / "fast"), "--train.steps", "2"]) == 0
+    assert "the first step took" not in capsys.readouterr().err
+    monkeypatch.setattr("scorefield.training.loop.SLOW", 0.0)
+    assert main(["train", recipe, "--out", str(tmp_path / "slow"), "--train.steps", "2"]) == 0
+    assert capsys.readouterr().err.count("the first step took") == 1

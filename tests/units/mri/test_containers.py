@@ -58,7 +58,17 @@ def test_k_space_is_found_by_its_name_or_as_the_only_one(kind: str, tmp_path: Pa
         assert found.shape == expected.shape
         np.testing.assert_allclose(found.slice(1)[0], expected[1], rtol=1e-6)
     np.testing.assert_allclose(read_maps(_written(kind, tmp_path / f"m{suffix}", expected)), expected, rtol=1e-6)
+    mask = np.arange(18) % 2
+    found = opened(kspace=expected, mask=mask, maps=expected)  # as MATLAB has it, (1, width)
+    np.testing.assert_array_equal(found.slice(0)[1], np.broadcast_to(mask != 0, (20, 18)))
+    assert found.maps is not None
+    np.testing.assert_allclose(found.maps(1), expected[1], rtol=1e-6)
+    one = opened(raw=expected, maps=expected[0]).maps
+    assert one is not None
+    np.testing.assert_allclose(one(1), expected[0], rtol=1e-6)
     for arrays, words in (
+        ({"kspace": expected, "mask": mask[:9]}, "it is of another scan"),
+        ({"kspace": expected, "maps": expected[..., :9]}, "where k-space is"),
         ({"a": expected, "b": expected}, "several: a, b"),
         ({"age": np.arange(3.0)}, "none, but age"),
     ):

@@ -183,6 +183,50 @@ def test_members_are_centred_at_an_image_of_their_own_unless_they_are_not_to_be(
     assert np.abs(centred["mean"] - plain["mean"]).max() > 1e-3 * np.abs(plain["mean"]).max()
 
 
+def weighed(folder: Path, out: Path, *more: str, kspace: str = "full.h5") -> list[str]:
+    """A job with particles."""
+    return job(folder, out, "--particles", "6", "--chunk", "4", *more, kspace=kspace)
+
+
+def test_members_are_drawn_of_weighted_particles_with_what_these_say_of_k_space(folder, tmp_path, capsys):
+    """Whatever is evaluated at once; with held-out lines and spread that is inflated; what cannot be weighed is refused."""
+    out, again = tmp_path / "out.h5", tmp_path / "again.h5"
+    part = ["--acceleration", "2", "--calibration", "9", "--slices", "0:1"]
+    assert main([*weighed(folder, out, *part), "-n", "4", "--inflate"]) == 0
+    told = capsys.readouterr()
+    assert "log p(k-space) in nats" in told.out and "effective particles" in told.out
+    assert "Of 6 particles no more than" in told.err and "members are copies of it" in told.err
+    found = read(out)
+    assert found["members"].shape == (1, 4, *GRID) and found["held_out_mask"].any()
+    assert np.isfinite(found["log_evidence"]).all() and 1 <= found["effective"][0] <= 6
+    assert main([*weighed(folder, again, *part, "--chunk", "6"), "-n", "4", "--held-out", "0"]) == 0
+    np.testing.assert_allclose(read(again)["members"], found["members"], rtol=1e-2, atol=0.5)
+    refuse(capsys, [*weighed(folder, out, *part), "-n", "4", "--inflate", "--particles", "7"], "another job")
+    other = tmp_path / "other.h5"
+    refuse(capsys, weighed(folder, other, *part, "--centre", "4"), "--particles", "--centre")
+    refuse(capsys, weighed(folder, other, *part, "--corrector", "Langevin"), "corrector")
+    refuse(capsys, weighed(folder, other, *part, "--sampler", "Heun"), "DPMSolverPP2M")
+    assert not list(tmp_path.glob("*other*"))
+
+
+@pytest.mark.slow
+def test_particles_go_with_volumes_and_with_k_space_off_the_grid(folder, tmp_path):
+    out = tmp_path / "volume.h5"
+    assert main(weighed(folder, out, "--acceleration", "3", "--calibration", "11", "--volume", "--method", "DPS")) == 0
+    found = read(out)
+    assert found["members"].shape == (2, 2, *GRID) and found["log_evidence"][0] == found["log_evidence"][1]
+    angle, along = np.pi * np.arange(20) / 20, np.arange(80) / 80 - 0.5
+    places = along[:, None, None] * np.stack((np.sin(angle), np.cos(angle)), -1)
+    fourier = NonUniformFourier(torch.from_numpy(places.reshape(-1, 2) * GRID), GRID)
+    images = torch.from_numpy(simulate(image()).maps * simulate(image()).image)
+    noise = np.random.default_rng(0).normal(size=(2, 8, 80, 20))
+    kspace = fourier(images[None]).numpy().reshape(8, 80, 20) + noise[0] + 1j * noise[1]
+    np.savez(folder / "spokes.npz", kspace=kspace.astype(np.complex64), trajectory=places, matrix=GRID)
+    out = tmp_path / "radial.h5"
+    assert main(weighed(folder, out, kspace="spokes.npz")) == 0
+    assert np.isfinite(read(out)["log_evidence"]).all() and read(out)["members"].shape == (1, 2, *GRID)
+
+
 def test_a_mask_is_a_file_and_the_layout_is_said(folder, scans, tmp_path, capsys):
     np.save(tmp_path / "m.npy", RandomLines(3.0, 11)(GRID)[0])
     np.save(tmp_path / "wide.npy", np.ones(50))
@@ -600,6 +644,8 @@ def test_members_end_no_lower_than_the_runs_own_samples(folder):
             schedule, sampler = model.sde.schedule, own_sampler(model, centre)
             last = sampler.grid(schedule, sampler.steps)[-1:]
             assert float(schedule.sigma(last) / schedule.alpha(last)) == pytest.approx(expected, rel=1e-6)
+    flat, model.shape = own_sampler(model, 24), (2, 4, 40, 40)
+    assert (flat.steps, own_sampler(model, 24).steps, own_sampler(model, 0).steps) == (4, 8, 8)  # of volumes and films
 
 
 def test_slices_are_reconstructed_as_one_volume(folder, tmp_path, capsys):

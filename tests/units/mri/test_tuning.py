@@ -15,7 +15,7 @@ from scorefield.mri.masks import PoissonDisc, RandomLines, Sampling
 from scorefield.mri.metrics import masked_psnr, object_mask
 from scorefield.mri.scan import Baselines, Scan
 from scorefield.mri.simulated import Simulation, simulate
-from scorefield.mri.tuning import DAMPINGS, ITERATIONS, PARTS, held_out, tuned
+from scorefield.mri.tuning import DAMPINGS, ITERATIONS, PARTS, held_out, simplest, tuned
 from scorefield.operators import cg_sense, to_complex
 
 pytest.importorskip("sigpy")
@@ -28,12 +28,19 @@ def scan_of(simulation: Simulation, sampling: Sampling) -> Scan:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "sampling", [RandomLines(4.0), RandomLines(8.0, 0.04), PoissonDisc(8.0)], ids=["R4", "R8", "disc"]
+    ("sampling", "decibels"),
+    [
+        (RandomLines(4.0), 30.0),
+        (RandomLines(8.0, 0.04), 30.0),
+        (PoissonDisc(8.0), 30.0),
+        (RandomLines(2.0), 20.0),
+    ],
+    ids=["R4", "R8", "disc", "noisy"],
 )
-def test_cg_sense_is_near_its_best_on_a_head(sampling: Sampling, data_folder: Path) -> None:
-    """Within 0.3 dB of the best of all settings, whose worst is dB away."""
+def test_cg_sense_is_near_its_best_on_a_head(sampling: Sampling, decibels: float, data_folder: Path) -> None:
+    """Within 0.6 dB of the best of all settings, whose worst is dB away, also where most of what is left out is noise."""
     head = read_nifti(data_folder / "mri" / "mni_icbm152_t1_nlin_sym_09a.nii.gz")[..., 85]
-    simulation = simulate(head / robust_maximum(head), seed=1)
+    simulation = simulate(head / robust_maximum(head), seed=1, decibels=decibels)
     scan, truth = scan_of(simulation, sampling), torch.from_numpy(np.abs(simulation.image))
 
     def worth(damping: float, count: int) -> float:
@@ -42,7 +49,7 @@ def test_cg_sense_is_near_its_best_on_a_head(sampling: Sampling, data_folder: Pa
 
     each = {(damping, count): worth(damping, count) for damping in DAMPINGS for count in ITERATIONS}
     found = tuned(scan, Baselines(wavelet=1e-3))
-    assert found.wavelet == 1e-3 and max(each.values()) - each[found.damping, found.iterations] < 0.3
+    assert found.wavelet == 1e-3 and max(each.values()) - each[found.damping, found.iterations] < 0.6
     assert max(each.values()) - min(each.values()) > 1
 
 
@@ -54,6 +61,18 @@ def test_what_is_given_is_kept_and_the_rest_is_chosen() -> None:
     found = tuned(scan, Baselines(damping=0.01, wavelet=2e-4))
     assert found.damping == 0.01 and found.wavelet == 2e-4 and found.iterations in ITERATIONS
     assert tuned(scan, Baselines(0.01, 7)).wavelet is not None
+
+
+def test_the_simplest_of_those_that_chance_does_not_tell_apart_is_chosen() -> None:
+    """Five iterations are worse in every part; eight are worse in one and better in another."""
+    errors = {
+        (0.0, 5): [1.2, 2.2, 3.2],
+        (0.0, 8): [1.2, 1.9, 3.0],
+        (0.01, 8): [1.1, 1.95, 3.0],
+        (0.0, 12): [1.0, 2.0, 3.0],
+    }
+    assert simplest(errors) == (0.01, 8)
+    assert simplest({(0.0, 12): [1.0, 2.0, 3.0], (0.0, 5): [1.2, 2.2, 3.2]}) == (0.0, 12)
 
 
 def test_a_run_that_converges_at_once_is_no_mistake() -> None:

@@ -241,3 +241,33 @@ def test_what_is_not_read_is_named(tmp_path):
     ):
         with pytest.raises(InputError, match=words):
             open_kspace(tmp_path / f"{name}.dat")
+
+
+def vb(path: Path, kspace: np.ndarray, lines: range) -> Path:
+    """A file of version VB by hand: a head and samples for each coil of each line, and the block that ends it."""
+    coils, samples, width = kspace.shape
+    head = bytearray(header().tobytes().ljust(20000, b"\0"))
+    head[:4] = struct.pack("<I", 20000)  # of VB it is larger than the numbers with which VD begins
+
+    def measured(number: int, coil: int, line: int, count: int, flags: int) -> bytes:
+        found = struct.pack("<IiIIIII", 128 + 8 * count, 1, number, 4 * number, 0, flags, 0)
+        found += struct.pack("<HH14HHHHHfIHH", count, coils, line, *[0] * 15, count // 2, 0, 0.0, 0, width // 2, 0)
+        return found + b"\0" * 16 + struct.pack("<7fHH", 0, 0, 0, 1, 0, 0, 0, coil, 0)
+
+    for number, line in enumerate(lines):
+        for coil in range(coils):
+            head += measured(number, coil, line, samples, 0) + kspace[coil, :, line].astype(np.complex64).tobytes()
+    head += measured(len(lines), 0, 0, 16, 1) + b"\0" * 128
+    path.write_bytes(head)
+    return path
+
+
+def test_files_of_vb_are_read_and_one_that_was_cut_off_says_so(tmp_path: Path) -> None:
+    expected = kspace_of(1)[0]
+    path = vb(tmp_path / "vb.dat", expected, range(WIDTH))
+    found = open_kspace(path)
+    np.testing.assert_allclose(found.slice(0)[0], expected, rtol=1e-5)
+    assert "whole" not in found.note
+    short = tmp_path / "short.dat"
+    short.write_bytes(path.read_bytes()[: 20000 + 18 * COILS * (128 + 8 * HEIGHT)])
+    assert "short.dat ends after 18 lines without the mark of its end" in open_kspace(short).note

@@ -192,6 +192,7 @@ def test_files_that_cannot_be_used_are_named(volume, tmp_path):
         (Volumes([path], axes=(3,)), "axes"),
         (Volumes([path], valid=(3, 2)), "valid"),
         (Volumes([path], valid=(0, 7)), "leaves no train"),
+        (Volumes([save(tmp_path / "empty.nii", 0 * values)]), "empty.nii holds no slice that is not all but empty"),
         (Volumes([save(tmp_path / "flat.nii", values[..., 0])]), "3 axes"),
     ):
         with pytest.raises(InputError, match=words):

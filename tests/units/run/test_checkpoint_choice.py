@@ -70,6 +70,15 @@ def test_the_loss_is_that_of_the_weights_in_use(choose: Choose) -> None:
     assert step == 20 and len(said) == 1 and "step 10" in said[0]  # pruned
 
 
+def test_evaluations_of_another_average_of_the_weights_do_not_count(folder: Path, choose: Choose) -> None:
+    other = {"step": 20, "ema": True, "ema_width": 0.1}
+    record(folder, "evaluation/c/metrics.json", 20, {"fréchet": 0.1}, model=other)
+    assert choose("frechet") == (30, [])
+    assert best_step(folder, "frechet", True, 0.1) == 20
+    with pytest.raises(InputError, match=r"no figures|has a recorded"):
+        best_step(folder, "frechet", True, 0.05)
+
+
 def test_a_loss_that_is_no_number_is_never_the_best(folder: Path, choose: Choose) -> None:
     rows = ["step,samples,loss,loss_ema", "20,2,nan,nan", "30,3,0.2,0.5", "40,4,inf,nan"]
     (folder / "logs" / "valid.csv").write_text("\n".join(rows) + "\n")

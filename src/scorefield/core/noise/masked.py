@@ -156,20 +156,22 @@ def _operator(noise: MaskedField, grid: tuple[int, ...]) -> _Operator:
     lengths = noise.on_torus().lengths(len(grid))
     kappa = noise.density.kappa**2
     slow = _slow_axis(grid, noise.periodic_axes)  # numbered first, so that A is tridiagonal in blocks along it
+    ring = slow in noise.periodic_axes
+    rows = (
+        _folded(grid[slow]) if ring else np.arange(grid[slow])
+    )  # a ring pressed flat has ends, and blocks of two of its rows
     number = np.full(inside.shape, -1)
-    moved = np.moveaxis(number, slow, 0)
-    order = np.moveaxis(inside, slow, 0)
-    moved[order] = np.arange(inside.sum())
-    cells = np.moveaxis(np.arange(inside.size).reshape(grid), slow, 0)[order]
+    order = np.moveaxis(inside, slow, 0)[rows]
+    ranks = np.full(order.shape, -1)
+    ranks[order] = np.arange(inside.sum())
+    np.moveaxis(number, slow, 0)[rows] = ranks
+    cells = np.moveaxis(np.arange(inside.size).reshape(grid), slow, 0)[rows][order]
     matrix = _laplacian(number, [length / n for n, length in zip(grid, lengths, strict=True)], noise.periodic_axes)
     matrix.setdiag(matrix.diagonal() + kappa)
     factor = splu(matrix, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    if slow in noise.periodic_axes:
-        variances = _squares(factor.solve, len(cells))
-    else:
-        variances = _squares_by_blocks(
-            matrix, np.concatenate(([0], order.reshape(len(order), -1).sum(1).cumsum())), kappa
-        )
+    counts = order.reshape(len(order), -1).sum(1)
+    ends = np.concatenate(([0], counts.cumsum()))
+    variances = _squares_by_blocks(matrix, np.append(ends[:-1:2], ends[-1]) if ring else ends, kappa)
     return _Operator(
         cells,
         lambda rows: factor.solve(np.ascontiguousarray(rows.T)).T,
@@ -182,6 +184,12 @@ def _operator(noise: MaskedField, grid: tuple[int, ...]) -> _Operator:
 def _slow_axis(grid: Sequence[int], periodic: Sequence[int]) -> int:
     """The longest axis with ends, or the longest."""
     return max(range(len(grid)), key=lambda axis: (axis not in periodic, grid[axis]))
+
+
+def _folded(n: int) -> np.ndarray:
+    """0, n − 1, 1, n − 2, ...: neighbours on a ring of n are in the same pair of these or in the next."""
+    pairs = np.stack((np.arange(n), np.arange(n)[::-1]), 1)
+    return pairs.flatten()[:n]
 
 
 def _laplacian(number: np.ndarray, steps: Sequence[float], periodic: Sequence[int]) -> Any:
@@ -230,12 +238,6 @@ def _squares_by_blocks(matrix: Any, starts: np.ndarray, kappa: float) -> np.ndar
         inverse = before + through @ inverse @ through.T
         found.append(inverse.diagonal().imag)
     return -np.concatenate(found[::-1]) / (STEP * kappa)
-
-
-def _squares(solve: Callable[[np.ndarray], np.ndarray], count: int) -> np.ndarray:
-    """The diagonal of A⁻², column by column."""
-    found = [np.square(solve(np.eye(count, min(256, count - k), -k))).sum(0) for k in range(0, count, 256)]
-    return np.concatenate(found)
 
 
 # ---------------------------------------------------------------------------------------------------- between tensors
