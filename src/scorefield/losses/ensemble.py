@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import combinations
 
 import torch
@@ -103,18 +103,18 @@ class EnsembleScore(Loss):
     `scorefield.core.denoiser.OneStep`. M evaluations for each field of a batch.
 
     Args:
-        scores: the S_k, with elements that are not known left out.
+        scores: the S_k, with elements that are not known left out; by default the CRPS of each value.
         factors: the λ_k; 1 each by default.
         members: M.
     """
 
-    scores: Sequence[Score] = field(default_factory=lambda: [CRPS()])
+    scores: Sequence[Score] | None = None
     factors: Sequence[float] | None = None
     members: int = 2
     one_step = True
 
     def __post_init__(self) -> None:
-        if not self.scores or (self.factors is not None and len(self.factors) != len(self.scores)):
+        if not self.chosen or (self.factors is not None and len(self.factors) != len(self.chosen)):
             raise InputError("EnsembleScore needs at least one score, and a factor for each or none at all.")
         if self.members < 2:
             raise InputError(
@@ -128,7 +128,12 @@ class EnsembleScore(Loss):
         for _ in range(self.members):  # in turn: the zeros of dropout belong to the samples of a batch
             noise = denoiser.sde.prior(batch.x.shape, t, generator=generator, like=batch.x)
             errors.append((denoiser(noise, t, batch.cond) - batch.x).where(known > 0, 0))
-        return fair(self.scores, self.factors or [1.0] * len(self.scores), errors, known)
+        return fair(self.chosen, self.factors or [1.0] * len(self.chosen), errors, known)
+
+    @property
+    def chosen(self) -> Sequence[Score]:
+        """The scores. A default that holds objects could not be written into a run's configuration."""
+        return [CRPS()] if self.scores is None else self.scores
 
 
 def fair(

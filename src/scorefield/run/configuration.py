@@ -37,6 +37,7 @@ from scorefield.run.defaults import (
 from scorefield.run.messages import Known, classes_in, explain
 
 GROUPS = ("model", "data", "train")
+UNWRITTEN = re.compile(r"Unable to serialize instance ([^'\n]+)")  # what the parser writes in its place
 # What is a value and no option. argparse itself takes -1e7 for an option.
 NEGATIVE = re.compile(r"-(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$|-\.?inf$", re.IGNORECASE)
 BASE = 100  # values that the reading of a file costs as much as: bases that name two others each double
@@ -80,8 +81,17 @@ class Parser(ArgumentParser):
             raise InputError(f"{origin}: {self.explain(error)}") from error
 
     def written(self, settings: Namespace) -> str:
-        """What was parsed as YAML that is read back as the same: with every default, and null where a default was taken back."""
-        return self.dump(settings, skip_validation=True, skip_unset=False)
+        """What was parsed as YAML that is read back as the same: with every default, and null where a default was taken back.
+
+        Raises:
+            InputError: a class whose default for a list of objects cannot be written: a run with it could not be resumed.
+        """
+        found = self.dump(settings, skip_validation=True, skip_unset=False)
+        if (lost := UNWRITTEN.search(found)) is not None:
+            raise InputError(
+                f"The default {lost[1]} cannot be written into a run's configuration: name it, or let it be None."
+            )
+        return found
 
     def explain(self, error: Exception) -> str:
         """One line: where, what, and what was probably meant."""
