@@ -49,7 +49,9 @@ def check_shape(given: Sequence[int], own: Sequence[int]) -> None:
     """Refuse fields of another shape (channels, *grid) than that which a head is fitted to, whose gains are of its grid alone."""
     if tuple(given) != tuple(own):
         sizes = f"The data are fields of {size_of(given)}, and the model was trained on those of {size_of(own)}"
-        raise InputError(f"{sizes}, for which alone a head is: give its own data, or take likelihood without --evaluations.")
+        raise InputError(
+            f"{sizes}, for which alone a head is: give its own data, or take likelihood without --evaluations."
+        )
 
 
 def keep(

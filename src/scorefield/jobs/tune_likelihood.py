@@ -17,12 +17,11 @@ from scorefield.foundation.progress import progress
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.jobs import likelihood_heads
 from scorefield.jobs.options import OnRun
-from scorefield.run.runner import check_out
+from scorefield.jobs.tuned_samplers import check_place
 from scorefield.run.verb import Count, Positive, Seed, log
 from scorefield.samplers import learned_likelihood as learned
 from scorefield.samplers.likelihood import ProbabilityFlow
 from scorefield.samplers.probes import Rademacher
-
 
 FEWEST = 20  # fields that a head is fitted to, and checked by
 
@@ -65,13 +64,17 @@ class TuneLikelihood(OnRun):
                 "likelihood without --evaluations."
             )
         if not model.sde.noise.white:
-            raise InputError("The model's noise is a field, whose densities are compared on several grids: a head is for one.")
-        check_out(likelihood_heads.path_of(self.checkpoint.path, self.steps))
+            raise InputError(
+                "The model's noise is a field, whose densities are compared on several grids: a head is for one."
+            )
+        check_place(likelihood_heads.path_of(self.checkpoint.path, self.steps))
         fields = self.source(self.data).load("train")
         say_notes(fields)
         likelihood_heads.check_shape(fields[0].x.shape, model.shape)
         if len(fields) < FEWEST:
-            raise InputError(f"There are {len(fields)} fields to fit to and to check: give --data with {FEWEST} or more.")
+            raise InputError(
+                f"There are {len(fields)} fields to fit to and to check: give --data with {FEWEST} or more."
+            )
         schedule, flow = model.sde.schedule, ProbabilityFlow(self.tolerance, Rademacher())
         path, order = learned.first_path(schedule, flow, self.steps), torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(fields), generator=order)[: self.n]

@@ -127,7 +127,7 @@ def fit_path(denoiser: DenoiserProtocol, x: Field, end: Tensor, path: Path, roun
 
     shares = levels.diff().log()
     first = torch.cat((shares[1:] - shares[0], torch.tensor(path.corrections, dtype=torch.float64)))
-    return of(fit(lambda p: (scale * (of(p).states(denoiser, x, cond)[-1] - end)).double().flatten(), first, rounds))
+    return of(fit(lambda p: (scale * (of(p).states(denoiser, x, cond)[-1] - end)).flatten(), first, rounds))
 
 
 @dataclass(frozen=True, eq=False)
