@@ -96,6 +96,17 @@ def test_the_sum_of_goals_is_the_solvers_density_on_any_path() -> None:
     torch.testing.assert_close(found, exact, atol=1e-2, rtol=0)
 
 
+@pytest.mark.parametrize("name", ["VP", "Rectified"])
+def test_goals_are_those_of_the_whole_flow_where_a_path_ends_before_it(name: str) -> None:
+    """Of data so wide that much of them is left at σ/α = 80."""
+    law = Gaussian(SDE(SCHEDULES[name]), torch.full((1, 8), 300.0**2, dtype=torch.float64))
+    path = learned.first_path(law.sde.schedule, FLOW, STEPS)
+    x = law.marginal((4, *SHAPE), torch.tensor(path.times[0]).double(), generator=keys(4))
+    states, truth = path.states(law, x), learned.solved(law, x, path.times, FLOW, generator=keys(4))
+    found = learned.log_end(law, x, states[-1], path) + 8 * learned.goals(law, x, states, path, truth).sum(1)
+    torch.testing.assert_close(found, FLOW.log_prob(law, x, generator=keys(4)).nats, atol=2e-2, rtol=0)
+
+
 def test_a_head_learns_what_depends_on_the_field() -> None:
     """Twice as many gains as fields could hold by chance: a line in the mean square of the field."""
 

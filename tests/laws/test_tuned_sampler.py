@@ -90,6 +90,13 @@ def test_a_linear_problem_is_solved_in_a_round_and_no_round_makes_it_worse() -> 
     assert errors == sorted(errors, reverse=True)
 
 
+def test_residuals_may_be_less_precise_and_may_depend_on_nothing() -> None:
+    exact = torch.tensor([0.5, -0.3], dtype=torch.float64)
+    found = fit(lambda p: (p - exact).float(), torch.zeros(2, dtype=torch.float64), rounds=3)
+    torch.testing.assert_close(found, exact, rtol=1e-4, atol=1e-4)
+    assert torch.equal(fit(lambda p: torch.ones(5), exact, rounds=3), exact)
+
+
 def test_what_cannot_be_tuned_is_refused() -> None:
     denoiser = gaussian(SCHEDULES["VP"], White())
     with pytest.raises(InputError, match="give 2 or more"):

@@ -93,6 +93,7 @@ class Likelihood(OnRun):
         if self.evaluations is not None:
             flow = likelihood_heads.read(self.checkpoint.path, self.provenance, self.model.shape, self.evaluations)
             flow.head.to(self.model.device)
+            likelihood_heads.check_shape(fields[0].x.shape, self.model.shape)
         count = self.chunk or at_once(self.n, self.model.shape[1:], self.model.device)
         measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, count) for on in grids]
         measured[0].check()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from scorefield.foundation.errors import InputError
+from scorefield.jobs.options import size_of
 from scorefield.nn import Encoder
 from scorefield.nn.size import limited_to
 from scorefield.run.loading import load_strictly, run_folder
@@ -42,6 +43,15 @@ def new(shape: tuple[int, ...], steps: int) -> Encoder:
 def path_of(checkpoint: Path, steps: int) -> Path:
     """Where the head for so many evaluations is kept."""
     return run_folder(checkpoint) / "tuned" / f"likelihood-{steps}.safetensors"
+
+
+def check_shape(given: Sequence[int], own: Sequence[int]) -> None:
+    """Refuse fields of another shape (channels, *grid) than that which a head is fitted to, whose gains are of its grid alone."""
+    if tuple(given) != tuple(own):
+        sizes = f"The data are fields of {size_of(given)}, and the model was trained on those of {size_of(own)}"
+        raise InputError(
+            f"{sizes}, for which alone a head is: give its own data, or take likelihood without --evaluations."
+        )
 
 
 def keep(
@@ -92,6 +102,7 @@ def count(head: Encoder, shape: tuple[int, ...]) -> int:
     """Floating-point operations of an evaluation."""
     from torch.utils.flop_counter import FlopCounterMode
 
+    like = head.last.weight
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        head(torch.zeros(1, *shape), torch.zeros(1))
+        head(like.new_zeros(1, *shape), like.new_zeros(1))
     return counter.get_total_flops()

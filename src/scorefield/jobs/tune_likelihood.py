@@ -16,11 +16,14 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.jobs import likelihood_heads
-from scorefield.jobs.options import OnRun, check_shape
+from scorefield.jobs.options import OnRun
+from scorefield.jobs.tuned_samplers import check_place
 from scorefield.run.verb import Count, Positive, Seed, log
 from scorefield.samplers import learned_likelihood as learned
 from scorefield.samplers.likelihood import ProbabilityFlow
 from scorefield.samplers.probes import Rademacher
+
+FEWEST = 20  # fields that a head is fitted to, and checked by
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,22 +52,33 @@ class TuneLikelihood(OnRun):
     def check(self) -> None:
         if self.steps < 2:
             raise InputError("--steps is 1: a path from data to noise takes 2 steps or more.")
-        if self.n < 20:
-            raise InputError(f"--n {self.n} is too few to fit to and to check: give 20 or more.")
+        if self.n < FEWEST:
+            raise InputError(f"--n {self.n} is too few to fit to and to check: give {FEWEST} or more.")
 
     def run(self) -> dict[str, Any]:
         model, started = self.model, time.process_time()
         net = model.prior.net
         if net.labels or net.vector or net.cond_channels or model.mean is not None:
             raise InputError(
-                "A head is for networks that are given nothing but the noise level: leave --evaluations out."
+                "A head is for networks that are given nothing but the noise level: this run's likelihoods take the solver, "
+                "likelihood without --evaluations."
             )
+        if not model.sde.noise.white:
+            raise InputError(
+                "The model's noise is a field, whose densities are compared on several grids: a head is for one."
+            )
+        check_place(likelihood_heads.path_of(self.checkpoint.path, self.steps))
         fields = self.source(self.data).load("train")
         say_notes(fields)
-        check_shape(fields[0].x.shape, model)
+        likelihood_heads.check_shape(fields[0].x.shape, model.shape)
+        if len(fields) < FEWEST:
+            raise InputError(
+                f"There are {len(fields)} fields to fit to and to check: give --data with {FEWEST} or more."
+            )
         schedule, flow = model.sde.schedule, ProbabilityFlow(self.tolerance, Rademacher())
         path, order = learned.first_path(schedule, flow, self.steps), torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(fields), generator=order)[: self.n]
+        count = len(chosen)
 
         def prepared(indices: Tensor) -> Tensor:
             batch = replace(fields.gather(indices), key=torch.stack((indices, torch.zeros_like(indices)), dim=1))
@@ -75,12 +89,12 @@ class TuneLikelihood(OnRun):
         def streams(indices: Tensor) -> Generators:
             return Generators((self.seed, index, Stream.PROBE) for index in indices.tolist())
 
-        few = chosen[: min(32, self.n)]
+        few = chosen[:32]
         ends = learned.solved(model.prior, prepared(few), path.times, flow, generator=streams(few)).end
         path = learned.fit_path(model.prior, prepared(few), ends, path, rounds=6)
         states, wanted = [], []
-        with progress(total=self.n, unit="field", title="solve") as bar:
-            for indices in chosen.split(self.chunk or at_once(self.n, model.shape[1:], model.device)):
+        with progress(total=count, unit="field", title="solve") as bar:
+            for indices in chosen.split(self.chunk or at_once(count, model.shape[1:], model.device)):
                 x = prepared(indices)
                 on = path.states(model.prior, x)
                 truth = learned.solved(model.prior, x, path.times, flow, generator=streams(indices))
@@ -108,7 +122,7 @@ class TuneLikelihood(OnRun):
                 progress=say,
             )
         seconds = round(time.process_time() - started, 1)
-        facts = {"fields": self.n, "cpu_seconds": seconds, "operations": likelihood_heads.count(head, model.shape)}
+        facts = {"fields": count, "cpu_seconds": seconds, "operations": likelihood_heads.count(head, model.shape)}
         place = likelihood_heads.keep(self.checkpoint.path, self.provenance, head, path, found, **facts)
         log.info("kept in %s, for likelihood --evaluations %d", place, self.steps)
         return {"steps": self.steps, "bias": found.bias, "spread": found.spread, "dimension": dimension, **facts}

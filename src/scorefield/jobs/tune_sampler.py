@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from scorefield.foundation.arithmetic import at_once
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.progress import progress
 from scorefield.foundation.random import Generators, Stream
@@ -30,6 +31,7 @@ class TuneSampler(OnRun):
         fine: steps of the fine solution.
         rounds: of fitting, at most.
         seed: of the noise.
+        chunk: fields drawn at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
     """
 
     steps: Count
@@ -37,6 +39,7 @@ class TuneSampler(OnRun):
     fine: Count = 48
     rounds: Count = 8
     seed: Seed = 0
+    chunk: Count | None = None
 
     def check(self) -> None:
         if self.steps < 2:
@@ -51,11 +54,17 @@ class TuneSampler(OnRun):
         model.prior  # noqa: B018 - refuses a network that draws in one step
         if not model.shape:
             raise InputError("The model does not know the shape of its fields, so it cannot be tuned.")
-        cond = self._conditions()
+        path, cond = tuned_samplers.path_of(self.checkpoint.path, self.steps), self._conditions()
+        tuned_samplers.check_place(path)
+        chunks = torch.arange(self.n).split(self.chunk or at_once(self.n, model.shape[1:], model.device))
 
         def solve(sampler: Sampler, part: int) -> Tensor:
-            keys = [(self.seed, part, number, Stream.SAMPLE) for number in range(self.n)]
-            return model.draw(Generators(keys), model.shape, sampler=sampler, cond=cond).z
+            found = []
+            for rows in chunks:
+                noise = Generators((self.seed, part, number, Stream.SAMPLE) for number in rows.tolist())
+                given = {name: value[rows] for name, value in cond.items()}
+                found.append(model.draw(noise, model.shape, sampler=sampler, cond=given).z)
+            return torch.cat(found)
 
         own = model.stepwise.grid
         grids = (EDMGrid(),) if own == EDMGrid() else (EDMGrid(), own)
@@ -68,7 +77,6 @@ class TuneSampler(OnRun):
             found = tune(
                 solve, model.sde.schedule, self.steps, fine=self.fine, rounds=self.rounds, grids=grids, progress=say
             )
-        path = tuned_samplers.path_of(self.checkpoint.path, self.steps)
         record = tuned_samplers.keep(self.checkpoint.path, self.provenance, found, time.perf_counter() - started)
         log.info("kept in %s, for --steps %d --tuned", path, self.steps)
         return record

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.run.loading import run_folder
+from scorefield.run.runner import check_out
 from scorefield.samplers import Sampler
 from scorefield.samplers.tuned import Tuned, corrected
 
@@ -19,6 +22,11 @@ WEIGHTS = ("weights", "ema", "ema_width")  # of a verb's provenance, what has to
 def path_of(checkpoint: Path, steps: int) -> Path:
     """Where the sampler of so many steps is kept."""
     return run_folder(checkpoint) / "tuned" / f"steps-{steps}.json"
+
+
+def check_place(path: Path) -> None:
+    """Refuse what cannot be kept with a run, before anything is fitted."""
+    check_out(path, advice="call from a folder that can be written to, or copy the run into one")
 
 
 def keep(checkpoint: Path, weights: Mapping[str, Any], found: Tuned, seconds: float) -> dict[str, Any]:
@@ -47,8 +55,11 @@ def read(checkpoint: Path, weights: Mapping[str, Any], steps: int) -> Sampler:
         raise InputError(f"{first}: scorefield tune-sampler RUN --steps {steps}.")
     try:
         record = json.loads(path.read_text(encoding="utf-8"))
-        sampler = corrected(record["times"], record["corrections"])
+        times, corrections = (tuple(map(float, record[name])) for name in ("times", "corrections"))
         before = dict(record["model"])
+        falls = all(0 <= s < t <= 1 for t, s in pairwise(times)) and all(map(math.isfinite, corrections))
+        if not (falls and len(times) == steps == len(corrections) + 2):
+            raise ValueError(f"{len(times)} times and {len(corrections)} corrections")
     except (ValueError, KeyError, TypeError) as error:
         raise InputError(
             f"{path} holds no tuned sampler: delete it, and call scorefield tune-sampler again."
@@ -58,4 +69,4 @@ def read(checkpoint: Path, weights: Mapping[str, Any], steps: int) -> Sampler:
             f"{path} was tuned for other weights of the run: scorefield tune-sampler RUN --steps {steps} with the same "
             "--step, --ema and --ema-width."
         )
-    return sampler
+    return corrected(times, corrections)

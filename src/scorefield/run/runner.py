@@ -165,21 +165,22 @@ def record_in(folder: Path, identity: Mapping[str, Any]) -> None:
     write_json(folder / RECORD, {JOB: digest(identity), **identity})
 
 
-def check_out(out: Path, *, folder: bool = False) -> None:
+def check_out(out: Path, *, folder: bool = False, advice: str = "give another --out") -> None:
     """Refuse a result that cannot be written there, before anything is computed.
 
     Args:
         out: where the result is to be.
         folder: whether it is a folder, which may exist if it is empty.
+        advice: what to do about a place that cannot be written to.
     """
     place = resolved(out)
     if place == Path.cwd():
         raise InputError(f"{out} is the folder that the call comes from: give --out the name of another one.")
     above = next(path for path in place.parents if path.exists())
     if not above.is_dir():
-        raise InputError(f"{above} is a file, no folder to write {out.name} in: give another --out.")
+        raise InputError(f"{above} is a file, no folder to write {out.name} in: {advice}.")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise InputError(f"{above} cannot be written to: give another --out.")
+        raise InputError(f"{above} cannot be written to: {advice}.")
     if folder and out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file: give another --out.")
     if not folder and out.is_dir():

@@ -4,7 +4,8 @@ The probability flow in the angle φ (`scorefield.samplers.flow`) gives log p(x)
 between levels. What each adds is a number that depends on where the flow is when the interval begins. So a small network g_i(x_i)
 learns it by least squares from the adaptive solver with Hutchinson's probes, whose noise the mean over fields removes (the
 idea of F2D2, Ai et al. 2025, for a frozen denoiser). The path is that of a multistep method of second order, with levels
-fitted to the same solver; by how much its end differs in log p(u_1) is learnt with the last interval.
+fitted to the same solver; by how much its end differs in log p(u_1), and what the flow does after it, is learnt with the last
+interval.
 """
 
 from __future__ import annotations
@@ -28,7 +29,8 @@ from scorefield.samplers.ode import State, integrate
 from scorefield.samplers.steps import Cond
 from scorefield.samplers.tuned import CorrectedMultistep, fit
 
-HIGHEST = 80.0  # σ/α where a path ends at the latest: there is nothing left of the data
+HIGHEST = 80.0  # σ/α where a path ends at the latest: of data of unit variance there is nothing left
+NONE = 1e-12  # of an angle: there is no interval
 
 
 class Path(NamedTuple):
@@ -55,15 +57,18 @@ class Truth(NamedTuple):
     Attributes:
         gains: ∫ div v dφ over each interval and per dimension, (batch, steps).
         end: x_t at the last time.
+        nats: log p(x) by the flow to its own end, which may be later.
     """
 
     gains: Tensor
     end: Tensor
+    nats: Tensor
 
 
 def first_path(schedule: Schedule, flow: ProbabilityFlow, steps: int) -> Path:
-    """Equal steps in log σ/α between the ends of a flow, which are those of every path."""
-    lowest, highest = _ends(schedule, flow)
+    """Equal steps in log σ/α between the ends of every path: those of a flow, as far as σ/α = 80."""
+    lowest, highest = (-float(schedule.log_snr(t)) / 2 for t in flow.ends(schedule))
+    highest = min(highest, math.log(HIGHEST))
     times = schedule.time(-2 * torch.linspace(lowest, highest, steps + 1, dtype=torch.float64))
     return Path(tuple(times.tolist()), (1.0,) * (steps - 1))
 
@@ -77,7 +82,7 @@ def solved(
     generator: Generators,
     cond: Condition | None = None,
 ) -> Truth:
-    """The adaptive flow of data x in model space, interval by interval."""
+    """The adaptive flow of data x in model space, interval by interval, and from the last time to its own end."""
     sde, dimension = denoiser.sde, denoiser.sde.noise.dimension(x.shape[1:])
     probes = torch.stack([sde.noise.within(z) for z in flow.probes(x.shape, generator=generator, like=x)])
 
@@ -85,18 +90,19 @@ def solved(
         v, divergence = with_divergence(denoiser, state[0], phi, of_rows(cond, rows), probes[:, rows])
         return v.to(state[0]), (divergence / dimension).to(state[1])
 
-    ends = [torch.tensor(t, dtype=torch.float64) for t in times]
+    ends = [*(torch.tensor(t, dtype=torch.float64) for t in times), flow.ends(sde.schedule)[1]]
     radii = [torch.hypot(*sde.schedule(t)) for t in ends]
-    u, sizes, gains = sde.schedule.alpha(ends[0]) / radii[0] * x, None, []
+    u, sizes, gains, reached = sde.schedule.alpha(ends[0]) / radii[0] * x, None, [], []
     with frozen(denoiser):
-        for t, s in pairwise(ends):
-            start = (u, torch.zeros(len(x), dtype=torch.float64, device=x.device))
-            solution = integrate(
-                slope, start, angle(sde.schedule, t), angle(sde.schedule, s), flow.tolerance, sizes=sizes
-            )
-            (u, gained), sizes = solution.state, solution.sizes
+        for phi, phi_end in pairwise(angle(sde.schedule, t) for t in ends):
+            gained = torch.zeros(len(x), dtype=torch.float64, device=x.device)
+            if phi_end > phi + NONE:
+                solution = integrate(slope, (u, gained), phi, phi_end, flow.tolerance, sizes=sizes)
+                (u, gained), sizes = solution.state, solution.sizes
             gains.append(gained)
-    return Truth(torch.stack(gains, dim=1), radii[-1] * u)
+            reached.append(u)
+    nats = _log_prior(denoiser, x, radii[-1] * u, ends[0], ends[-1]) + dimension * torch.stack(gains).sum(0)
+    return Truth(torch.stack(gains[:-1], dim=1), radii[-2] * reached[-2], nats)
 
 
 def fit_path(denoiser: DenoiserProtocol, x: Field, end: Tensor, path: Path, rounds: int, cond: Cond = None) -> Path:
@@ -121,7 +127,7 @@ def fit_path(denoiser: DenoiserProtocol, x: Field, end: Tensor, path: Path, roun
 
     shares = levels.diff().log()
     first = torch.cat((shares[1:] - shares[0], torch.tensor(path.corrections, dtype=torch.float64)))
-    return of(fit(lambda p: (scale * (of(p).states(denoiser, x, cond)[-1] - end)).double().flatten(), first, rounds))
+    return of(fit(lambda p: (scale * (of(p).states(denoiser, x, cond)[-1] - end)).flatten(), first, rounds))
 
 
 @dataclass(frozen=True, eq=False)
@@ -183,18 +189,22 @@ def seen(schedule: Schedule, time: float, x_t: Tensor) -> tuple[Tensor, Tensor]:
 
 def log_end(denoiser: DenoiserProtocol, x: Field, x_t: Tensor, path: Path) -> Tensor:
     """log p of the end of a path under the prior, with the scales between x and u at one end and u and x_t at the other."""
-    schedule = denoiser.sde.schedule
     first, last = (torch.tensor(path.times[place], dtype=torch.float64) for place in (0, -1))
+    return _log_prior(denoiser, x, x_t, first, last)
+
+
+def _log_prior(denoiser: DenoiserProtocol, x: Tensor, x_t: Tensor, first: Tensor, last: Tensor) -> Tensor:
+    schedule = denoiser.sde.schedule
     scales = (schedule.alpha(first) / torch.hypot(*schedule(first))).log() + torch.hypot(*schedule(last)).log()
     prior = denoiser.sde.log_prior(x_t.double(), last.to(x_t.device))
     return prior + denoiser.sde.noise.dimension(x.shape[1:]) * scales.to(prior)
 
 
 def goals(denoiser: DenoiserProtocol, x: Field, states: Sequence[Tensor], path: Path, truth: Truth) -> Tensor:
-    """What the head is to give at each state: the flow's gains, and in the last the difference that the path's end makes."""
-    dimension = denoiser.sde.noise.dimension(x.shape[1:])
-    missing = log_end(denoiser, x, truth.end, path) - log_end(denoiser, x, states[-1], path)
-    return torch.cat((truth.gains[:, :-1], truth.gains[:, -1:] + (missing / dimension)[:, None]), dim=1)
+    """What the head is to give at each state: the flow's gains, and in the last what else there is to its density."""
+    whole = (truth.nats - log_end(denoiser, x, states[-1], path)) / denoiser.sde.noise.dimension(x.shape[1:])
+    before = truth.gains[:, :-1]
+    return torch.cat((before, (whole - before.sum(1))[:, None]), dim=1)
 
 
 class Learned(NamedTuple):
@@ -252,7 +262,7 @@ def learn(
     decay = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda k: 0.5 + 0.5 * math.cos(math.pi * min(k / total, 1)))
     for epoch in range(epochs):
         losses = []
-        for pairs in torch.randperm(steps * kept, generator=draws).split(batch):
+        for pairs in torch.randperm(steps * kept, generator=draws).to(states.device).split(batch):
             rows, places = pairs % kept, pairs // kept
             u, label = _seen_each(schedule, path, states, rows, places)
             error = head(u, label).gather(1, places[:, None])[:, 0] - goal[rows, places]
@@ -276,14 +286,3 @@ def _seen_each(schedule: Schedule, path: Path, states: Tensor, rows: Tensor, pla
     x_t = states[places, rows]
     label = (-schedule.log_snr(times) / 8).to(states)[places]
     return x_t / radius.view(-1, *(1,) * (x_t.ndim - 1)), label
-
-
-def _ends(schedule: Schedule, flow: ProbabilityFlow) -> tuple[float, float]:
-    """log σ/α at the ends of a flow, in reach of the schedule."""
-    levels = [-float(schedule.log_snr(t)) / 2 for t in flow.ends(schedule)]
-    return levels[0], min(levels[1], math.log(HIGHEST))
-
-
-def as_probed(flow: ProbabilityFlow, schedule: Schedule) -> ProbabilityFlow:
-    """The flow between the ends of a path."""
-    return ProbabilityFlow(flow.tolerance, flow.probes, flow.ratio_min, math.exp(_ends(schedule, flow)[1]))

@@ -119,10 +119,10 @@ def tune(
     """
     if steps < 2:
         raise InputError(f"Of {steps} step there is nothing to tune: give 2 or more.")
-    goals = [solve(Sampler(fine, DPMSolverPP2M(), grids[0]), part).double() for part in (0, 1)]
+    goals = [solve(Sampler(fine, DPMSolverPP2M(), grids[0]), part).cpu().double() for part in (0, 1)]
 
     def missed(of: tuple[Sequence[float], Sequence[float]], part: int) -> Tensor:
-        return (solve(corrected(*of), part).double() - goals[part]).flatten()
+        return (solve(corrected(*of), part).cpu().double() - goals[part]).flatten()
 
     families = [_Family(schedule, steps, grid) for grid in grids]
     family = min(families, key=lambda each: _size(missed(each(each.first), 0)))
@@ -140,16 +140,22 @@ def fit(
     progress: Callable[[int, float], None] = lambda _round, _error: None,
 ) -> Tensor:
     """Parameters whose residuals have a smaller sum of squares, by damped least squares with slopes from differences."""
-    p, r = first, residual(first)
+
+    def here(p: Tensor) -> Tensor:  # where the parameters are, and as precisely
+        return residual(p).to(first)
+
+    p, r = first, here(first)
     for number in range(rounds):
-        columns = [(residual(p + DIFFERENCE * step) - r) / DIFFERENCE for step in torch.eye(len(p), dtype=p.dtype)]
+        columns = [(here(p + DIFFERENCE * step) - r) / DIFFERENCE for step in torch.eye(len(p), dtype=p.dtype)]
         slopes = torch.stack(columns, dim=1).nan_to_num(0.0, 0.0, 0.0)
         curvature, pull = slopes.T @ slopes, slopes.T @ r
         size = _size(r)
+        if not curvature.diagonal().max() > 0:  # nothing depends on them
+            break
         for damping in DAMPINGS:
             scale = curvature.diagonal() + 1e-12 * curvature.diagonal().max()
             trial = p - torch.linalg.solve(curvature + damping * scale.diag(), pull).clamp(-1, 1)
-            other = residual(trial)
+            other = here(trial)
             if _size(other) < _size(r):
                 p, r = trial, other
                 break

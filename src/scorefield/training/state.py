@@ -328,6 +328,12 @@ class State:
         widths = {"widths": [power.width for power in self.powers]} if self.powers else {}
         return {"step": self.step, "seed": self.seed, "scaler": self._scaler.state_dict()} | widths | choice | data
 
+    def restore_fixed(self, checkpoint: Checkpoint) -> None:
+        """Take over what is not trained: without it, not even the loss of a trial can be computed."""
+        for group, part in self.model.fixed():
+            part.load_state_dict(checkpoint.group(group), strict=True)
+        self.model.template = checkpoint.group("data").get("template", self.model.template)
+
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go back to a stored state."""
         net, stored = self.model.denoiser.net, checkpoint.group("net")
@@ -335,9 +341,7 @@ class State:
             own = net.state_dict()
             stored = {name: sharding.share_of(tensor, own.get(name)) for name, tensor in stored.items()}
         net.load_state_dict(stored, strict=True)
-        for group, part in self.model.fixed():
-            part.load_state_dict(checkpoint.group(group), strict=True)
-        self.model.template = checkpoint.group("data").get("template", self.model.template)
+        self.restore_fixed(checkpoint)
         self.ema.load(checkpoint.group("ema"))
         for power in self.powers:
             if not (average := checkpoint.group(group_of(power.width))):

@@ -73,6 +73,8 @@ class Trainer(Plan):
             resume: where to go on.
         """
         self.check_batch(state, train)
+        if resume is not None:
+            state.restore_fixed(resume)
         self.settle_precision(state, train, resume)
         if self.compile:
             self._compile(state, train)

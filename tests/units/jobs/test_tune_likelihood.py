@@ -7,9 +7,11 @@ import math
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import tiny
+from scorefield.data import Arrays
 from scorefield.foundation.errors import InputError
 from scorefield.jobs import Likelihood, TuneLikelihood
 from scorefield.jobs.likelihood_heads import path_of
@@ -57,6 +59,33 @@ def test_what_cannot_be_is_refused(run: Path, tmp_path: Path) -> None:
     place.write_bytes(place.read_bytes()[:-8])
     with pytest.raises(InputError, match="not a whole safetensors file"):
         Likelihood(run=damaged, evaluations=4, out=tmp_path / "no.json").run()
+
+
+def test_fields_of_another_shape_and_too_few_are_refused(run: Path, tmp_path: Path) -> None:
+    """A head has pooled over the grid, so that it would take any, and be wrong."""
+    for shape, reason in (((400, 1, 16, 16), "those of 1×8×8"), ((15, 1, 8, 8), "fields to fit to and to check")):
+        np.save(tmp_path / "fields.npy", np.random.default_rng(0).random(shape, np.float32))
+        data = Arrays(tmp_path / "fields.npy")
+        with pytest.raises(InputError, match=reason):
+            TuneLikelihood(run=run, steps=3, data=data).run()
+        if shape[0] > 100:
+            with pytest.raises(InputError, match=reason):
+                Likelihood(run=run, evaluations=4, data=data, out=tmp_path / "no.json").run()
+    assert not (run / "tuned" / "likelihood-3.safetensors").exists() and not (tmp_path / "no.json").exists()
+
+
+def test_what_is_kept_tells_how_many_fields_there_were(run: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "fields.npy", np.random.default_rng(0).random((40, 1, 8, 8), np.float32))
+    data = Arrays(tmp_path / "fields.npy")
+    assert TuneLikelihood(run=run, steps=2, epochs=1, data=data).run()["fields"] == len(data.load("train")) < 40
+
+
+def test_noise_that_is_a_field_is_refused(tmp_path: Path) -> None:
+    options = {"train__steps": 2, "train__validate_every": 0, "train__preview_every": 0}
+    noise = {"model__sde__noise": "GaussianField", "model__sde__noise__density": "Matern"}
+    tiny.train(tmp_path, tmp_path / "run", **options, **noise, model__sde__noise__density__length=0.2)
+    with pytest.raises(InputError, match="noise is a field"):
+        TuneLikelihood(run=tmp_path / "run", n=20).run()
 
 
 def test_networks_with_conditions_are_refused(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ import tiny
 from scorefield.foundation.errors import InputError
 from scorefield.jobs import TuneSampler
 from scorefield.jobs.sample import Sample
+from scorefield.model import Model
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -62,9 +63,29 @@ def test_what_does_not_go_together_is_refused(run: Path, record: dict[str, objec
             TuneSampler(run=run, **words)
     damaged = tmp_path / "run"
     shutil.copytree(run, damaged)
-    (damaged / "tuned" / "steps-4.json").write_text('{"times": 3}')
-    with pytest.raises(InputError, match="holds no tuned sampler"):
-        Sample(run=damaged, n=1, steps=4, tuned=True, out=tmp_path / "no").run()
+    for changes in (
+        {"times": 3},
+        {"times": ["a", "b", "c", "d"]},
+        {"times": [0.9, 0.2, 0.4, 0.1]},
+        {"times": [0.9, 0.5]},
+        {"corrections": [1.0]},
+        {"corrections": [1.0, float("nan")]},
+        {"model": None},
+    ):
+        (damaged / "tuned" / "steps-4.json").write_text(json.dumps(record | changes))
+        with pytest.raises(InputError, match="holds no tuned sampler"):
+            Sample(run=damaged, n=1, steps=4, tuned=True, out=tmp_path / "no").run()
+    shutil.rmtree(damaged / "tuned")
+    (damaged / "tuned").touch()
+    with pytest.raises(InputError, match="is a file, no folder"):
+        TuneSampler(run=damaged, steps=4, n=2, fine=16, rounds=1).run()
+
+
+def test_fields_are_drawn_as_many_at_once_as_are_wanted(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes, draw = [], Model.draw
+    monkeypatch.setattr(Model, "draw", lambda self, g, *a, **w: (sizes.append(len(g)), draw(self, g, *a, **w))[1])
+    found = [TuneSampler(run=run, steps=3, n=5, fine=8, rounds=1, chunk=chunk).run() for chunk in (2, 5)]
+    assert {*sizes} == {1, 2, 5} and found[0]["times"] == pytest.approx(found[1]["times"], rel=1e-3)
 
 
 @pytest.mark.slow

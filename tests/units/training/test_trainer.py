@@ -168,6 +168,18 @@ def test_the_precision_that_was_chosen_is_stored_and_taken_again(
     assert "auto was bf16-mixed (new" in caplog.text and "Here it is 32-true (old)" in caplog.text
 
 
+def test_a_run_is_resumed_where_its_precision_is_tried_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In bfloat16 that is asked for, and by auto on a machine of another kind."""
+    options = {"train__steps": 1, "train__preview_every": 0, "train__validate_every": 0}
+    for precision in ("bf16-mixed", "auto"):
+        run = tmp_path / precision
+        for step, kind in ((1, "one"), (2, "other")):
+            fake(monkeypatch, Machine(kind, True), Seconds(2.0, 1.0))
+            options |= {"train__steps": step, "train__precision": precision}
+            tiny.train(tmp_path, run, resume=step > 1, **options)
+        assert checkpoints.steps(run / "checkpoints")[-1] == 2
+
+
 def test_what_is_compiled_is_for_training_alone_and_what_it_gives_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
