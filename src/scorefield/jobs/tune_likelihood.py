@@ -129,8 +129,9 @@ class TuneLikelihood(OnRun):
 
     def table(self, found: dict[str, Any]) -> str:
         bits = 1 / (found["dimension"] * 0.6931471805599453)
+        error = found["spread"] / max(found["fields"] // 10, 1) ** 0.5  # of the mean over those held out
         return (
             f"{found['steps']} evaluations, and as many of a head of {found['operations'] / 1e6:.1f} MFLOP, fitted in "
-            f"{found['cpu_seconds']:.0f} CPU s; on fields held out {found['bias']:+.2f} nats from the solver "
+            f"{found['cpu_seconds']:.0f} CPU s; on fields held out {found['bias']:+.2f} ± {error:.2f} nats from the solver "
             f"({abs(found['bias']) * bits:.4f} bits per dimension), {found['spread']:.1f} for each with its probes"
         )
