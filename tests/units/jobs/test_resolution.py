@@ -114,14 +114,17 @@ def test_windows_condition_samples_on_any_grid(flow, tmp_path, capsys) -> None:
     assert np.load(out / "samples.npy").shape == (3, 1, 24, 24)
     refused(capsys, [*call, "--given", "train"], "given")
     fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
-    coarse, fine = conditions(fields, 3, (16, 16))["field"], conditions(fields, 3, (24, 24))["field"]
+    coarse, fine = (
+        conditions(fields, torch.arange(3), (16, 16))["field"],
+        conditions(fields, torch.arange(3), (24, 24))["field"],
+    )
     torch.testing.assert_close(resample(fine, (16, 16)), coarse, atol=1e-5, rtol=0)
 
 
 def test_samples_are_conditioned_on_a_file(flow, tmp_path, capsys) -> None:
     """As on the held-out fields that the file holds, on their grid or another one; another file is another job."""
     fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
-    known = conditions(fields, 3, (16, 16))["field"]
+    known = conditions(fields, torch.arange(3), (16, 16))["field"]
     np.save(tmp_path / "a.npy", known.numpy())
     np.save(tmp_path / "one.npy", known[:1].numpy())
 
