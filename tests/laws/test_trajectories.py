@@ -115,11 +115,15 @@ def test_the_command_line_composes_sequences(tmp_path: Path, capsys: pytest.Capt
 
     capsys.readouterr()
     np.save(tmp_path / "wrong.npy", y[:4])
+    np.save(tmp_path / "complex.npy", y + 1j)
+    np.save(tmp_path / "text.npy", y.astype(str))
     for more, expected in (
         ([], "--given"),
         (["--given", "valid", "--png"], "--png"),
         (["--given", "valid", "--observed", str(tmp_path / "y.npy")], "--noise"),
         (["--given", "valid", "--observed", str(tmp_path / "wrong.npy"), "--noise", "1"], "4×8×8, where 5×1×8×8"),
+        (["--given", "valid", "--observed", str(tmp_path / "complex.npy"), "--noise", "1"], "complex128, where real"),
+        (["--given", "valid", "--observed", str(tmp_path / "text.npy"), "--noise", "1"], "where real numbers"),
         (["--given", "valid", "--joint", "9"], "--joint 6"),
         (["--given", "valid", "--joint", "2"], "no window of 3"),
     ):
