@@ -351,7 +351,7 @@ class Model(nn.Module):
         """Fit all that is to be fitted to training data, in data units: the units first, then what the mean leaves.
 
         Raises:
-            InputError: fields that are known where there is no noise.
+            InputError: fields that are known where there is no noise, or none to condition on that have units to be found.
         """
         self._check_region(next(iter(batches), None))
         if not has_learnt(self.normaliser):

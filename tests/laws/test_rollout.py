@@ -103,7 +103,7 @@ model:
   sde: {schedule: {class_path: EDM, init_args: {sigma_min: 0.05, sigma_max: 10.0}}}
   precondition: EDMPreconditioner
   normaliser: Standardise
-  predictors: Standardise
+  predictors: UNITS
   net: {class_path: UNet, init_args: {channels: 8, multipliers: [1], cond_channels: PAST}}
   sampler: {steps: 2}
 data:
@@ -116,7 +116,8 @@ train: {steps: 2, batch_size: 8, validate_every: 2, preview_every: 100, checkpoi
 def trained(folder: Path, source: str, option: str, past: int) -> str:
     np.save(folder / "flow.npy", np.random.default_rng(0).normal(size=(12, 6, 8, 8)).astype("f4"))
     text = RECIPE.replace("PATH", str(folder / "flow.npy")).replace("SOURCE", source).replace("PAST", str(past))
-    path = tiny.recipe(folder / "recipe", text.replace("OPTION", option))
+    text = text.replace("UNITS", "Standardise" if past else "Identity").replace("OPTION", option)
+    path = tiny.recipe(folder / "recipe", text)
     tiny.run.train(*tiny.settings(path), folder / "run")
     return str(folder / "run")
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+import tiny
 from laws.test_assimilation import NOISE, PHI, POINTS, smoother
 from laws.test_rollout import trained
 from laws.test_time_noise import SPACE, Exact, matrix_of
@@ -17,6 +18,7 @@ from scorefield.core.noise import AlongTime, White, autoregressive
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
 from scorefield.data import Standardise
+from scorefield.foundation.errors import InputError
 from scorefield.guidance import MomentMatching
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.trajectories import Observed, Trajectories
@@ -113,11 +115,15 @@ def test_the_command_line_composes_sequences(tmp_path: Path, capsys: pytest.Capt
 
     capsys.readouterr()
     np.save(tmp_path / "wrong.npy", y[:4])
+    np.save(tmp_path / "complex.npy", y + 1j)
+    np.save(tmp_path / "text.npy", y.astype(str))
     for more, expected in (
         ([], "--given"),
         (["--given", "valid", "--png"], "--png"),
         (["--given", "valid", "--observed", str(tmp_path / "y.npy")], "--noise"),
         (["--given", "valid", "--observed", str(tmp_path / "wrong.npy"), "--noise", "1"], "4×8×8, where 5×1×8×8"),
+        (["--given", "valid", "--observed", str(tmp_path / "complex.npy"), "--noise", "1"], "complex128, where real"),
+        (["--given", "valid", "--observed", str(tmp_path / "text.npy"), "--noise", "1"], "where real numbers"),
         (["--given", "valid", "--joint", "9"], "--joint 6"),
         (["--given", "valid", "--joint", "2"], "no window of 3"),
     ):
@@ -125,6 +131,31 @@ def test_the_command_line_composes_sequences(tmp_path: Path, capsys: pytest.Capt
         assert expected in capsys.readouterr().err
     assert main(["sample", run, "-n", "2", "--noise", "1", "--out", str(tmp_path / "no")]) == 2
     assert "--joint" in capsys.readouterr().err and not (tmp_path / "no").exists()
+
+
+def test_windows_that_are_given_nothing_are_composed_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`factor: null`: the network is conditioned on nothing, and known points are all that is said of a sequence."""
+    run = trained(tmp_path, "scorefield.functions.Windows", "radius: 1, factor: null, together: true", 0)
+    units = tiny.settings(tmp_path / "recipe/tiny.yaml", model__predictors="scorefield.Standardise")
+    with pytest.raises(InputError, match=r"no field to condition on.*Identity"):
+        tiny.run.train(*units, tmp_path / "units")
+    words = ["sample", run, "-n", "4", "--joint", "5"]
+    assert main([*words, "--out", str(tmp_path / "free")]) == 0
+    free = np.load(tmp_path / "free/samples.npy")
+    assert free.shape == (4, 5, 1, 8, 8) and not np.array_equal(free[0], free[1])
+    y = np.full((5, 1, 8, 8), np.nan)
+    y[4, 0, 3, 4] = 7.0
+    np.save(tmp_path / "y.npy", y)
+    known = [*words, "--observed", str(tmp_path / "y.npy"), "--noise", "0.1", "--out", str(tmp_path / "known")]
+    assert main(known) == 0
+    near = np.load(tmp_path / "known/samples.npy")[:, 4, 0, 3, 4]
+    assert abs(near.mean() - 7) < 0.5 * abs(free[:, 4, 0, 3, 4].mean() - 7)
+    assert main(["evaluate", run, "-n", "8"]) == 0
+    capsys.readouterr()
+    np.save(tmp_path / "coarse.npy", np.zeros((2, 5, 8, 8), np.float32))
+    for given in ("valid", str(tmp_path / "coarse.npy")):
+        assert main([*words, "--given", given, "--out", str(tmp_path / "no")]) == 2
+        assert "leave it out" in capsys.readouterr().err
 
 
 def test_only_runs_on_windows_are_composed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -95,10 +95,15 @@ class Conditions:
         self.batches = batches
 
     def __iter__(self) -> Iterator[Batch]:
+        found = False
         for batch in self.batches:
             if "field" in batch.cond:
-                x = batch.cond["field"]
+                x, found = batch.cond["field"], True
                 yield Batch(x, mask=~torch.isnan(x), key=batch.key)
+        if not found:
+            raise InputError(
+                "The data bring no field to condition on, of which model.predictors asks: give scorefield.Identity."
+            )
 
 
 class Changed:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,22 +26,22 @@ class Windows(Source):
     Args:
         sequences: a source whose channels are the times of a sequence.
         radius: k.
-        factor: by which the coarse grid has fewer points along each axis.
+        factor: by which the coarse grid has fewer points along each axis; null for fields that are given nothing.
         periodic: the fields are functions on a torus: coarse ones have Fourier modes instead of cosines.
         together: all 2k + 1 fields of the window jointly, as channels, p(u_{t−k}, ..., u_{t+k} | y_{t−k}, ..., y_{t+k}); a noise
-            for them is `scorefield.AlongTime`. A run on them draws longer sequences: `sample RUN --joint 40`. A network without
-            `cond_channels` learns p(u_{t−k}, ..., u_{t+k}), given nothing.
+            for them is `scorefield.AlongTime`. A run on them draws longer sequences: `sample RUN --joint 40`. With `factor: null`
+            it learns p(u_{t−k}, ..., u_{t+k}).
     """
 
     sequences: Source
     radius: int = 1
-    factor: int = 4
+    factor: int | None = 4
     periodic: bool = False
     together: bool = False
 
     def __post_init__(self) -> None:
-        if self.radius < 0 or self.factor < 1:
-            raise InputError(f"Windows needs radius >= 0 and factor >= 1, not {self.radius} and {self.factor}.")
+        if self.radius < 0 or (self.factor is not None and self.factor < 1):
+            raise InputError(f"Windows needs radius >= 0 and factor >= 1 or null, not {self.radius} and {self.factor}.")
 
     @property
     def window(self) -> int:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -54,19 +55,24 @@ class Windows(Source):
 
 
 class WindowFields(FieldDataset):
-    """One field (1, *grid) of a sequence, or all of a window, with its coarse window."""
+    """One field (1, *grid) of a sequence, or all of a window, with its coarse window where there is a factor."""
 
     def __init__(
-        self, sequences: FieldDataset, radius: int, factor: int, periodic: bool = False, together: bool = False
+        self,
+        sequences: FieldDataset,
+        radius: int,
+        factor: int | None,
+        periodic: bool = False,
+        together: bool = False,
     ) -> None:
         frames, *grid = sequences[0].x.shape
         self.width = 2 * radius + 1
         if frames < self.width:
             raise InputError(f"Sequences of {frames} fields hold no window of {self.width}: give a smaller radius.")
-        if min(grid) < factor:
+        if factor is not None and min(grid) < factor:
             raise InputError(f"The grid {tuple(grid)} cannot be coarsened by {factor}: give a smaller factor.")
         self.sequences, self.radius, self.windows_each = sequences, radius, frames - self.width + 1
-        self.coarse = tuple(max(1, points // factor) for points in grid)
+        self.coarse = None if factor is None else tuple(max(1, points // factor) for points in grid)
         self.periodic, self.together = periodic, together
         self.quantum, self.dtype = sequences.quantum, sequences.dtype
 
@@ -74,21 +80,27 @@ class WindowFields(FieldDataset):
         return len(self.sequences) * self.windows_each
 
     def gather(self, indices: Tensor) -> Batch:
-        window, smooth = self._windows(indices)
-        return Batch(self._drawn(window).contiguous(), {"field": smooth})
+        window = self._windows(indices)
+        given = {} if self.coarse is None else {"field": self._smoothed(window, self.coarse)}
+        return Batch(self._drawn(window).contiguous(), given)
 
     def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
         """The coarse fields of the times themselves, interpolated, and the one before them."""
-        smooth = self._windows(indices)[1]
+        if self.coarse is None:
+            return {}
+        smooth = self._smoothed(self._windows(indices), self.coarse)
         found = {"interpolation": self._drawn(smooth)}
         return found if self.together or not self.radius else found | {"persistence": smooth[:, [self.radius - 1]]}
 
     def _drawn(self, window: Tensor) -> Tensor:
         return window if self.together else window[:, self.radius : self.radius + 1]
 
-    def _windows(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _windows(self, indices: Tensor) -> Tensor:
         whole = self.sequences.gather(indices // self.windows_each).x
         at = (indices % self.windows_each)[:, None] + torch.arange(self.width)
-        window = whole[torch.arange(len(indices))[:, None], at]
+        return whole[torch.arange(len(indices))[:, None], at]
+
+    def _smoothed(self, window: Tensor, coarse: Sequence[int]) -> Tensor:
+        """The functions of a coarse grid that windows leave there, on their own grid."""
         resample = fourier.resample if self.periodic else cosine.resample
-        return window, resample(resample(window, self.coarse), window.shape[2:])
+        return resample(resample(window, coarse), window.shape[2:])

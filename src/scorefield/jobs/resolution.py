@@ -172,13 +172,30 @@ def given_by(
 ) -> tuple[dict[str, Tensor], str]:
     """Fields that n samples are conditioned on, sample i on field i, over again where there are fewer, on a grid; and a digest.
 
+    What of them is not known (NaN) enters networks as 0, the mean of training where they standardise it, which a warning says.
+
     Args:
         fields: in the units of what the network was conditioned on.
         n: how many samples.
         grid: points along each axis.
         load: the training data, which say whether fields are periodic; called where they are brought onto another grid.
+
+    Raises:
+        InputError: nothing is known of a field, or not all of one that is to be brought onto another grid.
     """
     x = fields.gather(torch.arange(min(n, len(fields)))).x
+    if bool((known := x.isfinite()).logical_not().any()):
+        if bool((empty := ~known.flatten(1).any(1)).any()):
+            raise InputError(
+                f"--given: nothing is known of field {int(empty.nonzero()[0])}, which is all NaN: leave it out."
+            )
+        if tuple(x.shape[2:]) != tuple(grid):
+            size = "×".join(map(str, grid))
+            raise InputError(
+                f"--given has points that are not known (NaN), and is not of the grid {size}: give it there."
+            )
+        share = 100 * float((~known).double().mean())
+        log.warning(f"{share:.2g} % of --given is not known (NaN): it enters the network as 0 in its own units")
     content = sha256(repr((tuple(x.shape), len(fields))).encode() + x.numpy().tobytes()).hexdigest()
     if tuple(x.shape[2:]) != tuple(grid):
         x = (fourier.resample if load().periodic else cosine.resample)(x, grid)

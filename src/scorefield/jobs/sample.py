@@ -232,7 +232,7 @@ class Sample(Drawing):
                 return resolution.conditions(fields, (starts[:, None] + each).flatten(), grid)
 
             return of_data, split, min(self.n, sequences)
-        if model.generative.net.cond_channels != window:
+        if model.generative.net.cond_channels not in (0, window):  # of 0 --given is refused
             raise InputError("--joint takes a file of one field for each time: give train or valid instead.")
         cond, content = self._from_file(model, times, self.n, grid)
         x, sequences = cond["field"], min(self.n, len(read_fields(Path(split), (times, *model.shape[1:]))))

@@ -61,6 +61,8 @@ class Observed:
             raise InputError(
                 f"{path} is {sizes[0]}, where {sizes[1]} is needed (times × variables × grid): NaN where nothing is known."
             )
+        if array.dtype.kind not in "biuf":
+            raise InputError(f"{path} holds {array.dtype}, where real numbers are needed: NaN where nothing is known.")
         y = torch.from_numpy(np.array(array, dtype=np.float64)).reshape(-1, *shape[1:])
         if bool(y.isinf().any()) or not bool(y.isfinite().any()):
             raise InputError(f"{path} needs finite values where something is known and NaN elsewhere.")

@@ -15,6 +15,7 @@ from scorefield.mri.bart import open_cfl, read_cfl, read_whole_cfl
 from scorefield.mri.containers import CONTAINERS, names_in, read_named
 from scorefield.mri.ismrmrd import image_size, read_ismrmrd
 from scorefield.mri.kspace import KSpace, check_layout, check_maps, in_ordinary_units
+from scorefield.mri.masks import sampled_by
 from scorefield.mri.trajectory import arranged, in_cycles
 from scorefield.mri.twix import read_twix
 
@@ -110,10 +111,14 @@ def _open(path: Path) -> KSpace:
     if path.suffix == ".dat":
         return read_twix(path)
     if path.suffix in CONTAINERS:
-        if "trajectory" in names_in(path):
-            places = read_named(path, "trajectory")
-            return off_grid(read_named(path, "kspace"), places, _matrix_in(path), str(path))
-        return _container(path)
+        names, kspace = names_in(path), read_named(path, "kspace")
+        mask, maps = (read_named(path, name) if name in names else None for name in ("mask", "maps"))
+        found = (
+            off_grid(kspace, read_named(path, "trajectory"), _matrix_in(path), str(path))
+            if "trajectory" in names
+            else _array(kspace, str(path))
+        )
+        return _beside(found, None if mask is None else np.squeeze(mask), maps)
     raise InputError(
         f"{path} is of no known kind of k-space: give .h5 (fastMRI, ISMRMRD), .npy, .npz, .mat, .cfl or .dat."
     )
@@ -127,23 +132,36 @@ def _array(array: np.ndarray, origin: str) -> KSpace:
     return KSpace(origin, shape, lambda number: array[number], guessed=guessed)
 
 
-def _container(path: Path) -> KSpace:
-    """k-space with the mask and the maps that lie beside it, as in fastMRI's layout."""
-    found, names = _array(read_named(path, "kspace"), str(path)), names_in(path)
-    mask = _mask(np.squeeze(read_named(path, "mask")), found.shape, str(path)) if "mask" in names else None
-    if "maps" not in names:
-        return replace(found, mask=mask)
-    maps = read_named(path, "maps")
-    maps = maps[None] if maps.ndim == 3 else maps
-    if maps.shape not in (found.shape, (1, *found.shape[1:])):
-        raise InputError(f"The maps of {path} are {maps.shape}, where k-space is {found.shape}.")
-    check_maps(maps.shape, maps.dtype, str(path))
-    return replace(found, mask=mask, maps=lambda number: maps[number if len(maps) > 1 else 0].astype(np.complex64))
+def _beside(found: KSpace, mask: np.ndarray | None, maps: Any) -> KSpace:
+    """k-space with the mask and the maps that lie beside it in its file.
+
+    Args:
+        found: k-space.
+        mask: where it was sampled: of columns, points, or either of each slice; off the grid columns are readouts.
+        maps: (coils, height, width) of the image, or for each slice: an array, or a data set of HDF5.
+    """
+    slices, coils, *grid = found.shape
+    if mask is not None:
+        found = replace(found, mask=_mask(mask, found.shape, found.origin))
+    if maps is None:
+        return found
+    check_maps(maps.shape, maps.dtype, found.origin)
+    size = grid if found.trajectory is None else found.trajectory.matrix
+    each = len(maps.shape) == 4 and len(maps) > 1
+    if tuple(maps.shape) not in ((coils, *size), (1, coils, *size), (slices, coils, *size)):
+        expected = (slices, coils, *size)
+        raise InputError(f"The maps of {found.origin} are {tuple(maps.shape)}, where k-space is of {expected}.")
+
+    def of_slice(number: int) -> np.ndarray:
+        whole = len(maps.shape) == 3
+        return np.asarray(maps if whole else maps[number if each else 0], dtype=np.complex64)
+
+    return replace(found, maps=of_slice)
 
 
 def _mask(values: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray:
     """Where k-space of a shape was sampled: of columns, points, or either of each slice."""
-    mask = values != 0
+    mask = sampled_by(values, f"The mask of {origin}")
     if mask.shape == (shape[0], shape[3]) and mask.shape != shape[2:]:
         return mask[:, None]  # lines of each slice
     if mask.shape not in ((shape[3],), (1, shape[3]), shape[2:], (shape[0], *shape[2:])):
@@ -154,7 +172,8 @@ def _mask(values: np.ndarray, shape: tuple[int, ...], origin: str) -> np.ndarray
 def _hdf5(path: Path) -> KSpace:
     file = _open_hdf5(path)
     if "kspace" in file and "trajectory" in file:
-        return off_grid(np.asarray(file["kspace"]), np.asarray(file["trajectory"]), _matrix_in(path), str(path))
+        found = off_grid(np.asarray(file["kspace"]), np.asarray(file["trajectory"]), _matrix_in(path), str(path))
+        return _beside(found, np.asarray(file["mask"]) if "mask" in file else None, file.get("maps"))
     if "kspace" in file:
         return _fastmri(file, str(path))
     if "dataset/data" in file:
@@ -165,7 +184,7 @@ def _hdf5(path: Path) -> KSpace:
 
 def _fastmri(file: Any, origin: str) -> KSpace:
     """fastMRI's layout: kspace (slices, coils, height, width), of a single coil without that axis, perhaps a mask and maps."""
-    for name in ("kspace", "maps"):
+    for name in ("kspace", "maps", "mask"):
         if name in file and not hasattr(file[name], "dtype"):
             raise InputError(
                 f"The {name} of {origin} is a group of {', '.join(file[name]) or 'nothing'}, not an array."
@@ -174,13 +193,6 @@ def _fastmri(file: Any, origin: str) -> KSpace:
     single = data.ndim == 3
     full = (data.shape[0], 1, *data.shape[1:]) if single else data.shape
     shape = check_layout(full, data.dtype, origin)
-    mask = _mask(np.asarray(file["mask"]), shape, origin) if "mask" in file else None
-    maps = None
-    if "maps" in file:
-        if file["maps"].shape != shape:
-            raise InputError(f"The maps of {origin} are {file['maps'].shape}, where k-space is {shape}.")
-        check_maps(file["maps"].shape, file["maps"].dtype, origin)
-        maps = lambda number: np.asarray(file["maps"][number], dtype=np.complex64)  # noqa: E731
     note = (
         f"{origin} has no axis of coils: taken as single-coil: {shape[0]} slices. If these are the coils of one slice, give "
         f"(1, {shape[0]}, {shape[2]}, {shape[3]})."
@@ -195,7 +207,17 @@ def _fastmri(file: Any, origin: str) -> KSpace:
         if file[name].ndim == 3 and len(file[name]) == shape[0]:
             target, called = (lambda number, name=name: np.asarray(file[name][number], dtype=np.float32)), name
     read = (lambda number: data[number][None]) if single else (lambda number: data[number])
-    return KSpace(origin, shape, read, mask, None, size, maps, note if single else "", single, target, called)
+    found = KSpace(
+        origin,
+        shape,
+        read,
+        size=size,
+        note=note if single else "",
+        guessed=single,
+        target=target,
+        target_name=called,
+    )
+    return _beside(found, np.asarray(file["mask"]) if "mask" in file else None, file.get("maps"))
 
 
 def read_maps(path: Path) -> np.ndarray:

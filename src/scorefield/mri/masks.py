@@ -168,7 +168,9 @@ class MaskFile(Sampling):
 
     @property
     def content(self) -> np.ndarray:
-        return np.asarray(ArrayFile(Path(self.path)).read("", "the mask"))
+        values = np.asarray(ArrayFile(Path(self.path)).read("", "the mask"))
+        sampled_by(values, f"The mask {self.path}")
+        return values
 
     def __call__(self, grid: tuple[int, int], number: int = 0) -> np.ndarray:
         mask = self.content != 0
@@ -189,6 +191,14 @@ class MaskFile(Sampling):
 
 
 # ---------------------------------------------------------------------------------------------------- what a mask says
+def sampled_by(values: np.ndarray, origin: str) -> np.ndarray:
+    """Where a mask says that k-space was sampled, where it is not 0. Text, complex numbers and NaN are refused."""
+    if values.dtype.kind not in "biuf" or not np.isfinite(values).all():
+        what = "NaN or infinite values" if values.dtype.kind == "f" else str(values.dtype)
+        raise InputError(f"{origin} holds {what}: give 1 where k-space was sampled, and 0 elsewhere.")
+    return values != 0
+
+
 def calibration_box(mask: np.ndarray) -> tuple[int, int]:
     """Height and width of a fully sampled box around the centre of k-space: the one of the largest shorter side.
 

@@ -210,18 +210,24 @@ class Scans:
         kspace, acquired = self.kspace.slice(number)
         if self.trajectory is None:
             kspace, acquired = remove_oversampling(kspace, acquired, self._height(acquired))
-        return kspace, acquired, acquired & self._used(kspace.shape[1:], number)
+        mask = acquired & self._used(acquired, number)
+        if not mask.any():
+            raise InputError(
+                f"Nothing of slice {number} of {self.kspace.origin} is used: it was not sampled where the mask is not 0."
+            )
+        return kspace, acquired, mask
 
-    def _used(self, grid: tuple[int, int], number: int) -> np.ndarray:
+    def _used(self, acquired: np.ndarray, number: int) -> np.ndarray:
         """Which points of a slice are used: of a mask of (slices, width), its lines."""
         lines, shape = self.sampling.content, self.kspace.shape
         if lines is not None and lines.shape == (shape[0], shape[3]) and shape[0] != shape[2]:
-            return np.broadcast_to(lines[number] != 0, grid)
-        used = self.sampling(grid, number)
-        if (
-            self.trajectory is not None and lines is None
-        ):  # an even part of the angles, in whichever order they were measured
-            used = used[:, np.argsort(by_angle(self.trajectory.of(number)))]
+            return np.broadcast_to(lines[number] != 0, acquired.shape)
+        if self.trajectory is None or lines is not None:
+            return self.sampling(acquired.shape, number)
+        # An even part of the angles of what was acquired, in whichever order it was measured
+        readouts, used = acquired.any(0), np.zeros_like(acquired)
+        even = self.sampling((len(acquired), int(readouts.sum())), number)
+        used[:, readouts] = even[:, np.argsort(by_angle(self.trajectory.of(number)[:, readouts]))]
         return used
 
     def _noisy_slice(self, number: int) -> tuple[np.ndarray, np.ndarray]:

@@ -114,14 +114,17 @@ def test_windows_condition_samples_on_any_grid(flow, tmp_path, capsys) -> None:
     assert np.load(out / "samples.npy").shape == (3, 1, 24, 24)
     refused(capsys, [*call, "--given", "train"], "given")
     fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
-    coarse, fine = conditions(fields, 3, (16, 16))["field"], conditions(fields, 3, (24, 24))["field"]
+    coarse, fine = (
+        conditions(fields, torch.arange(3), (16, 16))["field"],
+        conditions(fields, torch.arange(3), (24, 24))["field"],
+    )
     torch.testing.assert_close(resample(fine, (16, 16)), coarse, atol=1e-5, rtol=0)
 
 
 def test_samples_are_conditioned_on_a_file(flow, tmp_path, capsys) -> None:
     """As on the held-out fields that the file holds, on their grid or another one; another file is another job."""
     fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
-    known = conditions(fields, 3, (16, 16))["field"]
+    known = conditions(fields, torch.arange(3), (16, 16))["field"]
     np.save(tmp_path / "a.npy", known.numpy())
     np.save(tmp_path / "one.npy", known[:1].numpy())
 
@@ -134,6 +137,15 @@ def test_samples_are_conditioned_on_a_file(flow, tmp_path, capsys) -> None:
     call = ["sample", str(flow), "-n", "3", "--chunk", "3", "--steps", "2"]
     assert main([*call, "--given", str(tmp_path / "a.npy"), "--out", str(tmp_path / "file")]) == 0
     refused(capsys, [*call, "--out", str(tmp_path / "file"), "--given", str(tmp_path / "one.npy")], "given")
+    holes = known.numpy().copy()
+    holes[1, 0, :4] = np.nan
+    np.save(tmp_path / "holes.npy", holes)
+    np.save(tmp_path / "empty.npy", np.where(np.arange(3)[:, None, None, None] == 2, np.nan, holes))
+    assert main([*call, "--given", str(tmp_path / "holes.npy"), "--out", str(tmp_path / "holes")]) == 0
+    assert "of --given is not known (NaN)" in capsys.readouterr().err
+    finer = ["--resolution", "24", "--given", str(tmp_path / "holes.npy"), "--out", str(tmp_path / "x")]
+    refused(capsys, [*call, *finer], "not of the grid 24×24")
+    refused(capsys, [*call, "--given", str(tmp_path / "empty.npy"), "--out", str(tmp_path / "x")], "of field 2, which")
     np.save(tmp_path / "wrong.npy", np.zeros((2, 9, 16, 16), np.float32))
     for wrong, words in (("wrong.npy", "9×16×16"), ("absent.npy", "no file")):
         refused(capsys, [*call, "--out", str(tmp_path / "x"), "--given", str(tmp_path / wrong)], words)

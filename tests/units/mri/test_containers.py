@@ -11,6 +11,8 @@ from scipy.io import savemat
 from scorefield.foundation.errors import InputError
 from scorefield.mri.files import open_kspace, read_maps
 from scorefield.mri.kspace import KSpace
+from scorefield.mri.masks import EquispacedLines, MaskFile
+from scorefield.mri.scan_loading import Scans
 
 h5py = pytest.importorskip("h5py")
 
@@ -82,3 +84,58 @@ def test_k_space_is_found_by_its_name_or_as_the_only_one(kind: str, tmp_path: Pa
 def _written(kind: str, path: Path, maps: np.ndarray) -> Path:
     WRITERS[kind](path, maps=maps)
     return path
+
+
+@pytest.mark.parametrize("kind", [*WRITERS, "h5"])
+def test_masks_and_maps_lie_beside_readouts_off_the_grid_too(kind: str, tmp_path: Path) -> None:
+    """Of the coils of k-space and the pixels of the image; a mask of readouts."""
+    angle, along = 1.94 * np.arange(18), np.arange(20) / 20 - 0.5  # far apart, which tells them from samples
+    places = along[:, None, None] * np.stack((np.sin(angle), np.cos(angle)), -1)
+    maps = kspace()[0, :, :16, :16]
+
+    def opened(**arrays: np.ndarray) -> KSpace:
+        path = tmp_path / f"k{len(list(tmp_path.iterdir()))}.{'mat' if kind[0] == 'v' else kind}"
+        whole = {"kspace": kspace()[:1], "trajectory": places, "matrix": np.array([16, 16]), **arrays}
+        if kind == "h5":
+            with h5py.File(path, "w") as file:
+                for name, values in whole.items():
+                    file[name] = values
+        else:
+            WRITERS[kind](path, **whole)
+        return open_kspace(path)
+
+    found = opened(maps=maps, mask=np.arange(18) % 2)
+    assert found.maps is not None
+    np.testing.assert_array_equal(found.maps(0), maps)
+    assert np.array_equal(found.slice(0)[1], np.broadcast_to(np.arange(18) % 2 == 1, (20, 18)))
+    with pytest.raises(InputError, match=r"maps .*where k-space is of \(1, 3, 16, 16\)"):
+        opened(maps=maps[:2]).slice(0)
+    with pytest.raises(InputError, match="mask"):
+        opened(mask=np.ones(17))
+    every, most = (
+        Scans(found, EquispacedLines(3.0, 0), noise=1e-3)._slice(0)[2].any(0)
+        for found in (opened(), opened(mask=np.arange(18) % 2))
+    )
+    assert every.sum() == 6 and most.sum() == 3  # of those that were acquired a third
+    with pytest.raises(InputError, match="Nothing of slice 0"):
+        np.save(tmp_path / "other.npy", (np.arange(18) + 1) % 2)
+        Scans(found, MaskFile(tmp_path / "other.npy"), noise=1e-3)._slice(0)
+
+
+@pytest.mark.parametrize(
+    ("mask", "what"),
+    [
+        (np.where(np.arange(18) > 3, 1.0, np.nan), "NaN"),
+        (np.ones(18) * 1j, "complex128"),
+        (np.array(["no"] * 18), "U2"),
+    ],
+    ids=["NaN", "complex", "text"],
+)
+def test_a_mask_that_says_nothing_is_refused(mask: np.ndarray, what: str, tmp_path: Path) -> None:
+    """Not taken for one that is 1 everywhere."""
+    np.savez(tmp_path / "k.npz", kspace=kspace(), mask=mask)
+    np.save(tmp_path / "m.npy", mask)
+    with pytest.raises(InputError, match=what):
+        open_kspace(tmp_path / "k.npz")
+    with pytest.raises(InputError, match=what):
+        MaskFile(tmp_path / "m.npy")((20, 18))
