@@ -161,5 +161,7 @@ def test_a_check_that_says_nothing_says_why():
     loud = replace(scan, noise=100.0)
     assert "at 0 of" in predictive_check(loud, part, members).warning
     assert "of 3 members" in predictive_check(scan, part, members[:3]).warning
+    copies = members[torch.arange(len(members)) % 2]  # which spread less than the law has it, whatever the prior
+    assert f"of {len(members)} members 2 differ" in predictive_check(scan, part, copies).warning
     assert "too little was sampled" in predictive_check(scan, part & False, members).warning
     assert not PredictiveCheck().warning and np.isnan(predictive_check(loud, part, members).coverage)

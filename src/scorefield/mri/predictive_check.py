@@ -149,6 +149,11 @@ def predictive_check(scan: Scan, part: Tensor, members: Tensor, number: int = 0)
     """
     if len(members) < MEMBERS:
         return PredictiveCheck(silent=f"of {len(members)} members; {MEMBERS} are needed (-n), 8 are better.")
+    distinct = len(torch.view_as_real(members).flatten(1).unique(dim=0))
+    if distinct < MEMBERS:  # of weighted particles, few of which counted
+        return PredictiveCheck(
+            silent=f"of {len(members)} members {distinct} differ, the others are copies; {MEMBERS} are needed."
+        )
     if not bool(part.any()):
         return PredictiveCheck(silent=NOTHING)
     x = members.to(scan.maps.dtype)

@@ -29,7 +29,7 @@ def tuned(scan: Scan, given: Baselines) -> Baselines:
     of their energy in the middle, and say little of the noise that more iterations let in. So of CG-SENSE the fewest iterations
     are taken whose error is within one standard error of the least (Breiman et al. 1984, 1-SE rule): on T1 slices, R = 2 to 8 and
     noise 15 to 30 dB below (17 cases), within 0.6 dB of the best of all settings, 0.13 on average; the least error alone is up to
-    3.3 dB off, and 0.7 on average.
+    3.3 dB off, and 0.7 on average. Of a Poisson disc of R = 4 on one slice more, noise 20 and 15 dB below, 0.8 and 1.0 are left.
 
     Args:
         scan: a slice.
@@ -53,7 +53,7 @@ def tuned(scan: Scan, given: Baselines) -> Baselines:
 
 def simplest(errors: Mapping[tuple[float, int], Sequence[float]]) -> tuple[float, int]:
     """Of damping and iterations those with the fewest whose errors in some parts exceed those of the best by no more than one
-    standard error of the mean difference; of several dampings the one with the least error.
+    standard error of the mean difference; of several dampings the largest.
     """
     found = {setting: np.asarray(each) for setting, each in errors.items()}
     best = min(found.values(), key=lambda each: each.sum())
