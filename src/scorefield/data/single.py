@@ -13,9 +13,10 @@ from torch import Tensor
 
 from scorefield.data.arrays import ArrayFile
 from scorefield.data.decode import Conversion
-from scorefield.data.fields import ArrayFields, ChannelAxis
+from scorefield.data.fields import ArrayFields, ChannelAxis, Stored
 from scorefield.data.images import Files
 from scorefield.data.listing import SUFFIXES
+from scorefield.data.stored import open_arrays
 from scorefield.foundation.errors import InputError
 
 log = logging.getLogger("scorefield")
@@ -77,29 +78,77 @@ def read_field(path: Path, shape: Sequence[int]) -> Tensor:
     return x
 
 
-def read_fields(path: Path, shape: Sequence[int]) -> ArrayFields:
-    """The field, or the fields, that an image or a .npy file holds, of any grid with the channels and the rank of a shape.
+def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> ArrayFields:
+    """The field, or the fields, that a file holds, of any grid with the channels and the rank of a shape.
 
     Args:
-        path: an image or a .npy file: (*grid), one channel axis first or last, and before these an axis of fields or none.
+        path: an image, or arrays as `open_arrays` reads them: (*grid), one channel axis first or last, and before these an axis
+            of fields or none.
         shape: (channels, *grid), of which the sizes of the grid do not matter.
+        name: which array, of a file of several; by default the only one that fits.
+
+    Raises:
+        InputError: nothing fits, or several arrays do and none has the name.
     """
-    array, rank = read_array(path), len(shape) - 1
+    if path.suffix.lower() in SUFFIXES or path.suffix == ".npy" or not path.exists():
+        return _fitting(read_array(path), shape, str(path))
+    file = open_arrays(path)
+    if (name is not None and name in file.names) or len(file.names) == 1:
+        chosen = file.names[0] if len(file.names) == 1 or name is None else name
+        return _fitting(np.asarray(file.read(chosen, "the name")[:]), shape, f"{chosen or 'the array'} of {path}")
+    found = [other for other in file.names if _kind(file.read(other, "the name"), shape) is not None]
+    if len(found) == 1:
+        return _fitting(np.asarray(file.read(found[0], "the name")[:]), shape, f"{found[0]} of {path}")
+    kind = f"fields of {shape[0]} channels on grids of {len(shape) - 1} axes"
+    if found:
+        raise InputError(f"{path} has several arrays of {kind}, {', '.join(found)}: save the one that is meant alone.")
+    there = ", ".join(file.names) or "none"
+    raise InputError(f"{path} has no array of {kind}, but {there}: save them as (fields, channels, *grid).")
+
+
+def read_axes(path: Path, grid: Sequence[int]) -> dict[str, np.ndarray]:
+    """The coordinates that a file holds beside fields: arrays of one axis that rise or fall, as long as an axis of their grid."""
+    if path.suffix.lower() in SUFFIXES or path.suffix == ".npy":
+        return {}
+    file, found = open_arrays(path), {}
+    for name in file.names:
+        array = file.read(name, "the name")
+        sizes = [n for n in array.shape if n > 1]  # MATLAB's arrays have two axes at least
+        if len(sizes) == 1 and array.dtype.kind in "iuf" and sizes[0] in grid:
+            values = np.asarray(array[:]).reshape(-1)
+            steps = np.diff(values.astype(np.float64))
+            if bool((steps > 0).all() or (steps < 0).all()):
+                found[name] = values
+    return found
+
+
+def _kind(array: Stored, shape: Sequence[int]) -> tuple[bool, ChannelAxis] | None:
+    """Whether an array is a single field, and where its channels are; None where it is no fields of that kind."""
+    if array.dtype.kind not in "biufc":
+        return None
+    rank, ndim, sizes = len(shape) - 1, len(array.shape), array.shape
     channels = shape[0] // 2 if array.dtype.kind == "c" and shape[0] % 2 == 0 else shape[0]
-    single = {"none": channels == 1 and array.ndim == rank}
-    several = {"none": channels == 1 and array.ndim == rank + 1}
+    single = {"none": channels == 1 and ndim == rank}
+    several = {"none": channels == 1 and ndim == rank + 1}
     for axis, place in (("first", 0), ("last", -1)):
-        single[axis] = array.ndim == rank + 1 and array.shape[place] == channels
-        several[axis] = array.ndim == rank + 2 and array.shape[place or 1] == channels
-    for whole, kinds in ((array[None], single), (array, several)):
-        axis = next((axis for axis in get_args(ChannelAxis) if kinds.get(axis)), None)
-        if axis is not None:
-            return ArrayFields(whole, axis, origin=str(path))
-    found = "×".join(map(str, array.shape))
-    raise InputError(
-        f"{path} is {array.dtype} {found}, where fields of {shape[0]} channels on grids of {rank} axes are needed: save it as "
-        f"(fields, channels, *grid)."
-    )
+        single[axis] = ndim == rank + 1 and sizes[place] == channels
+        several[axis] = ndim == rank + 2 and sizes[place or 1] == channels
+    for one, kinds in ((True, single), (False, several)):
+        for axis in get_args(ChannelAxis):
+            if kinds.get(axis):
+                return one, axis
+    return None
+
+
+def _fitting(array: np.ndarray, shape: Sequence[int], origin: str) -> ArrayFields:
+    """An array as fields."""
+    if (kind := _kind(array, shape)) is None:
+        raise InputError(
+            f"{origin} is {array.dtype} {'×'.join(map(str, array.shape))}, where fields of {shape[0]} channels on grids of "
+            f"{len(shape) - 1} axes are needed: save it as (fields, channels, *grid)."
+        )
+    one, axis = kind
+    return ArrayFields(array[None] if one else array, axis, origin=origin)
 
 
 def peak_of(array: np.ndarray) -> float:

@@ -30,10 +30,12 @@ class Source(ABC):
     Attributes:
         past: how many fields before it, as its condition, each field is given; 0 where that is something else.
         window: how many times of a sequence each field has as its channels; 0 where these are something else.
+        given: the name of the fields that these are conditioned on, in a file of several arrays; None where there is none.
     """
 
     past: int = 0
     window: int = 0
+    given: str | None = None
 
     @abstractmethod
     def load(self, split: Split) -> FieldDataset:

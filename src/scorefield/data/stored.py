@@ -37,7 +37,11 @@ class StoredFile(Protocol):
 
 
 def open_arrays(path: Path) -> StoredFile:
-    """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5), PyTorch (.pt, .pth), MATLAB (.mat) or Zarr file (.zarr, .zarr.zip)."""
+    """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5), NetCDF (.nc), PyTorch (.pt, .pth), MATLAB (.mat) or Zarr file (.zarr,
+    .zarr.zip).
+    """
+    if path.suffix == ".nc":
+        return NetCDFFile(path)
     if path.suffix in HDF5:
         return HDF5File(path)
     if path.suffix in TORCH:
@@ -97,6 +101,25 @@ class HDF5Array:
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_content": None}  # an open file does not travel to another process
+
+
+class NetCDFFile:
+    """The variables and coordinates of a NetCDF file as they are meant: unpacked, NaN for what is missing."""
+
+    def __init__(self, path: Path) -> None:
+        xarray = require("xarray", f"{path} is NetCDF", "climate")
+        if not path.is_file():
+            raise AbsentDataError(f"There is no file {path}: correct the path.")
+        self.path = path
+        try:
+            self._content = xarray.open_dataset(path, decode_times=False)
+        except Exception as error:  # its engines raise errors of many kinds
+            raise InputError(f"{path} is no whole NetCDF file ({brief(error)}): save it again.") from error
+        self.names = tuple(str(name) for name in self._content.variables)
+
+    def read(self, name: str, argument: str) -> Stored:
+        check_name(name, self.names, self.path, argument)
+        return self._content[name].values
 
 
 class TorchFile:

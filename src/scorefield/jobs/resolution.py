@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -165,6 +166,30 @@ def conditions(fields: FieldDataset, rows: Tensor, grid: Sequence[int]) -> dict[
     if "coords" in cond:
         cond["coords"] = on_grid(cond["coords"], grid)
     return cond
+
+
+def axes_on(axes: Mapping[str, np.ndarray], known: Sequence[int], grid: Sequence[int]) -> dict[str, np.ndarray]:
+    """Coordinates along the axes of a grid, on another grid of the same domain: of its cells' middles where they are equally
+    spaced. Others are left out, which a warning says.
+
+    Args:
+        axes: by their names.
+        known: the grid that they belong to.
+        grid: that they are wanted on.
+    """
+    found = {}
+    for name, values in axes.items():
+        wanted = {m for n, m in zip(known, grid, strict=True) if n == len(values)}
+        steps = np.diff(values.astype(np.float64))
+        if wanted == {len(values)}:
+            found[name] = values
+        elif len(wanted) == 1 and np.allclose(steps, steps[0], rtol=1e-3, atol=0):
+            (m,) = wanted
+            width = len(values) * steps.mean() / m
+            found[name] = values[0] - 0.5 * steps.mean() + width * (np.arange(m) + 0.5)
+        else:
+            log.warning("%s of --given is not equally spaced, or belongs to several axes: it is not carried over", name)
+    return found
 
 
 def given_by(

@@ -6,12 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.data.single import read_fields
+from scorefield.data.fields import ArrayFields
+from scorefield.data.single import read_axes, read_fields
 from scorefield.data.source import Source
 from scorefield.foundation.errors import InputError, brief
+from scorefield.foundation.files import replacing
 from scorefield.foundation.launch import is_first
 from scorefield.guidance import Method, MomentMatching
 from scorefield.jobs import resolution
@@ -49,7 +52,8 @@ class Sample(Drawing):
             modes and nothing is given: the spectrum of the training data by each field's own power), WienerBeyond (the spectrum
             alone), Extrapolate (what the network makes of them) or BandLimited (no noise in them).
         given: condition sample i on what goes with field i of this split of the data, train or valid; or on field i of a file, an
-            image or .npy (fields, channels, *grid) in the units of the data; over again where there are fewer.
+            image or (fields, channels, *grid) in a .npy, .npz, HDF5, NetCDF, Zarr, .mat or .pt file, in the units of the data;
+            over again where there are fewer. Its coordinates are kept in coordinates.npz.
         rollout: draw sequences of so many fields, each given those before it, of a run on `Forecasts`; with --given.
         joint: draw sequences of so many fields, all together, of a run on `Windows` with `together`; with --given the fields that
             windows are given go with the first held-out sequences, or a file has them, (sequences, fields, *grid).
@@ -112,6 +116,7 @@ class Sample(Drawing):
     def run(self) -> Tensor | None:
         if self.joint is not None:
             run_job(self._trajectories(self.joint), unit="sample", title="sequences")
+            self._carry()
             log.info("%d sequences of %d fields in %s", self.n, self.joint, self.out)
             return read_samples(self.out)
         job = self.job()
@@ -121,9 +126,11 @@ class Sample(Drawing):
                     "--rollout is for a run on Forecasts, whose fields are given those before: leave it out."
                 )
             run_job(Rollout(job, self.rollout, self._known), unit="sample", title="sequences")
+            self._carry()
             log.info("%d sequences of %d fields in %s", self.n, self.rollout, self.out)
             return read_samples(self.out)
         run_job(job, unit="sample", title="sample")
+        self._carry()
         if self.trajectory and is_first() and not (path := self.out / "trajectory.png").exists():
             trajectory(job.of_the_first(8), path)
         log.info("%d samples in %s", self.n, self.out)
@@ -183,10 +190,32 @@ class Sample(Drawing):
     def _from_file(
         self, model: Model, channels: int, n: int, grid: tuple[int, ...]
     ) -> tuple[dict[str, Tensor], str | None]:
-        fields = read_fields(Path(str(self.given)), (channels, *model.shape[1:]))
+        fields = self._fields((channels, *model.shape[1:]))
         return resolution.given_by(
             fields, n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train")
         )
+
+    def _fields(self, shape: tuple[int, ...]) -> ArrayFields:
+        """Those of the file that --given names, of several arrays the one of the name that the run was trained with."""
+        path = Path(str(self.given))
+        try:
+            name = self.checkpoint.source(self.trust).given
+        except InputError:  # what the run was trained on is not known here
+            name = None
+        return read_fields(path, shape, name)
+
+    def _carry(self) -> None:
+        """The coordinates that --given has beside its fields, for the grid of the samples, as `coordinates.npz`."""
+        path, model = self.out / "coordinates.npz", self.model
+        if self.given is None or str(self.given) in ("train", "valid") or path.exists() or not is_first():
+            return
+        if not (channels := model.generative.net.cond_channels):
+            return
+        known = tuple(self._fields((channels, *model.shape[1:]))[0].x.shape[1:])
+        grid = resolution.grid_of(model.shape[1:], self.resolution)
+        if axes := resolution.axes_on(read_axes(Path(str(self.given)), known), known, grid):
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, allow_pickle=False, **axes)
 
     @property
     def _known(self) -> int:
@@ -194,7 +223,7 @@ class Sample(Drawing):
         if (split := str(self.given)) in ("train", "valid"):
             return min(self.n, len(self.checkpoint.source(self.trust).load(split)))
         shape = (self.model.generative.net.cond_channels, *self.model.shape[1:])
-        return min(self.n, len(read_fields(Path(split), shape)))
+        return min(self.n, len(self._fields(shape)))
 
     def _trajectories(self, times: int) -> Trajectories:
         """Sequences drawn together, all that can be refused refused."""
@@ -235,7 +264,7 @@ class Sample(Drawing):
         if model.generative.net.cond_channels not in (0, window):  # of 0 --given is refused
             raise InputError("--joint takes a file of one field for each time: give train or valid instead.")
         cond, content = self._from_file(model, times, self.n, grid)
-        x, sequences = cond["field"], min(self.n, len(read_fields(Path(split), (times, *model.shape[1:]))))
+        x, sequences = cond["field"], min(self.n, len(self._fields((times, *model.shape[1:]))))
 
         def of_file(rows: Tensor) -> dict[str, Tensor]:
             return {"field": x[rows % sequences].unfold(1, window, 1).movedim(-1, 2).flatten(0, 1)}

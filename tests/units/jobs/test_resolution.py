@@ -152,6 +152,59 @@ def test_samples_are_conditioned_on_a_file(flow, tmp_path, capsys) -> None:
     refused(capsys, [*call, "--out", str(tmp_path / "x"), "--given", "test"], "no file test")
 
 
+def stored(path, arrays) -> None:
+    """Named arrays in a file of the kind that its name says."""
+    if path.suffix == ".npz":
+        np.savez(path, **arrays)
+    elif path.suffix == ".h5":
+        h5py = pytest.importorskip("h5py")
+        with h5py.File(path, "w") as file:
+            for name, values in arrays.items():
+                file[name] = values
+    elif path.suffix == ".mat":
+        pytest.importorskip("scipy.io").savemat(path, arrays)
+    else:
+        xarray = pytest.importorskip("xarray")
+        axes = {name: (name, values) for name, values in arrays.items() if values.ndim == 1}
+        variable = (("field", "channel", "lat", "lon"), arrays["vorticity"])
+        file = xarray.Dataset({"vorticity": variable}, axes)
+        file.to_netcdf(path) if path.suffix == ".nc" else file.to_zarr(path)
+
+
+@pytest.mark.parametrize("name", ["a.npz", "a.h5", "a.nc", "a.zarr", "a.mat"])
+def test_conditions_are_read_from_files_of_named_arrays_and_keep_their_coordinates(
+    flow, tmp_path, capsys, name
+) -> None:
+    """As from a .npy; coordinates as they are on the same grid, and the middles of cells on another."""
+    fields = scorefield.run.loading.open_checkpoint(flow).source().load("valid")
+    known = conditions(fields, torch.arange(2), (16, 16))["field"].numpy()
+    lat, lon = np.linspace(40, 47.5, 16), np.linspace(350, 320, 16)
+    stored(tmp_path / name, {"vorticity": known, "lat": lat, "lon": lon})
+    np.save(tmp_path / "a.npy", known)
+    call = ["sample", str(flow), "-n", "4", "--chunk", "4", "--steps", "2"]
+    for out, given in (("named", name), ("plain", "a.npy")):
+        assert main([*call, "--given", str(tmp_path / given), "--out", str(tmp_path / out)]) == 0
+    np.testing.assert_array_equal(np.load(tmp_path / "named/samples.npy"), np.load(tmp_path / "plain/samples.npy"))
+    with np.load(tmp_path / "named/coordinates.npz") as axes:
+        assert {*axes.files} == {"lat", "lon"}
+        np.testing.assert_allclose(axes["lat"], lat)
+        np.testing.assert_allclose(axes["lon"], lon)
+    finer = [*call, "--resolution", "32", "--given", str(tmp_path / name), "--out", str(tmp_path / "finer")]
+    assert main(finer) == 0
+    with np.load(tmp_path / "finer/coordinates.npz") as axes:
+        np.testing.assert_allclose(
+            axes["lat"].reshape(16, 2).mean(1), lat
+        )  # a cell of the old grid is two of the new one
+        np.testing.assert_allclose(np.diff(axes["lon"]), -1)
+    assert not (tmp_path / "plain/coordinates.npz").exists()
+    capsys.readouterr()
+    if name == "a.npz":
+        stored(tmp_path / "two.npz", {"a": known, "b": known})
+        stored(tmp_path / "none.npz", {"a": known[:, :, 0], "b": lat})
+        for wrong, words in (("two.npz", "several arrays"), ("none.npz", "no array of fields")):
+            refused(capsys, [*call, "--given", str(tmp_path / wrong), "--out", str(tmp_path / "x")], words)
+
+
 @pytest.mark.usefixtures("unchecked")
 def test_super_resolution_agrees_with_what_is_known(run, tmp_path, capsys) -> None:
     """In the modes of the model's noise, those of a torus."""
