@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.data.source import Source, Split
 from scorefield.foundation.errors import InputError
+from scorefield.functions.windows import stretches
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,9 @@ class ForecastFields(FieldDataset):
         return len(self.sequences) * self.places
 
     def gather(self, indices: Tensor) -> Batch:
-        whole = self.sequences.gather(indices // self.places).x
-        at = (indices % self.places)[:, None] + torch.arange(self.past + 1)
-        frames = whole[torch.arange(len(indices))[:, None], at]
-        return Batch(frames[:, -1:].contiguous(), {"field": frames[:, :-1].contiguous()})
+        frames, known = stretches(self.sequences, indices, self.places, self.past + 1)
+        mask = None if known is None else known[:, -1:].contiguous()
+        return Batch(frames[:, -1:].contiguous(), {"field": frames[:, :-1].contiguous()}, mask=mask)
 
     def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
         """The field before."""

@@ -80,27 +80,45 @@ class WindowFields(FieldDataset):
         return len(self.sequences) * self.windows_each
 
     def gather(self, indices: Tensor) -> Batch:
-        window = self._windows(indices)
+        window, known = self._windows(indices)
         given = {} if self.coarse is None else {"field": self._smoothed(window, self.coarse)}
-        return Batch(self._drawn(window).contiguous(), given)
+        mask = None if known is None else self._drawn(known).contiguous()
+        return Batch(self._drawn(window).contiguous(), given, mask=mask)
 
     def forecasts(self, indices: Tensor) -> dict[str, Tensor]:
         """The coarse fields of the times themselves, interpolated, and the one before them."""
         if self.coarse is None:
             return {}
-        smooth = self._smoothed(self._windows(indices), self.coarse)
+        smooth = self._smoothed(self._windows(indices)[0], self.coarse)
         found = {"interpolation": self._drawn(smooth)}
         return found if self.together or not self.radius else found | {"persistence": smooth[:, [self.radius - 1]]}
 
     def _drawn(self, window: Tensor) -> Tensor:
         return window if self.together else window[:, self.radius : self.radius + 1]
 
-    def _windows(self, indices: Tensor) -> Tensor:
-        whole = self.sequences.gather(indices // self.windows_each).x
-        at = (indices % self.windows_each)[:, None] + torch.arange(self.width)
-        return whole[torch.arange(len(indices))[:, None], at]
+    def _windows(self, indices: Tensor) -> tuple[Tensor, Tensor | None]:
+        return stretches(self.sequences, indices, self.windows_each, self.width)
 
     def _smoothed(self, window: Tensor, coarse: Sequence[int]) -> Tensor:
         """The functions of a coarse grid that windows leave there, on their own grid."""
+        if bool(window.isnan().any()):
+            raise InputError(
+                "Windows with points that are not known (NaN) have no coarse fields: fill them, or give factor: null."
+            )
         resample = fourier.resample if self.periodic else cosine.resample
         return resample(resample(window, coarse), window.shape[2:])
+
+
+def stretches(sequences: FieldDataset, indices: Tensor, each: int, width: int) -> tuple[Tensor, Tensor | None]:
+    """Times in a row of sequences, (batch, width, *grid), and where they are known, if not everywhere.
+
+    Args:
+        sequences: whose channels are times.
+        indices: stretch i begins at the time i mod `each` of the sequence i // `each`.
+        each: stretches of a sequence.
+        width: their times.
+    """
+    whole, rows = sequences.gather(indices // each), torch.arange(len(indices))[:, None]
+    at = (indices % each)[:, None] + torch.arange(width)
+    mask = None if whole.mask is None else whole.mask.expand_as(whole.x)[rows, at]
+    return whole.x[rows, at], mask

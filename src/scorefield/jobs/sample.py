@@ -116,7 +116,7 @@ class Sample(Drawing):
     def run(self) -> Tensor | None:
         if self.joint is not None:
             run_job(self._trajectories(self.joint), unit="sample", title="sequences")
-            self._carry()
+            self._carry(self.joint)
             log.info("%d sequences of %d fields in %s", self.n, self.joint, self.out)
             return read_samples(self.out)
         job = self.job()
@@ -126,11 +126,11 @@ class Sample(Drawing):
                     "--rollout is for a run on Forecasts, whose fields are given those before: leave it out."
                 )
             run_job(Rollout(job, self.rollout, self._known), unit="sample", title="sequences")
-            self._carry()
+            self._carry(job.model.generative.net.cond_channels)
             log.info("%d sequences of %d fields in %s", self.n, self.rollout, self.out)
             return read_samples(self.out)
         run_job(job, unit="sample", title="sample")
-        self._carry()
+        self._carry(job.model.generative.net.cond_channels)
         if self.trajectory and is_first() and not (path := self.out / "trajectory.png").exists():
             trajectory(job.of_the_first(8), path)
         log.info("%d samples in %s", self.n, self.out)
@@ -204,12 +204,13 @@ class Sample(Drawing):
             name = None
         return read_fields(path, shape, name)
 
-    def _carry(self) -> None:
-        """The coordinates that --given has beside its fields, for the grid of the samples, as `coordinates.npz`."""
+    def _carry(self, channels: int) -> None:
+        """The coordinates that --given has beside its fields of so many channels, for the grid of the samples, as
+        `coordinates.npz`.
+        """
         path, model = self.out / "coordinates.npz", self.model
-        if self.given is None or str(self.given) in ("train", "valid") or path.exists() or not is_first():
-            return
-        if not (channels := model.generative.net.cond_channels):
+        by_file = channels and self.given is not None and str(self.given) not in ("train", "valid")
+        if not by_file or path.exists() or not is_first():
             return
         known = tuple(self._fields((channels, *model.shape[1:]))[0].x.shape[1:])
         grid = resolution.grid_of(model.shape[1:], self.resolution)

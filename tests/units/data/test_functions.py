@@ -12,7 +12,7 @@ from scorefield.data.functions import on_grid, positions
 from scorefield.datasets import Interferograms, Terrain
 from scorefield.foundation.cosine import resample
 from scorefield.foundation.errors import AbsentDataError, InputError
-from scorefield.functions import Windows
+from scorefield.functions import Forecasts, Windows
 from scorefield.jobs.resolution import conditions
 
 RNG = np.random.default_rng(0)
@@ -235,6 +235,19 @@ def test_windows_that_do_not_fit_are_refused():
     ):
         with pytest.raises(InputError, match=words):
             Windows(Tensors(x, valid=1), **options).load("train")
+
+
+def test_where_sequences_are_not_known_goes_with_their_times(tmp_path):
+    """The mask of windows and forecasts is that of the times that are drawn; coarse fields of what has holes are refused."""
+    x = RNG.normal(size=(5, 4, 8, 8)).astype(np.float32)
+    x[RNG.random(x.shape) < 0.2] = np.nan
+    np.savez(tmp_path / "holes.npz", x=x)
+    sequences = Functions(tmp_path / "holes.npz", channel_axis="first", valid=1)
+    for source in (Windows(sequences, 1, None), Windows(sequences, 1, None, together=True), Forecasts(sequences)):
+        batch = everything(source.load("train"))
+        assert torch.equal(batch.mask, ~batch.x.isnan()) and not bool(batch.mask.all())
+    with pytest.raises(InputError, match="factor: null"):
+        everything(Windows(sequences, 1, 4).load("train"))
 
 
 def test_labels_beside_functions_are_said_to_be_unused(tmp_path):
