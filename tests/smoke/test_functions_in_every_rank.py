@@ -48,7 +48,7 @@ def test_every_verb_takes_functions_of(rank: int, tmp_path: Path, capsys: pytest
         assert code == 0, (words, said.err[-400:])
         return said.out + said.err
 
-    call("check-data", "Functions", "--data.path", str(tmp_path / "x.npy"))
+    call("check-data", "Functions", "--data.path", str(tmp_path / "x.npy"), "--preview", str(tmp_path / "preview.png"))
     call("suggest", recipe, "-n", "48")
     call("train", recipe, "--out", run)
     call("train", "--out", run, "--resume", "--train.steps", "6")
