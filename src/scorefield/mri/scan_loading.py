@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -33,6 +34,8 @@ from scorefield.mri.scan import Baselines, Scan
 from scorefield.mri.trajectory import Trajectory
 from scorefield.mri.tuning import tuned
 from scorefield.operators import NonUniformSense, cg_sense, largest_singular_value, to_complex
+
+log = logging.getLogger("scorefield")
 
 WIDEST = 4  # times the field of view that k-space off the grid has by itself
 REFERENCE = 15  # iterations of CG-SENSE, by which references off the grid are made
@@ -68,6 +71,10 @@ class Scans:
     def __post_init__(self) -> None:
         if self.maps is not None and (self.coils is not None or self.height is not None):
             raise InputError("Given maps are of the coils and sizes of the file: leave out --coils and --height.")
+        if self.kspace.maps is not None and (self.coils is not None or self.height is not None):
+            log.warning(
+                "the file's own maps are of its coils and sizes: by --coils or --height they are estimated anew"
+            )
         if self.noise is not None and not 0 < self.noise < np.inf:
             raise InputError(f"The noise of k-space is a standard deviation > 0, not {self.noise}: correct --noise.")
         if self.height is not None and self.kspace.trajectory is None and not 1 <= self.height <= self.kspace.shape[2]:

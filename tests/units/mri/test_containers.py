@@ -81,6 +81,15 @@ def test_k_space_is_found_by_its_name_or_as_the_only_one(kind: str, tmp_path: Pa
         open_kspace(tmp_path / f"cut{suffix}").slice(0)
 
 
+def test_maps_of_a_file_that_are_not_used_are_said_to_be_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    np.savez(tmp_path / "k.npz", kspace=kspace(), maps=kspace())
+    found = open_kspace(tmp_path / "k.npz")
+    Scans(found)
+    assert not caplog.records
+    Scans(found, coils=2)
+    assert "estimated anew" in caplog.text
+
+
 def _written(kind: str, path: Path, maps: np.ndarray) -> Path:
     WRITERS[kind](path, maps=maps)
     return path
