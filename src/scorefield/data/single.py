@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import get_args
 
@@ -16,7 +17,7 @@ from scorefield.data.decode import Conversion
 from scorefield.data.fields import ArrayFields, ChannelAxis, Stored
 from scorefield.data.images import Files
 from scorefield.data.listing import SUFFIXES
-from scorefield.data.stored import open_arrays
+from scorefield.data.stored import StoredFile, open_arrays
 from scorefield.foundation.errors import InputError
 
 log = logging.getLogger("scorefield")
@@ -96,7 +97,7 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> Ar
     if (name is not None and name in file.names) or len(file.names) == 1:
         chosen = file.names[0] if len(file.names) == 1 or name is None else name
         return _fitting(np.asarray(file.read(chosen, "the name")[:]), shape, f"{chosen or 'the array'} of {path}")
-    found = [other for other in file.names if _kind(file.read(other, "the name"), shape) is not None]
+    found = [other for other, array in _readable(file).items() if _kind(array, shape) is not None]
     if len(found) == 1:
         return _fitting(np.asarray(file.read(found[0], "the name")[:]), shape, f"{found[0]} of {path}")
     kind = f"fields of {shape[0]} channels on grids of {len(shape) - 1} axes"
@@ -110,15 +111,23 @@ def read_axes(path: Path, grid: Sequence[int]) -> dict[str, np.ndarray]:
     """The coordinates that a file holds beside fields: arrays of one axis that rise or fall, as long as an axis of their grid."""
     if path.suffix.lower() in SUFFIXES or path.suffix == ".npy":
         return {}
-    file, found = open_arrays(path), {}
-    for name in file.names:
-        array = file.read(name, "the name")
+    found = {}
+    for name, array in _readable(open_arrays(path)).items():
         sizes = [n for n in array.shape if n > 1]  # MATLAB's arrays have two axes at least
         if len(sizes) == 1 and array.dtype.kind in "iuf" and sizes[0] in grid:
             values = np.asarray(array[:]).reshape(-1)
             steps = np.diff(values.astype(np.float64))
             if bool((steps > 0).all() or (steps < 0).all()):
                 found[name] = values
+    return found
+
+
+def _readable(file: StoredFile) -> dict[str, Stored]:
+    """The arrays of a file by name, without those that are none: single numbers, and what is no plain numbers."""
+    found = {}
+    for name in file.names:
+        with suppress(InputError):
+            found[name] = file.read(name, "the name")
     return found
 
 

@@ -168,12 +168,15 @@ def conditions(fields: FieldDataset, rows: Tensor, grid: Sequence[int]) -> dict[
     return cond
 
 
-def axes_on(axes: Mapping[str, np.ndarray], known: Sequence[int], grid: Sequence[int]) -> dict[str, np.ndarray]:
+def axes_on(
+    axes: Mapping[str, np.ndarray], fields: int, known: Sequence[int], grid: Sequence[int]
+) -> dict[str, np.ndarray]:
     """Coordinates along the axes of a grid, on another grid of the same domain: of its cells' middles where they are equally
     spaced. Others are left out, which a warning says.
 
     Args:
         axes: by their names.
+        fields: how many there are: what is as long may be an axis of these, such as times, and is left out of another grid.
         known: the grid that they belong to.
         grid: that they are wanted on.
     """
@@ -183,12 +186,12 @@ def axes_on(axes: Mapping[str, np.ndarray], known: Sequence[int], grid: Sequence
         steps = np.diff(values.astype(np.float64))
         if wanted == {len(values)}:
             found[name] = values
-        elif len(wanted) == 1 and np.allclose(steps, steps[0], rtol=1e-3, atol=0):
+        elif len(wanted) == 1 and len(values) != fields and np.allclose(steps, steps[0], rtol=1e-3, atol=0):
             (m,) = wanted
             width = len(values) * steps.mean() / m
             found[name] = values[0] - 0.5 * steps.mean() + width * (np.arange(m) + 0.5)
         else:
-            log.warning("%s of --given is not equally spaced, or belongs to several axes: it is not carried over", name)
+            log.warning("%s of --given is not equally spaced, or may belong to several axes: it is left out", name)
     return found
 
 

@@ -212,9 +212,10 @@ class Sample(Drawing):
         by_file = channels and self.given is not None and str(self.given) not in ("train", "valid")
         if not by_file or path.exists() or not is_first():
             return
-        known = tuple(self._fields((channels, *model.shape[1:]))[0].x.shape[1:])
+        fields = self._fields((channels, *model.shape[1:]))
+        known = tuple(fields[0].x.shape[1:])
         grid = resolution.grid_of(model.shape[1:], self.resolution)
-        if axes := resolution.axes_on(read_axes(Path(str(self.given)), known), known, grid):
+        if axes := resolution.axes_on(read_axes(Path(str(self.given)), known), len(fields), known, grid):
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **axes)
 

@@ -199,6 +199,16 @@ def test_conditions_are_read_from_files_of_named_arrays_and_keep_their_coordinat
     assert not (tmp_path / "plain/coordinates.npz").exists()
     capsys.readouterr()
     if name == "a.npz":
+        extra = {"dt": np.float64(0.1), "who": np.array(["me"]), "time": np.arange(16.0)}
+        stored(
+            tmp_path / "long.npz", {"vorticity": np.repeat(known, 8, 0), "lat": lat, **extra}
+        )  # as many fields as rows
+        for grid, kept in (("16", {"lat", "time"}), ("32", None)):
+            out = ["--resolution", grid, "--given", str(tmp_path / "long.npz"), "--out", str(tmp_path / grid)]
+            assert main([*call, *out]) == 0
+            there = tmp_path / grid / "coordinates.npz"
+            assert there.exists() == (kept is not None) and (kept is None or {*np.load(there).files} == kept)
+        assert "time of --given" in capsys.readouterr().err
         stored(tmp_path / "two.npz", {"a": known, "b": known})
         stored(tmp_path / "none.npz", {"a": known[:, :, 0], "b": lat})
         for wrong, words in (("two.npz", "several arrays"), ("none.npz", "no array of fields")):
