@@ -11,6 +11,7 @@ from torch import nn
 
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.options import size_of
+from scorefield.jobs.tuned_samplers import WEIGHTS
 from scorefield.nn import Encoder
 from scorefield.nn.size import limited_to
 from scorefield.run.loading import load_strictly, run_folder
@@ -18,7 +19,6 @@ from scorefield.samplers import learned_likelihood as learned
 from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.training import checkpoint as checkpoints
 
-WEIGHTS = ("weights", "ema", "ema_width")  # of a verb's provenance, what has to be the same
 CHANNELS, MULTIPLIERS = 16, (1, 2, 2)
 
 

@@ -67,7 +67,7 @@ class Reconstruct(Drawing):
             with 8.
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(k-space); it
             takes a step that is stochastic and evaluates once, by default DPM++ 2M SDE from noise on. For small problems: of
-            k-space of several thousand numbers hardly any particle counts, which is told. 0 takes the method as it is.
+            k-space of several thousand numbers hardly any particle counts, and a warning says so. 0 takes the method as it is.
         volume: reconstruct slices, which follow one another without gaps, as one volume, by a prior of slices across several
             axes. A prior of volumes or films, which looks at windows of its size, always does.
         axes: across which a volume is cut for a prior of slices: 0 gives slices as they are measured, 1 cuts across their height,
