@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from scorefield.jobs import pictures
+from scorefield.jobs.draws import count_evaluations
 from scorefield.jobs.evaluate import Evaluate
 from scorefield.jobs.report.page import Report
 from scorefield.jobs.sample import Sample
@@ -13,7 +14,7 @@ from scorefield.jobs.train import Train
 from scorefield.run.shipped import shipped_models
 from scorefield.run.verb import Verb, log
 
-REAL = "mnist"  # a model that comes along, of larger pictures than what is trained in minutes
+REAL = "mnist-few"  # a model that comes along, of larger pictures than what is trained in minutes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +35,14 @@ class Demo(Verb):
         pictures.write_all(self.out)
         drawn = f"scorefield sample {self.out} -n 64 --out samples"
         if REAL in shipped_models():
-            Sample(run=Path(REAL), n=64, out=self.out / REAL).run()
-            log.info("beside them, drawn from the model %s that comes along: %s", REAL, self.out / REAL / "samples.png")
+            drawing = Sample(run=Path(REAL), n=64, out=self.out / REAL)
+            drawing.run()
+            log.info(
+                "beside them, drawn from the model %s that comes along, in %d evaluations each: %s",
+                REAL,
+                count_evaluations(drawing.model, drawing.model.sampler),
+                self.out / REAL / "samples.png",
+            )
         report = Report(run=self.out).run()
         return f"{found}\n\nNext: {drawn}\nThe report, with pictures and figures: {report.absolute()}"
 

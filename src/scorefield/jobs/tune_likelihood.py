@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +14,7 @@ from scorefield.data.augment import Dequantise
 from scorefield.data.source import Source, say_notes
 from scorefield.foundation.arithmetic import at_once
 from scorefield.foundation.errors import InputError
+from scorefield.foundation.limits import check_memory
 from scorefield.foundation.progress import progress
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.jobs import likelihood_heads
@@ -76,9 +78,12 @@ class TuneLikelihood(OnRun):
                 f"There are {len(fields)} fields to fit to and to check: give --data with {FEWEST} or more."
             )
         schedule, flow = model.sde.schedule, ProbabilityFlow(self.tolerance, Rademacher())
-        path, order = learned.first_path(schedule, flow, self.steps), torch.Generator().manual_seed(self.seed)
+        order = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(fields), generator=order)[: self.n]
         count = len(chosen)
+        held = 8 * count * self.steps * math.prod(model.shape)  # float32, once in parts and once as a whole
+        check_memory(held, f"What {count} fields are on their way to noise, --n {count} with --steps {self.steps},")
+        path = learned.first_path(schedule, flow, self.steps)
 
         def prepared(indices: Tensor) -> Tensor:
             batch = replace(fields.gather(indices), key=torch.stack((indices, torch.zeros_like(indices)), dim=1))

@@ -40,6 +40,17 @@ class Score(ABC):
             weight: of each element; 0 where the truth is not known.
         """
 
+    @abstractmethod
+    def pairs(
+        self, x: Float[Tensor, "n channels *grid"], y: Float[Tensor, "m channels *grid"]
+    ) -> Float[Tensor, "n m"]:
+        """d of each field of one batch and each of another, all of them known everywhere.
+
+        Args:
+            x: fields in model space.
+            y: others.
+        """
+
 
 @dataclass(frozen=True)
 class EnergyScore(Score):
@@ -62,6 +73,23 @@ class EnergyScore(Score):
             raise InputError(f"EnergyScore needs patch >= 0 and pool >= 1, not {self.patch} and {self.pool}.")
 
     def distance(self, z: Tensor, weight: Tensor) -> Tensor:
+        z, weight = self._patches(z, weight)
+        total = weight.sum(-1)
+        square = (weight * z.square()).sum(-1) / total.clamp(min=ROUND)
+        each = total * (square + ROUND**2).sqrt()
+        return each.flatten(2).sum(2) / total.flatten(2).sum(2).clamp(min=ROUND)
+
+    def pairs(self, x: Tensor, y: Tensor) -> Tensor:
+        _, weight = self._patches(torch.zeros_like(x[None, :1]), torch.ones_like(x[None, :1]))
+        first, second = (self._patches(part[None], torch.ones_like(part[None]))[0] for part in (x, y))
+        first, second, root = (part.flatten(2, -2)[0].transpose(0, 1) for part in (first, second, weight.sqrt()))
+        total = root.square().sum(-1)[:, 0]
+        exact = "donot_use_mm_for_euclid_dist"  # by products fields that are near to each other would lose their distance
+        norms = torch.cdist(first * root, second * root, compute_mode=exact)
+        return torch.einsum("p,pnm->nm", total.sqrt() / total.sum(), norms)
+
+    def _patches(self, z: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """The values that a patch has and their weights, (pairs, batch, ..., points)."""
         rank = z.ndim - 3
         if self.pool > 1:
             total = boxes(weight, self.pool, rank)
@@ -71,10 +99,7 @@ class EnergyScore(Score):
         z, weight = boxes(z, size, rank), boxes(weight, size, rank)
         if self.joint:
             z, weight = (part.movedim(2, -1).flatten(-2) for part in (z, weight))
-        total = weight.sum(-1)
-        square = (weight * z.square()).sum(-1) / total.clamp(min=ROUND)
-        each = total * (square + ROUND**2).sqrt()
-        return each.flatten(2).sum(2) / total.flatten(2).sum(2).clamp(min=ROUND)
+        return z, weight
 
 
 @dataclass(frozen=True)
@@ -93,6 +118,9 @@ class CRPS(Score):
 
     def distance(self, z: Tensor, weight: Tensor) -> Tensor:
         return EnergyScore(1, self.pool, joint=False).distance(z, weight)
+
+    def pairs(self, x: Tensor, y: Tensor) -> Tensor:
+        return EnergyScore(1, self.pool, joint=False).pairs(x, y)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -24,30 +24,34 @@ DEFAULT = (EnergyScore(), EnergyScore(8), EnergyScore(4))
 
 @dataclass(frozen=True)
 class JumpScore(Loss):
-    """Distillation + λ Σ_k S_k of M draws by jumps against x (scorefield.losses.ensemble).
+    """Distillation + λ Σ_k S_k of draws by jumps against data (scorefield.losses.ensemble).
 
     A draw is D(x_t; t, 0), of noise at t = 1 or, for half of the samples, of a draw before it with noise put back at one of some
     levels, as `Jump` with γ = 1 takes it; only its last jump has a gradient. The scores are least where the law of draws
     is that of the data, whatever the flow says of them, so that they correct a map in the few evaluations that it is used in.
+
+    With one member each draw is compared with all data of what is computed at once that have its condition, and with all other draws of as many jumps:
+    the energy distance of two sets (Székely and Rizzo 2013), with far less noise from as many draws than two members each have. That takes
+    data without a condition, or with a class that others have too.
 
     Args:
         distillation: goes on with what made it a flow map.
         scores: the S_k; by default the energy score of the whole and of patches of 4 and 8 points.
         factor: λ.
         levels: σ/α where noise is put back.
-        members: M.
+        members: draws for each field of a batch; 2 or more where fields have conditions of their own, or are not known everywhere.
     """
 
     distillation: SelfDistillation = field(default_factory=SelfDistillation)
     scores: Sequence[Score] | None = None
     factor: float = 1.0
     levels: Sequence[float] = (1.0,)
-    members: int = 2
+    members: int = 1
     jumps = True
 
     def __post_init__(self) -> None:
-        if (self.scores is not None and not self.scores) or self.members < 2 or not self.factor > 0:
-            raise InputError("JumpScore needs at least one score, members >= 2 and factor > 0.")
+        if (self.scores is not None and not self.scores) or self.members < 1 or not self.factor > 0:
+            raise InputError("JumpScore needs at least one score, members >= 1 and factor > 0.")
         if not self.levels or not all(level > 0 for level in self.levels):
             raise InputError(f"JumpScore needs levels above 0, not {list(self.levels)}.")
 
@@ -61,14 +65,40 @@ class JumpScore(Loss):
 
     def of_draws(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> Float[Tensor, " batch"]:
         """λ Σ_k S_k."""
-        known = torch.ones_like(batch.x) if batch.mask is None else batch.mask.expand_as(batch.x).to(batch.x)
-        draws = [self.draw(denoiser, batch, generator) for _ in range(self.members)]
-        errors = [(x - batch.x).where(known > 0, 0) for x in draws]
         scores = DEFAULT if self.scores is None else self.scores
+        if self.members == 1:
+            return self.factor * self._among_all(denoiser, batch, generator, scores)
+        known = torch.ones_like(batch.x) if batch.mask is None else batch.mask.expand_as(batch.x).to(batch.x)
+        draws = [self.draw(denoiser, batch, generator)[0] for _ in range(self.members)]
+        errors = [(x - batch.x).where(known > 0, 0) for x in draws]
         return fair(scores, [self.factor] * len(scores), errors, known)
 
-    def draw(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> Tensor:
-        """A draw for each sample of a batch, given what goes with it."""
+    def _among_all(
+        self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators, scores: Sequence[Score]
+    ) -> Float[Tensor, " batch"]:
+        """Σ_k mean_j d(X_i, x_j) − ½ mean_{j ≠ i} d(X_i, X_j), j of the condition of i, in the second mean of as many jumps too.
+
+        A draw that no other is like has no second mean, and so no part.
+        """
+        if batch.mask is not None and not bool(batch.mask.all()):
+            raise InputError(
+                "JumpScore with one member compares whole fields: give train.loss.members 2 where a part is not known."
+            )
+        alike = same_condition(batch.cond, batch.x)
+        if len(alike) > 1 and not bool((alike.sum(1) > 1).any()):
+            raise InputError(
+                "JumpScore with one member compares fields of the same condition, and no two have one: give train.loss.members 2."
+            )
+        draws, kind = self.draw(denoiser, batch, generator)
+        others = alike & (kind[:, None] == kind) & ~torch.eye(len(kind), dtype=torch.bool, device=kind.device)
+        count = others.sum(1)
+        from_data = torch.stack([score.pairs(draws, batch.x) for score in scores]).sum(0)
+        apart = torch.stack([score.pairs(draws, draws) for score in scores]).sum(0)
+        found = (from_data * alike).sum(1) / alike.sum(1) - (apart * others).sum(1) / (2 * count.clamp(min=1))
+        return found.where(count > 0, 0)
+
+    def draw(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
+        """A draw for each sample of a batch, given what goes with it, and how it was made: 0 by one jump, 1 + k by level k too."""
         sde, like = denoiser.sde, batch.x
         one, kind = torch.ones((), dtype=torch.float64), generator.rand((len(batch), 2), like=like)
         noise = sde.prior(like.shape, one, generator=generator, like=like)
@@ -81,4 +111,14 @@ class JumpScore(Loss):
         x_t, _ = sde.perturb(before, t, generator=generator)
         again = kind[:, 0] < 0.5
         t, x_t = torch.where(again, t, start), torch.where(expand_like(again, noise), x_t, noise)
-        return mean_denoised(denoiser, x_t, t, torch.zeros_like(t), batch.cond)
+        x = mean_denoised(denoiser, x_t, t, torch.zeros_like(t), batch.cond)
+        return x, (1 + place).where(again, 0)
+
+
+def same_condition(cond: Mapping[str, Tensor] | None, like: Tensor) -> Tensor:
+    """Which samples have the same condition in all its parts, (batch, batch)."""
+    alike = torch.ones((len(like), len(like)), dtype=torch.bool, device=like.device)
+    for value in (cond or {}).values():
+        _, group = torch.unique(value.reshape(len(value), -1), dim=0, return_inverse=True)
+        alike &= group[:, None] == group
+    return alike
