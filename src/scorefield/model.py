@@ -207,7 +207,11 @@ class Model(nn.Module):
             other: a denoiser to use instead of the network, which may take what that does not.
         """
         net, given = self.generative.net, {name: torch.as_tensor(value) for name, value in (cond or {}).items()}
-        takes = {"field": net.cond_channels or self.mean is not None, "label": self.labels, "vector": self.vector}
+        takes = {
+            "field": net.cond_channels or self.mean is not None,
+            "label": self.labels or self.classes,
+            "vector": self.vector,
+        }
         for name, value in given.items():
             if name in takes and not takes[name] and other is None:
                 raise InputError(f"The network takes no {name}: leave cond[{name!r}] out.")
@@ -296,15 +300,19 @@ class Model(nn.Module):
         return replace(inside, x=self.sde.noise.within(inside.x.to(self.precision)))
 
     def _in_units(self, batch: Batch) -> Batch:
-        """A batch in model space before the mean is subtracted."""
-        batch = batch.to(self.device)
+        """A batch in model space before the mean is subtracted, without what the model takes none of."""
+        batch = replace(batch, cond=self.taken(batch.cond)).to(self.device)
         x = batch.x.to(torch.promote_types(batch.x.dtype, self.precision))
         return replace(batch, x=x, cond=self.given(batch.cond)).normalised(self.normaliser)
 
     def taken(self, cond: Condition) -> dict[str, Tensor]:
         """Of what data come with, all but the fields, labels and vectors that the model takes none of."""
         net = self.denoiser.net
-        takes = {"field": net.cond_channels or self.mean is not None, "label": self.labels, "vector": self.vector}
+        takes = {
+            "field": net.cond_channels or self.mean is not None,
+            "label": self.labels or self.classes,
+            "vector": self.vector,
+        }
         return {name: value for name, value in cond.items() if takes.get(name, True)}
 
     def given(self, cond: Condition | None) -> dict[str, Tensor]:

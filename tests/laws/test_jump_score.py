@@ -40,7 +40,9 @@ def slope(schedule, factor: float, loss: JumpScore) -> tuple[float, float]:
     law = Gaussian(SDE(schedule), spectrum(GRID, 1.5, 0.5))
     x = law.marginal((N, 1, *GRID), torch.zeros(()).double(), generator=keys(N, 1))
     denoiser = Scaled(law, factor)
-    values = torch.stack([of_part(loss, denoiser, part, keys(N // 20, number)) for number, part in enumerate(x.chunk(20))])
+    values = torch.stack(
+        [of_part(loss, denoiser, part, keys(N // 20, number)) for number, part in enumerate(x.chunk(20))]
+    )
     return float(values.mean()), float(values.std() / 20**0.5)
 
 
@@ -72,7 +74,9 @@ class TwoModes(nn.Module):
 
     def forward(self, x_t, t, cond=None):
         u = torch.special.ndtr(x_t / self.sde.scales(t, x_t)[1])  # of noise that is far above the data
-        inside = torch.where(u < self.chance, u / self.chance, (u - self.chance) / (1 - self.chance)).clamp(1e-9, 1 - 1e-9)
+        inside = torch.where(u < self.chance, u / self.chance, (u - self.chance) / (1 - self.chance)).clamp(
+            1e-9, 1 - 1e-9
+        )
         return torch.where(u < self.chance, -1.0, 1.0) + self.spread * torch.special.ndtri(inside)
 
 

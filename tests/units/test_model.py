@@ -15,6 +15,7 @@ import tiny
 from scorefield.core.denoiser import EDMPreconditioner
 from scorefield.core.schedule import EDM
 from scorefield.core.sde import SDE
+from scorefield.data import Batch
 from scorefield.data.normalise import Identity, Standardise
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_text
@@ -107,6 +108,9 @@ def test_a_label_is_refused_by_a_network_without_any_and_data_may_have_some(mode
     with pytest.raises(InputError, match="takes no label"):
         model.sample(1, cond=cond)
     assert model.taken(cond) == {}
+    assert (
+        model.prepare(Batch(torch.zeros(1, *model.shape), cond)).cond == {}
+    )  # so that no loss takes it for a condition
 
 
 def test_a_field_of_another_grid_is_refused() -> None:
