@@ -126,7 +126,7 @@ def test_conditions_of_their_own_and_parts_that_are_not_known_ask_for_two_member
     x = law.marginal((4, 1, *GRID), torch.zeros(()).double(), generator=keys(4, 1))
     given, mask = Batch(x, {"field": torch.randn(4, 1, *GRID)}), Batch(x, {}, mask=(x > 0).double())
     for batch in (given, mask):
-        with pytest.raises(InputError, match="train.loss.members 2"):
+        with pytest.raises(InputError, match=r"train\.loss\.members 2"):
             JumpScore()(law, batch, generator=keys(4))
         assert bool(JumpScore(members=2)(law, batch, generator=keys(4)).isfinite().all())
 

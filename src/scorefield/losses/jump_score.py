@@ -30,16 +30,16 @@ class JumpScore(Loss):
     levels, as `Jump` with γ = 1 takes it; only its last jump has a gradient. The scores are least where the law of draws
     is that of the data, whatever the flow says of them, so that they correct a map in the few evaluations that it is used in.
 
-    With one member each draw is compared with all data of what is computed at once that have its condition, and with all other draws of as many jumps:
-    the energy distance of two sets (Székely and Rizzo 2013), with far less noise from as many draws than two members each have. That takes
-    data without a condition, or with a class that others have too.
+    With one member each draw is compared with all data of its condition that are computed at once, and with all other draws of as
+    many jumps: the energy distance of two sets (Székely and Rizzo 2013), of which as many draws tell far more than two for each
+    field do. That takes data without a condition, or with a class that others have, too.
 
     Args:
         distillation: goes on with what made it a flow map.
         scores: the S_k; by default the energy score of the whole and of patches of 4 and 8 points.
         factor: λ.
         levels: σ/α where noise is put back.
-        members: draws for each field of a batch; 2 or more where fields have conditions of their own, or are not known everywhere.
+        members: draws for each field of a batch; 2 or more where fields have conditions of their own, or are known in part.
     """
 
     distillation: SelfDistillation = field(default_factory=SelfDistillation)
@@ -98,7 +98,7 @@ class JumpScore(Loss):
         return found.where(count > 0, 0)
 
     def draw(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
-        """A draw for each sample of a batch, given what goes with it, and how it was made: 0 by one jump, 1 + k by level k too."""
+        """A draw for each sample of a batch, and how it was made: 0 by one jump, 1 + k by another from level k."""
         sde, like = denoiser.sde, batch.x
         one, kind = torch.ones((), dtype=torch.float64), generator.rand((len(batch), 2), like=like)
         noise = sde.prior(like.shape, one, generator=generator, like=like)

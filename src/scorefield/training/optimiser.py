@@ -80,6 +80,10 @@ class Optimiser(ABC):
     schedule: LearningRate
     needs_whole: ClassVar[bool] = False
 
+    def learns(self, weight: Parameter) -> bool:
+        """Whether a weight learns; the others have no gradient."""
+        return weight.requires_grad
+
     @abstractmethod
     def build(self, parameters: Iterable[Parameter], *, fused: bool) -> torch.optim.Optimizer: ...
 
@@ -88,6 +92,9 @@ class Optimiser(ABC):
 class Adam(Optimiser):
     """Adam, with decoupled weight decay (AdamW) where weight_decay is positive.
 
+    Without matrices it fine-tunes as little as pays (BitFit, Ben Zaken et al. 2022): scales and biases, some thousands of a
+    million weights, cannot follow the noise of a gradient of few fields, which all of them do.
+
     Args:
         lr: peak learning rate.
         beta1: decay of the mean of the gradient.
@@ -95,6 +102,7 @@ class Adam(Optimiser):
         eps: added to the root of that.
         weight_decay: per step, times the learning rate.
         schedule: the factor on the learning rate.
+        matrices: whether kernels and matrices learn, too, or scales, biases and other vectors alone.
     """
 
     lr: float = 2e-4
@@ -103,6 +111,7 @@ class Adam(Optimiser):
     eps: float = 1e-8
     weight_decay: float = 0.0
     schedule: LearningRate = field(default_factory=lambda: Constant(warmup=5000))
+    matrices: bool = True
 
     def __post_init__(self) -> None:
         if not (
@@ -110,10 +119,17 @@ class Adam(Optimiser):
         ):
             raise InputError("Adam needs lr > 0, 0 <= beta1, beta2 < 1, eps > 0 and weight_decay >= 0.")
 
+    def learns(self, weight: Parameter) -> bool:
+        return weight.requires_grad and (self.matrices or weight.ndim < 2)
+
     def build(self, parameters: Iterable[Parameter], *, fused: bool) -> torch.optim.Optimizer:
         betas = (self.beta1, self.beta2)
-        decay = self.weight_decay
-        return torch.optim.AdamW(parameters, lr=self.lr, betas=betas, eps=self.eps, weight_decay=decay, fused=fused)
+        decay, learning = self.weight_decay, [weight for weight in parameters if weight.requires_grad]
+        if not learning and not self.matrices:
+            raise InputError(
+                "Adam without matrices has nothing to learn here: the network has no scales and no biases."
+            )
+        return torch.optim.AdamW(learning, lr=self.lr, betas=betas, eps=self.eps, weight_decay=decay, fused=fused)
 
 
 @dataclass(frozen=True)

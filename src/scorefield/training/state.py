@@ -9,7 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from scorefield.core.classifier import Classifier
 from scorefield.core.denoiser import Denoiser
@@ -132,6 +132,7 @@ class State:
         self.step, self.draws = 0, seed
         self.precision: Choice | None = None
         fused = fabric.strategy.precision.precision != "16-mixed"  # fp16 unscales gradients between backward and step
+        choose(optimiser, model.denoiser)
         self.module: Any = fabric.setup(model.denoiser)
         vars(self.module)["sde"] = model.denoiser.sde  # from Python 3.12 on a protocol does not ask __getattr__
         self.sharded = fabric.world_size > 1 and sharding.is_sharded(model.denoiser.net)
@@ -146,6 +147,7 @@ class State:
         self.critic = critic = None if adversary is None else adversary.network
         if critic is not None:
             critic.to(fabric.device)
+            choose(optimiser, critic)
             self.critic_optimiser = optimiser.build(critic.parameters(), fused=fused)
             self._dropouts += keyed_layers(critic)
 
@@ -376,3 +378,9 @@ class State:
                 self.critic_optimiser.state[parameter][key] = place.copy_(value)
         self._scaler.load_state_dict(checkpoint.facts["scaler"])
         self.step = checkpoint.facts["step"]
+
+
+def choose(optimiser: Optimiser, network: nn.Module) -> None:
+    """Leave a gradient to the weights that learn, before others wrap the network."""
+    for weight in network.parameters():
+        weight.requires_grad_(optimiser.learns(weight))

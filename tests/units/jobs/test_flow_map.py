@@ -40,6 +40,16 @@ def test_it_keeps_the_model_and_the_data_of_its_run_and_draws_by_jumps(runs: Pat
         assert np.isfinite(np.load(out / "samples.npy")).all()
 
 
+def test_scores_of_its_draws_change_scales_and_biases_alone(runs: Path, tmp_path: Path) -> None:
+    words = ["train", "flow-map-scored", "--init", str(runs / "map"), "--out", str(tmp_path / "scored"), *SMALL]
+    assert main(words) == 0
+    model, before = (scorefield.load(folder, ema=False) for folder in (tmp_path / "scored", runs / "map"))
+    assert isinstance(model.sampler.step, scorefield.Jump)
+    old = dict(before.denoiser.net.named_parameters())
+    changed = {name for name, value in model.denoiser.net.named_parameters() if not torch.equal(value, old[name])}
+    assert changed and all(old[name].ndim == 1 for name in changed)
+
+
 def test_at_first_it_is_the_denoiser(runs: Path, tmp_path: Path) -> None:
     words = [
         "train",

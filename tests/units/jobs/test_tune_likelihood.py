@@ -80,7 +80,7 @@ def test_fields_of_another_shape_and_too_few_are_refused(run: Path, tmp_path: Pa
 def test_more_states_than_memory_are_refused_before_they_are_solved(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("os.sysconf", lambda name: {"SC_PHYS_PAGES": 10, "SC_PAGE_SIZE": 4096}[name])
     with pytest.raises(
-        InputError, match="What 60 fields are on their way to noise, --n 60 with --steps 3,.*: take less"
+        InputError, match=r"What 60 fields are on their way to noise, --n 60 with --steps 3,.*: take less"
     ):
         TuneLikelihood(run=run, steps=3, n=60).run()
 
