@@ -43,11 +43,11 @@ def test_it_keeps_the_model_and_the_data_of_its_run_and_draws_by_jumps(runs: Pat
 def test_scores_of_its_draws_change_scales_and_biases_alone(runs: Path, tmp_path: Path) -> None:
     words = ["train", "flow-map-scored", "--init", str(runs / "map"), "--out", str(tmp_path / "scored"), *SMALL]
     assert main(words) == 0
-    model, before = (scorefield.load(folder, ema=False) for folder in (tmp_path / "scored", runs / "map"))
+    model, before = scorefield.load(tmp_path / "scored", ema=False), scorefield.load(runs / "map")
     assert isinstance(model.sampler.step, scorefield.Jump)
     old = dict(before.denoiser.net.named_parameters())
     changed = {name for name, value in model.denoiser.net.named_parameters() if not torch.equal(value, old[name])}
-    assert changed and all(old[name].ndim == 1 for name in changed)
+    assert changed and not [name for name in changed if old[name].ndim > 1]
 
 
 def test_at_first_it_is_the_denoiser(runs: Path, tmp_path: Path) -> None:
