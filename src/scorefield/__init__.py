@@ -60,7 +60,7 @@ NAMES = {
     "metrics.neighbours": "memorisation_ratio two_sample_accuracy",
     "metrics.spectrum": "cosine_spectrum log_spectral_distance radial_spectrum",
     "model": "Model",
-    "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps MagnitudeUNet NCSNpp NCSNv2 Network UNet",
+    "nn": "FNO NCSN UNO DDPMUNet Deterministic Encoder LearnedPositionMaps MagnitudeUNet NCSNpp NCSNv2 Network UNet",
     "operators": """
         Blur Coarsen Coils Compose CosineCoarsen Differentiable Fourier FourierCoarsen FourierMagnitude Grey Hole
         LinearOperator Mask NonUniformFourier NonUniformSense Operator Saturated Scale Sense as_operator cg_sense
@@ -134,7 +134,7 @@ if TYPE_CHECKING:
     from scorefield.metrics.spectrum import cosine_spectrum, log_spectral_distance, radial_spectrum
     from scorefield.model import Model
     from scorefield.nn import (
-        FNO, NCSN, UNO, Deterministic, Encoder, LearnedPositionMaps, MagnitudeUNet, NCSNpp, NCSNv2, Network, UNet,
+        FNO, NCSN, UNO, DDPMUNet, Deterministic, Encoder, LearnedPositionMaps, MagnitudeUNet, NCSNpp, NCSNv2, Network, UNet,
     )
     from scorefield.operators import (
         Blur, Coarsen, Coils, Compose, CosineCoarsen, Differentiable, Fourier, FourierCoarsen, FourierMagnitude, Grey, Hole,

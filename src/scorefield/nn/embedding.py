@@ -138,14 +138,17 @@ class Sinusoidal(nn.Module):
 
     Args:
         channels: length of the embedding, at least 4; an odd length is filled up with a zero.
+        closed: whether the lowest frequency is 1/10000 itself, not the one before it in a sequence that ends there.
+        cosines_first: (cos wl, sin wl).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, closed: bool = True, cosines_first: bool = False) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.closed, self.cosines_first = channels, closed, cosines_first
 
     def forward(self, label: Float[Tensor, " batch"]) -> Float[Tensor, "batch channels"]:
         half = self.channels // 2
-        step = -math.log(10000) / (half - 1)
+        step = -math.log(10000) / (half - 1 if self.closed else half)
         phase = label[:, None] * torch.exp(torch.arange(half, dtype=label.dtype, device=label.device) * step)
-        return F.pad(torch.cat((phase.sin(), phase.cos()), dim=1), (0, self.channels % 2))
+        waves = (phase.cos(), phase.sin()) if self.cosines_first else (phase.sin(), phase.cos())
+        return F.pad(torch.cat(waves, dim=1), (0, self.channels % 2))

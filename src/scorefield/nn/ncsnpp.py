@@ -27,7 +27,7 @@ from scorefield.nn.layers import (
     linear,
     up,
 )
-from scorefield.nn.lowprecision import LAYOUTS
+from scorefield.nn.lowprecision import EPSILON, LAYOUTS
 from scorefield.nn.network import Network, check_layer
 from scorefield.nn.resample import gather_patches, spread_patches
 
@@ -57,9 +57,19 @@ class Stage(nn.Module):
 class Head(nn.Module):
     """Normalisation, activation and a convolution: the way out of the features."""
 
-    def __init__(self, spatial: int, in_channels: int, out_channels: int, scale: float = 1.0, *, group: int) -> None:
+    def __init__(
+        self,
+        spatial: int,
+        in_channels: int,
+        out_channels: int,
+        scale: float = 1.0,
+        *,
+        group: int = 4,
+        groups: int = 0,
+        epsilon: float = EPSILON,
+    ) -> None:
         super().__init__()
-        self.norm = GroupNorm(in_channels, group=group)
+        self.norm = GroupNorm(in_channels, group=group, groups=groups, epsilon=epsilon)
         self.convolution = Convolution(spatial, in_channels, out_channels, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -261,7 +261,8 @@ def _fit_jumps(inner: Namespace, loss: type[Loss]) -> None:
     """Let a network learn where a jump ends, for a loss that teaches it."""
     if loss.jumps and "jumps" not in inner:
         raise InputError(
-            f"{loss.__name__} teaches a network where a jump ends, and this one cannot know it: take NCSNpp, UNet, FNO or UNO."
+            f"{loss.__name__} teaches a network where a jump ends, and this one cannot know it: "
+            "take NCSNpp, DDPMUNet, UNet, FNO or UNO."
         )
     if loss.jumps:
         inner.jumps = True
