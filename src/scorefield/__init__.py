@@ -30,8 +30,8 @@ NAMES = {
     "core.wiener": "Wiener",
     "data": """
         Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
-        HuggingFace Images Loader Measured Noisy Normaliser Sequential Simulations Source Square Standardise Tensors
-        UnitRange
+        HuggingFace Images Loader Measured Noisy Normaliser RandomAffine Sequential Simulations Source Square Standardise
+        Tensors UnitRange
     """,
     "data.quantile": "QuantileNormal",
     "data.transform": "Chain Clip Fraction Largest Log1p PerVariable RawMoment Recentre Root Tail",
@@ -102,8 +102,8 @@ if TYPE_CHECKING:
     from scorefield.core.wiener import Wiener
     from scorefield.data import (
         Arrays, Augment, Batch, Centre, CentreCrop, Crop, Dequantise, Divide, DropLabel, FieldDataset, Flip,
-        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Simulations, Source, Square,
-        Standardise, Tensors, UnitRange,
+        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, RandomAffine, Sequential, Simulations, Source,
+        Square, Standardise, Tensors, UnitRange,
     )
     from scorefield.data.quantile import QuantileNormal
     from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root, Tail

@@ -51,13 +51,13 @@ IMAGE_SCALE = 255.0  # our images count from 0 to 255, the original programs' fr
 @dataclass(frozen=True, kw_only=True)
 class Import(Verb):
     """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2,
-    score-diffusion-training, DiffusionOperators, EDM, EDM2 or diffusers (UNet2DModel). What it is follows from its weights and its
-    configuration; nothing in it is executed.
+    score-diffusion-training, DiffusionOperators, EDM, EDM2 or diffusers (UNet2DModel). What it is follows from its weights and
+    its configuration; nothing in it is executed.
 
     Args:
         checkpoint: the file with the weights, or the folder of a pipeline of diffusers.
         out: run folder to write.
-        config: its configuration (JSON, YAML or pickled), if the checkpoint holds none or another; diffusers' is the scheduler's.
+        config: its configuration (JSON, YAML or pickled), if the checkpoint holds none or another; of diffusers the scheduler's.
         data: recipe with the data trained on: mlde's transforms are fitted to them again.
     """
 

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import JumpEmbedding, Sinusoidal, VectorEmbedding, embedded, summed
+from scorefield.nn.embedding import AugmentEmbedding, JumpEmbedding, Sinusoidal, VectorEmbedding, embedded, summed
 from scorefield.nn.layers import Attention, Convolution, Downsample, ResidualBlock, Upsample, linear
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.ncsnpp import DownLevel, Head, Stage, UpLevel, check_numbers
@@ -44,6 +44,7 @@ class DDPMUNet(Network):
         cosines_first: see `Sinusoidal`.
         vector: entries of `cond["vector"]`, whose embedding is added to the noise's.
         jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
+        augmentations: entries of `cond["augment"]`, see `scorefield.RandomAffine`.
 
     Raises:
         InputError: no channels, or numbers that contradict each other.
@@ -70,6 +71,7 @@ class DDPMUNet(Network):
         cosines_first: bool = False,
         vector: int = 0,
         jumps: bool = False,
+        augmentations: int = 0,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1 or spatial not in (1, 2, 3):
@@ -121,6 +123,8 @@ class DDPMUNet(Network):
         self.last = Head(spatial, first, out_channels, 0.0, **norm)
         self.vectors = VectorEmbedding(vector, size) if vector else None
         self.jump = JumpEmbedding(size) if jumps else None
+        self.augmentations = augmentations
+        self.augment = AugmentEmbedding(augmentations, first) if augmentations else None
 
     def forward(
         self,
@@ -148,7 +152,8 @@ class DDPMUNet(Network):
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor:
         """The activated embedding of noise label, class, vector and jump, one for each sample."""
         with torch.autocast(label.device.type, enabled=False):
-            found = embedded(self.embedding, self.embed, label)
+            early = None if self.augment is None else self.augment(cond, len(label))
+            found = embedded(self.embedding, self.embed, label, early=early)
             if self.classes is not None:
                 given = cond.get("label", torch.full(label.shape, -1, dtype=torch.long, device=label.device))
                 found = found + self.classes(torch.where(given < 0, self.labels, given))

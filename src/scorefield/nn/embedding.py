@@ -99,6 +99,31 @@ class JumpEmbedding(Precise):
         return self.out(there - here)
 
 
+class AugmentEmbedding(nn.Module):
+    """What augmentation has done to a sample joins the features of its noise label as W a, nothing where a = 0 or none is given.
+
+    Nothing at all at first, W = 0, so that any trained network can go on with it (Karras et al. 2022, appendix F.2).
+
+    Args:
+        entries: of a.
+        channels: features of the noise label.
+    """
+
+    def __init__(self, entries: int, channels: int) -> None:
+        super().__init__()
+        self.entries = entries
+        self.weight = nn.Parameter(torch.zeros(channels, entries))
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, "batch channels"]:
+        """Of `cond["augment"]`, (batch, entries)."""
+        given = (cond or {}).get("augment", self.weight.new_zeros(batch, self.entries))
+        if given.shape != (batch, self.entries):
+            raise InputError(
+                f"cond['augment'] has shape {tuple(given.shape)}, where {batch} rows of {self.entries} entries are needed."
+            )
+        return F.linear(given.to(self.weight), self.weight)
+
+
 def summed(
     parts: Iterable[VectorEmbedding | JumpEmbedding | None], cond: Mapping[str, Tensor] | None, batch: int
 ) -> Float[Tensor, "batch channels"] | None:
