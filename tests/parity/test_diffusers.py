@@ -25,6 +25,15 @@ from scorefield.foundation.random import Generators
 
 HERE = Path(__file__).with_name("diffusers")
 CASES = ("ddpm", "classes", "sample")
+# Keys that configurations of 2022 have not, such as those of google/ddpm-cifar10-32.
+LATER = (
+    "add_attention attn_norm_num_groups class_embed_type downsample_type dropout mid_block_type num_class_embeds "
+    "num_train_timesteps resnet_time_scale_shift time_embedding_dim upsample_type"
+)
+LATER_SCHEDULE = (
+    "clip_sample_range dynamic_thresholding_ratio prediction_type rescale_betas_zero_snr sample_max_value steps_offset "
+    "thresholding timestep_spacing"
+)
 
 
 def imported(folder: Path, out: Path, *words: str) -> scorefield.Model:
@@ -123,12 +132,14 @@ def test_a_run_of_classes_asks_for_one_and_is_trained_on(tmp_path: Path) -> None
 
 
 def test_other_layouts_and_older_names_are_the_same(tmp_path: Path) -> None:
-    """A folder with all at its top, as google/ddpm-cifar10-32 is; old names of attention; a .bin; a file with --config."""
+    """A folder with all at its top, as google/ddpm-cifar10-32 is, with its keys and names; a .bin; a file with --config."""
     expected = imported(HERE / "ddpm", tmp_path / "run").state_dict()
     flat = tmp_path / "flat"
     flat.mkdir()
     for file in ("model_index.json", "unet/config.json", "scheduler/scheduler_config.json"):
         shutil.copy(HERE / "ddpm" / file, flat)
+    for name, later in (("config.json", LATER), ("scheduler_config.json", LATER_SCHEDULE)):
+        edited(flat / name, **dict.fromkeys(later.split(), "left out"))
     weights = load_file(HERE / "ddpm" / "unet" / "diffusion_pytorch_model.safetensors")
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
     for new, name in old.items():

@@ -145,7 +145,7 @@ def converted(
         "pending": [0.0, 0],
         "samples": 0,
         "versions": versions(),
-        "imported": {"name": checkpoint.name, "sha256": sha256(file.read_bytes()).hexdigest()},
+        "imported": {"name": checkpoint.resolve().name, "sha256": sha256(file.read_bytes()).hexdigest()},
     }
     return tensors, facts
 
