@@ -72,12 +72,12 @@ class RandomAffine(Augment):
             raise InputError(
                 "RandomAffine changes images and fields of the same grid, and the field is on another: remove it."
             )
-        vector = self.vector(draw(batch, seed, Stream.AFFINE, (14,)).double())
+        vector = self.vector(draw(batch, seed, Stream.AFFINE, (13,)).double())
         x = self.applied(batch.x, vector)
         cond = {**batch.cond, "augment": vector.to(torch.float32)}
         return replace(batch, x=x, cond=cond if field is None else {**cond, "field": self.applied(field, vector)})
 
-    def vector(self, u: Float[Tensor, "batch 14"]) -> Float[Tensor, "batch 9"]:
+    def vector(self, u: Float[Tensor, "batch 13"]) -> Float[Tensor, "batch 9"]:
         """What is done to each image, of uniform numbers."""
         chosen = u[:, :5] < self.probability
         upside, size, turn, stretch, shift = chosen.unbind(1)
@@ -90,18 +90,17 @@ class RandomAffine(Augment):
         return torch.stack(parts, dim=1)
 
     def matrix(self, vector: Float[Tensor, "batch 9"]) -> tuple[Float[Tensor, "batch 2 2"], Float[Tensor, "batch 2"]]:
-        """A and b of all but the flips: a point r, in parts of an image's longer side about its centre, goes to A r + b."""
+        """All but the flips: what is at r, in grid points about the centre, goes to A r + b, b in parts of width and height."""
         _, _, size, cos, sin, along, across, *shift = vector.unbind(1)
         cos, n = cos + 1, torch.hypot(along, across)
         turn = torch.stack((cos, -sin, sin, cos), dim=1).unflatten(1, (2, 2))
-        axis = torch.stack((along, across), dim=1) / n.clamp(min=1e-12)[:, None]  # its sign is in the vector's
+        axis = torch.stack((along, across), dim=1) / n.clamp(min=1e-12)[:, None]
         both = axis[:, :, None] * axis[:, None]
         one = torch.eye(2, dtype=vector.dtype).expand_as(both)
         grow = torch.exp2(self.anisotropy * n)[:, None, None]
         stretch = torch.where((n > 0)[:, None, None], grow * both + (one - both) / grow, one)
-        return stretch @ turn * torch.exp2(self.scale * size)[:, None, None], self.translation * torch.stack(
-            shift, dim=1
-        )
+        grown = torch.exp2(self.scale * size)[:, None, None]
+        return stretch @ turn * grown, self.translation * torch.stack(shift, dim=1)
 
     def applied(self, x: Float[Tensor, "batch channels h w"], vector: Float[Tensor, "batch 9"]) -> Tensor:
         """The images of a vector. Each is computed by itself, so that it does not matter which others are beside it."""
