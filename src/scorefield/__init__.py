@@ -30,8 +30,8 @@ NAMES = {
     "core.wiener": "Wiener",
     "data": """
         Arrays Augment Batch Centre CentreCrop Crop Dequantise Divide DropLabel FieldDataset Flip Functions
-        HuggingFace Images Loader Measured Noisy Normaliser Sequential Simulations Source Square Standardise Tensors
-        UnitRange
+        HuggingFace Images Loader Measured Noisy Normaliser RandomAffine Sequential Simulations Source Square Standardise
+        Tensors UnitRange
     """,
     "data.quantile": "QuantileNormal",
     "data.transform": "Chain Clip Fraction Largest Log1p PerVariable RawMoment Recentre Root Tail",
@@ -60,7 +60,7 @@ NAMES = {
     "metrics.neighbours": "memorisation_ratio two_sample_accuracy",
     "metrics.spectrum": "cosine_spectrum log_spectral_distance radial_spectrum",
     "model": "Model",
-    "nn": "FNO NCSN UNO Deterministic Encoder LearnedPositionMaps MagnitudeUNet NCSNpp NCSNv2 Network UNet",
+    "nn": "FNO NCSN UNO DDPMUNet Deterministic Encoder LearnedPositionMaps MagnitudeUNet NCSNpp NCSNv2 Network UNet",
     "operators": """
         Blur Coarsen Coils Compose CosineCoarsen Differentiable Fourier FourierCoarsen FourierMagnitude Grey Hole
         LinearOperator Mask NonUniformFourier NonUniformSense Operator Saturated Scale Sense as_operator cg_sense
@@ -102,8 +102,8 @@ if TYPE_CHECKING:
     from scorefield.core.wiener import Wiener
     from scorefield.data import (
         Arrays, Augment, Batch, Centre, CentreCrop, Crop, Dequantise, Divide, DropLabel, FieldDataset, Flip,
-        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, Sequential, Simulations, Source, Square,
-        Standardise, Tensors, UnitRange,
+        Functions, HuggingFace, Images, Loader, Measured, Noisy, Normaliser, RandomAffine, Sequential, Simulations, Source,
+        Square, Standardise, Tensors, UnitRange,
     )
     from scorefield.data.quantile import QuantileNormal
     from scorefield.data.transform import Chain, Clip, Fraction, Largest, Log1p, PerVariable, RawMoment, Recentre, Root, Tail
@@ -134,7 +134,7 @@ if TYPE_CHECKING:
     from scorefield.metrics.spectrum import cosine_spectrum, log_spectral_distance, radial_spectrum
     from scorefield.model import Model
     from scorefield.nn import (
-        FNO, NCSN, UNO, Deterministic, Encoder, LearnedPositionMaps, MagnitudeUNet, NCSNpp, NCSNv2, Network, UNet,
+        FNO, NCSN, UNO, DDPMUNet, Deterministic, Encoder, LearnedPositionMaps, MagnitudeUNet, NCSNpp, NCSNv2, Network, UNet,
     )
     from scorefield.operators import (
         Blur, Coarsen, Coils, Compose, CosineCoarsen, Differentiable, Fourier, FourierCoarsen, FourierMagnitude, Grey, Hole,

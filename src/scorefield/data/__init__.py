@@ -1,5 +1,6 @@
 """Data: where fields come from, how they are normalised, and how a run looks at them first."""
 
+from scorefield.data.affine import RandomAffine
 from scorefield.data.arrays import Arrays
 from scorefield.data.augment import Augment, Dequantise, DropLabel, Flip
 from scorefield.data.batch import Batch
@@ -17,5 +18,6 @@ from scorefield.data.source import Source, Tensors, Wrapped
 __all__ = [
     "Arrays", "Augment", "Batch", "Centre", "CentreCrop", "Crop", "Dequantise", "Divide", "DropLabel",
     "FieldDataset", "Flip", "Functions", "HuggingFace", "Identity", "Images", "Loader", "Measured", "Noisy",
-    "Normaliser", "Sequential", "Simulations", "Source", "Square", "Standardise", "Tensors", "UnitRange", "Wrapped",
+    "Normaliser", "RandomAffine", "Sequential", "Simulations", "Source", "Square", "Standardise", "Tensors", "UnitRange",
+    "Wrapped",
 ]  # fmt: skip

@@ -18,7 +18,13 @@ from scorefield.foundation.random import Generators, Stream
 
 
 class Augment(ABC):
-    """A random change of every sample of a batch, which must carry its keys."""
+    """A random change of every sample of a batch, which must carry its keys.
+
+    Attributes:
+        entries: how many numbers of `cond["augment"]` say what was done, for the network; 0 where nothing says so.
+    """
+
+    entries: int = 0
 
     @abstractmethod
     def __call__(self, batch: Batch, seed: int) -> Batch: ...

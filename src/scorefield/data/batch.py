@@ -18,7 +18,8 @@ class Batch:
     Args:
         x: the fields, (batch, channels, *grid).
         cond: what the model is conditioned on, passed unchanged from data to network; keys `field` (concatenated to the
-            network's input), `label`, `vector` (batch, entries; NaN where it is unknown), `coords`.
+            network's input), `label`, `vector` (batch, entries; NaN where it is unknown), `coords`, `augment` (batch, entries:
+            what augmentation has done to each).
         y: a measurement of x, for losses that learn from measurements alone.
         mask: 1 where x is known and 0 elsewhere, broadcastable to x; `None` means known everywhere.
         key: (index, epoch) of each sample, (batch, 2) int64. All randomness of a sample in training is drawn from it.

@@ -44,6 +44,7 @@ class Stream(IntEnum):
     UNDERSAMPLED = 116  # the noise of an example's k-space: (seed, split, index)
     CROP = 117
     MOTION = 118  # how a slice moves: (seed, split, index)
+    AFFINE = 119  # augmentation: (seed, index, epoch)
     LOSS = 200  # times, noise and probes of training: (seed, index, epoch)
     DROPOUT = 201  # (seed), with each sample's (index, epoch); of a user's own layers (seed, step, rank)
     RETURN = 203  # the seed of training after it went back: (seed, how often)

@@ -23,7 +23,7 @@ from scorefield.nn.network import Network
 FIR = [1, 3, 3, 1]
 LATENT = "StabilityVAEEncoder"
 INNER = {"EDMPrecond": "model.", "VPPrecond": "model.", "Precond": "unet."}
-UNUSED = ("resample_filter", "map_augment.weight")  # of augmentation, whose labels are zero where samples are drawn
+UNUSED = "resample_filter"
 RESIDUAL = {
     "norm_in": "norm0", "conv_in": "conv0", "embed": "affine", "norm_out": "norm1", "conv_out": "conv1", "shortcut": "skip",
 }  # fmt: skip
@@ -84,6 +84,7 @@ def _arguments(config: Settings) -> dict[str, Any]:
         "out_channels": int(given["img_channels"]),
         "labels": int(given.get("label_dim") or 0),
         "labels_first": bool(given.get("label_dim")),
+        "augmentations": int(given.get("augment_dim") or 0),
         "channels": int(given.get("model_channels", 128)),
         "multipliers": multipliers,
         "blocks": int(given.get("num_blocks", 4)),
@@ -197,6 +198,7 @@ def renamed(
 def _names(levels: int, blocks: int) -> Iterator[tuple[str, str]]:
     """Our names and theirs, of layers that a network may lack, too."""
     yield from (("embedding.frequencies", "map_noise.freqs"), ("classes.weight", "map_label.weight"))
+    yield "augment.weight", "map_augment.weight"
     yield from _both("embed.0", "map_layer0")
     yield from _both("embed.2", "map_layer1")
     yield from _both("first", "enc.0_conv")

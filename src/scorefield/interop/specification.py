@@ -24,6 +24,7 @@ class CheckpointSpecification:
         levels: entries of the table, 0 where there is none.
         model: of the model group, `noise`, `sampler` and `shape`, where a program has its own.
         loss: to go on training with, where a program has its own.
+        remarks: what its program does and ours does not, a line each.
     """
 
     schedule: dict[str, Any]
@@ -31,6 +32,7 @@ class CheckpointSpecification:
     levels: int = 0
     model: dict[str, Any] = field(default_factory=dict)
     loss: dict[str, Any] | None = None
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def tabulated(

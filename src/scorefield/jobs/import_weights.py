@@ -19,7 +19,18 @@ from scorefield.data.batch import Conditions
 from scorefield.data.loader import Sequential
 from scorefield.foundation.errors import InputError, brief
 from scorefield.foundation.files import write_text
-from scorefield.interop import diffusion_operators, edm, edm2, mlde, ncsnv2, pickles, score_sde, snapshots, weights
+from scorefield.interop import (
+    diffusers,
+    diffusion_operators,
+    edm,
+    edm2,
+    mlde,
+    ncsnv2,
+    pickles,
+    score_sde,
+    snapshots,
+    weights,
+)
 from scorefield.interop.pickles import Settings
 from scorefield.interop.specification import CheckpointSpecification, described
 from scorefield.interop.weights import Weights
@@ -40,13 +51,13 @@ IMAGE_SCALE = 255.0  # our images count from 0 to 255, the original programs' fr
 @dataclass(frozen=True, kw_only=True)
 class Import(Verb):
     """Make a run of a checkpoint that another program wrote: score_sde_pytorch, its rewrite, mlde, ncsnv2,
-    score-diffusion-training, DiffusionOperators, EDM or EDM2. What it is follows from its weights and its configuration; nothing
-    in it is executed.
+    score-diffusion-training, DiffusionOperators, EDM, EDM2 or diffusers (UNet2DModel). What it is follows from its weights and
+    its configuration; nothing in it is executed.
 
     Args:
-        checkpoint: the file with the weights.
+        checkpoint: the file with the weights, or the folder of a pipeline of diffusers.
         out: run folder to write.
-        config: its configuration (JSON, YAML or pickled), if the checkpoint holds none or another.
+        config: its configuration (JSON, YAML or pickled), if the checkpoint holds none or another; of diffusers the scheduler's.
         data: recipe with the data trained on: mlde's transforms are fitted to them again.
     """
 
@@ -93,7 +104,11 @@ def converted(
     Raises:
         InputError: what cannot be read safely, does not fit together, or is not supported; the message says which.
     """
-    found = read(checkpoint)
+    file = diffusers.file_of(checkpoint) if diffusers.is_theirs(checkpoint) else checkpoint
+    if diffusers.is_theirs(checkpoint):
+        found, config = diffusers.read(checkpoint, config), None
+    else:
+        found = read(checkpoint)
     settings = _settings(found, checkpoint, config)
     reader = reader_of(found)
     try:
@@ -107,6 +122,8 @@ def converted(
         if isinstance(error, InputError):
             raise
         raise InputError(f"{settings.origin} is not as its program writes it: {brief(error)}.") from error
+    for remark in law.remarks:
+        log.warning("%s: %s", checkpoint, remark)
     if found.maps is not None:
         recipe["model"]["net"], built = _located(recipe["model"]["net"], built, found.maps[0])
         raw, averaged = (
@@ -128,7 +145,7 @@ def converted(
         "pending": [0.0, 0],
         "samples": 0,
         "versions": versions(),
-        "imported": {"name": checkpoint.name, "sha256": sha256(checkpoint.read_bytes()).hexdigest()},
+        "imported": {"name": checkpoint.resolve().name, "sha256": sha256(file.read_bytes()).hexdigest()},
     }
     return tensors, facts
 
@@ -142,6 +159,8 @@ def read(checkpoint: Path) -> Weights:
 
 def reader_of(found: Weights) -> ModuleType:
     """The reader of such weights."""
+    if "unet" in found.config:
+        return diffusers
     if "edm" in found.config:
         return edm2 if found.config["edm"]["kind"] == "Precond" else edm
     if diffusion_operators.ours(found.raw):

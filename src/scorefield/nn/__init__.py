@@ -1,5 +1,6 @@
 """Networks. They know nothing of SDEs, data or configuration."""
 
+from scorefield.nn.ddpm import DDPMUNet
 from scorefield.nn.encoder import Encoder
 from scorefield.nn.fno import FNO
 from scorefield.nn.magnitude import MagnitudeUNet
@@ -12,6 +13,6 @@ from scorefield.nn.uno import UNO
 from scorefield.nn.wrappers import Deterministic, LearnedPositionMaps
 
 __all__ = [
-    "FNO", "NCSN", "UNO", "Deterministic", "Encoder", "LearnedPositionMaps", "MagnitudeUNet", "NCSNpp", "NCSNv2", "Network",
-    "UNet",
+    "FNO", "NCSN", "UNO", "DDPMUNet", "Deterministic", "Encoder", "LearnedPositionMaps", "MagnitudeUNet", "NCSNpp", "NCSNv2",
+    "Network", "UNet",
 ]  # fmt: skip

@@ -99,6 +99,31 @@ class JumpEmbedding(Precise):
         return self.out(there - here)
 
 
+class AugmentEmbedding(nn.Module):
+    """What augmentation has done to a sample joins the features of its noise label as W a, nothing where a = 0 or none is given.
+
+    Nothing at all at first, W = 0, so that any trained network can go on with it (Karras et al. 2022, appendix F.2).
+
+    Args:
+        entries: of a.
+        channels: features of the noise label.
+    """
+
+    def __init__(self, entries: int, channels: int) -> None:
+        super().__init__()
+        self.entries = entries
+        self.weight = nn.Parameter(torch.zeros(channels, entries))
+
+    def forward(self, cond: Mapping[str, Tensor] | None, batch: int) -> Float[Tensor, "batch channels"]:
+        """Of `cond["augment"]`, (batch, entries)."""
+        given = (cond or {}).get("augment", self.weight.new_zeros(batch, self.entries))
+        if given.shape != (batch, self.entries):
+            raise InputError(
+                f"cond['augment'] has shape {tuple(given.shape)}, where {batch} rows of {self.entries} entries are needed."
+            )
+        return F.linear(given.to(self.weight), self.weight)
+
+
 def summed(
     parts: Iterable[VectorEmbedding | JumpEmbedding | None], cond: Mapping[str, Tensor] | None, batch: int
 ) -> Float[Tensor, "batch channels"] | None:
@@ -138,14 +163,17 @@ class Sinusoidal(nn.Module):
 
     Args:
         channels: length of the embedding, at least 4; an odd length is filled up with a zero.
+        closed: whether the lowest frequency is 1/10000 itself, not the one before it in a sequence that ends there.
+        cosines_first: (cos wl, sin wl).
     """
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, closed: bool = True, cosines_first: bool = False) -> None:
         super().__init__()
-        self.channels = channels
+        self.channels, self.closed, self.cosines_first = channels, closed, cosines_first
 
     def forward(self, label: Float[Tensor, " batch"]) -> Float[Tensor, "batch channels"]:
         half = self.channels // 2
-        step = -math.log(10000) / (half - 1)
+        step = -math.log(10000) / (half - 1 if self.closed else half)
         phase = label[:, None] * torch.exp(torch.arange(half, dtype=label.dtype, device=label.device) * step)
-        return F.pad(torch.cat((phase.sin(), phase.cos()), dim=1), (0, self.channels % 2))
+        waves = (phase.cos(), phase.sin()) if self.cosines_first else (phase.sin(), phase.cos())
+        return F.pad(torch.cat(waves, dim=1), (0, self.channels % 2))

@@ -88,15 +88,28 @@ def add(x: Tensor, h: Tensor, rescale: bool) -> Tensor:
 class GroupNorm(nn.Module):
     """Normalisation over groups of channels (Wu & He 2018), then SiLU unless `activate` is false.
 
-    There are 32 groups, but none of less than `group` channels, or the next smaller number that divides the channels.
+    There are 32 groups, but none of less than `group` channels, or the next smaller number that divides the channels; or as many
+    as are given. `epsilon` is added to the variance.
     """
 
-    def __init__(self, channels: int, activate: bool = True, group: int = 4) -> None:
+    def __init__(
+        self,
+        channels: int,
+        activate: bool = True,
+        group: int = 4,
+        *,
+        groups: int = 0,
+        epsilon: float = lowprecision.EPSILON,
+    ) -> None:
         super().__init__()
         if group < 1:
             raise InputError(f"group is {group}: give the number of channels that are normalised together, at least 1.")
-        self.groups = next(n for n in range(max(min(channels // group, 32), 1), 0, -1) if channels % n == 0)
-        self.activate = activate
+        if groups and channels % groups:
+            raise InputError(
+                f"{channels} channels cannot be normalised in {groups} groups: give a number that divides them."
+            )
+        self.groups = groups or next(n for n in range(max(min(channels // group, 32), 1), 0, -1) if channels % n == 0)
+        self.activate, self.epsilon = activate, epsilon
         self.weight = nn.Parameter(torch.ones(channels))
         self.bias = nn.Parameter(torch.zeros(channels))
 
@@ -105,33 +118,51 @@ class GroupNorm(nn.Module):
     ) -> Float[Tensor, "batch channels *grid"]:
         """Normalise x, or x plus one value per channel."""
         if lowprecision.applies(x) and self.weight.dtype == torch.float32:
-            return lowprecision.Normalise.apply(x, shift, self.weight, self.bias, self.groups, self.activate)
-        return lowprecision.normalise(x, shift, self.weight, self.bias, self.groups, self.activate)
+            return lowprecision.Normalise.apply(
+                x, shift, self.weight, self.bias, self.groups, self.activate, self.epsilon
+            )
+        return lowprecision.normalise(x, shift, self.weight, self.bias, self.groups, self.activate, self.epsilon)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-    """softmax(QKᵀ/√c) V of one head, each (batch, points, channels), by the kernel that torch chooses.
+    """softmax(QKᵀ/√c) V, each (batch, points, channels) or (batch, heads, points, channels), by the kernel that torch chooses.
 
     Fused kernels have first derivatives in reverse mode alone. Where a derivative is differentiated again, or taken in forward
     mode, compute inside `torch.nn.attention.sdpa_kernel(SDPBackend.MATH)`.
     """
+    if query.ndim == 4:
+        return F.scaled_dot_product_attention(query, key, value)
     return F.scaled_dot_product_attention(query[:, None], key[:, None], value[:, None])[:, 0]
 
 
 class Attention(nn.Module):
-    """Self-attention of one head between all grid points, added to its input.
+    """Self-attention between all grid points, added to its input.
 
     Args:
         channels: channels in and out.
         rescale: divide the sum by √2.
         scale: initial scale of the last layer.
         group: smallest number of channels that are normalised together.
+        heads: parts of the channels, one after another, that attend each by itself.
+        groups, epsilon: see `GroupNorm`.
     """
 
-    def __init__(self, channels: int, *, rescale: bool = True, scale: float = 0.0, group: int = 4) -> None:
+    def __init__(
+        self,
+        channels: int,
+        *,
+        rescale: bool = True,
+        scale: float = 0.0,
+        group: int = 4,
+        heads: int = 1,
+        groups: int = 0,
+        epsilon: float = lowprecision.EPSILON,
+    ) -> None:
         super().__init__()
-        self.rescale = rescale
-        self.norm = GroupNorm(channels, activate=False, group=group)
+        if heads < 1 or channels % heads:
+            raise InputError(f"{channels} channels cannot attend in {heads} heads: give a number that divides them.")
+        self.rescale, self.heads = rescale, heads
+        self.norm = GroupNorm(channels, activate=False, group=group, groups=groups, epsilon=epsilon)
         self.query_key_value = nn.Linear(channels, 3 * channels)
         self.out = linear(channels, channels, scale)
         for weight in self.query_key_value.weight.chunk(3):
@@ -140,7 +171,11 @@ class Attention(nn.Module):
 
     def forward(self, x: Float[Tensor, "batch channels *grid"]) -> Float[Tensor, "batch channels *grid"]:
         tokens = self.norm(x).flatten(2).transpose(1, 2)
-        h = self.out(attend(*self.query_key_value(tokens).chunk(3, dim=-1)))
+        parts = self.query_key_value(tokens).chunk(3, dim=-1)
+        if self.heads > 1:
+            parts = [part.unflatten(2, (self.heads, -1)).transpose(1, 2) for part in parts]
+        h = attend(*parts)
+        h = self.out(h if self.heads == 1 else h.transpose(1, 2).flatten(2))
         return add(x, h.transpose(1, 2).unflatten(2, x.shape[2:]), self.rescale)
 
 
@@ -152,19 +187,34 @@ class Downsample(nn.Module):
         in_channels, out_channels: equal unless there is a convolution.
         filter: "fir" or "box" (average; with a convolution, that convolution of stride 2 alone).
         convolve: whether there is a convolution.
+        centred: of that convolution of stride 2, whether it sees a zero on either side of the grid, not one at its far end: its
+            points are then those of even number, else they lie half a point further.
     """
 
-    def __init__(self, spatial: int, in_channels: int, out_channels: int, *, filter: Filter, convolve: bool) -> None:
+    def __init__(
+        self,
+        spatial: int,
+        in_channels: int,
+        out_channels: int,
+        *,
+        filter: Filter,
+        convolve: bool,
+        centred: bool = False,
+    ) -> None:
         super().__init__()
         self.filter: Filter = filter
-        self.convolution = Convolution(spatial, in_channels, out_channels, stride=2, padding=0) if convolve else None
+        self.far = 0 if centred else 1
+        padding = 1 if centred else 0
+        self.convolution = (
+            Convolution(spatial, in_channels, out_channels, stride=2, padding=padding) if convolve else None
+        )
 
     def forward(self, x: Tensor, embedding: Tensor | None = None) -> Tensor:
         if self.convolution is None:
             return down(x, self.filter)
         if self.filter == "fir":
             return self.convolution(fir_filter(x))
-        return self.convolution(F.pad(x, (0, 1) * (x.ndim - 2)))
+        return self.convolution(F.pad(x, (0, self.far) * (x.ndim - 2)) if self.far else x)
 
 
 class Upsample(nn.Module):
@@ -206,6 +256,7 @@ class ResidualBlock(nn.Module):
         scale: initial scale of the second convolution.
         shortcut_scale: initial scale of the shortcut's 1x1 convolution, which exists where size or channels change.
         group: smallest number of channels that are normalised together.
+        groups, epsilon: see `GroupNorm`.
     """
 
     def __init__(
@@ -222,14 +273,16 @@ class ResidualBlock(nn.Module):
         scale: float = 0.0,
         shortcut_scale: float = 1.0,
         group: int = 4,
+        groups: int = 0,
+        epsilon: float = lowprecision.EPSILON,
     ) -> None:
         super().__init__()
         self.filter: Filter = filter
         self.resample, self.rescale = resample, rescale
-        self.norm_in = GroupNorm(in_channels, group=group)
+        self.norm_in = GroupNorm(in_channels, group=group, groups=groups, epsilon=epsilon)
         self.conv_in = Convolution(spatial, in_channels, out_channels)
         self.embed = linear(embedding, out_channels) if embedding else None
-        self.norm_out = GroupNorm(out_channels, group=group)
+        self.norm_out = GroupNorm(out_channels, group=group, groups=groups, epsilon=epsilon)
         self.dropout = Dropout(dropout)
         self.conv_out = Convolution(spatial, out_channels, out_channels, scale=scale)
         direct = in_channels == out_channels and resample == "none"

@@ -49,11 +49,19 @@ def _dense(x: Tensor, like: Tensor | None = None) -> Tensor:
     return dense if len(dense) != 1 else dense.as_strided(dense.shape, (dense.numel(), *dense.stride()[1:]))
 
 
-def normalise(x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, activate: bool) -> Tensor:
+def normalise(
+    x: Tensor,
+    shift: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    groups: int,
+    activate: bool,
+    epsilon: float = EPSILON,
+) -> Tensor:
     """Group normalisation of x + shift in float32, then SiLU; `shift` is one value per sample and channel."""
     wide = torch.promote_types(x.dtype, torch.float32)
     # Not by `F`, which refuses a single value: it is its own mean, and what is left of it 0.
-    h = torch.group_norm(_widened(x, shift, wide), groups, weight.to(wide), bias.to(wide), EPSILON)
+    h = torch.group_norm(_widened(x, shift, wide), groups, weight.to(wide), bias.to(wide), epsilon)
     return (F.silu(h) if activate else h).to(x.dtype)
 
 
@@ -83,12 +91,19 @@ class Normalise(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, shift: Tensor | None, weight: Tensor, bias: Tensor, groups: int, activate: bool
+        ctx: Any,
+        x: Tensor,
+        shift: Tensor | None,
+        weight: Tensor,
+        bias: Tensor,
+        groups: int,
+        activate: bool,
+        epsilon: float = EPSILON,
     ) -> Tensor:
         size = (x.shape[0], x.shape[1], math.prod(x.shape[2:]), groups)
         wide = _dense(_widened(x, shift, torch.float32))
-        h, mean, scale = torch.native_group_norm(wide, weight, bias, *size, EPSILON)
-        ctx.size, ctx.activate = size, activate
+        h, mean, scale = torch.native_group_norm(wide, weight, bias, *size, epsilon)
+        ctx.size, ctx.activate, ctx.epsilon = size, activate, epsilon
         ctx.save_for_backward(x, shift, weight, bias, mean, scale)
         return (F.silu(h, inplace=True) if activate else h).to(x.dtype)
 
@@ -96,7 +111,7 @@ class Normalise(Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         x, shift, weight, bias, mean, scale = ctx.saved_tensors
         if torch.is_grad_enabled():
-            inputs = [x, shift, weight, bias, ctx.size[3], ctx.activate]
+            inputs = [x, shift, weight, bias, ctx.size[3], ctx.activate, ctx.epsilon]
             return tuple(_differentiably(normalise, inputs, gradients[0]))
         wide = _dense(_widened(x, shift, torch.float32))
         gradient = gradients[0].float()
@@ -109,7 +124,7 @@ class Normalise(Function):
             _dense(gradient, wide), wide, mean, scale, weight, *ctx.size, [True, *ctx.needs_input_grad[2:4]]
         )
         of_shift = None if shift is None else of_x.flatten(2).sum(2).to(shift.dtype)
-        return of_x.to(x.dtype), of_shift, of_weight, of_bias, None, None
+        return of_x.to(x.dtype), of_shift, of_weight, of_bias, None, None, None
 
 
 class Convolve(Function):

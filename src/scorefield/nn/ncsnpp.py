@@ -13,7 +13,15 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, JumpEmbedding, Sinusoidal, VectorEmbedding, embedded, summed
+from scorefield.nn.embedding import (
+    AugmentEmbedding,
+    GaussianFourier,
+    JumpEmbedding,
+    Sinusoidal,
+    VectorEmbedding,
+    embedded,
+    summed,
+)
 from scorefield.nn.layers import (
     Attention,
     Convolution,
@@ -27,7 +35,7 @@ from scorefield.nn.layers import (
     linear,
     up,
 )
-from scorefield.nn.lowprecision import LAYOUTS
+from scorefield.nn.lowprecision import EPSILON, LAYOUTS
 from scorefield.nn.network import Network, check_layer
 from scorefield.nn.resample import gather_patches, spread_patches
 
@@ -57,9 +65,19 @@ class Stage(nn.Module):
 class Head(nn.Module):
     """Normalisation, activation and a convolution: the way out of the features."""
 
-    def __init__(self, spatial: int, in_channels: int, out_channels: int, scale: float = 1.0, *, group: int) -> None:
+    def __init__(
+        self,
+        spatial: int,
+        in_channels: int,
+        out_channels: int,
+        scale: float = 1.0,
+        *,
+        group: int = 4,
+        groups: int = 0,
+        epsilon: float = EPSILON,
+    ) -> None:
         super().__init__()
-        self.norm = GroupNorm(in_channels, group=group)
+        self.norm = GroupNorm(in_channels, group=group, groups=groups, epsilon=epsilon)
         self.convolution = Convolution(spatial, in_channels, out_channels, scale=scale)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,6 +251,7 @@ class NCSNpp(Network):
         vector: entries of `cond["vector"]`, whose embedding is added to the noise's, and like it shifts the second normalisation
             of every block; it does not scale, as the published blocks do not.
         jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
+        augmentations: entries of `cond["augment"]`, see `scorefield.RandomAffine`.
         labels_first: whether the embedding of the class joins the features of the noise label, before the layers that mix
             them (Karras et al. 2022), and not what these make of them.
 
@@ -269,6 +288,7 @@ class NCSNpp(Network):
         vector: int = 0,
         jumps: bool = False,
         labels_first: bool = False,
+        augmentations: int = 0,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -304,7 +324,11 @@ class NCSNpp(Network):
             raise InputError(
                 "labels_first needs conditional: there are no features of a noise label for the class to join."
             )
-        self.labels_first = labels_first
+        if augmentations and not conditional:
+            raise InputError(
+                "augmentations needs conditional: there are no features of a noise label for them to join."
+            )
+        self.labels_first, self.augmentations = labels_first, augmentations
         width = self.embedding.channels if labels_first else 4 * channels
         self.classes = nn.Embedding(labels + 1, width) if labels else None  # the last row is the null class
 
@@ -334,6 +358,7 @@ class NCSNpp(Network):
         del self._residual
         self.vectors = VectorEmbedding(vector, 4 * channels) if vector else None
         self.jump = JumpEmbedding(4 * channels) if jumps else None
+        self.augment = AugmentEmbedding(augmentations, self.embedding.channels) if augmentations else None
 
     def _stage(self, width: int, out: int, *, attend: bool = False) -> Stage:
         attention = (
@@ -437,6 +462,9 @@ class NCSNpp(Network):
                 classes = self.classes(torch.where(given < 0, self.labels, given))
             if self.embed is not None:
                 early, classes = (classes, None) if self.labels_first else (None, classes)
+                if self.augment is not None:
+                    done = self.augment(cond, len(label))
+                    early = done if early is None else early + done
                 embedding = embedded(self.embedding, self.embed, label, early=early)
             if classes is not None:
                 embedding = classes if embedding is None else embedding + classes

@@ -37,6 +37,7 @@ class Network(nn.Module, ABC):
         labels: how many classes it tells apart by `cond["label"]`; 0 without any.
         cond_channels: how many channels of `cond["field"]` it needs; 0 without any.
         vector: how many entries `cond["vector"]` has, (batch, entries) of about unit variance, NaN for none; 0 without any.
+        augmentations: how many numbers of `cond["augment"]` it takes, (batch, entries), 0 where it has none; 0 without any.
         jumps: whether it learns where a jump ends, by `cond["jump"]`: it may become a flow map.
         label_range: the smallest and the largest noise label that it can tell from others; None where it takes any.
     """
@@ -45,6 +46,7 @@ class Network(nn.Module, ABC):
     labels: int = 0
     cond_channels: int = 0
     vector: int = 0
+    augmentations: int = 0
     jumps: bool = False
     label_range: tuple[float, float] | None = None
 

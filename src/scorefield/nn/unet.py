@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.foundation.errors import InputError
-from scorefield.nn.embedding import GaussianFourier, JumpEmbedding, VectorEmbedding, embedded, summed
+from scorefield.nn.embedding import AugmentEmbedding, GaussianFourier, JumpEmbedding, VectorEmbedding, embedded, summed
 from scorefield.nn.layers import Convolution, linear
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.network import Network
@@ -57,6 +57,7 @@ class UNet(Network):
         patch: the finest level is this many times coarser than the grid, and has the values of each patch of patch^spatial points
             as its channels: most of a convolution's time goes where there are many points and few channels.
         jumps: whether it learns where a jump ends (`cond["jump"]`), for a flow map.
+        augmentations: entries of `cond["augment"]`, see `scorefield.RandomAffine`.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class UNet(Network):
         vector: int = 0,
         patch: int = 1,
         jumps: bool = False,
+        augmentations: int = 0,
     ) -> None:
         super().__init__()
         if in_channels < 1 or out_channels < 1:
@@ -79,6 +81,7 @@ class UNet(Network):
         if not multipliers or min((*multipliers, channels, blocks, patch)) < 1 or spatial not in (1, 2, 3):
             raise InputError("UNet needs channels, multipliers, blocks and patch >= 1 and grids of 1, 2 or 3 axes.")
         self.cond_channels, self.vector, self.patch, self.jumps = cond_channels, vector, patch, jumps
+        self.augmentations = augmentations
         widths = [channels * multiplier for multiplier in multipliers]
         self.embedding = GaussianFourier(16, fourier_scale)
         size = 4 * channels
@@ -96,6 +99,7 @@ class UNet(Network):
         self.last = Convolution(spatial, widths[0], patch**spatial * out_channels, scale=0.0)
         self.vectors = VectorEmbedding(vector, size) if vector else None
         self.jump = JumpEmbedding(size) if jumps else None
+        self.augment = AugmentEmbedding(augmentations, self.embedding.channels) if augmentations else None
 
     def forward(
         self,
@@ -107,7 +111,8 @@ class UNet(Network):
         seen = torch.cat((x, (cond or {})["field"].to(x.dtype)), dim=1) if self.cond_channels else x
         with torch.autocast(x.device.type, enabled=False):  # in bfloat16, x would lose noise that is weak beside it
             more = summed((self.vectors, self.jump), cond, len(x))
-            embedding = embedded(self.embedding, self.embed, label, more)
+            early = None if self.augment is None else self.augment(cond, len(x))
+            embedding = embedded(self.embedding, self.embed, label, more, early)
             h = self.first(self._arrange(seen))
         skips = []
         for level, blocks in enumerate(self.down):

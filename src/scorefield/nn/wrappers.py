@@ -20,6 +20,7 @@ class Wrapper(Network):
         self.net = net
         self.logits, self.labels, self.cond_channels = net.logits, net.labels, net.cond_channels
         self.vector, self.jumps, self.label_range = net.vector, net.jumps, net.label_range
+        self.augmentations = net.augmentations
 
 
 class Affine(Wrapper):

@@ -52,7 +52,7 @@ BEGUN = re.compile(
 )
 UNUSABLE = ".unusable"  # what the name of a checkpoint ends in that was set aside
 STAND_INS = 9  # random fields where a dry run finds no data
-JUMP = "jump"  # the part of a network that a flow map has beside those of the denoiser it starts from
+NEW = {"jump", "augment"}  # parts that a network may have beside those of the run that it starts from, nothing at first
 TERMINAL_SNR = 0.01  # signal power over noise power at t = 1 above which the prior is a poor start
 
 
@@ -125,7 +125,7 @@ def prepare(
     for fields in (train, valid):
         fields.ready()  # settings are checked before all data are read
     if init is not None:
-        new = {name: value for name, value in model.denoiser.net.state_dict().items() if JUMP in name.split(".")}
+        new = {name: value for name, value in model.denoiser.net.state_dict().items() if NEW & set(name.split("."))}
         weights = new | init.checkpoint.group("net") | init.checkpoint.group("ema")
         load_strictly(model.denoiser.net, weights, str(init.path))
         load_fixed(model, init.checkpoint, str(init.path))

@@ -210,6 +210,7 @@ def fit_to_data(groups: Namespace, fields: FieldDataset) -> None:
     _fit_conditions(nets, first)
     _check_conditions(inner, fields, first)
     _fit_jumps(inner, import_class(groups.train.loss.class_path))
+    _fit_augmentations(inner, groups.train.augment or [])
     _fit_critic(groups.train.loss, first)
     if "spatial" in inner:
         axes = first.x.ndim - 1
@@ -261,10 +262,23 @@ def _fit_jumps(inner: Namespace, loss: type[Loss]) -> None:
     """Let a network learn where a jump ends, for a loss that teaches it."""
     if loss.jumps and "jumps" not in inner:
         raise InputError(
-            f"{loss.__name__} teaches a network where a jump ends, and this one cannot know it: take NCSNpp, UNet, FNO or UNO."
+            f"{loss.__name__} teaches a network where a jump ends, and this one cannot know it: "
+            "take NCSNpp, DDPMUNet, UNet, FNO or UNO."
         )
     if loss.jumps:
         inner.jumps = True
+
+
+def _fit_augmentations(inner: Namespace, changes: Sequence[Namespace]) -> None:
+    """Let a network take what augmentation has done to each sample, where it says so."""
+    for change in changes:
+        kind = import_class(change.class_path)
+        if kind.entries and "augmentations" not in inner:
+            raise InputError(
+                f"{kind.__name__} tells the network what it has done, which this one cannot take: take NCSNpp, DDPMUNet or UNet."
+            )
+        if kind.entries:
+            inner.augmentations = kind.entries
 
 
 def _fit_critic(loss: Namespace, first: Batch) -> None:

@@ -35,7 +35,9 @@ CHEAPER = (
     "t2m-edm",
     "precip-edm",
     "navier-stokes-window",  # which had not learnt what its window leaves open
-)  # which are of no paper, and were made so
+    "cifar10-edm",  # which lacked its paper's augmentation, and has it
+    "cifar10-edm-ncsnpp",
+)  # the others are of no paper, and were made so
 SHIPPED = [path for path in RECIPES if path.parent.name == "shipped" and path.stem not in CHEAPER]
 CONFIGS = [HERE / "stored" / name / "config.yaml" for name in RUNS]
 DOWNLOADS = ("scorefield.CIFAR10", "scorefield.CelebA", "scorefield.LSUN")
