@@ -18,6 +18,7 @@ from scorefield.mri.scan import Baselines, Scan
 from scorefield.operators import l1_wavelet, to_channels, to_complex
 from scorefield.operators.solve import conjugate_gradients
 
+RULE = "images alike"  # in the digest of what is reconstructed: another rule gives other baselines
 DAMPINGS, ITERATIONS = (0.0, 1e-3, 1e-2), (3, 4, 5, 8, 12, 16, 20, 30, 40)
 WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)  # relative to the foreground
 
