@@ -75,7 +75,7 @@ def read_nifti(path: Path) -> np.ndarray:
 
 def warn_of_another_place(path: Path, other: Path) -> None:
     """Warn where two files of the same shape are not of the same place in space, by more than half a pixel."""
-    first, second = (load_nifti(each).affine for each in (path, other))
+    first, second = (np.asarray(load_nifti(each).affine) for each in (path, other))
     corners = np.array(
         [[*np.array(place) * (np.array(load_nifti(path).shape[:3]) - 1), 1] for place in np.ndindex(2, 2, 2)]
     )
