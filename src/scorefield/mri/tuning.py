@@ -1,4 +1,4 @@
-"""Baselines at their best on the scan itself: with the settings that are best for images like its own, measured as it was."""
+"""Baselines at their best on the scan itself: CG-SENSE by images like its own, L1-wavelet by k-space that was held out."""
 
 from __future__ import annotations
 
@@ -23,37 +23,34 @@ DAMPINGS, ITERATIONS = (0.0, 1e-3, 1e-2), (3, 4, 5, 8, 12, 16, 20, 30, 40)
 WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)  # relative to the foreground
 
 PARTS = 10  # of k-space, which are held out in turn
-SHORT = 20  # iterations of L1-wavelet for each of them
+LONG, SHORT = 60, 20  # iterations of L1-wavelet, and of it for each of them
 RINGS = 12  # of k-space, in each of which what is missed has one strength
 NEAR = 9  # points along either axis, within which is counted how many were sampled
-DRAWS = 2  # images like that of the scan for CG-SENSE; for L1-wavelet, which takes longer, the first alone
+FINE = 32  # rings of k-space off the grid, whose samples share their area
+DRAWS = 2  # images like that of the scan
 
 
 def tuned(scan: Scan, given: Baselines) -> Baselines:
-    """Settings, of which those that are not given are the best for images like that of the scan.
+    """Settings, of which those that are not given are chosen on the scan itself.
 
-    k-space of such images, which are known, is simulated with the scan's maps, mask and noise (a parametric bootstrap, Efron and
-    Tibshirani 1993, section 6.5), and the settings are taken whose magnitudes have the least squared error in the object.
+    Those of CG-SENSE are the best for images like that of the scan: k-space of such images, which are known, is simulated with
+    its maps, mask and noise (a parametric bootstrap, Efron and Tibshirani 1993, section 6.5), and the settings are taken whose
+    magnitudes have the least squared error in the object. The weight of L1-wavelet predicts best a part of k-space that was held
+    out: it is by L1-wavelet that those images are made, so that they would favour the weight which they were made by.
 
     Args:
         scan: a slice.
         given: what is given is kept.
     """
-    if None not in (given.damping, given.iterations, given.wavelet):
-        return given
-    alike = Alike(scan, _first_weight(scan) if given.wavelet is None else given.wavelet)
     if given.damping is None or given.iterations is None:
+        alike = Alike(scan, _predicting_weight(scan, SHORT))
         dampings = DAMPINGS if given.damping is None else (given.damping,)
         counts = ITERATIONS if given.iterations is None else (given.iterations,)
         errors = np.sum([_cg_errors(scan, alike.draw(number), number, dampings, counts) for number in range(DRAWS)], 0)
         row, column = np.unravel_index(errors.argmin(), errors.shape)
         given = replace(given, damping=dampings[row], iterations=counts[column])
     if given.wavelet is None:
-        image = alike.draw(0)
-        y, error = _measured(scan, image, 0), _error(image)
-        given = replace(
-            given, wavelet=min(WEIGHTS, key=lambda w: error(l1_wavelet(scan.operator, y, weight=w * scan.scale)))
-        )
+        given = replace(given, wavelet=_predicting_weight(scan))
     return given
 
 
@@ -145,16 +142,27 @@ def held_out(mask: Tensor, fold: int) -> Tensor:
     return chosen & mask
 
 
-def _first_weight(scan: Scan) -> float:
-    """The weight of L1-wavelet that predicts best a part of k-space which was held out."""
+def _predicting_weight(scan: Scan, iterations: int = LONG) -> float:
+    """The weight of L1-wavelet that predicts best a part of k-space which was held out; samples off the grid by their area."""
     part, y = held_out(scan.mask > 0, 0), scan.y(1.0)
     known, unknown = scan.operator.restricted((scan.mask > 0) & ~part), scan.operator.restricted(part)
+    area = torch.ones(()) if scan.places is None else _areas(scan.places, scan.grid)
 
     def error(weight: float) -> float:
-        x = l1_wavelet(known, y, weight=weight * scan.scale, iterations=SHORT)
-        return float((unknown(x) - torch.where(part, y, 0)).square().sum())
+        x = l1_wavelet(known, y, weight=weight * scan.scale, iterations=iterations)
+        return float((area * (unknown(x) - torch.where(part, y, 0)).square()).sum())
 
     return min(WEIGHTS, key=error)
+
+
+def _areas(places: Tensor, grid: Sequence[int]) -> Tensor:
+    """The area of its ring about the middle of k-space that a sample stands for, (samples, readouts), up to a factor.
+
+    Of spokes it grows with the radius, also where they are further apart than density compensation reaches: there the noise lies.
+    """
+    radius = (places / (torch.tensor(grid) / 2)).norm(dim=-1)
+    ring = (radius * FINE).long()
+    return ((ring + 0.5) / torch.bincount(ring.flatten())[ring]).to(torch.float32)
 
 
 def _cg_errors(scan: Scan, image: Tensor, number: int, dampings: Sequence[float], counts: Sequence[int]) -> np.ndarray:
