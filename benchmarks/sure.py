@@ -1,10 +1,11 @@
 """Denoising learnt from noisy slices alone, beside the same network learnt from clean ones: benchmarks/sure.md.
 
     SCOREFIELD_DATA=... python benchmarks/sure.py --runs runs/sure [--seeds 3] [--steps 150]
-    SCOREFIELD_DATA=... python benchmarks/sure.py --classical [--run RUN]
+    SCOREFIELD_DATA=... python benchmarks/sure.py --classical [--phase] [--run RUN]
 
 Trains by `scorefield train` what the folder of runs lacks (an interrupted call goes on), then denoises the slices of colin27 that
-both were kept from, with noise that neither has seen, σ = 0.1 of the 99th percentile of a slice's foreground.
+both were kept from, with noise that neither has seen, σ = 0.1 of the 99th percentile of a slice's foreground. By itself a slice
+has no phase, and its imaginary part is noise alone; with --phase it has that of `RandomPhase`, as images of a scanner have one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ from torch import Tensor
 
 from scorefield.data.noisy import estimate_noise
 from scorefield.foundation.random import Generators
-from scorefield.mri import Volumes
+from scorefield.mri import RandomPhase, Volumes
+from scorefield.mri.augment import rotate, smooth_phase
 from scorefield.run import loading
 
 HERE = Path(__file__).parent
@@ -62,18 +64,29 @@ def decibels(x: Tensor, truth: Tensor) -> Tensor:
     return 10 * (peak**2 / (x - truth).square().sum(1).flatten(1).mean(1)).log10()
 
 
-def held_out() -> tuple[Tensor, Tensor]:
-    """Slices that no run has seen, with a smooth phase of none, and their noisy measurements."""
+def with_phase(clean: Tensor) -> Tensor:
+    """Slices with a smooth phase each."""
+    default, u = RandomPhase(), Generators((UNSEEN, i, 1) for i in range(len(clean)))
+    numbers = u.rand((len(clean), 1 + 2 + default.modes**2), like=clean).double()
+    return rotate(
+        clean, smooth_phase(numbers, clean.shape[2:], default.strength, default.length, default.modes).to(clean)
+    )
+
+
+def held_out(phase: bool = False) -> tuple[Tensor, Tensor]:
+    """Slices that no run has seen, and their noisy measurements."""
     fields = Volumes([volume()], matrix=(192, 224), valid=(100, 108)).load("valid")
     clean = fields.gather(torch.arange(len(fields))).x
+    clean = with_phase(clean) if phase else clean
     white = Generators((UNSEEN, i) for i in range(len(clean))).randn(clean.shape, like=clean)
     return clean, clean + NOISE * white
 
 
-def tuning() -> tuple[Tensor, Tensor]:
+def tuning(phase: bool = False) -> tuple[Tensor, Tensor]:
     """Two slices that runs are trained on, and their noisy measurements: what classical denoisers are tuned by."""
     fields = Volumes([volume()], matrix=(192, 224), valid=(100, 108)).load("train")
     clean = fields.gather(torch.tensor([40, 80])).x
+    clean = with_phase(clean) if phase else clean
     return clean, clean + NOISE * Generators((5, i) for i in range(2)).randn(clean.shape, like=clean)
 
 
@@ -114,9 +127,9 @@ def classical() -> dict[str, tuple[Callable[..., Tensor], list[tuple]]]:
     return found
 
 
-def compare(run: Path | None) -> None:
+def compare(run: Path | None, phase: bool) -> None:
     """Print what classical denoisers, each as was best on two training slices, and a prior are worth on the held-out ones."""
-    (clean, noisy), (known, tried) = held_out(), tuning()
+    (clean, noisy), (known, tried) = held_out(phase), tuning(phase)
     print(f"as measured: {decibels(noisy, clean).mean():.2f} dB")
     for name, (denoise, settings) in classical().items():
         worth = {chosen: float(decibels(denoise(tried, *chosen), known).mean()) for chosen in settings}
@@ -136,15 +149,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=Path, default=Path("runs/sure"))
     parser.add_argument("--classical", action="store_true", help="classical denoisers instead")
+    parser.add_argument("--phase", action="store_true", help="of slices with a smooth phase")
     parser.add_argument("--run", type=Path, help="a run to compare them with")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=150)
     asked = parser.parse_args()
     torch.set_num_threads(1)
     if asked.classical:
-        compare(asked.run)
+        compare(asked.run, asked.phase)
         return
-    clean, noisy = held_out()
+    clean, noisy = held_out(asked.phase)
     rows = [
         "| learnt from | "
         + " | ".join(f"seed {s}" for s in range(asked.seeds))

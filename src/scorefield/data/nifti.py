@@ -49,7 +49,10 @@ def load_nifti(path: Path) -> Nifti1Image:
 
 
 def read_nifti(path: Path) -> np.ndarray:
-    """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units of its header, float32 or complex64."""
+    """The values of a NIfTI file of 3 or 4 axes in canonical orientation, in the units of its header, float32 or complex64.
+
+    Axes of length 1 after the third are left out.
+    """
     image = load_nifti(path)
     stored = np.dtype(image.get_data_dtype())
     if stored.names is not None:
@@ -61,11 +64,29 @@ def read_nifti(path: Path) -> np.ndarray:
         values = np.asarray(image.dataobj).astype(np.complex64) if whole else image.get_fdata(dtype=np.float32)
     except BROKEN as error:
         raise InputError(f"{path} cannot be read as NIfTI ({brief(error)}): is it complete?") from error
+    while values.ndim > 3 and values.shape[-1] == 1:
+        values = values[..., 0]
     if values.ndim not in (3, 4) or 0 in values.shape:
         raise InputError(f"{path} has shape {values.shape}: a volume has 3 axes, or 4 with echoes or repetitions.")
     if not np.isfinite(values).all():
         raise InputError(f"{path} holds NaN or infinite values: replace them by 0.")
     return values
+
+
+def warn_of_another_place(path: Path, other: Path) -> None:
+    """Warn where two files of the same shape are not of the same place in space, by more than half a pixel."""
+    first, second = (np.asarray(load_nifti(each).affine) for each in (path, other))
+    corners = np.array(
+        [[*np.array(place) * (np.array(load_nifti(path).shape[:3]) - 1), 1] for place in np.ndindex(2, 2, 2)]
+    )
+    apart = float(np.linalg.norm((corners @ (first - second).T)[:, :3], axis=1).max())
+    if apart > float(np.linalg.norm(first[:3, :3], axis=0).min()) / 2:
+        log.warning(
+            "%s lies up to %.3g mm beside %s, by their headers: taken for the same place, point by point",
+            path,
+            apart,
+            other,
+        )
 
 
 def write_nifti(path: Path, values: np.ndarray, place: Path) -> None:
@@ -93,6 +114,8 @@ def read_volumes(magnitude: Path, phase: Path | None = None) -> list[np.ndarray]
             raise InputError(
                 f"{phase} is {angle.shape} and {magnitude} {volume.shape}: give magnitude and phase of the same scan."
             )
+        if phase is not None:
+            warn_of_another_place(phase, magnitude)
         image = (volume * np.exp(1j * angle)).astype(np.complex64)
     return list(np.moveaxis(image, -1, 0)) if image.ndim == 4 else [image]
 
@@ -172,6 +195,7 @@ class Volume:
                 f"{path} is {found.shape} from {found.min():.3g} to {found.max():.3g}: give a standard deviation > 0 for every "
                 f"point of {self.origin}, {self.values.shape}."
             )
+        warn_of_another_place(path, self.origin)
         slices = torch.from_numpy(np.ascontiguousarray(np.moveaxis(found, 2, 0)[list(self.numbers)]))[:, None]
         return slices / self.scale.reshape(-1, 1, 1, 1)
 

@@ -63,6 +63,7 @@ class Stream(IntEnum):
     PILOT = 312  # a draw of the prior before particles start: (seed, index)
     CALIBRATED = 313  # noise and draws of a field that is known: (seed, index)
     COMPLETED = 314  # a field that is known in part: (seed, index)
+    TUNING = 320  # images like that of a scan, and their noise: (number), (number, 1)
     HELD_OUT = 309  # which samples of a slice are held out, and noise of their predictions: (0 or 1, slice)
 
 

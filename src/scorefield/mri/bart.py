@@ -67,7 +67,7 @@ def read_cfl(base: Path) -> np.ndarray:
 
 def read_whole_cfl(base: Path) -> np.ndarray:
     """What .cfl and .hdr hold, with BART's 16 axes."""
-    header, data = base.with_suffix(".hdr"), base.with_suffix(".cfl")
+    header, data = _pair(base)
     for path in (header, data):
         if not path.is_file():
             raise AbsentDataError(f"There is no file {path}: BART's k-space is a pair of .cfl and .hdr.")
@@ -87,7 +87,7 @@ def read_whole_cfl(base: Path) -> np.ndarray:
 
 def _read(base: Path) -> tuple[np.ndarray, int]:
     """The array (slices, coils, height, width), and which axis slices are from."""
-    header, array = base.with_suffix(".hdr"), read_whole_cfl(base)
+    header, array = _pair(base)[0], read_whole_cfl(base)
     sizes = array.shape
     # A slice of a 3-D scan, across its readout, has its image on axes 1 and 2.
     image = (1, 2) if sizes[0] == 1 and min(sizes[1:3]) > 1 else (0, 1)
@@ -108,5 +108,11 @@ def write_cfl(base: Path, kspace: np.ndarray) -> None:
     slices, coils, height, width = kspace.shape
     sizes = [height, width, 1, coils, *[1] * 9, slices, 1, 1]
     ordered = np.moveaxis(kspace, (2, 3, 1, 0), (0, 1, 2, 3)).astype("<c8")
-    base.with_suffix(".hdr").write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
-    ordered.reshape(sizes).flatten(order="F").tofile(base.with_suffix(".cfl"))
+    header, data = _pair(base)
+    header.write_text("# Dimensions\n" + " ".join(map(str, sizes)) + "\n")
+    ordered.reshape(sizes).flatten(order="F").tofile(data)
+
+
+def _pair(base: Path) -> tuple[Path, Path]:
+    """The header and the data of a name, which may hold points: scan.v1.hdr is not scan.hdr."""
+    return base.with_name(f"{base.name}.hdr"), base.with_name(f"{base.name}.cfl")

@@ -142,6 +142,8 @@ def _frames(path: Path) -> list[Frame]:
             continue
         if "Rows" in header:
             frames += _frames_of(header, file)
+        elif "Image Storage" in getattr(header.get("SOPClassUID"), "name", ""):  # others are reports and the like
+            raise InputError(f"{file} is an image of DICOM without its size: is it complete?")
     if not frames:
         raise InputError(f"{path} holds no images of DICOM: give the folder of a series.")
     counts: dict[tuple[str, str], int] = {}
@@ -159,6 +161,10 @@ def _frames_of(header: Any, file: Path) -> list[Frame]:
     colours = str(header.get("PhotometricInterpretation", "MONOCHROME2"))
     if not colours.startswith("MONOCHROME") or int(header.get("SamplesPerPixel", 1)) != 1:
         raise InputError(f"{file} holds colours ({colours}), which are no measurement: give a series of grey images.")
+    if colours == "MONOCHROME1":
+        raise InputError(
+            f"{file} is stored as a negative ({colours}: the least value is white): give a series in which air is dark."
+        )
     if "Secondary Capture" in getattr(header.get("SOPClassUID"), "name", ""):
         raise InputError(
             f"{file} is a secondary capture, a picture of a screen: give the series as the scanner wrote it."
@@ -249,6 +255,13 @@ def _stack(frames: list[Frame], path: Path) -> tuple[list[np.ndarray], np.ndarra
         raise InputError(
             f"{path} holds {len(same) - sum(same)} images in another direction or of another spacing: give one volume."
         )
+    normal = np.cross(first.axes[1], first.axes[0])
+    away = np.stack([frame.position - first.position for frame in frames])
+    aside = float(np.linalg.norm(away - np.outer(away @ normal, normal), axis=1).max())
+    if aside > min(first.spacing[:2]) / 2:
+        raise InputError(
+            f"{path} holds slices that lie up to {aside:.3g} mm beside each other: give a volume whose slices are in a row."
+        )
     frames = sorted(frames, key=lambda frame: (round(frame.along, 3), frame.order))
     places = np.unique([round(frame.along, 3) for frame in frames])
     repeats = len(frames) // len(places)
@@ -265,9 +278,7 @@ def _stack(frames: list[Frame], path: Path) -> tuple[list[np.ndarray], np.ndarra
     volumes = [np.stack(images[n::repeats], axis=-1) for n in range(repeats)]
     step = float(np.median(steps)) if len(steps) else first.spacing[2]
     affine = np.eye(4)
-    affine[:3, :3] = np.stack(
-        [*(first.axes * np.array(first.spacing[:2])[:, None]), step * np.cross(first.axes[1], first.axes[0])], axis=1
-    )
+    affine[:3, :3] = np.stack([*(first.axes * np.array(first.spacing[:2])[:, None]), step * normal], axis=1)
     affine[:3, 3] = frames[0].position
     return volumes, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 

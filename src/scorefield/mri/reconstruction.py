@@ -75,7 +75,7 @@ class Reconstruct(Drawing):
         held_out: share of the acquired samples, whole lines, that up to 8 members more have to predict, to tell whether the
             prior is right for the scan. 0 for no such check; there is none of fewer than 4 members.
         inflate: widen std, interval and quantiles so that 90 % of what was held out lies in its interval.
-        baselines: how the baselines are regularised; what is not given is chosen by what predicts held-out k-space best.
+        baselines: how the baselines are regularised; what is not given is chosen on the scan, see `tuning`.
         bf16: the same as --precision bf16-mixed.
     """
 

@@ -32,7 +32,7 @@ from scorefield.mri.noise import noise_covariance, spread_slices, whitening_of
 from scorefield.mri.off_grid import by_angle, gridded_centre, readout_noise, share_of_cells
 from scorefield.mri.scan import Baselines, Scan
 from scorefield.mri.trajectory import Trajectory
-from scorefield.mri.tuning import tuned
+from scorefield.mri.tuning import RULE, tuned
 from scorefield.operators import NonUniformSense, cg_sense, largest_singular_value, to_complex
 
 log = logging.getLogger("scorefield")
@@ -182,6 +182,7 @@ class Scans:
             parts.update(b"none" if array is None else repr((array.shape, array.dtype.str)).encode())
             parts.update(b"" if array is None else np.ascontiguousarray(array).data.cast("B"))
 
+        parts.update(RULE.encode() if self._telling else b"")  # another version's would begin members elsewhere
         add(self.kspace.noise_scan)
         add(self.sampling.content)
         if self.trajectory is not None:

@@ -1,70 +1,136 @@
-"""Baselines at their best on the scan itself: regularised as predicts best what was measured and not shown to them."""
+"""Baselines at their best on the scan itself: CG-SENSE by images like its own, L1-wavelet by k-space that was held out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from scorefield.foundation.fourier import centred
 from scorefield.foundation.random import Stream, seed_of
+from scorefield.mri.metrics import object_mask
 from scorefield.mri.scan import Baselines, Scan
-from scorefield.operators import ParallelImaging, l1_wavelet
+from scorefield.operators import l1_wavelet, to_channels, to_complex
 from scorefield.operators.solve import conjugate_gradients
 
+RULE = "images alike"  # in the digest of what is reconstructed: another rule gives other baselines
 DAMPINGS, ITERATIONS = (0.0, 1e-3, 1e-2), (3, 4, 5, 8, 12, 16, 20, 30, 40)
 WEIGHTS = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2)  # relative to the foreground
-PARTS = 10  # of k-space, which are held out in turn; for L1-wavelet, which takes longer, the first alone
 
-RINGS = 32  # of k-space, whose samples share its area
-FEWER = 3  # of these for k-space off the grid, whose parts are alike and take longer
+PARTS = 10  # of k-space, which are held out in turn
+LONG, SHORT = 60, 20  # iterations of L1-wavelet, and of it for each of them
+RINGS = 12  # of k-space, in each of which what is missed has one strength
+NEAR = 9  # points along either axis, within which is counted how many were sampled
+FINE = 32  # rings of k-space off the grid, whose samples share their area
+DRAWS = 2  # images like that of the scan
 
 
 def tuned(scan: Scan, given: Baselines) -> Baselines:
-    """Settings, of which those that are not given predict parts of k-space that were held out.
+    """Settings, of which those that are not given are chosen on the scan itself.
 
-    These are of noise as strong for every setting, so that what predicts them best is near to the image, too. But they hold most
-    of their energy in the middle, and say little of the noise that more iterations let in. So of CG-SENSE the fewest iterations
-    are taken whose error is within one standard error of the least (Breiman et al. 1984, 1-SE rule): on T1 slices, R = 2 to 8 and
-    noise 15 to 30 dB below (17 cases), within 0.6 dB of the best of all settings, 0.13 on average; the least error alone is up to
-    3.3 dB off, and 0.7 on average. Of a Poisson disc of R = 4 on one slice more, noise 20 and 15 dB below, 0.8 and 1.0 are left.
+    Those of CG-SENSE are the best for images like that of the scan: k-space of such images, which are known, is simulated with
+    its maps, mask and noise (a parametric bootstrap, Efron and Tibshirani 1993, section 6.5), and the settings are taken whose
+    magnitudes have the least squared error in the object. The weight of L1-wavelet predicts best a part of k-space that was held
+    out: it is by L1-wavelet that those images are made, so that they would favour the weight which they were made by.
 
     Args:
         scan: a slice.
         given: what is given is kept.
     """
     if given.damping is None or given.iterations is None:
+        alike = Alike(scan, _predicting_weight(scan, SHORT))
         dampings = DAMPINGS if given.damping is None else (given.damping,)
         counts = ITERATIONS if given.iterations is None else (given.iterations,)
-        errors: dict[tuple[float, int], list[float]] = {(d, count): [] for d in dampings for count in counts}
-        parts = PARTS if scan.places is None else FEWER
-        for part in (held_out(scan.mask > 0, fold) for fold in range(parts)):
-            for damping in dampings:
-                for count, error in _errors(scan, part, damping, counts).items():
-                    errors[damping, count].append(error)
-        damping, count = simplest(errors)
-        given = replace(given, damping=damping, iterations=count)
+        errors = np.sum([_cg_errors(scan, alike.draw(number), number, dampings, counts) for number in range(DRAWS)], 0)
+        row, column = np.unravel_index(errors.argmin(), errors.shape)
+        given = replace(given, damping=dampings[row], iterations=counts[column])
     if given.wavelet is None:
-        given = replace(given, wavelet=_best_weight(scan, held_out(scan.mask > 0, 0)))
+        given = replace(given, wavelet=_predicting_weight(scan))
     return given
 
 
-def simplest(errors: Mapping[tuple[float, int], Sequence[float]]) -> tuple[float, int]:
-    """Of damping and iterations those with the fewest whose errors in some parts exceed those of the best by no more than one
-    standard error of the mean difference; of several dampings the largest.
+@dataclass(frozen=True, eq=False)
+class Alike:
+    """Images like that of a scan: x + t, x that of L1-wavelet and t = F* √P F(|x| ξ) a random texture, since x is too simple.
+
+    P, a number for each ring of k-space, is the power that x lacks relative to what a texture of P = 1 has there. Where k-space
+    was not sampled, it is that of what L1-wavelet misses of samples which are held out, without that of their noise; on a grid
+    these count by the share of points nearby that were not sampled, as little is missed inside of a fully sampled region. Where
+    k-space was sampled on a grid, it is what x has less than the samples, without that of their noise.
+
+    Args:
+        scan: a slice.
+        weight: of L1-wavelet, relative to the foreground.
     """
-    found = {setting: np.asarray(each) for setting, each in errors.items()}
-    best = min(found.values(), key=lambda each: each.sum())
 
-    def near(each: np.ndarray) -> bool:
-        excess = each - best
-        return bool(excess.mean() <= excess.std(ddof=1) / len(excess) ** 0.5)
+    scan: Scan
+    weight: float
 
-    return min(
-        (setting for setting, each in found.items() if near(each)), key=lambda setting: (setting[1], -setting[0])
-    )
+    def draw(self, number: int) -> Tensor:
+        """An image, complex (height, width)."""
+        texture = centred(self._texture(self.missed, number))
+        if self.scan.places is None:
+            texture = torch.where(self.scan.mask > 0, centred(self._texture(self.shrunk, number)), texture)
+        return self.image + centred(texture, inverse=True)
+
+    @cached_property
+    def image(self) -> Tensor:
+        """x."""
+        scan = self.scan
+        return to_complex(l1_wavelet(scan.operator, scan.y(1.0), weight=self.weight * scan.scale))[0, 0]
+
+    @cached_property
+    def missed(self) -> Tensor:
+        """P where k-space was not sampled, (rings); 0 where nothing was held out."""
+        scan, mask = self.scan, self.scan.mask > 0
+        sparse, y = _sparseness(scan), scan.y(1.0)
+        total, unit = torch.zeros(2, RINGS, dtype=torch.float64)
+        for part in (held_out(mask, fold) for fold in range(PARTS)):
+            if not bool((sparse * part).any()):
+                continue
+            known, unknown = scan.operator.restricted(mask & ~part), scan.operator.restricted(part)
+            x = l1_wavelet(known, y, weight=self.weight * scan.scale, iterations=SHORT)
+            total += self._by_ring(torch.where(part, y, 0) - unknown(x), sparse * part, noise=1.0)
+            unit += self._by_ring(self._of_texture, sparse * part)
+        return torch.where(unit > 0, total / unit, 0).clamp(min=0)
+
+    @cached_property
+    def shrunk(self) -> Tensor:
+        """P where k-space was sampled, (rings)."""
+        scan, used = self.scan, (self.scan.mask > 0).float()
+        lacks = self._by_ring(scan.y(1.0), used, noise=1.0)
+        lacks -= self._by_ring(scan.operator(to_channels(self.image[None, None])), used)
+        unit = self._by_ring(self._of_texture, used)
+        return torch.where(unit > 0, lacks / unit, 0).clamp(min=0)
+
+    def _by_ring(self, y: Tensor, weight: Tensor, noise: float = 0.0) -> Tensor:
+        """The weighed energy of k-space in each ring, without that of so many times its noise."""
+        each = to_complex(y)[0].abs().square().sum(0) - 2 * noise * self.scan.noise**2 * len(self.scan.kspace)
+        found = torch.zeros(RINGS, dtype=torch.float64)
+        return found.index_add_(0, self._rings_of_samples.flatten(), (weight * each).flatten().double())
+
+    @cached_property
+    def _of_texture(self) -> Tensor:
+        """k-space of a texture of P = 1."""
+        return self.scan.operator(to_channels(self._texture(torch.ones(RINGS), DRAWS)[None, None]))
+
+    def _texture(self, power: Tensor, number: int) -> Tensor:
+        """F* √P F(|x| ξ)."""
+        white = _white(self.image, number)
+        rings = _rings(_distance(self.scan.grid))
+        return centred(power.sqrt()[rings].to(white) * centred(self.image.abs() * white), inverse=True)
+
+    @cached_property
+    def _rings_of_samples(self) -> Tensor:
+        scan = self.scan
+        if scan.places is None:
+            return _rings(_distance(scan.grid))
+        return _rings((scan.places / (torch.tensor(scan.grid) / 2)).norm(dim=-1))
 
 
 def held_out(mask: Tensor, fold: int) -> Tensor:
@@ -76,39 +142,17 @@ def held_out(mask: Tensor, fold: int) -> Tensor:
     return chosen & mask
 
 
-def _errors(scan: Scan, part: Tensor, damping: float, counts: Sequence[int]) -> dict[int, float]:
-    """The squared errors of CG-SENSE in a part that was held out, after each of some numbers of iterations of one run."""
-    known, y = scan.operator.restricted((scan.mask > 0) & ~part).balanced(scan.y(1.0))
-    unknown, wanted = scan.operator.restricted(part), torch.where(part, scan.y(1.0), 0)
-    error = _error(scan, unknown, wanted)
-    pulled = known.adjoint(y)
-    found, last = {}, torch.zeros_like(pulled)
-
-    def seen(count: int, x: Tensor) -> None:
-        nonlocal last
-        last = x
-        if count in counts:
-            found[count] = error(x)
-
-    conjugate_gradients(
-        lambda x: known.normal(x) + damping * x, pulled, iterations=max(counts), tolerance=0.0, seen=seen
-    )
-    rest = [count for count in counts if count not in found]  # which a run that converges does not reach
-    return found | dict.fromkeys(rest, error(last) if rest else 0.0)
-
-
-def _best_weight(scan: Scan, part: Tensor) -> float:
-    """The weight of L1-wavelet with the least squared error in a part that was held out."""
+def _predicting_weight(scan: Scan, iterations: int = LONG) -> float:
+    """The weight of L1-wavelet that predicts best a part of k-space which was held out; samples off the grid by their area."""
+    part, y = held_out(scan.mask > 0, 0), scan.y(1.0)
     known, unknown = scan.operator.restricted((scan.mask > 0) & ~part), scan.operator.restricted(part)
-    y, scale = scan.y(1.0), scan.scale
-    error = _error(scan, unknown, torch.where(part, y, 0))
-    return min(WEIGHTS, key=lambda weight: error(l1_wavelet(known, y, weight=weight * scale)))
+    area = torch.ones(()) if scan.places is None else _areas(scan.places, scan.grid)
 
+    def error(weight: float) -> float:
+        x = l1_wavelet(known, y, weight=weight * scan.scale, iterations=iterations)
+        return float((area * (unknown(x) - torch.where(part, y, 0)).square()).sum())
 
-def _error(scan: Scan, unknown: ParallelImaging, wanted: Tensor) -> Callable[[Tensor], float]:
-    """The squared error of images in a part, samples counted by the area of k-space that they stand for."""
-    weight = torch.ones(()) if scan.places is None else _areas(scan.places, scan.maps.shape[1:])
-    return lambda x: float((weight * (unknown(x) - wanted).square()).sum())
+    return min(WEIGHTS, key=error)
 
 
 def _areas(places: Tensor, grid: Sequence[int]) -> Tensor:
@@ -117,5 +161,61 @@ def _areas(places: Tensor, grid: Sequence[int]) -> Tensor:
     Of spokes it grows with the radius, also where they are further apart than density compensation reaches: there the noise lies.
     """
     radius = (places / (torch.tensor(grid) / 2)).norm(dim=-1)
-    ring = (radius * RINGS).long()
+    ring = (radius * FINE).long()
     return ((ring + 0.5) / torch.bincount(ring.flatten())[ring]).to(torch.float32)
+
+
+def _cg_errors(scan: Scan, image: Tensor, number: int, dampings: Sequence[float], counts: Sequence[int]) -> np.ndarray:
+    """The errors of CG-SENSE of an image that is known, (dampings, counts), the numbers of iterations of one run each."""
+    known, y = scan.operator.balanced(_measured(scan, image, number))
+    pulled, error = known.adjoint(y), _error(image)
+    rows = []
+    for damping in dampings:
+        found: dict[int, Tensor] = {0: torch.zeros_like(pulled)}
+        conjugate_gradients(
+            lambda x, damping=damping: known.normal(x) + damping * x,
+            pulled,
+            iterations=max(counts),
+            tolerance=0.0,
+            seen=found.__setitem__,
+        )
+        rows.append([error(found[min(count, max(found))]) for count in counts])  # a run that converges ends before
+    return np.array(rows)
+
+
+def _measured(scan: Scan, image: Tensor, number: int) -> Tensor:
+    """k-space of an image as the scan would have it, as pairs of channels."""
+    clean = scan.operator(to_channels(image[None, None]))
+    noise = to_channels(_white(torch.empty(scan.kspace.shape), number, 1)[None])
+    return torch.where(scan.mask > 0, clean + scan.noise * noise, 0)
+
+
+def _error(image: Tensor) -> Callable[[Tensor], float]:
+    """The squared error of magnitudes in the object, of pairs of channels."""
+    truth = image.abs()
+    inside = object_mask(truth)
+    return lambda x: float((to_complex(x)[0, 0].abs() - truth)[inside].square().sum())
+
+
+def _sparseness(scan: Scan) -> Tensor:
+    """The share of the points near each one that were not sampled; off the grid 1."""
+    if scan.places is not None:
+        return torch.ones(scan.mask.shape)
+    mask = (scan.mask > 0).float()[None, None]
+    return 1 - F.avg_pool2d(mask, NEAR, 1, NEAR // 2, count_include_pad=False)[0, 0]
+
+
+def _distance(grid: Sequence[int]) -> Tensor:
+    """Of each point of k-space from its middle, 1 at the ends of the axes."""
+    axes = [(torch.arange(size) - size // 2) / (size / 2) for size in grid]
+    return torch.stack(torch.meshgrid(*axes, indexing="ij")).norm(dim=0)
+
+
+def _rings(distance: Tensor) -> Tensor:
+    return (distance * RINGS).long().clamp(max=RINGS - 1)
+
+
+def _white(like: Tensor, *key: int) -> Tensor:
+    """Complex numbers with independent parts of variance 1, of a shape."""
+    drawn = np.random.default_rng(seed_of(*key, Stream.TUNING)).standard_normal((2, *like.shape), np.float32)
+    return torch.complex(*torch.from_numpy(drawn))

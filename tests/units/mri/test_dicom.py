@@ -134,6 +134,25 @@ def a_gap(folder: Path) -> None:
     middle.unlink()
 
 
+def a_negative(folder: Path) -> None:
+    series(folder, PhotometricInterpretation="MONOCHROME1")
+
+
+def sheared(folder: Path) -> None:
+    for path in series(folder).iterdir():
+        file = pydicom.dcmread(path)
+        file.ImagePositionPatient = (np.array(file.ImagePositionPatient) + 0.5 * file.InstanceNumber * ROW).tolist()
+        file.save_as(path)
+
+
+def cut_off(folder: Path) -> None:
+    path = sorted(series(folder).iterdir())[0]
+    file = pydicom.dcmread(path)
+    for name in ("Rows", "Columns", "PixelData"):
+        delattr(file, name)
+    file.save_as(path)
+
+
 def compressed(folder: Path) -> None:
     series(folder)
     for path in folder.iterdir():
@@ -154,6 +173,9 @@ def compressed(folder: Path) -> None:
         (lambda folder: series(folder, ImageType=["ORIGINAL", "PRIMARY", "P"]), "phase alone"),
         (lambda folder: series(folder, RescaleSlope="1", RescaleIntercept="-2000"), "no magnitude"),
         (lambda folder: folder.mkdir(), "no images of DICOM"),
+        (a_negative, "negative"),
+        (sheared, "up to 2 mm beside"),
+        (cut_off, "without its size"),
     ],
 )
 def test_what_is_no_volume_is_named(make, words, tmp_path):

@@ -85,6 +85,13 @@ def ismrmrd(
     return path
 
 
+def test_names_of_bart_may_hold_points(scan, tmp_path):
+    """scan.v1.cfl is neither scan.cfl nor lacks its header."""
+    for name, factor in (("scan", 2.0), ("scan.v1", 1.0)):
+        write_cfl(tmp_path / name, factor * scan)
+    np.testing.assert_array_equal(open_kspace(tmp_path / "scan.v1.cfl").slice(1)[0], scan[1])
+
+
 @pytest.mark.parametrize("kind", ["fastmri", "npy", "cfl", "ismrmrd", "averages"])
 def test_every_format_gives_back_the_scan(kind, scan, tmp_path):
     if kind == "fastmri":

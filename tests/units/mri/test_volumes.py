@@ -248,6 +248,36 @@ def test_what_resampling_leaves_below_zero_is_zero(tmp_path: Path, caplog: pytes
         read_volumes(tmp_path / "m.nii")
 
 
+def test_axes_of_length_one_after_the_third_are_none(volume, tmp_path: Path) -> None:
+    """As converters write single volumes: (x, y, z, 1), and (x, y, z, 1, 1); what is written has the place of the file."""
+    values = volume[1]
+    for more in ((1,), (1, 1)):
+        path = save(tmp_path / "m.nii.gz", values.reshape(*values.shape, *more), np.diag([2.0, 1.0, 3.0, 1.0]))
+        found = Volume.read(path, None, 1)
+        np.testing.assert_array_equal(found.values, values)
+        (written,) = found.write(tmp_path / "out", 2 * found.fields)
+        result = nibabel.load(written)
+        np.testing.assert_allclose(result.get_fdata()[..., :6], 2 * values[..., :6], rtol=1e-5)
+        np.testing.assert_array_equal(result.affine, np.diag([2.0, 1.0, 3.0, 1.0]))
+
+
+def test_phase_and_noise_of_another_place_are_said(volume, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """The same shape is not the same scan; another orientation on disk is."""
+    path, values = volume
+    phase = np.random.default_rng(1).uniform(-3, 3, values.shape).astype(np.float32)
+    turned = save(tmp_path / "turned.nii", phase[::-1].copy(), np.array(np.diag([-1.0, 1, 1, 1])) + 8 * np.eye(4, k=3))
+    moved = save(tmp_path / "moved.nii", phase, np.eye(4) + 2 * np.eye(4, k=3))
+    with caplog.at_level("WARNING", "scorefield"):
+        read_volumes(path, turned)
+        assert not caplog.text
+        read_volumes(path, moved)
+    assert "moved.nii lies up to 2 mm beside" in caplog.text
+    caplog.clear()
+    with caplog.at_level("WARNING", "scorefield"):
+        Volume.read(path, None, 1).map_of(save(tmp_path / "sigma.nii", np.ones_like(values), np.diag([1.0, 1, 1.5, 1])))
+    assert "sigma.nii lies up to 3 mm beside" in caplog.text
+
+
 def test_magnitudes_are_looked_at_without_a_warning_of_a_channel(tmp_path: Path) -> None:
     nibabel.save(nibabel.Nifti1Image(np.abs(complex_nifti(tmp_path / "c.nii")), np.eye(4)), tmp_path / "m.nii")
     found = inspect(Volumes([tmp_path / "m.nii"]).load("train"), Standardise())
