@@ -109,7 +109,8 @@ def grid_of(known: Sequence[int], resolution: Sequence[int]) -> tuple[int, ...]:
         return tuple(known)
     wanted = tuple(resolution)
     if min(wanted) < 1 or len(wanted) not in (1, len(known)):
-        raise InputError(f"--resolution {' '.join(map(str, wanted))}: give one number, or {len(known)}, of points.")
+        numbers = "one number" if len(known) == 1 else f"one number, or {len(known)},"
+        raise InputError(f"--resolution {' '.join(map(str, wanted))}: give {numbers} of points.")
     if len(wanted) == 1:
         scale = wanted[0] / max(known)
         grid = tuple(max(1, round(scale * points)) for points in known)
