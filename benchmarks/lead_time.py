@@ -1,7 +1,7 @@
-"""Rollouts beside the sequences they go on from, by lead time: fair CRPS, RMSE and spread, of persistence and climatology too; spectra.
+"""Rollouts beside the sequences they go on from, by lead time: fair CRPS, RMSE, spread, spectra; persistence and climatology.
 
-Writes what `sample --given start.npy --rollout N` needs, and reads what it drew: sample i + m · sequences is of sequence i. The last
-line says up to which lead time the CRPS of the draws is below that of the climatology, training fields of the same time.
+Writes what `sample --given start.npy --rollout N` needs, and reads what it drew: sample i + m · sequences is of sequence i. The
+last line says up to which lead time the CRPS of the draws is below that of the climatology, training fields of the same time.
 """
 
 from __future__ import annotations

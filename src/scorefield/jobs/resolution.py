@@ -200,8 +200,8 @@ def axes_on(
 def directed(
     axes: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray], origin: str
 ) -> tuple[dict[str, np.ndarray], tuple[int, ...], tuple[str, ...]]:
-    """Coordinates along the axes of a grid in the direction of those of training, which axes of its fields are turned for it, and
-    what is odd about them, such as a domain of the same length elsewhere, one line each.
+    """Coordinates along the axes of a grid in the direction of those of training, which axes of its fields are turned for that,
+    and what is odd about them, such as a domain of the same length elsewhere, one line each.
 
     Args:
         axes: by their names.
@@ -220,13 +220,15 @@ def directed(
         cell = max(length / len(one) for length, one in zip(lengths, (known, values), strict=True))
         if abs(lengths[0] - lengths[1]) > cell:
             raise InputError(
-                f"{what} spans {lengths[1]:g}, and in training {lengths[0]:g}: a model knows functions on one domain; give fields "
-                "of that, or train another model."
+                f"{what} spans {lengths[1]:g}, and in training {lengths[0]:g}: a model knows functions on one domain; give "
+                "fields of that, or train another model."
             )
         if (values[-1] < values[0]) != (known[-1] < known[0]):
             found[name] = values[::-1]
             turned.append(axis)
-            odd.append(f"{what} runs the other way than in training: its fields are turned, and drawn as those of training")
+            odd.append(
+                f"{what} runs the other way than in training: its fields are turned, and drawn as those of training"
+            )
         if abs(values.mean() - known.mean()) > cell:
             ends = [f"{one.min():g} to {one.max():g}" for one in (values, known)]
             odd.append(f"{what} is {ends[0]}, and in training {ends[1]}: the model takes it for the same place")

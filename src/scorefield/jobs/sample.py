@@ -204,7 +204,7 @@ class Sample(Drawing):
         return cond, content
 
     def _axes(self, known: tuple[int, ...]) -> tuple[dict[str, np.ndarray], tuple[int, ...], tuple[str, ...]]:
-        """The coordinates that the file of --given has along a grid beside those of training, as `resolution.directed` has them."""
+        """Coordinates along a grid in the file of --given, beside those of training: see `resolution.directed`."""
         path = Path(str(self.given))
         try:
             trained = self.checkpoint.source(self.trust).axes()
