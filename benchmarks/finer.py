@@ -62,7 +62,9 @@ def of_data(x: Tensor, noise: Noise, size: int) -> None:
     for name, scale in (("WienerBeyond", torch.ones_like(own)), ("Continued", own)):
         parts = [(bands / scale)[:, first:end] for first, end in ((size // 2, size), (size, 2 * size - 2))]
         row = [f"{-float(part.log().mean()):+.2f} / {-float(part.mean(0).log().mean()):+.2f}" for part in parts]
-        print("| data alone |", name, "|", " | ".join(row), "|", f"exponent {spectrum.exponent:.2f}", flush=True)
+        print(
+            f"| data alone, {size}² |", name, "|", " | ".join(row), "|", f"exponent {spectrum.exponent:.2f}", flush=True
+        )
 
 
 def main() -> None:
@@ -78,7 +80,8 @@ def main() -> None:
     train = open_checkpoint(arguments.run).source().load("train")
     fields = model.enter(train.gather(torch.arange(min(512, len(train)))))[0]
     if not arguments.sizes:
-        of_data(truth(arguments.what), noise, model.shape[1])
+        for size in (model.shape[1] // 2, model.shape[1]):  # what coarsened training fields show, and what is
+            of_data(truth(arguments.what), noise, size)
         return
     sampler, data = Sampler(arguments.steps, Heun(), EDMGrid()), powers(truth(arguments.what), noise, 4 * last)
     for size in arguments.sizes:

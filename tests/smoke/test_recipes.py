@@ -91,17 +91,21 @@ def test_fields_of_any_rank_size_and_number_of_channels(shape: tuple[int, ...], 
 
 
 @pytest.mark.parametrize(
-    "name", rarely(["volcano-grf", "volcano-indep", "terrain-grf", "navier-stokes-window"], ["volcano-grf"])
+    "name",
+    rarely(
+        ["volcano-grf", "volcano-indep", "terrain-grf", "navier-stokes-window", "navier-stokes-forecast"],
+        ["volcano-grf"],
+    ),
 )
 def test_a_recipe_of_functions_trains_and_samples_on_a_finer_grid(
     name: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    size = {"terrain-grf": 32, "navier-stokes-window": 16}.get(name, 16)
+    size = {"terrain-grf": 32}.get(name, 16)
     data, more = [f"--data.size={size}"], []
     if name == "terrain-grf":
         folder = request.getfixturevalue("data_folder")
         data.append(f"--data.path={folder / 'functions' / 'srtm3_volcano_tiles_dev8.npz'}")
-    if name == "navier-stokes-window":
+    if name.startswith("navier-stokes"):
         small = {
             "sequences": 8,
             "frames": 3,
@@ -109,6 +113,7 @@ def test_a_recipe_of_functions_trains_and_samples_on_a_finer_grid(
             "spin_up": 0.1,
             "interval": 0.1,
             "cache": tmp_path / "n.npz",
+            "valid": 2,
         }
         data = [f"--data.sequences.{key}={value}" for key, value in small.items()]
         more = ["--given", "valid"]

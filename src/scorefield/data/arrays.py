@@ -229,6 +229,9 @@ class ArrayFile:
         if not path.is_file():
             raise AbsentDataError(f"There is no file {path}: correct the path.")
         self.path = path
+        with path.open("rb") as file:
+            if not file.read(6).startswith((b"\x93NUMPY", b"PK")):
+                raise InputError(f"{path} is no .npy or .npz, as its first bytes say: save it as one by numpy.")
         try:
             self._content = np.load(path, mmap_mode="r", allow_pickle=False)
         except BROKEN as error:

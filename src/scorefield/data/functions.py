@@ -63,6 +63,12 @@ class Functions(Source):
         fields = self._read(Path(self.path))
         return Subset(fields, hold_out(len(fields), self.valid, self.seed, split))
 
+    def axes(self) -> dict[str, np.ndarray]:
+        return self._axes(open_arrays(Path(self.path))) if self.coordinates else {}
+
+    def _axes(self, file: StoredFile) -> dict[str, np.ndarray]:
+        return {name: np.asarray(file.read(name, "coordinates")[:]) for name in self.coordinates}
+
     def _read(self, path: Path) -> FieldDataset:
         file = open_arrays(path)
         name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
@@ -94,7 +100,7 @@ class Functions(Source):
                 raise InputError(f"{what}={names} does not fit the grid {grid}: give one for each axis.")
         if not self.coordinates:
             return positions(grid)
-        arrays = [np.asarray(file.read(name, "coordinates")[:]) for name in self.coordinates]
+        arrays = list(self._axes(file).values())
         for i, (array, name, points) in enumerate(zip(arrays, self.coordinates, grid, strict=True)):
             length = span(array, points, f"{name} of {path}")
             if self.domain and abs(length - self.domain[i]) > 1e-3 * self.domain[i]:

@@ -97,7 +97,9 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> Ar
     if (name is not None and name in file.names) or len(file.names) == 1:
         chosen = file.names[0] if len(file.names) == 1 or name is None else name
         return _fitting(np.asarray(file.read(chosen, "the name")[:]), shape, f"{chosen or 'the array'} of {path}")
-    found = [other for other, array in _readable(file).items() if _kind(array, shape) is not None]
+    arrays = {other: array for other, array in _readable(file).items() if array.dtype.kind in "biufc"}
+    found = [other for other, array in arrays.items() if _kind(array.shape, array.dtype, shape) is not None]
+    found = found or [other for other, one in arrays.items() if _kind(_shortened(one.shape), one.dtype, shape) is not None]
     if len(found) == 1:
         return _fitting(np.asarray(file.read(found[0], "the name")[:]), shape, f"{found[0]} of {path}")
     kind = f"fields of {shape[0]} channels on grids of {len(shape) - 1} axes"
@@ -131,12 +133,17 @@ def _readable(file: StoredFile) -> dict[str, Stored]:
     return found
 
 
-def _kind(array: Stored, shape: Sequence[int]) -> tuple[bool, ChannelAxis] | None:
+def _shortened(sizes: Sequence[int]) -> tuple[int, ...]:
+    """Without axes of a single entry, as files have them for a time or a level."""
+    return tuple(size for size in sizes if size != 1)
+
+
+def _kind(sizes: Sequence[int], dtype: np.dtype, shape: Sequence[int]) -> tuple[bool, ChannelAxis] | None:
     """Whether an array is a single field, and where its channels are; None where it is no fields of that kind."""
-    if array.dtype.kind not in "biufc":
+    if dtype.kind not in "biufc" or (dtype.kind == "c" and shape[0] % 2):
         return None
-    rank, ndim, sizes = len(shape) - 1, len(array.shape), array.shape
-    channels = shape[0] // 2 if array.dtype.kind == "c" and shape[0] % 2 == 0 else shape[0]
+    rank, ndim = len(shape) - 1, len(sizes)
+    channels = shape[0] // 2 if dtype.kind == "c" else shape[0]
     single = {"none": channels == 1 and ndim == rank}
     several = {"none": channels == 1 and ndim == rank + 1}
     for axis, place in (("first", 0), ("last", -1)):
@@ -151,7 +158,10 @@ def _kind(array: Stored, shape: Sequence[int]) -> tuple[bool, ChannelAxis] | Non
 
 def _fitting(array: np.ndarray, shape: Sequence[int], origin: str) -> ArrayFields:
     """An array as fields."""
-    if (kind := _kind(array, shape)) is None:
+    if (kind := _kind(array.shape, array.dtype, shape)) is None:
+        sizes = _shortened(array.shape)
+        if len(sizes) < array.ndim and _kind(sizes, array.dtype, shape) is not None:
+            return _fitting(array.reshape(sizes), shape, origin)
         raise InputError(
             f"{origin} is {array.dtype} {'×'.join(map(str, array.shape))}, where fields of {shape[0]} channels on grids of "
             f"{len(shape) - 1} axes are needed: save it as (fields, channels, *grid)."

@@ -47,6 +47,10 @@ class Source(ABC):
         parts = [part for value in given for part in (value if isinstance(value, list | tuple) else [value])]
         return [part for part in parts if isinstance(part, Path)]
 
+    def axes(self) -> dict[str, np.ndarray]:
+        """The coordinates of the points along each axis of the grid, by name and in order; none where the data have no names."""
+        return {}
+
     def files(self) -> list[FileList]:
         """The names and sizes of what is read, found without reading it."""
         return [FileList.of(path) for path in self.files_read() if path.exists()]

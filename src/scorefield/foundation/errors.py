@@ -21,6 +21,7 @@ class NothingHeldOutError(InputError):
 
 
 def brief(error: object) -> str:
-    """What an error of another library or a value says, as a part of one line: short, and without addresses in memory."""
-    text = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", r"\1", " ".join(str(error).split()))
+    """What an error of another library or a value says, as a part of one line: short, without addresses in memory and colours."""
+    text = re.sub(r"\x1b\[[0-9;]*[A-Za-z]", "", str(error))  # colours of a terminal
+    text = re.sub(r"<([\w.]+) object at 0x[0-9a-f]+>", r"\1", " ".join(text.split()))
     return textwrap.shorten(text.rstrip(".") or type(error).__name__, 120, placeholder=" ...")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from torch import Tensor
 
 from scorefield.data.batch import Batch
@@ -34,6 +35,9 @@ class Forecasts(Source):
 
     def files_read(self) -> list[Path]:
         return self.sequences.files_read()
+
+    def axes(self) -> dict[str, np.ndarray]:
+        return self.sequences.axes()
 
     def load(self, split: Split) -> FieldDataset:
         return ForecastFields(self.sequences.load(split), self.past)

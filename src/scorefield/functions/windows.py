@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -49,6 +50,9 @@ class Windows(Source):
 
     def files_read(self) -> list[Path]:
         return self.sequences.files_read()
+
+    def axes(self) -> dict[str, np.ndarray]:
+        return self.sequences.axes()
 
     def load(self, split: Split) -> FieldDataset:
         return WindowFields(self.sequences.load(split), self.radius, self.factor, self.periodic, self.together)

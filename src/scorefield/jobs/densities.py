@@ -69,15 +69,18 @@ class Resampled(FieldDataset):
 
 
 def grid_of(shape: Sequence[int], resolution: int) -> list[int]:
-    """So many points along the first axis, and in proportion along the others. Raises InputError beyond the data's own."""
-    if resolution > shape[0]:
+    """So many points along the longest axis, and in proportion along the others. Raises InputError beyond the data's own."""
+    longest = max(shape)
+    if resolution > longest:
         raise InputError(
-            f"The data have {shape[0]} points along the first axis, and no modes for a resolution of {resolution}."
+            f"The data have {longest} points along the longest axis, and no modes for a resolution of {resolution}."
         )
-    grid = [n * resolution / shape[0] for n in shape]
+    grid = [n * resolution / longest for n in shape]
     if any(abs(n - round(n)) > 1e-9 for n in grid):
+        points = "×".join(f"{n:.4g}" for n in grid)
         raise InputError(
-            f"A resolution of {resolution} makes {grid} points of {list(shape)}: give one that makes whole ones."
+            f"--resolutions {resolution} makes {points} points of {'×'.join(map(str, shape))}: give one that makes whole ones, "
+            f"a multiple of {longest // math.gcd(*shape)}."
         )
     return [round(n) for n in grid]
 

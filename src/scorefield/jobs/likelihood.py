@@ -53,7 +53,7 @@ class Likelihood(OnRun):
             drawn then but the dequantisation.
         seed: the draws for field i depend on (seed, i, repeat) alone.
         chunk: fields computed at once; by default up to 256, of 65,536 points together, and of 1,048,576 on GPUs.
-        resolutions: of functions, under field noise: the densities on these grids, points along the first axis.
+        resolutions: of functions, under field noise: the densities on these grids, points along the longest axis.
         out: JSON file to write.
     """
 

@@ -18,7 +18,7 @@ from scorefield.data.statistics import largest_distance
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_text
 from scorefield.run.configuration import fold
-from scorefield.run.experiment import data_and_normaliser
+from scorefield.run.experiment import data_and_normaliser, sde_of
 from scorefield.run.on_recipe import OnRecipe
 from scorefield.run.recipe import configuration_of
 from scorefield.run.runner import check_out
@@ -158,6 +158,11 @@ class NoiseLevels(OnRecipe):
             raise InputError(f"{self.out} exists: give another --out, or remove it.")
 
     def run(self) -> Levels:
+        if not sde_of(self.settings).noise.white:
+            raise InputError(
+                f"noise-levels is for white noise, and that of {self.recipe or 'the recipe'} is a field, whose levels go by the "
+                f"bands of its spectrum: scorefield suggest {self.recipe or 'RECIPE'}."
+            )
         fields, normaliser = data_and_normaliser(self.settings)
         normaliser.fit(Sequential(fields))
         found = choose(fields, normaliser, sigma_min=self.sigma_min, repeats=self.repeats, compare=self.compare)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from scorefield.core.denoiser import DenoiserProtocol
 from scorefield.data.fields import FieldDataset
-from scorefield.data.functions import on_grid
+from scorefield.data.functions import on_grid, span
 from scorefield.data.source import Split
 from scorefield.foundation import cosine, fourier
 from scorefield.foundation.errors import InputError, brief
@@ -21,6 +21,7 @@ from scorefield.run.verb import log
 from scorefield.samplers import Continued, Finer
 
 MEASURED = 512  # training fields that a spectrum is measured on
+FAR = 10.0  # standard deviations of training, beyond which fields are in other units, or of another kind
 SAME = 1e-6  # of the noise's mean mode on two grids, where it is one process
 
 
@@ -109,7 +110,8 @@ def grid_of(known: Sequence[int], resolution: Sequence[int]) -> tuple[int, ...]:
         return tuple(known)
     wanted = tuple(resolution)
     if min(wanted) < 1 or len(wanted) not in (1, len(known)):
-        raise InputError(f"--resolution {' '.join(map(str, wanted))}: give one number, or {len(known)}, of points.")
+        numbers = "one number" if len(known) == 1 else f"one number, or {len(known)},"
+        raise InputError(f"--resolution {' '.join(map(str, wanted))}: give {numbers} of points.")
     if len(wanted) == 1:
         scale = wanted[0] / max(known)
         grid = tuple(max(1, round(scale * points)) for points in known)
@@ -195,8 +197,63 @@ def axes_on(
     return found
 
 
+def directed(
+    axes: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray], origin: str
+) -> tuple[dict[str, np.ndarray], tuple[int, ...], tuple[str, ...]]:
+    """Coordinates along the axes of a grid in the direction of those of training, which axes of its fields are turned for that,
+    and what is odd about them, such as a domain of the same length elsewhere, one line each.
+
+    Args:
+        axes: by their names.
+        trained: those of training, in the order of its axes; what `axes` lacks of them is not compared.
+        origin: where `axes` are from.
+
+    Raises:
+        InputError: not equally spaced, or of a domain of another length, by more than a cell.
+    """
+    found, turned, odd = dict(axes), [], []
+    for axis, (name, known) in enumerate(trained.items()):
+        if name not in axes:
+            continue
+        values, what = axes[name], f"{name} of {origin}"
+        lengths = [span(one, len(one), what) for one in (known, values)]
+        cell = max(length / len(one) for length, one in zip(lengths, (known, values), strict=True))
+        if abs(lengths[0] - lengths[1]) > cell:
+            raise InputError(
+                f"{what} spans {lengths[1]:g}, and in training {lengths[0]:g}: a model knows functions on one domain; give "
+                "fields of that, or train another model."
+            )
+        if (values[-1] < values[0]) != (known[-1] < known[0]):
+            found[name] = values[::-1]
+            turned.append(axis)
+            odd.append(
+                f"{what} runs the other way than in training: its fields are turned, and drawn as those of training"
+            )
+        if abs(values.mean() - known.mean()) > cell:
+            ends = [f"{one.min():g} to {one.max():g}" for one in (values, known)]
+            odd.append(f"{what} is {ends[0]}, and in training {ends[1]}: the model takes it for the same place")
+    return found, tuple(turned), tuple(odd)
+
+
+def warn_of_units(model: Model, field: Tensor) -> None:
+    """Say so where what the network is given is far from all that it was trained on, as it is in other units."""
+    seen = model.given({"field": field})["field"].cpu()
+    if torch.equal(seen, field.to(seen).nan_to_num(0.0, 0.0, 0.0)):  # as it is: nothing is known of what training had
+        return
+    far, varies = float(seen.square().mean().sqrt()), float(seen.std()) if seen.numel() > 1 else 1.0
+    if far > FAR or varies < 1 / FAR**2:
+        log.warning(
+            f"--given is {far:.2g} standard deviations of training from its mean, and varies by {varies:.2g} of them: "
+            "is it in the units of training?"
+        )
+
+
 def given_by(
-    fields: FieldDataset, n: int, grid: Sequence[int], load: Callable[[], FieldDataset]
+    fields: FieldDataset,
+    n: int,
+    grid: Sequence[int],
+    load: Callable[[], FieldDataset],
+    turned: Sequence[int] = (),
 ) -> tuple[dict[str, Tensor], str]:
     """Fields that n samples are conditioned on, sample i on field i, over again where there are fewer, on a grid; and a digest.
 
@@ -207,11 +264,13 @@ def given_by(
         n: how many samples.
         grid: points along each axis.
         load: the training data, which say whether fields are periodic; called where they are brought onto another grid.
+        turned: axes of the grid that run the other way than in training.
 
     Raises:
         InputError: nothing is known of a field, or not all of one that is to be brought onto another grid.
     """
     x = fields.gather(torch.arange(min(n, len(fields)))).x
+    x = x.flip([axis + 2 for axis in turned]) if turned else x
     if bool((known := x.isfinite()).logical_not().any()):
         if bool((empty := ~known.flatten(1).any(1)).any()):
             raise InputError(

@@ -191,9 +191,26 @@ class Sample(Drawing):
         self, model: Model, channels: int, n: int, grid: tuple[int, ...]
     ) -> tuple[dict[str, Tensor], str | None]:
         fields = self._fields((channels, *model.shape[1:]))
-        return resolution.given_by(
-            fields, n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train")
+        known = tuple(fields[0].x.shape[1:])
+        resolution.check_domain(model.shape[1:], known)
+        _, turned, odd = self._axes(known)
+        for line in odd:
+            log.warning(line)
+        cond, content = resolution.given_by(
+            fields, n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train"), turned
         )
+        if channels == model.generative.net.cond_channels:
+            resolution.warn_of_units(model, cond["field"])
+        return cond, content
+
+    def _axes(self, known: tuple[int, ...]) -> tuple[dict[str, np.ndarray], tuple[int, ...], tuple[str, ...]]:
+        """Coordinates along a grid in the file of --given, beside those of training: see `resolution.directed`."""
+        path = Path(str(self.given))
+        try:
+            trained = self.checkpoint.source(self.trust).axes()
+        except InputError:  # what the run was trained on is not at hand
+            trained = {}
+        return resolution.directed(read_axes(path, known), trained, str(path))
 
     def _fields(self, shape: tuple[int, ...]) -> ArrayFields:
         """Those of the file that --given names, of several arrays the one of the name that the run was trained with."""
@@ -215,7 +232,7 @@ class Sample(Drawing):
         fields = self._fields((channels, *model.shape[1:]))
         known = tuple(fields[0].x.shape[1:])
         grid = resolution.grid_of(model.shape[1:], self.resolution)
-        if axes := resolution.axes_on(read_axes(Path(str(self.given)), known), len(fields), known, grid):
+        if axes := resolution.axes_on(self._axes(known)[0], len(fields), known, grid):
             with replacing(path) as temporary, temporary.open("wb") as file:
                 np.savez(file, allow_pickle=False, **axes)
 

@@ -97,7 +97,9 @@ class Grey(LinearOperator):
 
     def __call__(self, x: Tensor) -> Tensor:
         if x.shape[1] != len(self.weights):
-            raise InputError(f"Grey has {len(self.weights)} weights, but the fields {x.shape[1]} channels.")
+            raise InputError(
+                f"Grey has {len(self.weights)} weights, but the fields {x.shape[1]} channels: give a weight for each channel."
+            )
         return (self._column(x) * x).sum(1, keepdim=True)
 
     def adjoint(self, y: Tensor) -> Tensor:

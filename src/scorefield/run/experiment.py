@@ -17,6 +17,7 @@ import torch
 import yaml
 from jsonargparse import Namespace
 
+from scorefield.core.sde import SDE
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Sequential
@@ -73,6 +74,13 @@ def data_and_normaliser(settings: Namespace) -> tuple[FieldDataset, Normaliser]:
     parser.add_subclass_arguments(Normaliser, "normaliser", required=True)
     built = build(parser, Namespace(data=settings.data, normaliser=settings.model.normaliser))
     return built.data.load("train"), built.normaliser
+
+
+def sde_of(settings: Namespace) -> SDE:
+    """The process of a recipe."""
+    parser = Parser.named("sde", "")
+    parser.add_argument("--sde", type=SDE)
+    return build(parser, Namespace(sde=settings.model.sde)).sde
 
 
 def data_of(settings: Namespace) -> Source:

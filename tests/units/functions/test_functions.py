@@ -124,6 +124,15 @@ def test_a_density_of_functions_is_given_on_grids_or_not_at_all(
     assert [path.name for path in tmp_path.iterdir()] == [out.name]  # what was kept for going on is gone
 
 
+def test_a_resolution_is_points_along_the_longest_axis() -> None:
+    """As for sample, superres and evaluate."""
+    assert densities.grid_of((12, 8, 16), 8) == [6, 4, 8] and densities.grid_of((6,), 3) == [3]
+    with pytest.raises(InputError, match="multiple of 4"):
+        densities.grid_of((12, 8, 16), 10)
+    with pytest.raises(InputError, match="16 points along the longest axis"):
+        densities.grid_of((12, 8, 16), 20)
+
+
 def test_white_noise_has_densities_as_before() -> None:
     densities.check(White(), [])
     with pytest.raises(InputError, match="leave --resolutions out"):

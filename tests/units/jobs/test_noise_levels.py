@@ -117,6 +117,11 @@ def test_a_recipe_gets_the_levels_of_its_data(tmp_path: Path, capsys: pytest.Cap
 def test_what_has_no_levels_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["noise-levels", "cifar10-ddpmpp-vp", "--data", "Digits", "--out", str(tmp_path / "x.yaml")]) == 2
     assert "where α = 1" in capsys.readouterr().err
+    words = ["--data", "Digits", "--model.sde.noise", "GaussianField", "--model.sde.noise.density.length", "0.1"]
+    words = [word.replace("density.length", "density.init_args.length") for word in words]
+    words[4:4] = ["--model.sde.noise.density", "Matern"]
+    assert cli.main(["noise-levels", "images", *words, "--out", str(tmp_path / "x.yaml")]) == 2
+    assert "scorefield suggest images" in capsys.readouterr().err and not (tmp_path / "x.yaml").exists()
     fields = Tensors(torch.zeros(10, 1, 8), valid=0).load("train")
     with pytest.raises(InputError, match="no more than the smallest level"):
         levels.choose(fields, Identity())
