@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -273,7 +273,9 @@ def weighed(
         sampler or particle_sampler(model),
         chunk=chunk or at_once(particles, size[1:], model.device),
     )
-    return population(model, run, posed.measurement, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+    found = population(model, run, posed.measurement, seed=seed, shape=size, cond=posed.cond, prior=posed.prior)
+    warn_of_few({"": min(found.effective)})
+    return found
 
 
 def particle_sampler(model: Model) -> Sampler:
@@ -304,20 +306,32 @@ def population(
         prior: the denoiser of p(x), where it is not simply the model's own.
 
     Raises:
-        InputError: particles that are not finite. That few of them count is warned of.
+        InputError: particles that are not finite. That few of them count is for the caller to say, by `warn_of_few`.
     """
     given, like = model.given(cond), torch.empty(0, device=model.device, dtype=model.precision)
     with autocast_of(model.drawn_in, model.device):
         found = run(prior or model.prior, measurement, tuple(shape), seed=seed, like=like, cond=given or None)
     if not math.isfinite(found.log_evidence):
         raise InputError("Particles are not finite: take another grid or sampler, or more steps.")
-    if (even := min(found.effective)) < FEW:
-        log.warning(
-            f"Of {run.count} particles no more than {even:.1f} counted at some level: their draws are alike, and log p(y) is "
-            "uncertain by some nats. Take more particles, more steps, or another method."
-        )
     each = {name: value.expand(run.count, *value.shape[1:]) for name, value in given.items()}
     return replace(found, x=model.leave(found.x, each).cpu(), log_weights=found.log_weights.cpu())
+
+
+def warn_of_few(effective: Mapping[str, float]) -> None:
+    """Warn once, and with the worst figure, of populations in which fewer than 5 particles counted at some level.
+
+    Args:
+        effective: how many counted at the worst level, by what the population is of ("slice 3"; empty where there is but one).
+    """
+    few = {name: value for name, value in effective.items() if value < FEW}
+    if not few:
+        return
+    worst = min(few, key=few.__getitem__)
+    place = f", in {worst}, and fewer than {FEW:g} in {len(few)} of {len(effective)}" if len(effective) > 1 else ""
+    log.warning(
+        f"No more than {few[worst]:.1f} particles counted at some level{place}: their draws are alike, and log p(y) is "
+        "uncertain by some nats. Take more particles, more steps, or another method."
+    )
 
 
 def _hash(x: Tensor) -> str:

@@ -87,7 +87,8 @@ class Functions(Source):
         if gaps:
             found.notes += (
                 f"{100 * gaps:.2g} % of {name or 'the array'} of {path} is not known (NaN): where that is the same part of all, "
-                "take a MaskedField for the noise (scorefield suggest --region).",
+                "take a MaskedField for the noise (scorefield suggest --region); where it is another part of each, "
+                "--train.loss.interpolate true.",
             )
         return found
 

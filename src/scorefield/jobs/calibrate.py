@@ -19,7 +19,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.guidance import Method, MomentMatching
-from scorefield.inverse import InverseProblem, particle_sampler
+from scorefield.inverse import InverseProblem, particle_sampler, warn_of_few
 from scorefield.jobs.calibrations import keep, posterior_facts
 from scorefield.jobs.draws import Draws
 from scorefield.jobs.options import Drawing, check_shape
@@ -167,13 +167,18 @@ class CalibrationFile(Job):
             posed: Draws = weighed_draws(draws, case, verb.method, verb.particles, self.at_once)
         else:
             posed = guided_draws(draws, case, verb.method)
-        members = torch.cat([torch.from_numpy(posed.compute(part)["x"]) for part in range(len(posed.sizes))])
+        drawn = [posed.compute(part) for part in range(len(posed.sizes))]
+        members = torch.cat([torch.from_numpy(part["x"]) for part in drawn])
         generator = torch.Generator().manual_seed(seed_of(verb.seed, index, Stream.CALIBRATED))
         found = verdict(known[0], members, level=LEVEL, generator=generator)
-        return {name: getattr(found, name).numpy() for name in PARTS}
+        counted = {"effective": drawn[0]["effective"]} if verb.particles else {}
+        return {name: getattr(found, name).numpy() for name in PARTS} | counted
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
-        every = [Verdict(**{name: torch.from_numpy(piece[name]) for name in PARTS}) for piece in pieces]
+        found = list(pieces)
+        every = [Verdict(**{name: torch.from_numpy(piece[name]) for name in PARTS}) for piece in found]
+        each = zip(self.indices.tolist(), found, strict=True)
+        warn_of_few({f"field {index}": float(piece["effective"]) for index, piece in each if "effective" in piece})
         write_json(out, summary(every, self.verb.n) | self.how | dict(self.facts) | {JOB: digest(self.identity)})
 
 

@@ -16,7 +16,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Stream, seed_of
 from scorefield.guidance import Method, PiGDM
-from scorefield.inverse import particle_sampler
+from scorefield.inverse import particle_sampler, warn_of_few
 from scorefield.jobs.options import Label
 from scorefield.jobs.restoration import WeighedDraws, read_case, weighed_draws
 from scorefield.jobs.restore import Restore
@@ -155,6 +155,8 @@ class EvidenceFile(Job):
     def assemble(self, pieces: Pieces, out: Path) -> None:
         found = [(float(piece["log_evidence"]), float(piece["effective"])) for piece in pieces]
         rows = []
+        names = [f"estimate {repeat + 1} of {run}" for run in self.runs for repeat in range(self.repeats)]
+        warn_of_few({name: effective for name, (_, effective) in zip(names, found, strict=True)})
         for number, run in enumerate(self.runs):
             part = found[number * self.repeats : (number + 1) * self.repeats]
             log, error = mean_of([value for value, _ in part])

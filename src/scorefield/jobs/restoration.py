@@ -24,7 +24,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import replacing, write_json
 from scorefield.foundation.random import Generators, Stream
 from scorefield.guidance import Guided, Method
-from scorefield.inverse import InverseProblem, in_model_space, population
+from scorefield.inverse import InverseProblem, in_model_space, population, warn_of_few
 from scorefield.jobs.draws import Draws, read_samples
 from scorefield.jobs.outputs import write_array
 from scorefield.metrics.image import interval_coverage, psnr, spread_of
@@ -123,6 +123,8 @@ class Restoration(Job):
         _pictures(out, members, mean, self.case)
         _overview(out / "picture.png", members, mean, spread, self.case, figures)
         write_json(out / "restoring.json", figures)
+        if "effective" in figures:
+            warn_of_few({"": figures["effective"]})
         record_in(out, self.identity)
 
     def figures(self) -> dict[str, Any]:

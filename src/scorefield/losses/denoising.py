@@ -16,6 +16,7 @@ from scorefield.core.noise import Noise
 from scorefield.data.batch import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
+from scorefield.losses.holes import interpolated
 from scorefield.losses.loss import Loss
 from scorefield.losses.times import TimeDistribution, UniformTime
 from scorefield.losses.weights import SNR, Mahalanobis, Norm, SquaredError, Weight
@@ -33,17 +34,22 @@ class Denoising(Loss):
         reduction: "mean", which is independent of the size of a field, or "half_sum", half of the sum.
         norm: of x̂ − x. By default `Mahalanobis` where the noise's covariance is diagonal in modes of the grid and every element
             of the fields is known, else `SquaredError`.
+        interpolate: unknown elements of x_t are `interpolated` between known ones, where they would be 0, the mean of the data.
+            For fields with holes, each in another place: draws have none, and a network that has seen 0 in its place at every
+            level takes what is near 0 for a hole, and leaves it rough.
     """
 
     time: TimeDistribution = field(default_factory=UniformTime)
     weight: Weight = field(default_factory=SNR)
     reduction: Literal["mean", "half_sum"] = "mean"
     norm: Norm | None = None
+    interpolate: bool = False
 
     def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         schedule = denoiser.sde.schedule
         t = self.time(generator.rand((len(batch),), like=batch.x), schedule)
-        x_t, _ = denoiser.sde.perturb(batch.x, t, generator=generator)
+        whole = interpolated(batch.x, batch.mask) if self.interpolate else batch.x
+        x_t, _ = denoiser.sde.perturb(whole, t, generator=generator)
         error = squared(denoiser(x_t, t, batch.cond) - batch.x, self.norm, denoiser.sde.noise, batch)
         reduce = mean_known if self.reduction == "mean" else half_sum_known
         return self.weight(schedule, t) * reduce(error, batch.mask)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from scorefield.foundation.files import ErrorsKept, strict
+from scorefield.inverse import warn_of_few
 from scorefield.mri.reconstruction_report import LEVEL, QUANTILES, draw_all, figures, volume_figures
 from scorefield.run.runner import JOB, Piece, digest
 
@@ -100,6 +101,8 @@ def assemble(
                 found[str(number)] |= {name: float(arrays[name])} if name in arrays else {}
             if number == held[len(held) // 2]:
                 draw_all(pictures, arrays)
+        counted = {f"slice {number}": row["effective"] for number, row in found.items() if "effective" in row}
+        warn_of_few(counted)
         places = [numbers.index(number) for number in held]
         volume = {label: volume_figures(file, name, places) for name, label in references.items()}
         file.attrs["record"], file.attrs[JOB] = json.dumps(strict(dict(identity))), digest(identity)

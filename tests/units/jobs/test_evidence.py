@@ -69,7 +69,13 @@ def test_runs_are_compared_by_a_measurement(tmp_path: Path, capsys: pytest.Captu
     assert [Path(row["run"]).name for row in found["priors"]] == ["a", "b"]
     for row in found["priors"]:
         assert len(set(row["estimates"])) == 3 and row["log_evidence"] == pytest.approx(mean_of(row["estimates"])[0])
-    assert f"{found['priors'][1]['log_evidence']:.2f} ±" in capsys.readouterr().out
+    told = capsys.readouterr()
+    assert f"{found['priors'][1]['log_evidence']:.2f} ±" in told.out
+    fewest = min(
+        row["effective"] for row in found["priors"]
+    )  # of 5 particles fewer than 5 count: said once, where and how few
+    assert told.err.count("particles counted at some level") == 1
+    assert f"No more than {fewest:.1f} particles counted at some level, in estimate " in told.err
     assert main(words) == 0  # there already
     assert main([*words, "--seed", "1"]) == 2
     assert "another --out" in capsys.readouterr().err
