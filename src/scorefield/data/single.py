@@ -99,7 +99,9 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> Ar
         return _fitting(np.asarray(file.read(chosen, "the name")[:]), shape, f"{chosen or 'the array'} of {path}")
     arrays = {other: array for other, array in _readable(file).items() if array.dtype.kind in "biufc"}
     found = [other for other, array in arrays.items() if _kind(array.shape, array.dtype, shape) is not None]
-    found = found or [other for other, one in arrays.items() if _kind(_shortened(one.shape), one.dtype, shape) is not None]
+    found = found or [
+        other for other, one in arrays.items() if _kind(_shortened(one.shape), one.dtype, shape) is not None
+    ]
     if len(found) == 1:
         return _fitting(np.asarray(file.read(found[0], "the name")[:]), shape, f"{found[0]} of {path}")
     kind = f"fields of {shape[0]} channels on grids of {len(shape) - 1} axes"
