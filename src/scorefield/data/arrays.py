@@ -252,6 +252,10 @@ class ArrayFile:
             raise InputError(f"{name or 'The array'} of {self.path} is a single number: save one entry for each field.")
         return array
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        """NumPy's files name no axes."""
+        return ()
+
     def _read(self, name: str, argument: str) -> np.ndarray:
         if self.plain:
             return self._content

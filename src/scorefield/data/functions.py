@@ -16,7 +16,7 @@ from scorefield.data.batch import Batch
 from scorefield.data.fields import ArrayFields, ChannelAxis, FieldDataset, Subset
 from scorefield.data.precision import spread_rows
 from scorefield.data.source import Source, Split, check_split, hold_out
-from scorefield.data.stored import StoredFile, open_arrays
+from scorefield.data.stored import StoredFile, along_axis, open_arrays
 from scorefield.foundation.errors import InputError
 
 LOOKED_AT = 2**27  # values that are looked through for NaN when a file is opened; of a larger one, a sample of its rows
@@ -25,7 +25,8 @@ IRREGULAR = 1e-2  # of a spacing, by which spacings may differ: coordinates are 
 
 @dataclass(frozen=True)
 class Functions(Source):
-    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5), PyTorch (.pt), MATLAB (.mat) or Zarr (.zarr) file.
+    """Functions on a regular grid, in a .npy, .npz, HDF5 (.h5, .hdf5), NetCDF (.nc), PyTorch (.pt), MATLAB (.mat) or Zarr
+    (.zarr) file.
 
     A grid of n points of spacing h covers a domain of length n h: each point stands for a cell, so that a coarser and a finer
     grid of the same domain agree. Without coordinates, positions are (i + ½)/n. NaN is where functions are not known.
@@ -66,12 +67,16 @@ class Functions(Source):
     def axes(self) -> dict[str, np.ndarray]:
         return self._axes(open_arrays(Path(self.path))) if self.coordinates else {}
 
+    def order(self) -> tuple[str, ...]:
+        file = open_arrays(Path(self.path))
+        return (file.axes(self.given) if self.given in file.names else ()) or self.coordinates
+
     def _axes(self, file: StoredFile) -> dict[str, np.ndarray]:
         return {name: np.asarray(file.read(name, "coordinates")[:]) for name in self.coordinates}
 
     def _read(self, path: Path) -> FieldDataset:
         file = open_arrays(path)
-        name = file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
+        name = self._name(file)
         fields = ArrayFields(file.read(name, "key"), self.channel_axis, origin=f"{name or 'the array'} of {path}")
         grid = tuple(fields[0].x.shape[1:])
         points = self._points(file, grid, path)
@@ -92,6 +97,9 @@ class Functions(Source):
             )
         return found
 
+    def _name(self, file: StoredFile) -> str:
+        return file.names[0] if self.key == "x" and len(file.names) == 1 else self.key
+
     def _points(self, file: StoredFile, grid: tuple[int, ...], path: Path) -> Tensor:
         """The coordinates of the points, (axes, *grid). Refuses those of no regular grid, or of another domain."""
         if self.domain and not self.coordinates:
@@ -101,6 +109,13 @@ class Functions(Source):
                 raise InputError(f"{what}={names} does not fit the grid {grid}: give one for each axis.")
         if not self.coordinates:
             return positions(grid)
+        named = file.axes(self._name(file))
+        along = [along_axis(file, name) for name in self.coordinates]
+        if {*along} <= {*named} and along != [name for name in named if name in along]:
+            raise InputError(
+                f"The axes of {self._name(file)} of {path} are {', '.join(named)}, and coordinates={self.coordinates} are of "
+                f"{', '.join(along)}: give them in the order of the axes."
+            )
         arrays = list(self._axes(file).values())
         for i, (array, name, points) in enumerate(zip(arrays, self.coordinates, grid, strict=True)):
             length = span(array, points, f"{name} of {path}")
@@ -123,6 +138,12 @@ class Functions(Source):
             shape = (len(found), *found[0].x.shape[1:])
             raise InputError(
                 f"{origin} are {shape}, not {len(fields)} fields on the grid {grid}: give those that belong."
+            )
+        axes, others = file.axes(self.given), file.axes(self._name(file))
+        if [name for name in axes if name in others] != [name for name in others if name in axes]:
+            raise InputError(
+                f"The axes of {origin} are {', '.join(axes)}, and those of {self._name(file)} {', '.join(others)}: save both in "
+                "one order."
             )
         return found
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import get_args
@@ -17,7 +17,7 @@ from scorefield.data.decode import Conversion
 from scorefield.data.fields import ArrayFields, ChannelAxis, Stored
 from scorefield.data.images import Files
 from scorefield.data.listing import SUFFIXES
-from scorefield.data.stored import StoredFile, open_arrays
+from scorefield.data.stored import StoredFile, along_axis, open_arrays
 from scorefield.foundation.errors import InputError
 
 log = logging.getLogger("scorefield")
@@ -79,7 +79,7 @@ def read_field(path: Path, shape: Sequence[int]) -> Tensor:
     return x
 
 
-def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> ArrayFields:
+def read_fields(path: Path, shape: Sequence[int], name: str | None = None, order: Sequence[str] = ()) -> ArrayFields:
     """The field, or the fields, that a file holds, of any grid with the channels and the rank of a shape.
 
     Args:
@@ -87,6 +87,7 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> Ar
             of fields or none.
         shape: (channels, *grid), of which the sizes of the grid do not matter.
         name: which array, of a file of several; by default the only one that fits.
+        order: names of axes, which are brought into this order where the file names its own.
 
     Raises:
         InputError: nothing fits, or several arrays do and none has the name.
@@ -96,14 +97,14 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> Ar
     file = open_arrays(path)
     if (name is not None and name in file.names) or len(file.names) == 1:
         chosen = file.names[0] if len(file.names) == 1 or name is None else name
-        return _fitting(np.asarray(file.read(chosen, "the name")[:]), shape, f"{chosen or 'the array'} of {path}")
+        return _fitting(_ordered(file, chosen, order), shape, f"{chosen or 'the array'} of {path}")
     arrays = {other: array for other, array in _readable(file).items() if array.dtype.kind in "biufc"}
     found = [other for other, array in arrays.items() if _kind(array.shape, array.dtype, shape) is not None]
     found = found or [
         other for other, one in arrays.items() if _kind(_shortened(one.shape), one.dtype, shape) is not None
     ]
     if len(found) == 1:
-        return _fitting(np.asarray(file.read(found[0], "the name")[:]), shape, f"{found[0]} of {path}")
+        return _fitting(_ordered(file, found[0], order), shape, f"{found[0]} of {path}")
     kind = f"fields of {shape[0]} channels on grids of {len(shape) - 1} axes"
     if found:
         raise InputError(f"{path} has several arrays of {kind}, {', '.join(found)}: save the one that is meant alone.")
@@ -111,14 +112,28 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None) -> Ar
     raise InputError(f"{path} has no array of {kind}, but {there}: save them as (fields, channels, *grid).")
 
 
-def read_axes(path: Path, grid: Sequence[int]) -> dict[str, np.ndarray]:
-    """The coordinates that a file holds beside fields: arrays of one axis that rise or fall, as long as an axis of their grid."""
+def _ordered(file: StoredFile, name: str, order: Sequence[str]) -> np.ndarray:
+    """An array whose axes are in the order of these names, those of others where they were."""
+    array, axes = np.asarray(file.read(name, "the name")[:]), file.axes(name)
+    wanted = [axes.index(axis) for axis in (along_axis(file, each) for each in order) if axis in axes]
+    source = iter(wanted)
+    return array.transpose([next(source) if axis in wanted else axis for axis in range(len(axes))]) if axes else array
+
+
+def read_axes(path: Path, grid: Sequence[int], names: Iterable[str] = ()) -> dict[str, np.ndarray]:
+    """The coordinates that a file holds beside fields: arrays of one axis that rise or fall, as long as an axis of their grid;
+    and those of some names, whatever they are.
+    """
     if path.suffix.lower() in SUFFIXES or path.suffix == ".npy":
         return {}
     found = {}
     for name, array in _readable(open_arrays(path)).items():
         sizes = [n for n in array.shape if n > 1]  # MATLAB's arrays have two axes at least
-        if len(sizes) == 1 and array.dtype.kind in "iuf" and sizes[0] in grid:
+        if len(sizes) != 1 or array.dtype.kind not in "iuf":
+            continue
+        if name in names:
+            found[name] = np.asarray(array[:]).reshape(-1)
+        elif sizes[0] in grid:
             values = np.asarray(array[:]).reshape(-1)
             steps = np.diff(values.astype(np.float64))
             if bool((steps > 0).all() or (steps < 0).all()):

@@ -51,6 +51,10 @@ class Source(ABC):
         """The coordinates of the points along each axis of the grid, by name and in order; none where the data have no names."""
         return {}
 
+    def order(self) -> tuple[str, ...]:
+        """The names of the axes of what fields are conditioned on, or of its grid alone, in order; none where they have none."""
+        return ()
+
     def files(self) -> list[FileList]:
         """The names and sizes of what is read, found without reading it."""
         return [FileList.of(path) for path in self.files_read() if path.exists()]

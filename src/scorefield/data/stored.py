@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +35,10 @@ class StoredFile(Protocol):
         """One array by name; `argument` is what the user would correct."""
         ...
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        """The names of the axes of an array, in order; none where the file does not name them all."""
+        ...
+
 
 def open_arrays(path: Path) -> StoredFile:
     """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5), NetCDF (.nc), PyTorch (.pt, .pth), MATLAB (.mat) or Zarr file (.zarr,
@@ -51,6 +55,12 @@ def open_arrays(path: Path) -> StoredFile:
     if path.suffix == ".zarr" or path.name.endswith(".zarr.zip"):
         return ZarrFile(path)
     return ArrayFile(path)
+
+
+def along_axis(file: StoredFile, name: str) -> str:
+    """The name of the axis that coordinates of some name are along, which in files that do not say so is theirs."""
+    axes = file.axes(name) if name in file.names else ()
+    return axes[0] if len(axes) == 1 else name
 
 
 class HDF5File:
@@ -71,6 +81,15 @@ class HDF5File:
     def read(self, name: str, argument: str) -> Stored:
         check_name(name, self.names, self.path, argument)
         return HDF5Array(self.path, name)
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        import h5py
+
+        with h5py.File(self.path) as file:
+            content: Any = file[name]
+            scales = [str(axis[0].name).rsplit("/", 1)[-1] if len(axis) else axis.label for axis in content.dims]
+            own = content.is_scale and len(scales) == 1
+        return (name.rsplit("/", 1)[-1],) if own else named(scales)
 
 
 class HDF5Array:
@@ -121,6 +140,9 @@ class NetCDFFile:
         check_name(name, self.names, self.path, argument)
         return self._content[name].values
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        return named(self._content[name].dims)
+
 
 class TorchFile:
     """The tensors of a dictionary, or the only tensor, of no name, in a file of `torch.save`; no code in it is run."""
@@ -148,6 +170,9 @@ class TorchFile:
         found = self._tensors[name].detach()
         return (found.float() if found.dtype in HALVES else found).resolve_conj().resolve_neg().numpy()
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        return ()
+
 
 class MatlabFile:
     """The arrays of numbers in a .mat file, with the axes that MATLAB shows."""
@@ -161,6 +186,9 @@ class MatlabFile:
     def read(self, name: str, argument: str) -> Stored:
         check_name(name, self.names, self.path, argument)
         return self._arrays[name]()
+
+    def axes(self, name: str) -> tuple[str, ...]:
+        return ()
 
 
 def check_torch(path: Path) -> None:
@@ -196,6 +224,11 @@ class ZarrFile:
         check_name(name, self.names, self.path, argument)
         return ZarrArray(self._content[name])
 
+    def axes(self, name: str) -> tuple[str, ...]:
+        array = self._content if self._single else self._content[name]
+        names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS", ())
+        return named(names)
+
 
 def arrays_below(group: Any, prefix: str = "") -> list[str]:
     """The paths of all arrays of a Zarr group."""
@@ -214,6 +247,12 @@ class ZarrArray:
 
     def __getitem__(self, rows: Any, /) -> Any:
         return self.content.oindex[rows]
+
+
+def named(names: Iterable[Any]) -> tuple[str, ...]:
+    """The names of axes, if all have one and no two the same."""
+    found = tuple(str(name or "") for name in names)
+    return found if all(found) and len({*found}) == len(found) else ()
 
 
 def check_name(name: str, names: tuple[str, ...], path: Path, argument: str) -> None:

@@ -198,7 +198,7 @@ def axes_on(
 
 
 def directed(
-    axes: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray], origin: str
+    axes: Mapping[str, np.ndarray], trained: Mapping[str, np.ndarray], origin: str, grid: Sequence[int] = ()
 ) -> tuple[dict[str, np.ndarray], tuple[int, ...], tuple[str, ...]]:
     """Coordinates along the axes of a grid in the direction of those of training, which axes of its fields are turned for that,
     and what is odd about them, such as a domain of the same length elsewhere, one line each.
@@ -207,6 +207,7 @@ def directed(
         axes: by their names.
         trained: those of training, in the order of its axes; what `axes` lacks of them is not compared.
         origin: where `axes` are from.
+        grid: points along each axis, as many as coordinates have to be.
 
     Raises:
         InputError: not equally spaced, or of a domain of another length, by more than a cell.
@@ -216,7 +217,8 @@ def directed(
         if name not in axes:
             continue
         values, what = axes[name], f"{name} of {origin}"
-        lengths = [span(one, len(one), what) for one in (known, values)]
+        points = grid[axis] if grid else len(values)
+        lengths = [span(known, len(known), f"{name} of training"), span(values, points, what)]
         cell = max(length / len(one) for length, one in zip(lengths, (known, values), strict=True))
         if abs(lengths[0] - lengths[1]) > cell:
             raise InputError(

@@ -210,16 +210,21 @@ class Sample(Drawing):
             trained = self.checkpoint.source(self.trust).axes()
         except InputError:  # what the run was trained on is not at hand
             trained = {}
-        return resolution.directed(read_axes(path, known), trained, str(path))
+        return resolution.directed(read_axes(path, known, trained), trained, str(path), known)
 
     def _fields(self, shape: tuple[int, ...]) -> ArrayFields:
         """Those of the file that --given names, of several arrays the one of the name that the run was trained with."""
         path = Path(str(self.given))
         try:
-            name = self.checkpoint.source(self.trust).given
+            source = self.checkpoint.source(self.trust)
+            name = source.given
         except InputError:  # what the run was trained on is not known here
-            name = None
-        return read_fields(path, shape, name)
+            return read_fields(path, shape)
+        try:
+            order = source.order()
+        except InputError:  # nor is it at hand
+            order = ()
+        return read_fields(path, shape, name, order)
 
     def _carry(self, channels: int) -> None:
         """The coordinates that --given has beside its fields of so many channels, for the grid of the samples, as

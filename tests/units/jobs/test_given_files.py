@@ -9,6 +9,7 @@ import pytest
 
 import tiny
 from scorefield.cli import main
+from scorefield.data import Functions
 from scorefield.foundation.errors import InputError
 from scorefield.jobs.resolution import directed
 
@@ -77,6 +78,8 @@ def test_the_same_fields_stored_otherwise_give_the_same_samples(
     [
         ({"y": 2 * Y}, "spans 6, and in training 3"),
         ({"y": Y**2}, "irregular"),
+        ({"y": np.roll(Y, 3)}, "irregular"),
+        ({"y": np.arange(7) / 2}, r"\(7,\), not 6 numbers"),
         ({"k": np.ones((2, 4, 8), "f4")}, "4×8 is not the domain of 6×8"),
         ({"k": np.ones((6, 8, 3), "f4")}, "8×3 is not the domain of 6×8"),
         ({"k": np.ones((2, 6, 8), "c8")}, "complex64 2×6×8, where fields of 1 channels"),
@@ -117,3 +120,54 @@ def test_points_on_edges_are_of_the_domain_of_cells() -> None:
     assert directed({"t": np.arange(4.0)}, one, "a file") == ({"t": pytest.approx(np.arange(4.0))}, (), ())
     with pytest.raises(InputError, match="spans"):
         directed({"x": np.linspace(0, 2, 31)}, one, "a file")
+
+
+@pytest.fixture(scope="module")
+def square(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run on functions of a square grid in NetCDF, whose axes have names, and the fields that others are given, in new.nc."""
+    xarray = pytest.importorskip("xarray")
+    folder, rng = tmp_path_factory.mktemp("square"), np.random.default_rng(0)
+    k = xarray.DataArray(rng.normal(5.0, 2.0, size=(15, 8, 8)).astype("f4"), dims=("n", "y", "x"))
+    data = xarray.Dataset({"k": k, "u": k + 1}, {"y": X, "x": 2 * X})
+    data.isel(n=slice(12)).to_netcdf(folder / "train.nc")
+    data[["k"]].isel(n=slice(12, 15)).to_netcdf(folder / "new.nc")
+    path = tiny.recipe(folder / "recipe", RECIPE.replace("PATH", str(folder / "train.nc")))
+    tiny.run.train(*tiny.settings(path), folder / "run")
+    return folder
+
+
+def test_axes_in_another_order_are_brought_into_that_of_training(square: Path, tmp_path: Path, capsys) -> None:
+    """By their names, which NetCDF, HDF5 and Zarr keep: on a square grid shapes do not tell."""
+    import xarray
+
+    with xarray.open_dataset(square / "new.nc") as file:
+        new = file.load()
+    swapped = new.transpose("n", "x", "y")
+    new.to_netcdf(tmp_path / "same.nc")
+    swapped.to_netcdf(tmp_path / "swapped.nc")
+    new.transpose("x", "y", "n").to_netcdf(tmp_path / "last.nc")
+    swapped.to_netcdf(tmp_path / "swapped.h5")
+    swapped.to_zarr(tmp_path / "three.zarr", zarr_format=3)
+    swapped.to_zarr(tmp_path / "two.zarr", zarr_format=2)
+    found = {}
+    for name in ("same.nc", "swapped.nc", "last.nc", "swapped.h5", "three.zarr", "two.zarr"):
+        out = tmp_path / f"from {name}"
+        assert main(["sample", str(square / "run"), "-n", "3", "--given", str(tmp_path / name), "--out", str(out)]) == 0
+        found[name] = np.load(out / "samples.npy")
+        np.testing.assert_array_equal(found[name], found["same.nc"], err_msg=name)
+        with np.load(out / "coordinates.npz") as axes:
+            np.testing.assert_array_equal(axes["x"], 2 * X)
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_data_whose_axes_disagree_are_refused(square: Path, tmp_path: Path) -> None:
+    import xarray
+
+    with xarray.open_dataset(square / "train.nc") as file:
+        data = file.load()
+    with pytest.raises(InputError, match="in the order of the axes"):
+        Functions(square / "train.nc", "u", coordinates=("x", "y")).load("train")
+    data["k"] = data["k"].transpose("n", "x", "y")
+    data.to_netcdf(tmp_path / "k.nc")
+    with pytest.raises(InputError, match="save both in one order"):
+        Functions(tmp_path / "k.nc", "u", given="k").load("train")
