@@ -15,6 +15,8 @@ from scorefield.data import Batch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.losses import CRPS, EnergyScore, JumpScore, SelfDistillation
+from scorefield.losses.jump_score import same_condition, say_few
+from scorefield.training.plan import Plan
 
 GRID, N = (8,), 4000
 
@@ -129,6 +131,30 @@ def test_conditions_of_their_own_and_parts_that_are_not_known_ask_for_two_member
         with pytest.raises(InputError, match=r"train\.loss\.members 2"):
             JumpScore()(law, batch, generator=keys(4))
         assert bool(JumpScore(members=2)(law, batch, generator=keys(4)).isfinite().all())
+
+
+def test_conditions_that_are_not_known_are_alike() -> None:
+    nan = float("nan")
+    vector = torch.tensor([[nan, nan], [nan, nan], [0.0, nan], [0.0, 0.0], [0.0, 0.0]])
+    expected = [[1, 1, 0, 0, 0], [1, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 0, 0, 1, 1], [0, 0, 0, 1, 1]]
+    assert same_condition({"vector": vector}, vector).tolist() == torch.tensor(expected).bool().tolist()
+
+
+def test_a_batch_of_many_classes_stops_nothing_and_it_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    law = Gaussian(SDE(EDM()), spectrum(GRID, 1.5, 0.5))
+    x = law.marginal((6, 1, *GRID), torch.zeros(()).double(), generator=keys(6, 1))
+    say_few.cache_clear()
+    for _ in range(2):
+        found = JumpScore().of_draws(law, Batch(x, {"label": torch.arange(6)}), keys(6))
+        assert not found.any()
+    assert caplog.text.count("raise train.batch_size") == 1
+
+
+def test_a_field_at_a_time_is_refused() -> None:
+    with pytest.raises(InputError, match=r"JumpScore compares 2 .* train\.accumulate"):
+        Plan(loss=JumpScore(), batch_size=8, accumulate=8)
+    Plan(loss=JumpScore(), batch_size=8, accumulate=4)
+    Plan(loss=JumpScore(members=2), batch_size=8, accumulate=8)
 
 
 def test_half_of_the_draws_take_two_jumps_and_only_the_last_has_a_gradient() -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 
 import torch
 from jaxtyping import Float
@@ -19,6 +21,10 @@ from scorefield.losses.ensemble import EnergyScore, Score, fair
 from scorefield.losses.flow_map import SelfDistillation
 from scorefield.losses.loss import Loss, Metric
 
+log = logging.getLogger("scorefield")
+
+BY_CHANCE = {"label", "augment"}  # conditions that no two of a batch may have, though others have
+FEW = 0.25  # part of a batch that has one of its condition, below which it is said that little is compared
 DEFAULT = (EnergyScore(), EnergyScore(8), EnergyScore(4))
 
 
@@ -63,6 +69,10 @@ class JumpScore(Loss):
         score = self.of_draws(denoiser, batch, generator)
         return self.distillation(denoiser, batch, generator=generator) + score
 
+    @property
+    def together(self) -> int:
+        return 2 if self.members == 1 else 1
+
     def of_draws(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> Float[Tensor, " batch"]:
         """λ Σ_k S_k."""
         scores = DEFAULT if self.scores is None else self.scores
@@ -85,10 +95,13 @@ class JumpScore(Loss):
                 "JumpScore with one member compares whole fields: give train.loss.members 2 where a part is not known."
             )
         alike = same_condition(batch.cond, batch.x)
-        if len(alike) > 1 and not bool((alike.sum(1) > 1).any()):
+        paired = int((alike.sum(1) > 1).sum())
+        if len(alike) > 1 and not paired and not batch.cond.keys() <= BY_CHANCE:
             raise InputError(
                 "JumpScore with one member compares fields of the same condition, and no two have one: give train.loss.members 2."
             )
+        if len(alike) > 1 and paired < FEW * len(alike):
+            say_few(len(alike))
         draws, kind = self.draw(denoiser, batch, generator)
         others = alike & (kind[:, None] == kind) & ~torch.eye(len(kind), dtype=torch.bool, device=kind.device)
         count = others.sum(1)
@@ -115,10 +128,22 @@ class JumpScore(Loss):
         return x, (1 + place).where(again, 0)
 
 
+@cache
+def say_few(n: int) -> None:
+    """Say it once, not at every step."""
+    log.warning(
+        f"Of {n} fields that JumpScore is given at once less than a quarter have another of their class among them, and draws of "
+        "the others teach nothing: raise train.batch_size, or give train.loss.members 2."
+    )
+
+
 def same_condition(cond: Mapping[str, Tensor] | None, like: Tensor) -> Tensor:
     """Which samples have the same condition in all its parts, (batch, batch)."""
     alike = torch.ones((len(like), len(like)), dtype=torch.bool, device=like.device)
     for value in (cond or {}).values():
-        _, group = torch.unique(value.reshape(len(value), -1), dim=0, return_inverse=True)
+        rows = value.reshape(len(value), -1)
+        if value.is_floating_point():  # what is not known is alike, where torch tells NaN from NaN
+            rows = torch.cat((rows.nan_to_num(), rows.isnan().to(rows)), dim=1)
+        _, group = torch.unique(rows, dim=0, return_inverse=True)
         alike &= group[:, None] == group
     return alike

@@ -41,6 +41,11 @@ class Loss(ABC):
     jumps: bool = False
 
     @property
+    def together(self) -> int:
+        """How many samples it has to be given at once, to say anything of them."""
+        return 1
+
+    @property
     def adversary(self) -> Adversary | None:
         """What a network of the loss's own minimises, which is trained against the denoiser; None without any."""
         return None

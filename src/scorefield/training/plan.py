@@ -87,12 +87,7 @@ class Plan:
         for name in COUNTS:
             if getattr(self, name) < 1:
                 raise InputError(f"train.{name} must be at least 1, not {getattr(self, name)}.")
-        shares = self.processes * self.accumulate
-        if self.batch_size % shares:
-            raise InputError(
-                f"train.batch_size={self.batch_size} cannot be shared by {self.processes} processes × "
-                f"{self.accumulate} micro-batches: give a multiple of {shares}."
-            )
+        self._check_batch()
         for name in ("seed", "workers", "validate_every", "preview_every"):
             if getattr(self, name) < 0:
                 raise InputError(f"train.{name} must be at least 0, not {getattr(self, name)}.")
@@ -117,6 +112,19 @@ class Plan:
     def keeps_averages(self, step: int) -> bool:
         """Whether averages are kept at a step: at `ema_snapshots` of the run, evenly spaced, the last one too."""
         return step * self.ema_snapshots // self.steps > (step - 1) * self.ema_snapshots // self.steps
+
+    def _check_batch(self) -> None:
+        shares = self.processes * self.accumulate
+        if self.batch_size % shares:
+            raise InputError(
+                f"train.batch_size={self.batch_size} cannot be shared by {self.processes} processes × "
+                f"{self.accumulate} micro-batches: give a multiple of {shares}."
+            )
+        if (share := self.batch_size // shares) < (fewest := self.loss.together):
+            raise InputError(
+                f"{type(self.loss).__name__} compares {fewest} fields or more at once, and each of {self.processes} processes × "
+                f"{self.accumulate} micro-batches has {share}: raise train.batch_size, or lower train.accumulate."
+            )
 
     def _check_critic(self, rounds: int) -> None:
         """Refuse what a critic's steps do not go with."""
