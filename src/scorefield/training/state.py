@@ -147,7 +147,7 @@ class State:
         self.critic = critic = None if adversary is None else adversary.network
         if critic is not None:
             critic.to(fabric.device)
-            choose(optimiser, critic)
+            critic.requires_grad_(True)  # all of it, whatever learns of the model, of which it knows nothing yet
             self.critic_optimiser = optimiser.build(critic.parameters(), fused=fused)
             self._dropouts += keyed_layers(critic)
 
@@ -344,7 +344,13 @@ class State:
             stored = {name: sharding.share_of(tensor, own.get(name)) for name, tensor in stored.items()}
         net.load_state_dict(stored, strict=True)
         self.restore_fixed(checkpoint)
-        self.ema.load(checkpoint.group("ema"))
+        average = checkpoint.group("ema")
+        if average.keys() & dict(net.named_parameters()).keys() != self.ema.average.keys():
+            raise InputError(
+                "Other weights learn than in the run so far: leave train.optimiser as it was, its matrices above all, or begin a "
+                "run from this one by --init."
+            )
+        self.ema.load(average)
         for power in self.powers:
             if not (average := checkpoint.group(group_of(power.width))):
                 raise InputError(

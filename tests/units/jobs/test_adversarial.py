@@ -11,6 +11,7 @@ import torch
 
 import tiny
 from scorefield.cli import main
+from scorefield.run import experiment
 from scorefield.run.recipe import recipe_parser
 from scorefield.training import checkpoint as checkpoints
 
@@ -60,6 +61,27 @@ def test_both_networks_and_both_optimisers_are_resumed_bit_for_bit(run: Path, tm
         assert names and any(not torch.equal(a[name], before[name]) for name in names)
     assert {int(a[name]) for name in a if name.startswith("critic_optimiser.step")} == {8}  # two for each of four
     assert {int(a[name]) for name in a if name.startswith("optimiser.step")} == {4}
+
+
+def test_a_critic_learns_as_a_whole_beside_a_model_of_which_vectors_alone_do(run: Path, tmp_path: Path) -> None:
+    words = ["train", str(tiny.recipe(tmp_path, RECIPE)), "--train.optimiser", "Adam", "--train.steps", "3"]
+    words += ["--train.optimiser.matrices", "false", "--train.optimiser.schedule.warmup", "1"]
+    assert main([*words, "--init", str(run), "--out", str(tmp_path / "out")]) == 0
+    first, last = (stored(tmp_path / "out", step).tensors for step in (1, 3))
+    changed = {name for name in last if name in first and not torch.equal(first[name], last[name])}
+    assert any(name.startswith("net.") for name in changed)
+    assert not [name for name in changed if name.startswith("net.") and last[name].ndim > 1]
+    assert [name for name in changed if name.startswith("critic.") and last[name].ndim > 1]
+
+
+def test_a_critic_that_a_step_has_left_without_gradient_learns_in_the_next_training(tmp_path: Path) -> None:
+    built = experiment.prepare(*tiny.settings(tiny.recipe(tmp_path, RECIPE), train__accelerator="cpu"))
+    critic = built.trainer.loss.adversary.network
+    critic.requires_grad_(False)
+    state = built.trainer.launch(built.model)
+    assert {id(weight) for weight in critic.parameters()} == {
+        id(weight) for group in state.critic_optimiser.param_groups for weight in group["params"]
+    }
 
 
 def test_it_draws_and_is_compared_like_any_other(run: Path, tmp_path: Path) -> None:

@@ -39,6 +39,15 @@ def test_only_vectors_change_and_a_run_goes_on_as_if_it_had_not_stopped(tmp_path
     assert again.keys() == last.keys() and all(torch.equal(again[name], last[name]) for name in last)
 
 
+@pytest.mark.parametrize(("before", "after"), [("false", "true"), ("true", "false")])
+def test_a_run_does_not_go_on_with_other_weights(tmp_path: Path, before: str, after: str) -> None:
+    """Weights that begin to learn have no average, and of those that end to learn it would be lost."""
+    name = "train__optimiser__matrices"
+    tiny.train(tmp_path, tmp_path / "run", train__steps=2, **OPTIONS | {name: before})
+    with pytest.raises(InputError, match="Other weights learn"):
+        tiny.train(tmp_path, tmp_path / "run", train__steps=4, resume=True, **OPTIONS | {name: after})
+
+
 def test_a_network_of_matrices_alone_is_refused() -> None:
     weights = [*nn.Linear(3, 2, bias=False).parameters()]
     for weight in weights:
