@@ -7,7 +7,7 @@ logs/         train.csv, valid.csv, and others  samples/      grids of samples d
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -135,6 +135,7 @@ def prepare(
     if init is not None:
         new = {name: value for name, value in model.denoiser.net.state_dict().items() if NEW & set(name.split("."))}
         weights = new | init.checkpoint.group("net") | init.checkpoint.group("ema")
+        _check_new(new.keys() - init.checkpoint.group("net").keys(), model, built.train, init)
         load_strictly(model.denoiser.net, weights, str(init.path))
         load_fixed(model, init.checkpoint, str(init.path))
     elif resume is None:
@@ -144,6 +145,17 @@ def prepare(
     model.template = train.template
     model.manifest = given.manifest(train, valid)
     return Experiment(train, valid, model, built.train, config)
+
+
+def _check_new(names: Set[str], model: Model, plan: Trainer, init: LoadedCheckpoint) -> None:
+    """Refuse a part that the run before has not, is nothing at first, and would stay so, since its matrices do not learn."""
+    weights = dict(model.denoiser.net.named_parameters())
+    if still := sorted(name for name in names & weights.keys() if not plan.optimiser.learns(weights[name])):
+        part = next(part for part in still[0].split(".") if part in NEW)
+        first = "train flow-map on from it first, and give that run" if part == "jump" else "leave the augmentation out"
+        raise InputError(
+            f"{init.path} has no part {part!r}, which would stay as it is without train.optimiser.matrices: {first}."
+        )
 
 
 def train(

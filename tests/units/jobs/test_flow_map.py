@@ -50,6 +50,17 @@ def test_scores_of_its_draws_change_scales_and_biases_alone(runs: Path, tmp_path
     assert changed and not [name for name in changed if old[name].ndim > 1]
 
 
+def test_a_part_that_is_nothing_and_could_not_learn_is_refused(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    """Scores of draws go on from a flow map: from a denoiser, without matrices, no map would come."""
+    words = ["train", "flow-map-scored", "--init", str(runs / "run"), "--out", str(tmp_path / "scored"), *SMALL]
+    assert main(words) == 2
+    assert "no part 'jump'" in capsys.readouterr().err
+    assert not (tmp_path / "scored").exists()
+    assert main([*words, "--train.optimiser.matrices", "true"]) == 0
+
+
 def test_at_first_it_is_the_denoiser(runs: Path, tmp_path: Path) -> None:
     words = [
         "train",
