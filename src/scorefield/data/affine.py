@@ -45,7 +45,8 @@ class RandomAffine(Augment):
         turned: whether images are turned and put upside down at all.
 
     Raises:
-        InputError: other than two grid axes, and what cannot be changed with an image: a mask, a measurement, its noise.
+        InputError: other than two grid axes, images that are not known everywhere, and what cannot be changed with an image: a
+            mask, a measurement, its noise.
     """
 
     probability: float = 0.12
@@ -71,6 +72,10 @@ class RandomAffine(Augment):
         if field is not None and field.shape[2:] != batch.x.shape[2:]:
             raise InputError(
                 "RandomAffine changes images and fields of the same grid, and the field is on another: remove it."
+            )
+        if any(not bool(part.isfinite().all()) for part in (batch.x, field) if part is not None):
+            raise InputError(
+                "RandomAffine changes whole images, and NaN, or infinities, would spread over them: remove it."
             )
         vector = self.vector(draw(batch, seed, Stream.AFFINE, (13,)).double())
         x = self.applied(batch.x, vector)

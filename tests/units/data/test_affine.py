@@ -169,3 +169,14 @@ def test_what_cannot_be_changed_with_an_image_is_refused(changes: dict[str, obje
 def test_numbers_that_cannot_be_are_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(InputError, match="RandomAffine"):
         RandomAffine(**wrong)
+
+
+@pytest.mark.parametrize("part", ["x", "field"])
+def test_what_is_not_known_everywhere_is_refused(part: str) -> None:
+    """A NaN, from which holes are learnt, would be one of the whole image."""
+    whole = batch()
+    field = whole.x.clone()
+    given = replace(whole, cond={"field": field})
+    (whole.x if part == "x" else field)[0, 0, 2, 3] = float("nan")
+    with pytest.raises(InputError, match="NaN"):
+        RandomAffine()(given, 0)
