@@ -13,6 +13,8 @@ import tiny
 from scorefield.cli import main
 from scorefield.core.noise import GaussianField, Matern
 from scorefield.foundation.random import Generators
+from scorefield.run.loading import load
+from scorefield.samplers import ProbabilityFlow
 
 pytest.importorskip("neuralop")
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("unchecked")]
@@ -77,4 +79,38 @@ def test_every_verb_takes_functions_of(rank: int, tmp_path: Path, capsys: pytest
     call(
         "restore", run, str(tmp_path / "field.npy"), "--task", "inpaint", *box, "-n", "2", "--out", str(tmp_path / "r")
     )
+    call(
+        "restore",
+        run,
+        str(tmp_path / "field.npy"),
+        "--task",
+        "deblur",
+        "--noise",
+        "0.1",
+        "-n",
+        "2",
+        "--out",
+        str(tmp_path / "d"),
+    )
+    y = [run, str(tmp_path / "field.npy"), "--task", "inpaint", *box, "--noise", "0.1"]
+    call("evidence", *y, "--repeats", "2", "--particles", "4", "--out", str(tmp_path / "evidence.json"))
+    call("denoise", run, str(tmp_path / "field.npy"), "--noise", "0.1", "--out", str(tmp_path / "denoised"))
+    call("tune-sampler", run, "--steps", "2", "--n", "2", "--fine", "5", "--rounds", "1")
+    call("sample", run, "-n", "2", "--steps", "2", "--tuned", "--out", str(tmp_path / "tuned"))
+    call(
+        "make-reference",
+        "--data",
+        "Functions",
+        "--data.path",
+        str(tmp_path / "x.npy"),
+        "--out",
+        str(tmp_path / "x.npz"),
+    )
+    call("compare", str(tmp_path / "same"), str(tmp_path / "x.npz"), "--out", str(tmp_path / "compared.json"))
+    short = ["--train.steps", "1", "--train.batch_size", "4", "--train.validate_on", "2", "--train.accelerator", "cpu"]
+    call("train", "flow-map", "--init", run, *short, "--out", str(tmp_path / "map"))
+    call("sample", str(tmp_path / "map"), "-n", "2", "--steps", "2", *fine, "--out", str(tmp_path / "jumps"))
+    model, field = load(run), torch.from_numpy(x[:1])
+    back = model.decode(model.encode(field, flow=ProbabilityFlow(1e-3)), flow=ProbabilityFlow(1e-3))
+    torch.testing.assert_close(back, field, atol=0.05 * float(field.std()), rtol=0)
     call("report", run, "--out", str(tmp_path / "report.html"))
