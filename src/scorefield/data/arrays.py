@@ -256,6 +256,10 @@ class ArrayFile:
         """NumPy's files name no axes."""
         return ()
 
+    def units(self, name: str) -> str:
+        """Nor units."""
+        return ""
+
     def _read(self, name: str, argument: str) -> np.ndarray:
         if self.plain:
             return self._content

@@ -71,6 +71,10 @@ class Functions(Source):
         file = open_arrays(Path(self.path))
         return (file.axes(self.given) if self.given in file.names else ()) or self.coordinates
 
+    def units(self) -> str:
+        file = open_arrays(Path(self.path))
+        return file.units(self.given) if self.given in file.names else ""
+
     def _axes(self, file: StoredFile) -> dict[str, np.ndarray]:
         return {name: np.asarray(file.read(name, "coordinates")[:]) for name in self.coordinates}
 

@@ -79,7 +79,9 @@ def read_field(path: Path, shape: Sequence[int]) -> Tensor:
     return x
 
 
-def read_fields(path: Path, shape: Sequence[int], name: str | None = None, order: Sequence[str] = ()) -> ArrayFields:
+def read_fields(
+    path: Path, shape: Sequence[int], name: str | None = None, order: Sequence[str] = (), units: str = ""
+) -> ArrayFields:
     """The field, or the fields, that a file holds, of any grid with the channels and the rank of a shape.
 
     Args:
@@ -88,6 +90,7 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None, order
         shape: (channels, *grid), of which the sizes of the grid do not matter.
         name: which array, of a file of several; by default the only one that fits.
         order: names of axes, which are brought into this order where the file names its own.
+        units: that they should be in; of others in the file the result has a note.
 
     Raises:
         InputError: nothing fits, or several arrays do and none has the name.
@@ -97,14 +100,14 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None, order
     file = open_arrays(path)
     if (name is not None and name in file.names) or len(file.names) == 1:
         chosen = file.names[0] if len(file.names) == 1 or name is None else name
-        return _fitting(_ordered(file, chosen, order), shape, f"{chosen or 'the array'} of {path}")
+        return _named(file, chosen, shape, order, units, path)
     arrays = {other: array for other, array in _readable(file).items() if array.dtype.kind in "biufc"}
     found = [other for other, array in arrays.items() if _kind(array.shape, array.dtype, shape) is not None]
     found = found or [
         other for other, one in arrays.items() if _kind(_shortened(one.shape), one.dtype, shape) is not None
     ]
     if len(found) == 1:
-        return _fitting(_ordered(file, found[0], order), shape, f"{found[0]} of {path}")
+        return _named(file, found[0], shape, order, units, path)
     kind = f"fields of {shape[0]} channels on grids of {len(shape) - 1} axes"
     if found:
         raise InputError(f"{path} has several arrays of {kind}, {', '.join(found)}: save the one that is meant alone.")
@@ -112,10 +115,21 @@ def read_fields(path: Path, shape: Sequence[int], name: str | None = None, order
     raise InputError(f"{path} has no array of {kind}, but {there}: save them as (fields, channels, *grid).")
 
 
+def _named(
+    file: StoredFile, name: str, shape: Sequence[int], order: Sequence[str], units: str, path: Path
+) -> ArrayFields:
+    """The array of a name as fields."""
+    origin = f"{name or 'the array'} of {path}"
+    fields, said = _fitting(_ordered(file, name, order), shape, origin), file.units(name)
+    if units and said and said != units:
+        fields.notes += (f"{origin} is in {said}, and in training it was in {units}: it is taken as it is",)
+    return fields
+
+
 def _ordered(file: StoredFile, name: str, order: Sequence[str]) -> np.ndarray:
     """An array whose axes are in the order of these names, those of others where they were."""
     array, axes = np.asarray(file.read(name, "the name")[:]), file.axes(name)
-    wanted = [axes.index(axis) for axis in (along_axis(file, each) for each in order) if axis in axes]
+    wanted = [axes.index(axis) for axis in dict.fromkeys(along_axis(file, each) for each in order) if axis in axes]
     source = iter(wanted)
     return array.transpose([next(source) if axis in wanted else axis for axis in range(len(axes))]) if axes else array
 

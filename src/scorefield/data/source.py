@@ -55,6 +55,10 @@ class Source(ABC):
         """The names of the axes of what fields are conditioned on, or of its grid alone, in order; none where they have none."""
         return ()
 
+    def units(self) -> str:
+        """The units of what fields are conditioned on; nothing where they are not known."""
+        return ""
+
     def files(self) -> list[FileList]:
         """The names and sizes of what is read, found without reading it."""
         return [FileList.of(path) for path in self.files_read() if path.exists()]

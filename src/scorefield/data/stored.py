@@ -39,6 +39,10 @@ class StoredFile(Protocol):
         """The names of the axes of an array, in order; none where the file does not name them all."""
         ...
 
+    def units(self, name: str) -> str:
+        """The units that an array says it is in; nothing where it does not."""
+        ...
+
 
 def open_arrays(path: Path) -> StoredFile:
     """The arrays of a .npy, .npz, HDF5 (.h5, .hdf5), NetCDF (.nc), PyTorch (.pt, .pth), MATLAB (.mat) or Zarr file (.zarr,
@@ -90,6 +94,12 @@ class HDF5File:
             scales = [str(axis[0].name).rsplit("/", 1)[-1] if len(axis) else axis.label for axis in content.dims]
             own = content.is_scale and len(scales) == 1
         return (name.rsplit("/", 1)[-1],) if own else named(scales)
+
+    def units(self, name: str) -> str:
+        import h5py
+
+        with h5py.File(self.path) as file:
+            return as_text(file[name].attrs.get("units"))
 
 
 class HDF5Array:
@@ -143,6 +153,9 @@ class NetCDFFile:
     def axes(self, name: str) -> tuple[str, ...]:
         return named(self._content[name].dims)
 
+    def units(self, name: str) -> str:
+        return as_text(self._content[name].attrs.get("units"))
+
 
 class TorchFile:
     """The tensors of a dictionary, or the only tensor, of no name, in a file of `torch.save`; no code in it is run."""
@@ -173,6 +186,9 @@ class TorchFile:
     def axes(self, name: str) -> tuple[str, ...]:
         return ()
 
+    def units(self, name: str) -> str:
+        return ""
+
 
 class MatlabFile:
     """The arrays of numbers in a .mat file, with the axes that MATLAB shows."""
@@ -189,6 +205,9 @@ class MatlabFile:
 
     def axes(self, name: str) -> tuple[str, ...]:
         return ()
+
+    def units(self, name: str) -> str:
+        return ""
 
 
 def check_torch(path: Path) -> None:
@@ -229,6 +248,9 @@ class ZarrFile:
         names = getattr(array.metadata, "dimension_names", None) or array.attrs.get("_ARRAY_DIMENSIONS", ())
         return named(names)
 
+    def units(self, name: str) -> str:
+        return as_text((self._content if self._single else self._content[name]).attrs.get("units"))
+
 
 def arrays_below(group: Any, prefix: str = "") -> list[str]:
     """The paths of all arrays of a Zarr group."""
@@ -253,6 +275,12 @@ def named(names: Iterable[Any]) -> tuple[str, ...]:
     """The names of axes, if all have one and no two the same."""
     found = tuple(str(name or "") for name in names)
     return found if all(found) and len({*found}) == len(found) else ()
+
+
+def as_text(value: Any) -> str:
+    """A word that is kept beside an array, as text or as bytes; nothing for anything else."""
+    value = value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+    return value.strip() if isinstance(value, str) else ""
 
 
 def check_name(name: str, names: tuple[str, ...], path: Path, argument: str) -> None:

@@ -194,7 +194,7 @@ class Sample(Drawing):
         known = tuple(fields[0].x.shape[1:])
         resolution.check_domain(model.shape[1:], known)
         _, turned, odd = self._axes(known)
-        for line in odd:
+        for line in (*fields.notes, *odd):
             log.warning(line)
         cond, content = resolution.given_by(
             fields, n, grid or model.shape[1:], lambda: self.checkpoint.source(self.trust).load("train"), turned
@@ -221,10 +221,10 @@ class Sample(Drawing):
         except InputError:  # what the run was trained on is not known here
             return read_fields(path, shape)
         try:
-            order = source.order()
+            order, units = source.order(), source.units()
         except InputError:  # nor is it at hand
-            order = ()
-        return read_fields(path, shape, name, order)
+            order, units = (), ""
+        return read_fields(path, shape, name, order, units)
 
     def _carry(self, channels: int) -> None:
         """The coordinates that --given has beside its fields of so many channels, for the grid of the samples, as

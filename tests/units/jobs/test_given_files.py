@@ -128,7 +128,7 @@ def square(tmp_path_factory: pytest.TempPathFactory) -> Path:
     xarray = pytest.importorskip("xarray")
     folder, rng = tmp_path_factory.mktemp("square"), np.random.default_rng(0)
     k = xarray.DataArray(rng.normal(5.0, 2.0, size=(15, 8, 8)).astype("f4"), dims=("n", "y", "x"))
-    data = xarray.Dataset({"k": k, "u": k + 1}, {"y": X, "x": 2 * X})
+    data = xarray.Dataset({"k": k.assign_attrs(units="m s-1"), "u": k + 1}, {"y": X, "x": 2 * X})
     data.isel(n=slice(12)).to_netcdf(folder / "train.nc")
     data[["k"]].isel(n=slice(12, 15)).to_netcdf(folder / "new.nc")
     path = tiny.recipe(folder / "recipe", RECIPE.replace("PATH", str(folder / "train.nc")))
@@ -158,6 +158,22 @@ def test_axes_in_another_order_are_brought_into_that_of_training(square: Path, t
         with np.load(out / "coordinates.npz") as axes:
             np.testing.assert_array_equal(axes["x"], 2 * X)
     assert "warning" not in capsys.readouterr().err
+
+
+def test_units_that_a_file_says_are_compared(square: Path, tmp_path: Path, capsys) -> None:
+    """Also where values alone do not tell them apart."""
+    import xarray
+
+    with xarray.open_dataset(square / "new.nc") as file:
+        new = file.load()
+    new["k"] = (1.94 * new["k"]).assign_attrs(units="knots")
+    new.to_netcdf(tmp_path / "a.nc")
+    new.to_netcdf(tmp_path / "a.h5")
+    new.to_zarr(tmp_path / "a.zarr")
+    for name in ("a.nc", "a.h5", "a.zarr"):
+        out = tmp_path / f"from {name}"
+        assert main(["sample", str(square / "run"), "-n", "3", "--given", str(tmp_path / name), "--out", str(out)]) == 0
+        assert capsys.readouterr().err.count("is in knots, and in training it was in m s-1") == 1
 
 
 def test_data_whose_axes_disagree_are_refused(square: Path, tmp_path: Path) -> None:
