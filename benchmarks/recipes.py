@@ -31,7 +31,7 @@ more than 20 s, or a step more memory than there is, no whole step was made: its
 batches, and its memory follows from what one sample keeps. Against real steps of smaller networks (DDPM and NCSN++ of 64
 channels, NCSNv2 of 32, a batch of 16) such memory was within 3 %. Time that a step waited for a core is not counted. Recipes in
 one row have the same network, grid and batch. Parameters are exact; those of the published programs are the same
-(tests/units/test_recipes.py). "Not run": it took longer than the patience, or the seconds for all were used up.
+(tests/units/run/test_recipes.py). "Not run": it took longer than the patience, or the seconds for all were used up.
 
 | recipes | parameters | batch | grid | memory of a step | seconds a step | steps made |
 | --- | --- | --- | --- | --- | --- | --- |
