@@ -94,6 +94,11 @@ def test_every_verb_takes_functions_of(rank: int, tmp_path: Path, capsys: pytest
     )
     y = [run, str(tmp_path / "field.npy"), "--task", "inpaint", *box, "--noise", "0.1"]
     call("evidence", *y, "--repeats", "2", "--particles", "4", "--out", str(tmp_path / "evidence.json"))
+    calibrated = ["calibrate", run, "--task", "inpaint", *box, "--noise", "0.1", "--fields", "9", "-n", "3"]
+    call(*calibrated, "--steps", "2", "--out", str(tmp_path / "calibration.json"))
+    np.save(tmp_path / "holes.npy", np.where(np.random.default_rng(0).random(x[:24].shape) < 0.3, np.nan, x[:24]))
+    data = ["--data", "Functions", "--data.path", str(tmp_path / "holes.npy")]
+    call("complete", run, *data, "--steps", "2", "--out", str(tmp_path / "completed"))
     call("denoise", run, str(tmp_path / "field.npy"), "--noise", "0.1", "--out", str(tmp_path / "denoised"))
     call("tune-sampler", run, "--steps", "2", "--n", "2", "--fine", "5", "--rounds", "1")
     call("sample", run, "-n", "2", "--steps", "2", "--tuned", "--out", str(tmp_path / "tuned"))
