@@ -73,6 +73,10 @@ class RandomAffine(Augment):
             raise InputError(
                 "RandomAffine changes images and fields of the same grid, and the field is on another: remove it."
             )
+        if "augment" in batch.cond:
+            raise InputError(
+                "RandomAffine tells the network what it has done, and another before it has told its own: remove one."
+            )
         if any(not bool(part.isfinite().all()) for part in (batch.x, field) if part is not None):
             raise InputError(
                 "RandomAffine changes whole images, and NaN, or infinities, would spread over them: remove it."

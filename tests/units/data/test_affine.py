@@ -180,3 +180,9 @@ def test_what_is_not_known_everywhere_is_refused(part: str) -> None:
     (whole.x if part == "x" else field)[0, 0, 2, 3] = float("nan")
     with pytest.raises(InputError, match="NaN"):
         RandomAffine()(given, 0)
+
+
+def test_a_second_one_is_refused() -> None:
+    """The network would be told of the last alone."""
+    with pytest.raises(InputError, match="remove one"):
+        RandomAffine()(RandomAffine()(batch(), 0), 0)
