@@ -45,8 +45,14 @@ class Trainer(Plan):
         """The devices and processes, started, with the model on them. InputError where they are not there, or a logger is not."""
         for logger in self.loggers:
             logger.check()
-        fabric = launch(self.accelerator, self.devices, self.nodes, self.precision, self.strategy)
         net = model.denoiser.net
+        for change in self.augment:
+            if change.entries not in (0, net.augmentations):
+                raise InputError(
+                    f"{type(change).__name__} tells the network what it has done in {change.entries} numbers, and it takes "
+                    f"{net.augmentations}: build it with augmentations={change.entries}."
+                )
+        fabric = launch(self.accelerator, self.devices, self.nodes, self.precision, self.strategy)
         state = State(model, self.optimiser, self.ema, self.seed, fabric, self.loss.adversary, self.ema_widths)
         if self.compile:
             net.compile(dynamic=False)  # training has one shape

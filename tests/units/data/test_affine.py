@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+import tiny
 from scorefield.data import Batch, DropLabel, Loader, RandomAffine, Tensors
 from scorefield.data.affine import ENTRIES, mapped
 from scorefield.foundation.errors import InputError
+from scorefield.run import experiment
+from scorefield.training.trainer import Trainer
 
 NOTHING = torch.zeros(ENTRIES, dtype=torch.float64)
 
@@ -186,3 +190,11 @@ def test_a_second_one_is_refused() -> None:
     """The network would be told of the last alone."""
     with pytest.raises(InputError, match="remove one"):
         RandomAffine()(RandomAffine()(batch(), 0), 0)
+
+
+def test_a_network_that_takes_none_is_refused_before_training(tmp_path: Path) -> None:
+    """Built by hand, where no recipe sees to it: the changes would be those of samples, too."""
+    built = experiment.prepare(*tiny.settings(tiny.recipe(tmp_path), train__accelerator="cpu"))
+    plan = Trainer(augment=[RandomAffine()], accelerator="cpu", loggers=[])
+    with pytest.raises(InputError, match="augmentations=9"):
+        plan.launch(built.model)
