@@ -206,12 +206,8 @@ class Model(nn.Module):
             grid: of the fields, where it is known.
             other: a denoiser to use instead of the network, which may take what that does not.
         """
-        net, given = self.generative.net, {name: torch.as_tensor(value) for name, value in (cond or {}).items()}
-        takes = {
-            "field": net.cond_channels or self.mean is not None,
-            "label": self.labels or self.classes,
-            "vector": self.vector,
-        }
+        given = {name: torch.as_tensor(value) for name, value in (cond or {}).items()}
+        takes = self._takes(self.generative.net)
         for name, value in given.items():
             if name in takes and not takes[name] and other is None:
                 raise InputError(f"The network takes no {name}: leave cond[{name!r}] out.")
@@ -307,13 +303,16 @@ class Model(nn.Module):
 
     def taken(self, cond: Condition) -> dict[str, Tensor]:
         """Of what data come with, all but the fields, labels and vectors that the model takes none of."""
-        net = self.denoiser.net
-        takes = {
-            "field": net.cond_channels or self.mean is not None,
-            "label": self.labels or self.classes,
-            "vector": self.vector,
-        }
+        takes = self._takes(self.denoiser.net)
         return {name: value for name, value in cond.items() if takes.get(name, True)}
+
+    def _takes(self, net: Network) -> dict[str, bool]:
+        """Whether the model takes a field, a label, which a classifier learns from, and a vector."""
+        return {
+            "field": net.cond_channels > 0 or self.mean is not None,
+            "label": (self.labels or self.classes) > 0,
+            "vector": self.vector > 0,
+        }
 
     def given(self, cond: Condition | None) -> dict[str, Tensor]:
         """cond in data units as the network is given it."""

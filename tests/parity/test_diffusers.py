@@ -19,6 +19,7 @@ from safetensors.torch import load_file, save_file
 
 import scorefield
 from scorefield.cli import main
+from scorefield.core.schedule import Tabulated
 from scorefield.core.sde import expand_like
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
@@ -60,7 +61,8 @@ def edited(file: Path, **changes: Any) -> None:
 def test_network_x_hat_and_steps_are_theirs(case: str, tmp_path: Path) -> None:
     """A step of DDIM goes from a level of their table to another, and from the last one to x̂."""
     model, expected = imported(HERE / case, tmp_path / "run"), load_file(HERE / case / "expected.safetensors")
-    levels = len(model.sde.schedule)  # type: ignore[arg-type]
+    assert isinstance(model.sde.schedule, Tabulated)
+    levels = len(model.sde.schedule)
     x, level, t = expected["x"], expected["t"], expected["t"].double() / (levels - 1)
     cond = {"label": expected["label"]} if "label" in expected else {}
     with torch.no_grad():
@@ -161,7 +163,7 @@ def test_a_table_of_any_kind_is_one_that_falls(kind: str, tmp_path: Path) -> Non
     edited(folder / "scheduler" / "scheduler_config.json", beta_schedule=kind, num_train_timesteps=50)
     schedule = imported(folder, tmp_path / "run").sde.schedule
     table = schedule.alpha(torch.linspace(0, 1, 50, dtype=torch.float64))
-    assert len(schedule) == 50 and bool((table.diff() < 0).all())  # type: ignore[arg-type]
+    assert isinstance(schedule, Tabulated) and len(schedule) == 50 and bool((table.diff() < 0).all())
     edited(folder / "scheduler" / "scheduler_config.json", trained_betas=[0.1, 0.2, 0.3], beta_schedule="any")
     schedule = imported(folder, tmp_path / "listed").sde.schedule
     torch.testing.assert_close(

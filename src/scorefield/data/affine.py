@@ -1,4 +1,4 @@
-"""Affine maps of images, told to the network: augmentation that does not leak into samples (Karras et al. 2022, appendix F.2).
+"""Affine maps of images that the network is given, too: augmentation that samples do not show (Karras et al. 2022, appendix F.2).
 
 A field is its cosine series, which goes on beyond the edges as its mirror image: it is evaluated between grid points, and modes
 that the grid has not are left out of the result.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -275,7 +275,7 @@ def rename(weights: Mapping[str, Tensor], net: Network) -> dict[str, Tensor]:
     if isinstance(net, Affine):
         return {f"net.{name}": value for name, value in rename(weights, net.net).items()}
     own = net.state_dict()
-    names = {ours: theirs for ours, theirs in _names(net) if ours in own}  # type: ignore[arg-type]
+    names = {ours: theirs for ours, theirs in _names(cast(DDPMUNet, net)) if ours in own}
     refuse_others({name for theirs in names.values() for name in theirs}, weights)
     found = {}
     for ours, theirs in names.items():

@@ -82,9 +82,7 @@ class EnergyScore(Score):
         first, second = (self._patches(part[None], torch.ones_like(part[None]))[0] for part in (x, y))
         first, second, root = (part.flatten(2, -2)[0].transpose(0, 1) for part in (first, second, weight.sqrt()))
         total = root.square().sum(-1)[:, 0]
-        exact = (
-            "donot_use_mm_for_euclid_dist"  # by products fields that are near to each other would lose their distance
-        )
+        exact = "donot_use_mm_for_euclid_dist"  # by products of matrices, small distances would be rounded away
         norms = torch.cdist(first * root, second * root, compute_mode=exact)
         return torch.einsum("p,pnm->nm", total.sqrt() / total.sum(), norms)
 

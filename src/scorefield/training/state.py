@@ -147,7 +147,7 @@ class State:
         self.critic = critic = None if adversary is None else adversary.network
         if critic is not None:
             critic.to(fabric.device)
-            critic.requires_grad_(True)  # all of it, whatever learns of the model, of which it knows nothing yet
+            critic.requires_grad_(True)  # all of it, also where only a part of the model learns
             self.critic_optimiser = optimiser.build(critic.parameters(), fused=fused)
             self._dropouts += keyed_layers(critic)
 
