@@ -71,10 +71,10 @@ NAMES = {
     "run.loading": "load",
     "jobs.train": "recipe train",
     "samplers": """
-        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Continued Corrector DPMSolverPP2M EDMGrid EulerMaruyama Exact
-        Extrapolate Finer Heun Jump Langevin LogSNRGrid NCSNLangevin NoPredictor Normal ProbabilityFlow Probes
-        Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable UniPC UniformGrid
-        WienerBeyond bits_per_dimension interpolate sample
+        DDIM Adaptive Ancestral AnnealedLangevin BandLimited Continued Corrector DPMSolverPP2M Dequantisation EDMGrid
+        EulerMaruyama Exact Extrapolate Finer Heun Jump Langevin LogSNRGrid NCSNLangevin NoPredictor Normal
+        ProbabilityFlow Probes Rademacher ReverseDiffusion Sampler Sphere Step StochasticHeun TimeGrid TimeTable
+        TruncatedNormal UniPC Uniform UniformGrid WienerBeyond bits_per_dimension interpolate sample
     """,
     "samplers.joint": "JointTimes",
     "samplers.tiled": "Tiled",
@@ -145,10 +145,10 @@ if TYPE_CHECKING:
     from scorefield.run.loading import load
     from scorefield.jobs.train import recipe, train
     from scorefield.samplers import (
-        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Continued, Corrector, DPMSolverPP2M, EDMGrid,
-        EulerMaruyama, Exact, Extrapolate, Finer, Heun, Jump, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor, Normal,
-        ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
-        TimeTable, UniPC, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
+        DDIM, Adaptive, Ancestral, AnnealedLangevin, BandLimited, Continued, Corrector, DPMSolverPP2M, Dequantisation,
+        EDMGrid, EulerMaruyama, Exact, Extrapolate, Finer, Heun, Jump, Langevin, LogSNRGrid, NCSNLangevin, NoPredictor,
+        Normal, ProbabilityFlow, Probes, Rademacher, ReverseDiffusion, Sampler, Sphere, Step, StochasticHeun, TimeGrid,
+        TimeTable, TruncatedNormal, UniPC, Uniform, UniformGrid, WienerBeyond, bits_per_dimension, interpolate, sample,
     )
     from scorefield.samplers.joint import JointTimes
     from scorefield.samplers.tiled import Tiled

@@ -16,7 +16,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from scorefield.data.augment import Dequantise
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset, Subset
 from scorefield.data.loader import Sequential
@@ -27,10 +26,12 @@ from scorefield.foundation.files import write_json
 from scorefield.foundation.random import Generators, Stream
 from scorefield.jobs import densities, likelihood_heads
 from scorefield.jobs.class_guidance import class_facts, class_number
+from scorefield.jobs.dequantised import begin, dequantised
 from scorefield.jobs.options import Label, OnRun, check_shape
 from scorefield.model import Model
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, option
+from scorefield.samplers.dequantise import Dequantisation, Uniform
 from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension
 from scorefield.samplers.probes import Probes, Rademacher
@@ -48,6 +49,8 @@ class Likelihood(OnRun):
         n: at most so many fields, drawn at random.
         repeats: draws of probes and of dequantisation for each field.
         probes: Rademacher, Normal, Sphere or Exact.
+        dequantisation: Uniform in [0, 1), as most published figures have it, or TruncatedNormal about the value, which is
+            tighter for models that were trained on quantised data as they are.
         tolerance: of a step of the solver, in nats per dimension too.
         evaluations: by the path and the head that scorefield tune-likelihood fitted to the run for as many; nothing is
             drawn then but the dequantisation.
@@ -63,6 +66,7 @@ class Likelihood(OnRun):
     n: Count = option("-n", "--number", default=1000)
     repeats: Count = 5
     probes: Probes = field(default_factory=Rademacher)
+    dequantisation: Dequantisation = field(default_factory=Uniform)
     tolerance: Positive = 1e-5
     evaluations: Count | None = None
     seed: Seed = 0
@@ -89,16 +93,20 @@ class Likelihood(OnRun):
             number = class_number(self.model, self.label)
             fields, named = of_class(fields, number), {"label": number} | class_facts(number, self.model.class_names)
         grids = densities.grids_of(self.model.sde.noise, fields, self.resolutions) if self.resolutions else [fields]
-        flow: ProbabilityFlow | LearnedLikelihood = ProbabilityFlow(self.tolerance, self.probes)
+        solver = ProbabilityFlow(self.tolerance, self.probes)
+        count = self.chunk or at_once(self.n, self.model.shape[1:], self.model.device)
+        facts_of = self.n, self.repeats, solver, self.seed, count, self.dequantisation
+        measured = [Densities(self.model, on, *facts_of) for on in grids]
+        measured[0].check()
+        flow: ProbabilityFlow | LearnedLikelihood = begin(self.dequantisation, solver, self.model, fields)
         if self.evaluations is not None:
-            flow = likelihood_heads.read(self.checkpoint.path, self.provenance, self.model.shape, self.evaluations)
+            asked = self.evaluations, self.dequantisation
+            flow = likelihood_heads.read(self.checkpoint.path, self.provenance, self.model.shape, *asked)
             flow.head.to(self.model.device)
             likelihood_heads.check_shape(fields[0].x.shape, self.model.shape)
-        count = self.chunk or at_once(self.n, self.model.shape[1:], self.model.device)
-        measured = [Densities(self.model, on, self.n, self.repeats, flow, self.seed, count) for on in grids]
-        measured[0].check()
         facts = {"split": self.split, "model": self.provenance} | named
         facts |= {} if self.data is None else {"data": repr(self.data)}
+        measured = [replace(part, flow=flow) for part in measured]
         return DensityFile(self.out, tuple(measured), sorted({*self.resolutions}), facts)
 
     def table(self, found: dict[str, Any]) -> str:
@@ -144,6 +152,7 @@ class Densities:
         flow: how the density is computed.
         seed: of the draws for field i in repeat r: key (seed, i, r, ...).
         chunk: fields at once.
+        dequantisation: of data that are quantised.
     """
 
     model: Model
@@ -153,6 +162,7 @@ class Densities:
     flow: ProbabilityFlow | LearnedLikelihood
     seed: int = 0
     chunk: int = 64
+    dequantisation: Dequantisation = field(default_factory=Uniform)
 
     @cached_property
     def indices(self) -> Tensor:
@@ -178,9 +188,16 @@ class Densities:
             batch = self._gather(part)
             for tensor in (batch.x, *(batch.cond[name] for name in sorted(batch.cond))):
                 found.update(tensor.contiguous().numpy().data)
-        return {"indices": self.indices.tolist(), "data_sha256": found.hexdigest(), "flow": repr(self.flow)} | {
-            name: getattr(self, name) for name in ("repeats", "seed", "chunk")
-        }
+        return (
+            {"indices": self.indices.tolist(), "data_sha256": found.hexdigest(), "flow": repr(self.flow)}
+            | {name: getattr(self, name) for name in ("repeats", "seed", "chunk")}
+            | self._noise
+        )
+
+    @property
+    def _noise(self) -> dict[str, str]:
+        """How the data were dequantised; nothing of continuous ones."""
+        return {"dequantisation": repr(self.dequantisation)} if self.fields.quantum > 0 else {}
 
     def _gather(self, indices: Tensor) -> Batch:
         batch = self.fields.gather(indices)
@@ -194,34 +211,44 @@ class Densities:
         """log p of the fields of a piece with its draws."""
         repeat, indices = self.draws[number]
         batch = replace(self._gather(indices), key=torch.stack((indices, torch.full_like(indices, repeat)), dim=1))
-        if self.fields.quantum > 0:
-            batch = Dequantise(self.fields.quantum)(batch, self.seed)
+        law, quantum = self.dequantisation, self.fields.quantum
+        batch, log_noise = dequantised(law, self.model, batch, quantum, self.flow, self.seed)
         generator = Generators((self.seed, index, repeat, Stream.PROBE) for index in indices.tolist())
         found = self.model.log_prob(batch.x, generator=generator, flow=self.flow, cond=self.model.taken(batch.cond))
-        return {"nats": found.nats.double().cpu().numpy(), "evaluations": found.evaluations.cpu().numpy()}
+        nats, evaluations = found.nats.double().cpu(), found.evaluations.cpu()
+        return {"nats": nats.numpy(), "evaluations": evaluations.numpy(), "noise": log_noise.numpy()}
 
     def record(self, pieces: Iterable[Piece]) -> dict[str, Any]:
         """What came out, and of what."""
-        found = [(piece["nats"], piece["evaluations"]) for piece in pieces]
-        nats, evaluations = (
+        found = [(piece["nats"], piece["evaluations"], piece["noise"]) for piece in pieces]
+        nats, evaluations, noise = (
             torch.from_numpy(np.concatenate(parts)).view(self.repeats, -1) for parts in zip(*found, strict=True)
         )
         dimension, quantum = self.fields[0].x.numel(), self.fields.quantum
         record: dict[str, Any] = {"n": nats.shape[1], "repeats": self.repeats, "dimension": dimension}
-        record |= {"quantum": quantum, "nats": summary(nats)}
+        record |= {"quantum": quantum, **self._noise, "nats": summary(nats)}
         if quantum > 0:
-            record["bits_per_dimension"] = summary(bits_per_dimension(nats, quantum, dimension))
+            record["bits_per_dimension"] = summary(bits_per_dimension(nats - noise, quantum, dimension))
         counts = {"mean": evaluations.double().mean().item(), "max": int(evaluations.max())}
         record |= {"evaluations": counts, "seed": self.seed, "flow": repr(self.flow)}
         return record | {"indices": self.indices.tolist(), "versions": versions(), "nats_per_field": nats.T.tolist()}
 
 
 def measure(
-    model: Model, fields: FieldDataset, n: int, *, repeats: int, flow: ProbabilityFlow, seed: int = 0, chunk: int = 64
+    model: Model,
+    fields: FieldDataset,
+    n: int,
+    *,
+    repeats: int,
+    flow: ProbabilityFlow,
+    seed: int = 0,
+    chunk: int = 64,
+    dequantisation: Dequantisation = Uniform(),  # noqa: B008 - immutable
 ) -> dict[str, Any]:
     """The record of log p of at most n fields, here and now; arguments as of `Densities`."""
-    found = Densities(model, fields, n, repeats, flow, seed, chunk)
+    found = Densities(model, fields, n, repeats, flow, seed, chunk, dequantisation)
     found.check()
+    found = replace(found, flow=begin(dequantisation, flow, model, fields))
     return found.record(map(found.compute, range(len(found.draws))))
 
 
@@ -293,4 +320,6 @@ def table(record: dict[str, Any]) -> str:
             found = record[key]
             error = "" if found["standard_error"] is None else f" ± {found['standard_error']:.4f}"
             lines.append(f"  {name:22s}{found['mean']:.4f}{error}")
+    if "dequantisation" in record:
+        lines[-1] += f"  dequantised by {record['dequantisation']}"
     return "\n".join(lines)

@@ -16,6 +16,7 @@ from scorefield.nn import Encoder
 from scorefield.nn.size import limited_to
 from scorefield.run.loading import load_strictly, run_folder
 from scorefield.samplers import learned_likelihood as learned
+from scorefield.samplers.dequantise import Dequantisation, Uniform
 from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.training import checkpoint as checkpoints
 
@@ -73,8 +74,12 @@ def keep(
     return place
 
 
-def read(checkpoint: Path, weights: Mapping[str, Any], shape: tuple[int, ...], steps: int) -> LearnedLikelihood:
-    """The likelihood in so many evaluations that was fitted to these weights. InputError where there is none."""
+def read(
+    checkpoint: Path, weights: Mapping[str, Any], shape: tuple[int, ...], steps: int, dequantisation: Dequantisation
+) -> LearnedLikelihood:
+    """The likelihood in so many evaluations that was fitted to these weights, and data so dequantised. InputError where there is
+    none.
+    """
     place = path_of(checkpoint, steps)
     if not place.is_file():
         raise InputError(
@@ -86,6 +91,11 @@ def read(checkpoint: Path, weights: Mapping[str, Any], shape: tuple[int, ...], s
         raise InputError(
             f"{place} was fitted to other weights of the run: scorefield tune-likelihood RUN --steps {steps} with the same "
             "--step, --ema and --ema-width."
+        )
+    if (fitted := facts.get("dequantisation", repr(Uniform()))) != repr(dequantisation):
+        raise InputError(
+            f"{place} was fitted to data dequantised by {fitted}, not by {dequantisation!r}: give its own --dequantisation, or "
+            "fit another with scorefield tune-likelihood."
         )
     try:
         path = learned.Path(tuple(map(float, facts["times"])), tuple(map(float, facts["corrections"])))

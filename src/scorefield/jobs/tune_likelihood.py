@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from scorefield.data.augment import Dequantise
 from scorefield.data.source import Source, say_notes
 from scorefield.foundation.arithmetic import at_once
 from scorefield.foundation.errors import InputError
@@ -18,10 +17,12 @@ from scorefield.foundation.limits import check_memory
 from scorefield.foundation.progress import progress
 from scorefield.foundation.random import Generators, Stream, seed_of
 from scorefield.jobs import likelihood_heads
+from scorefield.jobs.dequantised import begin, dequantised
 from scorefield.jobs.options import OnRun
 from scorefield.jobs.tuned_samplers import check_place
 from scorefield.run.verb import Count, Positive, Seed, log
 from scorefield.samplers import learned_likelihood as learned
+from scorefield.samplers.dequantise import Dequantisation, Uniform
 from scorefield.samplers.likelihood import ProbabilityFlow
 from scorefield.samplers.probes import Rademacher
 
@@ -37,6 +38,7 @@ class TuneLikelihood(OnRun):
         steps: evaluations of a likelihood.
         data: the fields; by default those that the run was trained on.
         n: training fields that are solved; a tenth of them is held out.
+        dequantisation: of quantised data, as `likelihood` is to have it.
         tolerance: of a step of the solver.
         epochs: through all of them and all intervals.
         seed: of the choice of fields, of probes and of dequantisation.
@@ -46,6 +48,7 @@ class TuneLikelihood(OnRun):
     steps: Count = 8
     data: Source | None = None
     n: Count = 2000
+    dequantisation: Dequantisation = field(default_factory=Uniform)
     tolerance: Positive = 1e-3
     epochs: Count = 8
     seed: Seed = 0
@@ -77,7 +80,8 @@ class TuneLikelihood(OnRun):
             raise InputError(
                 f"There are {len(fields)} fields to fit to and to check: give --data with {FEWEST} or more."
             )
-        schedule, flow = model.sde.schedule, ProbabilityFlow(self.tolerance, Rademacher())
+        schedule, solver = model.sde.schedule, ProbabilityFlow(self.tolerance, Rademacher())
+        flow = begin(self.dequantisation, solver, model, fields)
         order = torch.Generator().manual_seed(self.seed)
         chosen = torch.randperm(len(fields), generator=order)[: self.n]
         count = len(chosen)
@@ -89,7 +93,8 @@ class TuneLikelihood(OnRun):
             batch = replace(fields.gather(indices), key=torch.stack((indices, torch.zeros_like(indices)), dim=1))
             if batch.mask is not None and not bool(batch.mask.all()):
                 raise InputError("Fields that are known in part have no density: give fields without a mask.")
-            return model.prepare(Dequantise(fields.quantum)(batch, self.seed) if fields.quantum > 0 else batch).x
+            noisy, _ = dequantised(self.dequantisation, model, batch, fields.quantum, flow, self.seed)
+            return model.prepare(noisy).x
 
         def streams(indices: Tensor) -> Generators:
             return Generators((self.seed, index, Stream.PROBE) for index in indices.tolist())
@@ -127,7 +132,12 @@ class TuneLikelihood(OnRun):
                 progress=say,
             )
         seconds = round(time.process_time() - started, 1)
-        facts = {"fields": count, "cpu_seconds": seconds, "operations": likelihood_heads.count(head, model.shape)}
+        facts = {
+            "dequantisation": repr(self.dequantisation),
+            "fields": count,
+            "cpu_seconds": seconds,
+            "operations": likelihood_heads.count(head, model.shape),
+        }
         place = likelihood_heads.keep(self.checkpoint.path, self.provenance, head, path, found, **facts)
         log.info("kept in %s, for likelihood --evaluations %d", place, self.steps)
         return {"steps": self.steps, "bias": found.bias, "spread": found.spread, "dimension": dimension, **facts}

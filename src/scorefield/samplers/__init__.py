@@ -1,5 +1,6 @@
 """Samplers: a time grid, a step, perhaps a corrector; pure functions of (denoiser, x_t, t, s). Likelihoods by the same flow."""
 
+from scorefield.samplers.dequantise import Dequantisation, TruncatedNormal, Uniform
 from scorefield.samplers.finer import BandLimited, Continued, Extrapolate, Finer, WienerBeyond
 from scorefield.samplers.flow import Adaptive
 from scorefield.samplers.grid import EDMGrid, LogSNRGrid, TimeGrid, TimeTable, UniformGrid
@@ -25,8 +26,8 @@ from scorefield.samplers.tiled import Tiled
 
 __all__ = [
     "DDIM", "Adaptive", "Ancestral", "AnnealedLangevin", "BandLimited", "Continued", "Corrector", "DPMSolverPP2M",
-    "EDMGrid", "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Jump", "Langevin", "LogSNRGrid",
-    "NCSNLangevin", "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher", "ReverseDiffusion", "Sampler",
-    "Slicewise", "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable", "UniPC", "UniformGrid",
-    "WienerBeyond", "bits_per_dimension", "interpolate", "sample",
+    "Dequantisation", "EDMGrid", "EulerMaruyama", "Exact", "Extrapolate", "Finer", "Heun", "Jump", "Langevin",
+    "LogSNRGrid", "NCSNLangevin", "NoPredictor", "Normal", "ProbabilityFlow", "Probes", "Rademacher",
+    "ReverseDiffusion", "Sampler", "Slicewise", "Sphere", "Step", "StochasticHeun", "Tiled", "TimeGrid", "TimeTable",
+    "TruncatedNormal", "UniPC", "Uniform", "UniformGrid", "WienerBeyond", "bits_per_dimension", "interpolate", "sample",
 ]  # fmt: skip

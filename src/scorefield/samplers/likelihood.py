@@ -149,10 +149,12 @@ def frozen(denoiser: DenoiserProtocol) -> Iterator[None]:
 
 
 def bits_per_dimension(nats: Tensor, quantum: float, dimension: int) -> Tensor:
-    """−log₂ P(x)/D from log p(x + q u), u ~ U[0, 1): log P(x) ≥ E log p(x + q u) + D log q (Theis et al. 2016).
+    """−log₂ P(x)/D by log P(x) ≥ E[log p(x + q e) − log r(e)] + D log q, with r = 1 for e ~ U[0, 1) (Theis et al. 2016).
+
+    Other laws of e are in `scorefield.samplers.dequantise`.
 
     Args:
-        nats: log p in data units.
+        nats: log p in data units, less log r where it is not 0.
         quantum: q, the step between neighbouring values.
         dimension: D, values per field.
     """

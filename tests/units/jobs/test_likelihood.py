@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,18 +12,26 @@ import pytest
 import torch
 import yaml
 from PIL import Image
+from scipy import stats
 
 import tiny
 from scorefield import load
 from scorefield.cli import main
+from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.schedule import VP
+from scorefield.core.sde import SDE
+from scorefield.data import Standardise
 from scorefield.data.batch import Batch
 from scorefield.data.fields import FieldDataset
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs.dequantised import begin, dequantised
 from scorefield.jobs.likelihood import Densities, Likelihood, measure, summary
+from scorefield.model import Model
+from scorefield.nn import NCSNpp
 from scorefield.run.loading import open_checkpoint
-from scorefield.samplers import ProbabilityFlow
+from scorefield.samplers import ProbabilityFlow, TruncatedNormal
 from weather import NET, dataset, described, recipe, save
 
 
@@ -209,3 +218,59 @@ def test_a_conditional_run_is_given_its_conditions_in_data_units(tmp_path: Path)
 def test_python_and_the_command_line_do_the_same(run: Path, tmp_path: Path) -> None:
     asked = Likelihood(run=run, n=4, repeats=2, tolerance=0.1, out=tmp_path / "python.json")
     assert asked.run() == call(run, tmp_path / "out.json")
+
+
+def test_a_truncated_normal_begins_at_its_level_and_says_so(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The run's noise goes down to 0.01, less than the 0.3 quanta of 1/6 that are asked for."""
+    record = call(run, tmp_path / "a.json", "--dequantisation", "TruncatedNormal")
+    assert "dequantised by TruncatedNormal(width=0.3)" in capsys.readouterr().out
+    step = 1 / float(load(run).normaliser.scale)
+    ratio = float(record["flow"].split("ratio_min=")[1].split(",")[0])
+    assert ratio == pytest.approx(0.3 * step, rel=1e-4) and record["dequantisation"].startswith("Truncated")
+    narrow = call(run, tmp_path / "b.json", "--dequantisation", "TruncatedNormal", "--dequantisation.width", "0.1")
+    assert narrow["nats"]["mean"] != record["nats"]["mean"]
+    assert main(["likelihood", str(run), "--dequantisation.width", "0.1", "--out", str(tmp_path / "c.json")]) == 2
+
+
+class Coloured(FieldDataset):
+    """Two channels of whole numbers, of which one has a tenth of the other's spread."""
+
+    quantum = 1.0
+
+    def __len__(self) -> int:
+        return 256
+
+    def gather(self, indices: torch.Tensor) -> Batch:
+        x = torch.randn(len(indices), 2, 8, 8, generator=torch.Generator().manual_seed(0))
+        return Batch((x * torch.tensor([40.0, 4.0])[:, None, None]).round())
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_noise_in_cells_is_that_of_the_flow_in_every_channel() -> None:
+    """In model space σ is that of the first level for both, cut off where the cell is narrower; the log density is in quanta."""
+    fields, key = Coloured(), torch.stack((torch.arange(256), torch.zeros(256, dtype=torch.long)), dim=1)
+    batch = replace(fields.gather(torch.arange(256)), key=key)
+    net = NCSNpp(2, 2, channels=8, multipliers=(1,), blocks=1, attention=())
+    model = Model(SDE(VP()), net, EDMPreconditioner(1.0), Standardise(), shape=(2, 8, 8))
+    model.normaliser.fit([batch])
+    flow = begin(TruncatedNormal(0.1), ProbabilityFlow(), model, fields)
+    ratio = 0.1 * math.sqrt(1 / 40 / 4)
+    assert flow.ratio_min == pytest.approx(ratio, rel=0.05)
+    noisy, log_density = dequantised(TruncatedNormal(0.1), model, batch, 1.0, flow, 0)
+    error = (model.normaliser(noisy.x) - model.normaliser(batch.x)).double().std((0, 2, 3))
+    spread = flow.ratio_min / model.normaliser(torch.ones(1, 2, 1, 1)).sub(model.normaliser(torch.zeros(1, 2, 1, 1)))
+    laws = [stats.truncnorm(-0.5 / s, 0.5 / s, scale=s) for s in spread.flatten().tolist()]  # cut off at 1.6 and 16 σ
+    stds = [law.std() * flow.ratio_min / s for law, s in zip(laws, spread.flatten().tolist(), strict=True)]
+    assert error.tolist() == pytest.approx(stds, rel=0.02) and laws[0].std() < 0.8 * spread[0, 0]
+    assert log_density.mean().item() / 64 == pytest.approx(-sum(law.entropy() for law in laws), abs=0.02)
+
+
+def test_noise_that_is_a_field_has_no_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = {"train__steps": 2, "train__validate_every": 0, "train__preview_every": 0}
+    noise = {"model__sde__noise": "GaussianField", "model__sde__noise__density": "Matern"}
+    tiny.train(tmp_path, tmp_path / "run", **options, **noise, model__sde__noise__density__length=0.2)
+    words = ["likelihood", str(tmp_path / "run"), "--dequantisation", "TruncatedNormal", "--resolutions", "4", "8"]
+    assert main([*words, "--out", str(tmp_path / "a.json")]) == 2
+    assert "take --dequantisation Uniform" in capsys.readouterr().err

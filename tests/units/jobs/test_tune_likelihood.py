@@ -15,6 +15,7 @@ from scorefield.data import Arrays
 from scorefield.foundation.errors import InputError
 from scorefield.jobs import Likelihood, TuneLikelihood
 from scorefield.jobs.likelihood_heads import path_of
+from scorefield.samplers import TruncatedNormal
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -105,3 +106,18 @@ def test_networks_with_conditions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing but the noise level"):
         TuneLikelihood(run=tmp_path / "run", n=20).run()
     assert not path_of(tmp_path / "run" / "checkpoints" / "step-00000002.safetensors", 8).exists()
+
+
+def test_a_head_is_for_data_dequantised_as_its_own(run: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "run"
+    shutil.copytree(run, mine)
+    law = TruncatedNormal(0.2)
+    TuneLikelihood(run=mine, steps=4, n=60, tolerance=1e-2, epochs=1, dequantisation=law).run()
+    words = {"run": mine, "n": 40, "repeats": 1, "dequantisation": law}
+    few = Likelihood(out=tmp_path / "few.json", evaluations=4, **words).run()
+    many = Likelihood(out=tmp_path / "many.json", tolerance=1e-3, **words).run()
+    assert math.isclose(few["bits_per_dimension"]["mean"], many["bits_per_dimension"]["mean"], abs_tol=0.1)
+    with pytest.raises(InputError, match=r"dequantised by TruncatedNormal\(width=0.2\), not by Uniform"):
+        Likelihood(out=tmp_path / "other.json", evaluations=4, run=mine).run()
+    with pytest.raises(InputError, match=r"dequantised by Uniform\(\), not by Truncated"):
+        Likelihood(out=tmp_path / "other.json", evaluations=4, run=run, dequantisation=law).run()
