@@ -30,7 +30,7 @@ from scorefield.jobs.dequantised import begin, dequantised
 from scorefield.jobs.options import Label, OnRun, check_shape
 from scorefield.model import Model
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
-from scorefield.run.verb import Count, Positive, Seed, option
+from scorefield.run.verb import Count, Positive, Seed, log, option
 from scorefield.samplers.dequantise import Dequantisation, Uniform
 from scorefield.samplers.learned_likelihood import LearnedLikelihood
 from scorefield.samplers.likelihood import ProbabilityFlow, bits_per_dimension
@@ -99,6 +99,9 @@ class Likelihood(OnRun):
         measured = [Densities(self.model, on, *facts_of) for on in grids]
         measured[0].check()
         flow: ProbabilityFlow | LearnedLikelihood = begin(self.dequantisation, solver, self.model, fields)
+        as_they_are = "Dequantise" not in str(self.checkpoint.config.get("train"))
+        if fields.quantum > 0 and self.dequantisation == Uniform() and as_they_are and self.model.sde.noise.white:
+            log.info("trained on quantised data as they are: --dequantisation TruncatedNormal bounds log P more tightly")
         if self.evaluations is not None:
             asked = self.evaluations, self.dequantisation
             flow = likelihood_heads.read(self.checkpoint.path, self.provenance, self.model.shape, *asked)
