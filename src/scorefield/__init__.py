@@ -39,11 +39,12 @@ NAMES = {
         CIFAR10 CIFAR100 LSUN MNIST CelebA Channels Digits Interferograms NavierStokes TFRecords Terrain Volcano
         WebDataset
     """,
+    "evidence": "log_evidence",
     "foundation.errors": "InputError",
     "foundation.random": "Generators",
     "guidance": """
-        DPS Autoguided Classified ClassifierFree Guided LogLikelihood Measurement Method MomentMatching NoisyLikelihood
-        Observation PiGDM Poisson Proximal Replacement
+        DPS Autoguided Classified ClassifierFree Guided LogLikelihood Measurement Method MomentMatching NoisyField
+        NoisyLikelihood Observation PiGDM Poisson Proximal Replacement
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
@@ -111,10 +112,11 @@ if TYPE_CHECKING:
         CIFAR10, CIFAR100, LSUN, MNIST, CelebA, Channels, Digits, Interferograms, NavierStokes, TFRecords,
         Terrain, Volcano, WebDataset,
     )
+    from scorefield.evidence import log_evidence
     from scorefield.foundation.errors import InputError
     from scorefield.foundation.random import Generators
     from scorefield.guidance import (
-        DPS, Autoguided, Classified, ClassifierFree, Guided, LogLikelihood, Measurement, Method, MomentMatching,
+        DPS, Autoguided, Classified, ClassifierFree, Guided, LogLikelihood, Measurement, Method, MomentMatching, NoisyField,
         NoisyLikelihood, Observation, PiGDM, Poisson, Proximal, Replacement,
     )
     from scorefield.inverse import InverseProblem, posterior, weighed

@@ -119,7 +119,11 @@ def in_model_space(
         if measured.shape != problem.y.shape:
             shapes = f"{tuple(problem.y.shape)}, where the operator makes {tuple(measured.shape)} of a field"
             raise InputError(f"y has the shape {shapes}: give y as it was measured, a batch of one.")
-        problem = Measurement(problem.operator, problem.y, problem.noise)
+        y = problem.y
+        if problem.operator.linear:  # what is measured of no field, as outside a region, is never read and may be NaN
+            probe = 1 + torch.rand(scale.shape, generator=torch.Generator().manual_seed(0)).to(scale)
+            y = y.where((problem.operator(scale * probe) != 0).to(y.device), 0)
+        problem = Measurement(problem.operator, y, problem.noise)
     return problem.moved(scale, shift)
 
 
@@ -162,7 +166,7 @@ def posterior(
         InputError: y does not fit A or is not finite, more than one field, a class or a condition that the model does not
             know, a normaliser that is not affine.
     """
-    posed = _pose(model, operator, y, noise, label, cond, shape, prior)
+    posed = pose(model, operator, y, noise, label, cond, shape, prior)
     guided = Guided(posed.prior, posed.measurement, method)
     given = posed.cond
     each = {name: value.expand(n, *value.shape[1:]) for name, value in given.items()}
@@ -178,7 +182,7 @@ def posterior(
 
 
 @dataclass(frozen=True)
-class _Posed:
+class Posed:
     """An inverse problem in model space, with its conditions in data units."""
 
     prior: DenoiserProtocol
@@ -186,7 +190,7 @@ class _Posed:
     cond: dict[str, Tensor]
 
 
-def _pose(
+def pose(
     model: Model,
     operator: Operator | Linear | Observation,
     y: Tensor | None,
@@ -195,7 +199,8 @@ def _pose(
     cond: Condition | None,
     shape: Sequence[int],
     prior: DenoiserProtocol | None,
-) -> _Posed:
+) -> Posed:
+    """What `posterior` is given, checked and in model space."""
     if (y is not None and len(y) != 1) or any(len(value) != 1 for value in (cond or {}).values()):
         raise InputError("posterior takes what was measured of one field, and its conditions: give batches of 1.")
     if isinstance(noise, float | int) and not 0 <= noise < math.inf:
@@ -206,7 +211,7 @@ def _pose(
     given = dict(cond or {}) | ({} if label is None else {"label": torch.tensor([label])})
     given = model.asked(given, 1, (shape or model.shape)[1:], prior)
     observed = _observed(operator, y, noise, shape or model.shape)
-    return _Posed(prior or model.prior, in_model_space(model, observed, shape, given), given)
+    return Posed(prior or model.prior, in_model_space(model, observed, shape, given), given)
 
 
 def _observed(
@@ -265,7 +270,7 @@ def weighed(
     Raises:
         InputError: as `posterior`, and a noise of 0.
     """
-    posed = _pose(model, operator, y, noise, label, cond, shape, prior)
+    posed = pose(model, operator, y, noise, label, cond, shape, prior)
     size = tuple(shape or model.shape)
     run = Particles(
         method,

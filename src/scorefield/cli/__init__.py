@@ -43,7 +43,7 @@ judge
   make-reference DATA --out F     such statistics, to evaluate without the data
   plot RUN --out DIR              noise, its covariance, growing noise and samples, as PNG and PDF
 restore
-  restore RUN IMAGE --task T --out DIR     inpaint, colourise, superres or deblur: samples, mean, spread, picture
+  restore RUN IMAGE --task T --out DIR     inpaint, colourise, superres, deblur, denoise: samples, mean, picture
   calibrate RUN --task T --out F           check posteriors on known fields; keep a factor for restore --calibrated
   evidence RUN ... Y --task T --noise S    compare priors by a measurement: log p(y) under each, with its spread
   complete RUN --out DIR                   whole fields for those known in part, to train the next prior on

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, cast
 
 import torch
@@ -23,6 +23,7 @@ from scorefield.core.sde import SDE, Field, Time, expand_like
 from scorefield.foundation.errors import InputError
 from scorefield.guidance.coordinates import coordinates
 from scorefield.guidance.errors import Each, Errors, OfField, Part, Same
+from scorefield.guidance.noisy_field import NoisyField, noisy_field
 from scorefield.guidance.observation import Comparison, Known, Local, Observation, damping, halved, linear_share
 from scorefield.operators import Compose, LinearOperator, Moved, Operator, Scale
 
@@ -189,6 +190,12 @@ class Measurement(Observation):
                 "Particles need one field that was measured with a noise > 0: weights compare likelihoods."
             )
         return coordinates(self.operator, self.y, self.known, self.errors, self.unit, noise, like)
+
+    def as_noisy_field(self, noise: Noise, shape: tuple[int, ...]) -> NoisyField | None:
+        if not (self.operator.linear and self.weighable):
+            return None
+        found = noisy_field(self._linear, self.y, self.known, self.errors, noise, shape)
+        return found and replace(found, log_det=found.log_det - int(self.known.sum()) * math.log(self.unit))
 
 
 class Method(ABC):

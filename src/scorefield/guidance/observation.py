@@ -17,6 +17,7 @@ from torch import Tensor
 from scorefield.core.noise import Noise
 from scorefield.core.sde import expand_like
 from scorefield.foundation.errors import InputError
+from scorefield.guidance.noisy_field import NoisyField
 from scorefield.operators import LinearMap, LinearOperator, Moved, Operator
 
 LEAST_RATE = 1e-6  # counts expected, below which a rate is taken for this one
@@ -104,6 +105,10 @@ class Observation(ABC):
         raise InputError(
             f"{type(self).__name__} has no measured values to be linearised: take DPS, alone or as the proposal of Particles."
         )
+
+    def as_noisy_field(self, noise: Noise, shape: tuple[int, ...]) -> NoisyField | None:
+        """What was measured as a field (channels, *grid) with noise C of some strength; None where it is no such field."""
+        return None
 
     def matched(self, x: Tensor) -> Tensor:
         """The field nearest to x that agrees with an exact measurement; x where it is none."""

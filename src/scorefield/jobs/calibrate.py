@@ -40,8 +40,8 @@ class Calibrate(Drawing):
     leaves. The factor by which 90 % intervals hold 90 % of fields such as these is kept with the run, for restore --calibrated.
 
     Args:
-        task: how fields are measured: inpaint, colourise, superres, deblur, or any Operator: a LinearOperator, Saturated,
-            FourierMagnitude, one of your own.
+        task: how fields are measured: inpaint, colourise, superres, deblur, denoise, or any Operator: a LinearOperator,
+            Saturated, FourierMagnitude, one of your own.
         noise: standard deviation of the noise, in data units.
         data: the fields; by default those that the run was trained on.
         split: train, valid, or test where the source has such a part.

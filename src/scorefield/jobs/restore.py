@@ -80,12 +80,12 @@ class Restoring(Drawing):
 
 @dataclass(frozen=True, kw_only=True)
 class Restore(Restoring):
-    """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres or deblur.
+    """Restore a measured image: draws from all that it may have been, by --task inpaint, colourise, superres, deblur or denoise.
 
     Args:
         image: the measured image, or .npy, in data units; NaN where it is hidden.
-        task: how it was measured: inpaint, colourise, superres, deblur, or any Operator: a LinearOperator, Saturated,
-            FourierMagnitude, one of your own.
+        task: how it was measured: inpaint, colourise, superres, deblur, denoise, or any Operator: a LinearOperator,
+            Saturated, FourierMagnitude, one of your own.
         degrade: the image is the truth: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM, DPS or Replacement (for a noise of 0).
         particles: correct the method by so many weighted particles, of which -n are drawn, with an estimate of log p(y); it takes

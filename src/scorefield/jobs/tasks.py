@@ -9,7 +9,7 @@ import torch
 
 from scorefield.data.single import read_alpha, read_array
 from scorefield.foundation.errors import InputError
-from scorefield.operators import Blur, Boundary, Coarsen, Grey, Hole, LinearOperator, Mask
+from scorefield.operators import Blur, Boundary, Coarsen, Grey, Hole, Identity, LinearOperator, Mask
 
 OPAQUE = 128  # of 255, from which a pixel of a mask counts as known
 
@@ -66,7 +66,12 @@ def deblur(std: float | tuple[float, ...] = 2.0, boundary: Boundary = "reflect")
     return Blur(std, boundary)
 
 
-TASKS = (inpaint, colourise, superres, deblur)
+def denoise() -> LinearOperator:
+    """Take the noise away: the image was measured as it is."""
+    return Identity()
+
+
+TASKS = (inpaint, colourise, superres, deblur, denoise)
 
 
 def _bright(path: Path) -> np.ndarray:

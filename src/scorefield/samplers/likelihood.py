@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import torch
@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
-from scorefield.core.schedule import Schedule
+from scorefield.core.schedule import OFF, Schedule, levels
 from scorefield.core.sde import Field
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
@@ -71,6 +71,24 @@ class ProbabilityFlow:
         ratios = torch.tensor([self.ratio_min, self.ratio_max or math.inf], dtype=torch.float64)
         t_min, t_max = schedule.time(-2 * ratios.log())
         return t_min, t_max
+
+    def from_level(self, schedule: Schedule, ratio: float) -> ProbabilityFlow:
+        """The flow from a level σ/α on: its log p(y) is that of y = x + ratio · ξ, ξ ~ N(0, C), which is x_t/α there.
+
+        Args:
+            schedule: of the process.
+            ratio: σ/α.
+
+        Raises:
+            InputError: no level of the schedule, or none below `ratio_max`.
+        """
+        low, high = levels(schedule)
+        if not (1 - OFF) * low <= ratio <= (1 + OFF) * high:
+            raise InputError(
+                f"The noise is {ratio:.4g} in model space, and the process has levels from {low:.4g} to {high:.4g}: its flow "
+                "knows densities at these alone, take particles (--particles 500) for another one."
+            )
+        return replace(self, ratio_min=ratio)
 
     @torch.no_grad()
     def encode(self, denoiser: DenoiserProtocol, x: Field, *, cond: Condition | None = None) -> FlowResult:

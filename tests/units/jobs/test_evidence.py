@@ -9,10 +9,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import scorefield
 import tiny
 from scorefield.cli import main
 from scorefield.datasets import Digits
-from scorefield.jobs.evidence import SURE, mean_of, table
+from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs.evidence import SURE, Flowing, mean_of, table
+from scorefield.operators import Identity
+from scorefield.run.runner import Piece
+from scorefield.samplers import ProbabilityFlow
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
@@ -83,3 +88,56 @@ def test_runs_are_compared_by_a_measurement(tmp_path: Path, capsys: pytest.Captu
     assert main([*words, "--noise", "0"]) == 2
     assert main(["evidence", str(tmp_path / "a"), "--task", "superres", "--noise", "1", "--out", words[-1]]) == 2
     assert not (tmp_path / "none.json").exists()
+
+
+def test_of_a_whole_field_with_white_noise_the_flow_knows_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, steps in (("a", 1), ("b", 3)):
+        tiny.train(tmp_path / f"of-{name}", tmp_path / name, train__steps=steps, train__preview_every=0)
+    x = Digits().load("valid")[0].x
+    np.save(tmp_path / "digit.npy", x.numpy())
+    runs, out = [str(tmp_path / name) for name in "ab"], tmp_path / "found.json"
+    start = ["evidence", *runs, str(tmp_path / "digit.npy"), "--task", "denoise", "--noise", "2", "--degrade"]
+    words = [*start, "--repeats", "3", "--tolerance", "1e-3", "--out", str(out)]
+    assert main(words) == 0
+    rows = json.loads(out.read_text())["priors"]
+    y = x[None] + 2 * Generators([(0, 0, Stream.DEGRADE)]).randn((1, *x.shape), like=x)
+    for row, run in zip(rows, runs, strict=True):
+        found = scorefield.log_evidence(
+            scorefield.load(run), Identity(), y, 2.0, repeats=3, flow=ProbabilityFlow(1e-3)
+        ).nats.tolist()
+        assert row["by"] == "flow" and row["estimates"] == pytest.approx(found, abs=1e-2)
+        assert row["log_evidence"] == pytest.approx(np.mean(row["estimates"]))
+        assert row["standard_error"] == pytest.approx(np.std(row["estimates"], ddof=1) / math.sqrt(3))
+    told = capsys.readouterr()
+    assert told.out.count(f"(by the flow, {rows[0]['evaluations']:.0f} evaluations)") >= 1 and not told.err.count(
+        "partic"
+    )
+
+    whole, begun = Flowing.estimate, []
+
+    def stopping(self: Flowing, repeat: int) -> Piece:
+        if len(begun) == 4:
+            raise KeyboardInterrupt
+        begun.append(repeat)
+        return whole(self, repeat)
+
+    again = [*words[:-1], str(tmp_path / "again.json")]
+    monkeypatch.setattr(Flowing, "estimate", stopping)
+    assert main(again) == 130
+    begun.clear()
+    assert main(again) == 0 and len(begun) == 2  # what was there is not computed again
+    assert json.loads((tmp_path / "again.json").read_text()) == json.loads(out.read_text())
+
+    assert main([*start, "--steps", "3", "--out", str(tmp_path / "none.json")]) == 2
+    assert "--particles 500" in capsys.readouterr().err
+    assert main([*start[:-2], "1e-6", "--degrade", "--out", str(tmp_path / "none.json")]) == 2
+    assert "the process has levels from" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
+    assert (
+        main([*start, "--particles", "5", "--steps", "4", "--repeats", "1", "--out", str(tmp_path / "weighed.json")])
+        == 0
+    )
+    row = json.loads((tmp_path / "weighed.json").read_text())["priors"][0]
+    assert row["by"] == "particles" and row["effective"] <= 5

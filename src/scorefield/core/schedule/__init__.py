@@ -6,7 +6,7 @@ dx = f x dt + g dw that has these marginals is f = (log α)′, g² = α² (σ²
 Endpoints: σ(0) may be positive (VE, EDM, Tabulated: the smallest level), α(1) may be 0 (Rectified, Cosine).
 """
 
-from scorefield.core.schedule.base import Numerical, Schedule, Time, time_of_noise
+from scorefield.core.schedule.base import OFF, Numerical, Schedule, Time, levels, time_of_noise
 from scorefield.core.schedule.continuous import EDM, VE, VP, Cosine, LinearBeta, Rectified, SubVP
 from scorefield.core.schedule.tabulated import (
     Tabulated,
@@ -19,6 +19,6 @@ from scorefield.core.schedule.tabulated import (
 )
 
 __all__ = [
-    "EDM", "VE", "VP", "Cosine", "LinearBeta", "Numerical", "Rectified", "Schedule", "SubVP", "Tabulated", "Time",
-    "ddpm", "geometric", "langevin_step", "level_number", "level_ratio", "table_position", "time_of_noise",
+    "EDM", "OFF", "VE", "VP", "Cosine", "LinearBeta", "Numerical", "Rectified", "Schedule", "SubVP", "Tabulated", "Time",
+    "ddpm", "geometric", "langevin_step", "level_number", "level_ratio", "levels", "table_position", "time_of_noise",
 ]  # fmt: skip

@@ -78,12 +78,18 @@ def _derivative(function, t: Tensor) -> Tensor:  # noqa: ANN001
         return torch.autograd.grad(value, point)[0].to(t.dtype)
 
 
+def levels(schedule: Schedule) -> tuple[float, float]:
+    """The smallest and the largest σ/α."""
+    low, high = (-schedule.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)) / 2).exp().tolist()
+    return low, high
+
+
 def time_of_noise(schedule: Schedule, noise: Time) -> Time:
     """The t at which σ/α is a given noise: there x_t/α = x + noise n. Raises InputError where the schedule has no such level."""
     t = schedule.time(-2 * noise.double().log())
     alpha, sigma = schedule(t)
     if not bool(((sigma / alpha / noise - 1).abs() < OFF).all()):
-        low, high = ((-schedule.log_snr(torch.tensor([0.0, 1.0], dtype=torch.float64)) / 2).exp()).tolist()
+        low, high = levels(schedule)
         raise InputError(
             f"The noise of the data, {float(noise.min()):.4g} to {float(noise.max()):.4g} in model space, is no level of the "
             f"schedule, which has those from {low:.4g} to {high:.4g}: widen model.sde.schedule, or divide the data by less."
