@@ -29,7 +29,7 @@ from scorefield.guidance.observation import Comparison, Movable
 from scorefield.samplers import Sampler, Step, sample
 
 ADVICE = "take DPMSolverPP2M(eta=1) or DDIM(eta=1)"
-DEFENSIVE = 0.1  # of the particles go by the step's own kernel, so that no weight is beyond 10 times what it gives
+DEFENSIVE = 0.03  # of the particles go by the prior's own kernel: p/q is then at most 1/0.03, whatever is proposed
 EVEN = 0.5  # of N: with fewer effective particles they are drawn anew
 
 
@@ -66,7 +66,7 @@ class Particles:
     if x̂ were linear in z: narrower than the step's, which loses most particles where noise is small and values are many. That
     takes at most 2048 values, or an A C A* that is diagonal (masks, averages, Fourier samples of one coil). Others, nonlinear A
     and other likelihoods go by the method's kernel, and take more steps.
-    A tenth of the particles keep the step's kernel, by which weights stay bounded (Hesterberg 1995).
+    3 % of the particles go by the prior's own kernel, so that p/q <= 1/0.03 whatever is proposed (Hesterberg 1995).
 
     Args:
         method: of the proposal.
@@ -289,6 +289,27 @@ class _Fixed(Generators):
         return (self.factor * probe).to(like).expand(tuple(shape)).clone()
 
 
+@dataclass(frozen=True)
+class _Narrow:
+    """The law of z that takes the place of the step's own, N(centre, own): N(aim, variance)."""
+
+    movable: Movable
+    centre: Tensor
+    own: Tensor
+    aim: Tensor
+    variance: Tensor
+
+    def moved(self, z: Tensor) -> Tensor:
+        """By what a field is to be moved whose z is of the step's own law."""
+        wanted = self.aim + (self.variance / self.own).sqrt() * (z - self.centre)
+        return self.movable.lift((wanted - z) / self.movable.variances)
+
+    def change(self, z: Tensor) -> Tensor:
+        """log of its density over the step's own."""
+        before = -0.5 * ((z - self.centre).square() / self.own + self.own.log()).sum(1)
+        return -0.5 * ((z - self.aim).square() / self.variance + self.variance.log()).sum(1) - before
+
+
 class _Kernel:
     """x_s = m(x_t, x̂) + w ξ of a step from t to s."""
 
@@ -318,19 +339,25 @@ class _Kernel:
             raise InputError(
                 f"{type(self.step).__name__} adds no noise, and particles are weighted by its density: {ADVICE}."
             )
-        x_s, change = guided + noise, 0.0
+        gap = (guided - prior) / width
+        away = noise / width
+        narrow = None
         if movable is not None:
-            moved, change = self._moved(x_s, guided, prior, here, width, compared, movable, spread)
-            noise, x_s = noise + moved, x_s + moved
-        gap = ((guided - prior) / width).double()
-        # log N(x_s; m_p) − log N(x_s; m_q) = −⟨ξ + ½ gap, C⁻¹ gap⟩, without the difference of large squares
-        pulled = self.sde.noise.precision(gap)
-        ratio = -((noise.double() / width + 0.5 * gap) * pulled).flatten(1).sum(1)
-        return x_s, ratio + change, (first, second, third)
+            narrow = self._narrow(guided, prior, here, width, compared, movable, spread)
+            away = away + narrow.moved(compared.of(guided + noise)) / width
+        own = (self.generator.rand((len(x),), like=x) < DEFENSIVE).reshape(-1, *(1,) * (x.ndim - 1))
+        away = torch.where(own, noise / width - gap, away)
+        x_s = guided + width * away
+        # log N(x_s; m_q) − log N(x_s; m_p) = ⟨away + ½ gap, C⁻¹ gap⟩, without the difference of large squares
+        pulled = self.sde.noise.precision(gap.double())
+        by_guided = ((away.double() + 0.5 * gap) * pulled).flatten(1).sum(1)
+        if narrow is not None:
+            by_guided = by_guided + narrow.change(compared.of(x_s))
+        both = torch.logaddexp(by_guided + math.log(1 - DEFENSIVE), torch.full_like(by_guided, math.log(DEFENSIVE)))
+        return x_s, -both, (first, second, third)
 
-    def _moved(
+    def _narrow(
         self,
-        x: Tensor,
         guided: Tensor,
         prior: Tensor,
         here: _Level,
@@ -338,21 +365,14 @@ class _Kernel:
         compared: Comparison,
         movable: Movable,
         spread: Tensor,
-    ) -> tuple[Tensor, Tensor]:
-        """What moves z to the law N(z; A m, w² D) · N(y; ẑ + k (z − A m), 1 + r), and log of the old density over the new one."""
+    ) -> _Narrow:
+        """The law N(z; A m, w² D) · N(y; ẑ + k (z − A m), 1 + r)."""
         alpha, sigma = (float(part) for part in self.sde.schedule(self.s))
         own = width**2 * movable.variances
         gain = (alpha * spread / (sigma**2 * movable.variances)).clamp(max=1) if sigma > 0 else torch.zeros_like(spread)
         variance = 1 / (1 / own + gain**2 / (1 + spread))
-        z, centre, start = compared.of(x), compared.of(guided), compared.of(prior)
-        aim = start + variance * gain / (1 + spread) * (movable.y - here.z)
-        drawn = (z - centre) / own.sqrt()
-        plain = self.generator.rand((len(z), 1), like=z) < DEFENSIVE
-        wanted = torch.where(plain, z, aim + variance.sqrt() * drawn)
-        before = -0.5 * ((wanted - centre).square() / own + own.log()).sum(1)
-        after = -0.5 * ((wanted - aim).square() / variance + variance.log()).sum(1)
-        both = torch.logaddexp(after + math.log(1 - DEFENSIVE), before + math.log(DEFENSIVE))
-        return movable.lift((wanted - z) / movable.variances), before - both
+        aim = compared.of(prior) + variance * gain / (1 + spread) * (movable.y - here.z)
+        return _Narrow(movable, compared.of(guided), own, aim, variance)
 
     def _made(self, answer: Tensor, x: Tensor, generator: Generators, memory: Any) -> tuple[Tensor, Any]:
         given = _Given(self.sde, answer)

@@ -82,7 +82,7 @@ def holds(found: Population, truth: tuple[Tensor, Tensor, float], close: float =
 def test_particles_are_right_for_whatever_is_known(name: str) -> None:
     law, known = mixture(), KNOWN[name]
     truth = exact(law, lambda x: law.log_density(x, torch.tensor(0.0, dtype=DOUBLE)), known)
-    found = Particles(DPS(), 600, SAMPLER)(law, known, (1, 2), seed=1, like=law.means)
+    found = Particles(DPS(), 1500, SAMPLER)(law, known, (1, 2), seed=1, like=law.means)
     holds(found, truth)
 
 

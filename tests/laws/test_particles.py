@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import pytest
 import torch
@@ -15,7 +16,7 @@ from scorefield.core.sde import SDE
 from scorefield.foundation.errors import InputError
 from scorefield.guidance import DPS, Measurement, Method, MomentMatching, PiGDM
 from scorefield.operators import Blur, Mask
-from scorefield.particles import Particles, systematic
+from scorefield.particles import Particles, _Kernel, _Level, systematic
 from scorefield.samplers import DDIM, Ancestral, DPMSolverPP2M, EDMGrid, EulerMaruyama, Heun, Jump, Sampler, Step
 
 DOUBLE = torch.float64
@@ -142,3 +143,46 @@ def test_draws_are_as_frequent_as_their_weights() -> None:
     weights = torch.tensor([0.5, 0.3, 0.2, 0.0]).log()
     chosen = systematic(weights, 1000, keys(1))
     assert torch.bincount(chosen, minlength=4).sub(torch.tensor([500, 300, 200, 0])).abs().max() <= 1
+
+
+@pytest.mark.parametrize("movable", [True, False], ids=["narrow", "as it is"])
+@pytest.mark.parametrize("astray", [0.1, 3.0])
+def test_whatever_is_proposed_weights_have_the_mean_1_and_a_bound(astray: float, movable: bool) -> None:
+    """p/q of a step, of which E_q is 1, for proposals that are near and far off: 4 standard errors; at most 1/0.03."""
+    law, measurement = case(0.3)
+    n, sde = 4000, law.sde
+    compared = measurement.comparison(sde.noise, (1, 4), law.means)
+    t, s = (torch.tensor(value, dtype=DOUBLE) for value in (0.35, 0.3))
+    x = torch.tensor([[0.5, -1.0, 0.3, 0.2]], dtype=DOUBLE).expand(n, 1, 4)
+    prior = law(x, t)
+    guided = prior + astray * torch.tensor([[1.0, 0.5, 1.0, -1.0]], dtype=DOUBLE)
+    z = compared.of(prior)
+    level = _Level(prior, guided, z, torch.zeros(n, dtype=DOUBLE))
+    kernel = _Kernel(sde, DPMSolverPP2M(eta=1.0), t, s, keys(n))
+    spread = torch.full((2,), 4.0, dtype=DOUBLE)
+    x_s, ratio, _ = kernel(x, level, (None, None, None), compared, compared.movable if movable else None, spread)
+    weights = ratio.exp()
+    assert float(weights.max()) <= 1 / 0.03 * (1 + 1e-9)
+    assert abs(float(weights.mean()) - 1) < 4 * float(weights.std()) / math.sqrt(n)
+    plain, _ = kernel._made(prior, x, keys(n, 1), None)  # draws of p itself: the same mean of any function
+    for of in (lambda v: v[:, 0, 0], lambda v: v[:, 0, 3].square()):
+        found, own = weights * of(x_s), of(plain)
+        error = math.hypot(float(found.std()), float(own.std())) / math.sqrt(n)
+        assert abs(float(found.mean() - own.mean())) < 4 * error
+
+
+@dataclass(frozen=True)
+class Astray(Method):
+    """A proposal that leads all away from where p(x | y) is."""
+
+    def __call__(self, denoiser, measurement, x_t, t, cond):
+        return denoiser(x_t, t, cond) + 3
+
+
+def test_a_proposal_that_leads_astray_costs_particles_and_is_not_wrong() -> None:
+    law, measurement = case(0.5)
+    weights, mean, evidence = exact(law, measurement)
+    sampler = Sampler(24, DPMSolverPP2M(eta=1.0), EDMGrid(ratio_min=0.02))
+    found = Particles(Astray(), 3000, sampler)(law, measurement, (1, 4), seed=1, like=mean)
+    assert float((found.mean(responsibilities(law, found.x)) - weights).abs().max()) < 0.15
+    assert abs(found.log_evidence - evidence) < 0.5

@@ -170,7 +170,12 @@ class WeighedDraws(Draws):
 
     @property
     def identity(self) -> dict[str, Any]:
-        return {**super().identity, "particles": self.particles, "at_once": self.at_once, "kernel": "narrow"}
+        return {
+            **super().identity,
+            "particles": self.particles,
+            "at_once": self.at_once,
+            "kernel": "narrow, 0.03 by the prior",
+        }
 
     @property
     def sizes(self) -> list[int]:
