@@ -161,3 +161,22 @@ def test_of_a_whole_field_with_white_noise_the_flow_knows_it(
     )
     row = json.loads((tmp_path / "weighed.json").read_text())["priors"][0]
     assert row["by"] == "particles" and row["effective"] <= 5
+
+
+def test_the_flow_is_that_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = tmp_path / "run"
+    tiny.train(tmp_path, run, train__steps=3, train__preview_every=0, model__net__labels=10)
+    x = Digits().load("valid")[0].x
+    np.save(tmp_path / "digit.npy", x.numpy())
+    start = ["evidence", str(run), str(tmp_path / "digit.npy"), "--task", "denoise", "--noise", "2"]
+    start += ["--repeats", "1", "--tolerance", "1e-3"]
+    found = {}
+    for label in (3, 5):
+        assert main([*start, "--label", str(label), "--out", str(tmp_path / f"{label}.json")]) == 0
+        found[label] = json.loads((tmp_path / f"{label}.json").read_text())["priors"][0]["log_evidence"]
+        given = {"repeats": 1, "flow": ProbabilityFlow(1e-3), "label": label}
+        own = scorefield.log_evidence(scorefield.load(run), Identity(), x[None], 2.0, **given)
+        assert found[label] == pytest.approx(float(own.nats), abs=1e-2)
+    assert found[3] != found[5]
+    assert main([*start, "--label", "each", "--out", str(tmp_path / "none.json")]) == 2
+    assert "not each" in capsys.readouterr().err
