@@ -95,9 +95,9 @@ class Functions(Source):
         )
         if gaps:
             found.notes += (
-                f"{100 * gaps:.2g} % of {name or 'the array'} of {path} is not known (NaN): where that is the same part of all, "
-                "take a MaskedField for the noise (scorefield suggest --region); where it is another part of each, "
-                "--train.loss.interpolate true.",
+                f"{100 * gaps:.2g} % of {name or 'the array'} of {path} is not known (NaN). To train on it: where that is the "
+                "same part of all, with a MaskedField for the noise (scorefield suggest --region); where it is another part of "
+                "each, with --train.loss.interpolate true.",
             )
         return found
 
