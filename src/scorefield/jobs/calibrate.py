@@ -242,5 +242,9 @@ def table(found: Mapping[str, Any]) -> str:
     for band, part in enumerate(found["error_by_spread"]):
         lines.append(row(f"square error by spread, band {band + 1} of {parts}", part))
     if found["factor"] is not None:
-        lines.append(f"  intervals times {found['factor']:.3f} hold {found['interval']:.0%} of fields such as these")
+        count, level = found["fields"], found["interval"]
+        lines.append(
+            f"  intervals times {found['factor']:.3f} hold {level:.0%} of fields such as these"
+            f", and {level * (count + 1) / count:.1%} of these {count}"
+        )
     return "\n".join(lines)

@@ -36,7 +36,8 @@ def test_a_factor_is_found_kept_and_applied_to_the_same_posterior_alone(
     words = ["calibrate", str(run), *TASK, "--fields", "10", "--out", str(out)]
     assert main(words) == 0
     said, found = capsys.readouterr().out, json.loads(out.read_text())
-    assert "10 fields, 4 draws of each" in said and f"intervals times {found['factor']:.3f} hold 90%" in said
+    assert "10 fields, 4 draws of each" in said
+    assert f"intervals times {found['factor']:.3f} hold 90% of fields such as these, and 99.0% of these 10" in said
     assert sum(found["ranks"]["counts"]) > 0 and len(found["ranks"]["counts"]) == 5
     assert len(found["error_by_spread"]) == 4 and np.shape(found["coverage_in_space"]) == (1, 8, 8)
     kept = json.loads((run / "calibrations.json").read_text())
