@@ -60,6 +60,30 @@ def test_the_slope_vanishes_for_the_exact_map_and_points_to_it(schedule, scores,
     assert narrow < -10 * error and wide > 10 * error
 
 
+class TwiceScaled(Scaled):
+    """The exact map, but for a first jump whose draws are too narrow, or too wide."""
+
+    def __init__(self, law: Gaussian, factor: float, first: float) -> None:
+        super().__init__(law, factor)
+        self.first = first
+
+    def forward(self, x_t, t, cond=None):
+        factor = torch.where(t == 1, self.first, self.factor).expand(len(x_t))
+        return factor[:, None, None] * self.law(x_t, t, cond)
+
+
+@pytest.mark.parametrize("members", [1, 2, 3])
+@pytest.mark.parametrize("first", [0.7, 1.4])
+def test_the_last_jump_is_not_taught_to_make_up_for_errors_of_draws_in_one(first: float, members: int) -> None:
+    """From a level that forgets the first jump, the exact map is stationary, whatever the draws of one jump are."""
+    law = Gaussian(SDE(EDM()), spectrum(GRID, 1.5, 0.5))
+    x = law.marginal((N, 1, *GRID), torch.zeros(()).double(), generator=keys(N, 1))
+    loss, denoiser = JumpScore(scores=[CRPS()], levels=(60.0,), members=members), TwiceScaled(law, 1.0, first)
+    slopes = [of_part(loss, denoiser, part, keys(N // 20, number)) for number, part in enumerate(x.chunk(20))]
+    values = torch.stack(slopes)
+    assert abs(float(values.mean())) < 4 * float(values.std()) / 20**0.5
+
+
 def test_all_pairs_of_a_batch_say_more_than_two_draws_of_each() -> None:
     _, all_pairs = slope(EDM(), 1.0, JumpScore(scores=[EnergyScore()], members=1))
     _, two_each = slope(EDM(), 1.0, JumpScore(scores=[EnergyScore()], members=2))  # as well from twice the draws
@@ -168,8 +192,11 @@ def test_half_of_the_draws_take_two_jumps_and_only_the_last_has_a_gradient() -> 
             return super().forward(x_t, t, cond)
 
     x = torch.zeros(400, 1, *GRID, dtype=torch.float64)
-    _, kind = JumpScore().draw(Seen(law, 1.0), Batch(x, {}), keys(400))
+    loss, generator = JumpScore(), keys(400)
+    kind = loss.kinds(Batch(x, {}), generator)
+    loss.draw(Seen(law, 1.0), Batch(x, {}), kind, generator)
     (first, off), (last, on) = starts
+    assert len(first) == int((kind == 1).sum())  # no evaluation for those that take one jump
     assert bool((first == 1).all()) and not off and on
     ratio = (-law.sde.schedule.log_snr(last) / 2).exp()
     again = (ratio - 1).abs() < 1e-6
@@ -185,6 +212,9 @@ def test_it_is_the_distillation_and_the_score() -> None:
     rest = loss.distillation(law, Batch(x, {}), generator=generator)
     torch.testing.assert_close(loss(law, Batch(x, {}), generator=keys(8, 3)), score + rest)
     assert [figure.name for figure in loss.figures] == ["defect"]
+    alone = JumpScore(None, factor=3.0)
+    torch.testing.assert_close(alone(law, Batch(x, {}), generator=keys(8, 3)), score)
+    assert alone.figures == ()
 
 
 def test_what_makes_no_score_is_refused() -> None:

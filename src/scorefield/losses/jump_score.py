@@ -41,14 +41,16 @@ class JumpScore(Loss):
     field do. That takes data without a condition, or with a class that others have, too.
 
     Args:
-        distillation: goes on with what made it a flow map.
+        distillation: goes on with what made it a flow map. None leaves it out: then only the jumps that are scored are
+            taught, from t = 1 and from `levels` to 0, and x̂ is not kept.
         scores: the S_k; by default the energy score of the whole and of patches of 4 and 8 points.
         factor: λ.
         levels: σ/α where noise is put back.
-        members: draws for each field of a batch; 2 or more where fields have conditions of their own, or are known in part.
+        members: draws for each field of a batch, of as many jumps each; 2 or more where fields have conditions of their own, or
+            are known in part.
     """
 
-    distillation: SelfDistillation = field(default_factory=SelfDistillation)
+    distillation: SelfDistillation | None = field(default_factory=SelfDistillation)
     scores: Sequence[Score] | None = None
     factor: float = 1.0
     levels: Sequence[float] = (1.0,)
@@ -63,11 +65,11 @@ class JumpScore(Loss):
 
     @property
     def figures(self) -> tuple[Metric, ...]:
-        return self.distillation.figures
+        return () if self.distillation is None else self.distillation.figures
 
     def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
         score = self.of_draws(denoiser, batch, generator)
-        return self.distillation(denoiser, batch, generator=generator) + score
+        return score if self.distillation is None else self.distillation(denoiser, batch, generator=generator) + score
 
     @property
     def together(self) -> int:
@@ -79,7 +81,8 @@ class JumpScore(Loss):
         if self.members == 1:
             return self.factor * self._among_all(denoiser, batch, generator, scores)
         known = torch.ones_like(batch.x) if batch.mask is None else batch.mask.expand_as(batch.x).to(batch.x)
-        draws = [self.draw(denoiser, batch, generator)[0] for _ in range(self.members)]
+        kind = self.kinds(batch, generator)  # one for all: of a mixture, one jump would make up for the errors of two
+        draws = [self.draw(denoiser, batch, kind, generator) for _ in range(self.members)]
         errors = [(x - batch.x).where(known > 0, 0) for x in draws]
         return fair(scores, [self.factor] * len(scores), errors, known)
 
@@ -102,7 +105,8 @@ class JumpScore(Loss):
             )
         if len(alike) > 1 and paired < FEW * len(alike):
             say_few(len(alike))
-        draws, kind = self.draw(denoiser, batch, generator)
+        kind = self.kinds(batch, generator)
+        draws = self.draw(denoiser, batch, kind, generator)
         others = alike & (kind[:, None] == kind) & ~torch.eye(len(kind), dtype=torch.bool, device=kind.device)
         count = others.sum(1)
         from_data = torch.stack([score.pairs(draws, batch.x) for score in scores]).sum(0)
@@ -110,22 +114,27 @@ class JumpScore(Loss):
         found = (from_data * alike).sum(1) / alike.sum(1) - (apart * others).sum(1) / (2 * count.clamp(min=1))
         return found.where(count > 0, 0)
 
-    def draw(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> tuple[Tensor, Tensor]:
-        """A draw for each sample of a batch, and how it was made: 0 by one jump, 1 + k by another from level k."""
+    def kinds(self, batch: Batch, generator: Generators) -> Tensor:
+        """How each sample of a batch is drawn: 0 by one jump, 1 + k by another from level k."""
+        again, place = generator.rand((len(batch), 2), like=batch.x).unbind(1)
+        place = (place * len(self.levels)).long().clamp(max=len(self.levels) - 1)
+        return (1 + place).where(again < 0.5, 0)
+
+    def draw(self, denoiser: DenoiserProtocol, batch: Batch, kind: Tensor, generator: Generators) -> Tensor:
+        """A draw for each sample of a batch, by as many jumps as its kind says."""
         sde, like = denoiser.sde, batch.x
-        one, kind = torch.ones((), dtype=torch.float64), generator.rand((len(batch), 2), like=like)
+        one, start = torch.ones((), dtype=torch.float64), like.new_ones(len(like))
         noise = sde.prior(like.shape, one, generator=generator, like=like)
-        start = torch.ones_like(kind[:, 0])
-        with torch.no_grad():
-            before = mean_denoised(denoiser, noise, start, torch.zeros_like(start), batch.cond)
-        place = (kind[:, 1] * len(self.levels)).long().clamp(max=len(self.levels) - 1)
-        level = torch.tensor(self.levels, dtype=torch.float64, device=like.device)[place]
-        t = sde.schedule.time(-2 * level.log()).to(like)
+        level = torch.tensor(self.levels, dtype=torch.float64, device=like.device)[(kind - 1).clamp(min=0)]
+        t = torch.where(kind > 0, sde.schedule.time(-2 * level.log()).to(like), start)
+        rows, before = kind.nonzero()[:, 0], torch.zeros_like(noise)
+        if len(rows):
+            cond = {name: value[rows] for name, value in (batch.cond or {}).items()}
+            with torch.no_grad():
+                before[rows] = mean_denoised(denoiser, noise[rows], start[rows], torch.zeros_like(start[rows]), cond)
         x_t, _ = sde.perturb(before, t, generator=generator)
-        again = kind[:, 0] < 0.5
-        t, x_t = torch.where(again, t, start), torch.where(expand_like(again, noise), x_t, noise)
-        x = mean_denoised(denoiser, x_t, t, torch.zeros_like(t), batch.cond)
-        return x, (1 + place).where(again, 0)
+        x_t = torch.where(expand_like(kind > 0, noise), x_t, noise)
+        return mean_denoised(denoiser, x_t, t, torch.zeros_like(t), batch.cond)
 
 
 @cache
