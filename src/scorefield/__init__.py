@@ -48,10 +48,10 @@ NAMES = {
     """,
     "inverse": "InverseProblem posterior weighed",
     "losses": """
-        CRPS GSURE SNR SSDU SURE Acquisition Ambient Critic CrossEntropy Denoising Derivative EDMWeight
+        CRPS GSURE SNR SSDU SURE Acquisition AdversarialJumps Ambient Critic CrossEntropy Denoising Derivative EDMWeight
         EnergyScore EnsembleScore FiniteDifference FlowMatching Hutchinson ImportanceSampled ImportanceSampledLikelihood
-        JumpScore Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower SelfDistillation
-        SquaredError Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
+        JumpCritic JumpScore Likelihood LogNormal Loss Mahalanobis Metric Norm SUREScore SampledKSpace Score ScorePower
+        SelfDistillation SquaredError Sum SupervisedGSURE TimeDistribution UniformLevels UniformTime Unweighted Wasserstein Weight
     """,
     "metrics.ensemble": "fair_crps fair_energy_score spread_skill",
     "metrics.features": "Features",
@@ -121,11 +121,11 @@ if TYPE_CHECKING:
     )
     from scorefield.inverse import InverseProblem, posterior, weighed
     from scorefield.losses import (
-        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, Ambient, Critic, CrossEntropy, Denoising, Derivative, EDMWeight, EnergyScore,
-        EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled, ImportanceSampledLikelihood,
-        JumpScore, Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore, SampledKSpace, Score, ScorePower,
-        SelfDistillation, SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels, UniformTime,
-        Unweighted, Wasserstein, Weight,
+        CRPS, GSURE, SNR, SSDU, SURE, Acquisition, AdversarialJumps, Ambient, Critic, CrossEntropy, Denoising, Derivative,
+        EDMWeight, EnergyScore, EnsembleScore, FiniteDifference, FlowMatching, Hutchinson, ImportanceSampled,
+        ImportanceSampledLikelihood, JumpCritic, JumpScore, Likelihood, LogNormal, Loss, Mahalanobis, Metric, Norm, SUREScore,
+        SampledKSpace, Score, ScorePower, SelfDistillation, SquaredError, Sum, SupervisedGSURE, TimeDistribution, UniformLevels,
+        UniformTime, Unweighted, Wasserstein, Weight,
     )
     from scorefield.metrics.ensemble import fair_crps, fair_energy_score, spread_skill
     from scorefield.metrics.features import Features

@@ -1,6 +1,7 @@
 """Losses: (denoiser, batch, generator) -> one number per sample."""
 
 from scorefield.losses.adversarial import Critic, Wasserstein
+from scorefield.losses.adversarial_jumps import AdversarialJumps, JumpCritic
 from scorefield.losses.classification import CrossEntropy
 from scorefield.losses.denoising import Denoising
 from scorefield.losses.divergence import Derivative, FiniteDifference, Hutchinson
@@ -27,9 +28,10 @@ from scorefield.losses.weights import (
 )
 
 __all__ = [
-    "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "Ambient", "Critic", "CrossEntropy", "Denoising", "Derivative",
-    "EDMWeight", "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching", "Hutchinson", "ImportanceSampled",
-    "ImportanceSampledLikelihood", "JumpScore", "Likelihood", "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore",
-    "SampledKSpace", "Score", "ScorePower", "SelfDistillation", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution",
-    "UniformLevels", "UniformTime", "Unweighted", "Wasserstein", "Weight",
+    "CRPS", "GSURE", "SNR", "SSDU", "SURE", "Acquisition", "AdversarialJumps", "Ambient", "Critic", "CrossEntropy",
+    "Denoising", "Derivative", "EDMWeight", "EnergyScore", "EnsembleScore", "FiniteDifference", "FlowMatching",
+    "Hutchinson", "ImportanceSampled", "ImportanceSampledLikelihood", "JumpCritic", "JumpScore", "Likelihood",
+    "LogNormal", "Loss", "Mahalanobis", "Metric", "Norm", "SUREScore", "SampledKSpace", "Score", "ScorePower",
+    "SelfDistillation", "SquaredError", "Sum", "SupervisedGSURE", "TimeDistribution", "UniformLevels", "UniformTime",
+    "Unweighted", "Wasserstein", "Weight",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from scorefield.core.denoiser import DenoiserProtocol
@@ -77,22 +77,27 @@ class JumpScore(Loss):
 
     def of_draws(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> Float[Tensor, " batch"]:
         """λ Σ_k S_k."""
-        scores = DEFAULT if self.scores is None else self.scores
         if self.members == 1:
-            return self.factor * self._among_all(denoiser, batch, generator, scores)
+            kind = self.kinds(batch, generator)
+            return self.among_all(self.draw(denoiser, batch, kind, generator), kind, batch)
+        scores = DEFAULT if self.scores is None else self.scores
         known = torch.ones_like(batch.x) if batch.mask is None else batch.mask.expand_as(batch.x).to(batch.x)
         kind = self.kinds(batch, generator)  # one for all: of a mixture, one jump would make up for the errors of two
         draws = [self.draw(denoiser, batch, kind, generator) for _ in range(self.members)]
         errors = [(x - batch.x).where(known > 0, 0) for x in draws]
         return fair(scores, [self.factor] * len(scores), errors, known)
 
-    def _among_all(
-        self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators, scores: Sequence[Score]
-    ) -> Float[Tensor, " batch"]:
-        """Σ_k mean_j d(X_i, x_j) − ½ mean_{j ≠ i} d(X_i, X_j), j of the condition of i, in the second mean of as many jumps too.
+    def among_all(self, draws: Tensor, kind: Int[Tensor, " batch"], batch: Batch) -> Float[Tensor, " batch"]:
+        """λ Σ_k mean_j d(X_i, x_j) − ½ mean_{j ≠ i} d(X_i, X_j), j of the condition of i, in the second mean of as many jumps.
 
         A draw that no other is like has no second mean, and so no part.
+
+        Args:
+            draws: one for each field of the batch.
+            kind: how each was made, see `draw`.
+            batch: the data.
         """
+        scores = DEFAULT if self.scores is None else self.scores
         if batch.mask is not None and not bool(batch.mask.all()):
             raise InputError(
                 "JumpScore with one member compares whole fields: give train.loss.members 2 where a part is not known."
@@ -105,14 +110,12 @@ class JumpScore(Loss):
             )
         if len(alike) > 1 and paired < FEW * len(alike):
             say_few(len(alike))
-        kind = self.kinds(batch, generator)
-        draws = self.draw(denoiser, batch, kind, generator)
         others = alike & (kind[:, None] == kind) & ~torch.eye(len(kind), dtype=torch.bool, device=kind.device)
         count = others.sum(1)
         from_data = torch.stack([score.pairs(draws, batch.x) for score in scores]).sum(0)
         apart = torch.stack([score.pairs(draws, draws) for score in scores]).sum(0)
         found = (from_data * alike).sum(1) / alike.sum(1) - (apart * others).sum(1) / (2 * count.clamp(min=1))
-        return found.where(count > 0, 0)
+        return self.factor * found.where(count > 0, 0)
 
     def kinds(self, batch: Batch, generator: Generators) -> Tensor:
         """How each sample of a batch is drawn: 0 by one jump, 1 + k by another from level k."""

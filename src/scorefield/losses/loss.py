@@ -67,7 +67,13 @@ class Loss(ABC):
 
 
 class Adversary(Loss):
-    """The loss of a critic, a network that is trained against the denoiser and changes no weight of it."""
+    """The loss of a critic, a network that is trained against the denoiser and changes no weight of it.
+
+    Attributes:
+        rate: its learning rate, in parts of the model's.
+    """
+
+    rate: float = 1.0
 
     @property
     @abstractmethod

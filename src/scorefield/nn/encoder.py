@@ -16,6 +16,7 @@ from scorefield.nn.layers import Attention, Convolution, Filter, GroupNorm, Resi
 from scorefield.nn.lowprecision import LAYOUTS
 from scorefield.nn.ncsnpp import Stage, check_numbers
 from scorefield.nn.network import Network
+from scorefield.nn.resample import gather_patches
 
 
 class Encoder(Network):
@@ -35,6 +36,7 @@ class Encoder(Network):
         embedding: "fourier" for a label such as log σ, "positional" for one of the order of 1 to 1000.
         fourier_scale: standard deviation of the Fourier frequencies.
         filter: how size changes: "fir" [1, 3, 3, 1], or "box" (average).
+        patch: the first level is this many times coarser than the grid, whose values of a patch enter as channels.
 
     Raises:
         InputError: if no channels or classes are given, or the arguments contradict each other.
@@ -53,18 +55,21 @@ class Encoder(Network):
         embedding: Literal["fourier", "positional"] = "fourier",
         fourier_scale: float = 16.0,
         filter: Filter = "fir",
+        patch: int = 1,
     ) -> None:
         super().__init__()
         if in_channels < 1 or classes < 2:
             raise InputError("Encoder needs in_channels >= 1 and classes >= 2: give them, or data with classes.")
         if spatial not in (1, 2, 3):
             raise InputError(f"spatial is {spatial}: Encoder works on grids of 1, 2 or 3 axes.")
+        if patch < 1:
+            raise InputError(f"patch is {patch}: Encoder needs patches of at least 1 grid point.")
         check_numbers(channels, multipliers, blocks, attention, dropout, embedding)
-        self.logits, self.levels = classes, len(multipliers)
+        self.logits, self.levels, self.patch = classes, len(multipliers), patch
         self.embedding = GaussianFourier(channels, fourier_scale) if embedding == "fourier" else Sinusoidal(channels)
         width, depth = channels, 4 * channels
         self.embed = nn.Sequential(linear(self.embedding.channels, depth), nn.SiLU(), linear(depth, depth))
-        self.first = Convolution(spatial, in_channels, width)
+        self.first = Convolution(spatial, in_channels * patch**spatial, width)
         self.stages = nn.ModuleList()
         for level, out in enumerate(channels * multiplier for multiplier in multipliers):
             if level:
@@ -87,8 +92,9 @@ class Encoder(Network):
     ) -> Float[Tensor, "batch classes"]:
         with torch.autocast(label.device.type, enabled=False):
             embedding = F.silu(embedded(self.embedding, self.embed, label))
-        missing = [-size % 2 ** (self.levels - 1) for size in x.shape[2:]]
+        missing = [-size % (self.patch * 2 ** (self.levels - 1)) for size in x.shape[2:]]
         h = F.pad(x, [side for extra in reversed(missing) for side in (0, extra)]) if any(missing) else x
+        h = h if self.patch == 1 else gather_patches(h, self.patch)
         h = self.first(h.contiguous(memory_format=LAYOUTS[h.ndim]) if h.ndim in LAYOUTS else h)
         for stage in self.stages:
             h = stage(h, embedding)

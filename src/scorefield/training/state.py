@@ -212,7 +212,7 @@ class State:
         parts = [parts[number % len(parts)] for number in range(max(len(parts), adversary.steps))]
         weights, limit = list(adversary.network.parameters()), float("inf") if clip is None else clip
         for group in self.critic_optimiser.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * adversary.rate
         for weight in weights:
             weight.requires_grad_(True)
         for part in parts:

@@ -28,8 +28,9 @@ def encoder(spatial: int = 2, **settings: object) -> Encoder:
 
 @pytest.mark.parametrize("grid", [(9,), (6, 7), (3, 4, 6)], ids=["1-D", "2-D", "3-D"])
 @pytest.mark.parametrize("embedding", ["fourier", "positional"])
-def test_logits_follow_field_and_noise_one_sample_by_itself(grid: tuple[int, ...], embedding: str) -> None:
-    net = encoder(len(grid), embedding=embedding, attention=(1,))
+@pytest.mark.parametrize("patch", [1, 2])
+def test_logits_follow_field_and_noise_one_sample_by_itself(grid: tuple[int, ...], embedding: str, patch: int) -> None:
+    net = encoder(len(grid), embedding=embedding, attention=(1,), patch=patch)
     x, label = torch.randn(4, 2, *grid), torch.tensor([0.1, 0.5, 0.5, 0.9])
     logits = net(x, label)
     assert logits.shape == (4, 3) and net.logits == 3
@@ -45,6 +46,7 @@ def test_bad_settings_are_named() -> None:
         (lambda: Encoder(1, 3, spatial=4), "spatial"),
         (lambda: Encoder(1, 3, attention=(5,)), "attention"),
         (lambda: Encoder(1, 3, dropout=1.0), "dropout"),
+        (lambda: Encoder(1, 3, patch=0), "patch"),
     ):
         with pytest.raises(InputError, match=words):
             build()

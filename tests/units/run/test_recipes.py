@@ -80,7 +80,7 @@ SMALLEST = {
 }
 VARIANT = "-score-sde"  # another training and corrector than that of the recipe of this name
 OTHERS = re.compile(
-    r".*-classifier|volcano-.*|precip-.*|t2m-.*|ukcp-.*|cordex-.*|terrain-.*|navier-stokes-.*|flow-map|flow-map-scored"
+    r".*-classifier|volcano-.*|precip-.*|t2m-.*|ukcp-.*|cordex-.*|terrain-.*|navier-stokes-.*|flow-map.*"
 )  # tried in tests/smoke
 GENERATIVE = [name for name in recipes() if not OTHERS.fullmatch(name)]
 
