@@ -101,7 +101,9 @@ class Likelihood(OnRun):
         flow: ProbabilityFlow | LearnedLikelihood = begin(self.dequantisation, solver, self.model, fields)
         as_they_are = "Dequantise" not in str(self.checkpoint.config.get("train"))
         if fields.quantum > 0 and self.dequantisation == Uniform() and as_they_are and self.model.sde.noise.white:
-            log.info("trained on quantised data as they are: --dequantisation TruncatedNormal bounds log P more tightly")
+            log.info(
+                "trained on quantised data as they are: --dequantisation TruncatedNormal bounds log P more tightly"
+            )
         if self.evaluations is not None:
             asked = self.evaluations, self.dequantisation
             flow = likelihood_heads.read(self.checkpoint.path, self.provenance, self.model.shape, *asked)

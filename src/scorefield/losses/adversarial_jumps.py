@@ -87,8 +87,9 @@ class AdversarialJumps(Loss):
         return self.score.figures
 
     def __call__(self, denoiser: DenoiserProtocol, batch: Batch, *, generator: Generators) -> Float[Tensor, " batch"]:
-        found, distillation = self.of_draws(denoiser, batch, generator), self.score.distillation
-        return found if distillation is None else distillation(denoiser, batch, generator=generator) + found
+        distillation = self.score.distillation
+        distilled = 0 if distillation is None else distillation(denoiser, batch, generator=generator)
+        return distilled + self.of_draws(denoiser, batch, generator)
 
     def of_draws(self, denoiser: DenoiserProtocol, batch: Batch, generator: Generators) -> Float[Tensor, " batch"]:
         """All but the distillation."""
