@@ -19,7 +19,8 @@ models: .venv/developed
 	$(BIN)/scorefield train flow-map --init runs/mnist-map --train.steps 2500 --train.loss.denoising 0.3 --train.optimiser.lr 1e-3 \
 		--train.loss.time.mean 0.4 --train.loss.time.std 1.8 --out runs/mnist-few
 	$(BIN)/scorefield train flow-map-scored --init runs/mnist-few --out runs/mnist-scored
-	$(BIN)/python benchmarks/models.py runs/mnist-scored mnist-few
+	$(BIN)/scorefield train flow-map-adversarial --init runs/mnist-scored --out runs/mnist-adversarial
+	$(BIN)/python benchmarks/models.py runs/mnist-adversarial mnist-few
 	$(BIN)/scorefield train precip-edm --out runs/rain
 	$(BIN)/python benchmarks/models.py runs/rain rain
 	$(BIN)/scorefield train terrain-small --data.path $(SCOREFIELD_DATA)/functions/srtm3_volcano_tiles_dev8.npz --out runs/terrain
