@@ -34,9 +34,15 @@ def test_the_noise_is_of_its_law_within_the_cell(width):
     torch.testing.assert_close(log_density, torch.from_numpy(law.logpdf(noise.numpy())).sum((1, 2)), rtol=0, atol=1e-9)
 
 
-def test_ends_of_the_draws_are_ends_of_the_cell():
-    noise, log_density = TruncatedNormal()(torch.tensor([[[0.0, 1 - 2**-24]]]), torch.full((1, 2), 0.02, dtype=F64))
-    assert noise.isfinite().all() and log_density.isfinite().all() and noise.abs().max() <= 0.5
+def test_ends_of_the_draws_are_draws_of_the_law():
+    """A draw in float32 stands for an interval of 2⁻²⁴: 0 is no end of the cell that 200 standard deviations lie before."""
+    ends = torch.tensor([0.0, 2**-24, 1 - 2**-24])[:, None, None]
+    for width in (0.002, 0.05, 0.3, 100.0):
+        noise, log_density = TruncatedNormal()(ends, torch.full((1, 1), width, dtype=F64))
+        assert noise.isfinite().all() and noise.abs().max() <= 0.5 and noise[0] < noise[1] < noise[2]
+        assert (
+            log_density[0] == pytest.approx(log_density[2].item(), abs=1e-3) and log_density[1] - log_density[0] < 1.5
+        )
 
 
 def bits(name, dequantisation, width_of=QUANTUM, n=200):

@@ -99,10 +99,9 @@ class Likelihood(OnRun):
         measured = [Densities(self.model, on, *facts_of) for on in grids]
         measured[0].check()
         flow: ProbabilityFlow | LearnedLikelihood = begin(self.dequantisation, solver, self.model, fields)
-        as_they_are = "Dequantise" not in str(self.checkpoint.config.get("train"))
-        if fields.quantum > 0 and self.dequantisation == Uniform() and as_they_are and self.model.sde.noise.white:
+        if fields.quantum > 0 and flow == solver and self.model.sde.noise.white:
             log.info(
-                "trained on quantised data as they are: --dequantisation TruncatedNormal bounds log P more tightly"
+                "models of quantised data as they are: --dequantisation TruncatedNormal may bound log P more tightly"
             )
         if self.evaluations is not None:
             asked = self.evaluations, self.dequantisation
@@ -225,7 +224,7 @@ class Densities:
 
     def record(self, pieces: Iterable[Piece]) -> dict[str, Any]:
         """What came out, and of what."""
-        found = [(piece["nats"], piece["evaluations"], piece["noise"]) for piece in pieces]
+        found = [(piece["nats"], piece["evaluations"], piece.get("noise", 0 * piece["nats"])) for piece in pieces]
         nats, evaluations, noise = (
             torch.from_numpy(np.concatenate(parts)).view(self.repeats, -1) for parts in zip(*found, strict=True)
         )
@@ -233,7 +232,8 @@ class Densities:
         record: dict[str, Any] = {"n": nats.shape[1], "repeats": self.repeats, "dimension": dimension}
         record |= {"quantum": quantum, **self._noise, "nats": summary(nats)}
         if quantum > 0:
-            record["bits_per_dimension"] = summary(bits_per_dimension(nats - noise, quantum, dimension))
+            bits = bits_per_dimension(nats - noise, quantum, dimension)
+            record |= {"bits_per_dimension": summary(bits), "bits_per_dimension_per_field": bits.T.tolist()}
         counts = {"mean": evaluations.double().mean().item(), "max": int(evaluations.max())}
         record |= {"evaluations": counts, "seed": self.seed, "flow": repr(self.flow)}
         return record | {"indices": self.indices.tolist(), "versions": versions(), "nats_per_field": nats.T.tolist()}

@@ -75,6 +75,7 @@ class TruncatedNormal(Dequantisation):
         s = spread.double()
         below = torch.special.ndtr(-0.5 / s)
         inside = torch.special.erf(0.5 / (s * math.sqrt(2)))
-        z = torch.special.ndtri(below + inside * u.double()).clamp(-0.5 / s, 0.5 / s)
+        middle = u.double() + 2**-25  # of the interval that a draw in float32 stands for: 0 itself is of no such law
+        z = torch.special.ndtri(below + inside * middle).clamp(-0.5 / s, 0.5 / s)
         log_density = -0.5 * z.square() - (s * inside).log() - 0.5 * math.log(2 * math.pi)
         return s * z, log_density.expand(u.shape).flatten(1).sum(1)

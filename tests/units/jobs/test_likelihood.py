@@ -22,7 +22,8 @@ from scorefield.core.schedule import VP
 from scorefield.core.sde import SDE
 from scorefield.data import Standardise
 from scorefield.data.batch import Batch
-from scorefield.data.fields import FieldDataset
+from scorefield.data.fields import ArrayFields, FieldDataset
+from scorefield.data.transform import Chain, Log1p
 from scorefield.datasets import Digits
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators, Stream
@@ -265,6 +266,42 @@ def test_noise_in_cells_is_that_of_the_flow_in_every_channel() -> None:
     stds = [law.std() * flow.ratio_min / s for law, s in zip(laws, spread.flatten().tolist(), strict=True)]
     assert error.tolist() == pytest.approx(stds, rel=0.02) and laws[0].std() < 0.8 * spread[0, 0]
     assert log_density.mean().item() / 64 == pytest.approx(-sum(law.entropy() for law in laws), abs=0.02)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_noise_in_cells_of_sixteen_bits_is_not_rounded_away(caplog: pytest.LogCaptureFixture) -> None:
+    """A channel of spread 6 about 60,000, where float32 has steps of 1/256 of a quantum; scales so far apart are told of."""
+    key = torch.stack((torch.arange(64), torch.zeros(64, dtype=torch.long)), dim=1)
+    x = torch.randn(64, 2, 8, 8, generator=torch.Generator().manual_seed(0)) * torch.tensor([5e3, 6.0])[:, None, None]
+    batch = Batch((x + torch.tensor([32000.0, 60000.0])[:, None, None]).round(), key=key)
+    net = NCSNpp(2, 2, channels=8, multipliers=(1,), blocks=1, attention=())
+    model = Model(SDE(VP()), net, EDMPreconditioner(1.0), Standardise(), shape=(2, 8, 8))
+    model.normaliser.fit([batch])
+    fields = ArrayFields(batch.x.numpy().astype(np.uint16), "first")
+    flow = begin(TruncatedNormal(0.03), ProbabilityFlow(), model, fields)
+    assert "channels differ in scale" in caplog.text
+    noisy, log_density = dequantised(TruncatedNormal(0.03), model, batch, 1.0, flow, 0)
+    noise = noisy.x - batch.x.double()
+    spread = flow.ratio_min * model.normaliser.scale.double()
+    laws = [stats.truncnorm(-0.5 / s, 0.5 / s, scale=s) for s in spread.tolist()]
+    for law, found in zip(laws, noise.double().unbind(1), strict=True):
+        assert found.std().item() == pytest.approx(law.std(), rel=0.03)
+    exact = sum(
+        law.logpdf(found.numpy()).sum((1, 2)) for law, found in zip(laws, noise.double().unbind(1), strict=True)
+    )
+    np.testing.assert_allclose(log_density.numpy(), exact, atol=0.01)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_what_has_no_cells_and_what_has_uneven_ones_is_refused(run: Path) -> None:
+    with pytest.raises(InputError, match="leave --dequantisation out"):
+        measure(load(run), Continuous(), 3, repeats=1, flow=ProbabilityFlow(1e-2), dequantisation=TruncatedNormal())
+    batch = Coloured().gather(torch.arange(256))
+    net = NCSNpp(2, 2, channels=8, multipliers=(1,), blocks=1, attention=())
+    model = Model(SDE(VP()), net, EDMPreconditioner(1.0), Chain([Log1p(), Standardise()]), shape=(2, 8, 8))
+    model.normaliser.fit([replace(batch, x=batch.x.abs())])
+    with pytest.raises(InputError, match="not equally far apart in the units of Chain"):
+        begin(TruncatedNormal(), ProbabilityFlow(), model, Coloured())
 
 
 def test_noise_that_is_a_field_has_no_cells(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
