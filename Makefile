@@ -19,7 +19,7 @@ models: .venv/developed
 	$(BIN)/scorefield train flow-map --init runs/mnist-map --train.steps 2500 --train.loss.denoising 0.3 --train.optimiser.lr 1e-3 \
 		--train.loss.time.mean 0.4 --train.loss.time.std 1.8 --out runs/mnist-few
 	$(BIN)/scorefield train flow-map-scored --init runs/mnist-few --out runs/mnist-scored
-	$(BIN)/scorefield train flow-map-adversarial --init runs/mnist-scored --out runs/mnist-adversarial
+	$(BIN)/scorefield train flow-map-adversarial --init runs/mnist-scored --train.precision bf16-mixed --out runs/mnist-adversarial
 	$(BIN)/python benchmarks/models.py runs/mnist-adversarial mnist-few
 	$(BIN)/scorefield train precip-edm --out runs/rain
 	$(BIN)/python benchmarks/models.py runs/rain rain

@@ -46,6 +46,7 @@ class Stream(IntEnum):
     MOTION = 118  # how a slice moves: (seed, split, index)
     AFFINE = 119  # augmentation: (seed, index, epoch)
     LOSS = 200  # times, noise and probes of training: (seed, index, epoch)
+    CRITIC = 204  # the loss of a critic, whose draws are not those that it will judge: (seed, index, epoch)
     DROPOUT = 201  # (seed), with each sample's (index, epoch); of a user's own layers (seed, step, rank)
     RETURN = 203  # the seed of training after it went back: (seed, how often)
     WEIGHTS = 202  # the initial weights: (seed)

@@ -100,13 +100,15 @@ class JumpScore(Loss):
         scores = DEFAULT if self.scores is None else self.scores
         if batch.mask is not None and not bool(batch.mask.all()):
             raise InputError(
-                "JumpScore with one member compares whole fields: give train.loss.members 2 where a part is not known."
+                "Draws are compared with whole fields, and some are known in part: take flow-map-scored with "
+                "train.loss.members 2."
             )
         alike = same_condition(batch.cond, batch.x)
         paired = int((alike.sum(1) > 1).sum())
         if len(alike) > 1 and not paired and not batch.cond.keys() <= BY_CHANCE:
             raise InputError(
-                "JumpScore with one member compares fields of the same condition, and no two have one: give train.loss.members 2."
+                "Draws are compared with fields of the same condition, and no two have one: take flow-map-scored with "
+                "train.loss.members 2."
             )
         if len(alike) > 1 and paired < FEW * len(alike):
             say_few(len(alike))
@@ -130,11 +132,10 @@ class JumpScore(Loss):
         noise = sde.prior(like.shape, one, generator=generator, like=like)
         level = torch.tensor(self.levels, dtype=torch.float64, device=like.device)[(kind - 1).clamp(min=0)]
         t = torch.where(kind > 0, sde.schedule.time(-2 * level.log()).to(like), start)
-        rows, before = kind.nonzero()[:, 0], torch.zeros_like(noise)
-        if len(rows):
-            cond = {name: value[rows] for name, value in (batch.cond or {}).items()}
-            with torch.no_grad():
-                before[rows] = mean_denoised(denoiser, noise[rows], start[rows], torch.zeros_like(start[rows]), cond)
+        with (
+            torch.no_grad()
+        ):  # of the whole batch: dropout is that of its samples, and processes pass the network alike often
+            before = mean_denoised(denoiser, noise, start, torch.zeros_like(start), batch.cond)
         x_t, _ = sde.perturb(before, t, generator=generator)
         x_t = torch.where(expand_like(kind > 0, noise), x_t, noise)
         return mean_denoised(denoiser, x_t, t, torch.zeros_like(t), batch.cond)

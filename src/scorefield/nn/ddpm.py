@@ -14,7 +14,7 @@ from scorefield.foundation.errors import InputError
 from scorefield.nn.embedding import AugmentEmbedding, JumpEmbedding, Sinusoidal, VectorEmbedding, embedded, summed
 from scorefield.nn.layers import Attention, Convolution, Downsample, ResidualBlock, Upsample, linear
 from scorefield.nn.lowprecision import LAYOUTS
-from scorefield.nn.ncsnpp import DownLevel, Head, Stage, UpLevel, check_numbers
+from scorefield.nn.ncsnpp import DownLevel, Head, Stage, UpLevel, check_numbers, last_skips
 from scorefield.nn.network import Network
 
 
@@ -146,7 +146,7 @@ class DDPMUNet(Network):
         for part in self.middle:
             h = part(h, embedding)
         for level in self.up:
-            h, _ = level(h, None, skips, embedding)
+            h, _ = level(h, None, last_skips(skips, level), embedding)
         return self.last(h)[(..., *(slice(size) for size in grid))].to(x.dtype)
 
     def _embed(self, label: Tensor, cond: Mapping[str, Tensor]) -> Tensor:

@@ -175,7 +175,7 @@ class DownLevel(nn.Module):
 
 
 class UpLevel(nn.Module):
-    """Blocks of one size that take the skips back, the output pyramid, then, but at the top, twice the size."""
+    """Blocks of one size, each of which takes a skip back, the output pyramid, then, but at the top, twice the size."""
 
     def __init__(self, blocks: list[Stage], pyramid: nn.Module | None, upsample: nn.Module | None) -> None:
         super().__init__()
@@ -185,11 +185,16 @@ class UpLevel(nn.Module):
     def forward(
         self, h: Tensor, pyramid: Tensor | None, skips: list[Tensor], embedding: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        for block in self.blocks:
-            h = block(torch.cat((h, skips.pop()), dim=1), embedding)
+        for block, skip in zip(self.blocks, skips, strict=True):
+            h = block(torch.cat((h, skip), dim=1), embedding)
         if self.pyramid is not None:
             h, pyramid = self.pyramid(h, pyramid)
         return h if self.upsample is None else self.upsample(h, embedding), pyramid
+
+
+def last_skips(skips: list[Tensor], level: nn.Module) -> list[Tensor]:
+    """Those that a level takes, off the list of all: not by itself, which is given a copy where weights are shared out."""
+    return [skips.pop() for _ in cast(UpLevel, level).blocks]
 
 
 def check_numbers(
@@ -448,7 +453,7 @@ class NCSNpp(Network):
             h = stage(h, embedding)
         out = None
         for level in self.up:
-            h, out = level(h, out, skips, embedding)
+            h, out = level(h, out, last_skips(skips, level), embedding)
         h = cast(Tensor, out) if self.last is None else self.last(h)
         h = h if self.patch == 1 else spread_patches(h, self.patch)
         return h[(..., *(slice(size) for size in grid))].to(x.dtype)

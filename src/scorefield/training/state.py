@@ -217,7 +217,9 @@ class State:
             weight.requires_grad_(True)
         for part in parts:
             with self.keyed(part):
-                self.fabric.backward(self.loss(adversary, self.module, part, seed=self.draws).mean())
+                self.fabric.backward(
+                    self.loss(adversary, self.module, part, seed=self.draws, stream=Stream.CRITIC).mean()
+                )
             sound = torch.nn.utils.clip_grad_norm_(weights, limit).isfinite()
             self._update(self.critic_optimiser, self.critic_optimiser, sound)
             self.critic_optimiser.zero_grad()
@@ -270,10 +272,13 @@ class State:
         torch._foreach_mul_(gradients, (limit / (norm + 1e-6)).clamp(max=1))  # type: ignore[attr-defined]
         return norm
 
-    def loss(self, loss: Loss, denoiser: Any, batch: Batch, *, seed: int | None = None) -> Tensor:
+    def loss(
+        self, loss: Loss, denoiser: Any, batch: Batch, *, seed: int | None = None, stream: Stream = Stream.LOSS
+    ) -> Tensor:
         """The loss per sample of a batch in data units; its draws depend on a seed and each sample's key alone."""
         given, first = batch.to(self.fabric.device), self.seed if seed is None else seed
-        return losses_of(loss, denoiser, self.model, given, seed=first, autocast=self.fabric.autocast())
+        autocast = self.fabric.autocast()
+        return losses_of(loss, denoiser, self.model, given, seed=first, autocast=autocast, stream=stream)
 
     def figures(self, loss: Loss, batch: Batch) -> Tensor:
         """For each figure of a loss, the sums over a batch in data units of its error and of what that is compared with."""

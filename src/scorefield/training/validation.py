@@ -23,6 +23,7 @@ def losses_of(
     *,
     seed: int,
     autocast: AbstractContextManager[object],
+    stream: Stream = Stream.LOSS,
 ) -> Tensor:
     """The loss per sample of a batch in data units, (batch); its draws depend on the seed and each sample's key alone.
 
@@ -33,10 +34,11 @@ def losses_of(
         batch: with the key of each sample.
         seed: of the run.
         autocast: the precision of the network.
+        stream: of the draws.
     """
     if batch.key is None:
         raise ValueError("a training batch carries the key of each sample")
-    generator = Generators((seed, *key, Stream.LOSS) for key in batch.key.tolist())
+    generator = Generators((seed, *key, stream) for key in batch.key.tolist())
     prepared = model.prepare(batch, fitted=model.denoiser.training)
     with autocast:
         return loss(denoiser, prepared, generator=generator)

@@ -10,6 +10,7 @@ import torch
 
 import tiny
 from scorefield.cli import main
+from scorefield.losses import AdversarialJumps
 from scorefield.training import checkpoint as checkpoints
 
 pytestmark = pytest.mark.usefixtures("unchecked")
@@ -31,7 +32,7 @@ train:
       critic:
         init_args: {{channels: 4, multipliers: [1, 2], dropout: 0.1}}
 {SMALL.removeprefix(chr(10) + "train:" + chr(10))}"""
-MODEL = "{class_path: scorefield.NCSNpp, init_args: {channels: 4, multipliers: [1, 2], blocks: 1, attention: []}}"
+MODEL = "{class_path: scorefield.NCSNpp, init_args: {channels: 4, multipliers: [1, 2], blocks: 1, attention: [], dropout: 0.1}}"
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +90,22 @@ def test_plans_without_sense_are_refused(
     recipe = str(tiny.recipe(tmp_path, RECIPE))
     assert main(["train", recipe, "--init", str(digits), *words, "--out", str(tmp_path / "out")]) == 2
     assert said in capsys.readouterr().err and not (tmp_path / "out").exists()
+
+
+def test_the_critic_does_not_judge_the_pairs_that_it_was_just_trained_on(
+    digits: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the distillation, which draws before, both would have the same noise, the same kinds and the same draws."""
+    seen: list[torch.Tensor] = []
+    logit = AdversarialJumps.logit
+
+    def kept(self: AdversarialJumps, x: torch.Tensor, kind: torch.Tensor, level: torch.Tensor) -> torch.Tensor:
+        seen.append(x.detach().clone())
+        return logit(self, x, kind, level)
+
+    monkeypatch.setattr(AdversarialJumps, "logit", kept)
+    score = "      score: {class_path: scorefield.JumpScore, init_args: {distillation: null}}\n"
+    alone = RECIPE.replace("      critic:", score + "      critic:")
+    words = ["train", str(tiny.recipe(tmp_path, alone)), "--init", str(digits), "--out", str(tmp_path / "run")]
+    assert main([*words, "--train.steps", "1", "--train.validate_every", "0"]) == 0
+    assert len(seen) == 6 and not any(torch.equal(one, two) for one in seen[:4] for two in seen[4:])
