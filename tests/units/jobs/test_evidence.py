@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +15,8 @@ import tiny
 from scorefield.cli import main
 from scorefield.datasets import Digits
 from scorefield.foundation.random import Generators, Stream
-from scorefield.jobs.evidence import SURE, Flowing, mean_of, table
+from scorefield.jobs.evidence import table
+from scorefield.jobs.evidence_priors import SURE, Estimates, Flowing, difference, mean_of
 from scorefield.operators import Identity
 from scorefield.run.runner import Piece
 from scorefield.samplers import ProbabilityFlow
@@ -31,12 +33,13 @@ def test_the_mean_of_estimates_and_its_error_are_those_of_their_exponentials() -
 
 
 def test_estimates_of_which_one_is_far_above_the_others_do_not_seem_certain() -> None:
-    rows = []
-    for run, values in (("a", [-1516.0, -2834.0, -2587.0, -2346.0]), ("b", [-1530.0, -2100.0, -2700.0, -2500.0])):
+    both = []
+    for values in ([-1516.0, -2834.0, -2587.0, -2346.0], [-1530.0, -2100.0, -2700.0, -2500.0]):
         log, error = mean_of(values)
         assert error == pytest.approx(np.std(values, ddof=1))  # and not 1, the most that the mean's own says
-        rows.append({"run": run, "log_evidence": log, "standard_error": error, "effective": 1.0, "estimates": values})
-    assert "not decided: by 14.00 ±" in table({"priors": rows})
+        both.append(Estimates(log, error, values))
+    told = difference(*both)
+    assert told["nats"] == pytest.approx(14) and not told["decided"]
 
 
 def test_of_estimates_drawn_again_and_again_a_prior_seldom_beats_itself() -> None:
@@ -55,31 +58,30 @@ def test_what_the_probes_of_two_priors_have_in_common_is_no_error_of_the_differe
     found, wrong = [], 0
     for _ in range(400):
         both = 100 * generator.standard_normal(4)
-        a, b, c = (
-            {"run": name, "log_evidence": values.mean(), "standard_error": 50.0, "by": "flow", "evaluations": 60}
-            | {"estimates": values.tolist()}
-            for name, values in (
-                (name, both + shift + generator.standard_normal(4)) for name, shift in (("a", 0), ("b", 5), ("c", 0))
-            )
-        )
-        found.append("b explains it better" in table({"priors": [a, b]}))
-        wrong += "explains it better:" in table({"priors": [a, c]})
+        each = [both + shift + generator.standard_normal(4) for shift in (0, 5, 0)]
+        a, b, c = (Estimates(float(values.mean()), 50.0, values.tolist(), paired=True) for values in each)
+        found.append(difference(b, a)["decided"])
+        wrong += difference(a, c)["decided"]
     assert (
         np.mean(found) > 0.9 and wrong / 400 < 0.08
     )  # Student's t of three degrees of freedom, 0.046 beyond what 2 is
 
 
 def test_a_verdict_is_given_where_the_difference_is_beyond_its_error() -> None:
-    def told(ahead: float, error: float | None) -> str:
-        rows = [
-            {"run": name, "log_evidence": value, "standard_error": error, "effective": 9.0, "estimates": [value]}
-            for name, value in (("a", -10.0), ("b", -10.0 + ahead))
-        ]
-        return table({"priors": rows})
+    def told(ahead: float, error: float | None) -> tuple[dict[str, Any], str]:
+        values = {"a": -10.0, "b": -10.0 + ahead}
+        rows = [{"run": run, "log_evidence": value, "standard_error": error} for run, value in values.items()]
+        found = difference(*(Estimates(values[run], error, [values[run]]) for run in "ba"))
+        whole = {"priors": rows, "differences": [{"first": "b", "second": "a"} | found]}
+        return found, table(whole, ["9.0 effective"] * 2)
 
-    assert "b explains it better: by 5.00 ± 1.41 nats" in told(5.0, 1.0)
-    assert "not decided: by 2.00 ± 1.41 nats" in told(2.0, 1.0)
-    assert "--repeats 2" in told(5.0, None)
+    found, text = told(5.0, 1.0)
+    assert found["decided"] and found["margin"] == pytest.approx(SURE * found["standard_error"])
+    assert "  b explains it better: by 5.00 ± 1.41 nats" in text
+    found, text = told(2.0, 1.0)
+    assert not found["decided"] and "whether b explains it better is not decided: by 2.00 ± 1.41 nats" in text
+    found, text = told(5.0, None)
+    assert found == {"nats": 5.0, "standard_error": None, "margin": None, "decided": False} and "--repeats 2" in text
 
 
 def test_runs_are_compared_by_a_measurement(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,6 +98,13 @@ def test_runs_are_compared_by_a_measurement(tmp_path: Path, capsys: pytest.Captu
         assert len(set(row["estimates"])) == 3 and row["log_evidence"] == pytest.approx(mean_of(row["estimates"])[0])
     told = capsys.readouterr()
     assert f"{found['priors'][1]['log_evidence']:.2f} ±" in told.out
+    best, other = sorted(found["priors"], key=lambda row: -row["log_evidence"])
+    (ahead,) = found["differences"]
+    assert (ahead["first"], ahead["second"]) == (best["run"], other["run"])
+    assert ahead["nats"] == pytest.approx(best["log_evidence"] - other["log_evidence"])
+    assert ahead["standard_error"] == pytest.approx(math.hypot(best["standard_error"], other["standard_error"]))
+    assert ahead["decided"] == (ahead["nats"] > ahead["margin"])
+    assert f": by {ahead['nats']:.2f} ± {ahead['standard_error']:.2f} nats" in told.out
     fewest = min(
         row["effective"] for row in found["priors"]
     )  # of 5 particles fewer than 5 count: said once, where and how few
@@ -130,7 +139,19 @@ def test_of_a_whole_field_with_white_noise_the_flow_knows_it(
         assert row["by"] == "flow" and row["estimates"] == pytest.approx(found, abs=1e-2)
         assert row["log_evidence"] == pytest.approx(np.mean(row["estimates"]))
         assert row["standard_error"] == pytest.approx(np.std(row["estimates"], ddof=1) / math.sqrt(3))
+    three = [*words[:1], *runs, runs[0], *words[3:-1], str(tmp_path / "three.json")]  # the first prior twice
+    assert main(three) == 0
+    differences = json.loads((tmp_path / "three.json").read_text())["differences"]
+    apart = np.subtract(rows[0]["estimates"], rows[1]["estimates"])  # by the same probes
+    for one in differences:
+        if one["first"] != one["second"]:
+            assert one["nats"] == pytest.approx(abs(apart.mean())) and one["margin"] > SURE * one["standard_error"]
+            assert one["standard_error"] == pytest.approx(apart.std(ddof=1) / math.sqrt(3))
+        else:
+            assert one["nats"] == 0 and not one["decided"]
+    assert len(differences) == 2
     told = capsys.readouterr()
+    assert f"explains it better than {differences[1]['second']}" in told.out
     assert told.out.count(f"(by the flow, {rows[0]['evaluations']:.0f} evaluations)") >= 1 and not told.err.count(
         "partic"
     )
