@@ -7,7 +7,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from scorefield.samplers import ProbabilityFlow, Step
 from scorefield.samplers.probes import Probes, Rademacher
 
 PARTICLES = 500
+TOLERANCE = 1e-5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,15 +45,15 @@ class Evidence(Verb):
             FourierMagnitude, one of your own.
         noise: standard deviation of its noise, in data units.
         degrade: the image is a whole field: measure it first, by the task and with the noise.
-        method: MomentMatching, PiGDM or DPS, of the proposals of particles.
+        method: MomentMatching, PiGDM or DPS, of the proposals of particles; PiGDM by default.
         particles: how many, each time; by default none where the flow knows log p(y), and else 500.
         repeats: how often, with other draws: their spread is that of log p(y).
         seed: of all draws, and of the noise with --degrade.
         label: the class by its name or number, of networks with labels.
         steps: of particles, from noise to data; 18 by default, or as many as the run's own sampler has.
         sampler: of particles, a stochastic step of one evaluation; by default DPM++ 2M SDE.
-        tolerance: of a step along the flow, in nats per dimension too.
-        probes: Rademacher, Normal, Sphere or Exact, along the flow.
+        tolerance: of a step along the flow, in nats per dimension too; 1e-5 by default.
+        probes: Rademacher, Normal, Sphere or Exact, along the flow; Rademacher by default.
         chunk: particles evaluated at once.
         ema: use the averaged weights.
         trust: your own packages that the runs' configurations may name.
@@ -65,15 +66,15 @@ class Evidence(Verb):
     task: Operator
     noise: Positive
     degrade: bool = False
-    method: Method = PiGDM()
+    method: Method | None = None
     particles: Count | None = None
     repeats: Count = 4
     seed: Seed = 0
     label: Label | None = None
     steps: Count | None = None
     sampler: Step | None = None
-    tolerance: Positive = 1e-5
-    probes: Probes = field(default_factory=Rademacher)
+    tolerance: Positive | None = None
+    probes: Probes | None = None
     chunk: Count | None = None
     ema: bool = True
     trust: tuple[str, ...] = option(repeat=True, default=())
@@ -95,13 +96,26 @@ class Evidence(Verb):
         shapes = {prior.draws.shape for prior in priors}
         if len(shapes) > 1:
             raise InputError(f"The runs draw fields of several shapes, {shapes}: compare priors of the same fields.")
-        if not any(prior.weighs for prior in priors) and (self.steps or self.sampler):
-            raise InputError(
-                "--steps and --sampler are of particles, and log p(y) is known by the flow here: leave them out, or add "
-                f"--particles {PARTICLES}."
-            )
+        self._check_used()
         run_job(EvidenceFile(self.out, self.runs, priors, self.repeats), unit="estimate", title="evidence")
         return json.loads(self.out.read_text(encoding="utf-8"))
+
+    def _check_used(self) -> None:
+        """Refuse options of the one way to log p(y) where it is found by the other alone."""
+        weighing = [prior.weighs for prior in self.priors]
+        if not any(weighing):
+            why = f"of particles, and log p(y) is known by the flow here: leave it out, or add --particles {PARTICLES}"
+            self._refuse(("method", "steps", "sampler", "chunk"), why)
+        if all(weighing):
+            self._refuse(
+                ("tolerance", "probes"), "of the flow, and log p(y) is estimated by particles here: leave it out"
+            )
+
+    def _refuse(self, names: Sequence[str], why: str) -> None:
+        """Refuse the first of these options that was given."""
+        for name in names:
+            if getattr(self, name) is not None:
+                raise InputError(f"--{name} is {why}.")
 
     @cached_property
     def priors(self) -> list[Prior]:
@@ -110,13 +124,14 @@ class Evidence(Verb):
 
     def _prior(self, run: Path) -> Prior:
         """How log p(y) is found under one prior."""
+        method = PiGDM() if self.method is None else self.method
         one = Restore(
             run=run,
             image=self.measurement,
             task=self.task,
             noise=self.noise,
             degrade=self.degrade,
-            method=self.method,
+            method=method,
             particles=self.particles or PARTICLES,
             n=1,
             seed=self.seed,
@@ -135,12 +150,12 @@ class Evidence(Verb):
         )
         draws = one.prior_draws(own=particle_sampler(model))
         count = self.particles or PARTICLES
-        weighed = weighed_draws(draws, case, self.method, count, one.at_once(count, model.shape[1:]))
+        weighed = weighed_draws(draws, case, method, count, one.at_once(count, model.shape[1:]))
         if self.particles is None:
             measurement = in_model_space(model, case, draws.shape)
             if (noisy := measurement.as_noisy_field(model.prior.sde.noise, draws.shape)) is not None:
-                flow = ProbabilityFlow(self.tolerance, self.probes).from_level(model.sde.schedule, noisy.level)
-                return Flowing(draws, case, noisy, flow)
+                flow = ProbabilityFlow(self.tolerance or TOLERANCE, self.probes or Rademacher())
+                return Flowing(draws, case, noisy, flow.from_level(model.sde.schedule, noisy.level))
         return Weighing(weighed)
 
     def table(self, found: dict[str, Any]) -> str:

@@ -171,8 +171,15 @@ def test_of_a_whole_field_with_white_noise_the_flow_knows_it(
     assert main(again) == 0 and len(begun) == 2  # what was there is not computed again
     assert json.loads((tmp_path / "again.json").read_text()) == json.loads(out.read_text())
 
-    assert main([*start, "--steps", "3", "--out", str(tmp_path / "none.json")]) == 2
-    assert "--particles 500" in capsys.readouterr().err
+    capsys.readouterr()
+    for name, value in (("method", "DPS"), ("steps", "3"), ("sampler", "EulerMaruyama"), ("chunk", "1")):
+        assert main([*start, f"--{name}", value, "--out", str(tmp_path / "none.json")]) == 2
+        told = capsys.readouterr().err.strip()
+        assert told.count("\n") == 0 and f"--{name} is of particles" in told and "--particles 500" in told
+    for name, value in (("tolerance", "1e-3"), ("probes", "Exact")):
+        assert main([*start, "--particles", "5", f"--{name}", value, "--out", str(tmp_path / "none.json")]) == 2
+        told = capsys.readouterr().err.strip()
+        assert told.count("\n") == 0 and f"--{name} is of the flow, and log p(y) is estimated by particles" in told
     assert main([*start[:-2], "1e-6", "--degrade", "--out", str(tmp_path / "none.json")]) == 2
     assert "the process has levels from" in capsys.readouterr().err
     assert not (tmp_path / "none.json").exists()
