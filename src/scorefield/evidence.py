@@ -44,7 +44,7 @@ def log_evidence(
         operator: A, see `posterior`: the identity, a factor, or any unitary map.
         y: what was measured of one field, (1, channels, *grid).
         noise: see `posterior`: in model space a multiple of the noise of the process, so that all channels must have one scale.
-        repeats: how often.
+        repeats: how often; computed once where the probes are not drawn, and the same each time.
         seed: of the probes.
         flow: the solver's tolerance and the probes; it starts at the level of the noise.
         cond: what the model is conditioned on, in data units, for this one field: tensors (1, ...).
@@ -88,9 +88,10 @@ def by_flow(
     Raises:
         InputError: a noise that is no level of the process.
     """
-    prior, count = prior or model.prior, len(generator)
+    prior, count = prior or model.prior, len(generator) if flow.probes.drawn else 1
     started = flow.from_level(prior.sde.schedule, field.level)
     x = field.x.to(model.device, model.precision).expand(count, *field.x.shape[1:])
     given = {name: value.expand(count, *value.shape[1:]) for name, value in model.given(cond).items()}
     found = started.log_prob(prior, x, generator=generator, cond=given or None)
-    return found._replace(nats=found.nats + field.log_det)
+    found = found._replace(nats=found.nats + field.log_det)
+    return Likelihood(*(value.expand(len(generator), *value.shape[1:]) for value in found))

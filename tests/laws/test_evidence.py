@@ -100,6 +100,42 @@ def test_of_a_mixture_it_is_exact_at_every_level(schedule: str) -> None:
         assert float(found.nats) == pytest.approx(float(log.logsumexp(0)), abs=2e-2 if schedule == "VP" else 5e-3)
 
 
+@pytest.mark.parametrize("tolerance", [1e-2, 1e-3, 1e-4, 1e-5])
+def test_the_solver_errs_by_no_more_than_it_says(tolerance: float) -> None:
+    for law, shape in (
+        (mixture(SCHEDULES["VP"]), (1, 3)),
+        (Gaussian(SDE(SCHEDULES["VP"]), spectrum((6,), 1.0, 0.5), mean=0.3), (1, 6)),
+    ):
+        y = torch.tensor([0.2, 0.4, -0.1], dtype=F64).repeat(2)[: shape[1]].reshape(1, *shape)
+        for level in (0.05, 0.5):
+            exact, found = (
+                log_evidence(model(law, shape), Identity(), y, level, repeats=1, flow=flow, prior=law).nats
+                for flow in (ProbabilityFlow(1e-8, Exact()), ProbabilityFlow(tolerance, Exact()))
+            )
+            assert float((found - exact).abs()) < ProbabilityFlow(tolerance).solver_error(shape[1])
+
+
+def test_what_is_not_drawn_is_computed_once() -> None:
+    law = gaussian(SCHEDULES["Rectified"], "white")
+    asked = []
+
+    class Counting(torch.nn.Module):
+        """The law, and how many fields it is asked for."""
+
+        sde = law.sde
+
+        def forward(self, x_t: Tensor, t: Tensor, cond: object = None) -> Tensor:
+            asked.append(len(x_t))
+            return law(x_t, t)
+
+    y = law.marginal((1, 1, 8), time(0.2), generator=keys(1))
+    for probes, count in ((Exact(), 1), (Rademacher(), 3)):
+        asked.clear()
+        flow = ProbabilityFlow(1e-3, probes)
+        found = log_evidence(model(law, (1, 8)), Identity(), y, 0.3, repeats=3, flow=flow, prior=Counting())
+        assert max(asked) == count and [len(value) for value in found] == [3, 3, 3]
+
+
 # --------------------------------------------------------------------------------------------------- units, unitary operators
 MAPS: dict[str, tuple[LinearOperator, float]] = {  # of fields of 2 channels
     "identity": (Identity(), 0.6),

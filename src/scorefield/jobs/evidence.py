@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -47,7 +48,7 @@ class Evidence(Verb):
         degrade: the image is a whole field: measure it first, by the task and with the noise.
         method: MomentMatching, PiGDM or DPS, of the proposals of particles; PiGDM by default.
         particles: how many, each time; by default none where the flow knows log p(y), and else 500.
-        repeats: how often, with other draws: their spread is that of log p(y).
+        repeats: how often, with other draws: their spread is that of log p(y). Once where nothing is drawn, with --probes Exact.
         seed: of all draws, and of the noise with --degrade.
         label: the class by its name or number, of networks with labels.
         steps: of particles, from noise to data; 18 by default, or as many as the run's own sampler has.
@@ -180,20 +181,28 @@ class EvidenceFile(Job):
 
     @cached_property
     def identity(self) -> dict[str, Any]:  # pyright: ignore[reportIncompatibleMethodOverride]
-        return {"priors": [prior.identity for prior in self.priors], "repeats": self.repeats}
+        return {"priors": [prior.identity for prior in self.priors], "repeats": self.counts}
+
+    @property
+    def counts(self) -> list[int]:
+        """How many estimates under each prior."""
+        return [prior.repeats(self.repeats) for prior in self.priors]
 
     @property
     def sizes(self) -> list[int]:
-        return [1] * (len(self.priors) * self.repeats)
+        return [1] * sum(self.counts)
 
     def compute(self, number: int) -> Piece:
-        prior, repeat = divmod(number, self.repeats)
-        return self.priors[prior].estimate(repeat)
+        each = [
+            (prior, repeat) for prior, count in zip(self.priors, self.counts, strict=True) for repeat in range(count)
+        ]
+        prior, repeat = each[number]
+        return prior.estimate(repeat)
 
     def assemble(self, pieces: Pieces, out: Path) -> None:
-        found, rows, counted = list(pieces), [], {}
-        for number, (run, prior) in enumerate(zip(self.runs, self.priors, strict=True)):
-            part = found[number * self.repeats : (number + 1) * self.repeats]
+        found, rows, counted = iter(pieces), [], {}
+        for run, prior, count in zip(self.runs, self.priors, self.counts, strict=True):
+            part = list(islice(found, count))
             counted |= {f"estimate {repeat} of {run}": prior.effective(piece) for repeat, piece in enumerate(part, 1)}
             estimates = {"estimates": [float(piece["log_evidence"]) for piece in part]}
             rows.append({"run": str(run)} | prior.summary(part) | estimates)
@@ -221,13 +230,14 @@ def table(found: Mapping[str, Any], ways: Sequence[str]) -> str:
     width = max(len(row["run"]) for row in rows) + 2
     lines = ["log p(y) in nats"]
     for row, way in zip(rows, ways, strict=True):
-        error = "" if row["standard_error"] is None else f" ± {row['standard_error']:.2f}"
+        error = f" ± {row['standard_error']:.2f}" if row["standard_error"] else ""
         lines.append(f"  {row['run']:{width}s}{row['log_evidence']:.2f}{error}   ({way})")
     for one in found["differences"]:
         than = f" than {one['second']}" if len(rows) > 2 else ""
         better = f"{one['first']} explains it better{than}"
         verdict = better if one["decided"] else f"whether {better} is not decided"
-        told = "; --repeats 2 or more tell how certain that is"
-        told = told if one["standard_error"] is None else f" ± {one['standard_error']:.2f}"
-        lines.append(f"  {verdict}: by {one['nats']:.2f}{told} nats")
+        known = one["standard_error"] is not None
+        told = f" ± {one['standard_error']:.2f} nats (margin {one['margin']:.2f})" if known else " nats"
+        more = "" if known else "; --repeats 2 or more tell how certain that is"
+        lines.append(f"  {verdict}: by {one['nats']:.2f}{told}{more}")
     return "\n".join(lines)

@@ -31,12 +31,14 @@ class Estimates:
         log_evidence: the mean of the values.
         standard_error: of the mean; None where it is not known.
         values: the estimates.
+        solver: by how many nats the solver of the flow may err, whatever the values' spread.
         paired: whether the i-th value goes by the same draws under all priors: it has much of its error in common with theirs.
     """
 
     log_evidence: float
     standard_error: float | None
     values: Sequence[float]
+    solver: float = 0.0
     paired: bool = False
 
 
@@ -44,7 +46,7 @@ def difference(first: Estimates, second: Estimates) -> dict[str, Any]:
     """By how much log p(y) is larger under the first of two priors, `nats`, and whether that is `decided`: beyond the `margin`.
 
     Of paired values the standard error is that of the mean of the differences, and the margin that of Student's t; of others the
-    margin is two standard errors. Both are None where they are not known.
+    margin is two standard errors. Both are None where they are not known. What the solvers may err by is part of the margin.
     """
     nats, count = first.log_evidence - second.log_evidence, len(first.values)
     if first.paired and second.paired and count == len(second.values) > 1:
@@ -57,6 +59,7 @@ def difference(first: Estimates, second: Estimates) -> dict[str, Any]:
     else:
         error = math.hypot(first.standard_error, second.standard_error)
         margin = SURE * error
+    margin += first.solver + second.solver
     return {"nats": nats, "standard_error": error, "margin": margin, "decided": abs(nats) > margin}
 
 
@@ -75,6 +78,10 @@ class Prior(ABC):
     @abstractmethod
     def identity(self) -> dict[str, Any]:
         """What decides the estimates."""
+
+    def repeats(self, asked: int) -> int:
+        """How many estimates differ, of so many that are asked for."""
+        return asked
 
     @abstractmethod
     def estimate(self, repeat: int) -> Piece:
@@ -154,6 +161,9 @@ class Flowing(Prior):
         own = {"seed": draws.seed, "label": draws.label, "flow": repr(self.flow)}
         return {**own, **draws.facts, **self.case.facts}
 
+    def repeats(self, asked: int) -> int:
+        return asked if self.flow.probes.drawn else 1
+
     def estimate(self, repeat: int) -> Piece:
         draws = self.draws
         cond = draws.model.asked(draws.condition, 1, draws.shape[1:])
@@ -168,14 +178,18 @@ class Flowing(Prior):
     def summary(self, pieces: Sequence[Piece]) -> dict[str, Any]:
         values = np.array([float(piece["log_evidence"]) for piece in pieces])
         error = float(values.std(ddof=1)) / math.sqrt(len(values)) if len(values) > 1 else None
+        error = error if self.flow.probes.drawn else 0.0
         evaluations = float(np.mean([float(piece["evaluations"]) for piece in pieces]))
-        return {"log_evidence": float(values.mean()), "standard_error": error, "by": "flow", "evaluations": evaluations}
+        solver = self.flow.solver_error(self.draws.model.prior.sde.noise.dimension(self.draws.shape))
+        found = {"log_evidence": float(values.mean()), "standard_error": error, "by": "flow"}
+        return found | {"solver_error": solver, "evaluations": evaluations}
 
     def told(self, row: Mapping[str, Any]) -> str:
-        return f"by the flow, {row['evaluations']:.0f} evaluations"
+        return f"by the flow, {row['evaluations']:.0f} evaluations, its solver to {row['solver_error']:.2g} nats"
 
     def estimates(self, row: Mapping[str, Any]) -> Estimates:
-        return Estimates(row["log_evidence"], row["standard_error"], row["estimates"], paired=True)
+        own = row["log_evidence"], row["standard_error"], row["estimates"], row["solver_error"]
+        return Estimates(*own, paired=self.flow.probes.drawn)
 
 
 def mean_of(logs: Sequence[float]) -> tuple[float, float | None]:

@@ -90,6 +90,15 @@ class ProbabilityFlow:
             )
         return replace(self, ratio_min=ratio)
 
+    def solver_error(self, dimension: int) -> float:
+        """By how many nats the solver may err in log p of so many dimensions: 4 · tolerance · dimension.
+
+        No bound, as the steps' errors add up, but what was never exceeded: from σ/α = 0.05 and 0.5 on, at tolerances of 1e-2 to
+        1e-6, the error was at most 0.3 times tolerance · dimension of Gaussian laws and 3.9 times of a mixture, and of 86,016
+        values of a trained network 0.6 times, at 1e-4. The error by probes is another one.
+        """
+        return 4 * self.tolerance * dimension
+
     @torch.no_grad()
     def encode(self, denoiser: DenoiserProtocol, x: Field, *, cond: Condition | None = None) -> FlowResult:
         """The latent of x."""

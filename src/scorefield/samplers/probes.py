@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +16,13 @@ from scorefield.foundation.random import Generators
 
 
 class Probes(ABC):
-    """Directions in which a divergence is measured, the same all along the way of a sample."""
+    """Directions in which a divergence is measured, the same all along the way of a sample.
+
+    Attributes:
+        drawn: whether they are others each time, by the generator.
+    """
+
+    drawn: ClassVar[bool] = True
 
     @abstractmethod
     def __call__(self, shape: Sequence[int], *, generator: Generators, like: Tensor) -> Tensor:
@@ -84,6 +91,7 @@ class Exact(Probes):
     """
 
     limit: int = 1024
+    drawn: ClassVar[bool] = False
 
     def __call__(self, shape: Sequence[int], *, generator: Generators, like: Tensor) -> Tensor:
         size = math.prod(shape[1:])

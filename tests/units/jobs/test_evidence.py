@@ -152,7 +152,7 @@ def test_of_a_whole_field_with_white_noise_the_flow_knows_it(
     assert len(differences) == 2
     told = capsys.readouterr()
     assert f"explains it better than {differences[1]['second']}" in told.out
-    assert told.out.count(f"(by the flow, {rows[0]['evaluations']:.0f} evaluations)") >= 1 and not told.err.count(
+    assert told.out.count(f"(by the flow, {rows[0]['evaluations']:.0f} evaluations, ") >= 1 and not told.err.count(
         "partic"
     )
 
@@ -208,3 +208,31 @@ def test_the_flow_is_that_of_a_class(tmp_path: Path, capsys: pytest.CaptureFixtu
     assert found[3] != found[5]
     assert main([*start, "--label", "each", "--out", str(tmp_path / "none.json")]) == 2
     assert "not each" in capsys.readouterr().err
+
+
+def test_an_exact_divergence_is_found_once_and_decides_beyond_the_solver(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, steps in (("a", 1), ("b", 3)):
+        tiny.train(tmp_path / f"of-{name}", tmp_path / name, train__steps=steps, train__preview_every=0)
+    x = Digits().load("valid")[0].x
+    np.save(tmp_path / "digit.npy", x.numpy())
+    words = ["evidence", *(str(tmp_path / name) for name in ("a", "b", "digit.npy")), "--task", "denoise", "--noise"]
+    words += ["9", "--tolerance", "1e-3", "--probes", "Exact", "--out", str(tmp_path / "found.json")]
+    assert main(words) == 0
+    found = json.loads((tmp_path / "found.json").read_text())
+    solver = ProbabilityFlow(1e-3).solver_error(x.numel())
+    for row in found["priors"]:
+        assert len(row["estimates"]) == 1 and row["standard_error"] == 0 and row["solver_error"] == solver
+    (ahead,) = found["differences"]
+    assert ahead["standard_error"] == 0 and ahead["margin"] == pytest.approx(2 * solver)
+    assert ahead["decided"] == (ahead["nats"] > 2 * solver)
+    assert f"{ahead['nats']:.2f} ± 0.00 nats (margin {2 * solver:.2f})" in capsys.readouterr().out
+    assert main([*words, "--repeats", "1"]) == 0  # the same job, which is there
+
+
+def test_a_difference_within_what_the_solver_errs_by_is_not_decided() -> None:
+    a, b, c = (Estimates(value, 0.0, [value], solver=0.5) for value in (-10.0, -10.9, -11.1))
+    assert not difference(a, b)["decided"] and difference(a, c)["decided"]
+    d, e = (Estimates(value, 0.01, [value, value + 0.01], 0.5, paired=True) for value in (-10.0, -10.9))
+    assert not difference(d, e)["decided"]
