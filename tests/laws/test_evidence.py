@@ -282,8 +282,16 @@ def test_white_noise_is_none_of_a_process_of_fields_or_of_uneven_channels() -> N
         log_evidence(model(of_fields, (1, 2, 4)), Identity(), FIELDS, 0.5, prior=of_fields)
     uneven = Standardise().fit([Batch(torch.randn(9, 2, 2, 4) * torch.tensor([1.0, 3.0])[:, None, None])])
     law = Gaussian(SDE(EDM()), spectrum((2, 4)))
+    prior, y = model(law, (2, 2, 4), uneven.double()), FIELDS.expand(1, 2, 2, 4)
     with pytest.raises(InputError, match="take `weighed`"):
-        log_evidence(model(law, (2, 2, 4), uneven), Identity(), FIELDS.expand(1, 2, 2, 4), 0.5, prior=law)
+        log_evidence(prior, Identity(), y, 0.5, prior=law)
+    scale = (
+        uneven.inverse(torch.ones(1, 2, 1, 1, dtype=F64)) - uneven.inverse(torch.zeros(1, 2, 1, 1, dtype=F64))
+    ).abs()
+    found = log_evidence(prior, Identity(), y, 0.5 * scale.expand_as(y), repeats=1, flow=FLOW, prior=law).nats
+    inside = model(law, (2, 2, 4), scaled(1.0, 0.0, 2))
+    plain = log_evidence(inside, Identity(), uneven(y), 0.5, repeats=1, flow=FLOW, prior=law).nats
+    assert float(found) == pytest.approx(float(plain - 8 * scale.log().sum()), abs=1e-5)
 
 
 @pytest.mark.parametrize(("noise", "ok"), [(0.0019, False), (0.002, True), (80.0, True), (81.0, False)])

@@ -5,6 +5,7 @@ whole field with the noise of the process, and by weighted particles of any othe
 from __future__ import annotations
 
 import json
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,9 +14,11 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
-from scorefield.guidance import Method, PiGDM
+from scorefield.guidance import Measurement, Method, PiGDM
 from scorefield.inverse import in_model_space, particle_sampler, warn_of_few
 from scorefield.jobs.evidence_priors import Flowing, Prior, Weighing, difference
 from scorefield.jobs.options import Label
@@ -26,6 +29,8 @@ from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, ru
 from scorefield.run.verb import Count, Positive, Seed, Verb, option, positional
 from scorefield.samplers import ProbabilityFlow, Step
 from scorefield.samplers.probes import Probes, Rademacher
+
+log = logging.getLogger("scorefield")
 
 PARTICLES = 500
 TOLERANCE = 1e-5
@@ -157,6 +162,12 @@ class Evidence(Verb):
             if (noisy := measurement.as_noisy_field(model.prior.sde.noise, draws.shape)) is not None:
                 flow = ProbabilityFlow(self.tolerance or TOLERANCE, self.probes or Rademacher())
                 return Flowing(draws, case, noisy, flow.from_level(model.sde.schedule, noisy.level))
+            plain = Measurement(case.operator, torch.zeros_like(case.y), case.noise)  # in data units
+            if plain.as_noisy_field(model.prior.sde.noise, draws.shape) is not None:
+                log.warning(
+                    f"{run} has channels of unequal scale, so white noise of one strength is no level of the process: log p(y) "
+                    f"is estimated by {count} particles. In Python, log_evidence takes a noise for each channel."
+                )
         return Weighing(weighed)
 
     def table(self, found: dict[str, Any]) -> str:

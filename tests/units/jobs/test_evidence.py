@@ -15,6 +15,7 @@ import tiny
 from scorefield.cli import main
 from scorefield.datasets import Digits
 from scorefield.foundation.random import Generators, Stream
+from scorefield.jobs import evidence
 from scorefield.jobs.evidence import table
 from scorefield.jobs.evidence_priors import SURE, Estimates, Flowing, difference, mean_of
 from scorefield.operators import Identity
@@ -236,3 +237,25 @@ def test_a_difference_within_what_the_solver_errs_by_is_not_decided() -> None:
     assert not difference(a, b)["decided"] and difference(a, c)["decided"]
     d, e = (Estimates(value, 0.01, [value, value + 0.01], 0.5, paired=True) for value in (-10.0, -10.9))
     assert not difference(d, e)["decided"]
+
+
+def test_why_the_flow_does_not_know_it_is_said_of_channels_of_unequal_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = np.random.default_rng(0).standard_normal((40, 2, 8, 8)).astype(np.float32)
+    data[:, 1] *= 3
+    np.save(tmp_path / "data.npy", data)
+    np.save(tmp_path / "y.npy", data[0])
+    text = (
+        tiny.RECIPE
+        + f"data: {{class_path: scorefield.Functions, init_args: {{path: {tmp_path / 'data.npy'}, channel_axis: first}}}}"
+    )
+    small = {"train__steps": 1, "train__preview_every": 0, "train__validate_on": 4}
+    tiny.run.train(*tiny.settings(tiny.recipe(tmp_path, text), **small), tmp_path / "run", resume=False)
+    words = ["evidence", str(tmp_path / "run"), str(tmp_path / "y.npy"), "--noise", "1", "--repeats", "1"]
+    words += ["--steps", "2"]
+    monkeypatch.setattr(evidence, "PARTICLES", 5)
+    capsys.readouterr()
+    for number, (task, said) in enumerate(((["denoise"], 1), (["superres", "--task.factor", "2"], 0))):
+        assert main([*words, "--task", *task, "--degrade", "--out", str(tmp_path / f"{number}.json")]) == 0
+        assert capsys.readouterr().err.count("channels of unequal scale, so white noise of one strength") == said
