@@ -67,6 +67,15 @@ class InverseProblem:
         noise = noise if isinstance(noise, float | int | str) else repr(noise)
         return {"observation": _hash(self.y), "operator": _hash(self.operator(probe)), "noise": noise}
 
+    def measures(self, scale: Tensor) -> Tensor:
+        """Which entries of y say something, where A is linear: not those of which every field gives 0.
+
+        Args:
+            scale: s of x = s z + b, by `units_of`; 0 where fields have no values, as outside a region.
+        """
+        probe = 1 + torch.rand(scale.shape, generator=torch.Generator().manual_seed(0)).to(scale)
+        return self.operator(scale * probe) != 0
+
     @property
     def linear(self) -> LinearOperator:
         """A, where it is linear."""
@@ -121,8 +130,7 @@ def in_model_space(
             raise InputError(f"y has the shape {shapes}: give y as it was measured, a batch of one.")
         y = problem.y
         if problem.operator.linear:  # what is measured of no field, as outside a region, is never read and may be NaN
-            probe = 1 + torch.rand(scale.shape, generator=torch.Generator().manual_seed(0)).to(scale)
-            y = y.where((problem.operator(scale * probe) != 0).to(y.device), 0)
+            y = y.where(problem.measures(scale).to(y.device), 0)
         problem = Measurement(problem.operator, y, problem.noise)
     return problem.moved(scale, shift)
 

@@ -19,11 +19,12 @@ import torch
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.files import write_json
 from scorefield.guidance import Measurement, Method, PiGDM
-from scorefield.inverse import in_model_space, particle_sampler, warn_of_few
+from scorefield.inverse import InverseProblem, in_model_space, particle_sampler, units_of, warn_of_few
 from scorefield.jobs.evidence_priors import Flowing, Prior, Weighing, difference
 from scorefield.jobs.options import Label
 from scorefield.jobs.restoration import read_case, weighed_draws
 from scorefield.jobs.restore import Restore
+from scorefield.model import Model
 from scorefield.operators import Operator
 from scorefield.run.runner import JOB, Job, Piece, Pieces, check_out, digest, run_job
 from scorefield.run.verb import Count, Positive, Seed, Verb, option, positional
@@ -154,6 +155,7 @@ class Evidence(Verb):
         case = read_case(
             self.task, self.measurement, model.shape, noise=self.noise, degrade=self.degrade, seed=self.seed
         )
+        self._check_finite(case, model)
         draws = one.prior_draws(own=particle_sampler(model))
         count = self.particles or PARTICLES
         weighed = weighed_draws(draws, case, method, count, one.at_once(count, model.shape[1:]))
@@ -169,6 +171,19 @@ class Evidence(Verb):
                     f"is estimated by {count} particles. In Python, log_evidence takes a noise for each channel."
                 )
         return Weighing(weighed)
+
+    def _check_finite(self, case: InverseProblem, model: Model) -> None:
+        """Refuse NaN where something was measured."""
+        bad = ~case.y.isfinite().cpu()
+        if case.operator.linear:
+            scale, _ = units_of(model)
+            bad &= case.measures(scale).cpu()
+        if bool(bad.any()):
+            count = f"{int(bad.sum())} of {bad.numel()} measured values"
+            raise InputError(
+                f"{self.measurement} is NaN or infinite at {count}: hide them by --task inpaint --task.known MASK, or take a run "
+                "whose noise is that of the region (scorefield suggest --region)."
+            )
 
     def table(self, found: dict[str, Any]) -> str:
         return table(found, [prior.told(row) for prior, row in zip(self.priors, found["priors"], strict=True)])

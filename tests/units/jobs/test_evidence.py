@@ -259,3 +259,23 @@ def test_why_the_flow_does_not_know_it_is_said_of_channels_of_unequal_scale(
     for number, (task, said) in enumerate(((["denoise"], 1), (["superres", "--task.factor", "2"], 0))):
         assert main([*words, "--task", *task, "--degrade", "--out", str(tmp_path / f"{number}.json")]) == 0
         assert capsys.readouterr().err.count("channels of unequal scale, so white noise of one strength") == said
+
+
+@pytest.mark.parametrize("more", [[], ["--particles", "5", "--steps", "2"]], ids=["flow", "particles"])
+def test_values_that_are_missing_are_refused_with_the_file_and_the_fix(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], more: list[str]
+) -> None:
+    tiny.train(tmp_path, tmp_path / "run", train__steps=1, train__preview_every=0)
+    x = Digits().load("valid")[0].x.numpy()
+    x[0, 2, 3] = math.nan
+    np.save(tmp_path / "holes.npy", x)
+    np.save(tmp_path / "known.npy", np.isfinite(x[0]).astype(np.uint8))
+    words = ["evidence", str(tmp_path / "run"), str(tmp_path / "holes.npy"), "--noise", "2", "--repeats", "1"]
+    words += ["--out", str(tmp_path / "found.json")]
+    capsys.readouterr()
+    assert main([*words, "--task", "denoise", *more]) == 2
+    told = capsys.readouterr().err.strip()
+    assert told.count("\n") == 0 and "holes.npy is NaN or infinite at 1 of 64 measured values" in told
+    assert "--task inpaint --task.known" in told and "--region" in told
+    fix = ["--task", "inpaint", "--task.known", str(tmp_path / "known.npy"), "--particles", "5", "--steps", "2"]
+    assert main([*words, *fix]) == 0  # the fix is one
