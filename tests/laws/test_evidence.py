@@ -294,7 +294,17 @@ def test_white_noise_is_none_of_a_process_of_fields_or_of_uneven_channels() -> N
     assert float(found) == pytest.approx(float(plain - 8 * scale.log().sum()), abs=1e-5)
 
 
-@pytest.mark.parametrize(("noise", "ok"), [(0.0019, False), (0.002, True), (80.0, True), (81.0, False)])
+@pytest.mark.parametrize(
+    ("noise", "ok"),
+    [
+        (0.0019, False),
+        (0.002 * (1 - 1e-4), False),
+        (0.002, True),
+        (80.0, True),
+        (80.0 * (1 + 1e-4), False),
+        (81.0, False),
+    ],
+)
 def test_a_noise_beyond_the_levels_of_the_process_is_refused(noise: float, ok: bool) -> None:
     law = Gaussian(SDE(EDM(0.002, 80.0)), spectrum((2, 4), scale=0.5))
     prior = model(law, (1, 2, 4), scaled(3.0, 1.0))
@@ -306,5 +316,5 @@ def test_a_noise_beyond_the_levels_of_the_process_is_refused(noise: float, ok: b
         exact = float(-0.5 * (modes / variance + (2 * math.pi * variance).log()).sum() - 8 * math.log(3))
         assert found == pytest.approx(exact, abs=1e-2)
         return
-    with pytest.raises(InputError, match=f"{noise:.4g} in model space, and the process has levels from 0.002 to 80"):
+    with pytest.raises(InputError, match=f"{noise:.6g} in model space, and the process has levels from 0.002 to 80"):
         log_evidence(prior, Identity(), FIELDS, 3 * noise, repeats=1, flow=FLOW, prior=law)

@@ -17,13 +17,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from scorefield.core.denoiser import Condition, DenoiserProtocol
-from scorefield.core.schedule import OFF, Schedule, levels
+from scorefield.core.schedule import Schedule, levels
 from scorefield.core.sde import Field
 from scorefield.foundation.errors import InputError
 from scorefield.foundation.random import Generators
 from scorefield.samplers.flow import angle, follow, of_rows, velocity
 from scorefield.samplers.ode import State, integrate
 from scorefield.samplers.probes import Probes, Rademacher
+
+EDGE = 1e-5  # of a level beyond the ends, relatively: log p may be off by it times the dimension, 0.9 nats of 86,016 values
 
 
 class FlowResult(NamedTuple):
@@ -83,9 +85,9 @@ class ProbabilityFlow:
             InputError: no level of the schedule, or none below `ratio_max`.
         """
         low, high = levels(schedule)
-        if not (1 - OFF) * low <= ratio <= (1 + OFF) * high:
+        if not (1 - EDGE) * low <= ratio <= (1 + EDGE) * high:
             raise InputError(
-                f"The noise is {ratio:.4g} in model space, and the process has levels from {low:.4g} to {high:.4g}: its flow "
+                f"The noise is {ratio:.6g} in model space, and the process has levels from {low:.6g} to {high:.6g}: its flow "
                 "knows densities at these alone, take particles (--particles 500) for another one."
             )
         return replace(self, ratio_min=ratio)
