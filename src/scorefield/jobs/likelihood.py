@@ -101,7 +101,7 @@ class Likelihood(OnRun):
         flow: ProbabilityFlow | LearnedLikelihood = begin(self.dequantisation, solver, self.model, fields)
         if fields.quantum > 0 and flow == solver and self.model.sde.noise.white:
             log.info(
-                "models of quantised data as they are: --dequantisation TruncatedNormal may bound log P more tightly"
+                "where training had quantised data as they are, --dequantisation TruncatedNormal may bound log P more tightly"
             )
         if self.evaluations is not None:
             asked = self.evaluations, self.dequantisation
