@@ -110,7 +110,7 @@ def test_particles_draw_the_posterior_of_a_volume_whose_slices_differ_in_noise()
 
     net = UNet(2, 2, channels=2, multipliers=(1,), spatial=3).double()
     model = Known(SDE(EDM(0.002, 20.0)), net, EDMPreconditioner(1.0), Identity(), shape=(2, *SOLID))
-    found = Posterior(model, MomentMatching(), WALK, chunk=100, particles=PARTICLES).weighed(whole, MEMBERS)
+    found = Posterior(model, MomentMatching(), WALK, chunk=100, particles=4 * PARTICLES).weighed(whole, MEMBERS)
     factors = whole.factors.repeat_interleave(6 * 5).repeat(4).double().numpy()  # of y, in the order of `measured`
     kept = (a.abs().sum(1) > 0).numpy()
     a, y, covariance = a[kept].numpy(), y[kept].numpy(), covariance.numpy()
@@ -118,7 +118,7 @@ def test_particles_draw_the_posterior_of_a_volume_whose_slices_differ_in_noise()
     mean = covariance @ a.T @ np.linalg.solve(total, y)
     spread = np.trace(covariance - covariance @ a.T @ np.linalg.solve(total, a @ covariance))
     images = torch.view_as_real(found.members).movedim(-1, 1).reshape(MEMBERS, -1).double().numpy()
-    assert np.sum((images.mean(0) - mean) ** 2) < 0.12 * spread
+    assert np.sum((images.mean(0) - mean) ** 2) < 0.06 * spread  # 0.02 to 0.04 with five seeds; exact draws 0.01
     assert found.log_evidence == pytest.approx(log_normal(y, total) + float(np.log(factors[kept]).sum()), abs=1.0)
 
 
