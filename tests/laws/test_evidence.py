@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
 from laws.cases import SCHEDULES, gaussian, keys, mixture, spectrum, time
-from scorefield.core.denoiser import EDMPreconditioner
+from scorefield.core.denoiser import DenoiserProtocol, EDMPreconditioner
 from scorefield.core.noise import GaussianField, MaskedField, Matern, Noise, White, runs_of
 from scorefield.core.oracle import Gaussian, Mixture
 from scorefield.core.schedule import EDM
@@ -47,13 +48,13 @@ def normal(y: Tensor, mean: Tensor, covariance: Tensor) -> float:
     return float(torch.distributions.MultivariateNormal(mean, covariance).log_prob(y))
 
 
-def matrix(operator: object, shape: tuple[int, ...]) -> Tensor:
+def matrix(operator: Callable[[Tensor], Tensor], shape: tuple[int, ...]) -> Tensor:
     """A as a matrix, of fields of a shape."""
     eye = torch.eye(math.prod(shape), dtype=F64).reshape(-1, *shape)
-    return operator(eye).flatten(1).T  # type: ignore[operator]
+    return operator(eye).flatten(1).T
 
 
-def model(oracle: Gaussian | Mixture, shape: tuple[int, ...], normaliser: Normaliser | None = None) -> Model:
+def model(oracle: DenoiserProtocol, shape: tuple[int, ...], normaliser: Normaliser | None = None) -> Model:
     """A model in float64 whose prior is to be an oracle's."""
     net = UNet(shape[0], shape[0], spatial=len(shape) - 1, channels=4, multipliers=(1,))
     return Model(oracle.sde, net, EDMPreconditioner(), normaliser or scaled(1.0, 0.0, shape[0]), shape=shape).double()
@@ -189,7 +190,7 @@ def test_inside_a_region_it_is_that_of_what_is_known_there() -> None:
             return alpha / (alpha**2 + sigma**2) * x_t
 
     law = Known()
-    inside = model(law, (1, 3, 3))  # type: ignore[arg-type]
+    inside = model(law, (1, 3, 3))
     y = torch.randn(1, 1, 3, 3, dtype=F64, generator=torch.Generator().manual_seed(1))
     cells = matrix(noise.covariance, (1, 3, 3))[region.flatten()][:, region.flatten()]
     exact = normal(y[0, 0][region], torch.zeros(6, dtype=F64), (1 + 0.25) * cells)
